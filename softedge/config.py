@@ -1,0 +1,292 @@
+"""Recipes: frozen, typed, every default visible, unknown keys refused with a suggestion.
+
+A recipe is a TOML file. ``load("light-moco", overrides=["ssl.epochs=50"])`` resolves it; ``to_toml`` spells it out.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, ValidationError
+
+from softedge.errors import UserError, did_you_mean
+
+CONFIGS = Path(__file__).parent / "configs"
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+Channels = tuple[float, float, float]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Data(Section):
+    """Which images, at which size, and how they are split."""
+
+    source: str = "digits"  # a known name or a folder
+    size: Positive = 224  # height = width of the network's input, pixels
+    resize: int = Field(default=0, ge=0)  # shorter side before the centre crop; 0: size / 0.875, the ImageNet habit
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean: Literal["auto"] | Channels = IMAGENET_MEAN  # per channel, of x / 255; "auto" measures the pretraining images
+    std: Literal["auto"] | Channels = IMAGENET_STD
+    test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out by content hash when there is no test split
+    workers: int = Field(default=-1, ge=-1)  # loader processes; -1: chosen from the cores; 0: in this process
+
+
+class Backbone(Section):
+    """A timm network without its classifier."""
+
+    name: str = "mobilenetv3_large_100"
+    stem_stride: Literal[1, 2] = 2  # 1 for images of 32 pixels or so
+    weights: str = "random"  # "random", "imagenet" (timm downloads them) or a file (.safetensors, .pth state dict)
+
+
+class Augment(Section):
+    """Two views of an image; the defaults are MoCo-v2's (Chen et al. 2020, arXiv 2003.04297)."""
+
+    min_area: Fraction = 0.2  # smallest area of the random resized crop
+    flip: Fraction = 0.5
+    jitter: Fraction = 0.8  # probability of the colour jitter
+    brightness: float = Field(default=0.4, ge=0.0)
+    contrast: float = Field(default=0.4, ge=0.0)
+    saturation: float = Field(default=0.4, ge=0.0)
+    hue: float = Field(default=0.1, ge=0.0, le=0.5)
+    grey: Fraction = 0.2
+    blur: Fraction = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels at 224; scaled with the image size when blur_scales is set
+    blur_scales: bool = False
+
+
+class Optim(Section):
+    optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
+    lr: float = Field(default=0.2, gt=0.0)  # at the recipe's batch, not per 256
+    momentum: Fraction = 0.9
+    weight_decay: float = Field(default=1e-5, ge=0.0)
+    warmup_epochs: float = Field(default=5.0, ge=0.0)
+    clip_norm: float = Field(default=0.0, ge=0.0)  # 0: no clipping
+    accumulate: Positive = 1  # micro-batches per update
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+
+class Pretraining(Section):
+    """What every method needs."""
+
+    epochs: Positive = 200
+    batch: Positive = 512  # global: over all GPUs and accumulation steps
+    knn_every: int = Field(default=10, ge=0)  # epochs between k-NN measurements during training; 0: never
+    checkpoint_every: Positive = 1  # epochs between checkpoints
+
+    # The projector behind the backbone: widths of its layers, the last one is the embedding.
+    projector: tuple[Positive, ...] = (2048, 128)
+    projector_norm: bool = False  # BatchNorm between the layers (the papers have none; short runs on small data want it)
+
+
+class MoCoV2(Pretraining):
+    """Chen et al. 2020, arXiv 2003.04297."""
+
+    method: Literal["moco-v2"] = "moco-v2"
+    queue: Positive = 65536
+    temperature: float = Field(default=0.2, gt=0.0)
+    momentum: Fraction = 0.999  # of the key encoder
+    momentum_cosine: bool = False  # raise the momentum to 1 along a cosine
+    symmetric: bool = False  # both views are query and key in turn, the losses averaged
+    key_norm: Literal["auto", "shuffle", "split", "batch"] = "auto"  # how BatchNorm is kept from leaking (see guard)
+    key_norm_groups: Positive = 4  # groups of the split statistics
+
+
+class LightMoCo(MoCoV2):
+    """Lin et al. 2022, arXiv 2212.07158."""
+
+    method: Literal["light-moco"] = "light-moco"  # type: ignore[assignment]
+    queue: Positive = 262144
+    temperature: float = Field(default=0.1, gt=0.0)
+    momentum: Fraction = 0.99
+    momentum_cosine: bool = True
+    symmetric: bool = True
+    alpha: Fraction = 0.8  # the positive's share of the target; 1: InfoNCE
+    neighbors: Positive = 20  # K, the hardest negatives that share 1 - alpha
+    pattern: Literal["linear", "average"] = "linear"
+    alpha_schedule: Literal["static", "incremental"] = "static"  # incremental: cosine from 1 down to alpha
+
+
+SSL = Annotated[LightMoCo | MoCoV2, Discriminator("method")]
+
+
+class Knn(Section):
+    """Weighted k-NN (Wu et al. 2018): votes weighted by exp(similarity / temperature)."""
+
+    k: Positive = 20
+    temperature: float = Field(default=0.07, gt=0.0)
+
+
+class Probe(Section):
+    """A linear classifier on frozen features."""
+
+    protocol: Literal["cached", "simsiam", "ang"] = "cached"
+    epochs: Positive = 100
+    batch: Positive = 256
+    weight_decays: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # the sweep; chosen on a part of the training set
+    labels: float = Field(default=1.0, gt=0.0, le=1.0)  # fraction of the training labels to use, stratified
+    few_labels: int = Field(default=10, ge=0)  # labels per class of the few-label comparison; 0: leave it out
+    random_baseline: bool = True  # the same probe on random weights beside it
+
+
+class Export(Section):
+    targets: tuple[str, ...] = ("onnx", "openvino", "coreml")
+    precisions: tuple[Literal["fp32", "fp16", "int8"], ...] = ("fp32", "fp16", "int8")
+    batch: Literal["dynamic", "one"] = "dynamic"
+    output: Literal["probabilities", "features"] = "probabilities"
+    calibration_images: Positive = 300
+    golden_images: Positive = 8
+
+
+class Check(Section):
+    """The gates of an exported file, against PyTorch on real test images."""
+
+    max_drop: Fraction = 0.01  # of top-1 accuracy
+    min_agreement: Fraction = 0.98  # same top-1 as PyTorch fp32
+    images: Positive = 1000  # test images at most
+
+
+class Bench(Section):
+    devices: tuple[str, ...] = ("local",)
+    preset: Literal["quick", "standard", "submission"] = "quick"
+    threads: Positive = 1
+
+
+class Recipe(Section):
+    name: str = "unnamed"
+    seed: int = 0
+    data: Data = Data()
+    backbone: Backbone = Backbone()
+    augment: Augment = Augment()
+    ssl: SSL = LightMoCo()
+    optim: Optim = Optim()
+    knn: Knn = Knn()
+    probe: Probe = Probe()
+    export: Export = Export()
+    check: Check = Check()
+    bench: Bench = Bench()
+
+    def section(self, *names: str) -> dict[str, Any]:
+        """The named sections as plain values, for ``run.perform(recipe=...)``."""
+        values = self.model_dump(mode="json")
+        return {name: values[name] for name in names}
+
+
+def available() -> dict[str, Path]:
+    """Recipes that come with the package: name -> file."""
+    return {path.stem: path for path in sorted(CONFIGS.glob("*.toml"))}
+
+
+def find(name_or_path: str) -> Path:
+    """The file of a recipe given by name or path; UserError with a suggestion."""
+    known = available()
+    if name_or_path in known:
+        return known[name_or_path]
+    path = Path(name_or_path).expanduser()
+    if path.suffix == ".toml" or path.exists():
+        if path.is_file():
+            return path
+        raise UserError(f"recipe {name_or_path} is not a file; recipes that come with softedge: {', '.join(known)}")
+    raise UserError(f"unknown recipe '{name_or_path}'{did_you_mean(name_or_path, tuple(known))}")
+
+
+def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and apply ``--set`` overrides ("ssl.epochs=50"); every mistake is one UserError line."""
+    path = find(name_or_path)
+    try:
+        values = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"recipe {path} cannot be read: {error}") from error
+    values.setdefault("name", path.stem)
+    return build(values, overrides, source=path.name)
+
+
+def build(values: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "the recipe") -> Recipe:
+    """Validate plain values (already parsed TOML) with overrides applied."""
+    merged: dict[str, Any] = _deep_copy(values)
+    for override in overrides:
+        key, value = parse_override(override)
+        at = merged
+        *parents, last = key.split(".")
+        for parent in parents:
+            at = at.setdefault(parent, {})
+            if not isinstance(at, dict):
+                raise UserError(f"--set {override}: '{parent}' is a value, not a section")
+        at[last] = value
+    if isinstance(merged.get("ssl"), dict):
+        merged["ssl"].setdefault("method", "light-moco")
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(_explain(error, merged, source)) from None
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split ``a.b=value``; the value is read as TOML, or as a plain string where that fails."""
+    key, sign, value = text.partition("=")
+    key = key.strip()
+    if not sign or not key:
+        raise UserError(f"--set {text}: expected KEY=VALUE, for example --set ssl.epochs=50")
+    try:
+        return key, tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        return key, value.strip()
+
+
+def _deep_copy(value: Any) -> Any:
+    return {k: _deep_copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _explain(error: ValidationError, values: Mapping[str, Any], source: str) -> str:
+    first = error.errors()[0]
+    place = [str(p) for p in first["loc"]]
+    keys = _known_keys(values)
+    # A union adds its tag to the place ("ssl", "light-moco", "queue"); a user never typed it.
+    if len(place) > 1 and place[0] == "ssl" and place[1] in _methods():
+        place.pop(1)
+    dotted = ".".join(p for p in place if p not in ("literal['auto']",) and not p.startswith(("tuple[", "function-")))
+    if first["type"] == "extra_forbidden":
+        near = did_you_mean(dotted, keys) if any(k.split(".")[-1] for k in keys) else ""
+        return f"unknown key '{dotted}' in {source}{near if 'did you mean' in near else '; see: softedge recipes show'}"
+    if first["type"] == "union_tag_invalid":
+        return f"unknown method '{first['ctx']['tag']}' in {source}{did_you_mean(first['ctx']['tag'], _methods())}"
+    return f"{dotted} in {source}: {first['msg'].lower()}, found {first['input']!r}"
+
+
+def _methods() -> tuple[str, ...]:
+    members = get_args(get_args(SSL)[0])
+    return tuple(m.model_fields["method"].default for m in members)
+
+
+def _known_keys(values: Mapping[str, Any]) -> list[str]:
+    keys: list[str] = []
+    for name, info in Recipe.model_fields.items():
+        keys.append(name)
+        for model in _models(info.annotation):
+            keys += [f"{name}.{k}" for k in model.model_fields]
+    return sorted(set(keys))
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) is None:
+        return []
+    return [m for a in get_args(annotation) for m in _models(a)]
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The resolved recipe, every default spelled out; ``load`` reads it back to an equal recipe."""
+    import tomli_w
+
+    return tomli_w.dumps(recipe.model_dump(mode="json"))

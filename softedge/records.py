@@ -1,0 +1,116 @@
+"""The small frozen types that flow between stages. No heavy imports: the report and the board worker use them too."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA = 1
+
+Output = Literal["probabilities", "features"]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What happens to a picture on its way into the network.
+
+    Before the model (the app does it): shorter side to ``resize`` pixels with ``interpolation``, centre crop of
+    ``size`` x ``size``, uint8 RGB.  Inside the exported graph: ``(x / 255 - mean) / std`` per channel.
+    """
+
+    size: int
+    resize: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # antialiased, as in Pillow
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "size": self.size,
+            "resize": self.resize,
+            "crop": "center",
+            "interpolation": self.interpolation,
+            "antialias": True,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> InputSpec:
+        mean, std = (tuple(float(v) for v in values[key]) for key in ("mean", "std"))
+        return cls(int(values["size"]), int(values["resize"]), mean, std, values["interpolation"])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One exported model on disk. ``path`` is the model file (a folder for ``.mlpackage``); its folder holds contract.json."""
+
+    path: Path
+    target: str
+    precision: str
+    sha256: str
+    size_bytes: int
+    spec: InputSpec
+    labels: tuple[str, ...]
+    output: Output = "probabilities"
+
+    @property
+    def name(self) -> str:
+        return f"{self.target}-{self.precision}"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Statistics of the single-stream latency samples, in milliseconds (only ``bench/latency.py`` computes them)."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+    min_ms: float
+    n: int
+    load_ms: float
+    first_ms: float
+    valid: bool
+    why_not_valid: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage's work returns; ``run.perform`` turns it into a ``Result`` on disk.
+
+    metrics: flat name -> number (the names in CONTRIBUTING.md); accuracies are fractions.
+    details: anything the report needs beyond that (rows, curves, predictions), JSON-serialisable.
+    skipped: cell name -> reason, for what was asked for and not measured. Never a made-up number.
+    """
+
+    metrics: dict[str, float | int | bool] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The content of a stage's ``result.json``, written last and atomically: its presence means "done"."""
+
+    stage: str
+    name: str
+    metrics: dict[str, Any]
+    recipe: dict[str, Any]
+    inputs: dict[str, str]
+    environment: dict[str, Any]
+    started: str
+    seconds: float
+    details: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"schema": self.schema, **{k: v for k, v in dataclasses.asdict(self).items() if k != "schema"}}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Result:
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{k: v for k, v in values.items() if k in known})

@@ -1,0 +1,301 @@
+"""The run folder: stages talk through it, and any of them can be killed at any instant and started again.
+
+A stage is done when its ``result.json`` is there with the same recipe section and the same input hashes. It is
+written last, beside and renamed, so a half-finished stage never looks done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from softedge.errors import UserError
+from softedge.progress import say
+from softedge.records import Outcome, Result
+
+_VERSIONS_OF = (
+    "torch torchvision timm onnx onnxruntime onnxscript openvino nncf coremltools numpy scikit-learn".split()
+)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success fsync and rename it into place, on failure remove it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    try:
+        yield Path(temporary)
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut (a no-op where folders cannot be opened)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` to ``path`` as UTF-8, atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as JSON, atomically. NaN and infinities become null: strict readers refuse them."""
+    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a NumPy or torch scalar
+        return _finite(value.item())
+    return value
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; UserError when it is not there or damaged."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error})") from error
+
+
+def sha256(path: str | Path) -> str:
+    """Hash a file, or a folder by its sorted relative paths and contents (an .mlpackage is a folder)."""
+    path, digest = Path(path), hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0" + bytes.fromhex(sha256(file)))
+        return digest.hexdigest()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def size_bytes(path: str | Path) -> int:
+    """Size of a file, or of all files in a folder."""
+    path = Path(path)
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
+
+
+def environment() -> dict[str, Any]:
+    """Where a number comes from: versions, processor, threads, system, commit of this package."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for package in ("softedge", *_VERSIONS_OF):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    values: dict[str, Any] = {
+        "versions": versions,
+        "python": platform.python_version(),
+        "os": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "git": _git_commit(),
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        values["threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            values["gpu"] = torch.cuda.get_device_name()
+    return values
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():  # an installed package inside somebody else's repository is not ours
+        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return None
+
+
+class Run:
+    """A run folder that exists. ``recipe.toml`` says what was asked; each stage has a folder of its own."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+
+    @property
+    def name(self) -> str:
+        return self.root.resolve().name
+
+    def folder(self, stage: str) -> Path:
+        """The folder of a stage, e.g. ``pretrain`` or ``export/onnx-int8`` (not created)."""
+        return self.root / stage
+
+    def result(self, stage: str) -> Result | None:
+        """The finished result of a stage, or None when it was not run or not finished."""
+        path = self.folder(stage) / "result.json"
+        return Result.from_dict(read_json(path)) if path.exists() else None
+
+    def results(self, stage: str) -> dict[str, Result]:
+        """Finished results below a stage folder: ``results("export")`` -> {"onnx-fp32": Result, ...}, sorted by name."""
+        found = sorted(self.folder(stage).glob("*/result.json"))
+        return {path.parent.name: Result.from_dict(read_json(path)) for path in found}
+
+    def need(self, stage: str, command: str) -> Result:
+        """The result of a stage that must be done before; UserError names the command that does it."""
+        result = self.result(stage)
+        if result is None:
+            raise UserError(f"{self.root} has no finished '{stage}' stage yet; run: softedge {command} {self.root}")
+        return result
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run folder against a second softedge process; UserError when one is at work already."""
+        try:
+            import fcntl
+        except ImportError:  # Windows: no advisory lock, the atomic writes still hold
+            yield
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(
+                    f"another softedge process is working on {self.root}; wait for it, or use another --out"
+                ) from error
+            yield
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List what differs between two nested mappings, as ``key: old -> new``."""
+    lines: list[str] = []
+    for key in [*old, *(k for k in new if k not in old)]:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {_short(a)} -> {_short(b)}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def perform(
+    run: Run,
+    stage: str,
+    work: Callable[[Path], Outcome],
+    *,
+    recipe: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    force: bool = False,
+    resumable: bool = False,
+) -> Result:
+    """Do a stage once: skip it when done, refuse when it was done differently, redo it with ``force``.
+
+    work: writes into the folder it is given and returns an ``Outcome``; ``result.json`` is written after it.
+    recipe: the settings the stage depends on.  inputs: name -> sha256 of what it reads.
+    resumable: keep a half-finished folder of the same recipe and inputs (``work`` goes on from it), else start clean.
+    """
+    folder = run.folder(stage)
+    asked = json.loads(json.dumps(_finite({"recipe": recipe, "inputs": inputs})))
+    done = run.result(stage)
+    if done is not None:
+        changed = differences({"recipe": done.recipe, "inputs": done.inputs}, asked)
+        if not changed and not force:
+            say(f"{stage}: done before, skipped")
+            return done
+        if not force:
+            raise UserError(
+                f"{folder} was made with other settings ({'; '.join(changed[:6])}); add --force to redo it, or use another --out"
+            )
+    begun_path = folder / "begun.json"
+    begun = read_json(begun_path) if begun_path.exists() else None
+    if done is not None or (begun is not None and force):
+        _set_aside(run, stage)
+    elif begun is not None and resumable and (changed := differences(begun, asked)):
+        raise UserError(
+            f"{folder} holds unfinished work made with other settings ({'; '.join(changed[:6])}); "
+            "add --force to start over, or use another --out"
+        )
+    elif folder.exists() and not resumable:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not begun_path.exists():
+        write_json(begun_path, asked)
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    clock = time.monotonic()
+    outcome = work(folder)
+    result = Result(
+        stage=stage,
+        name=run.name,
+        metrics=outcome.metrics,
+        recipe=asked["recipe"],
+        inputs=asked["inputs"],
+        environment=environment(),
+        started=started,
+        seconds=round(time.monotonic() - clock, 3),
+        details=outcome.details,
+        skipped=outcome.skipped,
+    )
+    write_json(folder / "result.json", result.to_dict())
+    with contextlib.suppress(FileNotFoundError):
+        begun_path.unlink()
+    return result
+
+
+def _set_aside(run: Run, stage: str) -> None:
+    """Keep the one previous version of a stage that is redone with --force: days of training may be in it."""
+    previous = run.root / ".previous" / stage
+    if previous.exists():
+        shutil.rmtree(previous)
+    previous.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(run.folder(stage), previous)
