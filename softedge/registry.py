@@ -23,6 +23,11 @@ TARGETS = {
 
 DEVICES = {
     "local": "softedge.bench.local:Local",
+    "ssh": "softedge.bench.ssh:Ssh",
+    "adb": "softedge.bench.adb:Adb",
+    "browser": "softedge.bench.browser:Browser",
+    "macos": "softedge.bench.macos:MacOs",
+    "emulated": "softedge.bench.emulated:Emulated",
 }
 
 TASKS: dict[str, str] = {}
