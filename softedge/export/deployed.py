@@ -1,0 +1,65 @@
+"""The network as it is deployed: preprocessing and softmax inside, so that an app cannot get them wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from softedge.backbones import Classifier
+from softedge.export.target import Float32, Uint8
+from softedge.records import InputSpec, Output
+
+
+class Deployed(nn.Module):
+    """uint8 RGB (N, H, W, 3) -> float32 (N, classes) probabilities, or (N, num_features) for a backbone.
+
+        y = softmax(f((x − 255 mean) / (255 std)))
+
+    In eval mode this module is the reference that every exported file is compared with.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, model: nn.Module, spec: InputSpec, labels: tuple[str, ...] = (), output: Output | None = None):
+        super().__init__()
+        classifier = isinstance(model, Classifier)
+        self.output: Output = output or ("probabilities" if classifier or labels else "features")
+        self.labels = tuple(labels or (model.labels if isinstance(model, Classifier) else ()))
+        if self.output == "features":
+            self.labels = ()
+            model = model.backbone if isinstance(model, Classifier) else model
+        self.model = model
+        self.spec = spec
+        self.register_buffer("shift", torch.tensor(spec.mean).reshape(1, 3, 1, 1) * 255)
+        self.register_buffer("scale", torch.tensor(spec.std).reshape(1, 3, 1, 1) * 255)
+        self.eval()
+
+    @classmethod
+    def of(cls, model: nn.Module, spec: InputSpec) -> Deployed:
+        """``model`` itself when it is deployed already, else a Classifier or Backbone with ``spec`` around it."""
+        return model if isinstance(model, Deployed) else cls(model, spec)
+
+    def folded(self) -> Deployed:
+        """The same function with each BatchNorm folded into its convolution (a copy)."""
+        from softedge.export.folding import fold_batch_norm
+
+        return Deployed(fold_batch_norm(self.model), self.spec, self.labels, self.output)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.from_planes(image.permute(0, 3, 1, 2).to(torch.float32))
+
+    def from_planes(self, planes: Tensor) -> Tensor:
+        """The same from float (N, 3, H, W) in 0..255, for formats whose image input is planar (Core ML)."""
+        return self.finish(self.model((planes - self.shift) / self.scale))
+
+    def finish(self, outputs: Tensor) -> Tensor:
+        """Logits (N, classes) -> probabilities; features stay as they are."""
+        return torch.softmax(outputs, dim=1) if self.output == "probabilities" else outputs
+
+    @torch.inference_mode()
+    def predict(self, images: Uint8, batch: int = 32) -> Float32:
+        """Run uint8 (N, H, W, 3) in batches; float32 (N, outputs)."""
+        parts = [self(torch.from_numpy(images[i : i + batch])).numpy() for i in range(0, len(images), batch)]
+        return np.concatenate(parts).astype(np.float32)

@@ -1,0 +1,53 @@
+"""Fold each BatchNorm into the convolution before it: fewer operators, and weights that quantize as they are deployed."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import fx, nn
+
+
+class _Tracer(fx.Tracer):
+    """timm's BatchNormAct2d is a module with an activation inside: a leaf here, or tracing would take it apart."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, nn.BatchNorm2d) or super().is_leaf_module(module, name)
+
+
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """Return an eval-mode copy of ``model`` without the BatchNorms that follow a convolution.
+
+    w' = w · γ / √(σ² + ε),   b' = (b − μ) · γ / √(σ² + ε) + β   (Jacob et al. 2018, arXiv 1712.05877, eq. 14).
+
+    The same function up to rounding. A network that torch.fx cannot trace comes back as a plain copy.
+    """
+    model = copy.deepcopy(model).eval()
+    try:
+        graph = _Tracer().trace(model)
+    except Exception:  # control flow on values: fx raises many kinds, and the unfolded network is still right
+        return model
+    folded = fx.GraphModule(model, graph)
+    modules = dict(folded.named_modules())
+    convolutions: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.op == "call_module" and isinstance(modules.get(node.target), nn.Conv2d):
+            convolutions[node.target] = convolutions.get(node.target, 0) + 1
+    for node in list(folded.graph.nodes):
+        norm = modules.get(node.target) if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
+            continue
+        before = node.args[0]
+        conv = modules.get(before.target) if before.op == "call_module" else None
+        if not isinstance(conv, nn.Conv2d) or len(before.users) > 1 or convolutions[before.target] > 1:
+            continue  # somebody else reads the convolution's own output, or it is called twice
+        with torch.no_grad():
+            _replace(folded, before.target, torch.nn.utils.fuse_conv_bn_eval(conv.eval(), norm.eval()))
+        _replace(folded, node.target, getattr(norm, "act", nn.Identity()))
+    folded.recompile()
+    return folded.eval()
+
+
+def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, new)
