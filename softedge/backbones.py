@@ -21,7 +21,7 @@ FAMILIES = ("mobilenetv3", "efficientnet", "tf_efficientnet", "tf_mobilenetv3", 
 
 
 class Backbone(nn.Module):
-    """A timm network without its classifier: (N, 3, H, W) normalised float images -> (N, num_features) pooled features."""
+    """A timm network without its classifier: normalised float (N, 3, H, W) -> pooled features (N, num_features)."""
 
     def __init__(self, settings: config.Backbone):
         super().__init__()
@@ -43,7 +43,7 @@ class Backbone(nn.Module):
 
 
 def _small_image_stem(net: nn.Module) -> None:
-    """Keep the resolution of 32-pixel images: stride 1 in the stem; for ResNets also 3x3 and no max pool (SimCLR, B.9)."""
+    """Keep the resolution of 32-pixel images: stem of stride 1; ResNets also 3x3 and no max pool (SimCLR, B.9)."""
     if hasattr(net, "conv_stem"):
         net.conv_stem.stride = (1, 1)
     else:
@@ -97,10 +97,11 @@ def load_weights(backbone: Backbone, path: Path) -> None:
         if matching and len(matching) == len(wanted):
             backbone.net.load_state_dict(matching)
             return
-    missing = [k for k in backbone.net.state_dict() if k not in state]
+    wanted = backbone.net.state_dict()
+    missing = [k for k in wanted if k not in state] or ["another shape"]
     raise UserError(
         f"{path} does not hold weights of {backbone.settings.name} (stem stride {backbone.settings.stem_stride}): "
-        f"{len(missing)} of {len(backbone.net.state_dict())} tensors are missing, the first is '{(missing or ['of another shape'])[0]}'"
+        f"{len(missing)} of {len(wanted)} tensors do not fit, the first is '{missing[0]}'"
     )
 
 
@@ -154,7 +155,9 @@ def describe(path: Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
         return json.loads(metadata["softedge"])
     except KeyError as error:
-        raise UserError(f"{path} was not written by softedge; import it with: softedge export {path} --backbone NAME") from error
+        raise UserError(
+            f"{path} was not written by softedge; import it with: softedge export {path} --backbone NAME"
+        ) from error
     except Exception as error:
         raise UserError(f"{path} cannot be read as weights ({str(error).splitlines()[0][:160]})") from error
 

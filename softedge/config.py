@@ -86,7 +86,9 @@ class Pretraining(Section):
 
     # The projector behind the backbone: widths of its layers, the last one is the embedding.
     projector: tuple[Positive, ...] = (2048, 128)
-    projector_norm: bool = False  # BatchNorm between the layers (the papers have none; short runs on small data want it)
+    projector_norm: bool = (
+        False  # BatchNorm between the layers (the papers have none; short runs on small data want it)
+    )
 
 
 class MoCoV2(Pretraining):
@@ -130,10 +132,7 @@ class Knn(Section):
 class Probe(Section):
     """A linear classifier on frozen features."""
 
-    protocol: Literal["cached", "simsiam", "ang"] = "cached"
-    epochs: Positive = 100
-    batch: Positive = 256
-    weight_decays: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # the sweep; chosen on a part of the training set
+    weight_decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2)  # the sweep; chosen on a part of the training set
     labels: float = Field(default=1.0, gt=0.0, le=1.0)  # fraction of the training labels to use, stratified
     few_labels: int = Field(default=10, ge=0)  # labels per class of the few-label comparison; 0: leave it out
     random_baseline: bool = True  # the same probe on random weights beside it

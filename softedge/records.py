@@ -45,7 +45,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One exported model on disk. ``path`` is the model file (a folder for ``.mlpackage``); its folder holds contract.json."""
+    """One exported model on disk: ``path`` is the file (a folder for ``.mlpackage``), contract.json lies beside it."""
 
     path: Path
     target: str

@@ -26,9 +26,7 @@ from softedge.errors import UserError
 from softedge.progress import say
 from softedge.records import Outcome, Result
 
-_VERSIONS_OF = (
-    "torch torchvision timm onnx onnxruntime onnxscript openvino nncf coremltools numpy scikit-learn".split()
-)
+_VERSIONS_OF = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino", "nncf", "coremltools", "numpy")
 
 
 @contextlib.contextmanager
@@ -182,7 +180,7 @@ class Run:
         return Result.from_dict(read_json(path)) if path.exists() else None
 
     def results(self, stage: str) -> dict[str, Result]:
-        """Finished results below a stage folder: ``results("export")`` -> {"onnx-fp32": Result, ...}, sorted by name."""
+        """Finished results below a stage folder, sorted: ``results("export")`` -> {"onnx-fp32": Result, ...}."""
         found = sorted(self.folder(stage).glob("*/result.json"))
         return {path.parent.name: Result.from_dict(read_json(path)) for path in found}
 
@@ -255,7 +253,8 @@ def perform(
             return done
         if not force:
             raise UserError(
-                f"{folder} was made with other settings ({'; '.join(changed[:6])}); add --force to redo it, or use another --out"
+                f"{folder} was made with other settings ({'; '.join(changed[:6])}); "
+                "add --force to redo it, or use another --out"
             )
     begun_path = folder / "begun.json"
     begun = read_json(begun_path) if begun_path.exists() else None

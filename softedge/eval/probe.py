@@ -1,0 +1,142 @@
+"""Stage "probe": what the frozen features are worth, beside the same network with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from softedge import backbones
+from softedge.config import Probe, Recipe
+from softedge.data.images import Data
+from softedge.errors import UserError
+from softedge.eval import linear
+from softedge.eval.features import extract
+from softedge.eval.knn import knn_predict, top1, topk
+from softedge.progress import say
+from softedge.records import Outcome, Result
+from softedge.run import Run, atomic_path, perform, sha256
+
+_DRAWS = 5  # random choices of the few labels; the mean is reported, the spread stands in the details
+
+
+def probe(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+    """Measure k-NN and linear accuracy on the test split and write ``probe/classifier.safetensors``.
+
+    Needs the "pretrain" stage and labels. Metrics: knn_top1, linear_top1, linear_top5 (more than 5 classes),
+    few_knn_top1, few_linear_top1 (``probe.few_labels`` per class, mean of five draws), and the same with ``random_``
+    in front for random weights.
+    """
+    weights = run.folder("pretrain") / "backbone.safetensors"
+    run.need("pretrain", "pretrain")
+    if not len(data.train):
+        raise UserError(
+            f"{run.root} has no labelled images to probe with; add class folders, or export features: "
+            f"softedge export {run.root} --output features"
+        )
+    return perform(
+        run,
+        "probe",
+        lambda folder: _probe(folder, recipe, data, weights),
+        recipe=recipe.section("seed", "knn", "probe"),
+        inputs={
+            "data/index.json": sha256(run.folder("data") / "index.json"),
+            "pretrain/backbone.safetensors": sha256(weights),
+        },
+        force=force,
+    )
+
+
+def _probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
+    backbone = backbones.load(weights)
+    train_images, test_images = data.train.prepared(data.spec), data.test.prepared(data.spec)
+    rng = np.random.default_rng(recipe.seed)
+    keep = linear.pick_fraction(data.train.labels, recipe.probe.labels, rng)
+    say(f"probe: {len(keep)} labelled training images, {len(data.test)} test images, {len(data.classes)} classes")
+
+    train, test = extract(backbone, train_images, data.spec), extract(backbone, test_images, data.spec)
+    metrics, details, best, logits = _measure(recipe, data, train, test, keep)
+
+    classifier = backbones.Classifier(backbone, data.classes, data.spec).eval()
+    with torch.no_grad():
+        classifier.head.weight.copy_(torch.from_numpy(best.weight))
+        classifier.head.bias.copy_(torch.from_numpy(best.bias))
+    backbones.save(folder / "classifier.safetensors", classifier, data.spec)
+    with atomic_path(folder / "features.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(
+            file,
+            test_features=test,
+            test_labels=data.test.labels,
+            test_predictions=logits.argmax(1),
+            test_probabilities=_softmax(logits),
+        )
+    skipped = {}
+    if recipe.probe.random_baseline:
+        untrained = backbones.build(backbone.settings, seed=recipe.seed)
+        _settle_batch_norm(untrained, train_images, data)
+        random_train, random_test = (extract(untrained, x, data.spec) for x in (train_images, test_images))
+        random_metrics, random_details, _, _ = _measure(recipe, data, random_train, random_test, keep)
+        metrics |= {f"random_{key}": value for key, value in random_metrics.items()}
+        details |= {f"random_{key}": value for key, value in random_details.items()}
+    else:
+        skipped["random baseline"] = "probe.random_baseline is off"
+    metrics |= {"n_train": len(keep), "n_test": len(data.test)}
+    details["classes"] = list(data.classes)
+    return Outcome(metrics, details, skipped)
+
+
+def _measure(
+    recipe: Recipe, data: Data, train: NDArray[np.float32], test: NDArray[np.float32], keep: NDArray[np.int64]
+) -> tuple[dict[str, Any], dict[str, Any], linear.Linear, NDArray[np.float32]]:
+    """k-NN and linear accuracy of one set of features, with all kept labels and with a few per class."""
+    settings: Probe = recipe.probe
+    labels, truth, classes = data.train.labels, data.test.labels, len(data.classes)
+
+    def neighbours(rows: NDArray[np.int64]) -> float:
+        votes = knn_predict(train[rows], labels[rows], test, classes, recipe.knn.k, recipe.knn.temperature)
+        return top1(votes, truth)
+
+    best = linear.fit(train[keep], labels[keep], classes, settings.weight_decays, recipe.seed)
+    logits = best(test)
+    metrics = {"knn_top1": neighbours(keep), "linear_top1": top1(logits, truth)}
+    if classes > 5:
+        metrics["linear_top5"] = topk(logits, truth, 5)
+    details: dict[str, Any] = {"weight_decay": best.weight_decay}
+    if settings.few_labels and settings.few_labels < len(keep) / classes:
+        knns, linears = [], []
+        for draw in range(_DRAWS):
+            rng = np.random.default_rng([recipe.seed, draw])
+            few = keep[linear.pick_per_class(labels[keep], settings.few_labels, rng)]
+            knns.append(neighbours(few))
+            fitted = linear.fit(train[few], labels[few], classes, settings.weight_decays, recipe.seed)
+            linears.append(top1(fitted(test), truth))
+        metrics |= {"few_knn_top1": float(np.mean(knns)), "few_linear_top1": float(np.mean(linears))}
+        details["few"] = {"labels_per_class": settings.few_labels, "draws": _DRAWS, "knn": knns, "linear": linears}
+    return metrics, details, best, logits
+
+
+@torch.no_grad()
+def _settle_batch_norm(backbone: backbones.Backbone, images: NDArray[np.uint8], data: Data) -> None:
+    """Give the random network the BatchNorm statistics of the images: without them it is a straw man."""
+    norms = [m for m in backbone.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+    backbone.train()
+    order = np.random.default_rng(0).permutation(len(images))[:1024]
+    for start in range(0, len(order), 128):
+        part = images[order[start : start + 128]]
+        if len(part) > 1:
+            backbone(backbones.normalise(torch.from_numpy(part), data.spec))
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    backbone.eval()
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    return shifted / shifted.sum(1, keepdims=True)
