@@ -1,4 +1,4 @@
-"""Fold each BatchNorm into the convolution before it: fewer operators, and weights that quantize as they are deployed."""
+"""Fold each BatchNorm into the convolution before it: fewer operators, and weights quantized as they are deployed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an export target is: four attributes and three functions. Adding one is a file here and a line in the registry."""
+"""What an export target is: three attributes, three functions. Adding one is a file here and a line in the registry."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Target(Protocol):
 
 
 def needs(what: str, *packages: str, extra: str = "") -> str | None:
-    """``what`` ("exporting to Core ML") needs ``packages`` (import names): the line to print, or None when all are there."""
+    """The line to print when ``packages`` (import names) that ``what`` needs are not installed, or None when they are."""
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
     if not absent:
         return None

@@ -1,0 +1,216 @@
+"""contract.json beside an exported model: everything an app must know, and golden images to prove that it got it right.
+
+Reading it needs numpy alone, so that a board without torch can verify its file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softedge.errors import UserError
+from softedge.export.target import Float32, Uint8
+from softedge.records import Artifact, InputSpec
+from softedge.run import atomic_path, read_json, sha256, size_bytes, write_json
+
+SCHEMA = 1
+FILE = "contract.json"
+INPUT = "image"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest difference allowed: of a probability, or of a feature relative to the largest feature.
+
+    replay: the same file elsewhere against its own outputs here.  parity: the file against PyTorch fp32; None: not gated
+    here, because the loss depends on the data and ``softedge check`` judges it.
+    """
+
+    replay: float
+    parity: float | None
+    why: str
+
+
+TOLERANCES = {
+    "fp32": Tolerance(
+        replay=1e-4,
+        parity=1e-4,
+        why="logits differ by up to 1e-5 between processors and by 3e-6 between exporters (measured); "
+        "a factor 10 is left for other operator orders and deeper networks",
+    ),
+    "fp16": Tolerance(
+        replay=1e-2,
+        parity=2e-2,
+        why="half precision rounds every tensor to 11 bits (5e-4 relative); logits in the tens then differ by about "
+        "0.02, a probability by at most half of that; accumulation order differs between processors",
+    ),
+    "int8": Tolerance(
+        replay=5e-2,
+        parity=None,
+        why="integer kernels agree bit for bit between processors that do not saturate (ARM, AVX512-VNNI: measured); "
+        "one rounding step in the last layers moves a probability by less than 0.05, saturation (x86 without VNNI) by "
+        "more. Against fp32 the loss depends on the data: softedge check judges it",
+    ),
+}
+
+
+def tolerance(precision: str) -> Tolerance:
+    """The tolerances of a precision; variants like ``int8-w8a8`` share those of their first word."""
+    return TOLERANCES[precision if precision in TOLERANCES else "int8"]
+
+
+def model_files(path: Path) -> list[Path]:
+    """The file or files that make up a model: an OpenVINO .xml has its weights in a .bin beside it."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+
+
+def model_sha256(path: Path) -> str:
+    """One hash of the whole model, weights included."""
+    files = model_files(path)
+    if len(files) == 1:
+        return sha256(path)
+    return hashlib.sha256("".join(sha256(file) for file in files).encode()).hexdigest()
+
+
+def artifact_of(
+    path: Path,
+    target: str,
+    precision: str,
+    spec: InputSpec,
+    labels: tuple[str, ...] = (),
+    output: str = "probabilities",
+) -> Artifact:
+    """Describe a model that was just written."""
+    size = sum(size_bytes(file) for file in model_files(path))
+    return Artifact(path, target, precision, model_sha256(path), size, spec, labels, output)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Images with the outputs of this file on the exporting machine, and of PyTorch fp32.
+
+    images: uint8 (N, size, size, 3).  expected, pytorch: float32 (N, outputs).
+    """
+
+    images: Uint8
+    expected: Float32
+    pytorch: Float32
+    names: tuple[str, ...] = ()
+
+
+def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any] | None = None) -> Path:
+    """Write the golden arrays and then ``contract.json`` into ``folder``; returns the path of the contract.
+
+    about: more entries for the contract (checkpoint, calibration, parity, versions, runtime).
+    """
+    arrays = {"images": golden.images, "expected": golden.expected, "pytorch": golden.pytorch}
+    stored = {}
+    for name, array in arrays.items():
+        path = folder / "golden" / f"{name}.npy"
+        _save_array(path, array)
+        stored[name] = {"file": f"golden/{name}.npy", "sha256": sha256(path), "shape": list(array.shape)}
+    spec, allowed = artifact.spec, tolerance(artifact.precision)
+    values = {
+        "schema": SCHEMA,
+        "target": artifact.target,
+        "precision": artifact.precision,
+        "model": artifact.path.name,
+        "files": [file.name for file in model_files(artifact.path)],
+        "sha256": artifact.sha256,
+        "size_bytes": artifact.size_bytes,
+        "input": {
+            "name": INPUT,
+            "dtype": "uint8",
+            "layout": "NHWC",
+            "color": "RGB",
+            "shape": ["N", spec.size, spec.size, 3],
+        },
+        "before_the_model": (
+            f"shorter side to {spec.resize} pixels ({spec.interpolation}, antialiased), centre crop of "
+            f"{spec.size} x {spec.size}, uint8 RGB; scaling, mean and std are inside the model"
+        ),
+        "preprocessing": spec.to_dict(),
+        "output": {
+            "name": artifact.output,
+            "dtype": "float32",
+            "shape": ["N", int(golden.expected.shape[1])],
+        },
+        "labels": list(artifact.labels),
+        "golden": {"names": list(golden.names), **stored},
+        "tolerance": dataclasses.asdict(allowed),
+        **(about or {}),
+    }
+    write_json(folder / FILE, values)
+    return folder / FILE
+
+
+def _save_array(path: Path, array: NDArray[Any]) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """The contract as plain values; UserError when ``folder`` has none or it is of another version."""
+    folder = Path(folder)
+    path = folder / FILE
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {FILE}: not an export folder; give one like RUN/export/onnx-int8")
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        found = values.get("schema") if isinstance(values, dict) else type(values).__name__
+        raise UserError(f"{path} has schema {found}, this softedge reads {SCHEMA}; export the model again")
+    return values
+
+
+def read(folder: Path) -> Artifact:
+    """The model in an export folder; UserError when a file is missing or is not the one that was exported."""
+    folder = Path(folder)
+    values = describe(folder)
+    try:
+        path = folder / values["model"]
+        for file in model_files(path):
+            if not file.exists():
+                raise UserError(f"{file} is not there, but {folder / FILE} names it; export the model again")
+        found, expected = model_sha256(path), values["sha256"]
+        if found != expected:
+            raise UserError(
+                f"{path} was changed after the export (sha256 {found[:12]}, the contract says {expected[:12]}); "
+                "its checks no longer hold: export the model again"
+            )
+        spec = InputSpec.from_dict(values["preprocessing"])
+        output, labels = values["output"]["name"], tuple(values["labels"])
+        return Artifact(path, values["target"], values["precision"], found, values["size_bytes"], spec, labels, output)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / FILE} is damaged ({error!r}); export the model again") from error
+
+
+def read_golden(folder: Path) -> Golden:
+    """The golden images and outputs of an export folder; UserError when one is missing or was changed."""
+    folder = Path(folder)
+    entries = describe(folder)["golden"]
+    arrays = {}
+    for name in ("images", "expected", "pytorch"):
+        path = folder / entries[name]["file"]
+        if not path.is_file():
+            raise UserError(f"{path} is not there, but {folder / FILE} names it; export the model again")
+        if sha256(path) != entries[name]["sha256"]:
+            raise UserError(f"{path} was changed after the export; export the model again")
+        arrays[name] = np.load(path, allow_pickle=False)
+    return Golden(**arrays, names=tuple(entries["names"]))
+
+
+def exported(root: Path) -> list[Artifact]:
+    """Every readable model below ``root`` (``RUN/export``), by name; folders without a contract are left out."""
+    return [read(path.parent) for path in sorted(Path(root).glob(f"*/{FILE}"))]
+
+
+def to_json(values: dict[str, Any]) -> str:
+    """Compact JSON for the metadata inside a model file."""
+    return json.dumps(values, separators=(",", ":"), ensure_ascii=False)
