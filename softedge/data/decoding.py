@@ -1,0 +1,212 @@
+"""Picture files to upright uint8 RGB, and the one preprocessing that a deployed model expects.
+
+JPEG goes through libjpeg-turbo directly where ``simplejpeg`` is installed; everything else, and everything unusual,
+through Pillow. Both use the same libjpeg-turbo defaults and give the same bits.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from softedge.records import InputSpec
+
+Uint8 = NDArray[np.uint8]
+
+MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: beyond it a small file may fill the memory
+_EXIF_ORIENTATION = 0x0112
+_MAY_BE_ROTATED = (b"Exif\x00\x00", b"Orientation")  # Exif in APP1, or XMP
+_METADATA_BYTES = 256 * 1024  # where to look for them
+_NUMPY_UPRIGHT = {  # Exif orientation -> what makes the array upright
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, 1),
+}
+_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_LONGEST_STRIP = 8  # times the shorter side; beyond it only the middle of the picture is resized
+
+
+class BadImage(Exception):
+    """A file that cannot be turned into pixels; the message is the reason, for a person."""
+
+
+def decode(source: str | Path | bytes, at_least: int = 0) -> Uint8:
+    """Decode a picture to uint8 RGB (H, W, 3), contiguous, upright by its Exif orientation.
+
+    source: a path, or the bytes of a file.  Transparency is laid on white, 16 bits become 8, of an animation the first
+    frame is taken, greyscale, palette and CMYK become RGB.
+    at_least: when positive, a JPEG may come at n/8 of its size, n <= 4, as long as both sides keep this many pixels.
+    Raises ``BadImage`` with the reason.
+    """
+    data = source if isinstance(source, bytes) else read(Path(source))
+    if not data:
+        raise BadImage("the file is empty")
+    if data[:3] == b"\xff\xd8\xff":
+        image = _decode_jpeg(data, at_least)
+        if image is not None:
+            return image
+    return _decode_with_pillow(data)
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file; ``BadImage`` when it cannot be opened."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadImage(f"cannot be opened ({error.strerror or error})") from error
+
+
+def check_header(data: bytes) -> None:
+    """Find most bad files without decoding: no known format, absurd size, or a JPEG without its end marker."""
+    if not data:
+        raise BadImage("the file is empty")
+    try:
+        with _opened(data) as image:
+            image_format = image.format
+    except BadImage:
+        raise
+    except Exception as error:  # Pillow's readers raise many kinds on damaged files
+        raise BadImage(_reason(error)) from error
+    if image_format == "JPEG" and b"\xff\xd9" not in data[-65536:]:
+        raise BadImage("truncated: the JPEG has no end marker")
+
+
+def _decode_jpeg(data: bytes, at_least: int) -> Uint8 | None:
+    """The fast path for ordinary JPEG; None hands over to Pillow."""
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    try:
+        height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
+        if colourspace not in ("YCbCr", "RGB", "Gray") or height * width > MAX_PIXELS:
+            return None
+        smaller = {"min_height": at_least, "min_width": at_least, "min_factor": 2} if at_least > 0 else {}
+        image = simplejpeg.decode_jpeg(data, "RGB", **smaller)
+    except ValueError:  # damaged, or only unusual: Pillow decides and knows the reason
+        return None
+    head = data[:_METADATA_BYTES]
+    if any(mark in head for mark in _MAY_BE_ROTATED):
+        turn = _NUMPY_UPRIGHT.get(_orientation(data))
+        if turn is not None:
+            image = np.ascontiguousarray(turn(image))
+    return image
+
+
+def _orientation(data: bytes) -> int:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # damaged metadata must not cost the picture
+        return 1
+
+
+def _opened(data: bytes) -> Image.Image:
+    """Open with Pillow, its warnings silenced and the size checked before anything is allocated."""
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        _register_heif()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = Image.open(io.BytesIO(data))
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}")
+    return image
+
+
+def _register_heif() -> None:
+    try:
+        import pillow_heif  # type: ignore[import-not-found]
+    except ImportError:
+        raise BadImage("HEIC needs another package: pip install pillow-heif, or convert the file to JPEG") from None
+    pillow_heif.register_heif_opener()
+
+
+def _decode_with_pillow(data: bytes) -> Uint8:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _opened(data) as image:
+                image.load()
+                try:
+                    upright = ImageOps.exif_transpose(image)
+                except Exception:  # damaged metadata must not cost the picture
+                    upright = image
+                return _to_rgb(upright)
+    except BadImage:
+        raise
+    except Exception as error:  # Pillow's readers raise OSError, SyntaxError, ValueError, EOFError, struct.error, ...
+        raise BadImage(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image in a known format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than the limit of {MAX_PIXELS:,} pixels"
+    if "truncated" in text or isinstance(error, EOFError | struct.error):
+        return f"truncated ({text})"
+    return f"damaged ({text})"
+
+
+def _to_rgb(image: Image.Image) -> Uint8:
+    """Any Pillow mode to uint8 RGB."""
+    if image.mode.startswith(("I", "F")):
+        grey = _to_eight_bits(np.asarray(image), image.mode)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    array = np.asarray(image.convert("RGB"))
+    return np.ascontiguousarray(array)
+
+
+def _to_eight_bits(values: NDArray[Any], mode: str) -> Uint8:
+    """16-bit greyscale / 257; wider integers and floats by the range that their values suggest: 1, 255 or 65535."""
+    wide = np.nan_to_num(values.astype(np.float64))
+    highest = 65535.0 if mode.startswith("I;16") else next((m for m in (1.0, 255.0) if wide.max() <= m), 65535.0)
+    if mode == "I" and highest == 1.0:
+        highest = 255.0
+    return np.clip(np.round(wide * (255.0 / highest)), 0, 255).astype(np.uint8)
+
+
+def prepare(image: Uint8, spec: InputSpec) -> Uint8:
+    """What every model gets, in training, evaluation and deployment: uint8 RGB (H, W, 3) -> (size, size, 3).
+
+    The shorter side becomes ``spec.resize`` pixels (the longer one ``int(resize * long / short)``) with Pillow's
+    antialiased resampling, then the centre is cropped at ``round((side - size) / 2)``: the same as torchvision's Resize
+    and CenterCrop on a Pillow image.
+    """
+    height, width = image.shape[:2]
+    if max(height, width) > _LONGEST_STRIP * min(height, width):
+        image = _middle(image)
+        height, width = image.shape[:2]
+    short, long = min(height, width), max(height, width)
+    resized = (spec.resize, int(spec.resize * long / short))
+    rows, columns = resized if height <= width else resized[::-1]
+    if (rows, columns) != (height, width):
+        picture = Image.fromarray(image).resize((columns, rows), _RESAMPLE[spec.interpolation])
+        image = np.asarray(picture)
+    top, left = round((rows - spec.size) / 2.0), round((columns - spec.size) / 2.0)
+    return np.ascontiguousarray(image[top : top + spec.size, left : left + spec.size])
+
+
+def _middle(image: Uint8) -> Uint8:
+    """The middle of a long strip: a 1 x 100,000 picture must not grow to gigabytes before its centre is cropped."""
+    height, width = image.shape[:2]
+    keep = _LONGEST_STRIP * min(height, width)
+    top, left = max(0, (height - keep) // 2), max(0, (width - keep) // 2)
+    return image[top : top + min(keep, height), left : left + min(keep, width)]
