@@ -1,0 +1,265 @@
+"""Reference kernels of the ML Program ops that MobileNetV3, EfficientNet and ResNet classifiers use.
+
+Semantics after Apple's op reference (https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html).
+Half-precision tensors are computed in float32 and rounded once per op: reference numerics, not the Neural Engine's.
+
+A kernel takes the arguments of an op by name (torch tensors, strings; absent ones left out) and returns its output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from softedge.errors import UserError
+
+Arguments = dict[str, Any]
+Kernel = Callable[[Arguments], Any]
+
+OPS: dict[str, Kernel] = {}
+
+_DTYPES = {
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "int32": torch.int32,
+    "bool": torch.bool,
+}
+
+
+def op(*names: str) -> Callable[[Kernel], Kernel]:
+    """Register a kernel under its names in MIL."""
+
+    def register(kernel: Kernel) -> Kernel:
+        OPS.update(dict.fromkeys(names, kernel))
+        return kernel
+
+    return register
+
+
+def _integers(value: Any) -> list[int]:
+    return [int(v) for v in torch.as_tensor(value).reshape(-1)]
+
+
+def _elementwise(function: Callable[..., Tensor], *names: str) -> Kernel:
+    def kernel(a: Arguments) -> Tensor:
+        tensors = [torch.as_tensor(a[name]) for name in names]
+        return function(*(t.float() for t in tensors)).to(tensors[0].dtype)
+
+    return kernel
+
+
+for _name, _function in {
+    "relu": torch.relu,
+    "relu6": functional.relu6,
+    "sigmoid": torch.sigmoid,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+    "sqrt": torch.sqrt,
+    "identity": torch.clone,
+}.items():
+    OPS[_name] = _elementwise(_function, "x")
+for _name, _function in {
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "real_div": torch.div,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "thresholded_relu": lambda x, alpha: torch.where(x >= alpha, x, 0.0),
+}.items():
+    OPS[_name] = _elementwise(_function, "x", "alpha" if _name == "thresholded_relu" else "y")
+OPS["clip"] = _elementwise(torch.clamp, "x", "alpha", "beta")
+OPS["sigmoid_hard"] = _elementwise(lambda x, alpha, beta: (x * alpha + beta).clamp(0, 1), "x", "alpha", "beta")
+
+
+def _padding(a: Arguments, size: list[int], kernel: list[int], strides: list[int], dilations: list[int]) -> list[int]:
+    """Padding in the order of ``torch.nn.functional.pad``: last axis first, (before, after) each."""
+    kind = str(a["pad_type"])
+    if kind == "valid":
+        return [0] * 2 * len(size)
+    if kind == "custom":
+        custom = _integers(a["pad"])
+        pairs = [custom[2 * i : 2 * i + 2] for i in range(len(size))]
+    else:  # "same": the odd pixel goes after; "same_lower": before
+        pairs = []
+        for n, k, s, d in zip(size, kernel, strides, dilations):
+            total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
+            before = total // 2 if kind == "same" else total - total // 2
+            pairs.append([before, total - before])
+    return [value for pair in reversed(pairs) for value in pair]
+
+
+@op("conv")
+def conv(a: Arguments) -> Tensor:
+    x, weight = a["x"], a["weight"].float()
+    if x.dim() != 4:
+        raise UserError(f"the reference interpreter runs 2-D convolutions only, found one over {x.dim() - 2} axes")
+    strides, dilations = _integers(a["strides"]), _integers(a["dilations"])
+    padding = _padding(a, list(x.shape[2:]), list(weight.shape[2:]), strides, dilations)
+    bias = a["bias"].float() if "bias" in a else None
+    padded = functional.pad(x.float(), padding) if any(padding) else x.float()
+    return functional.conv2d(padded, weight, bias, strides, 0, dilations, int(a["groups"])).to(x.dtype)
+
+
+@op("max_pool")
+def max_pool(a: Arguments) -> Tensor:
+    padded, kernel, strides = _pool_input(a, -torch.inf)
+    return functional.max_pool2d(padded, kernel, strides).to(a["x"].dtype)
+
+
+@op("avg_pool")
+def avg_pool(a: Arguments) -> Tensor:
+    padded, kernel, strides = _pool_input(a, 0.0)
+    mean = functional.avg_pool2d(padded, kernel, strides)
+    if bool(a.get("exclude_padding_from_average", False)):
+        ones, _, _ = _pool_input({**a, "x": torch.ones_like(a["x"])}, 0.0)
+        mean = mean / functional.avg_pool2d(ones, kernel, strides)
+    return mean.to(a["x"].dtype)
+
+
+def _pool_input(a: Arguments, fill: float) -> tuple[Tensor, list[int], list[int]]:
+    if bool(a.get("ceil_mode", False)):
+        raise UserError("the reference interpreter has no pooling with ceil_mode")
+    x, kernel = a["x"], _integers(a["kernel_sizes"])
+    strides = _integers(a["strides"]) if "strides" in a else [1] * len(kernel)
+    padding = _padding(a, list(x.shape[2:]), kernel, strides, [1] * len(kernel))
+    return functional.pad(x.float(), padding, value=fill), kernel, strides
+
+
+@op("linear")
+def linear(a: Arguments) -> Tensor:
+    bias = a["bias"].float() if "bias" in a else None
+    return functional.linear(a["x"].float(), a["weight"].float(), bias).to(a["x"].dtype)
+
+
+@op("matmul")
+def matmul(a: Arguments) -> Tensor:
+    x, y = a["x"].float(), a["y"].float()
+    x = x.transpose(-1, -2) if bool(a.get("transpose_x", False)) else x
+    y = y.transpose(-1, -2) if bool(a.get("transpose_y", False)) else y
+    return (x @ y).to(a["x"].dtype)
+
+
+@op("batch_norm")
+def batch_norm(a: Arguments) -> Tensor:
+    gamma, beta = (a[k].float() if k in a else None for k in ("gamma", "beta"))
+    mean, variance = a["mean"].float(), a["variance"].float()
+    y = functional.batch_norm(a["x"].float(), mean, variance, gamma, beta, eps=float(a["epsilon"]))
+    return y.to(a["x"].dtype)
+
+
+@op("softmax")
+def softmax(a: Arguments) -> Tensor:
+    return torch.softmax(a["x"].float(), int(a["axis"])).to(a["x"].dtype)
+
+
+@op("reduce_mean")
+def reduce_mean(a: Arguments) -> Tensor:
+    return a["x"].float().mean(_integers(a["axes"]), keepdim=bool(a["keep_dims"])).to(a["x"].dtype)
+
+
+@op("reshape")
+def reshape(a: Arguments) -> Tensor:
+    """Files declare batch 1; a larger batch keeps its first axis."""
+    x, shape = a["x"], _integers(a["shape"])
+    shape = [x.shape[i] if size == 0 else size for i, size in enumerate(shape)]
+    if shape and shape[0] == 1 and x.shape[0] > 1:
+        shape[0] = x.shape[0]
+    return x.reshape(shape)
+
+
+@op("transpose")
+def transpose(a: Arguments) -> Tensor:
+    return a["x"].permute(_integers(a["perm"]))
+
+
+@op("squeeze")
+def squeeze(a: Arguments) -> Tensor:
+    return a["x"].squeeze(_integers(a["axes"]))
+
+
+@op("expand_dims")
+def expand_dims(a: Arguments) -> Tensor:
+    x = a["x"]
+    for axis in sorted(_integers(a["axes"])):
+        x = x.unsqueeze(axis)
+    return x
+
+
+@op("concat")
+def concat(a: Arguments) -> Tensor:
+    return torch.cat(a["values"], int(a["axis"]))
+
+
+@op("cast")
+def cast(a: Arguments) -> Tensor:
+    return a["x"].to(_DTYPES[str(a["dtype"])])
+
+
+@op("constexpr_cast")
+def constexpr_cast(a: Arguments) -> Tensor:
+    return a["source_val"].to(_DTYPES[str(a["output_dtype"])])
+
+
+def _along(value: Tensor, axis: Any, rank: int) -> Tensor:
+    """A per-channel vector shaped to broadcast along ``axis``; scalars stay as they are."""
+    if value.dim() == 0:
+        return value
+    shape = [1] * rank
+    shape[int(axis)] = -1
+    return value.reshape(shape)
+
+
+def _dequantize(data: Tensor, a: Arguments) -> Tensor:
+    """(q - zero_point) * scale in float32, rounded to the scale's type."""
+    axis = a.get("axis", 0)
+    scale = _along(a["scale"], axis, data.dim())
+    zero = _along(torch.as_tensor(a.get("zero_point", 0)), axis, data.dim())
+    return ((data.float() - zero.float()) * scale.float()).to(scale.dtype)
+
+
+@op("constexpr_affine_dequantize")
+def constexpr_affine_dequantize(a: Arguments) -> Tensor:
+    return _dequantize(a["quantized_data"], a)
+
+
+@op("dequantize")
+def dequantize(a: Arguments) -> Tensor:
+    return _dequantize(a["input"], a)
+
+
+@op("quantize")
+def quantize(a: Arguments) -> Tensor:
+    """clip(round_half_to_even(x / scale) + zero_point) to the range of ``output_dtype``."""
+    x, dtype = a["input"].float(), _DTYPES[str(a["output_dtype"])]
+    axis = a.get("axis", 0)
+    scale = _along(a["scale"].float(), axis, x.dim())
+    zero = _along(torch.as_tensor(a.get("zero_point", 0)).float(), axis, x.dim())
+    limits = torch.iinfo(dtype)
+    return (torch.round(x / scale) + zero).clamp(limits.min, limits.max).to(dtype)
+
+
+@op("constexpr_blockwise_shift_scale")
+def constexpr_blockwise_shift_scale(a: Arguments) -> Tensor:
+    data = a["data"].float()
+
+    def spread(value: Tensor) -> Tensor:
+        value = value.float()
+        for axis, size in enumerate(data.shape):
+            value = value.repeat_interleave(size // value.shape[axis], axis)
+        return value
+
+    offset = spread(a["offset"]) if "offset" in a else 0.0
+    return ((data - offset) * spread(a["scale"])).to(a["scale"].dtype)
+
+
+@op("classify")
+def classify(a: Arguments) -> tuple[list[str], Tensor]:
+    """The best label of each image, and the probabilities in the order of the labels."""
+    return [a["classes"][i] for i in a["probabilities"].argmax(1).tolist()], a["probabilities"]
