@@ -1,8 +1,8 @@
 """Runs a Core ML mlprogram anywhere, straight from its protobuf and weight.bin.
 
-Core ML itself runs on Apple systems only. This interpreter makes the accuracy, agreement and parity of an ``.mlpackage``
-known without a Mac, and activation ranges measurable. Its numbers are the reference numerics of the ops, not the Neural
-Engine's; its speed says nothing.
+Core ML itself runs on Apple systems only. This interpreter makes the accuracy, agreement and parity of a package
+known without a Mac, and activation ranges measurable. Its numbers are the reference numerics of the ops, not the
+Neural Engine's; its speed says nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Step:
 class Program:
     """The main function of the mlprogram in an ``.mlpackage`` folder.
 
-    inputs, outputs: names.  steps: the operations that are not constant, in order.  labels: of a classifier, or ().
+    inputs, outputs: names.  operations: all of them, as stored.  steps: those that are not constant, ready to run.
+    labels: of a classifier, or ().
     """
 
     def __init__(self, package: Path):
@@ -65,7 +66,8 @@ class Program:
         self.constants: dict[str, Any] = {}
         self.steps: list[Step] = []
         self.labels: tuple[str, ...] = ()
-        for operation in block.operations:
+        self.operations: list[Any] = list(block.operations)
+        for operation in self.operations:
             self._add(operation)
         self._last_use = self._last_uses()
 
@@ -88,11 +90,6 @@ class Program:
                 for name in self._last_use.get(number, ()):
                     del values[name]
         return {name: self._value(name, values) for name in self.outputs}
-
-    def count(self, *kinds: str) -> int:
-        """How many of the operations, constant ones included, are of these kinds."""
-        function = self.model.mlProgram.functions["main"]
-        return sum(o.type in kinds for o in function.block_specializations[function.opset].operations)
 
     def _value(self, name: str, values: Mapping[str, Any]) -> Any:
         return values[name] if name in values else self.constants[name]

@@ -54,7 +54,7 @@ def _elementwise(function: Callable[..., Tensor], *names: str) -> Kernel:
     return kernel
 
 
-for _name, _function in {
+_unary: dict[str, Callable[..., Tensor]] = {
     "relu": torch.relu,
     "relu6": functional.relu6,
     "sigmoid": torch.sigmoid,
@@ -62,18 +62,18 @@ for _name, _function in {
     "tanh": torch.tanh,
     "sqrt": torch.sqrt,
     "identity": torch.clone,
-}.items():
-    OPS[_name] = _elementwise(_function, "x")
-for _name, _function in {
+}
+_binary: dict[str, Callable[..., Tensor]] = {
     "add": torch.add,
     "sub": torch.sub,
     "mul": torch.mul,
     "real_div": torch.div,
     "maximum": torch.maximum,
     "minimum": torch.minimum,
-    "thresholded_relu": lambda x, alpha: torch.where(x >= alpha, x, 0.0),
-}.items():
-    OPS[_name] = _elementwise(_function, "x", "alpha" if _name == "thresholded_relu" else "y")
+}
+OPS.update({name: _elementwise(function, "x") for name, function in _unary.items()})
+OPS.update({name: _elementwise(function, "x", "y") for name, function in _binary.items()})
+OPS["thresholded_relu"] = _elementwise(lambda x, alpha: torch.where(x >= alpha, x, 0.0), "x", "alpha")
 OPS["clip"] = _elementwise(torch.clamp, "x", "alpha", "beta")
 OPS["sigmoid_hard"] = _elementwise(lambda x, alpha, beta: (x * alpha + beta).clamp(0, 1), "x", "alpha", "beta")
 

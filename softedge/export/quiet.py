@@ -1,4 +1,4 @@
-"""Silence for third-party converters: their progress bars, version warnings and deprecation notes mean nothing to a user."""
+"""Silence for third-party converters: their progress bars and version warnings mean nothing to a user."""
 
 from __future__ import annotations
 

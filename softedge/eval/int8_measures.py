@@ -1,0 +1,85 @@
+"""How far a converted model is from PyTorch fp32 on the same images. NumPy alone; labels are optional."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+FLOOR = 1e-6  # probabilities below it are rounding noise in half precision (its smallest step is 6e-8)
+SQNR_CAP_DB = 140.0  # of two float32 computations of the same function
+
+
+def centred_logits(probabilities: Float32) -> NDArray[np.float64]:
+    """Logits up to their mean, from probabilities (N, C): z_c = log max(p_c, 1e-6) - mean over c."""
+    logs = np.log(np.maximum(probabilities.astype(np.float64), FLOOR))
+    return logs - logs.mean(axis=1, keepdims=True)
+
+
+def sqnr_db(reference: NDArray[np.floating], found: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Signal to quantization noise per row, 10 log10(||r||^2 / ||f - r||^2) in dB, at most 140.
+
+    The median over images is what to report: the mean is dominated by a few outliers.
+    """
+    reference, found = reference.reshape(len(reference), -1), found.reshape(len(found), -1)
+    signal = np.square(reference, dtype=np.float64).sum(axis=1)
+    noise = np.square(found.astype(np.float64) - reference).sum(axis=1)
+    floor = np.maximum(signal, 1e-30) * 10 ** (-SQNR_CAP_DB / 10)
+    return 10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, floor))
+
+
+def knn_overlap(reference: Float32, found: Float32, k: int = 10) -> float:
+    """Mean share of each image's k nearest other images (by cosine) that stays the same, 0 to 1.
+
+    reference, found: (N, D) features or centred logits of the same images. Needs no labels.
+    """
+    if len(reference) < 3:
+        return math.nan
+    reference, found = reference[:2000], found[:2000]  # pairwise: 32 MB of similarities
+    k = min(k, len(reference) - 2)
+    near = [_neighbours(x, k) for x in (reference, found)]
+    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(*near)]))
+
+
+def _neighbours(features: NDArray[np.floating], k: int) -> NDArray[np.int64]:
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    return np.argpartition(-similarity, k, axis=1)[:, :k]
+
+
+def compare(reference: Float32, found: Float32, labels: Labels | None, output: str) -> dict[str, float | int]:
+    """Measures of ``found`` (N, C) against ``reference`` (N, C) on the same N images.
+
+    output: "probabilities" or "features".  labels: class index per image, None or all negative when unknown.
+    ``distance`` is the mean total variation distance of the probabilities, or the mean cosine distance of features.
+    """
+    difference = np.abs(found - reference).max(axis=1)
+    measures: dict[str, float | int] = {
+        "n": len(reference),
+        "max_abs_diff": float(difference.max()),
+        "p99_abs_diff": float(np.quantile(difference, 0.99)),
+    }
+    if output == "features":
+        norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(found, axis=1)
+        cosine = (reference * found).sum(axis=1) / np.maximum(norms, 1e-12)
+        measures["distance"] = float(1 - cosine.mean())
+        measures["sqnr_db"] = float(np.median(sqnr_db(reference, found)))
+        measures["knn_overlap"] = knn_overlap(reference, found)
+        return measures
+    logits, found_logits = centred_logits(reference), centred_logits(found)
+    measures["distance"] = float(np.abs(found - reference).sum(axis=1).mean() / 2)
+    measures["agreement"] = float((reference.argmax(1) == found.argmax(1)).mean())
+    measures["sqnr_db"] = float(np.median(sqnr_db(logits, found_logits)))
+    measures["knn_overlap"] = knn_overlap(logits.astype(np.float32), found_logits.astype(np.float32))
+    known = labels is not None and len(labels) > 0 and bool((labels >= 0).all())
+    if known:
+        assert labels is not None
+        measures["top1"] = float((found.argmax(1) == labels).mean())
+        measures["top1_fp32"] = float((reference.argmax(1) == labels).mean())
+        measures["drop"] = measures["top1_fp32"] - measures["top1"]
+    return measures

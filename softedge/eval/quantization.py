@@ -1,0 +1,208 @@
+"""The check stage: every exported file, read back from disk, against PyTorch fp32 on real images.
+
+A file that cannot be run here is "not run" with the reason, never passed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softedge import registry
+from softedge.config import Check, Recipe
+from softedge.data.images import UNLABELLED, Data, Images, Uint8
+from softedge.errors import UserError
+from softedge.eval.int8_counting import quantized_ops
+from softedge.eval.int8_measures import Float32, Labels, compare
+from softedge.progress import say
+from softedge.records import Artifact, Outcome, Result
+from softedge.run import Run, perform, sha256
+
+EXAMPLES = 12
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The images a check is made on.  labels: (N,), ``UNLABELLED`` where unknown.  held_out: no training saw them."""
+
+    images: Uint8
+    labels: Labels
+    names: tuple[str, ...]
+    held_out: bool
+
+
+def check(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+    """Compare every file below ``RUN/export`` with PyTorch fp32; ``details["failed"]`` lists what the gates refuse.
+
+    details: rows (one per file), failed (lines), examples (images with predictions), images (what was compared on).
+    skipped: file -> why it was not run.  Raises UserError when nothing was exported or the network is not there.
+    """
+    folders = sorted(path.parent for path in run.folder("export").glob("*/contract.json"))
+    if not folders:
+        raise UserError(f"{run.root} has no exported files to check; run: softedge export {run.root}")
+    artifacts = [_read(folder) for folder in folders]
+    inputs = {a.name: a.sha256 for a in artifacts}
+    for name in ("data/index.json", "probe/classifier.safetensors"):
+        if (run.root / name).is_file():
+            inputs[name] = sha256(run.root / name)
+    settings = {**recipe.section("check"), "seed": recipe.seed}
+
+    def work(folder: Path) -> Outcome:
+        return _check(run, recipe, data, artifacts, folder)
+
+    return perform(run, "check", work, recipe=settings, inputs=inputs, force=force)
+
+
+def _read(folder: Path) -> Artifact:
+    from softedge.export.contract import read
+
+    return read(folder)
+
+
+def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], folder: Path) -> Outcome:
+    sample = choose(data, recipe)
+    outputs: dict[str, Float32] = {}
+    references: dict[str, Float32] = {}
+    rows: list[dict[str, Any]] = []
+    skipped = _not_exported(run)
+    for artifact in artifacts:
+        if artifact.output not in references:
+            references[artifact.output] = reference(run, artifact, sample.images)
+        row: dict[str, Any] = {
+            "artifact": artifact.name,
+            "target": artifact.target,
+            "precision": artifact.precision,
+            "sha256": artifact.sha256,
+            "size_bytes": artifact.size_bytes,
+        }
+        rows.append(row)
+        try:
+            target = registry.load(registry.TARGETS, artifact.target, "target")()
+            found = target.load(artifact)(sample.images)
+        except UserError as error:
+            skipped[artifact.name] = str(error)
+            row.update(passed=None, why=f"not run: {error}")
+            continue
+        outputs[artifact.name] = found
+        row.update(compare(references[artifact.output], found, sample.labels, artifact.output))
+        row["runtime"] = runtime_of(target)
+        row["quantized_ops"] = quantized_ops(artifact)
+        why = refusals(row, recipe.check, artifact)
+        row.update(passed=not why, why="; ".join(why))
+        say(f"check: {_line(row)}")
+    _add_size_ratios(rows)
+    failed = [f"{row['artifact']}: {row['why']}" for row in rows if row.get("passed") is False]
+    shown = [a for a in artifacts if a.name in outputs and a.output == "probabilities"]
+    details: dict[str, Any] = {
+        "rows": rows,
+        "failed": failed,
+        "images": {
+            "n": len(sample.images),
+            "labelled": bool((sample.labels != UNLABELLED).all()),
+            "held_out": sample.held_out,
+        },
+        "sqnr_level": "logits, as centred log-probabilities; features for feature exports; median over images",
+    }
+    if shown:
+        from softedge.eval.int8_examples import examples
+
+        chosen = {a.name: outputs[a.name] for a in shown}
+        details["examples"] = examples(
+            sample, references["probabilities"], chosen, shown[0].labels, folder / "examples", EXAMPLES
+        )
+    measured = [row for row in rows if row["passed"] is not None]
+    metrics = {
+        "passed": bool(measured) and not failed,
+        "n": len(sample.images),
+        "files": len(rows),
+        "files_passed": sum(row["passed"] is True for row in rows),
+        "files_failed": len(failed),
+        "files_not_run": len(rows) - len(measured),
+    }
+    return Outcome(metrics, details, skipped)
+
+
+def choose(data: Data, recipe: Recipe) -> Sample:
+    """At most ``check.images`` test images, spread by the seed; unlabelled pretraining images when there is no test split."""
+    images: Images = data.test if len(data.test) else data.pretrain
+    if not len(images):
+        raise UserError(f"{data.source} has no images to check the exported files on")
+    order = np.random.default_rng(recipe.seed).permutation(len(images))
+    indices = np.sort(order[: recipe.check.images])
+    chosen = images.subset(indices)
+    return Sample(
+        chosen.prepared(data.spec), np.asarray(chosen.labels), tuple(str(n) for n in chosen.names), len(data.test) > 0
+    )
+
+
+def reference(run: Run, artifact: Artifact, images: Uint8) -> Float32:
+    """PyTorch fp32 outputs of the network that ``artifact`` was exported from."""
+    from softedge import backbones
+    from softedge.export.deployed import Deployed
+
+    classifier = run.folder("probe") / "classifier.safetensors"
+    if artifact.output == "probabilities" or classifier.is_file():
+        model = backbones.load_classifier(classifier)
+        return Deployed(model, artifact.spec, artifact.labels, artifact.output).predict(images)
+    return Deployed(backbones.load(run.folder("pretrain") / "backbone.safetensors"), artifact.spec).predict(images)
+
+
+def refusals(row: dict[str, Any], gates: Check, artifact: Artifact) -> list[str]:
+    """Why the gates refuse a file, one line per reason; empty when it passes.
+
+    fp32: no probability differs by more than the contract's tolerance, on any image.  fp16: by more than its tolerance
+    on at most one image in a hundred.  All: accuracy drop and agreement as the recipe says.
+    """
+    from softedge.export.contract import tolerance
+
+    why = []
+    parity = tolerance(artifact.precision).parity
+    if parity is not None and artifact.output == "probabilities":
+        measure = "max_abs_diff" if artifact.precision == "fp32" else "p99_abs_diff"
+        if not row[measure] <= parity:
+            why.append(f"{measure} {row[measure]:.2g} is above the tolerance {parity:g}")
+    if "agreement" in row and not row["agreement"] >= gates.min_agreement:
+        why.append(f"agreement {row['agreement']:.3f} is below {gates.min_agreement:g}")
+    if "drop" in row and not row["drop"] <= gates.max_drop:
+        why.append(f"top-1 drop {row['drop']:.3f} is above {gates.max_drop:g}")
+    if artifact.output == "features" and not row["distance"] <= 1 - gates.min_agreement:
+        why.append(f"cosine distance {row['distance']:.3f} of the features is above {1 - gates.min_agreement:.3g}")
+    return why
+
+
+def runtime_of(target: Any) -> str:
+    """What computed the outputs, with its version."""
+    if hasattr(target, "runtime"):
+        return str(target.runtime())
+    from importlib.metadata import version
+
+    package = {"onnx": "onnxruntime"}.get(target.name, target.name)
+    return f"{package} {version(package)}"
+
+
+def _add_size_ratios(rows: list[dict[str, Any]]) -> None:
+    """Size relative to the fp32 file of the same target, where there is one."""
+    fp32 = {row["target"]: row["size_bytes"] for row in rows if row["precision"] == "fp32"}
+    for row in rows:
+        if row["target"] in fp32:
+            row["size_ratio"] = row["size_bytes"] / fp32[row["target"]]
+
+
+def _not_exported(run: Run) -> dict[str, str]:
+    """Files that were asked for and could not be exported -> the reason, from the export stage's own records."""
+    skipped: dict[str, str] = {}
+    for name, result in run.results("export").items():
+        if not (run.folder("export") / name / "contract.json").is_file():
+            skipped[name] = "; ".join(result.skipped.values()) or "was not exported"
+    return skipped
+
+
+def _line(row: dict[str, Any]) -> str:
+    parts = [f"{row['artifact']}: {'passed' if row['passed'] else 'FAILED'}"]
+    for key, text in (("agreement", "agreement {:.4f}"), ("top1", "top-1 {:.4f}"), ("max_abs_diff", "max diff {:.2g}")):
+        if key in row:
+            parts.append(text.format(row[key]))
+    return ", ".join(parts) + (f" ({row['why']})" if row["why"] else "")
