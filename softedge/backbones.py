@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +45,11 @@ class Backbone(nn.Module):
 def _small_image_stem(net: nn.Module) -> None:
     """Keep the resolution of 32-pixel images: stem of stride 1; ResNets also 3x3 and no max pool (SimCLR, B.9)."""
     if hasattr(net, "conv_stem"):
-        net.conv_stem.stride = (1, 1)
+        cast(nn.Conv2d, net.conv_stem).stride = (1, 1)
     else:
-        old = net.conv1
+        old = cast(nn.Conv2d, net.conv1)
         net.conv1 = nn.Conv2d(3, old.out_channels, 3, stride=1, padding=1, bias=False)
-        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.kaiming_normal_(cast(nn.Conv2d, net.conv1).weight, mode="fan_out", nonlinearity="relu")
         net.maxpool = nn.Identity()
 
 

@@ -1,6 +1,8 @@
-"""The two ways a command ends early on purpose. Everything else is a bug and keeps its traceback."""
+"""The ways a command ends early on purpose. Everything else is a bug and keeps its traceback."""
 
 from __future__ import annotations
+
+import errno
 
 
 class UserError(Exception):
@@ -11,6 +13,10 @@ class GateFailed(Exception):
     """The work was done and the answer is no: a check, a verification or a gate failed. Exit code 1."""
 
 
+class Interrupted(Exception):
+    """Stopped by a signal after everything was saved; the message says how to go on. Exit code 130."""
+
+
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known word, else a list of what is known."""
     import difflib
@@ -19,3 +25,22 @@ def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; known: {', '.join(sorted(known))}"
+
+
+def exit_code_and_line(error: BaseException) -> tuple[int, str] | None:
+    """The exit code and the one line for an expected error; None for a bug, which keeps its traceback."""
+    if isinstance(error, UserError):
+        return 2, f"error: {error}"
+    if isinstance(error, GateFailed):
+        return 1, f"failed: {error}"
+    if isinstance(error, Interrupted):
+        return 130, f"stopped: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "stopped: finished stages are kept; run the same command again to go on"
+    if isinstance(error, BrokenPipeError):  # the reader of our output has gone: softedge ... | head
+        return 141, ""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return 2, f"error: the disk is full ({error.filename or 'while writing'}); free some space and run it again"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return 2, f"error: no permission to write or read {error.filename} ({error.strerror}); use another folder"
+    return None

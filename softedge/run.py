@@ -105,8 +105,8 @@ def sha256(path: str | Path) -> str:
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             digest.update(file.relative_to(path).as_posix().encode() + b"\0" + bytes.fromhex(sha256(file)))
         return digest.hexdigest()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""The fast linear probe: multinomial logistic regression on cached features, its weight decay chosen without test data."""
+"""The fast linear probe: logistic regression on cached features, its weight decay chosen without test data."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def _solve(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=1.0 / (decay * len(labels)), max_iter=200, tol=1e-3)
+    # For two classes scikit-learn fits one row w, which stands for (-w/2, w/2): half the penalty of the objective above.
+    rows_per_weight = 2.0 if len(np.unique(labels)) == 2 else 1.0
+    model = LogisticRegression(C=rows_per_weight / (decay * len(labels)), max_iter=200, tol=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a probe stopped after 200 steps is still a probe
         model.fit(standard, labels)

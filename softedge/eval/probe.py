@@ -42,12 +42,32 @@ def probe(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         "probe",
         lambda folder: _probe(folder, recipe, data, weights),
         recipe=recipe.section("seed", "knn", "probe"),
-        inputs={
-            "data/index.json": sha256(run.folder("data") / "index.json"),
-            "pretrain/backbone.safetensors": sha256(weights),
-        },
+        inputs=_inputs(run, weights),
         force=force,
     )
+
+
+def knn(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+    """Stage "knn": weighted k-NN accuracy of the pretrained features on the test split, with ``recipe.knn``."""
+    weights = run.folder("pretrain") / "backbone.safetensors"
+    run.need("pretrain", "pretrain")
+    if not len(data.train):
+        raise UserError(f"{run.root} has no labelled images for k-NN; add class folders to the data")
+
+    def work(folder: Path) -> Outcome:
+        backbone = backbones.load(weights)
+        train, test = (extract(backbone, images, data.spec) for images in (data.train, data.test))
+        votes = knn_predict(train, data.train.labels, test, len(data.classes), recipe.knn.k, recipe.knn.temperature)
+        return Outcome({"knn_top1": top1(votes, data.test.labels), "n_train": len(train), "n_test": len(test)})
+
+    return perform(run, "knn", work, recipe=recipe.section("knn"), inputs=_inputs(run, weights), force=force)
+
+
+def _inputs(run: Run, weights: Path) -> dict[str, str]:
+    return {
+        "data/index.json": sha256(run.folder("data") / "index.json"),
+        "pretrain/backbone.safetensors": sha256(weights),
+    }
 
 
 def _probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:

@@ -1,0 +1,234 @@
+"""The ``softedge`` command: parse, call one function of the pipeline, print one result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="softedge",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="From unlabelled images to a checked, timed classifier for phones and IoT boards.",
+)
+recipes_app = typer.Typer(no_args_is_help=True, help="List, show and suggest recipes.")
+app.add_typer(recipes_app, name="recipes")
+
+RunFolder = Annotated[Path, typer.Argument(help="The run folder, e.g. runs/mine.", show_default=False)]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="A folder of images, or digits, cifar10, cifar100, stl10, imagenet.", show_default=False
+    ),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A recipe's name or TOML file; see: softedge recipes.", show_default=False),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a recipe value: ssl.epochs=50. Repeatable.", show_default=False),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Redo what is done already.")]
+TargetsOption = Annotated[str | None, typer.Option("--targets", help="onnx,openvino,coreml", show_default=False)]
+PrecisionsOption = Annotated[str | None, typer.Option("--precisions", help="fp32,fp16,int8", show_default=False)]
+DevicesOption = Annotated[
+    str | None, typer.Option("--devices", help="local, ssh://user@host, adb://SERIAL, browser: ...", show_default=False)
+]
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Split a comma-separated option; None when it was not given."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+@app.command()
+def deploy(
+    data: DataOption = None,
+    recipe: RecipeOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run folder.", show_default="runs/<data>")] = None,
+    targets: TargetsOption = None,
+    precisions: PrecisionsOption = None,
+    devices: DevicesOption = None,
+    set_: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Images in, checked and timed models and a report out. Without options: the embedded digits, on this CPU."""
+    from softedge import pipeline, summary
+
+    run = pipeline.deploy(
+        data, recipe, out, _names(targets), _names(precisions), _names(devices), set_ or (), force=force
+    )
+    typer.echo(summary.deployment(run))
+
+
+@app.command()
+def pretrain(
+    data: DataOption = None,
+    recipe: RecipeOption = None,
+    out: Annotated[Path, typer.Option("--out", help="The run folder.")] = Path("runs/default"),
+    gpus: Annotated[int, typer.Option("--gpus", help="Processes on this machine, one per GPU.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", help="Machines that take part.", min=1)] = 1,
+    set_: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Pretrain a backbone without labels; a killed run goes on where it was."""
+    from softedge import pipeline, summary
+
+    typer.echo(summary.stage(pipeline.pretrain(data, recipe, out, set_ or (), force=force, gpus=gpus, nodes=nodes)))
+
+
+@app.command()
+def knn(
+    run: RunFolder,
+    k: Annotated[int | None, typer.Option("--k", help="Neighbours.", show_default="the recipe's", min=1)] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", show_default="the recipe's")] = None,
+    force: ForceOption = False,
+) -> None:
+    """Weighted k-NN accuracy of the frozen features."""
+    from softedge import pipeline, summary
+
+    typer.echo(summary.stage(pipeline.knn(run, k, temperature, force=force)))
+
+
+@app.command()
+def probe(
+    run: RunFolder,
+    labels: Annotated[
+        float | None, typer.Option("--labels", help="Fraction of the training labels to use.", show_default="all")
+    ] = None,
+    set_: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Linear and k-NN accuracy of the frozen features; writes the classifier that is exported."""
+    from softedge import pipeline, summary
+
+    typer.echo(summary.stage(pipeline.probe(run, labels, set_ or (), force=force)))
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    targets: TargetsOption = None,
+    precisions: PrecisionsOption = None,
+    output: Annotated[
+        str | None, typer.Option("--output", help="probabilities or features", show_default=False)
+    ] = None,
+    set_: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Write self-contained model files: uint8 image in, probabilities out, labels and golden images beside."""
+    from softedge import pipeline, summary
+
+    results = pipeline.export(run, _names(targets), _names(precisions), output, set_ or (), force=force)
+    typer.echo(summary.stages(results))
+
+
+@app.command()
+def check(
+    run: RunFolder,
+    max_drop: Annotated[float | None, typer.Option("--max-drop", help="Allowed loss of top-1, e.g. 0.01.")] = None,
+    min_agreement: Annotated[float | None, typer.Option("--min-agreement", help="Same answers as fp32.")] = None,
+    set_: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Compare every exported file, read back from disk, with PyTorch on real images. Exit code 1 when a gate fails."""
+    from softedge import pipeline, summary
+
+    typer.echo(summary.checks(pipeline.check(run, max_drop, min_agreement, set_ or (), force=force)))
+
+
+@app.command()
+def bench(
+    run: RunFolder,
+    devices: DevicesOption = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="quick, standard or submission")] = None,
+    set_: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Latency and accuracy of the exported files on the devices."""
+    from softedge import pipeline, summary
+
+    typer.echo(summary.stages(pipeline.bench(run, _names(devices), preset, set_ or (), force=force)))
+
+
+@app.command()
+def report(runs: Annotated[list[Path], typer.Argument(help="One or more run folders.", show_default=False)]) -> None:
+    """Write report.html, report.json and MODEL_CARD.md."""
+    from softedge import pipeline
+
+    typer.echo(pipeline.report(*runs))
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="An export folder, e.g. runs/mine/export/onnx-int8.")]) -> None:
+    """Replay the golden images of an exported model with this machine's runtime. Exit code 1 on a difference."""
+    from softedge import pipeline, summary
+
+    typer.echo(summary.verified(pipeline.verify(folder)))
+
+
+@app.command("data")
+def data_(
+    source: Annotated[str, typer.Argument(help="A folder of images or a known name.", show_default=False)],
+    recipe: RecipeOption = None,
+    set_: SetOption = None,
+) -> None:
+    """What was found in a data set, what is bad, and how it would be split."""
+    from softedge import pipeline
+    from softedge.data import describe_text
+
+    typer.echo(describe_text(pipeline.inspect(source, recipe, set_ or ())))
+
+
+@recipes_app.command("list")
+def recipes_list() -> None:
+    """The recipes that come with softedge."""
+    from softedge import config, summary
+
+    typer.echo(summary.recipes(config.available()))
+
+
+@recipes_app.command("show")
+def recipes_show(
+    name: Annotated[str, typer.Argument(help="A recipe's name or TOML file.", show_default=False)],
+    set_: SetOption = None,
+) -> None:
+    """A recipe with every default spelled out, ready to be saved and edited."""
+    from softedge import config
+
+    typer.echo(config.to_toml(config.load(name, set_ or ())), nl=False)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine can do: versions, processor, targets and devices, and what is missing."""
+    from softedge import doctor as examine
+
+    typer.echo(examine.text())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; the one place where expected errors become a line and an exit code."""
+    from softedge.errors import exit_code_and_line
+
+    try:
+        code = app(arguments, standalone_mode=False)
+    except typer.Abort as error:  # how the parser passes Ctrl-C on
+        code, line = exit_code_and_line(KeyboardInterrupt()) or (130, str(error))
+        typer.echo(line, err=True)
+    except typer.Exit as error:
+        code = error.exit_code
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a wrong flag: the parser explains it
+            error.show()
+            raise SystemExit(error.exit_code) from None
+        answer = exit_code_and_line(error)
+        if answer is None:
+            raise
+        code, line = answer
+        typer.echo(line, err=True, nl=bool(line))
+    raise SystemExit(code if isinstance(code, int) else 0)

@@ -1,0 +1,59 @@
+"""``softedge doctor``: what this machine can do, and what is missing and how to get it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+from softedge.run import environment
+
+_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+_NEEDS = {
+    "onnx": (("onnx", "onnxruntime", "onnxscript"), "pip install onnx onnxruntime onnxscript"),
+    "openvino": (("openvino", "nncf"), "pip install openvino nncf"),
+    "coreml": (("coremltools",), "pip install coremltools"),
+}
+_PROGRAMS = {
+    "ssh": "devices ssh://",
+    "adb": "devices adb://",
+    "chromium": "testing browser:",
+    "qemu-aarch64-static": "emulated:arm64",
+}
+
+
+def text() -> str:
+    """The machine, the export targets and the programs that devices need, a line each."""
+    about = environment()
+    int8 = ", ".join(_int8_instructions()) or "none"
+    lines = [
+        f"python {about['python']} on {about['os']}",
+        f"processor {about['cpu']}, {about['cores']} cores; int8 instructions: {int8}",
+        "versions " + ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
+        _gpu(),
+        f"free disk here {shutil.disk_usage('.').free / 1e9:.1f} GB",
+    ]
+    for target, (packages, remedy) in _NEEDS.items():
+        missing = [package for package in packages if importlib.util.find_spec(package) is None]
+        lines.append(f"target {target}: " + (f"missing {', '.join(missing)}; {remedy}" if missing else "ready"))
+    for program, purpose in _PROGRAMS.items():
+        lines.append(f"{purpose}: " + ("ready" if shutil.which(program) else f"needs the program {program}"))
+    return "\n".join(lines)
+
+
+def _int8_instructions() -> list[str]:
+    """Instructions that multiply int8 without saturating; without them u8s8 models may answer otherwise on x86."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return []
+    words = set(cpuinfo.read_text().split())
+    return [name for name in _INT8 if name in words]
+
+
+def _gpu() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "gpu none (pretraining runs on the CPU)"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return f"gpu {', '.join(names)}"

@@ -1,0 +1,275 @@
+"""The commands as functions: each opens the run, does one stage (or finds it done) and returns what it measured.
+
+``deploy`` is the chain: data -> pretrain -> probe -> export -> check -> bench -> report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from softedge import config, registry
+from softedge.config import Recipe
+from softedge.errors import GateFailed, UserError
+from softedge.progress import say
+from softedge.records import Result
+from softedge.run import Run, differences, write_text
+
+if TYPE_CHECKING:
+    from softedge.data.images import Data
+
+# A run is one training: these sections may not change under it. The others belong to single stages, which compare
+# their own settings.
+IDENTITY = ("seed", "data", "backbone", "augment", "ssl", "optim")
+
+DEFAULT_RECIPE = {"digits": "digits"}
+FOLDER_RECIPE = "small-domain"
+
+
+def choose_recipe(data: str | None, recipe: str | None, overrides: Sequence[str] = ()) -> Recipe:
+    """The resolved recipe of a new run: the named one, or the one that suits the data; ``--set`` values win."""
+    if recipe is None:
+        recipe = DEFAULT_RECIPE.get(data or "digits", FOLDER_RECIPE)
+    chosen = config.load(recipe)
+    source = data or chosen.data.source
+    if Path(source).expanduser().is_dir():
+        source = str(Path(source).expanduser().resolve())  # a later command may start elsewhere
+    values = chosen.model_dump(mode="json")
+    values["data"]["source"] = source
+    return config.build(values, overrides, source=f"{recipe}.toml with --set")
+
+
+def start(out: str | Path, recipe: Recipe, force: bool = False) -> Run:
+    """Create the run folder, or open it again when it was made with the same training recipe."""
+    run, path = Run(out), Path(out) / "recipe.toml"
+    if Path(out).exists() and not Path(out).is_dir():
+        raise UserError(f"--out {out} is a file; give a folder that does not exist yet, or an earlier run")
+    if path.exists():
+        before = config.load(str(path))
+        changed = differences(before.section(*IDENTITY), recipe.section(*IDENTITY))
+        if changed and not force:
+            raise UserError(
+                f"{out} holds a run of another recipe ({'; '.join(changed[:6])}); "
+                "use another --out, or --force to redo what depends on it"
+            )
+    elif Path(out).exists() and any(p.name != ".lock" for p in Path(out).iterdir()):
+        raise UserError(f"{out} is not empty and not a softedge run (it has no recipe.toml); use another --out")
+    write_text(path, config.to_toml(recipe))
+    return run
+
+
+def reopen(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Run, Recipe]:
+    """An existing run and its recipe, with ``--set`` values applied for this command."""
+    path = Path(run) / "recipe.toml"
+    if not path.is_file():
+        raise UserError(
+            f"{run} is not a softedge run (it has no recipe.toml); make one with: softedge deploy --out {run}"
+        )
+    recipe = config.load(str(path))
+    if overrides:
+        changed = config.build(recipe.model_dump(mode="json"), overrides, source="recipe.toml with --set")
+        if touched := differences(recipe.section(*IDENTITY), changed.section(*IDENTITY)):
+            raise UserError(
+                f"--set would change what {run} was trained with ({'; '.join(touched[:4])}); "
+                "start another run with softedge pretrain --out"
+            )
+        recipe = changed
+    return Run(run), recipe
+
+
+def _data(run: Run, recipe: Recipe, force: bool = False) -> Data:
+    from softedge.data import load, prepare
+
+    prepare(run, recipe, recipe.data.source, force=force)
+    return load(run)
+
+
+def _with(recipe: Recipe, **sections: dict[str, Any]) -> Recipe:
+    """A copy of the recipe with some values of some sections replaced (None: left as it is), validated."""
+    values = recipe.model_dump(mode="json")
+    for section, changes in sections.items():
+        values[section] |= {key: value for key, value in changes.items() if value is not None}
+    return config.build(values, source="the command line")
+
+
+def inspect(data: str, recipe: str | None = None, set: Sequence[str] = ()) -> dict[str, Any]:
+    """What is in a data set: images, classes, bad files, and how it would be split. Writes nothing."""
+    from softedge.data import describe
+
+    return describe(data, choose_recipe(data, recipe, set))
+
+
+def pretrain(
+    data: str | None = None,
+    recipe: str | None = None,
+    out: str | Path = "runs/default",
+    set: Sequence[str] = (),
+    force: bool = False,
+    gpus: int = 1,
+    nodes: int = 1,
+) -> Result:
+    """Pretrain a backbone without labels into the run folder ``out``; goes on where an earlier start was killed."""
+    resolved = choose_recipe(data, recipe, set)
+    run = start(out, resolved, force)
+    with run.locked():
+        return _pretrain(run, resolved, _data(run, resolved, force), force)
+
+
+def _pretrain(run: Run, recipe: Recipe, data: Data, force: bool) -> Result:
+    from softedge.ssl.train import pretrain as train
+
+    return train(run, recipe, data, force=force)
+
+
+def knn(run: str | Path, k: int | None = None, temperature: float | None = None, force: bool = False) -> Result:
+    """Weighted k-NN accuracy of the pretrained features on the test split."""
+    from softedge.eval.probe import knn as measure
+
+    opened, recipe = reopen(run)
+    recipe = _with(recipe, knn={"k": k, "temperature": temperature})
+    with opened.locked():
+        return measure(opened, recipe, _data(opened, recipe), force=force)
+
+
+def probe(run: str | Path, labels: float | None = None, set: Sequence[str] = (), force: bool = False) -> Result:
+    """k-NN and linear accuracy of the frozen features; writes the classifier that is exported."""
+    from softedge.eval.probe import probe as measure
+
+    opened, recipe = reopen(run, set)
+    recipe = _with(recipe, probe={"labels": labels})
+    with opened.locked():
+        return measure(opened, recipe, _data(opened, recipe), force=force)
+
+
+def export(
+    run: str | Path,
+    targets: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    output: str | None = None,
+    set: Sequence[str] = (),
+    force: bool = False,
+) -> list[Result]:
+    """Export to the targets in the precisions asked for (the recipe's by default)."""
+    from softedge.export.stage import export as write
+
+    opened, recipe = reopen(run, set)
+    recipe = _with(recipe, export={"targets": targets, "precisions": precisions, "output": output})
+    _known_targets(recipe)
+    with opened.locked():
+        return write(
+            opened, recipe, _data(opened, recipe), recipe.export.targets, recipe.export.precisions, force=force
+        )
+
+
+def check(
+    run: str | Path,
+    max_drop: float | None = None,
+    min_agreement: float | None = None,
+    set: Sequence[str] = (),
+    force: bool = False,
+) -> Result:
+    """Read every exported file back and compare it with PyTorch; GateFailed names the files that lost too much."""
+    from softedge.eval.quantization import check as measure
+
+    opened, recipe = reopen(run, set)
+    recipe = _with(recipe, check={"max_drop": max_drop, "min_agreement": min_agreement})
+    with opened.locked():
+        result = measure(opened, recipe, _data(opened, recipe), force=force)
+    _raise_failed(result)
+    return result
+
+
+def _raise_failed(result: Result) -> None:
+    failed = [row for row in result.details.get("rows", []) if row.get("passed") is False]
+    if failed:
+        raise GateFailed("; ".join(f"{row['artifact']}: {row['why']}" for row in failed))
+
+
+def bench(
+    run: str | Path,
+    devices: Sequence[str] | None = None,
+    preset: str | None = None,
+    set: Sequence[str] = (),
+    force: bool = False,
+) -> list[Result]:
+    """Latency and accuracy of the exported files on the devices."""
+    from softedge.bench.stage import bench as measure
+
+    opened, recipe = reopen(run, set)
+    recipe = _with(recipe, bench={"devices": devices, "preset": preset})
+    with opened.locked():
+        data = _data(opened, recipe)
+        return measure(opened, recipe, data, recipe.bench.devices, recipe.bench.preset, force=force)
+
+
+def report(*runs: str | Path) -> Path:
+    """Write report.html, report.json and MODEL_CARD.md of the first run; further runs stand beside it."""
+    from softedge.report import report as write
+
+    return write([reopen(run)[0] for run in runs])
+
+
+def verify(folder: str | Path) -> dict[str, Any]:
+    """Replay the golden images of an export folder with this machine's runtime; GateFailed on a difference."""
+    from softedge.export.verify import verify as replay
+
+    return replay(Path(folder))
+
+
+def deploy(
+    data: str | None = None,
+    recipe: str | None = None,
+    out: str | Path | None = None,
+    targets: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    devices: Sequence[str] | None = None,
+    set: Sequence[str] = (),
+    force: bool = False,
+) -> Run:
+    """From images to a checked, timed model and its report. Returns the run; GateFailed after the report is written.
+
+    Every stage that is done is skipped, so calling it again goes on where the last call was stopped.
+    """
+    resolved = choose_recipe(data, recipe, set)
+    resolved = _with(resolved, export={"targets": targets, "precisions": precisions}, bench={"devices": devices})
+    _known_targets(resolved)
+    run = start(out or f"runs/{Path(resolved.data.source).name}", resolved, force)
+    with run.locked():
+        failed = _chain(run, resolved, force)
+    if failed:
+        raise GateFailed(f"{failed}; see {run.root / 'report.html'}")
+    return run
+
+
+def _chain(run: Run, recipe: Recipe, force: bool) -> str:
+    """All stages of a deployment; returns what failed, or an empty string."""
+    from softedge.bench.stage import bench as measure_latency
+    from softedge.eval.probe import probe as measure_features
+    from softedge.eval.quantization import check as compare
+    from softedge.export.stage import export as write_models
+
+    images = _data(run, recipe, force)
+    _pretrain(run, recipe, images, force)
+    if len(images.train):
+        measure_features(run, recipe, images, force=force)
+    elif recipe.export.output == "probabilities":
+        say("no labelled images: the exported models give features; label a few images to get a classifier")
+        recipe = _with(recipe, export={"output": "features"})
+    write_models(run, recipe, images, recipe.export.targets, recipe.export.precisions, force=force)
+    checked = compare(run, recipe, images, force=force)
+    measure_latency(run, recipe, images, recipe.bench.devices, recipe.bench.preset, force=force)
+    report(run.root)
+    try:
+        _raise_failed(checked)
+    except GateFailed as gate:
+        return str(gate)
+    return ""
+
+
+def _known_targets(recipe: Recipe) -> None:
+    """Refuse an unknown target or device before hours of training, not after."""
+    for target in recipe.export.targets:
+        registry.load(registry.TARGETS, target, "target")
+    if not recipe.export.targets or not recipe.export.precisions:
+        raise UserError("nothing to export: give at least one of --targets and one of --precisions")

@@ -1,0 +1,130 @@
+"""What a command prints when it is done: short plain tables on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from softedge.records import Result
+from softedge.run import Run
+
+_FRACTIONS = ("top1", "top5", "drop", "agreement")
+
+
+def number(name: str, value: Any) -> str:
+    """A metric as a person reads it: accuracies in percent, milliseconds and bytes with their unit."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "not run"
+    if any(word in name for word in _FRACTIONS):
+        return f"{100 * value:.1f} %"
+    if name.endswith("_ms"):
+        return f"{value:.2f} ms"
+    if name.endswith("size_bytes"):
+        return f"{value / 1e6:.2f} MB"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Left-aligned columns, as wide as their widest cell."""
+    if not rows:
+        return ""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [columns, *([row.get(column, "") for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def stage(result: Result) -> str:
+    """One stage: its metrics and what was left out."""
+    lines = [f"{result.stage}  {name}  {number(name, value)}" for name, value in result.metrics.items()]
+    lines += [f"{result.stage}  not run: {name} ({reason})" for name, reason in result.skipped.items()]
+    return "\n".join(lines)
+
+
+def stages(results: Sequence[Result]) -> str:
+    """Several stages of a kind as one table, then what was left out."""
+    rows = [
+        {"": result.stage.split("/", 1)[-1], **{k: number(k, v) for k, v in result.metrics.items()}}
+        for result in results
+        if result.metrics
+    ]
+    skipped = [
+        f"not run: {result.stage.split('/', 1)[-1]}: {reason}"
+        for result in results
+        for reason in result.skipped.values()
+    ]
+    return "\n".join([table(rows), *skipped]).strip()
+
+
+def checks(result: Result) -> str:
+    """The table of ``softedge check``."""
+    shown = ("size_bytes", "top1", "drop", "agreement", "max_abs_diff", "sqnr_db")
+    rows = [
+        {
+            "file": row["artifact"],
+            **{name: number(name, row[name]) for name in shown if row.get(name) is not None},
+            "gate": {True: "passed", False: "FAILED", None: "not judged"}[row.get("passed")],
+        }
+        for row in result.details.get("rows", [])
+    ]
+    skipped = [f"not run: {name}: {reason}" for name, reason in result.skipped.items()]
+    return "\n".join([table(rows), *skipped])
+
+
+def deployment(run: Run) -> str:
+    """What ``softedge deploy`` made: accuracy of the features, one row a file, where the report is."""
+    lines: list[str] = []
+    probe = run.result("probe")
+    if probe is not None:
+        rows = [
+            {
+                "features": title,
+                **{
+                    column: number(key, probe.metrics[prefix + key])
+                    for column, key in (
+                        ("k-NN", "knn_top1"),
+                        ("linear", "linear_top1"),
+                        ("linear, few labels", "few_linear_top1"),
+                    )
+                    if prefix + key in probe.metrics
+                },
+            }
+            for title, prefix in (("pretrained", ""), ("random weights", "random_"))
+            if prefix + "knn_top1" in probe.metrics
+        ]
+        lines += [table(rows), ""]
+    checked = run.result("check")
+    benched = run.results("bench")
+    rows = []
+    for row in checked.details.get("rows", []) if checked else []:
+        timed = [r.metrics for name, r in benched.items() if name.startswith(row["artifact"] + "@") and r.metrics]
+        rows.append(
+            {
+                "file": row["artifact"],
+                "size": number("size_bytes", row["size_bytes"]),
+                "top-1": number("top1", row.get("top1")),
+                "same answers": number("agreement", row.get("agreement")),
+                "p90": number("p90_ms", timed[0]["p90_ms"]) if timed and "p90_ms" in timed[0] else "not run",
+                "gate": {True: "passed", False: "FAILED", None: "not judged"}[row.get("passed")],
+            }
+        )
+    lines += [table(rows), "", f"report: {run.root / 'report.html'}"]
+    return "\n".join(lines)
+
+
+def verified(outcome: Mapping[str, Any]) -> str:
+    """The rows of ``softedge verify``."""
+    return "\n".join(f"{name}  {value}" for name, value in outcome.items() if not isinstance(value, list | dict))
+
+
+def recipes(available: Mapping[str, Path]) -> str:
+    """Names and the first comment line of the recipes."""
+    return table([{"recipe": name, "what it is": _first_comment(path)} for name, path in available.items()])
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text().splitlines()[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

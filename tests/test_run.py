@@ -1,0 +1,120 @@
+"""The run folder: done is skipped, changed is refused, killed is repeated, nothing is half written."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from softedge.errors import UserError
+from softedge.records import Outcome
+from softedge.run import Run, atomic_path, differences, perform, sha256, write_json, write_text
+
+
+def work(calls: list[Path]):
+    def run(folder: Path) -> Outcome:
+        calls.append(folder)
+        (folder / "made.txt").write_text("x")
+        return Outcome({"top1": 0.5})
+
+    return run
+
+
+def test_a_finished_stage_is_skipped(tmp_path):
+    calls: list[Path] = []
+    run = Run(tmp_path / "r")
+    first = perform(run, "probe", work(calls), recipe={"a": 1}, inputs={"x": "h"})
+    again = perform(run, "probe", work(calls), recipe={"a": 1}, inputs={"x": "h"})
+    assert len(calls) == 1
+    assert again == first == run.result("probe")
+
+
+@pytest.mark.parametrize(("recipe", "inputs"), [({"a": 2}, {"x": "h"}), ({"a": 1}, {"x": "other"})])
+def test_a_stage_made_with_other_settings_is_refused_and_the_difference_shown(tmp_path, recipe, inputs):
+    run = Run(tmp_path / "r")
+    perform(run, "probe", work([]), recipe={"a": 1}, inputs={"x": "h"})
+    with pytest.raises(UserError, match=r"(recipe.a: 1 -> 2|inputs.x: \"h\" -> \"other\").*--force"):
+        perform(run, "probe", work([]), recipe=recipe, inputs=inputs)
+
+
+def test_force_redoes_a_stage_and_keeps_the_previous_one(tmp_path):
+    run = Run(tmp_path / "r")
+    perform(run, "probe", work([]), recipe={"a": 1}, inputs={})
+    perform(run, "probe", work([]), recipe={"a": 2}, inputs={}, force=True)
+    assert run.result("probe").recipe == {"a": 2}
+    kept = json.loads((run.root / ".previous" / "probe" / "result.json").read_text())
+    assert kept["recipe"] == {"a": 1}
+
+
+def test_a_stage_killed_half_way_starts_clean_and_a_resumable_one_goes_on(tmp_path):
+    run = Run(tmp_path / "r")
+
+    def dies(folder: Path) -> Outcome:
+        (folder / "half.txt").write_text("half")
+        raise KeyboardInterrupt
+
+    seen: list[bool] = []
+
+    def looks(folder: Path) -> Outcome:
+        seen.append((folder / "half.txt").exists())
+        return Outcome()
+
+    for resumable in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            perform(run, f"s{resumable}", dies, recipe={"a": 1}, inputs={}, resumable=resumable)
+        assert run.result(f"s{resumable}") is None
+        perform(run, f"s{resumable}", looks, recipe={"a": 1}, inputs={}, resumable=resumable)
+    assert seen == [False, True]
+
+
+def test_unfinished_work_of_another_recipe_is_not_resumed(tmp_path):
+    run = Run(tmp_path / "r")
+
+    def dies(folder: Path) -> Outcome:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perform(run, "pretrain", dies, recipe={"lr": 1}, inputs={}, resumable=True)
+    with pytest.raises(UserError, match=r"unfinished work.*lr: 1 -> 2"):
+        perform(run, "pretrain", work([]), recipe={"lr": 2}, inputs={}, resumable=True)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
+    path = tmp_path / "a.json"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_json_never_holds_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"loss": float("nan"), "rows": [float("inf"), 1.5]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": None, "rows": [None, 1.5]}
+
+
+def test_a_folder_hash_depends_on_names_and_contents(tmp_path):
+    for name, files in (("a", {"x": "1"}), ("b", {"y": "1"}), ("c", {"x": "2"}), ("d", {"x": "1"})):
+        (tmp_path / name).mkdir()
+        for file, text in files.items():
+            (tmp_path / name / file).write_text(text)
+    hashes = [sha256(tmp_path / name) for name in "abcd"]
+    assert hashes[0] == hashes[3]
+    assert len(set(hashes)) == 3
+
+
+def test_differences_name_the_key_and_both_values():
+    assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "d": 4}) == [
+        "a.b: 1 -> 3",
+        "c: 2 -> absent",
+        "d: absent -> 4",
+    ]
+
+
+def test_two_processes_do_not_work_on_one_run(tmp_path):
+    run = Run(tmp_path / "r")
+    with run.locked(), pytest.raises(UserError, match="another softedge process"), Run(tmp_path / "r").locked():
+        pass
