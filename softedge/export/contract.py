@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from softedge.errors import UserError
 from softedge.export.target import Float32, Uint8
-from softedge.records import Artifact, InputSpec
+from softedge.records import Artifact, InputSpec, Output
 from softedge.run import atomic_path, read_json, sha256, size_bytes, write_json
 
 SCHEMA = 1
@@ -29,8 +29,8 @@ INPUT = "image"
 class Tolerance:
     """Largest difference allowed: of a probability, or of a feature relative to the largest feature.
 
-    replay: the same file elsewhere against its own outputs here.  parity: the file against PyTorch fp32; None: not gated
-    here, because the loss depends on the data and ``softedge check`` judges it.
+    replay: the same file elsewhere against its own outputs here.  parity: the file against PyTorch fp32; None: not
+    gated here, because the loss depends on the data and ``softedge check`` judges it.
     """
 
     replay: float
@@ -85,11 +85,11 @@ def artifact_of(
     precision: str,
     spec: InputSpec,
     labels: tuple[str, ...] = (),
-    output: str = "probabilities",
+    output: Output = "probabilities",
 ) -> Artifact:
     """Describe a model that was just written."""
     size = sum(size_bytes(file) for file in model_files(path))
-    return Artifact(path, target, precision, model_sha256(path), size, spec, labels, output)  # type: ignore[arg-type]
+    return Artifact(path, target, precision, model_sha256(path), size, spec, labels, output)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any
 
     about: more entries for the contract (checkpoint, calibration, parity, versions, runtime).
     """
-    arrays = {"images": golden.images, "expected": golden.expected, "pytorch": golden.pytorch}
+    arrays: dict[str, NDArray[Any]] = {"images": golden.images, "expected": golden.expected, "pytorch": golden.pytorch}
     stored = {}
     for name, array in arrays.items():
         path = folder / "golden" / f"{name}.npy"
@@ -211,6 +211,6 @@ def exported(root: Path) -> list[Artifact]:
     return [read(path.parent) for path in sorted(Path(root).glob(f"*/{FILE}"))]
 
 
-def to_json(values: dict[str, Any]) -> str:
+def to_json(values: Any) -> str:
     """Compact JSON for the metadata inside a model file."""
     return json.dumps(values, separators=(",", ":"), ensure_ascii=False)

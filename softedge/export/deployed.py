@@ -32,6 +32,8 @@ class Deployed(nn.Module):
             model = model.backbone if isinstance(model, Classifier) else model
         self.model = model
         self.spec = spec
+        self.about: dict[str, str] = {}  # written into the file: where the weights come from
+        self.traced: dict[bool, bytes] = {}  # ONNX graphs by "dynamic batch", see onnx_graph.trace
         self.register_buffer("shift", torch.tensor(spec.mean).reshape(1, 3, 1, 1) * 255)
         self.register_buffer("scale", torch.tensor(spec.std).reshape(1, 3, 1, 1) * 255)
         self.eval()
@@ -45,14 +47,21 @@ class Deployed(nn.Module):
         """The same function with each BatchNorm folded into its convolution (a copy)."""
         from softedge.export.folding import fold_batch_norm
 
-        return Deployed(fold_batch_norm(self.model), self.spec, self.labels, self.output)
+        folded = Deployed(fold_batch_norm(self.model), self.spec, self.labels, self.output)
+        folded.about = self.about
+        return folded
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.from_planes(image.permute(0, 3, 1, 2).to(torch.float32))
+        # Contiguous: exporters turn the strides of a permuted image into gathers behind the global pool.
+        return self.from_planes(image.permute(0, 3, 1, 2).contiguous().to(torch.float32))
 
     def from_planes(self, planes: Tensor) -> Tensor:
         """The same from float (N, 3, H, W) in 0..255, for formats whose image input is planar (Core ML)."""
-        return self.finish(self.model((planes - self.shift) / self.scale))
+        return self.finish(self.model(self.normalised(planes)))
+
+    def normalised(self, planes: Tensor) -> Tensor:
+        """(N, 3, H, W) in 0..255 -> what the network was trained on."""
+        return (planes - self.shift) / self.scale
 
     def finish(self, outputs: Tensor) -> Tensor:
         """Logits (N, classes) -> probabilities; features stay as they are."""

@@ -1,0 +1,95 @@
+"""ONNX files for onnxruntime on any system, phone or browser: fp32, fp16, and int8 that is QDQ u8s8 per channel."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from softedge.errors import UserError
+from softedge.export.contract import artifact_of
+from softedge.export.target import Float32, Predictor, Uint8, needs
+from softedge.records import Artifact, InputSpec
+from softedge.run import write_bytes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from softedge.export.onnx_int8 import Scheme
+
+
+@dataclass(frozen=True)
+class Onnx:
+    """batch: "dynamic" or "one".  calibration, percentile: see ``onnx_ranges.measure``.
+
+    scheme: what int8 computes in integers; None: chosen by measured time (``onnx_speed``).
+    """
+
+    batch: Literal["dynamic", "one"] = "dynamic"
+    calibration: Literal["mean", "minmax", "percentile"] = "mean"
+    percentile: float = 99.99
+    scheme: Scheme | None = None
+
+    name = "onnx"
+    precisions = ("fp32", "fp16", "int8")
+    suffix = ".onnx"
+
+    def missing(self) -> str | None:
+        return needs("exporting to ONNX", "onnx", "onnxruntime", "onnxscript")
+
+    def convert(self, model: nn.Module, spec: InputSpec, precision: str, calibration: Uint8, out: Path) -> Artifact:
+        from softedge.export import onnx_graph
+        from softedge.export.deployed import Deployed
+
+        if precision not in self.precisions:
+            raise UserError(f"ONNX has no precision '{precision}'; known: {', '.join(self.precisions)}")
+        deployed = Deployed.of(model, spec)
+        graph = onnx_graph.trace(deployed, dynamic=self.batch == "dynamic")
+        about: dict[str, Any] = {}
+        if precision == "fp16":
+            graph = onnx_graph.to_half(graph)
+        elif precision == "int8":
+            graph = self.to_int8(graph, calibration)
+            about = {"calibration": f"{self.calibration} of {len(calibration)} images"}
+        onnx_graph.set_metadata(graph, deployed, precision, **about)
+        path = out / f"model{self.suffix}"
+        write_bytes(path, graph.SerializeToString())
+        return artifact_of(path, self.name, precision, spec, deployed.labels, deployed.output)
+
+    def to_int8(self, graph: Any, calibration: Uint8) -> Any:
+        """Calibrate and quantize a float ModelProto."""
+        from softedge.export import onnx_int8, onnx_ranges
+
+        if not len(calibration):
+            raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
+        ranges = onnx_ranges.measure(graph, calibration, self.calibration, self.percentile)
+        return onnx_int8.quantize(graph, ranges, self.scheme or onnx_int8.Scheme())
+
+    def load(self, artifact: Artifact) -> Predictor:
+        return load_model(artifact.path)
+
+
+def load_model(path: Path, batch: int = 32, threads: int = 0) -> Predictor:
+    """Run a model file with onnxruntime on the CPU. threads: 0 leaves the choice to the runtime."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no public base
+        raise UserError(f"{path} cannot be loaded by onnxruntime ({str(error).splitlines()[0][:200]})") from error
+    entry = session.get_inputs()[0]
+    step = entry.shape[0] if isinstance(entry.shape[0], int) else batch
+
+    def predict(images: Uint8) -> Float32:
+        parts = [session.run(None, {entry.name: images[i : i + step]})[0] for i in range(0, len(images), step)]
+        return np.concatenate(parts).astype(np.float32)
+
+    return predict
