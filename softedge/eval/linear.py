@@ -51,7 +51,7 @@ def _solve(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    # For two classes scikit-learn fits one row w, which stands for (-w/2, w/2): half the penalty of the objective above.
+    # For two classes scikit-learn fits one row w that stands for (-w/2, w/2), and penalises it twice as much.
     rows_per_weight = 2.0 if len(np.unique(labels)) == 2 else 1.0
     model = LogisticRegression(C=rows_per_weight / (decay * len(labels)), max_iter=200, tol=1e-3)
     with warnings.catch_warnings():
