@@ -67,19 +67,23 @@ def read(path: Path) -> bytes:
         raise BadImage(f"cannot be opened ({error.strerror or error})") from error
 
 
-def check_header(data: bytes) -> None:
-    """Find most bad files without decoding: no known format, absurd size, or a JPEG without its end marker."""
+def check_header(data: bytes) -> tuple[int, int]:
+    """Find most bad files without decoding: no known format, absurd size, or a JPEG without its end marker.
+
+    Returns the width and height in the file, before any rotation by Exif.  Raises ``BadImage``.
+    """
     if not data:
         raise BadImage("the file is empty")
     try:
         with _opened(data) as image:
-            image_format = image.format
+            image_format, size = image.format, image.size
     except BadImage:
         raise
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
         raise BadImage(_reason(error)) from error
     if image_format == "JPEG" and b"\xff\xd9" not in data[-65536:]:
         raise BadImage("truncated: the JPEG has no end marker")
+    return size
 
 
 def _decode_jpeg(data: bytes, at_least: int) -> Uint8 | None:

@@ -1,0 +1,69 @@
+"""What is in a data set, as values and as text: the command ``softedge data``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from softedge.config import Recipe
+
+_SHOWN = 12
+
+
+def describe(source: str, recipe: Recipe) -> dict[str, Any]:
+    """Find, screen and split as a run would; writes nothing. UserError as there."""
+    from softedge.data.examining import examine, input_spec
+    from softedge.data.stage import summary
+
+    examined = examine(source, recipe)
+    spec = input_spec(examined, recipe)
+    return {**examined.counts(), **summary(examined, spec), "n_found": len(examined.found)}
+
+
+def describe_text(values: Mapping[str, Any]) -> str:
+    """The result of ``describe`` for a terminal."""
+    spec = values["spec"]
+    crop = f"shorter side to {spec['resize']}, centre crop of {spec['size']} pixels, {spec['interpolation']}"
+    unlabelled = values["n_pretrain"] - values["n_train"]
+    lines = [
+        f"{values['source']}: {values['n_found']:,} images, the largest side is {values['longer_side']} pixels",
+        f"  pretraining    {values['n_pretrain']:,} images, {unlabelled:,} of them unlabelled",
+        f"  training       {values['n_train']:,} labelled images in {values['n_classes']} classes",
+        f"  test           {values['n_test']:,} images ({_TEST[values['test_split']]})",
+        f"  input          {crop}",
+        f"  mean, std      {spec['mean']}, {spec['std']}",
+    ]
+    if values["n_duplicates"]:
+        lines.append(f"  set aside      {values['n_duplicates']:,} exact copies of test images")
+    for why, count in values["ignored"].items():
+        lines.append(f"  passed over    {count:,} {why}")
+    lines += [f"  note           {notice}" for notice in values["notices"]]
+    if not values["verified"]:
+        lines.append("  note           only headers were checked; what fails to decode later is set aside then")
+    lines += _class_table(values["per_class"])
+    if values["bad"]:
+        lines.append(f"{len(values['bad'])} images cannot be read and are set aside:")
+        lines += [f"  {bad['name']}: {bad['reason']}" for bad in values["bad"][:_SHOWN]]
+        if len(values["bad"]) > _SHOWN:
+            lines.append(f"  and {len(values['bad']) - _SHOWN} more, all listed in data/index.json of a run")
+    return "\n".join(lines)
+
+
+_TEST = {
+    "given": "as given",
+    "held out": "held out by content hash, the same for every run with this seed",
+    "none": "there are no labels to test on",
+}
+
+
+def _class_table(per_class: Mapping[str, Mapping[str, int]]) -> list[str]:
+    if not per_class:
+        return []
+    names = list(next(iter(per_class.values())))
+    width = min(40, max(len("class"), *(len(name) for name in names)))
+    lines = [f"  {'class':<{width}} " + "".join(f"{split:>10}" for split in per_class)]
+    for name in names[:_SHOWN] if len(names) > 2 * _SHOWN else names:
+        lines.append(f"  {name[:width]:<{width}} " + "".join(f"{counts[name]:>10,}" for counts in per_class.values()))
+    if len(names) > 2 * _SHOWN:
+        lines.append(f"  ... {len(names) - _SHOWN} more classes")
+    return lines
