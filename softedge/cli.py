@@ -45,6 +45,13 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _addresses(text: str | None) -> list[str] | None:
+    """Split a list of devices, whose own options may hold commas too."""
+    from softedge.bench.device import split_specs
+
+    return None if text is None else list(split_specs(text))
+
+
 @app.command()
 def deploy(
     data: DataOption = None,
@@ -60,7 +67,7 @@ def deploy(
     from softedge import pipeline, summary
 
     run = pipeline.deploy(
-        data, recipe, out, _names(targets), _names(precisions), _names(devices), set_ or (), force=force
+        data, recipe, out, _names(targets), _names(precisions), _addresses(devices), set_ or (), force=force
     )
     typer.echo(summary.deployment(run))
 
@@ -152,7 +159,7 @@ def bench(
     """Latency and accuracy of the exported files on the devices."""
     from softedge import pipeline, summary
 
-    typer.echo(summary.stages(pipeline.bench(run, _names(devices), preset, set_ or (), force=force)))
+    typer.echo(summary.stages(pipeline.bench(run, _addresses(devices), preset, set_ or (), force=force)))
 
 
 @app.command()

@@ -48,7 +48,7 @@ def start(out: str | Path, recipe: Recipe, force: bool = False) -> Run:
     if path.exists():
         before = config.load(str(path))
         changed = differences(before.section(*IDENTITY), recipe.section(*IDENTITY))
-        if changed and not force:
+        if changed and not force and _has_work(run):
             raise UserError(
                 f"{out} holds a run of another recipe ({'; '.join(changed[:6])}); "
                 "use another --out, or --force to redo what depends on it"
@@ -57,6 +57,11 @@ def start(out: str | Path, recipe: Recipe, force: bool = False) -> Run:
         raise UserError(f"{out} is not empty and not a softedge run (it has no recipe.toml); use another --out")
     write_text(path, config.to_toml(recipe))
     return run
+
+
+def _has_work(run: Run) -> bool:
+    """Whether anything would be lost or mixed: a mistyped --data leaves a recipe and nothing else."""
+    return run.folder("pretrain").exists() or any(run.root.rglob("result.json"))
 
 
 def reopen(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Run, Recipe]:
@@ -269,6 +274,10 @@ def _chain(run: Run, recipe: Recipe, force: bool) -> str:
 
 def _known_targets(recipe: Recipe) -> None:
     """Refuse an unknown target or device before hours of training, not after."""
+    from softedge.bench.device import open_device
+
+    for device in recipe.bench.devices:
+        open_device(device)  # nothing is connected yet
     for target in recipe.export.targets:
         registry.load(registry.TARGETS, target, "target")
     if not recipe.export.targets or not recipe.export.precisions:
