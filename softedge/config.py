@@ -100,8 +100,11 @@ class MoCoV2(Pretraining):
     momentum: Fraction = 0.999  # of the key encoder
     momentum_cosine: bool = False  # raise the momentum to 1 along a cosine
     symmetric: bool = False  # both views are query and key in turn, the losses averaged
-    key_norm: Literal["auto", "shuffle", "split", "batch"] = "auto"  # how BatchNorm is kept from leaking (see guard)
+    key_norm: Literal["auto", "shuffle", "split", "ema", "batch"] = (
+        "auto"  # keeps BatchNorm from leaking: ssl/key_norm.py
+    )
     key_norm_groups: Positive = 4  # groups of the split statistics
+    queue_dtype: Literal["fp32", "bf16"] = "fp32"
 
 
 class LightMoCo(MoCoV2):
@@ -119,7 +122,14 @@ class LightMoCo(MoCoV2):
     alpha_schedule: Literal["static", "incremental"] = "static"  # incremental: cosine from 1 down to alpha
 
 
-SSL = Annotated[LightMoCo | MoCoV2, Discriminator("method")]
+class Supervised(Pretraining):
+    """The baseline that sees the labels: cross-entropy on the first view, same backbones, data and loop."""
+
+    method: Literal["supervised"] = "supervised"
+    label_smoothing: Fraction = 0.1
+
+
+SSL = Annotated[LightMoCo | MoCoV2 | Supervised, Discriminator("method")]
 
 
 class Knn(Section):

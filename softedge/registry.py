@@ -13,6 +13,7 @@ from softedge.errors import UserError, did_you_mean
 METHODS = {
     "light-moco": "softedge.ssl.light_moco:LightMoCo",
     "moco-v2": "softedge.ssl.light_moco:MoCoV2",
+    "supervised": "softedge.ssl.supervised:Supervised",
 }
 
 TARGETS = {

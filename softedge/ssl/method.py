@@ -1,0 +1,90 @@
+"""What the training loop asks of a method, and the network that most of them share."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from softedge.backbones import Backbone
+from softedge.config import Recipe
+from softedge.data.images import Images
+from softedge.ssl.stopwatch import Stopwatch
+
+
+class Method(nn.Module, ABC):
+    """A way to pretrain. All of its state is parameters and persistent buffers: ``state_dict()`` is the checkpoint.
+
+    ``clock`` is set by the training loop; a method laps it so that the log can say where a step's time goes.
+    ``latest`` holds unit-length embeddings of the last step, (N, C) of one view and of its partner, for the monitor.
+    """
+
+    clock: Stopwatch = Stopwatch()
+    latest: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    @abstractmethod
+    def build(cls, recipe: Recipe, backbone: Backbone, images: Images) -> Self:
+        """The method with reproducible weights. images: what it will be trained on (its size, its labels)."""
+
+    @property
+    @abstractmethod
+    def backbone(self) -> Backbone:
+        """The network that is kept after pretraining."""
+
+    @abstractmethod
+    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+        """The scalar loss of one (micro-)batch.
+
+        views: two normalised float (N, 3, H, W) views of the same images.  index: int64 (N,), which images.
+        """
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """What the optimizer moves."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def after_step(self, progress: float) -> None:  # noqa: B027  (a method without momentum encoder or queue needs nothing)
+        """Called after each update. progress: the share of training that is done, 0 … 1."""
+
+    def measures(self) -> dict[str, float]:
+        """The method's own numbers for the log, e.g. momentum and queue fill."""
+        return {}
+
+
+class Embedder(nn.Module):
+    """Backbone and projector: (N, 3, H, W) -> (N, C) float32 of unit length."""
+
+    def __init__(self, backbone: Backbone, widths: Sequence[int], norm: bool):
+        super().__init__()
+        self.backbone = backbone
+        self.projector = projector(backbone.num_features, widths, norm)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.normalize(self.projector(self.backbone(images)).float(), dim=1)
+
+
+def projector(inputs: int, widths: Sequence[int], norm: bool) -> nn.Sequential:
+    """Linear layers of the given widths with ReLU between them; ``norm`` puts BatchNorm before each ReLU.
+
+    (2048, 128) is Light-MoCo's (arXiv 2212.07158, section IV.A), (128,) a single linear layer.
+    """
+    layers: list[nn.Module] = []
+    for width in widths[:-1]:
+        layers.append(nn.Linear(inputs, width, bias=not norm))
+        layers += [nn.BatchNorm1d(width)] if norm else []
+        layers.append(nn.ReLU(inplace=True))
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, widths[-1]))
+
+
+@contextlib.contextmanager
+def reproducible(seed: int) -> Iterator[None]:
+    """Draw initial weights from ``seed`` and leave the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

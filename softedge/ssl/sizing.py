@@ -1,0 +1,71 @@
+"""Whether batch, queue, ranks and data set fit each other, worked out before anything is launched."""
+
+from __future__ import annotations
+
+from softedge import config
+from softedge.config import Recipe
+from softedge.errors import UserError
+
+
+def keys_per_step(recipe: Recipe) -> int:
+    """Keys that one update puts into the queue; 0 for a method without one."""
+    settings = recipe.ssl
+    return settings.batch * (2 if settings.symmetric else 1) if isinstance(settings, config.MoCoV2) else 0
+
+
+def queue_size(recipe: Recipe, images: int) -> int:
+    """The queue that is used: the recipe's, or less where it would hold too many older keys of an image itself.
+
+    An image's own older key is the nearest "negative" of all. Images are met once an epoch in a new order each time,
+    so a queue of half an epoch's keys holds one for at most 1 image in 8, and a queue of a whole epoch for every
+    second. Half an epoch is the limit here; the rest counts among the false negatives that SoftNCE is made for.
+    """
+    settings = recipe.ssl
+    assert isinstance(settings, config.MoCoV2)
+    per_step = keys_per_step(recipe)
+    half_epoch = images * (per_step // settings.batch) // 2
+    if settings.queue <= half_epoch:
+        return settings.queue
+    return min(settings.queue, max(half_epoch // per_step, 1) * per_step)
+
+
+def notes(recipe: Recipe, images: int) -> list[str]:
+    """What was changed, or is worth knowing, in a sentence each."""
+    settings, lines = recipe.ssl, []
+    if isinstance(settings, config.MoCoV2) and (used := queue_size(recipe, images)) < settings.queue:
+        lines.append(
+            f"queue: {used} keys instead of {settings.queue}; {images} images would meet their own older keys as negatives"
+        )
+    return lines
+
+
+def check(recipe: Recipe, images: int, world: int = 1) -> None:
+    """Raise UserError, with values that work, when the settings cannot run on ``images`` images and ``world`` ranks."""
+    settings, accumulate = recipe.ssl, recipe.optim.accumulate
+    batch, parts = settings.batch, world * accumulate
+    if batch > images:
+        largest = max(2, 1 << (images // 4).bit_length() - 1) if images >= 8 else images
+        raise UserError(
+            f"ssl.batch = {batch} is more than the {images} images to train on; use --set ssl.batch={largest}, or more images"
+        )
+    groups = 1
+    if isinstance(settings, config.MoCoV2) and (
+        settings.key_norm == "split" or (settings.key_norm == "auto" and world == 1)
+    ):
+        groups = settings.key_norm_groups
+    if batch % (parts * groups) or batch // (parts * groups) < 2:
+        near = max(2, round(batch / (parts * groups))) * parts * groups
+        split = f" and {groups} groups of keys" if groups > 1 else ""
+        raise UserError(
+            f"ssl.batch = {batch} cannot be shared out evenly, two images at least, to {world} ranks × {accumulate} "
+            f"accumulated parts{split}; use --set ssl.batch={near}"
+        )
+    per_step = keys_per_step(recipe)
+    if isinstance(settings, config.MoCoV2) and settings.queue % per_step:
+        below = max(1, settings.queue // per_step) * per_step
+        usable = [str(b) for b in (1024, 512, 256, 128, 64) if settings.queue % (per_step // batch * b) == 0][:2]
+        other = f"use a batch of {' or '.join(usable)}, or " if usable else ""
+        raise UserError(
+            f"queue of {settings.queue} is not a multiple of the {per_step} keys of a step (global batch {batch}"
+            f"{' × 2 views' if per_step > batch else ''}); {other}--set ssl.queue={below}"
+        )
