@@ -22,8 +22,8 @@ def examples(
 ) -> list[dict[str, Any]]:
     """Choose ``count`` images, write them as PNG into ``folder`` and return their predictions.
 
-    fp32: probabilities (N, C) of PyTorch.  files: artifact name -> probabilities (N, C).  Half of the images at most are
-    lost ones: an int8 file answers otherwise than fp32, and fp32 is right (or no label is known), worst first.
+    fp32: probabilities (N, C) of PyTorch.  files: artifact name -> probabilities (N, C).  At most half of the images
+    are lost ones: an int8 file answers otherwise than fp32, and fp32 is right (or no label is known), worst first.
     """
     eight_bit = [p for name, p in files.items() if name.endswith(("int8", "w8a8"))]
     truth = np.where(sample.labels >= 0, sample.labels, fp32.argmax(1))

@@ -114,7 +114,7 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
             sample, references["probabilities"], chosen, shown[0].labels, folder / "examples", EXAMPLES
         )
     measured = [row for row in rows if row["passed"] is not None]
-    metrics = {
+    metrics: dict[str, float | int | bool] = {
         "passed": bool(measured) and not failed,
         "n": len(sample.images),
         "files": len(rows),
@@ -126,7 +126,7 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
 
 
 def choose(data: Data, recipe: Recipe) -> Sample:
-    """At most ``check.images`` test images, spread by the seed; unlabelled pretraining images when there is no test split."""
+    """At most ``check.images`` images by seed: of the test split, or unlabelled pretraining ones when there is none."""
     images: Images = data.test if len(data.test) else data.pretrain
     if not len(images):
         raise UserError(f"{data.source} has no images to check the exported files on")

@@ -1,0 +1,137 @@
+"""Core ML files read back from disk, run by the reference interpreter."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from softedge import backbones, config
+from softedge.errors import UserError
+from softedge.eval.int8_counting import quantized_ops
+from softedge.export.coreml import CoreMl, interpreted
+from softedge.export.deployed import Deployed
+from softedge.export.mil_interpreter import Program
+from softedge.records import InputSpec
+
+pytest.importorskip("coremltools")
+
+SPEC = InputSpec(32, 32, (0.6, 0.4, 0.2), (0.3, 0.2, 0.1))
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+
+
+def trained(name="mobilenetv3_small_050", labels=("ant", "bee", "cat")):
+    """A network whose BatchNorm statistics and classifier are those of real use, not of initialisation."""
+    torch.manual_seed(0)
+    backbone = backbones.build(config.Backbone(name=name))
+    model = backbones.Classifier(backbone, labels, SPEC)
+    torch.nn.init.normal_(model.head.weight, std=0.3)
+    with torch.no_grad():
+        for _ in range(8):
+            backbone.train()(backbones.normalise(torch.from_numpy(IMAGES), SPEC))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return trained()
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    made = {}
+    for precision in CoreMl.precisions:
+        made[precision] = CoreMl().convert(model, SPEC, precision, IMAGES, tmp_path_factory.mktemp(precision))
+    return made
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 5e-2), ("w8a8", 0.3)])
+def test_every_precision_gives_the_probabilities_of_pytorch(model, exported, precision, allowed):
+    found = interpreted(exported[precision])(IMAGES)
+    assert found.dtype == np.float32
+    assert found.shape == (6, 3)
+    np.testing.assert_allclose(found, Deployed.of(model, SPEC).predict(IMAGES), atol=allowed)
+
+
+def test_image_in_labels_and_probabilities_out_as_the_contract_says(exported):
+    description = Program(exported["int8"].path).model.description
+    image = description.input[0]
+    assert image.name == "image"
+    assert image.type.imageType.colorSpace == 20  # RGB
+    assert (image.type.imageType.width, image.type.imageType.height) == (32, 32)
+    assert [o.name for o in description.output] == ["label", "probabilities"]
+    assert Program(exported["int8"].path).labels == ("ant", "bee", "cat")
+
+
+def test_oldest_systems_are_ios_15_16_and_17(exported):
+    versions = {p: Program(a.path).model.specificationVersion for p, a in exported.items()}
+    assert versions == {"fp32": 6, "fp16": 6, "int8": 7, "w8a8": 8}
+
+
+def test_int8_has_every_large_weight_in_eight_bits_and_w8a8_the_activations_too(exported):
+    weights = quantized_ops(exported["int8"])
+    assert weights["conv_weights"] > weights.get("conv_float", 0)
+    assert weights["linear_weights"] + weights.get("linear_float", 0) == 1
+    both = quantized_ops(exported["w8a8"])
+    assert both["conv"] >= weights["conv_weights"]
+    assert quantized_ops(exported["fp32"]).keys() == {"conv_float", "linear_float"}
+    assert exported["int8"].size_bytes < 0.4 * exported["fp32"].size_bytes
+
+
+def test_one_image_and_a_batch_give_the_same(exported):
+    predict = interpreted(exported["fp16"])
+    one_by_one = np.concatenate([predict(IMAGES[i : i + 1]) for i in range(6)])
+    np.testing.assert_allclose(predict(IMAGES), one_by_one, atol=1e-3)
+
+
+def test_conversion_prints_nothing(model, tmp_path, capfd, recwarn):
+    CoreMl().convert(model, SPEC, "fp16", IMAGES[:0], tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+
+
+def test_backbone_becomes_a_feature_extractor(model, tmp_path):
+    artifact = CoreMl().convert(model.backbone, SPEC, "fp32", IMAGES[:0], tmp_path)
+    assert artifact.output == "features"
+    expected = Deployed.of(model.backbone, SPEC).predict(IMAGES)
+    np.testing.assert_allclose(interpreted(artifact)(IMAGES), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18"])
+def test_the_interpreter_runs_the_other_families(name, tmp_path):
+    model = trained(name)
+    artifact = CoreMl().convert(model, SPEC, "fp32", IMAGES[:0], tmp_path)
+    np.testing.assert_allclose(interpreted(artifact)(IMAGES), Deployed.of(model, SPEC).predict(IMAGES), atol=1e-4)
+
+
+def test_w8a8_without_images_says_what_to_do(model, tmp_path):
+    with pytest.raises(UserError, match="calibration images"):
+        CoreMl().convert(model, SPEC, "w8a8", IMAGES[:0], tmp_path)
+
+
+def test_an_op_without_a_kernel_is_named(exported, monkeypatch):
+    from softedge.export import mil_interpreter
+
+    monkeypatch.setattr(mil_interpreter, "OPS", {k: v for k, v in mil_interpreter.OPS.items() if k != "conv"})
+    with pytest.raises(UserError, match="'conv'"):
+        Program(exported["fp32"].path)
+
+
+def test_damaged_packages_give_one_clear_line(exported, tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        Program(tmp_path)
+    weights = next(exported["fp32"].path.rglob("weight.bin"))
+    content = weights.read_bytes()
+    try:
+        weights.write_bytes(content[: len(content) // 2])
+        with pytest.raises(UserError, match="damaged"):
+            Program(exported["fp32"].path)
+    finally:
+        weights.write_bytes(content)
+
+
+def test_other_labels_in_the_contract_than_in_the_file_are_refused(exported):
+    with pytest.raises(UserError, match="labels"):
+        interpreted(dataclasses.replace(exported["fp32"], labels=("x", "y", "z")))
+    assert json.loads((exported["fp32"].path / "Manifest.json").read_text())

@@ -1,0 +1,129 @@
+"""Each kernel against a second, plain computation of Apple's definition."""
+
+import numpy as np
+import pytest
+import torch
+
+from softedge.errors import UserError
+from softedge.export.mil_ops import OPS
+
+
+def numbers(*values):
+    return torch.tensor(values)
+
+
+def padded_conv(x, weight, pad_type, strides, pad=(0, 0, 0, 0)):
+    arguments = {
+        "strides": numbers(*strides),
+        "dilations": numbers(1, 1),
+        "groups": torch.tensor(1),
+        "pad": numbers(*pad),
+    }
+    return OPS["conv"]({"x": x, "weight": weight, "pad_type": pad_type, **arguments})
+
+
+@pytest.mark.parametrize("pad_type", ["valid", "custom", "same", "same_lower"])
+def test_conv_is_the_sum_over_its_window_wherever_the_padding_goes(pad_type):
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(2, 3, 6, 6)).astype(np.float32), rng.normal(size=(4, 3, 3, 3)).astype(np.float32)
+    before, after = {"valid": (0, 0), "custom": (1, 2), "same": (0, 1), "same_lower": (1, 0)}[pad_type]
+    found = padded_conv(torch.from_numpy(x), torch.from_numpy(weight), pad_type, (2, 2), (before, after) * 2).numpy()
+    wide = np.pad(x, ((0, 0), (0, 0), (before, after), (before, after)))
+    size = (wide.shape[2] - 3) // 2 + 1
+    expected = np.zeros((2, 4, size, size))
+    for i in range(size):
+        for j in range(size):
+            window = wide[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+            expected[:, :, i, j] = np.einsum("nchw,ochw->no", window, weight)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_quantize_then_dequantize_rounds_to_the_grid_and_clips():
+    values = torch.tensor([-300.0, -0.26, -0.25, 0.0, 0.25, 0.26, 0.74, 300.0])
+    scale, zero = torch.tensor(0.5), torch.tensor(3, dtype=torch.int8)
+    q = OPS["quantize"]({"input": values, "scale": scale, "zero_point": zero, "output_dtype": "int8"})
+    assert q.tolist() == [-128, 2, 3, 3, 3, 4, 4, 127]  # -0.25 / 0.5 = -0.5 rounds to even
+    back = OPS["dequantize"]({"input": q, "scale": scale, "zero_point": zero})
+    assert back.tolist() == [-65.5, -0.5, 0.0, 0.0, 0.0, 0.5, 0.5, 62.0]
+
+
+def test_affine_dequantize_scales_each_channel_of_its_axis():
+    data = torch.tensor([[2, 4], [6, 8]], dtype=torch.int8)
+    arguments = {"quantized_data": data, "scale": torch.tensor([0.5, 0.25]), "zero_point": torch.tensor([0, 4])}
+    assert OPS["constexpr_affine_dequantize"]({**arguments, "axis": torch.tensor(0)}).tolist() == [[1, 2], [0.5, 1]]
+    assert OPS["constexpr_affine_dequantize"]({**arguments, "axis": torch.tensor(1)}).tolist() == [[1, 0], [3, 1]]
+
+
+def test_blockwise_scale_of_two_by_one_blocks():
+    data = torch.tensor([[1, 2], [3, 4], [5, 6], [7, 8]], dtype=torch.int8)
+    scale = torch.tensor([[1.0, 10.0], [100.0, 1000.0]])
+    found = OPS["constexpr_blockwise_shift_scale"]({"data": data, "scale": scale})
+    assert found.tolist() == [[1, 20], [3, 40], [500, 6000], [700, 8000]]
+
+
+def test_average_pool_can_leave_the_padding_out():
+    arguments = {
+        "x": torch.ones(1, 1, 2, 2),
+        "kernel_sizes": numbers(3, 3),
+        "strides": numbers(1, 1),
+        "pad_type": "custom",
+        "pad": numbers(1, 1, 1, 1),
+    }
+    assert OPS["avg_pool"](arguments).unique().tolist() == pytest.approx([4 / 9])
+    assert OPS["avg_pool"]({**arguments, "exclude_padding_from_average": torch.tensor(True)}).unique().tolist() == [1.0]
+
+
+def test_max_pool_ignores_the_padding_even_below_zero():
+    arguments = {
+        "kernel_sizes": numbers(3, 3),
+        "strides": numbers(2, 2),
+        "pad_type": "custom",
+        "pad": numbers(1, 1, 1, 1),
+    }
+    assert OPS["max_pool"]({"x": -torch.ones(1, 1, 4, 4), **arguments}).max().item() == -1.0
+
+
+def test_activations_match_their_formulas_and_keep_half_precision():
+    x = torch.linspace(-4, 4, 33, dtype=torch.float16)
+    wide = x.double().numpy()
+    half = {"alpha": torch.tensor(1 / 6, dtype=torch.float16), "beta": torch.tensor(0.5, dtype=torch.float16)}
+    expected = {
+        "relu": np.maximum(wide, 0),
+        "relu6": np.clip(wide, 0, 6),
+        "sigmoid": 1 / (1 + np.exp(-wide)),
+        "silu": wide / (1 + np.exp(-wide)),
+        "sigmoid_hard": np.clip(wide / 6 + 0.5, 0, 1),
+    }
+    for kind, values in expected.items():
+        found = OPS[kind]({"x": x, **half})
+        assert found.dtype == torch.float16
+        np.testing.assert_allclose(found.numpy(), values, atol=2e-3)
+
+
+def test_thresholded_relu_is_zero_below_its_threshold():
+    found = OPS["thresholded_relu"]({"x": numbers(-1.0, 1.0, 2.0, 3.0), "alpha": torch.tensor(2.0)})
+    assert found.tolist() == [0.0, 0.0, 2.0, 3.0]
+
+
+def test_reshape_keeps_a_batch_that_the_file_does_not_know():
+    x = torch.arange(24.0).reshape(4, 6, 1, 1)
+    assert OPS["reshape"]({"x": x, "shape": numbers(1, 6)}).tolist() == x.reshape(4, 6).tolist()
+
+
+def test_matmul_transposes_either_side():
+    x, y = torch.arange(6.0).reshape(2, 3), torch.arange(6.0).reshape(2, 3)
+    assert OPS["matmul"]({"x": x, "y": y, "transpose_y": torch.tensor(True)}).tolist() == [[5, 14], [14, 50]]
+
+
+def test_classify_names_the_most_probable_class():
+    label, probabilities = OPS["classify"](
+        {"probabilities": torch.tensor([[0.1, 0.9], [0.6, 0.4]]), "classes": ["cat", "dog"]}
+    )
+    assert label == ["dog", "cat"]
+    assert probabilities.shape == (2, 2)
+
+
+def test_pooling_with_ceil_mode_is_refused_rather_than_wrong():
+    with pytest.raises(UserError, match="ceil_mode"):
+        OPS["max_pool"]({"x": torch.ones(1, 1, 4, 4), "kernel_sizes": numbers(2, 2), "ceil_mode": torch.tensor(True)})
