@@ -1,0 +1,163 @@
+"""A benchmark as a folder that can travel: models, images, plan and worker go in, raw samples and outputs come out."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from softedge.bench.device import DeviceError, Measurement, Plan
+from softedge.export.contract import model_files
+from softedge.progress import track
+from softedge.records import Artifact
+from softedge.run import read_json, sha256, write_json
+
+RUNTIME_OF = {"onnx": "onnxruntime", "openvino": "openvino"}
+CARRIED = ("worker.py", "runtimes.py", "system.py")
+OPTIONS = ("threads", "provider", "device", "precision")
+_GRACE_S = 30.0  # for starting Python and writing the results, beyond the plan's time limit
+
+
+def why_not(artifact: Artifact) -> str:
+    """Why no Linux runtime can run this artifact; empty when one can."""
+    if artifact.target == "coreml":
+        return "not run: Core ML models run on Apple devices only; use macos: on a Mac, or import Xcode's report"
+    if artifact.target not in RUNTIME_OF:
+        return f"not run: no runtime for {artifact.target} files on this device"
+    return ""
+
+
+def settings_of(artifact: Artifact, options: Mapping[str, str]) -> dict[str, str]:
+    """How the runtime is set up.
+
+    OpenVINO computes in bf16 or f16 where the processor can, unless told otherwise: fp32 and int8 files are held to
+    f32, fp16 files get what the device prefers.  ``precision=f32|f16|bf16|default`` in the device's address overrides.
+    """
+    settings = {key: options[key] for key in ("provider", "device") if key in options}
+    default = "default" if artifact.precision.startswith("fp16") else "f32"
+    precision = options.get("precision", default)
+    return settings if precision == "default" else {**settings, "precision": precision}
+
+
+def pack(
+    folder: Path, artifacts: Sequence[Artifact], plan: Plan, options: Mapping[str, str], **more: Any
+) -> dict[str, list[str]]:
+    """Fill ``folder``; ``more`` goes into plan.json (timed, remove_when_orphaned, environment).
+
+    Returns the hash of every model file by artifact name, to compare with what the device says it loaded.
+    """
+    package = Path(__file__).parent
+    for name in CARRIED:
+        shutil.copyfile(package / name, folder / name)
+    shutil.copyfile(plan.images, folder / "images.npy")
+    encoded = []
+    for index, file in enumerate(plan.encoded):
+        encoded.append(f"encoded-{index}{file.suffix}")
+        shutil.copyfile(file, folder / encoded[-1])
+    entries, hashes = [], {}
+    for artifact in artifacts:
+        files = model_files(artifact.path)
+        (folder / artifact.name).mkdir()
+        for file in files:
+            shutil.copyfile(file, folder / artifact.name / file.name)
+        hashes[artifact.name] = [sha256(file) for file in files]
+        entries.append(
+            {
+                "name": artifact.name,
+                "runtime": RUNTIME_OF[artifact.target],
+                "files": [f"{artifact.name}/{file.name}" for file in files],
+                "settings": settings_of(artifact, options),
+            }
+        )
+    write_json(
+        folder / "plan.json",
+        {
+            "artifacts": entries,
+            "images": "images.npy",
+            "encoded": encoded,
+            "spec": plan.spec.to_dict(),
+            "timed": True,
+            **{key: getattr(plan, key) for key in ("min_count", "min_seconds", "end_to_end_count", "threads")},
+            **{key: getattr(plan, key) for key in ("warmup", "slice_ms", "slice_count", "seed", "time_limit_s")},
+            **more,
+        },
+    )
+    return hashes
+
+
+def unpack(
+    folder: Path, artifacts: Sequence[Artifact], hashes: Mapping[str, list[str]], plan: Plan
+) -> list[Measurement]:
+    """What the worker wrote, checked: the file that ran is the one exported, and every image has an output."""
+    answer = read_json(folder / "results.json")
+    around = {key: answer[key] for key in ("before", "after", "seconds")}
+    count = int(np.load(plan.images, mmap_mode="r").shape[0])
+    measured = []
+    for artifact in artifacts:
+        told = answer["results"][artifact.name]
+        if "skipped" in told:
+            measured.append(Measurement(artifact.name, artifact.sha256, skipped=f"failed: {told['skipped']}"))
+            continue
+        if told["sha256"] != hashes[artifact.name]:
+            raise DeviceError(f"{artifact.name} was damaged on its way to the device (its hash differs); try again")
+        outputs = np.load(folder / f"{artifact.name}.npy", allow_pickle=False)
+        if outputs.dtype != np.float32 or len(outputs) != count or not np.isfinite(outputs).all():
+            reason = f"failed: outputs {outputs.dtype} {outputs.shape}, expected {count} rows of finite float32"
+            measured.append(Measurement(artifact.name, artifact.sha256, skipped=reason))
+            continue
+        fields = ["samples_ms", "rounds", "load_ms", "first_ms", "end_to_end_ms", "end_to_end_skipped", "threads"]
+        fields += ["runtime", "accelerator", "effective_precision", "peak_memory_bytes"]
+        details = {key: told[key] for key in ("kernels", "primitives", "prepared_with") if key in told}
+        measured.append(
+            Measurement(
+                artifact.name,
+                artifact.sha256,
+                outputs=outputs,
+                details={**details, **around},
+                **{key: told[key] for key in fields if key in told},
+            )
+        )
+    return measured
+
+
+def follow(process: subprocess.Popen[bytes], plan: Plan, what: str, explain: Callable[[int], str]) -> None:
+    """Show the worker's progress until it ends; DeviceError when it fails (``explain`` its exit code) or hangs."""
+    for _ in track(_percents(process, plan.time_limit_s + _GRACE_S, what), what, total=100):
+        pass
+    code = process.wait()
+    if code != 0:
+        raise DeviceError(f"{what}: {explain(code)}")
+
+
+def _percents(process: subprocess.Popen[bytes], limit_s: float, what: str) -> Iterator[int]:
+    assert process.stdout is not None
+    lines: queue.Queue[bytes | None] = queue.Queue()
+    threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True).start()
+    deadline, shown = time.monotonic() + limit_s, 0
+    while True:
+        try:
+            line = lines.get(timeout=max(deadline - time.monotonic(), 0))
+        except queue.Empty:
+            raise DeviceError(f"{what}: hung, no result within {limit_s:.0f} s; it was stopped") from None
+        if line is None:
+            return
+        try:
+            percent = int(100 * json.loads(line)["progress"])
+        except (ValueError, KeyError, TypeError):  # a runtime or a login script that prints
+            continue
+        yield from range(shown, min(percent, 100))
+        shown = max(shown, percent)
+
+
+def _read_lines(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)

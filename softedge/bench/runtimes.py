@@ -1,0 +1,312 @@
+"""One artifact in one process: load it, run it when told, say what really ran.  The other half of ``worker.py``.
+
+Travels to boards: Python 3.8, NumPy and onnxruntime or openvino; no softedge import.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import io
+import itertools
+import json
+import os
+import sys
+import tempfile
+import time
+from typing import Any, Callable  # noqa: UP035  (Python 3.8 on boards)
+
+import numpy as np
+import system  # type: ignore[import-not-found]
+
+# The layers that decide what "the precision" of an inference is; the rest is glue.
+HEAVY = {"Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger"}
+HEAVY |= {"Gemm", "QGemm", "MatMul", "QLinearMatMul", "MatMulInteger"}
+HEAVY |= {"Convolution", "FullyConnected"}
+TYPES = {"float": "f32", "float16": "f16", "bfloat16": "bf16"}
+TYPES.update(dict.fromkeys(("uint8", "int8", "u8", "i8"), "int8"))
+
+
+class OnnxRuntime:
+    """A session of onnxruntime with the threads and the execution provider that were asked for."""
+
+    def __init__(self, path: str, settings: dict[str, Any]):
+        import onnxruntime
+
+        self.module, self.path, self.settings = onnxruntime, path, settings
+        self.provider = settings.get("provider") or "CPUExecutionProvider"
+        known = onnxruntime.get_available_providers()
+        if self.provider not in known:
+            raise LookupError("this onnxruntime has no {}; it has: {}".format(self.provider, ", ".join(known)))
+        begun = time.perf_counter()
+        self.session = onnxruntime.InferenceSession(path, self._options(), providers=self._providers())
+        self.load_ms = (time.perf_counter() - begun) * 1000
+        self.input, self.output = self.session.get_inputs()[0].name, [self.session.get_outputs()[0].name]
+
+    def _options(self) -> Any:
+        options = self.module.SessionOptions()
+        options.intra_op_num_threads = self.settings["threads"]
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        return options
+
+    def _providers(self) -> list[str]:
+        return [self.provider] + (["CPUExecutionProvider"] if self.provider != "CPUExecutionProvider" else [])
+
+    def infer(self, image: Any) -> Any:
+        """uint8 (1, size, size, 3) -> float32 (1, classes)."""
+        return self.session.run(self.output, {self.input: image})[0]
+
+    def effective(self, image: Any) -> dict[str, Any]:
+        """Which kernels an inference runs, by onnxruntime's own profiler in a second session (after the timing)."""
+        with tempfile.TemporaryDirectory() as folder:
+            options = self._options()
+            options.enable_profiling = True
+            options.profile_file_prefix = os.path.join(folder, "profile")
+            session = self.module.InferenceSession(self.path, options, providers=self._providers())
+            session.run(self.output, {self.input: image})
+            with open(session.end_profiling()) as file:
+                events = json.load(file)
+        kernels: list[tuple[str, str]] = []
+        providers: collections.Counter = collections.Counter()
+        for event in events:
+            told = event.get("args", {})
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                types = [next(iter(entry)) for entry in told.get("input_type_shape", [])]
+                kernels.append((told["op_name"], types[0] if types else ""))
+                providers[told.get("provider", "")] += 1
+        ran = [f"{name} ({count} kernels)" for name, count in providers.most_common()]
+        return {
+            "runtime": "onnxruntime " + self.module.__version__,
+            "accelerator": self.provider if len(ran) == 1 else " + ".join(ran),
+            "threads": self.session.get_session_options().intra_op_num_threads,
+            **_kernels(kernels),
+        }
+
+
+class OpenVino:
+    """A compiled model of OpenVINO in latency mode, its batch fixed to 1 as an app would."""
+
+    def __init__(self, path: str, settings: dict[str, Any]):
+        import openvino
+
+        self.module = openvino
+        self.engine = openvino.Core()
+        self.device = settings.get("device") or "CPU"
+        if self.device not in self.engine.available_devices:
+            known = ", ".join(self.engine.available_devices)
+            raise LookupError(f"this OpenVINO sees no device {self.device}; it sees: {known}")
+        options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+        if self.device == "CPU":
+            options["INFERENCE_NUM_THREADS"] = settings["threads"]
+        if settings.get("precision"):
+            options["INFERENCE_PRECISION_HINT"] = settings["precision"]
+        begun = time.perf_counter()
+        model = self.engine.read_model(path)
+        shape = model.inputs[0].get_partial_shape()
+        shape[0] = 1
+        model.reshape({0: shape})
+        self.compiled = self.engine.compile_model(model, self.device, options)
+        self.request = self.compiled.create_infer_request()
+        self.load_ms = (time.perf_counter() - begun) * 1000
+
+    def infer(self, image: Any) -> Any:
+        """uint8 (1, size, size, 3) -> float32 (1, classes)."""
+        self.request.set_input_tensor(self.module.Tensor(image, shared_memory=True))
+        self.request.infer()
+        return self.request.get_output_tensor(0).data.copy()
+
+    def effective(self, image: Any) -> dict[str, Any]:
+        """What the compiled model says of itself: precision and instruction set of every layer."""
+        kernels, primitives = [], set()
+        for layer in self.compiled.get_runtime_model().get_ops():
+            told = {key: _value(layer.get_rt_info()[key]) for key in ("layerType", "runtimePrecision", "primitiveType")}
+            kernels.append((told["layerType"], told["runtimePrecision"]))
+            if told["layerType"] in HEAVY:
+                primitives.add(told["primitiveType"])
+        answer = {
+            "runtime": "openvino " + self.module.__version__.split("-")[0],
+            "accelerator": ", ".join(self.compiled.get_property("EXECUTION_DEVICES")),
+            "primitives": sorted(primitives),
+            **_kernels(kernels),
+        }
+        if self.device == "CPU":
+            answer["threads"] = int(self.compiled.get_property("INFERENCE_NUM_THREADS"))
+        return answer
+
+
+def _value(entry: Any) -> str:
+    return str(getattr(entry, "value", entry))
+
+
+def _kernels(kernels: list[tuple[str, str]]) -> dict[str, Any]:
+    """Counts of the heavy kernels by type, and the precision in a word: "f32", "int8 + f32"."""
+    named = [(name, TYPES.get(kind, kind)) for name, kind in kernels if name in HEAVY]
+    order = [kind for kind, _ in collections.Counter(kind for _, kind in named).most_common()]
+    counts = collections.Counter("{} {}".format(*pair) for pair in named)
+    return {"effective_precision": " + ".join(order), "kernels": dict(counts)}
+
+
+RUNTIMES: dict[str, Any] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+
+
+class Images:
+    """Rows of a .npy file read one by one: mapping it would count as this process's memory."""
+
+    def __init__(self, path: str):
+        array = np.load(path, mmap_mode="r")
+        self.shape, self.start = array.shape, array.offset
+        self.size = int(np.prod(self.shape[1:]))
+        self.file = open(path, "rb")  # noqa: SIM115  (lives as long as the process)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> Any:
+        self.file.seek(self.start + index * self.size)
+        row = bytearray(self.size)  # OpenVINO shares the memory and wants it writeable
+        self.file.readinto(row)
+        return np.frombuffer(row, np.uint8).reshape((1, *self.shape[1:]))
+
+
+def serve(folder: str, index: int) -> None:
+    """Load artifact ``index`` of FOLDER/plan.json, then answer commands from stdin, one JSON line each."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # runtimes print to stdout; that channel is ours
+
+    def answer(values: dict[str, Any]) -> None:
+        answers.write(json.dumps(values) + "\n")
+        answers.flush()
+
+    try:
+        with open(os.path.join(folder, "plan.json")) as file:
+            plan = json.load(file)
+        subject = Subject(folder, plan, plan["artifacts"][index])
+        answer(subject.loaded)
+        for line in sys.stdin:
+            answer(getattr(subject, line.strip())())
+    except Exception as error:
+        # Any kind: runtimes raise their own. One line goes into the table, with what was being done in it.
+        told = " ".join(str(error).split())[:400]
+        answer({"failed": told if isinstance(error, LookupError) else f"{type(error).__name__}: {told}"})
+
+
+class Subject:
+    """The artifact under measurement.  Public methods are the commands of the protocol."""
+
+    def __init__(self, folder: str, plan: dict[str, Any], artifact: dict[str, Any]):
+        self.folder, self.plan, self.name = folder, plan, artifact["name"]
+        self.images = Images(os.path.join(folder, plan["images"]))
+        hashes = [_sha256(os.path.join(folder, file)) for file in artifact["files"]]
+        settings = {**artifact["settings"], "threads": plan["threads"]}
+        path = os.path.join(folder, artifact["files"][0])
+        try:
+            self.model = RUNTIMES[artifact["runtime"]](path, settings)
+        except ImportError as error:
+            raise LookupError("{} is not installed here: {}".format(artifact["runtime"], error)) from error
+        self.outputs: list[Any] = []
+        self.next = 0
+        begun = time.perf_counter()
+        first = self.model.infer(self.images[0])
+        first_ms = (time.perf_counter() - begun) * 1000
+        if first.dtype != np.float32 or first.ndim != 2:
+            raise LookupError(f"the output is {first.dtype} {first.shape}, expected float32 (1, classes)")
+        for step in range(plan["warmup"]):
+            self.model.infer(self.images[step % len(self.images)])
+        self.loaded = {"sha256": hashes, "load_ms": self.model.load_ms, "first_ms": first_ms}
+
+    def round(self) -> dict[str, Any]:
+        """One slice: an untimed inference (others used the caches since), then timed ones on the next images."""
+        self.model.infer(self.images[self.next % len(self.images)])
+        samples: list[float] = []
+        spent = 0.0
+        while spent < self.plan["slice_ms"] or len(samples) < self.plan["slice_count"]:
+            image = self.images[self.next % len(self.images)]
+            begun = time.perf_counter()
+            output = self.model.infer(image)
+            took = (time.perf_counter() - begun) * 1000
+            samples.append(round(took, 5))
+            spent += took
+            if self.next < len(self.images):
+                self.outputs.append(output)
+            self.next += 1
+        return {"samples_ms": samples}
+
+    def end_to_end(self) -> dict[str, Any]:
+        """Decode a file, resize and crop it, run the model: what an app does for a photo."""
+        files = self.plan["encoded"]
+        if not files:
+            return {"end_to_end_skipped": "no encoded images in this benchmark"}
+        try:
+            decode, resize, with_what = _preparation(self.plan["spec"])
+        except ImportError:
+            return {"end_to_end_skipped": "neither Pillow nor OpenCV on this device; install one: pip install pillow"}
+        samples: dict[str, list[float]] = {"decode": [], "resize": [], "model": [], "total": []}
+        for step in range(-1, self.plan["end_to_end_count"]):  # the first one warms up
+            with open(os.path.join(self.folder, files[step % len(files)]), "rb") as file:
+                encoded = file.read()
+            times = [time.perf_counter()]
+            image = decode(encoded)
+            times.append(time.perf_counter())
+            image = resize(image)
+            times.append(time.perf_counter())
+            self.model.infer(image)
+            times.append(time.perf_counter())
+            if step >= 0:
+                parts = [round((b - a) * 1000, 5) for a, b in itertools.pairwise(times)]
+                for key, part in zip(("decode", "resize", "model"), parts):
+                    samples[key].append(part)
+                samples["total"].append(round((times[-1] - times[0]) * 1000, 5))
+        return {"end_to_end_ms": samples, "prepared_with": with_what}
+
+    def finish(self) -> dict[str, Any]:
+        """Classify the images that no timed inference saw, write all outputs, say what ran and in how much memory."""
+        for index in range(len(self.outputs), len(self.images)):
+            self.outputs.append(self.model.infer(self.images[index]))
+        np.save(os.path.join(self.folder, self.name + ".npy"), np.concatenate(self.outputs))
+        memory = system.peak_memory()
+        return {"peak_memory_bytes": memory, "n_outputs": len(self.outputs), **self.model.effective(self.images[0])}
+
+
+def _preparation(spec: dict[str, Any]) -> tuple[Callable[[bytes], Any], Callable[[Any], Any], str]:
+    """How a file becomes an input here: decode (bytes -> image), resize (image -> uint8 (1, size, size, 3)), with what.
+
+    Pillow as in training; failing that OpenCV, whose area filter is near enough for timing.
+    """
+    size, short = spec["size"], spec["resize"]
+
+    def crop(array: Any) -> Any:
+        top, left = (array.shape[0] - size) // 2, (array.shape[1] - size) // 2
+        return np.ascontiguousarray(array[None, top : top + size, left : left + size])
+
+    def target(width: int, height: int) -> tuple[int, int]:
+        scale = short / min(width, height)
+        return max(round(width * scale), short), max(round(height * scale), short)
+
+    try:
+        from PIL import Image, __version__
+    except ImportError:
+        import cv2
+
+        def decode_cv2(encoded: bytes) -> Any:
+            image: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+        def resize_cv2(image: Any) -> Any:
+            return crop(cv2.resize(image, target(image.shape[1], image.shape[0]), interpolation=cv2.INTER_AREA))
+
+        return decode_cv2, resize_cv2, "OpenCV " + cv2.__version__
+    smooth = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[spec["interpolation"]]
+
+    def resize_pillow(image: Any) -> Any:
+        return crop(np.asarray(image.resize(target(*image.size), smooth)))
+
+    return lambda encoded: Image.open(io.BytesIO(encoded)).convert("RGB"), resize_pillow, "Pillow " + __version__
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
