@@ -277,7 +277,7 @@ def _preparation(spec: dict[str, Any]) -> tuple[Callable[[bytes], Any], Callable
 
     def crop(array: Any) -> Any:
         top, left = (array.shape[0] - size) // 2, (array.shape[1] - size) // 2
-        return np.ascontiguousarray(array[None, top : top + size, left : left + size])
+        return np.array(array[None, top : top + size, left : left + size], order="C")  # writeable, whatever the crop
 
     def target(width: int, height: int) -> tuple[int, int]:
         scale = short / min(width, height)
