@@ -148,7 +148,65 @@ class Probe(Section):
     random_baseline: bool = True  # the same probe on random weights beside it
 
 
+class Finetune(Section):
+    """Training the whole network on the labels (AdamW, cosine), from the SSL backbone, ImageNet weights or scratch."""
+
+    init: str = "ssl"  # "ssl", "random", "imagenet" (timm downloads them) or a weights file
+    epochs: Positive = 50
+    min_steps: Positive = 200  # a handful of labels gets this many steps nevertheless
+    max_steps: int = Field(default=0, ge=0)  # 0: no limit
+    batch: Positive = 64
+    lr: float = Field(default=1e-3, gt=0.0)  # of the head
+    layer_decay: float = Field(default=0.8, gt=0.0, le=1.0)  # rate of a layer / rate of the next; scratch has 1
+    weight_decay: float = Field(default=0.05, ge=0.0)
+    warmup: Fraction = 0.1  # fraction of the steps
+    label_smoothing: Fraction = 0.1
+    mixup: float = Field(default=0.0, ge=0.0)  # alpha of the Beta distribution; 0: none
+    ema: float = Field(default=0.99, ge=0.0, lt=1.0)  # decay of the averaged weights that are kept; 0: no averaging
+    min_area: float = Field(default=0.35, gt=0.0, le=1.0)  # of the random resized crop
+    labels: float = Field(default=1.0, gt=0.0, le=1.0)  # fraction of the training labels, stratified
+
+
+class Labels(Section):
+    """Was pretraining worth it? Accuracy by number of labels, with and without it."""
+
+    fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
+    seeds: Annotated[int, Field(ge=2)] = 3
+    given: tuple[str, ...] = ()  # further initial weights: "imagenet" or files
+    methods: tuple[Literal["probe", "finetune"], ...] = ("probe", "finetune")
+    int8: Literal["", "onnx", "openvino"] = "onnx"  # measure the exported int8 file of every classifier too; "": do not
+
+
+class Linear(Section):
+    """The linear protocol of the papers, with augmentation, on the frozen network (``protocols.py``)."""
+
+    protocol: Literal["simsiam", "ang-2022"] = "simsiam"
+    epochs: int = Field(default=0, ge=0)  # 0: the protocol's (90; 100)
+    batch: int = Field(default=0, ge=0)  # 0: the protocol's (4096; 512), at most the training set
+
+
+class Transfer(Section):
+    """Detection and instance segmentation; 0 and "auto" are the task's: 24k iterations on VOC, 90k (1x) on COCO."""
+
+    init: str = "ssl"  # "ssl", "random", "imagenet" (timm downloads them) or a weights file
+    head: Literal["auto", "fpn", "c4", "ssdlite"] = "auto"  # auto: C4 for ResNet on VOC (the paper's), else FPN
+    masks: bool = True  # where the data has them and the head can
+    iterations: int = Field(default=0, ge=0)
+    batch: Positive = 16
+    lr: float = Field(default=0.02, gt=0.0)  # at the batch above
+    momentum: Fraction = 0.9
+    weight_decay: float = Field(default=1e-4, ge=0.0)
+    warmup: int = Field(default=100, ge=0)  # iterations
+    clip_norm: float = Field(default=0.0, ge=0.0)  # 0: no clipping
+    short_sides: tuple[Positive, ...] = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)  # pixels, drawn
+    test_short_side: Positive = 800
+    long_side: Positive = 1333
+    evaluate_every: int = Field(default=0, ge=0)  # iterations; 0: at the end only
+    workers: int = Field(default=2, ge=0)
+
+
 class Export(Section):
+    source: Literal["probe", "finetune"] = "probe"  # which classifier is deployed
     targets: tuple[str, ...] = ("onnx", "openvino", "coreml")
     precisions: tuple[Literal["fp32", "fp16", "int8"], ...] = ("fp32", "fp16", "int8")
     batch: Literal["dynamic", "one"] = "dynamic"
@@ -181,6 +239,10 @@ class Recipe(Section):
     optim: Optim = Optim()
     knn: Knn = Knn()
     probe: Probe = Probe()
+    finetune: Finetune = Finetune()
+    labels: Labels = Labels()
+    linear: Linear = Linear()
+    transfer: Transfer = Transfer()
     export: Export = Export()
     check: Check = Check()
     bench: Bench = Bench()

@@ -17,7 +17,7 @@ from softedge.eval import linear
 from softedge.eval.features import extract
 from softedge.eval.knn import knn_predict, top1, topk
 from softedge.progress import say
-from softedge.records import Outcome, Result
+from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, atomic_path, perform, sha256
 
 _DRAWS = 5  # random choices of the few labels; the mean is reported, the spread stands in the details
@@ -96,7 +96,7 @@ def _probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
     skipped = {}
     if recipe.probe.random_baseline:
         untrained = backbones.build(backbone.settings, seed=recipe.seed)
-        _settle_batch_norm(untrained, train_images, data)
+        settle_batch_norm(untrained, train_images, data.spec)
         random_train, random_test = (extract(untrained, x, data.spec) for x in (train_images, test_images))
         random_metrics, random_details, _, _ = _measure(recipe, data, random_train, random_test, keep)
         metrics |= {f"random_{key}": value for key, value in random_metrics.items()}
@@ -139,7 +139,7 @@ def _measure(
 
 
 @torch.no_grad()
-def _settle_batch_norm(backbone: backbones.Backbone, images: NDArray[np.uint8], data: Data) -> None:
+def settle_batch_norm(backbone: backbones.Backbone, images: NDArray[np.uint8], spec: InputSpec) -> None:
     """Give the random network the BatchNorm statistics of the images: without them it is a straw man."""
     norms = [m for m in backbone.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -151,7 +151,7 @@ def _settle_batch_norm(backbone: backbones.Backbone, images: NDArray[np.uint8], 
     for start in range(0, len(order), 128):
         part = images[order[start : start + 128]]
         if len(part) > 1:
-            backbone(backbones.normalise(torch.from_numpy(part), data.spec))
+            backbone(backbones.normalise(torch.from_numpy(part), spec))
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     backbone.eval()
