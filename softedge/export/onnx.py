@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -71,9 +72,17 @@ class Onnx:
     def load(self, artifact: Artifact) -> Predictor:
         return load_model(artifact.path)
 
+    def layers(self, artifact: Artifact, images: Uint8) -> Iterator[tuple[str, Float32]]:
+        """Outputs of the convolutions and linear layers in the file, by module name, for ``parity.first_departure``."""
+        from softedge.export.onnx_ranges import layer_outputs
+
+        return layer_outputs(artifact.path, images)
+
 
 def load_model(path: Path, batch: int = 32, threads: int = 0) -> Predictor:
     """Run a model file with onnxruntime on the CPU. threads: 0 leaves the choice to the runtime."""
+    if (why := needs("running an ONNX file", "onnxruntime")) is not None:
+        raise UserError(why)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import onnxruntime as ort

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
 
-from softedge.export.target import Uint8
+from softedge.export.contract import INPUT
+from softedge.export.target import Float32, Uint8
 from softedge.progress import track
 
 Method = Literal["mean", "minmax", "percentile"]
@@ -45,6 +48,23 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
     return [output for node in model.graph.node for output in node.output if output in floats]
 
 
+def layer_outputs(path: Path, images: Uint8) -> Iterator[tuple[str, Float32]]:
+    """(module name, output) of every convolution and linear layer of a file, by adding them to the graph's outputs.
+
+    A layer is known by its weight, ``backbone.conv_stem.weight``, which keeps its name through every precision.
+    """
+    model = onnx.load(path)
+    layers = {}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm") and ".weight" in node.input[1]:
+            layers[node.output[0]] = node.input[1].split(".weight")[0]
+    run = session(with_outputs(model, list(layers)), optimise=False)
+    dynamic = not model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    batch = images if dynamic else images[:1]
+    for name, value in zip(layers.values(), run.run(list(layers), {INPUT: batch})):  # type: ignore[attr-defined]
+        yield name, value.astype(np.float32)
+
+
 def measure(model: onnx.ModelProto, images: Uint8, method: Method = "mean", percentile: float = 99.99) -> Ranges:
     """Ranges (low, high) of every float activation over ``images``, uint8 (N, H, W, 3).
 
@@ -56,7 +76,7 @@ def measure(model: onnx.ModelProto, images: Uint8, method: Method = "mean", perc
     run = session(with_outputs(model, names))
     lows, highs = np.empty((2, len(images), len(names)))
     for row, image in enumerate(track(images, "calibrating")):
-        for column, value in enumerate(run.run(names, {"image": image[None]})):  # type: ignore[attr-defined]
+        for column, value in enumerate(run.run(names, {INPUT: image[None]})):  # type: ignore[attr-defined]
             lows[row, column], highs[row, column] = value.min(), value.max()
     if method == "mean":
         low, high = lows.mean(0), highs.mean(0)
@@ -73,7 +93,7 @@ def _central(
     """Narrow [low, high] to the central ``percentile`` % of the values, by histograms in a second pass."""
     counts = np.zeros((len(names), _BINS), np.int64)
     for image in track(images, "calibrating (percentile)"):
-        for column, value in enumerate(run.run(names, {"image": image[None]})):  # type: ignore[attr-defined]
+        for column, value in enumerate(run.run(names, {INPUT: image[None]})):  # type: ignore[attr-defined]
             span = (low[column], max(high[column], low[column] + 1e-12))
             counts[column] += np.histogram(value, _BINS, span)[0]
     tail = (100 - percentile) / 200

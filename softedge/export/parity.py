@@ -1,0 +1,97 @@
+"""Does the file on disk compute what PyTorch computes? And where not, from which layer on?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softedge.export.target import Float32, Uint8
+
+if TYPE_CHECKING:
+    from softedge.export.deployed import Deployed
+
+Layers = Callable[[Uint8], Iterable[tuple[str, Float32]]]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """max_abs_diff: of a probability; of a feature relative to the largest.  agreement: share with the same top-1.
+
+    sqnr_db: median over images of 10 log10(Σ r² / Σ (r − y)²), on centred log-probabilities or on features.  The
+    median, because a few images blow up and would dominate a mean.
+    """
+
+    max_abs_diff: float
+    agreement: float
+    sqnr_db: float
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare(found: Float32, reference: Float32, probabilities: bool = True) -> Parity:
+    """Compare outputs (N, C) with the reference's; NaN anywhere counts as an infinite difference."""
+    largest = difference(found, reference, probabilities)
+    agreement = float((found.argmax(1) == reference.argmax(1)).mean())
+    a, b = (_logits(found), _logits(reference)) if probabilities else (found, reference)
+    return Parity(largest, agreement, float(np.median(sqnr(a, b))), len(found))
+
+
+def difference(found: Float32, reference: Float32, probabilities: bool = True) -> float:
+    """Largest absolute difference; for features relative to the largest reference feature."""
+    gap = np.abs(found.astype(np.float64) - reference)
+    largest = float(gap.max()) if np.isfinite(gap).all() else float("inf")
+    return largest if probabilities else largest / max(float(np.abs(reference).max()), 1e-12)
+
+
+def sqnr(found: Float32, reference: Float32) -> Float32:
+    """Signal to quantization noise of each row, in dB; capped at 120, where float32 ends."""
+    signal = (reference.astype(np.float64) ** 2).sum(axis=1)
+    noise = ((found.astype(np.float64) - reference) ** 2).sum(axis=1)
+    return np.minimum(10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30)), 120.0).astype(np.float32)
+
+
+def _logits(probabilities: Float32) -> Float32:
+    """Centred log-probabilities: the logits up to the constant that softmax removes. Clipped where float32 is noise."""
+    log = np.log(np.clip(probabilities, 1e-7, None))
+    return log - log.mean(axis=1, keepdims=True)
+
+
+def first_departure(deployed: Deployed, layers: Layers, images: Uint8, limit: float) -> str | None:
+    """Name the first convolution or linear layer whose output departs from PyTorch by more than ``limit``, relatively.
+
+    layers: yields (module name, output) in the order of computation, from the artifact.
+    """
+    wanted = reference_layers(deployed, images)
+    for name, found in layers(images):
+        reference = wanted.get(name)
+        if reference is None or reference.size != found.size:
+            continue
+        gap = float(np.linalg.norm(found.reshape(-1) - reference.reshape(-1)) / (np.linalg.norm(reference) + 1e-12))
+        if not gap <= limit:
+            return f"{name} (relative difference {gap:.2g})"
+    return None
+
+
+def reference_layers(deployed: Deployed, images: Uint8) -> dict[str, Float32]:
+    """Outputs of every convolution and linear layer of the folded network in PyTorch, by module name."""
+    import torch
+
+    folded, outputs = deployed.folded(), {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: Any, inputs: Any, output: torch.Tensor) -> None:
+            outputs[name] = output.detach().numpy()
+
+        return hook
+
+    for name, module in folded.named_modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(keep(name))
+    with torch.inference_mode():
+        folded(torch.from_numpy(images))
+    return outputs

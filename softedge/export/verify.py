@@ -1,0 +1,72 @@
+"""Replay the golden images of an export folder with this machine's runtime. Needs that runtime and numpy, no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softedge import registry
+from softedge.errors import GateFailed
+from softedge.export import contract
+from softedge.export.parity import difference
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Check the hashes, run the golden images, compare with the outputs recorded at export.
+
+    Returns artifact, target, precision, sha256, n, max_abs_diff, tolerance, agreement, passed and ``rows``, one an
+    image.  Raises GateFailed when an output differs by more than the contract allows, UserError when files are missing,
+    were edited, or the runtime is not installed.
+    """
+    folder = Path(folder)
+    values = contract.describe(folder)
+    artifact, golden = contract.read(folder), contract.read_golden(folder)
+    target = registry.load(registry.TARGETS, artifact.target, "target")()
+    found = target.load(artifact)(golden.images)
+    if found.shape != golden.expected.shape:
+        raise GateFailed(f"{folder} gives outputs of shape {found.shape}, expected {golden.expected.shape}")
+    probabilities = artifact.output == "probabilities"
+    allowed = float(values["tolerance"]["replay"])
+    rows: list[dict[str, Any]] = []
+    for index, (got, wanted) in enumerate(zip(found, golden.expected)):
+        gap = difference(got[None], wanted[None], probabilities)
+        first, second = np.sort(wanted)[-2:][::-1] if len(wanted) > 1 else (np.inf, 0.0)
+        same = int(got.argmax()) == int(wanted.argmax())
+        # Two classes closer than the tolerance may change places without anything being wrong.
+        close = probabilities and first - second <= 2 * allowed
+        rows.append(
+            {
+                "image": golden.names[index] if index < len(golden.names) else str(index),
+                "expected": _label(artifact.labels, wanted),
+                "found": _label(artifact.labels, got),
+                "difference": gap,
+                "passed": bool(gap <= allowed and (same or close or not probabilities)),
+            }
+        )
+    largest = max((row["difference"] for row in rows), default=0.0)
+    result = {
+        "artifact": artifact.name,
+        "target": artifact.target,
+        "precision": artifact.precision,
+        "sha256": artifact.sha256,
+        "n": len(rows),
+        "max_abs_diff": largest,
+        "tolerance": allowed,
+        "agreement": float(np.mean(found.argmax(1) == golden.expected.argmax(1))),
+        "passed": all(row["passed"] for row in rows),
+        "rows": rows,
+    }
+    if not result["passed"]:
+        wrong = [row["image"] for row in rows if not row["passed"]]
+        raise GateFailed(
+            f"{folder}: {len(wrong)} of {len(rows)} golden images differ (largest difference {largest:.2g}, allowed "
+            f"{allowed:g}; first {wrong[0]}): this machine's runtime does not compute what was exported"
+        )
+    return result
+
+
+def _label(labels: tuple[str, ...], outputs: np.ndarray) -> str:
+    index = int(outputs.argmax())
+    return labels[index] if index < len(labels) else str(index)
