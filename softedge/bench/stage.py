@@ -35,7 +35,8 @@ def bench(
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}'{did_you_mean(preset, tuple(PRESETS))}")
     opened = [open_device(spec) for spec in dict.fromkeys(devices)]
-    run_exports = run.results("export")
+    # A format that could not be made has a result with the reason, and no contract.
+    run_exports = [name for name in run.results("export") if (run.folder(f"export/{name}") / contract.FILE).is_file()]
     if not run_exports:
         raise UserError(f"{run.root} has no exported files yet; run: softedge export {run.root}")
     artifacts = [contract.read(run.folder(f"export/{name}")) for name in run_exports]
