@@ -1,0 +1,181 @@
+"""Augmented views of images in files (or of large ones in memory), made by worker processes in parallel.
+
+Workers get (epoch, indices) and return uint8; every random choice follows from (seed, epoch, index), so which worker
+makes a view, and when, does not matter.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from softedge.config import Augment
+from softedge.data import image_views
+from softedge.data.decoding import BadImage, decode
+from softedge.data.draws import Ints, draw
+from softedge.data.images import FileImages, Images, Uint8
+from softedge.data.screening import usable_cores
+
+CACHE_BYTES = 4 << 30  # decoded images are kept in memory up to this and a quarter of what is free
+_CHUNK = 32  # images per message from a worker: small enough for a container's 64 MB of shared memory
+
+Key = tuple[int, Ints]  # epoch, indices
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Views of some images, uint8 (n, S, S, 3).  index: the images really shown.  bad: (index, reason) of those that
+    could not be read and were replaced."""
+
+    first: Tensor
+    second: Tensor
+    index: Tensor
+    bad: list[tuple[int, str]]
+
+
+class ViewMaker(Dataset[Chunk]):
+    """(epoch, indices) -> ``Chunk``. ``crops_only`` leaves jitter, greyscale and blur to a GPU."""
+
+    def __init__(self, images: Images, size: int, augment: Augment, seed: int, crops_only: bool = False):
+        self.images, self.size, self.augment, self.seed, self.crops_only = images, size, augment, seed, crops_only
+        self.cache: list[Uint8] | None = None
+        self.unreadable: dict[int, str] = {}
+
+    @property
+    def at_least(self) -> int:
+        """Pixels of the shorter side that no crop can tell from more: the smallest crop is still not enlarged."""
+        return math.ceil(self.size / math.sqrt(max(self.augment.min_area, 0.01) * 0.75))
+
+    def decode(self, index: int) -> Uint8:
+        """The image, possibly at a fraction of its size when it is far larger than any crop needs."""
+        if self.cache is not None:
+            return self.cache[index]
+        if isinstance(self.images, FileImages):
+            return decode(self.images.path(index), self.at_least)
+        return self.images.decode(index)
+
+    def readable(self, index: int) -> tuple[int, Uint8]:
+        """The image, or the next one that can be read: the same replacement in every process."""
+        for step in range(len(self.images)):
+            candidate = (index + step) % len(self.images)
+            if candidate in self.unreadable:
+                continue
+            try:
+                return candidate, self.decode(candidate)
+            except BadImage as error:
+                self.unreadable[candidate] = str(error)
+        raise BadImage("no image can be read any more")
+
+    def __getitem__(self, key: Key) -> Chunk:
+        epoch, indices = key
+        draws = draw(self.seed, epoch, indices, self.augment, self.size)
+        views = np.empty((2, len(indices), self.size, self.size, 3), np.uint8)
+        shown = np.empty(len(indices), np.int64)
+        before = len(self.unreadable)
+        for row, index in enumerate(indices.tolist()):
+            shown[row], image = self.readable(index)
+            for side in (0, 1):
+                view = image_views.crop(image, draws[side], row, self.size, self.augment.min_area)
+                views[side, row] = view if self.crops_only else image_views.colour(view, draws[side], row)
+        found = list(self.unreadable.items())[before:]
+        return Chunk(torch.from_numpy(views[0]), torch.from_numpy(views[1]), torch.from_numpy(shown), found)
+
+    def fill_cache(self, budget: int) -> bool:
+        """Decode everything into memory when that fits into ``budget`` bytes; returns whether it did."""
+        if not isinstance(self.images, FileImages) or self.cache is not None:
+            return self.cache is not None
+        sample = np.linspace(0, len(self.images) - 1, min(16, len(self.images))).astype(int)
+        sizes = [self._decode_or_none(int(i)) for i in sample]
+        mean = np.mean([0 if s is None else s.nbytes for s in sizes])
+        if mean * len(self.images) > budget:
+            return False
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            decoded = list(pool.map(self._decode_or_none, range(len(self.images))))
+        self.unreadable |= {i: "cannot be read" for i, image in enumerate(decoded) if image is None}
+        nothing = np.zeros((1, 1, 3), np.uint8)
+        self.cache = [nothing if image is None else image for image in decoded]
+        return True
+
+    def _decode_or_none(self, index: int) -> Uint8 | None:
+        try:
+            return self.decode(index)
+        except BadImage:
+            return None
+
+
+class _Keys(Sampler[Key]):
+    """The keys of the next pass; exchanged between passes, so that workers can live on."""
+
+    def __init__(self) -> None:
+        self.keys: list[Key] = []
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class Workers:
+    """Runs a ``ViewMaker`` in processes that live as long as this object; in this process when ``count`` is 0."""
+
+    def __init__(self, maker: ViewMaker, count: int, pin: bool):
+        self.maker, self.count = maker, count
+        self.sampler = _Keys()
+        self.loader: DataLoader[Chunk] | None = None
+        if count > 0:
+            self.loader = DataLoader(
+                maker,
+                sampler=self.sampler,
+                batch_size=None,
+                num_workers=count,
+                collate_fn=_as_it_is,
+                prefetch_factor=4,
+                persistent_workers=True,
+                pin_memory=False,
+                worker_init_fn=_quiet,
+                generator=torch.Generator(),  # else every pass would draw from the global state that training saves
+            )
+
+    def run(self, epoch: int, batches: list[Ints]) -> Iterator[list[Chunk]]:
+        """The chunks of each batch, in order."""
+        parts = [[(epoch, b[at : at + _CHUNK]) for at in range(0, len(b), _CHUNK)] for b in batches]
+        if self.loader is None:
+            for part in parts:
+                yield [self.maker[key] for key in part]
+            return
+        self.sampler.keys = [key for part in parts for key in part]
+        arriving = iter(self.loader)
+        for part in parts:
+            yield [next(arriving) for _ in part]
+
+
+def _as_it_is(chunk: Any) -> Any:
+    return chunk
+
+
+def _quiet(_: int) -> None:
+    """Ctrl-C and SIGTERM are the parent's business: it writes a checkpoint and ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    import cv2
+
+    cv2.setNumThreads(0)
+
+
+def free_bytes() -> int:
+    """Memory that is free for use (Linux; elsewhere a careful guess)."""
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return 4 << 30

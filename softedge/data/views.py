@@ -1,0 +1,173 @@
+"""Two augmented views of every image, batch by batch: a pure function of (seed, epoch, step).
+
+Small images live in memory and are augmented as whole batches; on a GPU they stay there. Large ones are decoded and
+augmented by worker processes; with a GPU the workers only crop, and the rest is done there in batches.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softedge.config import Augment
+from softedge.data import batch_views
+from softedge.data.decoding import BadImage
+from softedge.data.draws import Ints, draw, uniforms
+from softedge.data.images import ArrayImages, FileImages, Images
+from softedge.data.loading import CACHE_BYTES, Chunk, ViewMaker, Workers, free_bytes
+from softedge.data.screening import usable_cores
+from softedge.errors import UserError
+from softedge.progress import say
+from softedge.records import InputSpec
+
+SMALL = 64  # pixels: up to here whole-batch augmentation is faster than one image at a time on a CPU
+_ON_DEVICE_BYTES = 8 << 30  # arrays up to this live on the GPU
+_ORDER_KEY = 2**40  # sets the shuffling apart from the views, which use the epoch itself
+
+Views = tuple[Tensor, Tensor, Tensor]
+
+
+class TwoViews:
+    """Yields (view1, view2: uint8 (B, size, size, 3), index: int64 (B,)) on ``device``, in the order of an epoch's
+    permutation of ``images``.
+
+    batch: images of this rank in a step. With ``world`` ranks a step covers ``batch * world`` consecutive images of the
+    permutation, rank r the r-th part of them, and an image's views do not depend on the rank that makes them.
+    workers: processes for images in files; -1: chosen from the cores; 0: this process.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        spec: InputSpec,
+        augment: Augment,
+        batch: int,
+        seed: int,
+        workers: int = -1,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = True,
+        device: str | torch.device = "cpu",
+    ):
+        self.size, self.augment, self.batch, self.seed = spec.size, augment, batch, seed
+        self.rank, self.world = rank, world
+        self.device = torch.device(device)
+        images = _in_memory(images)
+        self.images, self.count = images, len(images)
+        whole, rest = divmod(self.count, batch * world)
+        self.steps_per_epoch = whole if drop_last else whole + (rest > 0)
+        if self.steps_per_epoch == 0:
+            raise UserError(
+                f"{self.count} images are fewer than one batch of {batch * world}; "
+                f"use a smaller one, for example --set ssl.batch={_power_of_two_below(self.count)}"
+            )
+        self.bad: dict[str, str] = {}  # name -> reason, of images found unreadable on the way
+        on_gpu = self.device.type != "cpu"
+        self.rows: Tensor | None = None
+        self.workers: Workers | None = None
+        if isinstance(images, ArrayImages) and (
+            max(images.array.shape[1:3]) <= SMALL or (on_gpu and images.array.nbytes <= _ON_DEVICE_BYTES)
+        ):
+            self.rows = batch_views.to_rows(torch.from_numpy(np.ascontiguousarray(images.array))).to(self.device)
+        else:
+            maker = ViewMaker(images, spec.size, augment, seed, crops_only=on_gpu)
+            count = _choose_workers(workers, on_gpu)
+            if count == 0 or multiprocessing.get_start_method() == "fork":  # a forked worker shares the memory
+                maker.fill_cache(min(CACHE_BYTES, free_bytes() // 4))
+            self.workers = Workers(maker, count, pin=on_gpu)
+
+    def order(self, epoch: int) -> Ints:
+        """The permutation of this epoch, int64 (N,)."""
+        keys = uniforms(self.seed, _ORDER_KEY + epoch, np.arange(self.count), 1)[:, 0]
+        return np.argsort(keys, kind="stable")
+
+    def indices(self, epoch: int) -> list[Ints]:
+        """The images of every step of this rank."""
+        order, width = self.order(epoch), self.batch * self.world
+        steps = [order[at : at + width] for at in range(0, self.steps_per_epoch * width, width)]
+        return [np.array_split(step, self.world)[self.rank] for step in steps]
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Views]:
+        """The steps of an epoch from step ``start`` on."""
+        batches = self.indices(epoch)[start:]
+        if self.rows is not None:
+            for index in batches:
+                yield self._from_memory(self.rows, epoch, index)
+        elif self.workers is not None:
+            for index, chunks in zip(batches, self.workers.run(epoch, batches)):
+                self._note(chunks)
+                yield self._together(chunks, epoch, index)
+
+    def _from_memory(self, rows: Tensor, epoch: int, index: Ints) -> Views:
+        chosen = torch.from_numpy(index)
+        images = rows[chosen.to(self.device)]
+        first, second = (
+            batch_views.views(images, draws, self.size, self.augment.min_area)
+            for draws in draw(self.seed, epoch, index, self.augment, self.size)
+        )
+        return first, second, chosen
+
+    def _together(self, chunks: list[Chunk], epoch: int, index: Ints) -> Views:
+        first = torch.cat([chunk.first for chunk in chunks])
+        second = torch.cat([chunk.second for chunk in chunks])
+        shown = torch.cat([chunk.index for chunk in chunks])
+        if self.device.type == "cpu":
+            return first, second, shown
+        draws = draw(self.seed, epoch, index, self.augment, self.size)
+        first, second = (
+            batch_views.to_uint8(batch_views.colour(batch_views.to_rows(view.to(self.device)).float(), part))
+            for view, part in zip((first, second), draws)
+        )
+        return first, second, shown
+
+    def _note(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            for index, reason in chunk.bad:
+                name = self.images.names[index]
+                if name not in self.bad:
+                    self.bad[name] = reason
+                    say(f"data: {name} cannot be read and is replaced by another image: {reason}")
+
+
+def _choose_workers(workers: int, on_gpu: bool) -> int:
+    """On a CPU half of the cores augment and the other half trains; with a GPU all of them augment."""
+    if workers >= 0:
+        return workers
+    cores = usable_cores()
+    return min(16, cores) if on_gpu else max(1, cores // 2)
+
+
+def _power_of_two_below(count: int) -> int:
+    return 1 << max(1, count.bit_length() - 2)
+
+
+def _in_memory(images: Images) -> Images:
+    """Files that all hold images of one small size become an array: decoding once costs less than an epoch."""
+    if not isinstance(images, FileImages) or len(images) == 0:
+        return images
+    try:
+        shape = images.decode(0).shape
+    except BadImage:
+        return images
+    if max(shape) > SMALL:
+        return images
+
+    def same_shape(index: int) -> np.ndarray | None:
+        try:
+            image = images.decode(index)
+        except BadImage:
+            return None
+        return image if image.shape == shape else None
+
+    array = np.empty((len(images), *shape), np.uint8)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for index, image in enumerate(pool.map(same_shape, range(len(images)))):
+            if image is None:
+                return images
+            array[index] = image
+    return ArrayImages(array, images.labels, images.names)
