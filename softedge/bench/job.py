@@ -50,7 +50,7 @@ def settings_of(artifact: Artifact, options: Mapping[str, str]) -> dict[str, str
 def pack(
     folder: Path, artifacts: Sequence[Artifact], plan: Plan, options: Mapping[str, str], **more: Any
 ) -> dict[str, list[str]]:
-    """Fill ``folder``; ``more`` goes into plan.json (timed, remove_when_orphaned, environment).
+    """Fill ``folder``; ``more`` goes into plan.json (timed, temporary, environment).
 
     Returns the hash of every model file by artifact name, to compare with what the device says it loaded.
     """

@@ -54,7 +54,7 @@ class Local(Device):
         return [measured[artifact.name] for artifact in artifacts]
 
     def _work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
-        hashes = job.pack(folder, artifacts, plan, self.options, remove_when_orphaned=True)
+        hashes = job.pack(folder, artifacts, plan, self.options, temporary=True)
         with open(folder / "stderr.txt", "w+b") as errors:
             process = subprocess.Popen(
                 [self.python, str(folder / "worker.py"), "run", str(folder)],

@@ -8,7 +8,8 @@ of softedge is imported: these three files travel to boards.
 
 Every artifact gets a process of its own, so that its load time and memory are its own.  The processes take turns:
 one round gives each a slice of timed inferences, in a random order, while the others sleep.
-Closing this process's stdin ends it and its children (a lost connection does that), within one slice.
+With ``"temporary": true`` in the plan, closing this process's stdin (a lost connection does that) ends it and its
+children and removes FOLDER.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ def run(folder: str) -> None:
             turns.pop(name).end()
             return {}
 
-    _die_with_stdin(turns, folder if plan.get("remove_when_orphaned") else "")
+    if plan.get("temporary"):
+        _die_with_stdin(turns, folder)
     begun = time.monotonic()
     before = system.weather()
     try:
@@ -160,16 +162,15 @@ def _rounds(plan: dict[str, Any], results: dict[str, Any], turns: dict[str, Turn
             print(json.dumps({"progress": min(progress(name) for name in turns), "round": number}), flush=True)
 
 
-def _die_with_stdin(turns: dict[str, Turn], remove: str) -> None:
-    """When whoever started us is gone (its end of the pipe closes), leave no process and, if asked, no file behind."""
+def _die_with_stdin(turns: dict[str, Turn], folder: str) -> None:
+    """When whoever started us is gone (its end of the pipe closes), leave no process and no file behind."""
 
     def watch() -> None:
         while os.read(0, 1):  # not sys.stdin: a thread in there blocks the interpreter's exit
             pass
         for turn in list(turns.values()):
             turn.process.kill()
-        if remove:
-            shutil.rmtree(remove, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(3)
 
     threading.Thread(target=watch, daemon=True).start()
