@@ -30,7 +30,7 @@ def encode(encoder: nn.Module, images: Tensor, way: Way, groups: int, generator:
 
     shuffle: ShuffleBN. Each rank encodes a random share of the images of all ranks.
     split: the batch is cut into ``groups`` random groups, each with statistics of its own.
-    ema: running statistics, an average of the query encoder's (EMAN, Cai et al. 2021, arXiv 2101.08482): no batch at all.
+    ema: running statistics that follow the query encoder's (EMAN, Cai et al. 2021, arXiv 2101.08482): no batch at all.
     batch: nothing is done; it leaks.
     generator: on the CPU, in the same state on every rank.
     """

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softedge import config, distributed
 from softedge.backbones import Backbone
@@ -60,6 +60,12 @@ class MoCoV2(Method):
     @property
     def backbone(self) -> Backbone:
         return self.encoder.backbone
+
+    def networks(self) -> list[nn.Module]:
+        return [self.encoder, self.key_encoder]
+
+    def shared_state(self) -> list[Tensor]:
+        return [*super().shared_state(), self.queue.keys]
 
     def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
         first, second = views
@@ -126,7 +132,7 @@ class LightMoCo(MoCoV2):
     def __init__(self, settings: config.LightMoCo, backbone: Backbone, queue: int, seed: int):
         if settings.pattern == "linear" and settings.neighbors < 2:
             raise UserError(
-                f"ssl.neighbors = {settings.neighbors}: the linear pattern needs at least 2; or use --set ssl.pattern=average"
+                f"ssl.neighbors = {settings.neighbors}: the linear pattern needs 2; or --set ssl.pattern=average"
             )
         if queue < settings.neighbors:
             raise UserError(

@@ -48,7 +48,15 @@ class Method(nn.Module, ABC):
         """What the optimizer moves."""
         return [p for p in self.parameters() if p.requires_grad]
 
-    def after_step(self, progress: float) -> None:  # noqa: B027  (a method without momentum encoder or queue needs nothing)
+    def networks(self) -> list[nn.Module]:
+        """The parts worth compiling."""
+        return [self.backbone]
+
+    def shared_state(self) -> list[Tensor]:
+        """What must be the same on all ranks; compared after every epoch."""
+        return [p.detach() for p in self.parameters()]
+
+    def after_step(self, progress: float) -> None:
         """Called after each update. progress: the share of training that is done, 0 … 1."""
 
     def measures(self) -> dict[str, float]:

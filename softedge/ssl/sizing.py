@@ -34,7 +34,7 @@ def notes(recipe: Recipe, images: int) -> list[str]:
     settings, lines = recipe.ssl, []
     if isinstance(settings, config.MoCoV2) and (used := queue_size(recipe, images)) < settings.queue:
         lines.append(
-            f"queue: {used} keys instead of {settings.queue}; {images} images would meet their own older keys as negatives"
+            f"queue: {used} keys instead of {settings.queue}, or {images} images would meet their own older keys in it"
         )
     return lines
 
@@ -46,7 +46,7 @@ def check(recipe: Recipe, images: int, world: int = 1) -> None:
     if batch > images:
         largest = max(2, 1 << (images // 4).bit_length() - 1) if images >= 8 else images
         raise UserError(
-            f"ssl.batch = {batch} is more than the {images} images to train on; use --set ssl.batch={largest}, or more images"
+            f"ssl.batch = {batch} is more than the {images} images to train on; use --set ssl.batch={largest}"
         )
     groups = 1
     if isinstance(settings, config.MoCoV2) and (

@@ -1,0 +1,223 @@
+"""Several processes, one training: ranks, collectives and launching. With one process every function is a no-op.
+
+Processes are started by ``torchrun``, by SLURM's ``srun``, or by ``softedge pretrain --gpus N`` (which calls torchrun).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from softedge.errors import UserError
+
+T = TypeVar("T")
+W = TypeVar("W")
+BUCKET = 1 << 25  # gradient elements per all-reduce
+
+
+def active() -> bool:
+    """Whether a process group has been started."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Number of this process among all, 0 when alone."""
+    return dist.get_rank() if active() else 0
+
+
+def world() -> int:
+    """How many processes train together, 1 when alone."""
+    return dist.get_world_size() if active() else 1
+
+
+def device() -> torch.device:
+    """Where this process computes: its own GPU where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))))
+
+
+def asked_world() -> int:
+    """The number of processes that the launcher says it started (torchrun or SLURM), 1 without one."""
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    return int(os.environ.get("SLURM_NTASKS", 1)) if "SLURM_PROCID" in os.environ else 1
+
+
+@contextlib.contextmanager
+def joined(timeout_minutes: float = 30.0) -> Iterator[None]:
+    """Join the process group that the launcher describes, and leave it at the end. Alone: nothing happens.
+
+    The timeout bounds how long the others wait for a rank that died without a word.
+    """
+    if active() or asked_world() == 1:
+        yield
+        return
+    if "WORLD_SIZE" not in os.environ:
+        _read_slurm()
+    where = device()
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    try:
+        dist.init_process_group(
+            "nccl" if where.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=timeout_minutes)
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the {asked_world()} processes could not find each other: {str(error).splitlines()[0]}"
+        ) from error
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _read_slurm() -> None:
+    """Give torch the names it knows for what srun says."""
+    environ = os.environ
+    environ["WORLD_SIZE"], environ["RANK"] = environ["SLURM_NTASKS"], environ["SLURM_PROCID"]
+    environ.setdefault("LOCAL_RANK", environ.get("SLURM_LOCALID", "0"))
+    if "MASTER_ADDR" not in environ:
+        nodes = environ.get("SLURM_JOB_NODELIST", "localhost")
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            listed = subprocess.run(
+                ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
+            )
+            nodes = listed.stdout.split()[0]
+        environ["MASTER_ADDR"] = nodes
+    environ.setdefault("MASTER_PORT", str(20000 + int(environ.get("SLURM_JOB_ID", 0)) % 20000))
+
+
+@torch.no_grad()
+def gather(tensor: Tensor) -> Tensor:
+    """(N, …) on every rank -> (world · N, …) in rank order on every rank. No gradient passes."""
+    if world() == 1:
+        return tensor
+    whole = tensor.new_empty((world() * len(tensor), *tensor.shape[1:]))
+    dist.all_gather_into_tensor(whole, tensor.contiguous())
+    return whole
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the ranks, in large flat pieces.
+
+    One call after the last micro-batch instead of a DDP wrapper: the networks here are small, the queue stays out of
+    it (a buffer inside DDP is broadcast at every forward), and a state dict has the same names on one rank and many.
+    """
+    if world() == 1:
+        return
+    with_gradient = [p for p in parameters if p.grad is not None]
+    start = 0
+    while start < len(with_gradient):
+        size, end = 0, start
+        while end < len(with_gradient) and (end == start or size + with_gradient[end].numel() <= BUCKET):
+            size += with_gradient[end].numel()
+            end += 1
+        gradients = [p.grad for p in with_gradient[start:end] if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in gradients])
+        dist.all_reduce(flat)
+        flat /= world()
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
+            gradient.copy_(mean.view(gradient.shape))
+        start = end
+
+
+def on_first_rank(first: Callable[[Callable], T], others: Callable[[], object], result: Callable[[], T]) -> T:
+    """Let rank 0 decide whether collective work is done, and have the other ranks join in exactly then.
+
+    first(follow): runs on rank 0; it calls ``follow(work)`` at most once, which lets the others start ``others()``.
+    result: what the other ranks return, once rank 0 is through. An error on rank 0 before the work ends all ranks.
+    """
+    go = torch.zeros((), dtype=torch.int64, device=device())  # 1: work, 2: nothing to do, 3: failed
+    if rank() != 0:
+        dist.broadcast(go, 0)
+        if go == 3:
+            raise SystemExit(1)  # rank 0 has said why
+        if go == 1:
+            others()
+        dist.barrier()
+        return result()
+    announced = False
+
+    def announce(what: int) -> None:
+        nonlocal announced
+        if not announced:
+            announced = True
+            dist.broadcast(go.fill_(what), 0)
+
+    def follow(work: Callable[[], W]) -> W:
+        announce(1)
+        return work()
+
+    try:
+        value = first(follow)
+        announce(2)
+    finally:
+        announce(3)
+    dist.barrier()
+    return value
+
+
+def anyone(flag: bool) -> bool:
+    """Whether any rank says yes; all ranks must ask."""
+    if world() == 1:
+        return flag
+    votes = torch.tensor(int(flag), device=device())
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return bool(votes)
+
+
+def mean(value: Tensor) -> Tensor:
+    """The mean of a tensor over the ranks."""
+    if world() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+        value /= world()
+    return value
+
+
+def differing(tensors: Sequence[Tensor]) -> bool:
+    """Whether ``tensors`` are not the same on all ranks, judged by two sums each: cheap enough to ask every epoch."""
+    if world() == 1:
+        return False
+    sums = torch.stack([t.double().flatten() @ _ramp(t) for t in tensors] + [t.double().sum() for t in tensors])
+    everyone = gather(sums[None])
+    return bool((everyone != everyone[:1]).any())
+
+
+def _ramp(tensor: Tensor) -> Tensor:
+    return torch.linspace(1, 2, tensor.numel(), dtype=torch.float64, device=tensor.device)
+
+
+def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> int:
+    """Run ``python -m softedge ARGUMENTS`` once per GPU through torchrun; returns the exit code.
+
+    torchrun ends all ranks when one fails. The ranks print their own messages; only its summary is left out.
+    """
+    available = torch.cuda.device_count()
+    if available and gpus > available:
+        raise UserError(f"--gpus {gpus}: this machine has {available}; use --gpus {available}")
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={gpus}"]
+    if nodes > 1:
+        master = os.environ.get("MASTER_ADDR")
+        if not master:
+            raise UserError(
+                f"--nodes {nodes}: set MASTER_ADDR to the first machine's name and run this command on each machine"
+            )
+        command += [f"--nnodes={nodes}", f"--rdzv-endpoint={master}:{os.environ.get('MASTER_PORT', '29500')}"]
+        command += ["--rdzv-backend=c10d"]
+    else:
+        command += ["--standalone"]
+    threads = max(1, (os.cpu_count() or 1) // gpus)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "TORCHELASTIC_ERROR_FILE": os.devnull}
+    return subprocess.run([*command, "-m", "softedge", *arguments], env=environment).returncode

@@ -1,0 +1,132 @@
+"""Checkpoints: atomic, read without unpickling code, and complete: a resumed run ends in the same bits.
+
+Batches, views and key groups are functions of (seed, epoch, step), so the position is all that is kept of them. The
+global random states are kept as well, for networks with dropout or stochastic depth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from softedge import distributed
+from softedge.errors import UserError
+from softedge.progress import say
+from softedge.run import atomic_path
+
+VERSION = 1
+_QUEUE = ("queue.",)
+
+
+def save(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer, position: dict[str, Any]) -> None:
+    """Write a checkpoint from rank 0, keeping the one before as ``previous.pt``. All ranks must call it.
+
+    position: plain values, given back by ``load``.
+    """
+    own = distributed.gather(_own_state(method)[None])
+    randoms = distributed.gather(torch.get_rng_state()[None].to(own.device)).cpu()
+    if distributed.rank() != 0:
+        return
+    content = {
+        "version": VERSION,
+        "world": distributed.world(),
+        "method": method.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "position": position,
+        "own": own,
+        "random": {"torch": randoms, "cuda": _cuda_states(), "python": random.getstate(), "numpy": _numpy_state()},
+    }
+    with full_disk_explained(path.parent), atomic_path(path) as temporary:
+        torch.save(content, temporary)
+        if path.exists():
+            with contextlib.suppress(OSError):
+                os.replace(path, path.with_name("previous.pt"))
+
+
+def load(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """Restore everything from ``path``, or from the one before when it is damaged; None when there is none."""
+    content = None
+    for candidate in (path, path.with_name("previous.pt")):
+        if not candidate.exists():
+            continue
+        try:
+            content = torch.load(candidate, map_location="cpu", weights_only=True)
+            break
+        except Exception as error:  # torch and zipfile raise many kinds for damaged files
+            say(f"checkpoint {candidate} is damaged ({str(error).splitlines()[0][:100]}); trying the one before")
+    if content is None:
+        return None
+    if content.get("version") != VERSION:
+        raise UserError(f"{path} is of another version ({content.get('version')}); add --force to start over")
+    if content["world"] != distributed.world():
+        raise UserError(
+            f"{path} was written by {content['world']} ranks and cannot go on exactly on {distributed.world()}; "
+            f"use {content['world']}, or add --force to start over"
+        )
+    method.load_state_dict(content["method"])
+    optimizer.load_state_dict(content["optimizer"])
+    _restore_own(method, content["own"][distributed.rank()])
+    states = content["random"]
+    torch.set_rng_state(states["torch"][distributed.rank()])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    random.setstate((states["python"][0], tuple(states["python"][1]), states["python"][2]))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    return content["position"]
+
+
+def _float_buffers(method: nn.Module) -> list[Tensor]:
+    """BatchNorm's running statistics: the only state that differs between ranks."""
+    return [b for name, b in method.named_buffers() if b.dtype == torch.float32 and not name.startswith(_QUEUE)]
+
+
+def _own_state(method: nn.Module) -> Tensor:
+    buffers = _float_buffers(method)
+    return torch.cat([b.flatten() for b in buffers]) if buffers else torch.zeros(1)
+
+
+def _restore_own(method: nn.Module, state: Tensor) -> None:
+    buffers = _float_buffers(method)
+    for buffer, values in zip(buffers, state.split([b.numel() for b in buffers]) if buffers else ()):
+        buffer.copy_(values.view(buffer.shape))
+
+
+def _cuda_states() -> list[Tensor]:
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+
+def _numpy_state() -> tuple[Any, ...]:
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002  (the legacy state is what a third-party layer would use)
+    return kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest
+
+
+@contextlib.contextmanager
+def full_disk_explained(folder: Path) -> Iterator[None]:
+    """Turn a full disk into one line; what was written before stays."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # torch's zip writer reports a short write as a RuntimeError without the errno.
+        if full or (isinstance(error, RuntimeError) and _nearly_full(folder)):
+            raise UserError(
+                f"{folder}: no space left on the disk; free some and run the same command again, it goes on from "
+                "the last checkpoint"
+            ) from error
+        raise
+
+
+def _nearly_full(folder: Path) -> bool:
+    import shutil
+
+    return shutil.disk_usage(folder).free < 64 << 20

@@ -1,0 +1,279 @@
+"""Stage "pretrain": from unlabelled images to ``pretrain/backbone.safetensors``.
+
+One loop for all methods. The state after step n is a function of the recipe, the images and n, wherever the process
+was killed in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softedge import backbones, distributed, registry
+from softedge.config import Recipe
+from softedge.data.images import Data, Images
+from softedge.errors import Interrupted, UserError
+from softedge.progress import say, track
+from softedge.records import Outcome, Result
+from softedge.run import Run, perform, sha256
+from softedge.ssl import checkpoint, optimizers, precision, schedule, sizing
+from softedge.ssl.guard import Guard
+from softedge.ssl.journal import Journal
+from softedge.ssl.method import Method
+from softedge.ssl.monitor import Knn, measures
+from softedge.ssl.signals import StopRequest
+from softedge.ssl.stopwatch import Stopwatch
+
+STAGE = "pretrain"
+LOG_STEPS = 100  # at most this many steps between lines of metrics.jsonl; the end of an epoch always has one
+
+
+def pretrain(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+    """Train ``recipe.ssl.method`` on ``data.pretrain``; resumes bit-exactly from ``last.pt``.
+
+    Writes metrics.jsonl, last.pt, backbone.safetensors and result.json into the run's ``pretrain`` folder.
+    Raises UserError for settings that cannot work and when the guard stops the training, ``Interrupted`` after
+    SIGINT or SIGTERM. On several ranks all of them call it, and rank 0 writes.
+    """
+    sizing.check(recipe, len(data.pretrain), distributed.world())
+    settings, inputs = _depends_on(run, recipe)
+
+    def work(folder: Path) -> Outcome:
+        return Training(run, recipe, data, folder).work()
+
+    if distributed.world() == 1:
+        return perform(run, STAGE, work, recipe=settings, inputs=inputs, force=force, resumable=True)
+    return distributed.on_first_rank(
+        lambda follow: perform(
+            run, STAGE, lambda f: follow(lambda: work(f)), recipe=settings, inputs=inputs, force=force, resumable=True
+        ),
+        others=lambda: work(run.folder(STAGE)),
+        result=lambda: run.need(STAGE, "pretrain"),
+    )
+
+
+def _depends_on(run: Run, recipe: Recipe) -> tuple[dict[str, Any], dict[str, str]]:
+    settings = {**recipe.section("data", "backbone", "augment", "ssl", "optim", "knn"), "seed": recipe.seed}
+    for key in ("workers", "source"):  # how fast and from where, not what: the index says which images
+        settings["data"].pop(key)
+    inputs = {}
+    index = run.folder("data") / "index.json"
+    if index.exists():
+        inputs["data/index.json"] = sha256(index)
+    if recipe.backbone.weights not in ("random", "imagenet"):
+        inputs["weights"] = sha256(recipe.backbone.weights) if Path(recipe.backbone.weights).is_file() else "absent"
+    return settings, inputs
+
+
+class Training:
+    """One pretraining on one rank."""
+
+    def __init__(self, run: Run, recipe: Recipe, data: Data, folder: Path):
+        self.run, self.recipe, self.data, self.folder = run, recipe, data, folder
+        self.device = distributed.device()
+        self.dtype = precision.resolve(recipe.optim.precision, self.device)
+        self.method = self._method(data.pretrain)
+        self.optimizer = optimizers.build(recipe.optim, self.method.trained_parameters())
+        self.views = _views(recipe, data, self.device)
+        self.epoch_steps = self.views.steps_per_epoch
+        self.steps = self.epoch_steps * recipe.ssl.epochs
+        self.step, self.loss_sum, self.loss_count = 0, torch.zeros((), device=self.device), 0
+        self.clock = self.method.clock = Stopwatch(self.device.type)
+        self.journal = Journal(folder / "metrics.jsonl", writing=distributed.rank() == 0)
+        self.guard, self.knn = Guard(recipe), self._knn()
+
+    def _method(self, images: Images) -> Method:
+        recipe = self.recipe
+        backbone = backbones.build(recipe.backbone, recipe.seed)
+        method: Method = registry.load(registry.METHODS, recipe.ssl.method, "method").build(recipe, backbone, images)
+        method.to(self.device).to(memory_format=torch.channels_last)
+        if self.dtype == torch.bfloat16 and self.device.type == "cpu":
+            precision.keep_depthwise_in_float32(method)
+        if recipe.optim.compile:
+            for network in method.networks():
+                network.compile()
+        return method.train()
+
+    def _knn(self) -> Knn | None:
+        if self.recipe.ssl.knn_every == 0 or distributed.rank() != 0:
+            return None
+        return Knn.build(self.recipe, self.data)
+
+    def work(self) -> Outcome:
+        """Train to the end, from the last checkpoint if there is one."""
+        notes = sizing.notes(self.recipe, len(self.data.pretrain))
+        self._resume()
+        for note in notes if distributed.rank() == 0 else ():
+            say(note)
+        stop = StopRequest()
+        with stop.listening(), checkpoint.full_disk_explained(self.folder):
+            if self.step == 0 and self.knn:
+                self.journal.write({"step": 0, "epoch": 0.0, "knn_top1": self.knn.top1(self.method.backbone)})
+            for _ in self._shown(self._batches()):
+                if distributed.anyone(stop.asked):
+                    self._save()
+                    raise Interrupted(
+                        f"stopped at epoch {self.step / self.epoch_steps:.1f} of {self.recipe.ssl.epochs}, checkpoint "
+                        f"written to {self.folder / 'last.pt'}; run the same command again to go on"
+                    )
+        if distributed.rank() == 0:
+            backbones.save(self.folder / "backbone.safetensors", self.method.backbone, self.data.spec)
+        return self._outcome(notes)
+
+    def _shown(self, steps: Iterator[int]) -> Iterator[int]:
+        if distributed.rank() != 0:
+            return steps
+        return iter(track(steps, f"pretraining ({self.recipe.ssl.method})", self.steps - self.step))
+
+    def _batches(self) -> Iterator[int]:
+        """Run all steps that are left; yields after each, when the state is complete."""
+        self.clock.reset()
+        began = time.perf_counter()
+        while self.step < self.steps:
+            epoch, at = divmod(self.step, self.epoch_steps)
+            for first, second, index in self.views.epoch(epoch, at):
+                self.clock.lap("data")
+                self.update((first, second), index)
+                ended = self.step % self.epoch_steps == 0
+                if ended or self.step % self.epoch_steps % LOG_STEPS == 0:
+                    began = self._log(began)
+                if ended:
+                    self._end_of_epoch()
+                yield self.step
+                self.clock.start()
+
+    def update(self, views: tuple[Tensor, Tensor], index: Tensor) -> None:
+        """One update of the weights: the micro-batches, the mean gradient of all ranks, the step, the method's own."""
+        settings = self.recipe.optim
+        warmup = min(settings.warmup_epochs / self.recipe.ssl.epochs, 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.lr * schedule.learning_rate(self.step / self.steps, warmup)
+        parts = [t.to(self.device, non_blocking=True).chunk(settings.accumulate) for t in (*views, index)]
+        for first, second, which in zip(*parts):
+            pair = backbones.normalise(first, self.data.spec), backbones.normalise(second, self.data.spec)
+            with precision.autocast(self.dtype, self.device):
+                loss = self.method(pair, which) / settings.accumulate
+            loss.backward()
+            self.loss_sum += loss.detach()
+            self.clock.lap("backward")
+        parameters = self.method.trained_parameters()
+        distributed.average_gradients(parameters)
+        if settings.clip_norm:
+            torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.loss_count += 1
+        self.method.after_step(self.step / self.steps)
+        self.clock.lap("update")
+
+    def _log(self, began: float) -> float:
+        """Write a line about the steps since the last one; returns the new beginning."""
+        loss = float(distributed.mean(self.loss_sum / max(self.loss_count, 1)))
+        parts = {f"s_{name}": round(seconds, 4) for name, seconds in self.clock.seconds().items()}
+        seconds = time.perf_counter() - began
+        entry: dict[str, Any] = {
+            "step": self.step,
+            "epoch": self.step / self.epoch_steps,
+            "loss": loss,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **self.method.measures(),
+            **(measures(*self.method.latest) if self.method.latest else {}),
+            "images_per_second": round(self.loss_count * self.recipe.ssl.batch / max(seconds, 1e-9), 1),
+            "seconds": round(seconds, 4),
+            **parts,
+        }
+        every = self.recipe.ssl.knn_every
+        epoch, within = divmod(self.step, self.epoch_steps)
+        if self.knn and every and within == 0 and (epoch % every == 0 or self.step == self.steps):
+            entry["knn_top1"] = self.knn.top1(self.method.backbone)
+        self.journal.write(entry)
+        for warning in self.guard.look(entry, self.step / self.steps):
+            self.journal.warn(warning)
+        self.loss_sum, self.loss_count = torch.zeros_like(self.loss_sum), 0
+        self.clock.reset()
+        return time.perf_counter()
+
+    def _end_of_epoch(self) -> None:
+        epoch = self.step // self.epoch_steps
+        if distributed.differing(self.method.shared_state()):
+            raise UserError(
+                f"pretrain: the ranks' weights or queues differ after epoch {epoch}: a fault of machine or program, "
+                "not of the recipe; the last checkpoint is from before"
+            )
+        if epoch % self.recipe.ssl.checkpoint_every == 0 or self.step == self.steps:
+            self._save()
+
+    def _save(self) -> None:
+        position = {
+            "step": self.step,
+            "loss_sum": float(self.loss_sum),
+            "loss_count": self.loss_count,
+            "guard": self.guard.state(),
+        }
+        checkpoint.save(self.folder / "last.pt", self.method, self.optimizer, position)
+
+    def _resume(self) -> None:
+        position = checkpoint.load(self.folder / "last.pt", self.method, self.optimizer)
+        if position is None:
+            self.journal.keep_until(-1)
+            return
+        self.step, self.loss_count = position["step"], position["loss_count"]
+        self.loss_sum.fill_(position["loss_sum"])
+        self.guard.restore(position["guard"])
+        self.journal.keep_until(self.step)
+        if distributed.rank() == 0:
+            say(f"pretrain: going on from epoch {self.step / self.epoch_steps:.1f} of {self.recipe.ssl.epochs}")
+
+    def _outcome(self, notes: list[str]) -> Outcome:
+        entries = self.journal.entries
+        losses = [e for e in entries if "loss" in e]
+        knns = [e["knn_top1"] for e in entries if "knn_top1" in e]
+        seconds = sum(e["seconds"] for e in losses)
+        metrics: dict[str, float | int | bool] = {
+            "loss": losses[-1]["loss"],
+            "epochs": self.recipe.ssl.epochs,
+            "steps": self.steps,
+            "images": len(self.data.pretrain),
+            "images_per_second": round(self.steps * self.recipe.ssl.batch / max(seconds, 1e-9), 1),
+        }
+        metrics |= {k: losses[-1][k] for k in ("std", "effective_rank", "alignment", "uniformity") if k in losses[-1]}
+        skipped = {}
+        if knns:
+            metrics |= {"knn_top1": knns[-1], "knn_top1_start": knns[0]}
+        else:
+            skipped["knn_top1"] = (
+                "ssl.knn_every is 0" if self.recipe.ssl.knn_every == 0 else "fewer than 10 labelled images"
+            )
+        keys = ("step", "epoch", "loss", "lr", "knn_top1", "effective_rank", "uniformity", "alignment", "std")
+        parts = sorted({k for e in losses for k in e if k.startswith("s_")})
+        details = {
+            "curves": [{k: e[k] for k in keys if k in e} for e in entries],
+            "seconds": {"all": round(seconds, 3), **{p[2:]: round(sum(e.get(p, 0) for e in losses), 3) for p in parts}},
+            "notes": notes,
+            "warnings": self.journal.warnings,
+            "world": distributed.world(),
+            "precision": str(self.dtype).removeprefix("torch."),
+        }
+        return Outcome(metrics, details, skipped)
+
+
+def _views(recipe: Recipe, data: Data, device: torch.device):  # type: ignore[no-untyped-def]
+    from softedge.data.views import TwoViews
+
+    return TwoViews(
+        data.pretrain,
+        data.spec,
+        recipe.augment,
+        recipe.ssl.batch // distributed.world(),
+        recipe.seed,
+        recipe.data.workers,
+        rank=distributed.rank(),
+        world=distributed.world(),
+        device=device.type,
+    )
