@@ -1,0 +1,221 @@
+"""Stage "labels": was pretraining worth it? Accuracy at 1%, 10% and 100% of the labels, with it and without it.
+
+Every start (random, SSL, given weights) sees the same draws of labels. ``result.details`` holds, for the report:
+
+    rows         one per (init, method, file, fraction): {init, method, file, fraction, n_labels, top1: one per seed,
+                 mean, low, high}; file is "pytorch" or the exported file ("onnx-int8"); low..high is the 95% interval
+    comparisons  each row against the random start: {..., gain, low, high, judgement: helped | hurt | not shown}
+    verdict      {answer: yes | partly | no | not shown, headline, sentences}: computed, also when the answer is no
+    scope        what the intervals cover
+
+Every measured cell is kept in ``labels/cells``; a killed stage goes on from them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from softedge import registry
+from softedge.backbones import Backbone, Classifier
+from softedge.config import Recipe
+from softedge.data.images import Data, Uint8
+from softedge.errors import UserError
+from softedge.eval import finetune, linear
+from softedge.eval.features import extract
+from softedge.eval.knn import top1
+from softedge.eval.labels_verdict import comparisons, mean_and_interval, verdict
+from softedge.eval.probe import settle_batch_norm
+from softedge.progress import say
+from softedge.records import Outcome, Result
+from softedge.run import Run, perform, read_json, write_json
+
+STAGE = "labels"
+SCOPE = (
+    "intervals cover the draw of the labels, the training seed and, for random starts, the initial weights; "
+    "not the choice of the test images"
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: its start, method, fraction of the labels and seed."""
+
+    init: str
+    method: str
+    fraction: float
+    seed: int
+
+    @property
+    def file(self) -> str:
+        return f"{name_of(self.init)}-{self.method}-{self.fraction:g}-{self.seed}.json"
+
+
+def name_of(init: str) -> str:
+    """A short name for a start: a weights file is called by its stem."""
+    return init if init in ("random", "ssl", "imagenet") else Path(init).stem
+
+
+def labels(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+    """Measure every cell and judge. Needs "pretrain" and labels.
+
+    Metrics: ``{init}_{method}_top1_{fraction}`` (means of the seeds), the same with ``{target}_int8_`` in front for the
+    exported file, ``n_test``, ``seeds``.
+    """
+    inits = ["random", "ssl", *recipe.labels.given]
+    if len({name_of(i) for i in inits}) < len(inits):
+        raise UserError(f"labels.given: two weights of the same name in {', '.join(recipe.labels.given)}; rename one")
+    if not len(data.train) or not len(data.test):
+        raise UserError(f"{run.root} needs labelled training and test images to say what pretraining is worth")
+    names = ("seed", "finetune", "probe", "labels")
+    section = {**recipe.section(*names), "flip": recipe.augment.flip}
+    section["finetune"] = {k: v for k, v in section["finetune"].items() if k not in ("init", "labels")}
+    inputs = finetune.inputs(run, inits)
+    return perform(
+        run,
+        STAGE,
+        lambda folder: _measure(run, recipe, data, inits, folder),
+        recipe=section,
+        inputs=inputs,
+        force=force,
+        resumable=True,
+    )
+
+
+def _cells(recipe: Recipe, inits: list[str]) -> Iterator[Cell]:
+    for seed in range(recipe.labels.seeds):
+        for init in inits:
+            for fraction in recipe.labels.fractions:
+                for method in recipe.labels.methods:
+                    yield Cell(init, method, fraction, seed)
+
+
+def _measure(run: Run, recipe: Recipe, data: Data, inits: list[str], folder: Path) -> Outcome:
+    cells = list(_cells(recipe, inits))
+    bench = _Bench(run, recipe, data)
+    found: dict[Cell, dict[str, Any]] = {}
+    for number, cell in enumerate(cells, start=1):
+        path = folder / "cells" / cell.file
+        if not path.exists():
+            write_json(path, bench.measure(cell))
+        found[cell] = read_json(path)
+        shown = ", ".join(f"{file} {100 * value:.1f}%" for file, value in found[cell]["top1"].items())
+        say(
+            f"labels {number}/{len(cells)}: {name_of(cell.init)} {cell.method}, {100 * cell.fraction:g}% "
+            f"({found[cell]['n_labels']} images), seed {cell.seed}: {shown}"
+        )
+    rows = _rows(found, recipe)
+    metrics: dict[str, Any] = {"n_test": len(data.test), "seeds": recipe.labels.seeds}
+    for row in rows:
+        prefix = "" if row["file"] == "pytorch" else row["file"].replace("-", "_") + "_"
+        metrics[f"{prefix}{row['init']}_{row['method']}_top1_{row['fraction']:g}"] = row["mean"]
+    judged = verdict(rows)
+    say(f"labels: {judged['headline']}")
+    details = {"rows": rows, "comparisons": comparisons(rows), "verdict": judged, "scope": SCOPE}
+    skipped = {reason: why for cell in found.values() for reason, why in cell.get("skipped", {}).items()}
+    if not recipe.labels.int8:
+        skipped["int8"] = "labels.int8 is off"
+    return Outcome(metrics, details, skipped)
+
+
+def _rows(found: dict[Cell, dict[str, Any]], recipe: Recipe) -> list[dict[str, Any]]:
+    rows = []
+    first = [cell for cell in found if cell.seed == 0]
+    for cell in first:
+        for file in found[cell]["top1"]:
+            seeds = [found[Cell(cell.init, cell.method, cell.fraction, s)] for s in range(recipe.labels.seeds)]
+            values = [s["top1"][file] for s in seeds if file in s["top1"]]
+            if len(values) < recipe.labels.seeds:
+                continue
+            mean = mean_and_interval(values)
+            rows.append(
+                {
+                    "init": name_of(cell.init),
+                    "method": cell.method,
+                    "file": file,
+                    "fraction": cell.fraction,
+                    "n_labels": found[cell]["n_labels"],
+                    "top1": values,
+                    "mean": mean.mean,
+                    "low": mean.low,
+                    "high": mean.high,
+                }
+            )
+    return sorted(rows, key=lambda r: (r["file"] != "pytorch", r["file"], r["fraction"], r["method"], r["init"]))
+
+
+class _Bench:
+    """Trains and measures cells; keeps the prepared images and the features of the last start."""
+
+    def __init__(self, run: Run, recipe: Recipe, data: Data):
+        self.run, self.recipe, self.data = run, recipe, data
+        self._arrays: tuple[Uint8, Uint8] | None = None
+        self._features: tuple[tuple[str, int], Any] | None = None
+
+    @property
+    def arrays(self) -> tuple[Uint8, Uint8]:
+        if self._arrays is None:
+            self._arrays = self.data.train.prepared(self.data.spec), self.data.test.prepared(self.data.spec)
+        return self._arrays
+
+    def measure(self, cell: Cell) -> dict[str, Any]:
+        """{n_labels, top1: {file: accuracy}, skipped}"""
+        rng = np.random.default_rng([self.recipe.seed, cell.seed])
+        keep = linear.pick_fraction(self.data.train.labels, cell.fraction, rng)
+        train_it = self._probe if cell.method == "probe" else self._finetune
+        classifier = train_it(cell, keep)
+        truth = self.data.test.labels
+        accuracy = {"pytorch": top1(extract(classifier, self.arrays[1], self.data.spec), truth)}
+        skipped: dict[str, str] = {}
+        if target := self.recipe.labels.int8:
+            try:
+                outputs = self._int8(classifier, target)
+                accuracy[f"{target}-int8"] = top1(outputs, truth)
+            except UserError as error:
+                skipped[f"{target}-int8 {cell.file.removesuffix('.json')}"] = str(error)
+        return {"n_labels": len(keep), "top1": accuracy, "skipped": skipped}
+
+    def _start(self, cell: Cell) -> Backbone:
+        seed = self.recipe.seed + cell.seed
+        backbone = finetune.initial(self.run, self.recipe, cell.init, seed)
+        if cell.init == "random" and cell.method == "probe":
+            settle_batch_norm(backbone, self.arrays[0], self.data.spec)
+        return backbone
+
+    def _probe(self, cell: Cell, keep: Any) -> Classifier:
+        key = (cell.init, cell.seed if cell.init == "random" else 0)
+        backbone = self._start(cell)
+        if self._features is None or self._features[0] != key:
+            self._features = key, extract(backbone, self.arrays[0], self.data.spec)
+        features, targets = self._features[1][keep], self.data.train.labels[keep]
+        fitted = linear.fit(
+            features, targets, len(self.data.classes), self.recipe.probe.weight_decays, self.recipe.seed + cell.seed
+        )
+        classifier = Classifier(backbone, self.data.classes, self.data.spec).eval()
+        with torch.no_grad():
+            classifier.head.weight.copy_(torch.from_numpy(fitted.weight))
+            classifier.head.bias.copy_(torch.from_numpy(fitted.bias))
+        return classifier
+
+    def _finetune(self, cell: Cell, keep: Any) -> Classifier:
+        settings = self.recipe.finetune.model_copy(update={"init": cell.init})
+        recipe = self.recipe.model_copy(update={"finetune": settings})
+        seed = self.recipe.seed + cell.seed
+        return finetune.train(self._start(cell), self.data, self.data.train.subset(keep), recipe, seed=seed)[0]
+
+    def _int8(self, classifier: Classifier, name: str) -> Any:
+        """Probabilities of the int8 file, read back from disk. Any training image may calibrate: no label is needed."""
+        target = registry.load(registry.TARGETS, name, "target")()
+        images = self.arrays[0]
+        chosen = np.random.default_rng(0).permutation(len(images))[: self.recipe.export.calibration_images]
+        if missing := target.missing():
+            raise UserError(missing)
+        with tempfile.TemporaryDirectory(prefix="softedge-") as folder:
+            artifact = target.convert(classifier, self.data.spec, "int8", images[chosen], Path(folder))
+            return target.load(artifact)(self.arrays[1])

@@ -1,0 +1,111 @@
+"""Fine-tuning: rates, schedule, crops, averaging, and that it learns."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from softedge import backbones, config
+from softedge.data.images import ArrayImages
+from softedge.eval import finetune
+from softedge.eval.crops import Crops, random_resized_crop
+from softedge.records import InputSpec
+
+SPEC = InputSpec(32, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "efficientnet_b0", "resnet18"])
+def test_rates_fall_by_the_same_factor_from_the_head_to_the_stem(name):
+    backbone = backbones.build(config.Backbone(name=name))
+    classifier = backbones.Classifier(backbone, ("a", "b"), SPEC)
+    groups = finetune.layer_groups(classifier, 1e-3, 0.5, 0.05)
+    rate_of = {id(p): g["lr"] for g in groups for p in g["params"]}
+    decay_of = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
+    assert len(rate_of) == len(list(classifier.parameters()))
+    assert rate_of[id(classifier.head.weight)] == 1e-3
+    depths = sorted({round(math.log(r / 1e-3, 0.5)) for r in rate_of.values()})
+    assert depths == list(range(len(depths)))
+    first = next(iter(backbone.net.parameters()))
+    assert rate_of[id(first)] == min(rate_of.values())
+    assert decay_of[id(classifier.head.bias)] == 0 and decay_of[id(first)] == 0.05
+
+
+def test_rate_rises_linearly_and_falls_as_a_cosine_to_zero():
+    rates = [finetune.rate(step, 100, 0.1) for step in range(100)]
+    assert rates[:10] == sorted(rates[:10]) and rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.5)))
+    assert rates[99] < 0.001
+
+
+def test_average_is_the_running_mean_of_the_weights():
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = finetune.Average(model, 0.9)
+    expected = 0.0
+    for step in range(1, 6):
+        torch.nn.init.constant_(model.weight, float(step))
+        average.update(model)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    average.copy_to(model)
+    assert model.weight.item() == pytest.approx(expected)
+
+
+def test_crops_have_the_area_and_aspect_asked_for_and_stay_inside():
+    # Each pixel holds its own coordinates, so that the crop can be read off the result.
+    grid = np.zeros((100, 80, 3), np.uint8)
+    grid[..., 0], grid[..., 1] = np.arange(100)[:, None], np.arange(80)[None, :]
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        crop = random_resized_crop(grid, 20, 0.25, rng).astype(float)
+        height = (crop[-1, :, 0] - crop[0, :, 0]).mean() * 20 / 19
+        width = (crop[:, -1, 1] - crop[:, 0, 1]).mean() * 20 / 19
+        assert 0.25 * 8000 * 0.9 < height * width < 8000 * 1.1
+        assert 0.7 < width / height < 1.4
+
+
+def test_batches_are_a_function_of_seed_and_epoch_and_cover_each_image_once():
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), dtype=np.uint8)
+    images = ArrayImages(pixels, np.arange(20), [str(i) for i in range(20)])
+    first = [list(Crops(images, SPEC, 5, seed=7).epoch(3)) for _ in range(2)]
+    for (a, labels_a), (b, labels_b) in zip(*first):
+        assert (a == b).all() and (labels_a == labels_b).all()
+    assert sorted(torch.cat([labels for _, labels in first[0]]).tolist()) == list(range(20))
+    other = torch.cat([labels for _, labels in Crops(images, SPEC, 5, seed=7).epoch(4)])
+    assert other.tolist() != torch.cat([labels for _, labels in first[0]]).tolist()
+
+
+def test_without_flip_nothing_is_mirrored():
+    image = np.zeros((1, 32, 32, 3), np.uint8)
+    image[:, :, 16:] = 200
+    crops = Crops(ArrayImages(image, np.zeros(1), ["a"]), SPEC, 1, 0, min_area=0.9, flip=0.0)
+    for epoch in range(8):
+        batch, _ = next(iter(crops.epoch(epoch)))
+        assert batch[0, :, -4:].float().mean() > batch[0, :, :4].float().mean()
+
+
+def test_fine_tuning_from_scratch_learns_and_its_file_gives_the_same_accuracy(toy):
+    run, recipe, data = toy("run")
+    recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"init": "random"})})
+    result = finetune.finetune(run, recipe, data)
+    assert result.metrics["top1"] > 0.8
+    again = backbones.load_classifier(run.folder("finetune") / "classifier.safetensors")
+    from softedge.eval.features import extract
+    from softedge.eval.knn import top1
+
+    assert top1(extract(again, data.test, SPEC), data.test.labels) == result.metrics["top1"]
+
+
+def test_mixup_of_equal_images_is_plain_cross_entropy():
+    torch.manual_seed(0)
+    classifier = backbones.Classifier(backbones.build(config.Backbone(name="mobilenetv3_small_050")), ("a", "b"), SPEC)
+    classifier.eval()
+    images, labels = torch.randn(1, 3, 32, 32).expand(4, -1, -1, -1), torch.ones(4, dtype=torch.int64)
+    plain = config.Finetune(label_smoothing=0.0)
+    mixed = plain.model_copy(update={"mixup": 0.4})
+    a = finetune._loss(classifier, images, labels, plain, np.random.default_rng(0))
+    b = finetune._loss(classifier, images, labels, mixed, np.random.default_rng(0))
+    assert a.item() == pytest.approx(b.item(), abs=1e-5)
