@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from softedge.records import InputSpec
 
 _MEASURED_IMAGES = 2000  # images that mean and standard deviation are measured on
 _SMALL = 1.15  # images up to this times the input size are taken whole, without the centre crop's margin
-
-find = functools.lru_cache(maxsize=2)(sources.find)  # published data sets take seconds to read
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Examined:
 
 def examine(source: str, recipe: Recipe) -> Examined:
     """Find, screen and split; writes nothing. UserError when there is nothing to work on."""
-    found = find(source)
+    found = sources.find(source)
     thorough = len(found) <= DECODE_AT_MOST
     bad: list[dict[str, str]] = []
     good: dict[str, list[tuple[str, int, Look]]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,13 +54,21 @@ def find(source: str) -> Found:
         own = local_root() / source
         if (own / "train").is_dir():  # an unpacked copy with class folders needs no download and no special reader
             return folders.find(own, source, published.readable_classes(own))
-        return published.LOADERS[source]()
+        return _read_once(source, local_root())
     path = Path(source).expanduser()
     if path.is_dir():
         return folders.find(path.resolve(), canonical(source))
     if path.exists():
         raise UserError(f"data '{source}' is a file; give the folder that holds the images (unpack archives first)")
     raise UserError(f"data '{source}' is not there{_near(source, path)}")
+
+
+@functools.lru_cache(maxsize=2)
+def _read_once(name: str, root: Path) -> Found:
+    """A published data set; it does not change, and reading it takes seconds."""
+    from softedge.data import published
+
+    return published.LOADERS[name]()
 
 
 def _near(source: str, path: Path) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from softedge.config import Recipe
 from softedge.data import sources
-from softedge.data.examining import Examined, arrays, examine, find, input_spec
+from softedge.data.examining import Examined, arrays, examine, input_spec
 from softedge.data.images import Data, FileImages, Images
 from softedge.data.sources import Found
 from softedge.errors import UserError
@@ -29,7 +29,7 @@ _BAD_SHOWN = 5
 
 def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Result:
     """Stage "data": writes data/index.json and data/result.json; skipped when the same images were prepared before."""
-    found = find(source)
+    found = sources.find(source)
     settings = {**recipe.section("data")["data"], "source": sources.canonical(source), "seed": recipe.seed}
     settings.pop("workers")  # how fast, not what
 
@@ -53,7 +53,7 @@ def load(run: Run) -> Data:
     root = result.details["root"]
     everything: Images
     if root is None:
-        everything = arrays(find(index["source"]), [row["name"] for row in rows], spec)
+        everything = arrays(sources.find(index["source"]), [row["name"] for row in rows], spec)
     else:
         if not Path(root).is_dir():
             raise UserError(
