@@ -1,0 +1,67 @@
+"""MODEL_CARD.md in the Hugging Face format: YAML front matter that the hub reads, then what a user must know."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from softedge.report import facts, phrases, words
+
+Values = dict[str, Any]
+
+
+def card(run: Values) -> str:
+    """The model card of one collected run (an entry of report.json's ``runs``)."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("softedge.report", "."), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    return environment.get_template("model_card.md").render(
+        run=run,
+        front=front_matter(run),
+        pick=run["verdict"]["picks"][0],
+        words=words,
+        about=phrases.about(run),
+        made=[row for row in run["files"] if row.get("size_bytes")],
+        facts=[(name, _plain(value)) for name, value in facts.data_facts(run)],
+        probes=phrases.probe_rows(run) if run["probe"] else [],
+        missing=facts.grouped(run["not_run"]),
+        name=words.artifact_name,
+    )
+
+
+def front_matter(run: Values) -> str:
+    """YAML between the dashes; strings are written as JSON, which YAML reads as it is."""
+    recipe = run["recipe"]
+    backbone = recipe.get("backbone", {}).get("name", "")
+    lines = ["---", "library_name: softedge", "pipeline_tag: image-classification", "tags:"]
+    tags = ["self-supervised-learning", recipe.get("ssl", {}).get("method", ""), backbone]
+    tags += sorted({row["target"] for row in run["files"] if row.get("size_bytes")})
+    lines += [f"- {json.dumps(tag)}" for tag in tags if tag]
+    if run["data"].get("source"):
+        lines += ["datasets:", f"- {json.dumps(phrases._source_name(str(run['data']['source'])))}"]
+    lines += ["metrics:", "- accuracy"]
+    results = [row for row in run["files"] if row.get("top1") is not None]
+    if results:
+        lines += ["model-index:", f"- name: {json.dumps(run['name'])}", "  results:"]
+    for row in results:
+        dataset = phrases._source_name(str(run["data"].get("source") or "test"))
+        lines += [
+            "  - task:",
+            "      type: image-classification",
+            "    dataset:",
+            f"      name: {json.dumps(dataset)}",
+            f"      type: {json.dumps(dataset)}",
+            "      split: test",
+            "    metrics:",
+            "    - type: accuracy",
+            f"      name: {json.dumps('top-1, ' + words.artifact_name(row['artifact']))}",
+            f"      value: {row['top1']!r}",
+        ]
+    return "\n".join([*lines, "---"])
+
+
+def _plain(value: Any) -> str:
+    """Text without the page's markup."""
+    return value.striptags() if hasattr(value, "striptags") else str(value)

@@ -1,0 +1,96 @@
+"""What a reader should know before acting on the verdict. Pure functions; silence is good news."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from softedge.report import words
+
+Values = dict[str, Any]
+
+FEW_IMAGES = 200
+MANY_BAD = 0.02
+
+
+def find(run: Values, chosen: str = "") -> list[str]:
+    """One sentence each, the gravest first.  chosen: the artifact that the verdict names."""
+    said = [*_other_file(run), *_not_held_out(run), *_no_better_than_random(run), *_few_images(run)]
+    return [*said, *_drift(run, chosen), *_bad_images(run), *_training(run)]
+
+
+def interval(fraction: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a measured fraction (Wilson 1927)."""
+    z = 1.96
+    centre = (fraction + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _other_file(run: Values) -> list[str]:
+    said = []
+    for row in run["files"]:
+        for device, timing in row["devices"].items():
+            if timing.get("sha256") and row.get("sha256") and timing["sha256"] != row["sha256"]:
+                name = words.artifact_name(row["artifact"])
+                said.append(
+                    f"{name} on {device}: the file that was timed is not the file that was checked; bench it again."
+                )
+    return said
+
+
+def _not_held_out(run: Values) -> list[str]:
+    if run["check"].get("images", {}).get("held_out") is False:
+        return ["There is no test split: the files were compared on images that training saw."]
+    return []
+
+
+def _no_better_than_random(run: Values) -> list[str]:
+    metrics = run["probe"].get("metrics", {})
+    for kind, name in (("linear_top1", "linear probe"), ("knn_top1", "k-NN")):
+        trained, untrained = metrics.get(kind), metrics.get(f"random_{kind}")
+        if trained is not None and untrained is not None and trained <= untrained:
+            return [
+                f"Pretraining bought nothing here: the {name} reaches {words.percent(trained)}, "
+                f"on random weights {words.percent(untrained)}."
+            ]
+    return []
+
+
+def _few_images(run: Values) -> list[str]:
+    row = next((r for r in run["files"] if r.get("top1") is not None and r.get("n")), None)
+    if row is None or row["n"] >= FEW_IMAGES:
+        return []
+    low, high = interval(row["top1"], row["n"])
+    return [
+        f"Only {words.count(row['n'])} test images: an accuracy of {words.percent(row['top1'])} may as well be "
+        f"{words.percent(low)} or {words.percent(high)}."
+    ]
+
+
+def _drift(run: Values, chosen: str) -> list[str]:
+    said = []
+    for row in run["files"]:
+        for device, timing in row["devices"].items():
+            drift = timing.get("drift")
+            if row["artifact"] == chosen and isinstance(drift, dict) and drift.get("flagged"):
+                change = drift["ratio"] - 1
+                direction = "slower" if change > 0 else "faster"
+                said.append(
+                    f"{words.artifact_name(chosen)} on {device} was {words.percent(abs(change), 0)} {direction} at the "
+                    "end of the measurement than at its start: heat, or other work on the machine."
+                )
+    return said
+
+
+def _bad_images(run: Values) -> list[str]:
+    data = run["data"]
+    bad, good = data.get("n_bad") or 0, (data.get("n_pretrain") or 0) + (data.get("n_test") or 0)
+    if good and bad / (bad + good) > MANY_BAD:
+        return [f"{words.count(bad)} of {words.count(bad + good)} images could not be read and were left out."]
+    return []
+
+
+def _training(run: Values) -> list[str]:
+    """What the guard of the pretraining said, once each."""
+    return [f"Pretraining warned: {warning}" for warning in dict.fromkeys(run["pretrain"].get("warnings", []))][:3]

@@ -1,0 +1,102 @@
+"""What changed between two runs: recipe, data, what the features are worth, and every file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from softedge.report import words
+from softedge.report.collect import collect
+from softedge.run import Run, differences
+
+Values = dict[str, Any]
+
+_PROBES = {
+    "linear_top1": "linear probe",
+    "knn_top1": "k-NN",
+    "few_linear_top1": "linear probe, few labels",
+    "few_knn_top1": "k-NN, few labels",
+}
+_DATA = {"n_pretrain": "pretraining images", "n_train": "labelled", "n_test": "test images", "n_bad": "unreadable"}
+_FILE = {"top1": ("top-1", "percent"), "agreement": ("same answers", "percent"), "size_bytes": ("size", "size")}
+
+
+def compare(a: Run, b: Run) -> str:
+    """The changes from run ``a`` to run ``b`` as plain text for a terminal."""
+    found = changes(collect(a, layout=False), collect(b, layout=False))
+    if not found:
+        return f"{a.name} and {b.name}: nothing differs"
+    lines = [f"from {a.name} to {b.name}"]
+    group = ""
+    for change in found:
+        if change["group"] != group:
+            group = change["group"]
+            lines.append(f"\n{group}")
+        lines.append(f"  {change['what']}: {_text(change, 'before')} -> {_text(change, 'after')}{_moved(change)}")
+    return "\n".join(lines)
+
+
+def changes(a: Values, b: Values) -> list[Values]:
+    """Entries {group, what, before, after, kind, change, ratio}; ``change`` is a difference, or a marked ratio."""
+    found = _recipe(a["recipe"], b["recipe"])
+    for key, what in _DATA.items():
+        found += _entry("data", what, a["data"].get(key), b["data"].get(key), "count")
+    before, after = (run["probe"].get("metrics", {}) for run in (a, b))
+    for key, what in _PROBES.items():
+        found += _entry("features", what, before.get(key), after.get(key), "percent")
+    rows_a, rows_b = ({row["artifact"]: row for row in run["files"]} for run in (a, b))
+    for artifact in dict.fromkeys([*rows_a, *rows_b]):
+        found += _file(words.artifact_name(artifact), rows_a.get(artifact, {}), rows_b.get(artifact, {}))
+    return found
+
+
+def _file(name: str, a: Values, b: Values) -> list[Values]:
+    found = _entry("files", f"{name}: gate", a.get("gate"), b.get("gate"), "text")
+    for key, (what, kind) in _FILE.items():
+        found += _entry("files", f"{name}: {what}", a.get(key), b.get(key), kind)
+    timed_a, timed_b = a.get("devices", {}), b.get("devices", {})
+    for device in dict.fromkeys([*timed_a, *timed_b]):
+        before, after = (timed.get(device, {}).get("p90_ms") for timed in (timed_a, timed_b))
+        found += _entry("files", f"{name}: p90 on {device}", before, after, "milliseconds")
+    return found
+
+
+def _recipe(a: Values, b: Values) -> list[Values]:
+    found = []
+    for line in differences(a, b):
+        key, _, rest = line.partition(": ")
+        before, _, after = rest.partition(" -> ")
+        found.append({"group": "recipe", "what": key, "before": before, "after": after, "kind": "text"})
+    return found
+
+
+def _entry(group: str, what: str, before: Any, after: Any, kind: str) -> list[Values]:
+    if before == after:
+        return []
+    entry: Values = {"group": group, "what": what, "before": before, "after": after, "kind": kind}
+    if words.is_number(before) and words.is_number(after):
+        if kind == "percent":
+            entry["change"] = after - before
+        elif before > 0:
+            entry |= {"change": after / before, "ratio": True}
+    return [entry]
+
+
+def _text(change: Values, key: str) -> str:
+    value = change.get(key)
+    if value is None:
+        return "absent"
+    writers = {
+        "percent": words.percent,
+        "size": words.size,
+        "count": words.count,
+        "milliseconds": words.milliseconds,
+    }
+    return writers[change["kind"]](value) if words.is_number(value) and change["kind"] in writers else str(value)
+
+
+def _moved(change: Values) -> str:
+    if change.get("change") is None:
+        return ""
+    if change.get("ratio"):
+        return f"  ({words.times(change['change'])})"
+    return f"  ({words.points(change['change'])} points)"

@@ -1,0 +1,294 @@
+"""The charts of the page. Each takes plain values and a width, and gives one accessible inline SVG.
+
+Every chart is drawn twice, for a desk and for a phone: shrinking one drawing would shrink its letters too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from softedge.report import svg, words
+from softedge.report.placement import Box, place
+
+WIDE, HALF, NARROW = 940.0, 460.0, 350.0
+
+Values = Mapping[str, Any]
+
+
+def both(draw: Any, identity: str, *arguments: Any, wide: float = WIDE, **options: Any) -> Markup:
+    """The drawing for a desk and the one for a phone; the style sheet shows one of them."""
+    if wide <= HALF:
+        return Markup('<div class="picture">{}</div>').format(draw(identity, wide, *arguments, **options))
+    return Markup('<div class="picture wide">{}</div><div class="picture narrow">{}</div>').format(
+        draw(identity, wide, *arguments, **options), draw(f"{identity}-narrow", NARROW, *arguments, **options)
+    )
+
+
+def accuracy_latency(identity: str, width: float, rows: Sequence[Values], device: str, chosen: str = "") -> Markup:
+    """Top-1 over p90 of one device, one dot per file, its area the file size; the gate's floor as a line."""
+    shown = [r for r in rows if r.get("top1") is not None and r["devices"].get(device, {}).get("p90_ms")]
+    height, left, right, top, bottom = (370.0 if width > HALF else 330.0), 58.0, width - 14, 40.0, 46.0
+    p90 = [r["devices"][device]["p90_ms"] for r in shown]
+    top1 = [r["top1"] for r in shown]
+    x = svg.Scale(*svg.log_padded(min(p90), max(p90), 2.0, 1.18), left, right, log=True)
+    floor = _floor(shown)
+    low, high = svg.padded(min([*top1, *floor]), min(1.0, max(top1)), least=0.03, share=0.12)
+    y = svg.Scale(low, high, height - bottom, top)
+    biggest = max((r.get("size_bytes") or 1) for r in shown)
+    marks, labels, sizes = [], [], []
+    for row in shown:
+        radius = 4 + 8 * math.sqrt((row.get("size_bytes") or 0) / biggest)
+        halo = 5 if row["artifact"] == chosen else 0
+        marks.append((x(row["devices"][device]["p90_ms"]), y(row["top1"]), radius + halo))
+        labels.append(words.artifact_name(row["artifact"]))
+        sizes.append((svg.text_width(labels[-1], 13) + 4, 16.0))
+    frame = Box(left, top - 14, right, height - bottom)
+    parts = [
+        svg.y_axis(y, left, right, "top-1 on the test images", _percent_ticks(y), 5 if width > HALF else 4),
+        svg.x_axis(
+            x, height - bottom, "p90 latency, ms (logarithmic; left is faster)", wanted=7 if width > HALF else 4
+        ),
+    ]
+    for value in floor[:1]:
+        parts.append(svg.line(left, y(value), right, y(value), class_="gate"))
+        parts.append(svg.text(right, y(value) + 15, "gate: nothing below may ship", class_="tick end"))
+    order = sorted(range(len(shown)), key=lambda i: -marks[i][2])
+    for i in order:
+        kind = f"dot {_series(shown[i]['target'])} {shown[i]['precision']}"
+        if shown[i]["gate"] != "passed":
+            kind += " not-passed"
+        if shown[i]["artifact"] == chosen:
+            parts.append(svg.tag("circle", cx=marks[i][0], cy=marks[i][1], r=marks[i][2] - 0.5, class_="halo"))
+        radius = marks[i][2] - (5 if shown[i]["artifact"] == chosen else 0)
+        parts.append(svg.tag("circle", cx=marks[i][0], cy=marks[i][1], r=radius, class_=kind))
+    for i, box in enumerate(place(marks, sizes, frame)):
+        parts.append(_label(labels[i], box, marks[i], _series(shown[i]["target"]), shown[i]["artifact"] == chosen))
+    about = "; ".join(
+        f"{words.artifact_name(r['artifact'])} {words.percent(r['top1'])} at "
+        f"{words.milliseconds(r['devices'][device]['p90_ms'])}"
+        for r in shown
+    )
+    return svg.chart(identity, width, height, f"Accuracy over p90 latency on {device}", about, *parts)
+
+
+def _floor(rows: Sequence[Values]) -> list[float]:
+    """The lowest accuracy that the gate lets pass, where the rows tell."""
+    return sorted({r["gate_floor"] for r in rows if r.get("gate_floor") is not None})
+
+
+def _label(content: str, box: Box, mark: tuple[float, float, float], series: str, strong: bool) -> Markup:
+    """The name of a dot, and a hairline to it when it stands apart."""
+    x, y, radius = mark
+    near_x, near_y = min(max(x, box.left), box.right), min(max(y, box.top), box.bottom)
+    distance = math.hypot(near_x - x, near_y - y)
+    leader = Markup("")
+    if distance > radius + 9:
+        share = (radius + 1) / distance
+        leader = svg.line(x + (near_x - x) * share, y + (near_y - y) * share, near_x, near_y, class_="leader")
+    middle = (box.left + box.right) / 2
+    kind = f"label middle ink-{series}" + (" strong" if strong else "")
+    return leader + svg.text(middle, box.bottom - 4, content, class_=kind)
+
+
+def _series(target: str) -> str:
+    """The colour class of a target."""
+    return target if target in ("onnx", "openvino", "coreml", "executorch", "litert") else "other"
+
+
+def _percent_ticks(scale: svg.Scale) -> Any:
+    ticks = scale.ticks(5)
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else 0.1
+    digits = 0 if step >= 0.0099 and all(abs(t * 100 - round(t * 100)) < 1e-6 for t in ticks) else 1
+    return lambda value: words.percent(value, digits)
+
+
+def curve(
+    identity: str,
+    width: float,
+    lines: Sequence[tuple[str, Sequence[Sequence[float]]]],
+    name: str,
+    percent: bool = False,
+    reference: tuple[str, float] | None = None,
+) -> Markup:
+    """Lines over epochs with their last value written at the end; ``reference``: a named level to compare with."""
+    height, left, top, bottom = 260.0, 52.0, 36.0, 44.0
+    show = (lambda v: words.percent(v)) if percent else (lambda v: words.significant(v))
+    ends = [f"{label} {show(points[-1][1])}".strip() for label, points in lines]
+    right = width - max(svg.text_width(e, 13) for e in ends) - 14
+    values = [v for _, points in lines for _, v in points] + ([reference[1]] if reference else [])
+    low, high = svg.padded(min(values), max(values), share=0.06)
+    x = svg.Scale(0.0, max(p[0] for _, points in lines for p in points), left, right)
+    y = svg.Scale(max(low, 0.0), min(high, 1.0) if percent else high, height - bottom, top)
+    ticks = (lambda v: words.percent(v, 0)) if percent else (lambda v: f"{v:g}")
+    parts = [
+        svg.y_axis(y, left, right, name, ticks, 5),
+        svg.x_axis(x, height - bottom, "epochs", lambda v: f"{v:g}", 5),
+    ]
+    if reference:
+        at = y(reference[1])
+        parts.append(svg.line(left, at, right, at, class_="gate"))
+        parts.append(svg.text(right, at - 6, f"{reference[0]} {show(reference[1])}", class_="tick end"))
+    taken: list[float] = []
+    for number, (end, (_, points)) in enumerate(zip(ends, lines)):
+        drawn = [(x(a), y(b)) for a, b in points]
+        parts.append(svg.path(drawn, class_=f"line line-{number % 4}"))
+        at = drawn[-1][1] + 4
+        while any(abs(at - other) < 15 for other in taken):
+            at += 15
+        taken.append(at)
+        parts.append(svg.text(right + 7, at, end, class_=f"label strong ink-line-{number % 4}"))
+    about = "; ".join(f"{e}, from {show(points[0][1])}" for e, (_, points) in zip(ends, lines))
+    return svg.chart(identity, width, height, f"{name} over epochs", about, *parts)
+
+
+def distributions(identity: str, width: float, rows: Sequence[Values], device: str) -> Markup:
+    """One ridge per file: how its latencies are spread, with p50 and p90 marked and the raw extremes in view."""
+    shown = [r for r in rows if r["devices"].get(device, {}).get("histogram")]
+    shown = sorted(shown, key=lambda r: r["devices"][device].get("p50_ms") or 0.0)
+    pitch, top, bottom = 40.0, 44.0, 44.0
+    height = top + pitch * len(shown) + bottom
+    left = 128.0 if width > HALF else 108.0
+    right = width - (150.0 if width > HALF else 14.0)
+    edges = shown[0]["devices"][device]["histogram"]["edges_ms"]
+    x = svg.Scale(edges[0], edges[-1], left, right, log=True)
+    baseline = top + pitch * len(shown)
+    parts = [svg.x_axis(x, baseline, "latency of one image, ms (logarithmic)", wanted=8 if width > HALF else 4)]
+    if width > HALF:
+        parts += [
+            svg.text(right + 62, top - 14, "p50", class_="tick end"),
+            svg.text(right + 136, top - 14, "p90, ms", class_="tick end"),
+        ]
+    for number, row in enumerate(shown):
+        timing = row["devices"][device]
+        base = top + pitch * (number + 1) - 6
+        counts = timing["histogram"]["counts"]
+        peak = max(counts)
+        curve = [(left, base)] if counts[0] else []
+        curve += [
+            (x(math.sqrt(edges[i] * edges[i + 1])), base - 30 * count / peak)
+            for i, count in enumerate(counts)
+            if count or (i and counts[i - 1]) or (i + 1 < len(counts) and counts[i + 1])
+        ]
+        series = _series(row["target"])
+        parts.append(svg.line(left, base, right, base, class_="grid"))
+        parts.append(
+            svg.path([(curve[0][0], base), *curve, (curve[-1][0], base)], close=True, class_=f"ridge {series}")
+        )
+        for quantile, kind in (("p50_ms", "q50"), ("p90_ms", "q90")):
+            if timing.get(quantile):
+                parts.append(svg.line(x(timing[quantile]), base - 12, x(timing[quantile]), base + 3, class_=kind))
+        parts.append(svg.text(0, base - 2, words.artifact_name(row["artifact"]), class_=f"label ink-{series}"))
+        if width > HALF:
+            parts += [
+                svg.text(right + 62, base - 2, words.significant(timing["p50_ms"]), class_="value end"),
+                svg.text(right + 136, base - 2, words.significant(timing["p90_ms"]), class_="value end strong"),
+            ]
+    about = "; ".join(
+        f"{words.artifact_name(r['artifact'])}: p50 {words.milliseconds(r['devices'][device]['p50_ms'])}, "
+        f"p90 {words.milliseconds(r['devices'][device]['p90_ms'])}"
+        for r in shown
+    )
+    return svg.chart(identity, width, height, f"Latency distributions on {device}", about, *parts)
+
+
+def bars(identity: str, width: float, items: Sequence[tuple[str, float]], name: str, show: Any) -> Markup:
+    """Named values as dots on hairlines, in the order given; for layers, whose names are long."""
+    pitch, top, bottom = 22.0, 30.0, 8.0
+    longest = max(svg.text_width(label, 12) for label, _ in items)
+    left = min(longest + 12, width * 0.55)
+    right = width - 64
+    height = top + pitch * len(items) + bottom
+    low, high = min(0.0, *(v for _, v in items)), max(v for _, v in items)
+    x = svg.Scale(low, high if high > low else low + 1, left, right)
+    parts = [svg.text(0, 12, name, class_="name")]
+    for number, (label, value) in enumerate(items):
+        y = top + pitch * number + 10
+        parts += [
+            svg.text(0, y + 4, _shortened(label, left - 10), class_="tick"),
+            svg.line(x(max(low, 0.0)), y, x(value), y, class_="stem"),
+            svg.tag("circle", cx=x(value), cy=y, r=4.0, class_="dot accent"),
+            svg.text(x(value) + 10, y + 4, show(value), class_="value"),
+        ]
+    about = "; ".join(f"{label} {show(value)}" for label, value in items)
+    return svg.chart(identity, width, height, name, about, *parts)
+
+
+def _shortened(label: str, room: float) -> str:
+    """A layer name cut at the front, where names say the least."""
+    while svg.text_width(label, 12) > room and len(label) > 6:
+        label = "…" + label.lstrip("…")[1:]
+    return label
+
+
+def embedding(identity: str, width: float, layout: Values, classes: Sequence[str]) -> Markup:
+    """The test set in two dimensions: one dot per image in its class' colour, a cross where the answer is wrong."""
+    side, margin = width, 18.0
+    height = min(side, 520.0)
+    x = svg.Scale(0.0, 1.0, margin, side - margin)
+    y = svg.Scale(0.0, 1.0, height - margin, margin)
+    dots, crosses, names, boxes = [], [], [], []
+    for a, b, truth, answer in zip(layout["x"], layout["y"], layout["truth"], layout["answer"]):
+        at_x, at_y = x(a), y(b)
+        if truth == answer:
+            dots.append(svg.tag("circle", cx=at_x, cy=at_y, r=2.6, class_=f"class-{truth % 10}"))
+        else:
+            crosses.append(
+                svg.tag("path", d=f"M{at_x - 4:.1f},{at_y - 4:.1f}l8,8m0,-8l-8,8", class_=f"cross class-{truth % 10}")
+            )
+    if len(classes) <= 20:
+        for number, name in enumerate(classes):
+            inside = [(x(a), y(b)) for a, b, t in zip(layout["x"], layout["y"], layout["truth"]) if t == number]
+            if inside:
+                middle = _medoid(inside)
+                wide = svg.text_width(name, 14) + 8
+                boxes.append((middle, wide, name))
+        placed = place(
+            [(m[0], m[1], 0.0) for m, _, _ in boxes], [(w, 18.0) for _, w, _ in boxes], Box(2, 2, side - 2, height - 2)
+        )
+        for box, (_, _, name) in zip(placed, boxes):
+            names.append(
+                svg.text((box.left + box.right) / 2, box.bottom - 4, name, class_="label strong middle haloed")
+            )
+    about = f"{layout['n']} test images, {len(crosses)} of them answered wrongly, {len(classes)} classes."
+    return svg.chart(
+        identity, side, height, "The test set as the network sees it (t-SNE)", about, *dots, *crosses, *names
+    )
+
+
+def _medoid(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The coordinate-wise median: it lies in the crowd even when a few points stray."""
+    ordered_x, ordered_y = sorted(p[0] for p in points), sorted(p[1] for p in points)
+    return ordered_x[len(points) // 2], ordered_y[len(points) // 2]
+
+
+def label_efficiency(identity: str, width: float, lines: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> Markup:
+    """Accuracy over the number of labels, logarithmic."""
+    height, left, top, bottom = 300.0, 52.0, 36.0, 46.0
+    right = width - max(svg.text_width(label, 13) for label, _ in lines) - 16
+    across = [p[0] for _, points in lines for p in points]
+    up = [p[1] for _, points in lines for p in points]
+    x = svg.Scale(*svg.log_padded(min(across), max(across), 2.0, 1.08), left, right, log=True)
+    low, high = svg.padded(min(up), max(up), share=0.08)
+    y = svg.Scale(max(0.0, low), min(1.0, high), height - bottom, top)
+    parts = [
+        svg.y_axis(y, left, right, "top-1", lambda v: words.percent(v, 0), 5),
+        svg.x_axis(x, height - bottom, "labelled training images (logarithmic)", words.count, 5),
+    ]
+    taken: list[float] = []
+    for number, (label, points) in enumerate(lines):
+        drawn = [(x(a), y(b)) for a, b in points]
+        parts.append(svg.path(drawn, class_=f"line line-{number % 4}"))
+        parts += [svg.tag("circle", cx=a, cy=b, r=3.2, class_=f"dot-line-{number % 4}") for a, b in drawn]
+        at = drawn[-1][1] + 4
+        while any(abs(at - other) < 15 for other in taken):
+            at += 15
+        taken.append(at)
+        parts.append(svg.text(right + 9, at, label, class_=f"label strong ink-line-{number % 4}"))
+    about = "; ".join(
+        f"{label}: " + ", ".join(f"{words.percent(b)} with {a:g}" for a, b in pts) for label, pts in lines
+    )
+    return svg.chart(identity, width, height, "Accuracy over labels", about, *parts)

@@ -1,0 +1,212 @@
+"""A run folder -> the plain values of report.json, which the page and the model card show and nothing else."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from softedge.report import curves, embedding, files, predictions, stages
+from softedge.report.stages import Stage
+from softedge.report.words import is_number
+from softedge.run import Run
+
+STAGES = ("data", "pretrain", "probe", "export", "check", "bench", "labels")
+OPTIONAL = ("labels",)  # not part of a deployment: silent when not run
+
+Values = dict[str, Any]
+
+
+def collect(run: Run, known: Values | None = None, layout: bool = True) -> Values:
+    """Everything the report says about one run; schema.md documents the keys.
+
+    known: the same of an earlier report.  layout: also read the features and lay out the test set (seconds).
+    """
+    done = {name: stages.read(run, name) for name in STAGES}
+    recipe = read_recipe(run)
+    values: Values = {
+        "name": run.name,
+        "recipe": recipe,
+        "stages": [done[name].to_dict() for name in STAGES if name not in OPTIONAL or done[name].results],
+        "data": _data(done["data"]),
+        "pretrain": _pretrain(run, done["pretrain"]),
+        "probe": _probe(done["probe"]),
+        "files": files.rows(run, done["export"], done["check"], done["bench"], files.asked_for(recipe)),
+        "devices": _devices(done["bench"]),
+        "check": _check(done["check"]),
+        "examples": _examples(done["check"]),
+        "labels": _details(done["labels"]),
+        "provenance": _provenance(run, done, recipe),
+    }
+    if layout:
+        values |= _test_set(run, done["probe"], known or {})
+    values["not_run"] = _not_run(done, values)
+    return values
+
+
+def read_recipe(run: Run) -> Values:
+    """recipe.toml as plain values, unchecked: an old run must still be reportable."""
+    try:
+        return tomllib.loads((run.root / "recipe.toml").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _data(stage: Stage) -> Values:
+    return {} if stage.result is None else {**stage.result.metrics, **stage.result.details}
+
+
+def _details(stage: Stage) -> Values:
+    return {} if stage.result is None else {"metrics": stage.result.metrics, **stage.result.details}
+
+
+def _check(stage: Stage) -> Values:
+    if stage.result is None:
+        return {}
+    gates = stage.result.recipe.get("check")
+    values: Values = {"metrics": stage.result.metrics, "gates": gates if isinstance(gates, dict) else {}}
+    return values | {key: stage.result.details[key] for key in ("images", "sqnr_level") if key in stage.result.details}
+
+
+def _examples(stage: Stage) -> list[Values]:
+    found = stage.result.details.get("examples") if stage.result else None
+    return [e for e in found or [] if isinstance(e, dict) and "predictions" in e and "fp32" in e]
+
+
+def _pretrain(run: Run, stage: Stage) -> Values:
+    rows = curves.read_lines(run.folder("pretrain") / "metrics.jsonl")
+    result = stage.result
+    values: Values = {}
+    if result is not None:
+        values["metrics"] = result.metrics
+        values["warnings"] = list(result.details.get("warnings") or [])
+    for name in ("loss", "knn_top1"):
+        points = curves.curve(rows, name)
+        if points:
+            values[f"{name}_curve"] = points
+    return values
+
+
+def _probe(stage: Stage) -> Values:
+    if stage.result is None:
+        return {}
+    metrics, few = stage.result.metrics, stage.result.details.get("few", {})
+    values: Values = {"metrics": metrics}
+    values["gains"] = {
+        key: metrics[key] - metrics[f"random_{key}"]
+        for key in metrics
+        if is_number(metrics[key]) and is_number(metrics.get(f"random_{key}"))
+    }
+    if few.get("labels_per_class"):
+        values["few_labels_per_class"] = few["labels_per_class"]
+        values["few_draws"] = few.get("draws", 1)
+        for prefix in ("", "random_"):
+            draws = stage.result.details.get(f"{prefix}few", {})
+            for kind in ("knn", "linear"):
+                if draws.get(kind):
+                    values[f"{prefix}few_{kind}_range"] = [min(draws[kind]), max(draws[kind])]
+    return values
+
+
+def _devices(bench: Stage) -> Values:
+    """device -> what it told of itself, with the name a person would use for it."""
+    found: Values = {}
+    for name, result in bench.results.items():
+        device = name.partition("@")[2]
+        about = result.details.get("device")
+        about = about if isinstance(about, dict) else {}
+        if device not in found:
+            found[device] = {"about": about, "preset": result.recipe.get("preset") or _preset(result.recipe)}
+            cpu = about.get("model") or about.get("board") or about.get("cpu") or result.environment.get("cpu", "")
+            found[device]["called"] = (
+                f"{device} ({cpu})" if cpu and device == "local" else str(about.get("name") or device)
+            )
+            found[device]["hardware"] = cpu
+        if is_number(result.details.get("threads")):
+            found[device]["threads"] = result.details["threads"]
+    return found
+
+
+def _preset(recipe: Values) -> str:
+    section = recipe.get("bench")
+    return str(section.get("preset", "")) if isinstance(section, dict) else ""
+
+
+def _test_set(run: Run, probe: Stage, known: Values) -> Values:
+    """Confusion matrix, gallery and embedding, from the features that the probe wrote."""
+    arrays = embedding.read_features(run.folder("probe")) if probe.result is not None else None
+    classes = (probe.result.details.get("classes") if probe.result else None) or []
+    if arrays is None or not classes:
+        return {}
+    labels, answers = arrays["test_labels"], arrays["test_predictions"]
+    if len(labels) == 0 or max(labels.max(), answers.max()) >= len(classes):
+        return {}
+    found: Values = {
+        "confusion": predictions.confusion(labels, answers, classes),
+        "gallery": predictions.gallery(labels, answers, arrays.get("test_probabilities"), classes),
+    }
+    layout = embedding.embed(run.folder("probe"), known.get("embedding"))
+    if layout:
+        layout["truth"] = [int(labels[i]) for i in layout["index"]]
+        layout["answer"] = [int(answers[i]) for i in layout["index"]]
+        found["embedding"] = layout
+    return found
+
+
+def _not_run(done: dict[str, Stage], values: Values) -> list[Values]:
+    """Everything that was not measured, with its reason: stages first, then single cells."""
+    entries = []
+    for name, stage in done.items():
+        if stage.status != "done" and name not in OPTIONAL:
+            entries.append({"what": name, "status": stage.status, "why": stage.reason})
+        elif stage.reason and stage.status == "done":
+            entries.append({"what": f"part of {name}", "status": "unfinished", "why": stage.reason})
+    mentioned = {entry["why"] for entry in entries}
+    for row in values["files"]:
+        for what, why in row["not_run"].items():
+            if why not in mentioned:
+                entries.append({"what": what, "artifact": row["artifact"], "status": "not run", "why": why})
+    for name in ("data", "pretrain", "probe", "check", "labels"):
+        result = done[name].result
+        seen = {row["artifact"] for row in values["files"]} if name == "check" else set()
+        for cell, why in (result.skipped if result else {}).items():
+            if cell not in seen:
+                entries.append({"what": f"{name}: {cell}", "status": "not run", "why": why})
+    return entries
+
+
+def _provenance(run: Run, done: dict[str, Stage], recipe: Values) -> Values:
+    """Where the numbers come from: hashes, machine, versions, seed, commands."""
+    environments = [
+        result.environment for stage in done.values() for result in stage.results.values() if result.environment
+    ]
+    latest = environments[-1] if environments else {}
+    inputs: dict[str, str] = {}
+    for stage in done.values():
+        for result in stage.results.values():
+            inputs |= {key: value for key, value in result.inputs.items() if isinstance(value, str)}
+    return {
+        "seed": recipe.get("seed"),
+        "inputs": dict(sorted(inputs.items())),
+        "environment": {
+            k: latest[k] for k in ("os", "cpu", "gpu", "cores", "threads", "python", "git") if latest.get(k)
+        },
+        "versions": latest.get("versions", {}),
+        "same_environment": all(e.get("versions") == latest.get("versions") for e in environments),
+        "commands": _commands(run),
+    }
+
+
+def _commands(run: Run) -> list[str]:
+    root = _shell(run.root)
+    return [
+        f"softedge deploy --recipe {root}/recipe.toml --out {_shell(Path(f'{run.root}-again'))}",
+        f"softedge verify {root}/export/FILE",
+        f"softedge report {root}",
+    ]
+
+
+def _shell(path: Path) -> str:
+    import shlex
+
+    return shlex.quote(str(path))

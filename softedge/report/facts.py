@@ -1,0 +1,127 @@
+"""Tables of facts for the last sections: data, environment, the chain of hashes, what is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from softedge.report import words
+from softedge.report.phrases import SHOW, _source_name
+
+Values = dict[str, Any]
+
+_SPLIT = {
+    "given": "as given",
+    "held out": "held out by content, before pretraining",
+    "none": "there are no labels to test on",
+}
+
+
+def data_facts(run: Values) -> list[tuple[str, Any]]:
+    data = run["data"]
+    facts: list[tuple[str, Any]] = [("source", _source_name(str(data.get("source", ""))))]
+    for key, name in (
+        ("n_pretrain", "pretraining images"),
+        ("n_train", "of them labelled"),
+        ("n_test", "test images"),
+        ("n_classes", "classes"),
+        ("n_bad", "unreadable, set aside"),
+        ("n_duplicates", "copies of test images, set aside"),
+    ):
+        if words.is_number(data.get(key)):
+            facts.append((name, SHOW["count"](data[key])))
+    if data.get("test_split"):
+        facts.append(("test split", _SPLIT.get(data["test_split"], data["test_split"])))
+    for why, number in (data.get("ignored") or {}).items():
+        facts.append(("passed over", SHOW["count"](number) + Markup(" {}").format(why)))
+    facts += [("note", notice) for notice in data.get("notices") or []]
+    spec = data.get("spec") or {}
+    if spec.get("size"):
+        prepared = (
+            f"shorter side to {spec.get('resize')}, centre crop of {spec['size']} pixels, {spec.get('interpolation')}"
+        )
+        facts.append(("network input", prepared))
+        for key in ("mean", "std"):
+            if spec.get(key):
+                facts.append((f"{key} per channel", ", ".join(f"{value:.4f}" for value in spec[key])))
+    return facts
+
+
+def environment_facts(run: Values) -> list[tuple[str, Any]]:
+    provenance = run["provenance"]
+    environment = provenance["environment"]
+    facts: list[tuple[str, Any]] = []
+    names = (("cpu", "processor"), ("gpu", "GPU"), ("cores", "cores"), ("os", "system"), ("python", "Python"))
+    facts += [(name, environment[key]) for key, name in names if environment.get(key)]
+    versions = provenance["versions"]
+    if versions:
+        facts.append(("packages", ", ".join(f"{package} {version}" for package, version in versions.items())))
+    if not provenance["same_environment"]:
+        facts.append(("note", "the stages ran with different package versions; each result.json has its own"))
+    if environment.get("git"):
+        facts.append(("softedge commit", environment["git"]))
+    if provenance.get("seed") is not None:
+        facts.append(("seed", provenance["seed"]))
+    for stage in run["stages"]:
+        if stage.get("started"):
+            took = words.duration(stage["seconds"])
+            facts.append((stage["stage"], f"{words.moment(stage['started'])}, took {took}"))
+    return facts
+
+
+def hash_chain(run: Values) -> list[Values]:
+    """Checkpoint -> probe -> each file -> each measurement, with the hash that links them."""
+    inputs = run["provenance"]["inputs"]
+    steps = [
+        {"what": what, "sha256": inputs[key], "then": ""}
+        for key, what in (
+            ("data/index.json", "the list of images and their split"),
+            ("pretrain/backbone.safetensors", "the pretrained backbone"),
+            ("probe/classifier.safetensors", "the classifier on it"),
+        )
+        if inputs.get(key)
+    ]
+    for row in run["files"]:
+        if not row.get("sha256"):
+            continue
+        then = []
+        if row["gate"] != "not run":
+            then.append(f"checked: {row['gate']}")
+        for device, timing in row["devices"].items():
+            same = timing.get("sha256", row["sha256"]) == row["sha256"]
+            when = words.moment(timing["measured"])
+            then.append(f"measured on {device}, {when}" + ("" if same else ", but of another file"))
+        steps.append(
+            {
+                "what": words.artifact_name(row["artifact"]),
+                "sha256": row["sha256"],
+                "then": "; ".join(then) or "not measured",
+            }
+        )
+    return steps
+
+
+def grouped(entries: list[Values]) -> list[Values]:
+    """Entries with the same reason in one line."""
+    lines: dict[tuple[str, str], Values] = {}
+    for entry in entries:
+        line = lines.setdefault((entry["status"], entry["why"]), {**entry, "whats": {}, "names": {}})
+        line["whats"][entry["what"].replace("top1", "top-1").replace("_", " ")] = None
+        if entry.get("artifact"):
+            line["names"][words.artifact_name(entry["artifact"])] = None
+    return [{**line, "what": ", ".join(line["whats"]), "of": ", ".join(line["names"])} for line in lines.values()]
+
+
+def layers(row: Values) -> str:
+    """What of a file is computed in int8: ``52 of 54 convolutions, 1 of 1 linear layers``."""
+    counted = row.get("quantized_ops") or {}
+    said = []
+    for kind, name in (("conv", "convolutions"), ("linear", "linear layers")):
+        whole = sum(counted.get(kind + end, 0) for end in ("", "_weights", "_float"))
+        if whole:
+            part = f"{counted.get(kind, 0)} of {whole} {name}"
+            if counted.get(f"{kind}_weights"):
+                part += f" ({counted[f'{kind}_weights']} with int8 weights only)"
+            said.append(part)
+    return ", ".join(said)

@@ -1,0 +1,220 @@
+"""The files table: one row per artifact that was asked for, made or measured, with everything known about that file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from softedge.errors import UserError
+from softedge.records import Result
+from softedge.report.stages import Stage
+from softedge.report.words import is_number
+from softedge.run import Run, read_json
+
+_CHECKED = (
+    "top1",
+    "top1_fp32",
+    "drop",
+    "agreement",
+    "max_abs_diff",
+    "p99_abs_diff",
+    "sqnr_db",
+    "distance",
+    "knn_overlap",
+    "n",
+    "size_ratio",
+    "runtime",
+    "why",
+    "quantized_ops",
+)
+_TIMED = (
+    "p50_ms",
+    "p90_ms",
+    "p99_ms",
+    "mean_ms",
+    "min_ms",
+    "n",
+    "load_ms",
+    "first_ms",
+    "valid",
+    "top1",
+    "n_images",
+    "end_to_end_p90_ms",
+    "peak_memory_bytes",
+)
+_ABOUT = (
+    "runtime",
+    "accelerator",
+    "threads",
+    "effective_precision",
+    "why_not_valid",
+    "drift",
+    "end_to_end",
+    "quality",
+    "preset",
+    "session",
+    "sha256",
+)
+BINS = 120
+
+Row = dict[str, Any]
+
+
+def rows(run: Run, export: Stage, check: Stage, bench: Stage, asked: list[str]) -> list[Row]:
+    """One row per artifact, in the order target, precision; see schema.md, ``files``."""
+    checked = {row["artifact"]: row for row in _check_rows(check)}
+    timed: dict[str, dict[str, Result]] = {}
+    for name, result in bench.results.items():
+        artifact, _, device = name.partition("@")
+        timed.setdefault(artifact, {})[device] = result
+    names = list(dict.fromkeys([*asked, *export.results, *checked, *timed]))
+    table = [_row(run, name, export, check, checked.get(name), timed.get(name, {}), bench) for name in names]
+    _add_distributions(run, table)
+    order = {name: index for index, name in enumerate(names)}
+    return sorted(table, key=lambda row: order[row["artifact"]])
+
+
+def _check_rows(check: Stage) -> list[Row]:
+    rows = (check.result.details.get("rows") if check.result else None) or []
+    return [row for row in rows if isinstance(row, dict) and row.get("artifact")]
+
+
+def _row(
+    run: Run, name: str, export: Stage, check: Stage, checked: Row | None, timed: dict[str, Result], bench: Stage
+) -> Row:
+    target, _, precision = name.rpartition("-")
+    row: Row = {"artifact": name, "target": target, "precision": precision, "gate": "not run", "not_run": {}}
+    made = export.results.get(name)
+    if made is not None:
+        row |= _exported(run, name, made)
+        reason = made.skipped.get(name) or next(iter(made.skipped.values()), "")
+        if not row.get("size_bytes"):
+            row["not_run"]["export"] = reason or "the export gave no file"
+        elif reason:
+            row["not_run"]["part of the export"] = reason
+    else:
+        row["not_run"]["export"] = _part_reason(export, name)
+    if checked is not None:
+        row |= {key: checked[key] for key in _CHECKED if checked.get(key) is not None}
+        for key in ("sha256", "size_bytes"):
+            row.setdefault(key, checked.get(key))
+        row["gate"] = {True: "passed", False: "failed"}.get(checked.get("passed"), "not run")  # type: ignore[arg-type]
+        limit = _max_drop(check)
+        if limit is not None and is_number(row.get("top1_fp32")):
+            row["gate_floor"] = row["top1_fp32"] - limit
+    if row["gate"] == "not run" and "export" not in row["not_run"]:
+        row["not_run"]["check"] = (
+            _skipped(check, name) or row.get("why") or check.reason or "the check does not mention it"
+        )
+    row["devices"] = {}
+    for device, result in timed.items():
+        if result.metrics:
+            row["devices"][device] = _timing(result)
+        for cell, reason in result.skipped.items():
+            row["not_run"][f"{cell} on {device}"] = reason
+    if not timed and "export" not in row["not_run"]:
+        row["not_run"]["bench"] = bench.reason or _anywhere(bench, name) or "not part of the benchmark"
+    return row
+
+
+def _exported(run: Run, name: str, made: Result) -> Row:
+    folder = run.folder(f"export/{name}")
+    contract = _json(folder / "contract.json")
+    row: Row = {"export_seconds": made.metrics.get("seconds", made.seconds)}
+    for key in ("sha256", "size_bytes"):
+        value = contract.get(key) or made.metrics.get(key) or made.details.get(key)
+        if value:
+            row[key] = value
+    if contract.get("model"):
+        row["file"] = f"export/{name}/{contract['model']}"
+    checkpoint = contract.get("checkpoint")
+    if isinstance(checkpoint, dict) and checkpoint.get("checkpoint_sha256"):
+        row["checkpoint_sha256"] = checkpoint["checkpoint_sha256"]
+    return row
+
+
+def _part_reason(stage: Stage, name: str) -> str:
+    return _anywhere(stage, name) or stage.reason or "not among the exported files"
+
+
+def _anywhere(stage: Stage, name: str) -> str:
+    """A reason for ``name`` in any of the stage's results."""
+    for result in stage.results.values():
+        for key, reason in result.skipped.items():
+            if key == name or key.startswith(f"{name}@"):
+                return reason
+    return ""
+
+
+def _max_drop(check: Stage) -> float | None:
+    settings = check.result.recipe.get("check") if check.result else None
+    limit = settings.get("max_drop") if isinstance(settings, dict) else None
+    return limit if is_number(limit) else None
+
+
+def _skipped(stage: Stage, name: str) -> str:
+    return (stage.result.skipped.get(name) or "") if stage.result else ""
+
+
+def _timing(result: Result) -> Row:
+    row: Row = {key: result.metrics[key] for key in _TIMED if result.metrics.get(key) is not None}
+    row |= {key: result.details[key] for key in _ABOUT if result.details.get(key) not in (None, "", [], {})}
+    row["valid"] = bool(result.metrics.get("valid", False))
+    row["measured"] = result.started
+    ratios = _ratios(result.details.get("paired"))
+    if ratios:
+        row["ratios"] = ratios
+    return row
+
+
+def _ratios(stored: Any) -> dict[str, dict[str, Any]]:
+    """other artifact -> {"ratio", "low", "high", "different"}: this file's latency over the other's."""
+    if not isinstance(stored, dict):
+        return {}
+    keys = ("ratio", "low", "high", "different", "rounds")
+    return {
+        other: {key: value.get(key) for key in keys}
+        for other, value in stored.items()
+        if isinstance(value, dict) and is_number(value.get("ratio"))
+    }
+
+
+def samples(run: Run, artifact: str, device: str) -> list[float]:
+    """The raw latencies of a file on a device, milliseconds; empty when they are not there."""
+    stored = _json(run.folder(f"bench/{artifact}@{device}") / "samples.json")
+    values = stored.get("samples_ms") or []
+    return [float(v) for v in values if is_number(v) and v > 0] if isinstance(values, list) else []
+
+
+def _add_distributions(run: Run, table: list[Row]) -> None:
+    """Histograms on bins shared by all files of a device (logarithmic, every sample inside): comparable shapes."""
+    for device in dict.fromkeys(d for row in table for d in row["devices"]):
+        raw = {row["artifact"]: samples(run, row["artifact"], device) for row in table if device in row["devices"]}
+        everything = [value for values in raw.values() for value in values]
+        if not everything:
+            continue
+        low, high = math.log(min(everything) / 1.02), math.log(max(everything) * 1.02)
+        edges = [math.exp(low + (high - low) * i / BINS) for i in range(BINS + 1)]
+        for row in table:
+            values = raw.get(row["artifact"])
+            if values:
+                counts = [0] * BINS
+                for value in values:
+                    counts[min(BINS - 1, int((math.log(value) - low) / (high - low) * BINS))] += 1
+                row["devices"][device]["histogram"] = {"edges_ms": [round(e, 5) for e in edges], "counts": counts}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object, or nothing when it is absent or damaged."""
+    try:
+        value = read_json(path)
+    except UserError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def asked_for(recipe: dict[str, Any]) -> list[str]:
+    """The artifacts that the recipe asks for, target by target."""
+    section = recipe.get("export", {})
+    return [f"{t}-{p}" for t in section.get("targets", []) for p in section.get("precisions", [])]

@@ -1,0 +1,239 @@
+"""The sentences of the page that carry numbers: leads, captions, facts. Values come in, marked-up text goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from softedge.report import words
+from softedge.report.cautions import interval
+
+Values = dict[str, Any]
+
+
+def number(value: float, text: str) -> Markup:
+    """A number as people read it, with the exact value of report.json behind it."""
+    return Markup('<data value="{}">{}</data>').format(repr(value), text)
+
+
+def shown(write: Callable[[float], str]) -> Callable[[float], Markup]:
+    return lambda value: number(value, write(value))
+
+
+SHOW: dict[str, Callable[[float], Markup]] = {
+    "percent": shown(words.percent),
+    "percent0": shown(lambda v: words.percent(v, 0)),
+    "points": shown(lambda v: words.points(v)),
+    "drop": shown(lambda v: words.points(v).lstrip("+")),
+    "number": shown(lambda v: words.exponent(v) if 0 < abs(v) < 1e-3 else words.significant(v)),
+    "plain1": shown(lambda v: f"{v:.1f}".replace("-", words.MINUS)),
+    "size": shown(words.size),
+    "count": shown(words.count),
+    "duration": shown(words.duration),
+    "milliseconds": shown(words.milliseconds),
+}
+
+
+def about(run: Values) -> str:
+    """One line under the name: network, method, data, day."""
+    recipe, data = run["recipe"], run["data"]
+    parts = [
+        recipe.get("backbone", {}).get("name", ""),
+        recipe.get("ssl", {}).get("method", ""),
+        _source_name(data.get("source") or recipe.get("data", {}).get("source", "")),
+    ]
+    days = sorted(stage["started"] for stage in run["stages"] if stage.get("started"))
+    parts.append(words.moment(days[-1]).split(",")[0] if days else "")
+    return " · ".join(part for part in parts if part)
+
+
+def _source_name(source: str) -> str:
+    """The last part of a path: where it lies is nobody's business in a report that is passed on."""
+    return source.rstrip("/").rsplit("/", 1)[-1]
+
+
+def stage_summary(run: Values, stage: Values) -> str:
+    """A few words under the name of a stage."""
+    if stage["status"] != "done":
+        return str(stage["status"])
+    name, files = stage["stage"], run["files"]
+    made = [row for row in files if row.get("size_bytes")]
+    if name == "data":
+        return words.plural((run["data"].get("n_pretrain") or 0) + (run["data"].get("n_test") or 0), "image")
+    if name == "pretrain":
+        epochs = run["pretrain"].get("metrics", {}).get("epochs")
+        spent = words.duration(stage["seconds"])
+        return f"{words.plural(epochs, 'epoch')}, {spent}" if epochs else spent
+    if name == "probe":
+        linear = run["probe"]["metrics"].get("linear_top1")
+        return f"{words.percent(linear)} linear" if linear is not None else "done"
+    if name == "export":
+        return f"{len(made)} of {words.plural(len(files), 'file')}"
+    if name == "check":
+        passed, failed = (sum(row["gate"] == gate for row in files) for gate in ("passed", "failed"))
+        return f"{passed} passed, {failed} failed" if failed else f"{passed} of {len(made)} passed"
+    if name == "bench":
+        return words.plural(len(run["devices"]), "device")
+    return words.duration(stage["seconds"])
+
+
+def stage_failed(run: Values, stage: Values) -> bool:
+    if stage["status"] in ("damaged", "unfinished"):
+        return True
+    return stage["stage"] == "check" and any(row["gate"] == "failed" for row in run["files"])
+
+
+def why_not(run: Values, stage: str) -> str:
+    """Why a stage has nothing to show."""
+    return next((str(s.get("reason", "")) for s in run["stages"] if s["stage"] == stage), "")
+
+
+def missing(row: Values, place: str) -> str:
+    """Why a cell of a row is empty; place: "check" or a device."""
+    reasons = row["not_run"]
+    for key in ("export", place, f"latency on {place}", "check" if place == "check" else "bench"):
+        if reasons.get(key):
+            return str(reasons[key])
+    return str(row.get("why") or "not measured")
+
+
+def files_lead(run: Values) -> Markup:
+    made = [row for row in run["files"] if row.get("size_bytes")]
+    passed = sum(row["gate"] == "passed" for row in run["files"])
+    said = f"{words.plural(len(made), 'file')} exported, {passed} passed the gate"
+    timed = {row["artifact"] for row in run["files"] for t in row["devices"].values() if t.get("p90_ms")}
+    said += f", {len(timed)} timed." if run["devices"] else ", none timed."
+    gates = run["check"].get("gates", {})
+    if gates.get("min_agreement") is not None and gates.get("max_drop") is not None:
+        said += (
+            f" The gate wants at least {words.percent(gates['min_agreement'], 0)} of the answers to be those of fp32, "
+            f"and at most {words.points(gates['max_drop']).lstrip('+')} points of accuracy lost."
+        )
+    return Markup(escape(said))
+
+
+def files_caption(run: Values) -> Markup:
+    row = next((r for r in run["files"] if r.get("top1") is not None and r.get("n")), None)
+    said = Markup(
+        "Size is that of the whole model. Drop is the accuracy lost against PyTorch fp32 on the same images; "
+        "same answers is the share of images with the same top-1 class."
+    )
+    if row is not None:
+        low, high = interval(row["top1"], row["n"])
+        half = words.points((high - low) / 2).lstrip("+")
+        said += Markup(" {} test images: a single accuracy is known to about ± {} points (95 %).").format(
+            SHOW["count"](row["n"]), half
+        )
+    if len(run["devices"]) > 0:
+        said += Markup(" Latency is that of one image, batch 1.")
+    return said
+
+
+def scatter_caption(run: Values, device: str) -> str:
+    untimed = [
+        words.artifact_name(row["artifact"])
+        for row in run["files"]
+        if row.get("size_bytes") and not (row["devices"].get(device) or {}).get("p90_ms")
+    ]
+    said = (
+        f"Accuracy over p90 latency on {run['devices'][device]['called']}. The area of a dot is the size of the file."
+    )
+    if any(row["gate"] == "failed" for row in run["files"]):
+        said += " Hollow dots did not pass."
+    if untimed:
+        said += f" Not timed here: {words.listing(untimed)}."
+    return said
+
+
+PROBES = {
+    "linear_top1": "linear, all labels",
+    "linear_top5": "linear, all labels, top-5",
+    "knn_top1": "k-NN, all labels",
+    "few_linear_top1": "linear, {few} labels per class",
+    "few_knn_top1": "k-NN, {few} labels per class",
+}
+
+
+def probe_rows(run: Values) -> list[tuple[str, str]]:
+    metrics, few = run["probe"]["metrics"], run["probe"].get("few_labels_per_class", "few")
+    return [(key, title.format(few=few)) for key, title in PROBES.items() if key in metrics]
+
+
+def few_range(run: Values, key: str) -> Markup:
+    """The range over the draws of the few labels, in small type."""
+    prefix = "random_" if key.startswith("random_") else ""
+    kind = key.removeprefix(prefix).removesuffix("_top1")
+    ends = run["probe"].get(f"{prefix}{kind}_range")
+    if not ends:
+        return Markup("")
+    return Markup('<span class="small">{} to {}</span>').format(*(SHOW["percent"](end) for end in ends))
+
+
+def learning_lead(run: Values) -> Markup:
+    metrics, gains = run["probe"]["metrics"], run["probe"].get("gains", {})
+    key = "few_linear_top1" if "few_linear_top1" in gains else "linear_top1" if "linear_top1" in gains else "knn_top1"
+    if key not in gains:
+        return Markup("The features are frozen; only a classifier on top of them is fitted.")
+    few = run["probe"].get("few_labels_per_class")
+    with_ = f"With {few} labels per class" if key.startswith("few") else "With all labels"
+    what = "k-NN" if "knn" in key else "a linear classifier"
+    verb = "gains" if gains[key] > 0 else "loses"
+    return Markup("{}, {} {} {} points from pretraining: {} instead of {}.").format(
+        with_, what, verb, number(gains[key], words.points(gains[key]).lstrip("+" + words.MINUS)),
+        SHOW["percent"](metrics[key]), SHOW["percent"](metrics[f"random_{key}"]),
+    )  # fmt: skip
+
+
+def curves_note(run: Values) -> Markup:
+    metrics, ssl = run["pretrain"].get("metrics", {}), run["recipe"].get("ssl", {})
+    parts = [Markup(escape(ssl.get("method", "")))]
+    for key, write, unit in (
+        ("epochs", SHOW["count"], " epochs"),
+        ("steps", SHOW["count"], " steps"),
+        ("images_per_second", SHOW["count"], " images a second"),
+    ):
+        if words.is_number(metrics.get(key)):
+            parts.append(write(metrics[key]) + Markup(unit))
+    return Markup(", ").join(part for part in parts if part) + Markup(
+        ". The loss alone says little about the features; the k-NN accuracy does."
+    )
+
+
+def int8_lead(run: Values) -> str:
+    eight = [row for row in run["files"] if is_eight_bit(row["precision"]) and row["gate"] != "not run"]
+    if not eight:
+        return "No int8 file was checked."
+    passed = [words.artifact_name(row["artifact"]) for row in eight if row["gate"] == "passed"]
+    failed = [words.artifact_name(row["artifact"]) for row in eight if row["gate"] == "failed"]
+    said = []
+    if passed:
+        said.append(f"{words.listing(passed)} {'passes' if len(passed) == 1 else 'pass'} the gate")
+    if failed:
+        said.append(f"{words.listing(failed)} {'does' if len(failed) == 1 else 'do'} not")
+    gained = any((row.get("drop") or 0) < 0 for row in eight)
+    return "; ".join(said) + "." + (" An int8 accuracy above fp32 is chance, not a gain." if gained else "")
+
+
+def is_eight_bit(precision: str) -> bool:
+    return "int8" in precision or "w8a8" in precision
+
+
+def device_lead(run: Values, device: str) -> str:
+    """What was measured on, in a sentence."""
+    about = run["devices"][device]
+    told, said = about["about"], []
+    if about.get("threads"):
+        said.append(words.plural(about["threads"], "thread"))
+    if about.get("preset"):
+        said.append(f"preset {about['preset']}")
+    if told.get("os"):
+        said.append(str(told["os"]))
+    if told.get("isa"):
+        isa = told["isa"]
+        said.append(" ".join(isa) if isinstance(isa, list) else str(isa))
+    for key, name in (("governor", "governor {}"), ("temperature_c", "{} °C at the start")):
+        if told.get(key):
+            said.append(name.format(told[key]))
+    return ", ".join(said) + "." if said else "The device told nothing of itself."

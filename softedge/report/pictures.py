@@ -1,0 +1,61 @@
+"""Test images as inline PNGs, so that the page needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softedge.run import Run
+
+LONGEST_SIDE = 96  # pixels in the page; small images are enlarged by the browser without smoothing
+
+
+def png(image: NDArray[np.uint8]) -> str:
+    """A data URI of a uint8 RGB image (H, W, 3), shrunk to ``LONGEST_SIDE``."""
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    if max(picture.size) > LONGEST_SIDE:
+        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    if all(np.array_equal(image[..., 0], image[..., c]) for c in (1, 2)):
+        picture = picture.convert("L")
+    elif max(picture.size) > 40:
+        picture = picture.quantize(128)  # a third of the bytes, no visible difference at this size
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def of_check(run: Run, examples: list[dict[str, Any]]) -> dict[int, str]:
+    """Data URIs of the pictures that the check put aside, by index; those that are gone are left out."""
+    from PIL import Image
+
+    uris = {}
+    for example in examples:
+        try:
+            with Image.open(run.folder("check") / str(example["file"])) as picture:
+                uris[int(example["index"])] = png(np.asarray(picture.convert("RGB")))
+        except (OSError, KeyError, ValueError):
+            continue
+    return uris
+
+
+def of_test_images(run: Run, wanted: Iterable[int]) -> tuple[dict[int, str], dict[int, str], str]:
+    """Data URIs and names of test images by index, and a reason when they cannot be had (the data may have moved)."""
+    indices = sorted(set(wanted))
+    if not indices:
+        return {}, {}, ""
+    try:
+        from softedge.data import load
+        from softedge.data.decoding import prepare
+
+        data = load(run)
+        uris = {i: png(prepare(data.test.decode(i), data.spec)) for i in indices}
+        return uris, {i: str(data.test.names[i]) for i in indices}, ""
+    except Exception as error:  # a report must not fail because pictures were moved, whatever reads them raises
+        return {}, {}, f"the test images cannot be read ({type(error).__name__}: {error})"

@@ -1,0 +1,84 @@
+"""Reads the stages of a run, whatever is missing, unfinished or damaged, and says so instead of failing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from softedge.errors import UserError
+from softedge.records import Result
+from softedge.run import Run
+
+# Stage -> the command that does it.
+COMMANDS = {
+    "data": "softedge pretrain --data DATA --out {run}",
+    "pretrain": "softedge pretrain --data DATA --out {run}",
+    "probe": "softedge probe {run}",
+    "export": "softedge export {run}",
+    "check": "softedge check {run}",
+    "bench": "softedge bench {run}",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """status: "done", "not run", "unfinished" (begun, no result) or "damaged" (a result that cannot be read)."""
+
+    name: str
+    status: str
+    reason: str
+    results: dict[str, Result]
+
+    @property
+    def result(self) -> Result | None:
+        """The one result of a stage without parts."""
+        return self.results.get("")
+
+    def to_dict(self) -> dict[str, Any]:
+        values: dict[str, Any] = {"stage": self.name, "status": self.status}
+        if self.reason:
+            values["reason"] = self.reason
+        if self.results:
+            values["started"] = min(result.started for result in self.results.values())
+            values["seconds"] = round(sum(result.seconds for result in self.results.values()), 3)
+        return values
+
+
+def read(run: Run, name: str) -> Stage:
+    """A stage with one result (``probe``) or with parts (``export``, ``bench``); never raises."""
+    if name in ("export", "bench"):
+        return _with_parts(run, name)
+    try:
+        result = run.result(name)
+    except (UserError, TypeError, ValueError) as error:
+        return Stage(name, "damaged", f"{name}/result.json cannot be read: {error}", {})
+    if result is not None:
+        return Stage(name, "done", "", {"": result})
+    if (run.folder(name) / "begun.json").exists():
+        return Stage(name, "unfinished", f"{_command(run, name)} was started and did not finish", {})
+    return Stage(name, "not run", f"{_command(run, name)} has not been run", {})
+
+
+def _with_parts(run: Run, name: str) -> Stage:
+    results, troubles = {}, []
+    for path in sorted(run.folder(name).glob("*/result.json")):
+        part = path.parent.name
+        try:
+            result = run.result(f"{name}/{part}")
+        except (UserError, TypeError, ValueError) as error:
+            troubles.append(f"{name}/{part}/result.json cannot be read: {error}")
+            continue
+        if result is not None:
+            results[part] = result
+    for path in sorted(run.folder(name).glob("*/begun.json")):
+        if path.parent.name not in results:
+            troubles.append(f"{name}/{path.parent.name} was started and did not finish")
+    if results:
+        return Stage(name, "done", "; ".join(troubles), results)
+    if troubles:
+        return Stage(name, "unfinished", "; ".join(troubles), {})
+    return Stage(name, "not run", f"{_command(run, name)} has not been run", {})
+
+
+def _command(run: Run, name: str) -> str:
+    return f"'{COMMANDS.get(name, f'softedge {name} {{run}}').format(run=run.root)}'"

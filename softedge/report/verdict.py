@@ -1,0 +1,208 @@
+"""Which file to ship to which device, and why: a pure function of the numbers in the files table.
+
+The rule: of the files that passed the gate and have valid latencies on the device, the one with the lowest p90. Files
+whose p90 cannot be told from it are as fast; among those the smallest wins, then the more accurate. A gate that failed,
+or a measurement that does not exist, is said and never papered over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from softedge.report import words
+
+Row = Mapping[str, Any]
+
+# Without a confidence interval of the paired ratio, p90s this close count as equal (run-to-run noise, an assumption).
+SAME_SPEED = 1.05
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The answer for one device. ``device`` is empty when nothing was timed."""
+
+    device: str
+    status: str  # "ship", "ship, not timed", "nothing passed", "not checked", "nothing exported"
+    artifact: str
+    answer: str
+    reason: str
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """picks: one per device, the first one is the headline.  cautions: what to know before acting."""
+
+    picks: tuple[Pick, ...]
+    cautions: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def headline(self) -> Pick:
+        return self.picks[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"picks": [pick.to_dict() for pick in self.picks], "cautions": list(self.cautions)}
+
+
+def decide(files: Sequence[Row], devices: Mapping[str, str], cautions: Sequence[str] = ()) -> Verdict:
+    """The verdict over a files table (see schema.md, ``files``); devices: name -> how to call it in a sentence."""
+    timed = [device for device in devices if any(_p90(row, device) is not None for row in files)]
+    if not timed or not any(row["gate"] == "passed" for row in files):
+        return Verdict((_without_latency(files),), tuple(cautions))
+    return Verdict(tuple(_for_device(files, device, devices[device]) for device in timed), tuple(cautions))
+
+
+def _for_device(files: Sequence[Row], device: str, called: str) -> Pick:
+    runnable = [row for row in files if row["gate"] == "passed" and _p90(row, device) is not None]
+    if not runnable:
+        ran = [words.artifact_name(row["artifact"]) for row in files if _p90(row, device) is not None]
+        return Pick(
+            device,
+            "nothing passed",
+            "",
+            f"Ship nothing to {called} yet: no file that ran there passed the gate.",
+            f"{words.listing(ran)} ran there; {_gate_summary(files)}.",
+        )
+    valid = [row for row in runnable if row["devices"][device].get("valid", True)]
+    pool = valid or runnable
+    fastest = min(pool, key=lambda row: _p90(row, device) or math.inf)
+    equals = [row for row in pool if _as_fast(row, fastest, device)]
+    best = min(equals, key=lambda row: (row.get("size_bytes") or math.inf, -(row.get("top1") or 0.0)))
+    why = _why(best, fastest, pool, files, device)
+    if not valid:
+        told = best["devices"][device].get("why_not_valid") or "too few samples"
+        why = f"With care, because the latencies are not valid ({told}): {why}"
+    return Pick(device, "ship", best["artifact"], f"Ship {_name(best)} to {called}: {_merits(best, device)}.", why)
+
+
+def _merits(row: Row, device: str) -> str:
+    """Accuracy, p90, size, gate."""
+    said = []
+    if row.get("top1") is not None:
+        of = f" of {words.count(row['n'])} test images" if row.get("n") else " of the test images"
+        fp32 = f" ({_against_fp32(row)})" if row.get("drop") is not None else ""
+        said.append(f"it gets {words.percent(row['top1'])}{of} right{fp32}")
+    p90 = _p90(row, device)
+    if p90 is not None:
+        said.append(f"answers within {words.milliseconds(p90)} nine times in ten")
+    if row.get("size_bytes"):
+        said.append(f"takes {words.size(row['size_bytes'])}")
+    said.append("and passed the gate")
+    return ", ".join(said).replace(", and", " and")
+
+
+def _against_fp32(row: Row) -> str:
+    if round(abs(row["drop"]) * 100, 1) == 0:
+        return "as many as fp32"
+    gained = row["drop"] < 0
+    return f"{words.points(abs(row['drop'])).lstrip('+')} points {'more' if gained else 'fewer'} than fp32"
+
+
+def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], device: str) -> str:
+    others = [row for row in pool if row is not best]
+    if not others:
+        first = "It is the only file that passed and was timed there"
+    elif best is not fastest:
+        first = (
+            f"{_name(fastest)} is no faster than the noise of the measurement lets one tell, and "
+            f"{words.size(best['size_bytes'])} is the smallest of those that fast"
+        )
+    else:
+        first = f"It is the fastest of the {len(pool)} files that passed and were timed there"
+        reference = next((r for r in others if r["target"] == best["target"] and r["precision"] == "fp32"), None)
+        if reference is not None and best["precision"] != "fp32":
+            gain = _p90(reference, device) / _p90(best, device)  # type: ignore[operator]
+            first += f", {words.times(gain)} as fast as {_name(reference)}"
+        smaller = [row for row in others if (row.get("size_bytes") or math.inf) < (best.get("size_bytes") or 0)]
+        if smaller:
+            small = min(smaller, key=lambda row: row["size_bytes"])
+            slower = _p90(small, device) / _p90(best, device)  # type: ignore[operator]
+            size = words.size(small["size_bytes"])
+            first += f"; {_name(small)} is smaller ({size}) but takes {words.times(slower)} as long"
+    remarks = _remarks(files, device)
+    return f"{first}; {remarks}." if remarks else f"{first}."
+
+
+def _remarks(files: Sequence[Row], device: str) -> str:
+    """What did not make it, in a few words."""
+    failed = [_name(row) for row in files if row["gate"] == "failed"]
+    unchecked = sum(row["gate"] == "not run" for row in files)
+    untimed = [_name(row) for row in files if row["gate"] == "passed" and _p90(row, device) is None]
+    said = []
+    if failed:
+        said.append(f"{words.listing(failed)} failed the gate")
+    if untimed:
+        said.append(
+            f"{words.listing(untimed) if len(untimed) < 4 else f'{len(untimed)} others'} passed but could not be timed"
+        )
+    if unchecked:
+        said.append(f"{words.plural(unchecked, 'file was', 'files were')} not checked")
+    return ", ".join(said)
+
+
+def _without_latency(files: Sequence[Row]) -> Pick:
+    """The answer when no file both passed and was timed."""
+    exported = [row for row in files if row.get("size_bytes")]
+    passed = [row for row in exported if row["gate"] == "passed"]
+    if passed:
+        best = min(passed, key=lambda row: (row["size_bytes"], -(row.get("top1") or 0.0)))
+        return Pick(
+            "",
+            "ship, not timed",
+            best["artifact"],
+            f"Ship {_name(best)}, as far as one can say without latencies: {_merits(best, '')}.",
+            f"It is the smallest of {words.plural(len(passed), 'file')} that passed; nothing was timed on a device, "
+            "so this is no statement about speed.",
+        )
+    if any(row["gate"] == "failed" for row in exported):
+        return Pick("", "nothing passed", "", "Ship nothing yet: no file passed the gate.", f"{_gate_summary(files)}.")
+    if exported:
+        return Pick(
+            "",
+            "not checked",
+            "",
+            "Ship nothing yet: no file was checked against the network that it came from.",
+            f"{words.plural(len(exported), 'file')} exported; 'softedge check' compares them with PyTorch.",
+        )
+    return Pick(
+        "",
+        "nothing exported",
+        "",
+        "There is no file to ship yet: nothing was exported.",
+        "'softedge export' makes the files, 'softedge check' and 'softedge bench' say which of them to ship.",
+    )
+
+
+def _gate_summary(files: Sequence[Row]) -> str:
+    failed = [
+        f"{_name(row)} failed ({row['why']})" if row.get("why") else f"{_name(row)} failed"
+        for row in files
+        if row["gate"] == "failed"
+    ]
+    unchecked = [row for row in files if row["gate"] == "not run"]
+    said = failed[:3] + ([f"{len(failed) - 3} more failed"] if len(failed) > 3 else [])
+    if unchecked:
+        said.append(f"{words.plural(len(unchecked), 'file was', 'files were')} not checked")
+    return words.listing(said) or "no gate was run"
+
+
+def _as_fast(row: Row, fastest: Row, device: str) -> bool:
+    if row is fastest:
+        return True
+    pair = (row["devices"][device].get("ratios") or {}).get(fastest["artifact"])
+    if pair and pair.get("different") is not None:
+        return not pair["different"]
+    return (_p90(row, device) or math.inf) <= SAME_SPEED * (_p90(fastest, device) or 0.0)
+
+
+def _p90(row: Row, device: str) -> float | None:
+    return (row["devices"].get(device) or {}).get("p90_ms")
+
+
+def _name(row: Row) -> str:
+    return words.artifact_name(row["artifact"])

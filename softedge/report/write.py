@@ -1,0 +1,93 @@
+"""Collects the runs, decides, draws, and writes the three files."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from softedge.errors import UserError
+from softedge.report import cautions, phrases, verdict
+from softedge.report.card import card
+from softedge.report.changes import changes
+from softedge.report.collect import collect
+from softedge.report.page import render
+from softedge.report.pictures import of_check, of_test_images
+from softedge.run import Run, read_json, write_json, write_text
+
+SCHEMA = 1
+
+Values = dict[str, Any]
+
+
+def report(runs: Sequence[Run], force: bool = True) -> Path:
+    """Write report.html, report.json and MODEL_CARD.md into the first run's folder; returns the path of the page.
+
+    runs: the first one gives the verdict; the others stand beside it. Stages may be missing, unfinished or damaged: the
+    page then says "not run" and why.  force: write even when there is a report already (False: leave it).
+    """
+    if not runs:
+        raise UserError("softedge report needs at least one run folder, for example: softedge report runs/demo")
+    for run in runs:
+        if not run.root.is_dir():
+            raise UserError(f"{run.root} is not a folder; give the folder of a run, for example runs/demo")
+    page = runs[0].root / "report.html"
+    if page.exists() and not force:
+        return page
+    values = gather(runs)
+    pictures: dict[tuple[int, str], str] = {}
+    for number, (run, collected) in enumerate(zip(runs, values["runs"])):
+        pictures |= {(number, key): uri for key, uri in _pictures(run, collected).items()}
+    write_json(runs[0].root / "report.json", values)
+    write_text(runs[0].root / "MODEL_CARD.md", card(values["runs"][0]))
+    write_text(page, render(values, pictures))
+    return page
+
+
+def gather(runs: Sequence[Run]) -> Values:
+    """The values of report.json."""
+    from softedge import __version__
+
+    known = _earlier(runs[0])
+    collected = []
+    for run in runs:
+        one = collect(run, known.get(run.name))
+        called = {name: device["called"] for name, device in one["devices"].items()}
+        decided = verdict.decide(one["files"], called)
+        warnings = cautions.find(one, decided.headline.artifact)
+        one = {"name": one["name"], "verdict": {**decided.to_dict(), "cautions": warnings}, **one}
+        for stage in one["stages"]:
+            stage["summary"] = phrases.stage_summary(one, stage)
+            stage["failed"] = phrases.stage_failed(one, stage)
+        collected.append(one)
+    values: Values = {
+        "schema": SCHEMA,
+        "softedge": __version__,
+        "generated": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "runs": collected,
+    }
+    if len(collected) == 2:
+        values["changes"] = changes(collected[0], collected[1])
+    return values
+
+
+def _earlier(run: Run) -> Values:
+    """name -> values of the runs in an earlier report, for what is slow to compute and has not changed."""
+    try:
+        runs = read_json(run.root / "report.json")["runs"]
+        return {entry["name"]: entry for entry in runs}
+    except (UserError, KeyError, TypeError):
+        return {}
+
+
+def _pictures(run: Run, collected: Values) -> dict[str, str]:
+    """Data URIs for the gallery and the examples; what cannot be read is said in ``pictures_missing``."""
+    uris, names, trouble = of_test_images(run, [entry["index"] for entry in collected.get("gallery", [])])
+    if trouble:
+        collected["pictures_missing"] = trouble
+    for entry in collected.get("gallery", []):
+        if entry["index"] in names:
+            entry["name"] = names[entry["index"]]
+    found = {f"test:{index}": uri for index, uri in uris.items()}
+    return found | {f"check:{index}": uri for index, uri in of_check(run, collected["examples"]).items()}
