@@ -94,13 +94,11 @@ class ViewMaker(Dataset[Chunk]):
         if not isinstance(self.images, FileImages) or self.cache is not None:
             return self.cache is not None
         sample = np.linspace(0, len(self.images) - 1, min(16, len(self.images))).astype(int)
-        sizes = [self._decode_or_none(int(i)) for i in sample]
-        mean = np.mean([0 if s is None else s.nbytes for s in sizes])
-        if mean * len(self.images) > budget:
+        first = [image for image in map(self._decode_or_none, sample.tolist()) if image is not None]
+        if sum(image.nbytes for image in first) / max(1, len(first)) * len(self.images) > budget:
             return False
         with ThreadPoolExecutor(usable_cores()) as pool:
             decoded = list(pool.map(self._decode_or_none, range(len(self.images))))
-        self.unreadable |= {i: "cannot be read" for i, image in enumerate(decoded) if image is None}
         nothing = np.zeros((1, 1, 3), np.uint8)
         self.cache = [nothing if image is None else image for image in decoded]
         return True
@@ -108,7 +106,8 @@ class ViewMaker(Dataset[Chunk]):
     def _decode_or_none(self, index: int) -> Uint8 | None:
         try:
             return self.decode(index)
-        except BadImage:
+        except BadImage as error:
+            self.unreadable[index] = str(error)
             return None
 
 

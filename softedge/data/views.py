@@ -79,6 +79,7 @@ class TwoViews:
             count = _choose_workers(workers, on_gpu)
             if count == 0 or multiprocessing.get_start_method() == "fork":  # a forked worker shares the memory
                 maker.fill_cache(min(CACHE_BYTES, free_bytes() // 4))
+            self._note(list(maker.unreadable.items()))
             self.workers = Workers(maker, count, pin=on_gpu)
 
     def order(self, epoch: int) -> Ints:
@@ -100,7 +101,7 @@ class TwoViews:
                 yield self._from_memory(self.rows, epoch, index)
         elif self.workers is not None:
             for index, chunks in zip(batches, self.workers.run(epoch, batches)):
-                self._note(chunks)
+                self._note([bad for chunk in chunks for bad in chunk.bad])
                 yield self._together(chunks, epoch, index)
 
     def _from_memory(self, rows: Tensor, epoch: int, index: Ints) -> Views:
@@ -125,13 +126,13 @@ class TwoViews:
         )
         return first, second, shown
 
-    def _note(self, chunks: list[Chunk]) -> None:
-        for chunk in chunks:
-            for index, reason in chunk.bad:
-                name = self.images.names[index]
-                if name not in self.bad:
-                    self.bad[name] = reason
-                    say(f"data: {name} cannot be read and is replaced by another image: {reason}")
+    def _note(self, unreadable: list[tuple[int, str]]) -> None:
+        """Remember and say once what cannot be read: every worker finds out for itself."""
+        for index, reason in unreadable:
+            name = self.images.names[index]
+            if name not in self.bad:
+                self.bad[name] = reason
+                say(f"data: {name} cannot be read and is replaced by another image: {reason}")
 
 
 def _choose_workers(workers: int, on_gpu: bool) -> int:
@@ -143,7 +144,7 @@ def _choose_workers(workers: int, on_gpu: bool) -> int:
 
 
 def _power_of_two_below(count: int) -> int:
-    return 1 << max(1, count.bit_length() - 2)
+    return 1 << max(1, count.bit_length() - 1)
 
 
 def _in_memory(images: Images) -> Images:
