@@ -1,0 +1,259 @@
+// The measuring half: loads the models with onnxruntime-web, lets them take turns, posts raw outputs and samples.
+// The rules are those of Plan in device.py.
+
+const say = (progress, what) => postMessage({ progress, what });
+const now = () => performance.now();
+
+onmessage = async ({ data }) => {
+  try {
+    postMessage({ answer: await run(data.job, data.session) });
+  } catch (error) {
+    postMessage({ error: words(error) });
+  }
+};
+
+function words(error) {
+  return String((error && error.message) || error).replace(/\s+/g, " ").slice(0, 400);
+}
+
+async function bytes(name) {
+  const answer = await fetch(name);
+  if (!answer.ok) throw new Error(`${name}: the computer answered ${answer.status}`);
+  return new Uint8Array(await answer.arrayBuffer());
+}
+
+// Small and fast (mulberry32): the order of turns must only be reproducible.
+function random(seed) {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+function shuffle(items, draw) {
+  for (let i = items.length - 1; i > 0; i--) {
+    const j = Math.floor(draw() * (i + 1));
+    [items[i], items[j]] = [items[j], items[i]];
+  }
+  return items;
+}
+
+// The images arrive in pieces and only the last few stay: a phone has little memory.
+class Images {
+  constructor({ count, piece, shape }) {
+    Object.assign(this, { count, piece, shape });
+    this.size = shape.reduce((a, b) => a * b, 1);
+    this.kept = new Map();
+    this.most = Math.max(2, Math.floor((96 << 20) / (piece * this.size)));
+  }
+
+  async get(index) {
+    const number = Math.floor(index / this.piece);
+    let piece = this.kept.get(number);
+    if (!piece) {
+      piece = await bytes(`images/${number}`);
+      if (this.kept.size >= this.most) this.kept.delete(this.kept.keys().next().value);
+      this.kept.set(number, piece);
+    }
+    const start = (index - number * this.piece) * this.size;
+    return piece.subarray(start, start + this.size);
+  }
+}
+
+class Subject {
+  constructor(ort, entry, job, images) {
+    Object.assign(this, { ort, entry, job, images });
+    this.row = { name: entry.name, sha256: "", skipped: "", samples_ms: [], rounds: [], end_to_end_ms: {} };
+    this.outputs = [];
+    this.next = 0;
+    this.spent = 0;
+  }
+
+  tensor(pixels) {
+    return new this.ort.Tensor("uint8", pixels, [1, ...this.images.shape]);
+  }
+
+  async infer(tensor) {
+    const answer = await this.session.run({ [this.input]: tensor });
+    return answer[this.output].data;
+  }
+
+  async load() {
+    const file = await bytes(this.entry.file);
+    this.row.sha256 = sha256(file);
+    let begun = now();
+    const options = { executionProviders: [this.job.backend], logSeverityLevel: 3 };
+    this.session = await this.ort.InferenceSession.create(file, options);
+    this.row.load_ms = now() - begun;
+    [this.input] = this.session.inputNames;
+    [this.output] = this.session.outputNames;
+    const first = this.tensor(await this.images.get(0));
+    begun = now();
+    await this.infer(first);
+    this.row.first_ms = now() - begun;
+    for (let i = 0; i < this.job.warmup; i++) await this.infer(this.tensor(await this.images.get(i % this.images.count)));
+  }
+
+  portion() {
+    const count = this.row.samples_ms.length / this.job.min_count;
+    return Math.min(1, count, this.job.min_seconds ? this.spent / 1000 / this.job.min_seconds : count);
+  }
+
+  async round(number) {
+    await this.infer(this.tensor(await this.images.get(this.next % this.images.count)));
+    for (let spent = 0, taken = 0; spent < this.job.slice_ms || taken < this.job.slice_count; taken++) {
+      const tensor = this.tensor(await this.images.get(this.next % this.images.count));
+      const begun = now();
+      const output = await this.infer(tensor);
+      const took = now() - begun;
+      this.row.samples_ms.push(took);
+      this.row.rounds.push(number);
+      if (this.next < this.images.count) this.outputs.push(Float32Array.from(output));
+      this.next += 1;
+      this.spent += took;
+      // A clock of whole milliseconds may read 0 for a tiny model: count such a sample as a tenth, so that slices end.
+      spent += Math.max(took, 0.1);
+    }
+  }
+
+  async endToEnd(photos) {
+    const { size, resize } = this.job.spec;
+    if (!photos.length) { this.row.end_to_end_skipped = "no encoded images in this benchmark"; return; }
+    if (typeof OffscreenCanvas === "undefined" || typeof createImageBitmap === "undefined") {
+      this.row.end_to_end_skipped = "this browser has no OffscreenCanvas";
+      return;
+    }
+    const canvas = new OffscreenCanvas(size, size);
+    const pen = canvas.getContext("2d", { willReadFrequently: true });
+    if (!pen) { this.row.end_to_end_skipped = "this browser draws no 2D OffscreenCanvas"; return; }
+    pen.imageSmoothingQuality = "high";
+    const samples = { decode: [], resize: [], model: [], total: [] };
+    for (let i = -1; i < this.job.end_to_end_count; i++) { // the first one warms up
+      const times = [now()];
+      const bitmap = await createImageBitmap(photos[(i + photos.length) % photos.length]);
+      times.push(now());
+      const side = Math.min(bitmap.width, bitmap.height) * size / resize;
+      pen.drawImage(bitmap, (bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side, 0, 0, size, size);
+      const rgba = pen.getImageData(0, 0, size, size).data;
+      const pixels = new Uint8Array(3 * size * size);
+      for (let from = 0, to = 0; from < rgba.length; from += 4) {
+        pixels[to++] = rgba[from];
+        pixels[to++] = rgba[from + 1];
+        pixels[to++] = rgba[from + 2];
+      }
+      times.push(now());
+      await this.infer(this.tensor(pixels));
+      times.push(now());
+      bitmap.close();
+      if (i < 0) continue;
+      ["decode", "resize", "model"].forEach((key, k) => samples[key].push(times[k + 1] - times[k]));
+      samples.total.push(times[3] - times[0]);
+    }
+    this.row.end_to_end_ms = samples;
+  }
+
+  async finish(session, tell) {
+    for (let i = this.outputs.length; i < this.images.count; i++) {
+      this.outputs.push(Float32Array.from(await this.infer(this.tensor(await this.images.get(i)))));
+      if (i % 16 === 0) tell(i / this.images.count);
+    }
+    const width = this.outputs[0].length;
+    const all = new Float32Array(this.images.count * width);
+    this.outputs.forEach((output, i) => all.set(output, i * width));
+    const answer = await fetch(`${this.entry.outputs}?s=${session}`, { method: "POST", body: all });
+    if (!answer.ok) throw new Error((await answer.json()).error);
+    await this.session.release();
+  }
+}
+
+async function run(job, session) {
+  const begun = now();
+  say(0, "Fetching onnxruntime-web …");
+  const ort = await import(`./ort/${job.module}`);
+  ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
+  ort.env.wasm.numThreads = job.threads;
+  ort.env.logLevel = "error";
+  // Starting the runtime is not part of any model's load time.
+  const tiny = await ort.InferenceSession.create(await bytes("tiny.onnx"), { executionProviders: [job.backend] });
+  await tiny.release();
+  const images = new Images(job.images);
+  const subjects = job.artifacts.map((entry) => new Subject(ort, entry, job, images));
+  let live = [...subjects];
+  const attempt = async (subject, work) => {
+    try {
+      await work();
+    } catch (error) { // any kind: runtimes throw strings and numbers too
+      subject.row = { ...subject.row, skipped: words(error), samples_ms: [], rounds: [], end_to_end_ms: {} };
+      live = live.filter((other) => other !== subject);
+    }
+  };
+  for (const [i, subject] of subjects.entries()) {
+    say(0.05 + 0.05 * i / subjects.length, `Loading ${subject.entry.name} …`);
+    await attempt(subject, () => subject.load());
+  }
+  const draw = random(job.seed);
+  for (let number = 0; ; number++) {
+    const waiting = shuffle(live.filter((subject) => subject.portion() < 1), draw);
+    if (!waiting.length) break;
+    for (const subject of waiting) await attempt(subject, () => subject.round(number));
+    const done = live.map((subject) => subject.portion());
+    say(0.1 + 0.6 * Math.min(...done, 1), `Measuring ${live.length} model${live.length === 1 ? "" : "s"} …`);
+  }
+  const photos = [];
+  for (let i = 0; i < job.encoded.length; i++) {
+    photos.push(new Blob([await bytes(`encoded/${i}`)], { type: job.encoded[i] }));
+  }
+  const order = [...live];
+  for (const [i, subject] of order.entries()) {
+    const tell = (part) => say(0.7 + 0.3 * (i + part) / order.length, `Classifying with ${subject.entry.name} …`);
+    tell(0);
+    await attempt(subject, async () => { await subject.endToEnd(photos); await subject.finish(session, tell); });
+  }
+  say(1, "Sending results …");
+  const version = (ort.env.versions && (ort.env.versions.web || ort.env.versions.common)) || "";
+  return {
+    rows: subjects.map((subject) => subject.row),
+    threads: ort.env.wasm.numThreads || 1,
+    version,
+    seconds: (now() - begun) / 1000,
+  };
+}
+
+// SHA-256 (FIPS 180-4).  crypto.subtle is not there on plain http.
+const primes = (() => {
+  const found = [];
+  for (let n = 2; found.length < 64; n++) if (found.every((p) => n % p)) found.push(n);
+  return found;
+})();
+const fraction = (x) => ((x - Math.floor(x)) * 4294967296) | 0;
+const K = Int32Array.from(primes, (p) => fraction(Math.cbrt(p)));
+
+function sha256(data) {
+  const padded = new Uint8Array(Math.ceil((data.length + 9) / 64) * 64);
+  padded.set(data);
+  padded[data.length] = 0x80;
+  const view = new DataView(padded.buffer);
+  view.setUint32(padded.length - 8, Math.floor(data.length / 536870912));
+  view.setUint32(padded.length - 4, (data.length << 3) >>> 0);
+  const state = Int32Array.from(primes.slice(0, 8), (p) => fraction(Math.sqrt(p)));
+  const w = new Int32Array(64);
+  const turn = (x, n) => (x >>> n) | (x << (32 - n));
+  for (let at = 0; at < padded.length; at += 64) {
+    for (let i = 0; i < 16; i++) w[i] = view.getInt32(at + 4 * i);
+    for (let i = 16; i < 64; i++) {
+      const s0 = turn(w[i - 15], 7) ^ turn(w[i - 15], 18) ^ (w[i - 15] >>> 3);
+      const s1 = turn(w[i - 2], 17) ^ turn(w[i - 2], 19) ^ (w[i - 2] >>> 10);
+      w[i] = (w[i - 16] + s0 + w[i - 7] + s1) | 0;
+    }
+    let [a, b, c, d, e, f, g, h] = state;
+    for (let i = 0; i < 64; i++) {
+      const t1 = (h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + K[i] + w[i]) | 0;
+      const t2 = ((turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c))) | 0;
+      [h, g, f, e, d, c, b, a] = [g, f, e, (d + t1) | 0, c, b, a, (t1 + t2) | 0];
+    }
+    [a, b, c, d, e, f, g, h].forEach((value, i) => { state[i] = (state[i] + value) | 0; });
+  }
+  return Array.from(state, (value) => (value >>> 0).toString(16).padStart(8, "0")).join("");
+}
