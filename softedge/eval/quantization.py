@@ -45,7 +45,7 @@ def check(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         raise UserError(f"{run.root} has no exported files to check; run: softedge export {run.root}")
     artifacts = [_read(folder) for folder in folders]
     inputs = {a.name: a.sha256 for a in artifacts}
-    for name in ("data/index.json", "probe/classifier.safetensors"):
+    for name in ("data/index.json", "probe/classifier.safetensors", "finetune/classifier.safetensors"):
         if (run.root / name).is_file():
             inputs[name] = sha256(run.root / name)
     settings = {**recipe.section("check"), "seed": recipe.seed}
@@ -65,12 +65,13 @@ def _read(folder: Path) -> Artifact:
 def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], folder: Path) -> Outcome:
     sample = choose(data, recipe)
     outputs: dict[str, Float32] = {}
-    references: dict[str, Float32] = {}
+    references: dict[tuple[Path, str], Float32] = {}
     rows: list[dict[str, Any]] = []
     skipped = _not_exported(run)
     for artifact in artifacts:
-        if artifact.output not in references:
-            references[artifact.output] = reference(run, artifact, sample.images)
+        source = exported_from(run, artifact), artifact.output
+        if source not in references:
+            references[source] = reference(run, artifact, sample.images)
         row: dict[str, Any] = {
             "artifact": artifact.name,
             "target": artifact.target,
@@ -87,7 +88,7 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
             row.update(passed=None, why=f"not run: {error}")
             continue
         outputs[artifact.name] = found
-        row.update(compare(references[artifact.output], found, sample.labels, artifact.output))
+        row.update(compare(references[source], found, sample.labels, artifact.output))
         row["runtime"] = runtime_of(target)
         row["quantized_ops"] = quantized_ops(artifact)
         why = refusals(row, recipe.check, artifact)
@@ -109,9 +110,10 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
     if shown:
         from softedge.eval.int8_examples import examples
 
-        chosen = {a.name: outputs[a.name] for a in shown}
+        source = exported_from(run, shown[0]), "probabilities"
+        chosen = {a.name: outputs[a.name] for a in shown if exported_from(run, a) == source[0]}
         details["examples"] = examples(
-            sample, references["probabilities"], chosen, shown[0].labels, folder / "examples", EXAMPLES
+            sample, references[source], chosen, shown[0].labels, folder / "examples", EXAMPLES
         )
     measured = [row for row in rows if row["passed"] is not None]
     metrics: dict[str, float | int | bool] = {
@@ -143,11 +145,22 @@ def reference(run: Run, artifact: Artifact, images: Uint8) -> Float32:
     from softedge import backbones
     from softedge.export.deployed import Deployed
 
-    classifier = run.folder("probe") / "classifier.safetensors"
-    if artifact.output == "probabilities" or classifier.is_file():
-        model = backbones.load_classifier(classifier)
+    checkpoint = exported_from(run, artifact)
+    model: backbones.Backbone | backbones.Classifier
+    if backbones.describe(checkpoint)["kind"] == "classifier":
+        model = backbones.load_classifier(checkpoint)
         return Deployed(model, artifact.spec, artifact.labels, artifact.output).predict(images)
-    return Deployed(backbones.load(run.folder("pretrain") / "backbone.safetensors"), artifact.spec).predict(images)
+    return Deployed(backbones.load(checkpoint), artifact.spec).predict(images)
+
+
+def exported_from(run: Run, artifact: Artifact) -> Path:
+    """The checkpoint an exported file was made from, as its export stage recorded it (else what is there)."""
+    made = run.result(f"export/{artifact.name}")
+    recorded = [run.root / name for name in (made.inputs if made else {}) if name.endswith(".safetensors")]
+    known = [run.folder("probe") / "classifier.safetensors", run.folder("pretrain") / "backbone.safetensors"]
+    if artifact.output == "probabilities":
+        known = known[:1]
+    return next((path for path in [*recorded, *known] if path.is_file()), known[0])
 
 
 def refusals(row: dict[str, Any], gates: Check, artifact: Artifact) -> list[str]:

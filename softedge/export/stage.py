@@ -93,8 +93,9 @@ def _checkpoint(run: Run, recipe: config.Recipe) -> tuple[Path, str]:
     if recipe.export.output == "features":
         run.need("pretrain", "pretrain")
         return run.folder("pretrain") / "backbone.safetensors", "features"
-    run.need("probe", "probe")
-    return run.folder("probe") / "classifier.safetensors", "probabilities"
+    source = recipe.export.source
+    run.need(source, source)
+    return run.folder(source) / "classifier.safetensors", "probabilities"
 
 
 def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, output: str) -> Source:

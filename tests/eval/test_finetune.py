@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -109,3 +110,21 @@ def test_mixup_of_equal_images_is_plain_cross_entropy():
     a = finetune._loss(classifier, images, labels, plain, np.random.default_rng(0))
     b = finetune._loss(classifier, images, labels, mixed, np.random.default_rng(0))
     assert a.item() == pytest.approx(b.item(), abs=1e-5)
+
+
+def test_a_file_is_checked_against_the_checkpoint_it_was_exported_from(toy):
+    from softedge.eval.quantization import exported_from
+    from softedge.records import Artifact
+
+    run, _, _ = toy("run")
+    for stage in ("probe", "finetune"):
+        run.folder(stage).mkdir()
+        (run.folder(stage) / "classifier.safetensors").write_bytes(b"")
+    made = run.folder("export/onnx-fp32")
+    made.mkdir(parents=True)
+    old = json.loads((run.folder("data") / "result.json").read_text())
+    old["inputs"] = {"finetune/classifier.safetensors": "ab"}
+    (made / "result.json").write_text(json.dumps(old))
+    fp32, fp16 = (Artifact(made, "onnx", precision, "", 0, SPEC, ("a",)) for precision in ("fp32", "fp16"))
+    assert exported_from(run, fp32) == run.folder("finetune") / "classifier.safetensors"
+    assert exported_from(run, fp16) == run.folder("probe") / "classifier.safetensors"

@@ -1,0 +1,148 @@
+"""Stage "linear/<protocol>": the linear evaluations of the papers, as their own code runs them.
+
+simsiam   Chen & He 2021 (arXiv 2011.10566), which Light-MoCo follows: LARS, rate 0.1 · batch / 256, cosine by epoch,
+          batch 4096, 90 epochs, random resized crop and flip, no weight decay, weights N(0, 0.01²).
+ang-2022  Ang 2022 on leftthomas/SimCLR: Adam 1e-3, batch 512, 100 epochs, features of unit length.
+
+Both report here the accuracy after the last epoch; their code keeps the best epoch on the test set. The augmentation of
+leftthomas/SimCLR's probe (colour jitter and grey beside crop and flip) is left at crop and flip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from softedge import backbones
+from softedge.backbones import Backbone, normalise
+from softedge.config import Recipe
+from softedge.data.images import Data, Images
+from softedge.errors import UserError
+from softedge.eval.crops import Crops
+from softedge.eval.features import extract
+from softedge.eval.finetune import inputs, thinned
+from softedge.eval.knn import top1, topk
+from softedge.eval.lars import Lars
+from softedge.progress import say, track
+from softedge.records import InputSpec, Outcome, Result
+from softedge.run import Run, perform
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a linear layer is trained on the frozen network."""
+
+    epochs: int
+    batch: int
+    optimizer: Callable[[list[nn.Parameter], float], torch.optim.Optimizer]
+    rate: Callable[[int], float]  # of the batch
+    cosine: bool
+    unit_length: bool
+    min_area: float
+    initial_std: float | None  # None: PyTorch's own
+
+
+PROTOCOLS: dict[Literal["simsiam", "ang-2022"], Protocol] = {
+    "simsiam": Protocol(90, 4096, lambda p, lr: Lars(p, lr), lambda batch: 0.1 * batch / 256, True, False, 0.08, 0.01),
+    "ang-2022": Protocol(100, 512, lambda p, lr: torch.optim.Adam(p, lr), lambda _: 1e-3, False, True, 0.08, None),
+}
+
+
+def linear(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+    """Run ``recipe.linear.protocol`` on the pretrained backbone.
+
+    Metrics: top1, top5 (more than 5 classes), n_train, n_test, epochs, batch, and where the fast probe on cached
+    features was run: probe_top1 and its difference, probe_gap.
+    """
+    if not len(data.train) or not len(data.test):
+        raise UserError(f"{run.root} needs labelled training and test images for a linear protocol")
+    name = recipe.linear.protocol
+    stage = f"linear/{name}"
+    weights = run.folder("pretrain") / "backbone.safetensors"
+
+    def work(folder: Path) -> Outcome:
+        backbone = backbones.load(weights)
+        protocol = PROTOCOLS[name]
+        epochs = recipe.linear.epochs or protocol.epochs
+        batch = min(recipe.linear.batch or protocol.batch, len(data.train))
+        if epochs != protocol.epochs or batch != protocol.batch:
+            say(f"linear: {name} with {epochs} epochs at batch {batch} (the paper's: {protocol.epochs} at batch 4096)")
+        head, losses = train(protocol, backbone, data.train, data, epochs, batch, recipe.seed, recipe.augment.flip)
+        logits = evaluate(protocol, backbone, head, data.test, data.spec)
+        metrics: dict[str, Any] = {"top1": top1(logits, data.test.labels)}
+        if len(data.classes) > 5:
+            metrics["top5"] = topk(logits, data.test.labels, 5)
+        metrics |= {"n_train": len(data.train), "n_test": len(data.test), "epochs": epochs, "batch": batch}
+        probe, skipped = run.result("probe"), {}
+        if probe is not None and probe.metrics.get("n_train") == len(data.train):
+            metrics["probe_top1"] = probe.metrics["linear_top1"]
+            metrics["probe_gap"] = probe.metrics["linear_top1"] - metrics["top1"]
+        else:
+            skipped["probe_gap"] = "the probe on cached features was not run on the same labels"
+        return Outcome(metrics, {"protocol": name, "losses": thinned(losses)}, skipped)
+
+    section = {**recipe.section("seed", "linear"), "flip": recipe.augment.flip}
+    return perform(run, stage, work, recipe=section, inputs=inputs(run, ["ssl"]), force=force)
+
+
+def train(
+    protocol: Protocol,
+    backbone: Backbone,
+    images: Images,
+    data: Data,
+    epochs: int,
+    batch: int,
+    seed: int,
+    flip: float,
+) -> tuple[nn.Linear, list[float]]:
+    """Train the linear layer; the backbone stays in eval mode, its BatchNorm statistics too.
+
+    flip: probability of a mirrored image (the papers' 0.5; a recipe without flips, as for digits, sets 0).
+    """
+    torch.manual_seed(seed)
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backbone = backbone.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    head = nn.Linear(backbone.num_features, len(data.classes))
+    if protocol.initial_std is not None:
+        nn.init.normal_(head.weight, std=protocol.initial_std)
+        nn.init.zeros_(head.bias)
+    head = head.to(place)
+    full = protocol.rate(batch)
+    optimizer = protocol.optimizer(list(head.parameters()), full)
+    crops = Crops(images, data.spec, batch, seed, min_area=protocol.min_area, flip=flip, workers=2)
+    losses = []
+    for epoch in track(range(epochs), "linear", total=epochs):
+        for group in optimizer.param_groups:  # by epoch, not by step, as the papers' code does
+            group["lr"] = full * (0.5 * (1 + math.cos(math.pi * epoch / epochs)) if protocol.cosine else 1.0)
+        for pictures, labels in crops.epoch(epoch):
+            with torch.no_grad():
+                features = _features(protocol, backbone(normalise(pictures.to(place), data.spec)))
+            loss = functional.cross_entropy(head(features), labels.to(place))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    backbone.cpu()
+    return head.cpu(), losses
+
+
+def _features(protocol: Protocol, features: Tensor) -> Tensor:
+    return functional.normalize(features, dim=1) if protocol.unit_length else features
+
+
+@torch.inference_mode()
+def evaluate(
+    protocol: Protocol, backbone: Backbone, head: nn.Linear, images: Images, spec: InputSpec
+) -> NDArray[np.float32]:
+    """Logits float32 (N, classes) on centre crops."""
+    features = torch.from_numpy(extract(backbone, images, spec))
+    return head(_features(protocol, features)).numpy()
