@@ -117,6 +117,7 @@ class Device(ABC):
     """
 
     known_options: tuple[str, ...] = ()
+    silent_options: tuple[str, ...] = ()  # how to get there; they do not change what is measured
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
         self.spec, self.address, self.options = spec, address, dict(options)
@@ -125,9 +126,18 @@ class Device(ABC):
                 raise UserError(f"device {spec}: unknown option '{option}'{did_you_mean(option, self.known_options)}")
 
     @property
+    def label(self) -> str:
+        """The address without the options that only say how to get there: what a result is filed under."""
+        told = ",".join(f"{key}={value}" for key, value in self.options.items() if key not in self.silent_options)
+        if "://" in self.spec:
+            return self.spec.partition("?")[0] + (f"?{told}" if told else "")
+        rest = ",".join(filter(None, (self.address, told)))
+        return self.spec.partition(":")[0] + (f":{rest}" if rest else "")
+
+    @property
     def folder(self) -> str:
-        """A name for a folder: ``ssh://pi@board:22`` -> ``ssh_pi_board_22``."""
-        return re.sub(r"[^A-Za-z0-9.-]+", "_", self.spec).strip("_")
+        """The label as the name of a folder: ``ssh://pi@board:22`` -> ``ssh_pi_board_22``."""
+        return re.sub(r"[^A-Za-z0-9.-]+", "_", self.label).strip("_")
 
     def __enter__(self) -> Self:
         return self

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from softedge.bench.device import DeviceError
 from softedge.errors import UserError
@@ -108,10 +108,11 @@ class Connection:
 
     def upload(self, folder: Path, to: str, timeout: float = 900) -> None:
         """Copy the content of ``folder`` into the existing remote folder ``to``."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            archive.add(folder, arcname=".", filter=_anonymous)
-        self._execute(["tar", "-xf", "-", "-C", to], "copy files there", timeout, buffer.getvalue())
+        with tempfile.TemporaryFile() as packed:
+            with tarfile.open(fileobj=packed, mode="w") as archive:
+                archive.add(folder, arcname=".", filter=_anonymous)
+            packed.seek(0)
+            self._execute(["tar", "-xf", "-", "-C", to], "copy files there", timeout, packed)
 
     def download(self, files: Iterable[str], folder: str, to: Path, timeout: float = 600) -> None:
         """Copy files of the remote ``folder`` into ``to``."""
@@ -122,16 +123,16 @@ class Connection:
         except tarfile.TarError as error:
             raise DeviceError(f"{self.spec}: the results came back damaged ({error}); try again") from error
 
-    def _execute(self, words: Sequence[str], doing: str, timeout: float, stdin: bytes = b"") -> bytes:
+    def _execute(self, words: Sequence[str], doing: str, timeout: float, stdin: bytes | IO[bytes] = b"") -> bytes:
         process = subprocess.Popen(
             self.command(words),
-            stdin=subprocess.PIPE,
+            stdin=subprocess.PIPE if isinstance(stdin, bytes) else stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C must reach this process alone, which ends the remote side in order
         )
         try:
-            output, errors = process.communicate(stdin, timeout=timeout)
+            output, errors = process.communicate(stdin if isinstance(stdin, bytes) else None, timeout)
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{self.spec}: could not {doing} within {timeout:.0f} s; it was given up") from None
         finally:

@@ -29,11 +29,11 @@ import json, platform, shutil, sys
 told = {"python": "%d.%d" % sys.version_info[:2], "machine": platform.machine(), "glibc": platform.libc_ver()[1]}
 told["free_bytes"] = shutil.disk_usage(sys.argv[1]).free
 told["missing"] = {}
-for name in ("numpy", "onnxruntime", "openvino"):
+for name, package in (("numpy", "numpy"), ("onnxruntime", "onnxruntime"), ("openvino", "openvino"), ("PIL", "pillow")):
     try:
         __import__(name)
     except Exception as error:
-        told["missing"][name] = str(error).splitlines()[0] if str(error) else type(error).__name__
+        told["missing"][package] = str(error).splitlines()[0] if str(error) else type(error).__name__
 print("softedge-probe " + json.dumps(told))
 """
 
@@ -41,12 +41,13 @@ print("softedge-probe " + json.dumps(told))
 class Ssh(Device):
     """A board with Python behind an ssh server."""
 
-    known_options = (*job.OPTIONS, "python", "folder", "wheels", "config")
+    silent_options = ("folder", "wheels", "config")
+    known_options = (*job.OPTIONS, "python", *silent_options)
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
         super().__init__(spec, address, options)
         login, port = parse(spec, address)
-        self.connection = Connection(spec, login, port, self.options.get("config", ""))
+        self.connection = Connection(self.label, login, port, self.options.get("config", ""))
         self.python = self.options.get("python", "python3")
         self.remote = ""  # the folder there
 
@@ -77,7 +78,7 @@ class Ssh(Device):
         if self.options.get("wheels") and self.about["missing"]:
             self._send_wheels(self.options["wheels"])
         if "numpy" in self.about["missing"]:
-            raise DeviceError(f"{self.spec}: {self._how_to_get('numpy', 'numpy onnxruntime')}")
+            raise DeviceError(f"{self.label}: {self._how_to_get('numpy', 'numpy onnxruntime')}")
 
     def _probe(self, site: str = "") -> dict[str, Any]:
         words = ["env", f"PYTHONPATH={site}"] if site else []
@@ -87,17 +88,17 @@ class Ssh(Device):
             if "not found" not in str(error) and "No such file" not in str(error):
                 raise
             raise DeviceError(
-                f"{self.spec}: no {self.python} there; install it (Debian: sudo apt install python3 python3-pip) "
+                f"{self.label}: no {self.python} there; install it (Debian: sudo apt install python3 python3-pip) "
                 "or name another: ?python=/path/to/python3"
             ) from error
         for line in text.splitlines():  # a login script may print before it
             if line.startswith("softedge-probe "):
                 return dict(json.loads(line.removeprefix("softedge-probe ")))
-        raise DeviceError(f"{self.spec}: {self.python} there did not answer as Python 3 does; name another: ?python=")
+        raise DeviceError(f"{self.label}: {self.python} there did not answer as Python 3 does; name another: ?python=")
 
     def _send_wheels(self, source: str) -> None:
         """Unpacked wheels into ``site`` beside the benchmark: nothing is installed there."""
-        wanted = [name for name in ("numpy", "onnxruntime", "openvino") if name in self.about["missing"]]
+        wanted = list(self.about["missing"])
         if source == "send":
             found = wheels.fetch(wanted, self.about["python"], self.about["machine"], self.about["glibc"])
         else:
@@ -152,7 +153,7 @@ class Ssh(Device):
         if self.about["free_bytes"] < 2 * needed:
             free, wanted = self.about["free_bytes"] / 1e6, 2 * needed / 1e6
             raise DeviceError(
-                f"{self.spec}: {free:.0f} MB are free in {self.remote.rpartition('/')[0]} there, the benchmark needs "
+                f"{self.label}: {free:.0f} MB are free in {self.remote.rpartition('/')[0]} there, the benchmark needs "
                 f"{wanted:.0f} MB; free some space, or name another ?folder="
             )
         self.connection.upload(outgoing, self.remote)
@@ -178,6 +179,6 @@ class Ssh(Device):
                 return self.connection.explain(code, errors.read())
 
             try:
-                job.follow(process, plan, f"bench {self.spec}", explain)
+                job.follow(process, plan, f"bench {self.label}", explain)
             finally:
                 end(process)

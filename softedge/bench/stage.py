@@ -142,7 +142,7 @@ class Bench:
     def _perform(self, artifact: Artifact, work: Callable[[Path], Outcome], force: bool) -> Result:
         preset = PRESETS[self.preset]
         recipe = {
-            "device": self.device.spec,
+            "device": self.device.label,
             "preset": self.preset,
             "min_count": preset.min_count,
             "min_seconds": preset.min_seconds,
