@@ -11,8 +11,8 @@ from softedge.report.stages import Stage
 from softedge.report.words import is_number
 from softedge.run import Run
 
-STAGES = ("data", "pretrain", "probe", "export", "check", "bench", "labels")
-OPTIONAL = ("labels",)  # not part of a deployment: silent when not run
+STAGES = ("data", "pretrain", "probe", "finetune", "linear", "labels", "transfer", "export", "check", "bench")
+OPTIONAL = ("finetune", "linear", "labels", "transfer")  # not part of a deployment: silent when not run
 
 Values = dict[str, Any]
 
@@ -36,6 +36,9 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "check": _check(done["check"]),
         "examples": _examples(done["check"]),
         "labels": _details(done["labels"]),
+        "finetune": _details(done["finetune"]),
+        "linear": {name: result.metrics for name, result in done["linear"].results.items()},
+        "transfer": {name: result.metrics for name, result in done["transfer"].results.items()},
         "provenance": _provenance(run, done, recipe),
     }
     if layout:
@@ -53,7 +56,12 @@ def read_recipe(run: Run) -> Values:
 
 
 def _data(stage: Stage) -> Values:
-    return {} if stage.result is None else {**stage.result.metrics, **stage.result.details}
+    if stage.result is None:
+        return {}
+    values = {**stage.result.metrics, **stage.result.details}
+    values.pop("root", None)  # where the images lie is nobody's business in a report that is passed on
+    values["source"] = str(values.get("source", "")).rstrip("/").rsplit("/", 1)[-1]
+    return values
 
 
 def _details(stage: Stage) -> Values:
@@ -116,20 +124,18 @@ def _devices(bench: Stage) -> Values:
         about = result.details.get("device")
         about = about if isinstance(about, dict) else {}
         if device not in found:
-            found[device] = {"about": about, "preset": result.recipe.get("preset") or _preset(result.recipe)}
-            cpu = about.get("model") or about.get("board") or about.get("cpu") or result.environment.get("cpu", "")
-            found[device]["called"] = (
-                f"{device} ({cpu})" if cpu and device == "local" else str(about.get("name") or device)
-            )
-            found[device]["hardware"] = cpu
+            address = str(result.recipe.get("device") or device)
+            # Only what the device told of itself: the environment of the result is that of this machine.
+            hardware = about.get("model") or about.get("board") or about.get("cpu")
+            found[device] = {
+                "address": address,
+                "called": f"{hardware} ({address})" if hardware else address,
+                "preset": str(result.recipe.get("preset") or ""),
+                "about": about,
+            }
         if is_number(result.details.get("threads")):
             found[device]["threads"] = result.details["threads"]
     return found
-
-
-def _preset(recipe: Values) -> str:
-    section = recipe.get("bench")
-    return str(section.get("preset", "")) if isinstance(section, dict) else ""
 
 
 def _test_set(run: Run, probe: Stage, known: Values) -> Values:

@@ -106,7 +106,8 @@ def grouped(entries: list[Values]) -> list[Values]:
     """Entries with the same reason in one line."""
     lines: dict[tuple[str, str], Values] = {}
     for entry in entries:
-        line = lines.setdefault((entry["status"], entry["why"]), {**entry, "whats": {}, "names": {}})
+        why = entry["why"].removeprefix("not run: ")
+        line = lines.setdefault((entry["status"], why), {**entry, "why": why, "whats": {}, "names": {}})
         line["whats"][entry["what"].replace("top1", "top-1").replace("_", " ")] = None
         if entry.get("artifact"):
             line["names"][words.artifact_name(entry["artifact"])] = None

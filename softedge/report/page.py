@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
-from softedge.report import charts, facts, phrases, words
+from softedge.report import charts, facts, learning_charts, phrases, words
 
 Values = dict[str, Any]
 
@@ -41,6 +41,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         first=runs[0],
         css=Markup(css),
         chart=charts,
+        learned=learning_charts,
         words=words,
         show=SimpleNamespace(**phrases.SHOW),
         picture=picture,
@@ -50,6 +51,8 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         shade=shade,
         shade_class=shade_class,
         label_lines=label_lines,
+        label_methods=label_methods,
+        by_group=by_group,
         worst_layers=worst_layers,
         plain=plain,
         all_curves=all_curves,
@@ -75,6 +78,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
                 "learning_lead",
                 "curves_note",
                 "int8_lead",
+                "further",
                 "device_lead",
             )
         },
@@ -121,17 +125,34 @@ def shade_class(row: int, column: int, value: int, line: list[int]) -> str:
     return " ".join(kinds)
 
 
-def label_lines(run: Values) -> list[tuple[str, list[list[float]]]]:
-    """Lines of the label-efficiency chart from the "labels" stage's rows."""
-    titles = {"linear_top1": "linear", "random_linear_top1": "linear, random weights", "knn_top1": "k-NN"}
-    titles |= {"finetune_top1": "fine-tuned", "supervised_top1": "from scratch"}
-    rows = [r for r in (run["labels"].get("rows") or []) if isinstance(r, dict) and words.is_number(r.get("n_labels"))]
-    lines = []
-    for key, title in titles.items():
-        points = [[row["n_labels"], row[key]] for row in rows if words.is_number(row.get(key))]
-        if len(points) > 1:
-            lines.append((title, sorted(points)))
-    return lines
+def label_lines(run: Values, method: str) -> list[tuple[str, int, list[list[float]]]]:
+    """Lines of the label-efficiency chart of one method: PyTorch accuracy by number of labels, one line per start."""
+    starts: dict[str, list[list[float]]] = {}
+    for row in run["labels"].get("rows") or []:
+        if row.get("method") == method and row.get("file") == "pytorch" and words.is_number(row.get("mean")):
+            point = [row["n_labels"], row["mean"], row.get("low", row["mean"]), row.get("high", row["mean"])]
+            starts.setdefault(row["init"], []).append(point)
+    names = {"ssl": "pretrained", "random": "random weights"}
+    colours = {"ssl": 0, "random": 1}
+    return [
+        (names.get(start, start), colours.get(start, 2 + number % 2), sorted(points))
+        for number, (start, points) in enumerate(starts.items())
+        if len(points) > 1
+    ]
+
+
+def label_methods(run: Values) -> list[tuple[str, str]]:
+    titles = {"finetune": "Fine-tuned", "probe": "A linear layer on frozen features"}
+    found = dict.fromkeys(row.get("method", "") for row in run["labels"].get("rows") or [])
+    return [(method, titles.get(method, method)) for method in found if label_lines(run, method)]
+
+
+def by_group(changes: list[Values]) -> list[tuple[str, list[Values]]]:
+    """Changes under their headings, in the order in which they came."""
+    groups: dict[str, list[Values]] = {}
+    for change in changes:
+        groups.setdefault(change["group"], []).append(change)
+    return list(groups.items())
 
 
 def worst_layers(row: Values, most: int = 15) -> list[tuple[str, float]]:

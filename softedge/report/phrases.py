@@ -237,3 +237,16 @@ def device_lead(run: Values, device: str) -> str:
         if told.get(key):
             said.append(name.format(told[key]))
     return ", ".join(said) + "." if said else "The device told nothing of itself."
+
+
+def further(run: Values) -> list[tuple[str, str, float]]:
+    """Fine-tuning, linear protocols and transfer: (what, measure, fraction)."""
+    measures = {"top1": "top-1", "top5": "top-5"}
+    found = [("fine-tuned", run["finetune"].get("metrics", {}))] if run["finetune"] else []
+    found += [(f"linear, protocol {name}", metrics) for name, metrics in run["linear"].items()]
+    rows = [(what, measures[key], metrics[key]) for what, metrics in found for key in measures if key in metrics]
+    for task, metrics in run["transfer"].items():
+        for key, value in metrics.items():
+            if key.lower().startswith(("ap", "map", "top1")) and words.is_number(value) and 0 <= value <= 1:
+                rows.append((f"transfer to {task}", key.replace("_", " "), value))
+    return rows

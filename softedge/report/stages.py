@@ -18,6 +18,7 @@ COMMANDS = {
     "check": "softedge check {run}",
     "bench": "softedge bench {run}",
 }
+PARTED = ("export", "bench", "linear", "transfer")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Stage:
 
 def read(run: Run, name: str) -> Stage:
     """A stage with one result (``probe``) or with parts (``export``, ``bench``); never raises."""
-    if name in ("export", "bench"):
+    if name in PARTED:
         return _with_parts(run, name)
     try:
         result = run.result(name)
