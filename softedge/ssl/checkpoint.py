@@ -85,6 +85,13 @@ def load(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     return content["position"]
 
 
+def seed_everything(seed: int) -> None:
+    """Start the global random states from ``seed``: dropout and third-party layers draw from them."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
 def _float_buffers(method: nn.Module) -> list[Tensor]:
     """BatchNorm's running statistics: the only state that differs between ranks."""
     return [b for name, b in method.named_buffers() if b.dtype == torch.float32 and not name.startswith(_QUEUE)]

@@ -23,7 +23,7 @@ class Guard:
         self.lr, self.recipe = recipe.optim.lr, recipe
         self.best = math.inf
         self.highest = -math.inf
-        self.flat_entries = self.worse_entries = 0
+        self.entries = self.flat_entries = self.worse_entries = 0
         self._warned: set[str] = set()
 
     def look(self, entry: Mapping[str, float], progress: float) -> list[str]:
@@ -38,6 +38,7 @@ class Guard:
             )
         if entry.get("queue_fill", 1.0) < 1.0:  # the loss climbs by itself while negatives come in
             return []
+        self.entries += 1
         self.highest = max(self.highest, loss)
         warnings = [*self._collapse(entry, where), *self._divergence(loss, where), *self._stuck(loss, progress, where)]
         self.best = min(self.best, loss)
@@ -48,6 +49,7 @@ class Guard:
         return {
             "best": self.best,
             "highest": self.highest,
+            "entries": self.entries,
             "flat_entries": self.flat_entries,
             "worse_entries": self.worse_entries,
             "warned": sorted(self._warned),
@@ -55,7 +57,7 @@ class Guard:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """The inverse of ``state``."""
-        self.best, self.highest = state["best"], state["highest"]
+        self.best, self.highest, self.entries = state["best"], state["highest"], state["entries"]
         self.flat_entries, self.worse_entries = state["flat_entries"], state["worse_entries"]
         self._warned = set(state["warned"])
 
@@ -82,7 +84,7 @@ class Guard:
         ]
 
     def _stuck(self, loss: float, progress: float, where: str) -> list[str]:
-        if progress < _STUCK_AFTER or min(self.best, loss) < 0.98 * self.highest:
+        if progress < _STUCK_AFTER or self.entries < _PATIENCE or min(self.best, loss) < 0.98 * self.highest:
             return []
         return [
             f"the loss has stayed at {self.highest:.2f} until {where}: the learning rate may be too low "

@@ -36,6 +36,7 @@ class Journal:
         self.entries = [e for e in self.entries if "warning" not in e]
 
     def write(self, entry: dict[str, Any]) -> None:
+        entry = {k: round(v, 6) if isinstance(v, float) else v for k, v in entry.items()}
         self.entries.append(entry)
         self._append(entry)
 
@@ -54,4 +55,4 @@ class Journal:
 
 def _line(entry: dict[str, Any]) -> str:
     finite = {k: (v if not isinstance(v, float) or math.isfinite(v) else None) for k, v in entry.items()}
-    return json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in finite.items()}) + "\n"
+    return json.dumps(finite) + "\n"

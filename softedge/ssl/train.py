@@ -76,6 +76,7 @@ class Training:
     def __init__(self, run: Run, recipe: Recipe, data: Data, folder: Path):
         self.run, self.recipe, self.data, self.folder = run, recipe, data, folder
         self.device = distributed.device()
+        checkpoint.seed_everything(recipe.seed + distributed.rank())
         self.dtype = precision.resolve(recipe.optim.precision, self.device)
         self.method = self._method(data.pretrain)
         self.optimizer = optimizers.build(recipe.optim, self.method.trained_parameters())

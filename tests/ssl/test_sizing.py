@@ -42,8 +42,8 @@ def test_even_a_tiny_data_set_gets_a_queue_of_one_step():
         (
             {"batch": 96, "queue": 65536, "symmetric": False},
             8,
-            r"queue of 65536 is not a multiple of the 96 keys of a step \(global batch 96\); use a batch of 1024 or 512, "
-            "or --set ssl.queue=65472",
+            r"queue of 65536 is not a multiple of the 96 keys of a step \(global batch 96\); "
+            "use a batch of 1024 or 512, or --set ssl.queue=65472",
         ),
     ],
 )
