@@ -1,0 +1,185 @@
+"""Two processes on one CPU (gloo): the same queue, gradients and verdicts as one process with the whole batch."""
+
+import multiprocessing
+import os
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent / "ssl"))
+from small import data, method, recipe, views
+
+from softedge import distributed
+from softedge.errors import UserError
+from softedge.run import Run
+from softedge.ssl import key_norm, train
+
+WORLD = 2
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _rank(rank: int, port: int, work, arguments, answers) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"WORLD_SIZE": str(WORLD), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    try:
+        with distributed.joined():
+            answers.put((rank, work(rank, *arguments), None))
+    except BaseException:
+        answers.put((rank, None, traceback.format_exc()))
+
+
+def on_two_ranks(work, *arguments):
+    """Run ``work(rank, ...)`` in two processes and return both answers (plain values or NumPy arrays), by rank."""
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    port = free_port()
+    processes = [context.Process(target=_rank, args=(r, port, work, arguments, answers)) for r in range(WORLD)]
+    for process in processes:
+        process.start()
+    got = [answers.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join(timeout=30)
+    failed = [error for _, _, error in got if error]
+    assert not failed, failed[0]
+    return [value for _, value, _ in sorted(got, key=lambda item: item[0])]
+
+
+def _share(tensor: torch.Tensor, rank: int) -> torch.Tensor:
+    return tensor.chunk(WORLD)[rank]
+
+
+def _gather(rank):
+    return distributed.gather(torch.arange(3.0) + 10 * rank).numpy()
+
+
+def test_gathering_is_in_rank_order():
+    for gathered in on_two_ranks(_gather):
+        assert gathered.tolist() == [0, 1, 2, 10, 11, 12]
+
+
+def steps(rank: int | None, way: str):
+    """Three steps on the same images: all of them, or this rank's half. Returns queue and the last gradients."""
+    made = method(key_norm=way, queue=64)
+    if way == "ema":
+        made.encoder.eval()  # frozen statistics: BatchNorm of half a batch is not that of a whole one
+    for step in range(3):
+        pair = views(16, seed=step)
+        index = torch.arange(16)
+        if rank is not None:
+            pair, index = (_share(pair[0], rank), _share(pair[1], rank)), _share(index, rank)
+        made.zero_grad()
+        made(pair, index).backward()
+        distributed.average_gradients(made.trained_parameters())
+        made.after_step(step / 3)
+    return made.queue.keys.numpy(), [p.grad.numpy() for p in made.trained_parameters()]
+
+
+def test_two_ranks_with_half_a_batch_have_the_queue_and_gradients_of_one_with_all_of_it():
+    queue, gradients = steps(None, "ema")
+    for queue_there, gradients_there in on_two_ranks(steps, "ema"):
+        assert abs(queue - queue_there).max() < 1e-6
+        for one, two in zip(gradients, gradients_there):
+            assert abs(one - two).max() < 1e-6
+
+
+@pytest.mark.parametrize("way", ["shuffle", "split"])
+def test_two_ranks_enqueue_the_same_keys(way):
+    (first, _), (second, _) = on_two_ranks(steps, way)
+    assert (first == second).all()
+
+
+class _Identity(torch.nn.Module):
+    def forward(self, x):
+        return x
+
+
+def _shuffled(rank):
+    images = _share(torch.arange(8.0)[:, None], rank)
+    seen = []
+    encoder = _Identity()
+    encoder.register_forward_hook(lambda module, inputs, output: seen.append(output.flatten().tolist()))
+    keys = key_norm.encode(encoder, images, "shuffle", 4, torch.Generator().manual_seed(1))
+    return keys.flatten().tolist(), seen[0]
+
+
+def test_shuffling_encodes_images_of_both_ranks_and_gives_keys_back_in_order():
+    answers = on_two_ranks(_shuffled)
+    assert [keys for keys, _ in answers] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert sorted(answers[0][1] + answers[1][1]) == list(range(8))
+    assert sorted(answers[0][1]) != [0, 1, 2, 3]
+
+
+def _difference(rank):
+    same = [torch.ones(5), torch.arange(4.0)]
+    other = [torch.ones(5), torch.arange(4.0) + rank]
+    swapped = [torch.tensor([1.0, 2.0] if rank else [2.0, 1.0])]
+    return distributed.differing(same), distributed.differing(other), distributed.differing(swapped)
+
+
+def test_queues_that_differ_are_noticed_even_when_their_sums_agree():
+    assert on_two_ranks(_difference) == [(False, True, True)] * 2
+
+
+def _anyone(rank):
+    return distributed.anyone(rank == 1), distributed.anyone(False), float(distributed.mean(torch.tensor(float(rank))))
+
+
+def test_one_rank_that_wants_to_stop_stops_all():
+    assert on_two_ranks(_anyone) == [(True, False, 0.5)] * 2
+
+
+def _pretrain(rank, folder):
+    result = train.pretrain(Run(folder), recipe(ssl__epochs=1, ssl__knn_every=0, optim__warmup_epochs=0), data())
+    return result.metrics["loss"], result.details["world"]
+
+
+def test_two_ranks_train_end_to_end_and_leave_one_result(tmp_path):
+    first, second = on_two_ranks(_pretrain, tmp_path)
+    assert first == second
+    assert first[1] == 2
+    assert Run(tmp_path).result("pretrain").metrics["steps"] == 3
+    again = on_two_ranks(_pretrain, tmp_path)  # done before: both ranks skip it
+    assert again == [first, second]
+
+
+def test_more_gpus_than_there_are_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="--gpus 8: this machine has 2; use --gpus 2"):
+        distributed.launch(["pretrain"], gpus=8)
+
+
+def test_several_machines_need_an_address(monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UserError, match="set MASTER_ADDR"):
+        distributed.launch(["pretrain"], gpus=2, nodes=2)
+
+
+def test_alone_every_collective_is_a_no_op():
+    tensor = torch.arange(3.0)
+    assert distributed.gather(tensor) is tensor
+    assert (distributed.rank(), distributed.world()) == (0, 1)
+    assert distributed.anyone(True)
+    assert not distributed.differing([tensor])
+
+
+def test_slurms_names_are_understood(monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"NTASKS": "16", "PROCID": "5", "LOCALID": "1", "JOB_ID": "1234", "JOB_NODELIST": "n1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert distributed.asked_world() == 16
+    distributed._read_slurm()
+    assert (os.environ["WORLD_SIZE"], os.environ["RANK"], os.environ["LOCAL_RANK"]) == ("16", "5", "1")
+    assert os.environ["MASTER_PORT"] == "21234"
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
