@@ -5,7 +5,6 @@ Travels to boards: Python 3.8, NumPy and onnxruntime or openvino; no softedge im
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import io
 import itertools
@@ -16,15 +15,9 @@ import tempfile
 import time
 from typing import Any, Callable  # noqa: UP035  (Python 3.8 on boards)
 
+import kernels  # type: ignore[import-not-found]
 import numpy as np
 import system  # type: ignore[import-not-found]
-
-# The layers that decide what "the precision" of an inference is; the rest is glue.
-HEAVY = {"Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger"}
-HEAVY |= {"Gemm", "QGemm", "MatMul", "QLinearMatMul", "MatMulInteger"}
-HEAVY |= {"Convolution", "FullyConnected"}
-TYPES = {"float": "f32", "float16": "f16", "bfloat16": "bf16"}
-TYPES.update(dict.fromkeys(("uint8", "int8", "u8", "i8"), "int8"))
 
 
 class OnnxRuntime:
@@ -67,20 +60,13 @@ class OnnxRuntime:
             session.run(self.output, {self.input: image})
             with open(session.end_profiling()) as file:
                 events = json.load(file)
-        kernels: list[tuple[str, str]] = []
-        providers: collections.Counter = collections.Counter()
-        for event in events:
-            told = event.get("args", {})
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                types = [next(iter(entry)) for entry in told.get("input_type_shape", [])]
-                kernels.append((told["op_name"], types[0] if types else ""))
-                providers[told.get("provider", "")] += 1
+        told, providers = kernels.of_profile(events)
         ran = [f"{name} ({count} kernels)" for name, count in providers.most_common()]
         return {
             "runtime": "onnxruntime " + self.module.__version__,
             "accelerator": self.provider if len(ran) == 1 else " + ".join(ran),
             "threads": self.session.get_session_options().intra_op_num_threads,
-            **_kernels(kernels),
+            **told,
         }
 
 
@@ -118,17 +104,17 @@ class OpenVino:
 
     def effective(self, image: Any) -> dict[str, Any]:
         """What the compiled model says of itself: precision and instruction set of every layer."""
-        kernels, primitives = [], set()
+        layers, primitives = [], set()
         for layer in self.compiled.get_runtime_model().get_ops():
             told = {key: _value(layer.get_rt_info()[key]) for key in ("layerType", "runtimePrecision", "primitiveType")}
-            kernels.append((told["layerType"], told["runtimePrecision"]))
-            if told["layerType"] in HEAVY:
+            layers.append((told["layerType"], told["runtimePrecision"]))
+            if told["layerType"] in kernels.HEAVY:
                 primitives.add(told["primitiveType"])
         answer = {
             "runtime": "openvino " + self.module.__version__.split("-")[0],
             "accelerator": ", ".join(self.compiled.get_property("EXECUTION_DEVICES")),
             "primitives": sorted(primitives),
-            **_kernels(kernels),
+            **kernels.summary(layers),
         }
         if self.device == "CPU":
             answer["threads"] = int(self.compiled.get_property("INFERENCE_NUM_THREADS"))
@@ -137,14 +123,6 @@ class OpenVino:
 
 def _value(entry: Any) -> str:
     return str(getattr(entry, "value", entry))
-
-
-def _kernels(kernels: list[tuple[str, str]]) -> dict[str, Any]:
-    """Counts of the heavy kernels by type, and the precision in a word: "f32", "int8 + f32"."""
-    named = [(name, TYPES.get(kind, kind)) for name, kind in kernels if name in HEAVY]
-    order = [kind for kind, _ in collections.Counter(kind for _, kind in named).most_common()]
-    counts = collections.Counter("{} {}".format(*pair) for pair in named)
-    return {"effective_precision": " + ".join(order), "kernels": dict(counts)}
 
 
 RUNTIMES: dict[str, Any] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}

@@ -3,8 +3,8 @@
     python3 worker.py describe          -> JSON on stdout
     python3 worker.py run FOLDER        reads FOLDER/plan.json, writes FOLDER/results.json and FOLDER/<name>.npy
 
-Needs Python 3.8 or newer, NumPy and onnxruntime or openvino; ``runtimes.py`` and ``system.py`` lie beside it.  Nothing
-of softedge is imported: these three files travel to boards.
+Needs Python 3.8 or newer, NumPy and onnxruntime or openvino; ``runtimes.py``, ``kernels.py`` and ``system.py`` lie
+beside it.  Nothing of softedge is imported: these four files travel to boards.
 
 Every artifact gets a process of its own, so that its load time and memory are its own.  The processes take turns:
 one round gives each a slice of timed inferences, in a random order, while the others sleep.
