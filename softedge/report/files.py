@@ -83,7 +83,7 @@ def _check_rows(check: Stage) -> list[Row]:
 def _row(
     run: Run, name: str, export: Stage, check: Stage, checked: Row | None, timed: dict[str, Result], bench: Stage
 ) -> Row:
-    target, _, precision = name.rpartition("-")
+    target, _, precision = name.partition("-")
     row: Row = {"artifact": name, "target": target, "precision": precision, "gate": "not run", "not_run": {}}
     made = export.results.get(name)
     if made is not None:

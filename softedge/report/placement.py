@@ -40,7 +40,7 @@ def place(
     candidates = [_around(point, size) for point, size in zip(points, sizes, strict=True)]
     fixed = list(taken or [])
     chosen: list[Box | None] = [None] * len(points)
-    for _ in range(12):
+    for _ in range(20):
         changed = False
         # The most crowded point first: it has the fewest places to go.
         for index in sorted(range(len(points)), key=lambda i: (-_crowd(points, i), i)):
@@ -48,8 +48,8 @@ def place(
 
             def cost(candidate: tuple[Box, float], others: list[Box] = others) -> float:
                 box, price = candidate
-                hits = sum(box.overlap(o) for o in others) * 4 + sum(box.overlap(m) for m in marks) * 2
-                hits += sum(box.overlap(f) for f in fixed) * 2
+                hits = sum(_hit(box, o) for o in others) * 2
+                hits += sum(_hit(box, m) for m in marks) + sum(_hit(box, f) for f in fixed)
                 return price + hits + box.outside(frame) * 8
 
             best = min(candidates[index], key=cost)[0]
@@ -58,6 +58,12 @@ def place(
         if not changed:
             break
     return [box for box in chosen if box is not None]
+
+
+def _hit(box: Box, other: Box) -> float:
+    """Even a sliver of overlap is worse than a place farther away."""
+    area = box.overlap(other)
+    return 80.0 + area if area > 0 else 0.0
 
 
 def _crowd(points: list[tuple[float, float, float]], index: int) -> int:
@@ -70,7 +76,7 @@ def _around(point: tuple[float, float, float], size: tuple[float, float]) -> lis
     x, y, radius = point
     width, height = size
     found = []
-    for ring, gap in enumerate((4.0, 16.0, 30.0, 46.0, 64.0, 84.0, 106.0)):
+    for ring, gap in enumerate((4.0, 14.0, 26.0, 38.0, 52.0, 68.0, 86.0, 106.0, 128.0)):
         reach = radius + gap
         for step in range(16):
             angle = step * math.pi / 8

@@ -18,6 +18,7 @@ COMMANDS = {
     "check": "softedge check {run}",
     "bench": "softedge bench {run}",
 }
+_UNREADABLE = (UserError, TypeError, ValueError, AttributeError)
 PARTED = ("export", "bench", "linear", "transfer")
 
 
@@ -51,7 +52,7 @@ def read(run: Run, name: str) -> Stage:
         return _with_parts(run, name)
     try:
         result = run.result(name)
-    except (UserError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         return Stage(name, "damaged", f"{name}/result.json cannot be read: {error}", {})
     if result is not None:
         return Stage(name, "done", "", {"": result})
@@ -66,7 +67,7 @@ def _with_parts(run: Run, name: str) -> Stage:
         part = path.parent.name
         try:
             result = run.result(f"{name}/{part}")
-        except (UserError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             troubles.append(f"{name}/{part}/result.json cannot be read: {error}")
             continue
         if result is not None:

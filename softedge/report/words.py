@@ -20,8 +20,8 @@ _TARGETS = {
 
 def artifact_name(artifact: str) -> str:
     """``onnx-int8`` -> ``ONNX int8``; unknown targets keep their own name."""
-    target, _, precision = artifact.rpartition("-")
-    return f"{_TARGETS.get(target, target)} {precision}" if target else artifact
+    target, _, precision = artifact.partition("-")
+    return f"{_TARGETS.get(target, target)} {precision}".strip()
 
 
 def target_name(target: str) -> str:
@@ -63,9 +63,8 @@ def size(value: float) -> str:
     """Bytes in decimal units, as app stores count: 1_140_000 -> ``1.14 MB``, 780_000 -> ``0.78 MB``."""
     for unit, scale, digits in (("GB", 1e9, 2), ("MB", 1e6, 2), ("kB", 1e3, 0)):
         if value >= scale / 20:  # half a megabyte is easier to compare with two than 500 kilobytes are
-            return (
-                f"{value / scale:.{0 if value >= 100 * scale else 1 if value >= 10 * scale else digits}f}{NARROW}{unit}"
-            )
+            shown = 0 if value >= 100 * scale else min(1, digits) if value >= 10 * scale else digits
+            return f"{value / scale:.{shown}f}{NARROW}{unit}"
     return f"{int(value)}{NARROW}bytes"
 
 

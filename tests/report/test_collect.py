@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import synthetic_run
+
+from softedge.report import cautions, compare
+from softedge.report.collect import collect
+from softedge.report.curves import curve
+from softedge.report.predictions import confusion
+from softedge.run import Run, read_json, write_json
+
+
+def test_every_sample_is_in_the_histogram(full: Run) -> None:
+    for row in collect(full, layout=False)["files"]:
+        for device, timing in row["devices"].items():
+            samples = read_json(full.folder(f"bench/{row['artifact']}@{device}") / "samples.json")["samples_ms"]
+            edges, counts = timing["histogram"]["edges_ms"], timing["histogram"]["counts"]
+            assert sum(counts) == len(samples)
+            assert edges[0] < min(samples) and max(samples) < edges[-1]
+            expected, _ = np.histogram(samples, edges)
+            assert np.abs(expected - counts).sum() <= 2  # edges are rounded in the file
+
+
+def test_a_row_joins_export_check_and_measurement_of_the_same_file(full: Run) -> None:
+    row = next(r for r in collect(full, layout=False)["files"] if r["artifact"] == "openvino-int8")
+    assert row["sha256"] == row["devices"]["local"]["sha256"] == synthetic_run.digest("openvino-int8")
+    assert (row["size_bytes"], row["gate"], row["n"]) == (800_000, "passed", 120)
+    assert row["top1_fp32"] - row["top1"] == row["drop"]
+    assert row["gate_floor"] == row["top1_fp32"] - 0.01
+
+
+def test_a_file_that_was_changed_between_check_and_bench_is_a_caution(tmp_path: Path) -> None:
+    run = synthetic_run.make(tmp_path / "run")
+    path = run.folder("bench/onnx-int8@local") / "result.json"
+    stored = read_json(path)
+    stored["details"]["sha256"] = "0" * 64
+    write_json(path, stored)
+    said = cautions.find(collect(run, layout=False))
+    assert any("ONNX int8 on local: the file that was timed is not the file that was checked" in s for s in said)
+
+
+def test_pretraining_that_bought_nothing_is_a_caution(tmp_path: Path) -> None:
+    run = synthetic_run.make(tmp_path / "run")
+    path = run.folder("probe") / "result.json"
+    stored = read_json(path)
+    stored["metrics"]["linear_top1"] = 0.80
+    write_json(path, stored)
+    assert any(s.startswith("Pretraining bought nothing here") for s in cautions.find(collect(run, layout=False)))
+
+
+def test_few_test_images_are_a_caution_with_the_wilson_interval() -> None:
+    low, high = cautions.interval(0.9, 100)
+    assert (round(low, 4), round(high, 4)) == (0.8256, 0.9448)  # Wilson 1927, as in R's binom.confint
+
+
+def test_a_cell_that_was_not_measured_has_a_reason_and_no_number(full: Run) -> None:
+    for row in collect(full, layout=False)["files"]:
+        for device in ("local", "ssh_pi_board"):
+            if device not in row["devices"]:
+                assert row["target"] == "coreml"
+                assert "Apple" in row["not_run"][f"latency on {device}"]
+
+
+def test_where_the_images_lie_stays_out_of_the_report(full: Run) -> None:
+    assert str(full.root / "images") not in (full.root / "report.json").read_text()
+
+
+def test_confusion_counts_truth_by_row_and_answer_by_column() -> None:
+    found = confusion(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 2]), ["a", "b", "c"])
+    assert found["matrix"] == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
+    assert found["pairs"] == [{"truth": "a", "answer": "c", "images": 1}]
+    assert found["per_class"][0] == {"class": "a", "n": 2, "right": 1}
+
+
+def test_a_long_curve_is_averaged_down_and_keeps_its_end() -> None:
+    rows = [{"epoch": i / 10, "loss": float(i % 2)} for i in range(2000)]
+    points = curve(rows, "loss")
+    assert len(points) <= 240
+    assert points[-1][0] == 199.9
+    assert all(0.4 < value < 0.6 for _, value in points[:-1])
+
+
+def test_comparing_a_run_with_itself_finds_nothing(full: Run) -> None:
+    assert compare(full, full).endswith("nothing differs")
+
+
+def test_comparing_two_runs_names_what_changed(tmp_path: Path) -> None:
+    a = synthetic_run.make(tmp_path / "a")
+    b = synthetic_run.make(tmp_path / "b", seed=1, speed=2.0, without=("probe",))
+    text = compare(a, b)
+    assert "seed: 0 -> 1" in text
+    assert "linear probe: 97.5\u202f% -> absent" in text
+    assert "ONNX fp32: p90 on local" in text
+    assert "top-1" not in text  # the same files with the same accuracy
+
+
+def test_the_model_card_has_front_matter_that_yaml_reads(full: Run) -> None:
+    card = (full.root / "MODEL_CARD.md").read_text()
+    _, front, body = card.split("---\n", 2)
+    assert "pipeline_tag: image-classification" in front
+    assert json.loads(front.split("datasets:\n- ")[1].split("\n")[0]) == "images"
+    assert front.count("- type: accuracy") == 9
+    assert "| OpenVINO int8 | 0.80" in body
+    assert "Not run: latency on local" in body

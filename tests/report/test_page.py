@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import html.parser
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic_run
+
+from softedge.report import report
+from softedge.run import Run
+
+VOID = {"meta", "br", "img", "hr", "input", "link"}
+URL_ATTRIBUTES = ("src", "href", "srcset", "poster", "action", "data", "xlink:href")
+
+
+class Page(html.parser.HTMLParser):
+    """Checks the nesting while reading, and keeps every element with its attributes and text."""
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.open: list[dict[str, Any]] = []
+        self.elements: list[dict[str, Any]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {[e['tag'] for e in self.open]}"
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        element = {
+            "tag": tag,
+            "at": dict(attributes),
+            "text": "",
+            "inside": [e["tag"] for e in self.open],
+            "children": [],
+        }
+        if self.open:
+            self.open[-1]["children"].append(element)
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1]["tag"] == tag, (
+            f"</{tag}> closes {self.open[-1]['tag'] if self.open else '-'}"
+        )
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        for element in self.open:
+            element["text"] += data
+
+    def all(self, *tags: str) -> list[dict[str, Any]]:
+        return [element for element in self.elements if element["tag"] in tags]
+
+
+def numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        yield from itertools.chain.from_iterable(map(numbers, value))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield float(value)
+
+
+@pytest.fixture(scope="module")
+def page(full: Run) -> Page:
+    return Page((full.root / "report.html").read_text())
+
+
+@pytest.fixture(scope="module")
+def values(full: Run) -> dict[str, Any]:
+    return json.loads((full.root / "report.json").read_text())
+
+
+def test_the_page_is_one_file_that_needs_no_other(full: Run, page: Page) -> None:
+    text = (full.root / "report.html").read_text()
+    for element in page.elements:
+        assert element["tag"] not in ("script", "link", "iframe", "object", "embed", "base")
+        for name in URL_ATTRIBUTES:
+            target = element["at"].get(name)
+            assert target is None or target.startswith(("data:image/png;base64,", "#")), target
+    assert "@import" not in text and "url(" not in text
+    assert not re.search(r"https?://", text.replace("http://www.w3.org/2000/svg", ""))
+
+
+def test_every_number_of_the_page_is_in_report_json(page: Page, values: dict[str, Any]) -> None:
+    known = set(numbers(values))
+    shown = page.all("data")
+    assert len(shown) > 200
+    for element in shown:
+        assert float(element["at"]["value"]) in known, element
+
+
+def test_every_number_in_a_table_carries_its_exact_value(page: Page) -> None:
+    for cell in page.all("td"):
+        if "num" in (cell["at"].get("class") or "").split() and cell["text"].strip() not in ("", "not run"):
+            assert any(child["tag"] in ("data", "span") for child in cell["children"]), cell["text"]
+
+
+def test_links_inside_the_page_lead_somewhere_and_ids_are_unique(page: Page) -> None:
+    ids = [element["at"]["id"] for element in page.elements if "id" in element["at"]]
+    assert len(ids) == len(set(ids))
+    for link in page.all("a"):
+        assert link["at"]["href"][1:] in ids
+    for element in page.elements:
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert all(i in ids for i in (element["at"].get(name) or "").split())
+
+
+def test_tables_can_be_read_by_a_screen_reader(page: Page) -> None:
+    tables = page.all("table")
+    assert len(tables) >= 5
+    for table in tables:
+        assert table["children"][0]["tag"] == "caption" and table["children"][0]["text"].strip()
+    for head in page.all("th"):
+        assert head["at"].get("scope") in ("col", "row", "colgroup", "rowgroup")
+        assert head["text"].strip()
+
+
+def test_pictures_have_a_text_for_those_who_do_not_see_them(page: Page) -> None:
+    for image in page.all("img"):
+        assert image["at"].get("alt")
+    charts = page.all("svg")
+    assert len(charts) >= 6
+    for chart in charts:
+        assert chart["at"]["role"] == "img"
+        assert [child["tag"] for child in chart["children"][:2]] == ["title", "desc"]
+        assert all(child["text"].strip() for child in chart["children"][:2])
+
+
+def test_headings_do_not_skip_a_level(page: Page) -> None:
+    levels = [int(e["tag"][1]) for e in page.all("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_the_answer_stands_first(page: Page, values: dict[str, Any]) -> None:
+    paragraphs = [e for e in page.all("p") if "main" in e["inside"]]
+    pick = values["runs"][0]["verdict"]["picks"][0]
+    assert paragraphs[0]["text"] == pick["answer"]
+    assert paragraphs[1]["text"] == pick["reason"]
+    assert pick["artifact"] == "openvino-int8"
+
+
+def test_names_from_the_users_files_cannot_change_the_page(page: Page) -> None:
+    assert any(e["text"] == "7/broken <1>.png" for e in page.all("th"))
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_text_has_the_contrast_that_wcag_aa_asks_for(full: Run, colours: str) -> None:
+    blocks = re.findall(r":root \{(.*?)\n\s*\}", (full.root / "report.html").read_text(), re.S)
+    found: dict[str, str] = {}
+    for block in blocks[: 1 if colours == "light" else 2]:
+        found |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+    inks = [
+        "ink",
+        "soft",
+        "accent",
+        "good",
+        "bad",
+        "warn",
+        "onnx",
+        "openvino",
+        "coreml",
+        "executorch",
+        "litert",
+        "other",
+    ]
+    for ink in [*inks, "c0", "c1", "c2", "c3"]:
+        assert contrast(found[ink], found["paper"]) >= 4.5, ink
+    for ink in ("ink", "soft", "accent", "good", "bad"):
+        assert contrast(found[ink], found["panel"]) >= 4.5, ink
+
+
+def contrast(a: str, b: str) -> float:
+    """WCAG 2.2 contrast ratio of two #rrggbb colours."""
+
+    def luminance(colour: str) -> float:
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+STAGES = ("data", "pretrain", "probe", "export", "check", "bench")
+
+
+@pytest.mark.parametrize("missing", [(), *[(stage,) for stage in STAGES], STAGES])
+def test_a_missing_stage_is_said_to_be_missing_and_breaks_nothing(tmp_path: Path, missing: tuple[str, ...]) -> None:
+    run = synthetic_run.make(tmp_path / "run", without=missing)
+    text = report([run]).read_text()
+    Page(text)
+    stored = json.loads((run.root / "report.json").read_text())["runs"][0]
+    said = {entry["what"]: entry for entry in stored["not_run"]}
+    for stage in missing:
+        assert said[stage]["status"] == "not run"
+        assert "has not been run" in said[stage]["why"]
+    assert "None" not in re.sub(r"<style>.*?</style>", "", text, flags=re.S)
+    assert (run.root / "MODEL_CARD.md").read_text().startswith("---\n")
+
+
+def test_an_empty_folder_gets_a_report_too(tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    text = report([Run(tmp_path / "bare")]).read_text()
+    assert "There is no file to ship yet" in Page(text).all("p")[1]["text"] + text
+
+
+def test_damaged_and_unfinished_stages_are_named(tmp_path: Path) -> None:
+    run = synthetic_run.make(tmp_path / "run")
+    (run.folder("probe") / "result.json").write_text('{"stage": "probe"')
+    (run.folder("export/onnx-int8") / "result.json").write_text("[]")
+    (run.folder("pretrain") / "result.json").unlink()
+    (run.folder("pretrain") / "begun.json").write_text("{}")
+    (run.folder("check") / "result.json").write_text('{"stage": "check"}')
+    Page(report([run]).read_text())
+    status = {s["stage"]: s["status"] for s in json.loads((run.root / "report.json").read_text())["runs"][0]["stages"]}
+    assert (status["probe"], status["pretrain"], status["check"]) == ("damaged", "unfinished", "damaged")
+
+
+def test_pictures_that_are_gone_are_said_to_be_gone(tmp_path: Path) -> None:
+    import shutil
+
+    run = synthetic_run.make(tmp_path / "run")
+    shutil.rmtree(run.root / "images")
+    assert "the test images cannot be read" in report([run]).read_text()
+
+
+def test_two_runs_stand_side_by_side_with_what_changed(tmp_path: Path) -> None:
+    a = synthetic_run.make(tmp_path / "a")
+    b = synthetic_run.make(tmp_path / "b", seed=1, speed=2.0)
+    page = Page(report([a, b]).read_text())
+    assert any(e["text"] == "Side by side" for e in page.all("h2"))
+    assert any(e["text"] == "What changed from a to b" for e in page.all("h3"))
+    known = set(numbers(json.loads((a.root / "report.json").read_text())))
+    assert all(float(e["at"]["value"]) in known for e in page.all("data"))
+    assert not (b.root / "report.html").exists()
+
+
+def test_the_report_imports_neither_torch_nor_matplotlib(full: Run, tmp_path: Path) -> None:
+    code = (
+        "import sys; from softedge.report import report; from softedge.run import Run; "
+        f"report([Run({str(full.root)!r})]); "
+        "sys.exit(', '.join(m for m in ('torch', 'matplotlib', 'torchvision', 'timm') if m in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_key_of_report_json_is_documented(values: dict[str, Any]) -> None:
+    import softedge.report
+
+    documented = (Path(softedge.report.__file__).parent / "schema.md").read_text()
+    run = values["runs"][0]
+    timing = run["files"][0]["devices"]["local"]
+    keys = [*values, *run, *run["files"][0], *timing, *run["stages"][0], *run["provenance"], *run["gallery"][0]]
+    for key in keys:
+        assert f"`{key}`" in documented, key

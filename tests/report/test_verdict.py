@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from softedge.report.verdict import decide
+
+DEVICES = {"local": "this machine"}
+
+
+def row(artifact: str, p90: float | None = None, gate: str = "passed", **more: Any) -> dict[str, Any]:
+    target, _, precision = artifact.rpartition("-")
+    timing = {} if p90 is None else {"local": {"p90_ms": p90, "valid": True}}
+    base = {"size_bytes": 2_000_000, "top1": 0.96, "drop": 0.0, "n": 1000}
+    return (
+        {"artifact": artifact, "target": target, "precision": precision, "gate": gate, "devices": timing} | base | more
+    )
+
+
+def test_the_fastest_file_that_passed_is_shipped() -> None:
+    pick = decide([row("onnx-fp32", 2.0), row("onnx-int8", 1.0), row("openvino-fp32", 1.5)], DEVICES).headline
+    assert (pick.status, pick.artifact, pick.device) == ("ship", "onnx-int8", "local")
+    assert "96.0\u202f% of 1\u202f000 test images" in pick.answer
+    assert "1.00\u202fms" in pick.answer and "2.00\u202fMB" in pick.answer and "passed the gate" in pick.answer
+    assert "2.0\u202f× as fast as ONNX fp32" in pick.reason
+
+
+def test_a_faster_file_that_failed_the_gate_is_not_shipped() -> None:
+    failed = row("openvino-int8", 0.5, "failed", why="agreement 0.9 is below 0.98")
+    pick = decide([row("onnx-fp32", 2.0), failed], DEVICES).headline
+    assert pick.artifact == "onnx-fp32"
+    assert "OpenVINO int8 failed the gate" in pick.reason
+
+
+def test_of_two_files_as_fast_as_each_other_the_smaller_is_shipped() -> None:
+    rows = [row("onnx-fp32", 1.00, size_bytes=4_000_000), row("onnx-int8", 1.03, size_bytes=1_000_000)]
+    pick = decide(rows, DEVICES).headline
+    assert pick.artifact == "onnx-int8"
+    assert "ONNX fp32 is no faster than the noise" in pick.reason
+
+
+@pytest.mark.parametrize(("different", "shipped"), [(True, "onnx-fp32"), (False, "onnx-int8")])
+def test_a_measured_paired_ratio_decides_what_counts_as_equally_fast(different: bool, shipped: str) -> None:
+    rows = [row("onnx-fp32", 1.00, size_bytes=4_000_000), row("onnx-int8", 1.03, size_bytes=1_000_000)]
+    rows[1]["devices"]["local"]["ratios"] = {
+        "onnx-fp32": {"ratio": 1.03, "low": 1.01, "high": 1.05, "different": different}
+    }
+    assert decide(rows, DEVICES).headline.artifact == shipped
+
+
+def test_int8_that_is_smaller_but_slower_is_named_as_the_price() -> None:
+    rows = [row("onnx-fp32", 1.0, size_bytes=4_000_000), row("onnx-int8", 1.25, size_bytes=1_000_000)]
+    pick = decide(rows, DEVICES).headline
+    assert pick.artifact == "onnx-fp32"
+    assert "ONNX int8 is smaller (1.00\u202fMB) but takes 1.2\u202f× as long" in pick.reason
+
+
+def test_nothing_is_shipped_when_every_gate_failed() -> None:
+    rows = [row("onnx-int8", 1.0, "failed", why="agreement 0.5 is below 0.98")]
+    pick = decide(rows, DEVICES).headline
+    assert (pick.status, pick.artifact) == ("nothing passed", "")
+    assert pick.answer.startswith("Ship nothing")
+    assert "agreement 0.5 is below 0.98" in pick.reason
+
+
+def test_nothing_is_shipped_to_a_device_where_only_failed_files_ran() -> None:
+    rows = [row("coreml-fp32"), row("onnx-int8", 1.0, "failed", why="too wrong")]
+    pick = decide(rows, DEVICES).headline
+    assert (pick.status, pick.device) == ("nothing passed", "local")
+
+
+def test_without_latencies_the_smallest_passing_file_is_named_with_that_reservation() -> None:
+    pick = decide([row("onnx-fp32"), row("onnx-int8", size_bytes=700_000)], {}).headline
+    assert (pick.status, pick.artifact) == ("ship, not timed", "onnx-int8")
+    assert "no statement about speed" in pick.reason
+
+
+def test_unchecked_files_are_not_shipped_however_fast() -> None:
+    pick = decide([row("onnx-fp32", 1.0, "not run")], DEVICES).headline
+    assert (pick.status, pick.artifact) == ("not checked", "")
+
+
+def test_an_empty_run_says_what_to_do() -> None:
+    pick = decide([], {}).headline
+    assert pick.status == "nothing exported"
+    assert "softedge export" in pick.reason
+
+
+def test_an_invalid_measurement_is_used_only_when_there_is_no_valid_one_and_is_said() -> None:
+    rows = [row("onnx-fp32", 2.0), row("onnx-int8", 1.0)]
+    rows[1]["devices"]["local"] |= {"valid": False, "why_not_valid": "12 samples, the quick preset wants 64"}
+    assert decide(rows, DEVICES).headline.artifact == "onnx-fp32"
+    rows[0]["devices"]["local"] |= {"valid": False, "why_not_valid": "too short"}
+    pick = decide(rows, DEVICES).headline
+    assert pick.artifact == "onnx-int8"
+    assert "12 samples, the quick preset wants 64" in pick.reason
+
+
+def test_each_device_gets_its_own_answer() -> None:
+    rows = [row("onnx-fp32", 1.0), row("onnx-int8", 2.0)]
+    rows[0]["devices"]["board"] = {"p90_ms": 90.0, "valid": True}
+    rows[1]["devices"]["board"] = {"p90_ms": 30.0, "valid": True}
+    picks = decide(rows, {"local": "this machine", "board": "the board"}).picks
+    assert [(p.device, p.artifact) for p in picks] == [("local", "onnx-fp32"), ("board", "onnx-int8")]
+
+
+def test_the_answer_is_one_sentence_and_the_reason_another() -> None:
+    for rows in ([row("onnx-fp32", 1.0), row("onnx-int8", 0.5)], [row("onnx-fp32")], [row("onnx-fp32", 1.0, "failed")]):
+        pick = decide(rows, DEVICES).headline
+        for sentence in (pick.answer, pick.reason):
+            assert sentence.endswith(".")
+            assert ". " not in sentence
