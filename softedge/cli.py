@@ -163,11 +163,15 @@ def bench(
 
 
 @app.command()
-def report(runs: Annotated[list[Path], typer.Argument(help="One or more run folders.", show_default=False)]) -> None:
-    """Write report.html, report.json and MODEL_CARD.md."""
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One or more run folders.", show_default=False)],
+    compare: Annotated[bool, typer.Option("--compare", help="Only print what changed between two runs.")] = False,
+) -> None:
+    """Write report.html, report.json and MODEL_CARD.md; several runs stand side by side."""
     from softedge import pipeline
+    from softedge.report import compare_folders
 
-    typer.echo(pipeline.report(*runs))
+    typer.echo(compare_folders(runs) if compare else pipeline.report(*runs))
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from softedge.report.changes import compare
+from softedge.report.changes import compare, compare_folders
 from softedge.report.write import report
 
-__all__ = ["compare", "report"]
+__all__ = ["compare", "compare_folders", "report"]

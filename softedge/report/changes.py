@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from softedge.errors import UserError
 from softedge.report import words
 from softedge.report.collect import collect
 from softedge.run import Run, differences
@@ -18,6 +21,16 @@ _PROBES = {
 }
 _DATA = {"n_pretrain": "pretraining images", "n_train": "labelled", "n_test": "test images", "n_bad": "unreadable"}
 _FILE = {"top1": ("top-1", "percent"), "agreement": ("same answers", "percent"), "size_bytes": ("size", "size")}
+
+
+def compare_folders(folders: Sequence[Path]) -> str:
+    """The same for the folders of a command line; UserError unless they are two runs."""
+    if len(folders) != 2:
+        raise UserError(f"--compare wants two runs, found {len(folders)}; for example: softedge report --compare A B")
+    for folder in folders:
+        if not (folder / "recipe.toml").is_file():
+            raise UserError(f"{folder} is not a softedge run (it has no recipe.toml)")
+    return compare(Run(folders[0]), Run(folders[1]))
 
 
 def compare(a: Run, b: Run) -> str:

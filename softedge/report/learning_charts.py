@@ -38,7 +38,10 @@ def curve(
     if reference:
         at = y(reference[1])
         parts.append(svg.line(left, at, right, at, class_="gate"))
-        parts.append(svg.text(right, at - 6, f"{reference[0]} {show(reference[1])}", class_="tick end"))
+        below = at - top < 24  # the axis' name stands above
+        parts.append(
+            svg.text(right, at + (16 if below else -6), f"{reference[0]} {show(reference[1])}", class_="tick end")
+        )
     taken: list[float] = []
     for number, (end, (_, points)) in enumerate(zip(ends, lines)):
         drawn = [(x(a), y(b)) for a, b in points]

@@ -113,7 +113,9 @@ def plottable(run: Values, device: str) -> list[Values]:
 def shade(value: int, line: list[int]) -> int:
     """How much of the colour a cell of the confusion matrix gets, percent."""
     whole = sum(line)
-    return round(12 + 78 * value / whole) if value and whole else 0
+    share = value / whole if value and whole else 0.0
+    # Nothing between 45 and 85 percent: neither dark nor light text can be read on the tones between.
+    return 85 if share >= 0.7 else round(10 + 50 * share) if share else 0
 
 
 def shade_class(row: int, column: int, value: int, line: list[int]) -> str:

@@ -102,7 +102,10 @@ def missing(row: Values, place: str) -> str:
 def files_lead(run: Values) -> Markup:
     made = [row for row in run["files"] if row.get("size_bytes")]
     passed = sum(row["gate"] == "passed" for row in run["files"])
-    said = f"{words.plural(len(made), 'file')} exported, {passed} passed the gate"
+    checked = any(row["gate"] != "not run" for row in run["files"])
+    said = f"{words.plural(len(made), 'file')} exported, " + (
+        f"{passed} passed the gate" if checked else "none checked"
+    )
     timed = {row["artifact"] for row in run["files"] for t in row["devices"].values() if t.get("p90_ms")}
     said += f", {len(timed)} timed." if run["devices"] else ", none timed."
     gates = run["check"].get("gates", {})
