@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softedge.data.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, Draws, Floats, Ints, blur_taps, boxes
+from softedge.data.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, Bools, Draws, Floats, Ints, blur_taps, boxes
 
 _LUMA = (19595, 38470, 7471)  # Pillow's L = (19595 R + 38470 G + 7471 B + 32768) >> 16
 
@@ -40,9 +40,7 @@ def crop(images: Tensor, draws: Draws, size: int, min_area: float) -> Tensor:
     """Random resized crop and flip: (N, H, 3, W) -> float (N, size, 3, size), antialiased bilinear as in Pillow."""
     n, height, _, width = images.shape
     box = boxes(draws.crop, width, height, min_area)
-    across = resize_weights(box[:, 0], box[:, 2], width, size, images.device)
-    flip = torch.from_numpy(draws.flip).to(images.device)
-    across = torch.where(flip[:, None, None], across.flip(1), across)
+    across = resize_weights(box[:, 0], box[:, 2], width, size, images.device, draws.flip)
     down = resize_weights(box[:, 1], box[:, 3], height, size, images.device)
     x = _half_up(torch.bmm(images.reshape(n, height * 3, width).float(), across.transpose(1, 2)))
     return _half_up(torch.bmm(down, x.view(n, height, 3 * size))).view(n, size, 3, size)
@@ -53,13 +51,19 @@ def _half_up(x: Tensor) -> Tensor:
     return x.add_(0.5).floor_().clamp_(0, 255)
 
 
-def resize_weights(start: Ints, length: Ints, side: int, size: int, device: torch.device) -> Tensor:
+def resize_weights(
+    start: Ints, length: Ints, side: int, size: int, device: torch.device, flip: Bools | None = None
+) -> Tensor:
     """Rows of triangle weights (n, size, side) that resample the range [start, start + length) of a line of ``side``
-    pixels to ``size``; nothing outside of the range is read (Pillow: ``crop`` and then ``resize``)."""
+    pixels to ``size``; nothing outside of the range is read (Pillow: ``crop`` and then ``resize``). ``flip`` (n,)
+    turns the result around."""
     first = torch.from_numpy(start).to(device, torch.float32)[:, None, None]
     count = torch.from_numpy(length).to(device, torch.float32)[:, None, None]
     scale = count / size
-    centre = first + (torch.arange(size, device=device)[None, :, None] + 0.5) * scale
+    to = torch.arange(size, device=device, dtype=torch.float32)[None, :, None]
+    if flip is not None:
+        to = torch.where(torch.from_numpy(flip).to(device)[:, None, None], size - 1 - to, to)
+    centre = first + (to + 0.5) * scale
     pixel = torch.arange(side, device=device, dtype=torch.float32)[None, None, :]
     weight = (1 - (pixel + 0.5 - centre).abs() / scale.clamp_min(1)).clamp_min(0)
     weight = weight * ((pixel >= first) & (pixel < first + count))

@@ -15,9 +15,9 @@ from softedge.data.draws import BRIGHTNESS, CONTRAST, SATURATION, Draws, blur_ta
 Uint8 = NDArray[np.uint8]
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_IDENTITY = np.eye(3, dtype=np.float32)
-_DOWN = -0.499  # turns OpenCV's rounding to the nearest level into Pillow's truncation
-_TO_GREY = np.repeat(_LUMA[None], 3, axis=0)
+IDENTITY = np.eye(3, dtype=np.float32)
+DOWN = -0.499  # turns OpenCV's rounding to the nearest level into Pillow's truncation
+TO_GREY = np.repeat(_LUMA[None], 3, axis=0)
 
 
 def crop(image: Uint8, draws: Draws, row: int, size: int, min_area: float) -> Uint8:
@@ -49,14 +49,14 @@ def jitter(view: Uint8, order: list[int], factors: list[float]) -> Uint8:
     brightness, contrast, saturation, hue = factors
     for operation in order:
         if operation == BRIGHTNESS:
-            view = cv2.convertScaleAbs(view, alpha=brightness, beta=_DOWN)
+            view = cv2.convertScaleAbs(view, alpha=brightness, beta=DOWN)
         elif operation == CONTRAST:
             mean = math.floor(float(np.dot(cv2.mean(view)[:3], _LUMA)) + 0.5)
-            offset = np.full((3, 1), mean * (1 - contrast) + _DOWN, np.float32)
-            view = cv2.transform(view, np.concatenate([contrast * _IDENTITY, offset], 1))
+            offset = np.full((3, 1), mean * (1 - contrast) + DOWN, np.float32)
+            view = cv2.transform(view, np.concatenate([contrast * IDENTITY, offset], 1))
         elif operation == SATURATION:
-            offset = np.full((3, 1), _DOWN, np.float32)
-            mixed = saturation * _IDENTITY + (1 - saturation) * _TO_GREY
+            offset = np.full((3, 1), DOWN, np.float32)
+            mixed = saturation * IDENTITY + (1 - saturation) * TO_GREY
             view = cv2.transform(view, np.concatenate([mixed, offset], 1))
         else:
             hsv = cv2.cvtColor(view, cv2.COLOR_RGB2HSV_FULL)

@@ -127,7 +127,7 @@ class _Keys(Sampler[Key]):
 class Workers:
     """Runs a ``ViewMaker`` in processes that live as long as this object; in this process when ``count`` is 0."""
 
-    def __init__(self, maker: ViewMaker, count: int, pin: bool):
+    def __init__(self, maker: ViewMaker, count: int):
         self.maker, self.count = maker, count
         self.sampler = _Keys()
         self.loader: DataLoader[Chunk] | None = None
@@ -140,7 +140,6 @@ class Workers:
                 collate_fn=_as_it_is,
                 prefetch_factor=4,
                 persistent_workers=True,
-                pin_memory=False,
                 worker_init_fn=_quiet,
                 generator=torch.Generator(),  # else every pass would draw from the global state that training saves
             )

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from softedge.config import Augment
-from softedge.data import batch_views
+from softedge.data import batch_views, small_views
 from softedge.data.decoding import BadImage
-from softedge.data.draws import Ints, draw, uniforms
+from softedge.data.draws import Draws, Ints, draw, uniforms
 from softedge.data.images import ArrayImages, FileImages, Images
 from softedge.data.loading import CACHE_BYTES, Chunk, ViewMaker, Workers, free_bytes
 from softedge.data.screening import usable_cores
@@ -39,6 +39,7 @@ class TwoViews:
     batch: images of this rank in a step. With ``world`` ranks a step covers ``batch * world`` consecutive images of the
     permutation, rank r the r-th part of them, and an image's views do not depend on the rank that makes them.
     workers: processes for images in files; -1: chosen from the cores; 0: this process.
+    batched: augment whole batches with tensor operations, as on a GPU; None: on a GPU only.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class TwoViews:
         world: int = 1,
         drop_last: bool = True,
         device: str | torch.device = "cpu",
+        batched: bool | None = None,
     ):
         self.size, self.augment, self.batch, self.seed = spec.size, augment, batch, seed
         self.rank, self.world = rank, world
@@ -67,20 +69,22 @@ class TwoViews:
                 f"use a smaller one, for example --set ssl.batch={_power_of_two_below(self.count)}"
             )
         self.bad: dict[str, str] = {}  # name -> reason, of images found unreadable on the way
-        on_gpu = self.device.type != "cpu"
-        self.rows: Tensor | None = None
+        self.batched = self.device.type != "cpu" if batched is None else batched
+        self.rows: Tensor | None = None  # (N, H, 3, W) on the device
         self.workers: Workers | None = None
-        if isinstance(images, ArrayImages) and (
-            max(images.array.shape[1:3]) <= SMALL or (on_gpu and images.array.nbytes <= _ON_DEVICE_BYTES)
-        ):
-            self.rows = batch_views.to_rows(torch.from_numpy(np.ascontiguousarray(images.array))).to(self.device)
-        else:
-            maker = ViewMaker(images, spec.size, augment, seed, crops_only=on_gpu)
-            count = _choose_workers(workers, on_gpu)
-            if count == 0 or multiprocessing.get_start_method() == "fork":  # a forked worker shares the memory
-                maker.fill_cache(min(CACHE_BYTES, free_bytes() // 4))
-            self._note(list(maker.unreadable.items()))
-            self.workers = Workers(maker, count, pin=on_gpu)
+        self.small = isinstance(images, ArrayImages) and max(images.array.shape[1:3]) <= SMALL and not self.batched
+        if self.batched and isinstance(images, ArrayImages) and images.array.nbytes <= _ON_DEVICE_BYTES:
+            self.rows = batch_views.to_rows(torch.from_numpy(np.ascontiguousarray(images.array)).to(self.device))
+        elif not self.small:
+            self.workers = self._hire(workers)
+
+    def _hire(self, workers: int) -> Workers:
+        maker = ViewMaker(self.images, self.size, self.augment, self.seed, crops_only=self.batched)
+        count = _choose_workers(workers, self.batched)
+        if count == 0 or multiprocessing.get_start_method() == "fork":  # a forked worker shares the memory
+            maker.fill_cache(min(CACHE_BYTES, free_bytes() // 4))
+        self._note(list(maker.unreadable.items()))
+        return Workers(maker, count)
 
     def order(self, epoch: int) -> Ints:
         """The permutation of this epoch, int64 (N,)."""
@@ -96,35 +100,49 @@ class TwoViews:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Views]:
         """The steps of an epoch from step ``start`` on."""
         batches = self.indices(epoch)[start:]
-        if self.rows is not None:
-            for index in batches:
-                yield self._from_memory(self.rows, epoch, index)
-        elif self.workers is not None:
+        if self.workers is not None:
             for index, chunks in zip(batches, self.workers.run(epoch, batches)):
                 self._note([bad for chunk in chunks for bad in chunk.bad])
-                yield self._together(chunks, epoch, index)
+                yield self._gathered(chunks, epoch, index)
+        for index in batches if self.workers is None else ():
+            yield self._on_device(epoch, index) if self.rows is not None else self._in_process(epoch, index)
 
-    def _from_memory(self, rows: Tensor, epoch: int, index: Ints) -> Views:
+    def _in_process(self, epoch: int, index: Ints) -> Views:
+        """Small images on a CPU."""
+        assert isinstance(self.images, ArrayImages)
+        images = self.images.array[index]
+        first, second = (
+            torch.from_numpy(small_views.views(images, draws, self.size, self.augment.min_area))
+            for draws in draw(self.seed, epoch, index, self.augment, self.size)
+        )
+        return first, second, torch.from_numpy(index)
+
+    def _on_device(self, epoch: int, index: Ints) -> Views:
+        """Images that live where training runs: only the parameters of the views go there."""
+        assert self.rows is not None
         chosen = torch.from_numpy(index)
-        images = rows[chosen.to(self.device)]
+        images = self.rows[chosen.to(self.device)]
         first, second = (
             batch_views.views(images, draws, self.size, self.augment.min_area)
             for draws in draw(self.seed, epoch, index, self.augment, self.size)
         )
         return first, second, chosen
 
-    def _together(self, chunks: list[Chunk], epoch: int, index: Ints) -> Views:
+    def _gathered(self, chunks: list[Chunk], epoch: int, index: Ints) -> Views:
+        """What the workers made, as one batch; with a GPU they only cropped, and the rest is done here."""
         first = torch.cat([chunk.first for chunk in chunks])
         second = torch.cat([chunk.second for chunk in chunks])
         shown = torch.cat([chunk.index for chunk in chunks])
-        if self.device.type == "cpu":
-            return first, second, shown
-        draws = draw(self.seed, epoch, index, self.augment, self.size)
-        first, second = (
-            batch_views.to_uint8(batch_views.colour(batch_views.to_rows(view.to(self.device)).float(), part))
-            for view, part in zip((first, second), draws)
-        )
+        if self.batched:
+            draws = draw(self.seed, epoch, index, self.augment, self.size)
+            first, second = (self._coloured(view, part) for view, part in zip((first, second), draws))
         return first, second, shown
+
+    def _coloured(self, crops: Tensor, draws: Draws) -> Tensor:
+        if self.device.type == "cuda":
+            crops = crops.pin_memory().to(self.device, non_blocking=True)
+        rows = batch_views.to_rows(crops.to(self.device)).float()
+        return batch_views.to_uint8(batch_views.colour(rows, draws))
 
     def _note(self, unreadable: list[tuple[int, str]]) -> None:
         """Remember and say once what cannot be read: every worker finds out for itself."""
@@ -135,12 +153,12 @@ class TwoViews:
                 say(f"data: {name} cannot be read and is replaced by another image: {reason}")
 
 
-def _choose_workers(workers: int, on_gpu: bool) -> int:
+def _choose_workers(workers: int, all_cores: bool) -> int:
     """On a CPU half of the cores augment and the other half trains; with a GPU all of them augment."""
     if workers >= 0:
         return workers
     cores = usable_cores()
-    return min(16, cores) if on_gpu else max(1, cores // 2)
+    return min(16, cores) if all_cores else max(1, cores // 2)
 
 
 def _power_of_two_below(count: int) -> int:
