@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from softedge.pipeline import bench, check, deploy, export, inspect, knn, pretrain, probe, report, verify
+    from softedge.pipeline import bench, check, deploy, export, gate, inspect, knn, pretrain, probe, report, verify
 
-__all__ = ["bench", "check", "deploy", "export", "inspect", "knn", "pretrain", "probe", "report", "verify"]
+__all__ = ["bench", "check", "deploy", "export", "gate", "inspect", "knn", "pretrain", "probe", "report", "verify"]
 
 
 def __getattr__(name: str) -> Any:

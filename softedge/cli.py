@@ -70,6 +70,7 @@ def deploy(
         data, recipe, out, _names(targets), _names(precisions), _addresses(devices), set_ or (), force=force
     )
     typer.echo(summary.deployment(run))
+    pipeline.gate(run)
 
 
 @app.command()
@@ -146,6 +147,7 @@ def check(
     from softedge import pipeline, summary
 
     typer.echo(summary.checks(pipeline.check(run, max_drop, min_agreement, set_ or (), force=force)))
+    pipeline.gate(run)
 
 
 @app.command()

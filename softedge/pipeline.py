@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,12 @@ def pretrain(
     """Pretrain a backbone without labels into the run folder ``out``; goes on where an earlier start was killed."""
     resolved = choose_recipe(data, recipe, set)
     run = start(out, resolved, force)
+    if max(gpus, nodes) > 1 or "WORLD_SIZE" in os.environ or "SLURM_PROCID" in os.environ:
+        from softedge.ssl import ranks
+
+        if ranks.wanted(gpus, nodes):
+            command = ranks.command(data, recipe, out, set, force)
+            return ranks.train(run, resolved, force, gpus, nodes, command)
     with run.locked():
         return _pretrain(run, resolved, _data(run, resolved, force), force)
 
@@ -174,21 +181,23 @@ def check(
     set: Sequence[str] = (),
     force: bool = False,
 ) -> Result:
-    """Read every exported file back and compare it with PyTorch; GateFailed names the files that lost too much."""
+    """Read every exported file back and compare it with PyTorch; ``gate`` then raises for those that lost too much."""
     from softedge.eval.quantization import check as measure
 
     opened, recipe = reopen(run, set)
     recipe = _with(recipe, check={"max_drop": max_drop, "min_agreement": min_agreement})
     with opened.locked():
-        result = measure(opened, recipe, _data(opened, recipe), force=force)
-    _raise_failed(result)
-    return result
+        return measure(opened, recipe, _data(opened, recipe), force=force)
 
 
-def _raise_failed(result: Result) -> None:
-    failed = [row for row in result.details.get("rows", []) if row.get("passed") is False]
+def gate(run: str | Path | Run) -> None:
+    """GateFailed when a file of the run failed its check, naming each and the reason."""
+    opened = run if isinstance(run, Run) else reopen(run)[0]
+    checked = opened.result("check")
+    rows = checked.details.get("rows", []) if checked else []
+    failed = [f"{row['artifact']}: {row['why']}" for row in rows if row.get("passed") is False]
     if failed:
-        raise GateFailed("; ".join(f"{row['artifact']}: {row['why']}" for row in failed))
+        raise GateFailed("; ".join(failed))
 
 
 def bench(
@@ -232,7 +241,7 @@ def deploy(
     set: Sequence[str] = (),
     force: bool = False,
 ) -> Run:
-    """From images to a checked, timed model and its report. Returns the run; GateFailed after the report is written.
+    """From images to a checked, timed model and its report; ``gate(run)`` then says whether every file passed.
 
     Every stage that is done is skipped, so calling it again goes on where the last call was stopped.
     """
@@ -241,14 +250,12 @@ def deploy(
     _known_targets(resolved)
     run = start(out or f"runs/{Path(resolved.data.source).name}", resolved, force)
     with run.locked():
-        failed = _chain(run, resolved, force)
-    if failed:
-        raise GateFailed(f"{failed}; see {run.root / 'report.html'}")
+        _chain(run, resolved, force)
     return run
 
 
-def _chain(run: Run, recipe: Recipe, force: bool) -> str:
-    """All stages of a deployment; returns what failed, or an empty string."""
+def _chain(run: Run, recipe: Recipe, force: bool) -> None:
+    """All stages of a deployment."""
     from softedge.bench.stage import bench as measure_latency
     from softedge.eval.probe import probe as measure_features
     from softedge.eval.quantization import check as compare
@@ -262,14 +269,9 @@ def _chain(run: Run, recipe: Recipe, force: bool) -> str:
         say("no labelled images: the exported models give features; label a few images to get a classifier")
         recipe = _with(recipe, export={"output": "features"})
     write_models(run, recipe, images, recipe.export.targets, recipe.export.precisions, force=force)
-    checked = compare(run, recipe, images, force=force)
+    compare(run, recipe, images, force=force)
     measure_latency(run, recipe, images, recipe.bench.devices, recipe.bench.preset, force=force)
     report(run.root)
-    try:
-        _raise_failed(checked)
-    except GateFailed as gate:
-        return str(gate)
-    return ""
 
 
 def _known_targets(recipe: Recipe) -> None:

@@ -31,7 +31,6 @@ from softedge.eval import finetune, linear
 from softedge.eval.features import extract
 from softedge.eval.knn import top1
 from softedge.eval.labels_verdict import comparisons, mean_and_interval, verdict
-from softedge.eval.probe import settle_batch_norm
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, read_json, write_json
@@ -185,7 +184,6 @@ class _Bench:
         seed = self.recipe.seed + cell.seed
         backbone = finetune.initial(self.run, self.recipe, cell.init, seed)
         if cell.init == "random" and cell.method == "probe":
-            settle_batch_norm(backbone, self.arrays[0], self.data.spec)
         return backbone
 
     def _probe(self, cell: Cell, keep: Any) -> Classifier:
