@@ -181,10 +181,7 @@ class _Bench:
         return {"n_labels": len(keep), "top1": accuracy, "skipped": skipped}
 
     def _start(self, cell: Cell) -> Backbone:
-        seed = self.recipe.seed + cell.seed
-        backbone = finetune.initial(self.run, self.recipe, cell.init, seed)
-        if cell.init == "random" and cell.method == "probe":
-        return backbone
+        return finetune.initial(self.run, self.recipe, cell.init, self.recipe.seed + cell.seed)
 
     def _probe(self, cell: Cell, keep: Any) -> Classifier:
         key = (cell.init, cell.seed if cell.init == "random" else 0)
