@@ -36,7 +36,7 @@ def accuracy_latency(identity: str, width: float, rows: Sequence[Values], device
     top1 = [r["top1"] for r in shown]
     x = svg.Scale(*svg.log_padded(min(p90), max(p90), 2.0, 1.18), left, right, log=True)
     floor = _floor(shown)
-    low, high = svg.padded(min([*top1, *floor]), min(1.0, max(top1)), least=0.03, share=0.12)
+    low, high = svg.padded(min([*top1, *floor]), min(1.0, max(top1)), least=0.025, share=0.12)
     y = svg.Scale(low, high, height - bottom, top)
     biggest = max((r.get("size_bytes") or 1) for r in shown)
     marks, labels, sizes = [], [], []
@@ -45,7 +45,7 @@ def accuracy_latency(identity: str, width: float, rows: Sequence[Values], device
         halo = 5 if row["artifact"] == chosen else 0
         marks.append((x(row["devices"][device]["p90_ms"]), y(row["top1"]), radius + halo))
         labels.append(words.artifact_name(row["artifact"]))
-        sizes.append((svg.text_width(labels[-1], 13) + 4, 16.0))
+        sizes.append((svg.text_width(labels[-1], 14 if halo else 13) + 4, 16.0))
     frame = Box(left, top - 14, right, height - bottom)
     parts = [
         svg.y_axis(y, left, right, "top-1 on the test images", _percent_ticks(y), 5 if width > HALF else 4),
@@ -127,6 +127,7 @@ def distributions(identity: str, width: float, rows: Sequence[Values], device: s
         timing = row["devices"][device]
         base = top + pitch * (number + 1) - 6
         counts = timing["histogram"]["counts"]
+        counts = _smooth(counts)
         peak = max(counts)
         curve = [(left, base)] if counts[0] else []
         curve += [
@@ -154,6 +155,13 @@ def distributions(identity: str, width: float, rows: Sequence[Values], device: s
         for r in shown
     )
     return svg.chart(identity, width, height, f"Latency distributions on {device}", about, *parts)
+
+
+def _smooth(counts: Sequence[int]) -> list[float]:
+    """A triangular window of five bins, for the eye; the table and report.json keep the counts."""
+    padded = [0, 0, *counts, 0, 0]
+    window = (1, 2, 3, 2, 1)
+    return [sum(w * padded[i + k] for k, w in enumerate(window)) / 9 for i in range(len(counts))]
 
 
 def bars(identity: str, width: float, items: Sequence[tuple[str, float]], name: str, show: Any) -> Markup:

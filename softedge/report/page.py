@@ -33,7 +33,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         uri = pictures.get((at, key))
         if uri is None:
             return Markup('<p class="none">no picture</p>')
-        return Markup('<img class="tiny" src="{}" alt="{}">').format(Markup(uri), name)
+        return Markup('<img src="{}" alt="{}">').format(Markup(uri), name)
 
     names = dict(
         report=report,

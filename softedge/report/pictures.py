@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from softedge.run import Run
 
-LONGEST_SIDE = 96  # pixels in the page; small images are enlarged by the browser without smoothing
+LONGEST_SIDE = 112  # pixels in the page
 
 
 def png(image: NDArray[np.uint8]) -> str:
@@ -20,7 +20,10 @@ def png(image: NDArray[np.uint8]) -> str:
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(image))
-    if max(picture.size) > LONGEST_SIDE:
+    if max(picture.size) <= LONGEST_SIDE // 2:  # enlarged here without smoothing: these are the pixels the network gets
+        factor = LONGEST_SIDE // max(picture.size)
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    elif max(picture.size) > LONGEST_SIDE:
         picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     if all(np.array_equal(image[..., 0], image[..., c]) for c in (1, 2)):
         picture = picture.convert("L")

@@ -58,7 +58,7 @@ def chart(identity: str, width: float, height: float, title: str, about: str, *c
 def text_width(content: str, size: float = 12.0) -> float:
     """Width of a text in pixels, on the generous side: the reader's font is not known here."""
     narrow = sum(c in " .,:;'|!iljtfrI·\u202f" for c in content)
-    return size * (0.62 * (len(content) - narrow) + 0.36 * narrow)
+    return size * (0.66 * (len(content) - narrow) + 0.38 * narrow)
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,9 @@ def milliseconds(value: float) -> str:
 
 def size(value: float) -> str:
     """Bytes in decimal units, as app stores count: 1_140_000 -> ``1.14 MB``, 780_000 -> ``0.78 MB``."""
-    for unit, scale, digits in (("GB", 1e9, 2), ("MB", 1e6, 2), ("kB", 1e3, 0)):
-        if value >= scale / 20:  # half a megabyte is easier to compare with two than 500 kilobytes are
+    # Half a megabyte is easier to compare with two than 500 kilobytes are: MB begins early.
+    for unit, scale, digits, begins in (("GB", 1e9, 2, 1e9), ("MB", 1e6, 2, 5e4), ("kB", 1e3, 0, 1e3)):
+        if value >= begins:
             shown = 0 if value >= 100 * scale else min(1, digits) if value >= 10 * scale else digits
             return f"{value / scale:.{shown}f}{NARROW}{unit}"
     return f"{int(value)}{NARROW}bytes"

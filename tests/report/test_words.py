@@ -15,6 +15,7 @@ from softedge.report import svg, words
         (words.milliseconds, 12.04, "12.0 ms"),
         (words.size, 780_000, "0.78 MB"),
         (words.size, 14_200_000, "14.2 MB"),
+        (words.size, 61_000_000, "61.0 MB"),
         (words.size, 12_000, "12 kB"),
         (words.exponent, 2.3e-6, "2.3·10⁻⁶"),
         (words.duration, 151.2, "2 min 31 s"),
