@@ -40,6 +40,7 @@ class Browser(Device):
     """Serves the page, waits for a browser, hands it the plan, checks what comes back."""
 
     known_options = ("threads", "backend", "host", "port", "https", "adb", "wait")
+    silent_options = ("host", "port", "https", "adb", "wait")
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
         super().__init__(spec, address, options)
