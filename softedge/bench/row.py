@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Session:
     """What one run on one device gave for all artifacts, measured side by side.
 
     labels: int64 (N,), UNLABELLED where unknown; names: of the N images.
+    here: artifact -> classes that the same file gave for these images on this machine, where that was measured.
     """
 
     began: str
@@ -37,6 +38,7 @@ class Session:
     measured: tuple[Measurement, ...]
     labels: NDArray[np.int64]
     names: Sequence[str]
+    here: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @functools.cached_property
     def top1(self) -> dict[str, float | None]:
@@ -64,17 +66,20 @@ class Session:
             return Outcome({}, details, {"latency": measurement.skipped, "top1": measurement.skipped})
         details |= {key: getattr(measurement, key) for key in COPIED} | dict(measurement.details)
         outcome = Outcome({"size_bytes": artifact.size_bytes}, details, {})
-        self._accuracy(artifact, outcome)
+        self._accuracy(artifact, measurement, outcome)
         self._latency(measurement, outcome)
         self._end_to_end(measurement, outcome)
         self._write_samples(artifact, measurement, folder)
         return outcome
 
-    def _accuracy(self, artifact: Artifact, outcome: Outcome) -> None:
+    def _accuracy(self, artifact: Artifact, measurement: Measurement, outcome: Outcome) -> None:
         """top1 of the very file that was timed, and MLPerf's gates against fp32 of the same target on this device."""
         if artifact.output != "probabilities":
             outcome.skipped["top1"] = "not run: the file gives features, not classes"
             return
+        if artifact.name in self.here and measurement.outputs is not None:
+            same = measurement.outputs.argmax(axis=1) == np.asarray(self.here[artifact.name])
+            outcome.metrics["agreement_local"] = float(same.mean())
         value = self.top1[artifact.name]
         if value is None:
             outcome.skipped["top1"] = "not run: no labelled test images"

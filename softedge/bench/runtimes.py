@@ -106,8 +106,9 @@ class OpenVino:
         """What the compiled model says of itself: precision and instruction set of every layer."""
         layers, primitives = [], set()
         for layer in self.compiled.get_runtime_model().get_ops():
-            told = {key: _value(layer.get_rt_info()[key]) for key in ("layerType", "runtimePrecision", "primitiveType")}
-            layers.append((told["layerType"], told["runtimePrecision"]))
+            told = {key: _value(layer.get_rt_info()[key]) for key in ("layerType", "primitiveType")}
+            # "brgconv_avx2_f32": what the kernel computes in; the layer's own type is only what it stores.
+            layers.append((told["layerType"], told["primitiveType"].rpartition("_")[2].lower()))
             if told["layerType"] in kernels.HEAVY:
                 primitives.add(told["primitiveType"])
         answer = {

@@ -22,7 +22,7 @@ def platforms(machine: str, glibc: str) -> list[str]:
 
 def fetch(packages: list[str], python: str, machine: str, glibc: str) -> list[Path]:
     """Wheels of ``packages`` for another machine, through pip, kept in the user's cache.  python: "3.11"."""
-    folder = _cache() / f"cp{python.replace('.', '')}-{machine}-glibc{glibc}"
+    folder = cache() / "wheels" / f"cp{python.replace('.', '')}-{machine}-glibc{glibc}"
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--python-version", python, "--dest", str(folder)]
@@ -56,6 +56,7 @@ def unpack(wheels: list[Path], into: Path) -> None:
             archive.extractall(into)
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where things that were fetched once are kept: the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "softedge" / "wheels"
+    return Path(base) / "softedge"

@@ -49,15 +49,9 @@ def timed(artifact: Artifact, plan: Plan, right: int = 12, ms: float = 2.0) -> M
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
     monkeypatch.setitem(registry.DEVICES, "scripted", f"{__name__}:Scripted")
-    monkeypatch.setattr(
-        registry, "load", lambda table, name, kind: Scripted if name == "scripted" else original(table, name, kind)
-    )
     monkeypatch.setitem(devices.PRESETS, "quick", Preset(20, 0.02, 500))
     Scripted.answer, Scripted.asked = staticmethod(timed), []  # type: ignore[assignment]
     return Scripted
-
-
-original = registry.load
 
 
 @pytest.fixture
@@ -186,3 +180,17 @@ def test_images_without_labels_are_timed_without_accuracy(run: Run, data: Data) 
 def test_a_run_without_exports_says_what_to_do(tmp_path: Path, data: Data) -> None:
     with pytest.raises(UserError, match="softedge export"):
         stage.bench(Run(tmp_path), Recipe(), data, ["local"], "quick")
+
+
+def test_agreement_with_this_machine_compares_the_same_file_and_images(
+    run: Run, data: Data, scripted: type[Scripted]
+) -> None:
+    stage.bench(run, Recipe(), data, ["local"], "quick")
+
+    def answer(artifact: Artifact, plan: Plan) -> Measurement:
+        return timed(artifact, plan, right=9)
+
+    scripted.answer = staticmethod(answer)  # type: ignore[assignment]
+    stage.bench(run, Recipe(), data, ["scripted"], "quick")
+    assert run.result("bench/onnx-fp32@scripted").metrics["agreement_local"] == pytest.approx(9 / 12)  # type: ignore[union-attr]
+    assert "agreement_local" not in run.result("bench/onnx-fp32@local").metrics  # type: ignore[union-attr]
