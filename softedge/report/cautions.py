@@ -11,12 +11,13 @@ Values = dict[str, Any]
 
 FEW_IMAGES = 200
 MANY_BAD = 0.02
+WIDE = 2.0  # p90 over p50, an assumption
 
 
 def find(run: Values, chosen: str = "") -> list[str]:
     """One sentence each, the gravest first.  chosen: the artifact that the verdict names."""
     said = [*_other_file(run), *_not_held_out(run), *_no_better_than_random(run), *_few_images(run)]
-    return [*said, *_drift(run, chosen), *_bad_images(run), *_training(run)]
+    return [*said, *_disturbed(run), *_drift(run, chosen), *_bad_images(run), *_training(run)]
 
 
 def interval(fraction: float, n: int) -> tuple[float, float]:
@@ -66,6 +67,22 @@ def _few_images(run: Values) -> list[str]:
         f"Only {words.count(row['n'])} test images: an accuracy of {words.percent(row['top1'])} may as well be "
         f"{words.percent(low)} or {words.percent(high)}."
     ]
+
+
+def _disturbed(run: Values) -> list[str]:
+    """An idle machine keeps p90 near p50; far above it, something else was running."""
+    said = []
+    for device in run["devices"]:
+        timings = [row["devices"].get(device, {}) for row in run["files"]]
+        ratios = [t["p90_ms"] / t["p50_ms"] for t in timings if t.get("p50_ms") and t.get("p90_ms")]
+        wide = sum(ratio > WIDE for ratio in ratios)
+        if wide:
+            of = f"{wide} of {words.plural(len(ratios), 'file')}"
+            said.append(
+                f"On {device}, p90 is up to {words.times(max(ratios))} p50 ({of}): "
+                "other work disturbed the measurement; bench again when the device is idle."
+            )
+    return said
 
 
 def _drift(run: Values, chosen: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from markupsafe import Markup
@@ -111,7 +112,16 @@ def grouped(entries: list[Values]) -> list[Values]:
         line["whats"][entry["what"].replace("top1", "top-1").replace("_", " ")] = None
         if entry.get("artifact"):
             line["names"][words.artifact_name(entry["artifact"])] = None
-    return [{**line, "what": ", ".join(line["whats"]), "of": ", ".join(line["names"])} for line in lines.values()]
+    return [{**line, "what": _joined(line["whats"]), "of": ", ".join(line["names"])} for line in lines.values()]
+
+
+def _joined(whats: Iterable[str]) -> str:
+    """``latency on local`` and ``top-1 on local`` -> ``latency, top-1 on local``."""
+    places: dict[str, list[str]] = {}
+    for what in whats:
+        cell, _, place = what.partition(" on ")
+        places.setdefault(place, []).append(cell)
+    return "; ".join(", ".join(cells) + (f" on {place}" if place else "") for place, cells in places.items())
 
 
 def layers(row: Values) -> str:

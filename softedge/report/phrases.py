@@ -212,9 +212,9 @@ def int8_lead(run: Values) -> str:
     failed = [words.artifact_name(row["artifact"]) for row in eight if row["gate"] == "failed"]
     said = []
     if passed:
-        said.append(f"{words.listing(passed)} {'passes' if len(passed) == 1 else 'pass'} the gate")
+        said.append(f"{words.listing(passed)} passed the gate")
     if failed:
-        said.append(f"{words.listing(failed)} {'does' if len(failed) == 1 else 'do'} not")
+        said.append(f"{words.listing(failed)} {'did not' if passed else 'failed the gate'}")
     gained = any((row.get("drop") or 0) < 0 for row in eight)
     return "; ".join(said) + "." + (" An int8 accuracy above fp32 is chance, not a gain." if gained else "")
 

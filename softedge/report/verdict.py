@@ -131,7 +131,8 @@ def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], dev
 def _remarks(files: Sequence[Row], device: str) -> str:
     """What did not make it, in a few words."""
     failed = [_name(row) for row in files if row["gate"] == "failed"]
-    unchecked = sum(row["gate"] == "not run" for row in files)
+    unmade = [_name(row) for row in files if "export" in row.get("not_run", {})]
+    unchecked = sum(row["gate"] == "not run" for row in files) - len(unmade)
     untimed = [_name(row) for row in files if row["gate"] == "passed" and _p90(row, device) is None]
     said = []
     if failed:
@@ -140,6 +141,8 @@ def _remarks(files: Sequence[Row], device: str) -> str:
         said.append(
             f"{words.listing(untimed) if len(untimed) < 4 else f'{len(untimed)} others'} passed but could not be timed"
         )
+    if unmade:
+        said.append(f"{words.listing(unmade)} could not be exported")
     if unchecked:
         said.append(f"{words.plural(unchecked, 'file was', 'files were')} not checked")
     return ", ".join(said)
