@@ -104,4 +104,4 @@ def test_the_model_card_has_front_matter_that_yaml_reads(full: Run) -> None:
     assert json.loads(front.split("datasets:\n- ")[1].split("\n")[0]) == "images"
     assert front.count("- type: accuracy") == 9
     assert "| OpenVINO int8 | 0.80" in body
-    assert "Not run: latency on local" in body
+    assert "Not run: latency, top-1 on local" in body
