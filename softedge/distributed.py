@@ -10,6 +10,7 @@ import datetime
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -199,25 +200,50 @@ def _ramp(tensor: Tensor) -> Tensor:
     return torch.linspace(1, 2, tensor.numel(), dtype=torch.float64, device=tensor.device)
 
 
-def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> int:
-    """Run ``python -m softedge ARGUMENTS`` once per GPU through torchrun; returns the exit code.
+def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> None:
+    """Run ``python -m softedge ARGUMENTS`` once per GPU under torchrun's agent, and wait for all of them.
 
-    torchrun ends all ranks when one fails. The ranks print their own messages; only its summary is left out.
+    One rank that fails ends all. It has printed its own message, so that ``Ended`` only carries its exit code.
     """
+    import logging
+
     available = torch.cuda.device_count()
     if available and gpus > available:
         raise UserError(f"--gpus {gpus}: this machine has {available}; use --gpus {available}")
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={gpus}"]
-    if nodes > 1:
-        master = os.environ.get("MASTER_ADDR")
-        if not master:
-            raise UserError(
-                f"--nodes {nodes}: set MASTER_ADDR to the first machine's name and run this command on each machine"
-            )
-        command += [f"--nnodes={nodes}", f"--rdzv-endpoint={master}:{os.environ.get('MASTER_PORT', '29500')}"]
-        command += ["--rdzv-backend=c10d"]
-    else:
-        command += ["--standalone"]
-    threads = max(1, (os.cpu_count() or 1) // gpus)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "TORCHELASTIC_ERROR_FILE": os.devnull}
-    return subprocess.run([*command, "-m", "softedge", *arguments], env=environment).returncode
+    address = os.environ.get("MASTER_ADDR")
+    if nodes > 1 and not address:
+        raise UserError(
+            f"--nodes {nodes}: set MASTER_ADDR to the first machine's name and run this command on each machine"
+        )
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
+    results = tempfile.TemporaryDirectory(prefix="softedge-ranks-")  # each rank prints the result; one is enough
+    config = LaunchConfig(
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=gpus,
+        run_id=os.environ.get("SOFTEDGE_RUN_ID", "softedge"),
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"{address}:{os.environ.get('MASTER_PORT', '29500')}" if nodes > 1 else "localhost:0",
+        max_restarts=0,
+        monitor_interval=0.2,
+        logs_specs=DefaultLogsSpecs(log_dir=results.name, redirects=Std.OUT),
+    )
+    try:
+        with results:
+            elastic_launch(config, sys.executable)("-m", "softedge", *arguments)
+    except ChildFailedError as error:
+        first = min(error.failures.values(), key=lambda failure: failure.timestamp)
+        raise Ended(first.exitcode) from None
+
+
+class Ended(Exception):
+    """The ranks have ended with an error; ``code`` is the exit code of the first that did (negative: a signal)."""
+
+    def __init__(self, code: int):
+        super().__init__(f"the ranks ended with code {code}")
+        self.code = code

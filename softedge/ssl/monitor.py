@@ -28,6 +28,8 @@ def measures(embeddings: Tensor, partners: Tensor) -> dict[str, float]:
     alignment: E ‖z − z'‖², 0 is perfect; uniformity: log E exp(−2 ‖z_i − z_j‖²), lower is better (arXiv 2005.10242).
     """
     z, partner = embeddings.float(), partners.float()
+    if not torch.isfinite(z).all():
+        return {}  # the loss says so too, and the guard stops
     values = torch.linalg.svdvals(z - z.mean(0))
     share = values / values.sum().clamp(min=1e-12)
     uniformity = torch.pdist(z).square().mul(-2).exp().mean().log() if len(z) > 1 else torch.zeros(())

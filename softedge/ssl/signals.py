@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
+from softedge import distributed
 from softedge.progress import say
 
 
 class StopRequest:
-    """``asked`` turns true at the first SIGINT or SIGTERM; a second one stops at once, without a checkpoint."""
+    """``asked`` turns true at the first SIGINT or SIGTERM; one more Ctrl-C stops at once, without a checkpoint."""
 
     def __init__(self) -> None:
         self.asked = False
+        self._since = 0.0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -32,6 +35,10 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        say(f"{signal.Signals(number).name}: finishing this step and writing a checkpoint; once more to stop at once")
+            # Under torchrun one Ctrl-C arrives twice: from the terminal, and passed on by the agent as a SIGTERM.
+            if number == signal.SIGINT and time.monotonic() - self._since > 1.0:
+                raise KeyboardInterrupt
+            return
+        self.asked, self._since = True, time.monotonic()
+        if distributed.rank() == 0:
+            say(f"{signal.Signals(number).name}: finishing this step and writing a checkpoint; Ctrl-C stops at once")

@@ -147,6 +147,11 @@ def test_unfinished_work_of_another_recipe_is_not_continued(tmp_path):
         train.pretrain(run, recipe(optim__lr=0.01), data())
 
 
+def test_a_learning_rate_that_explodes_stops_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"the loss is nan at step \d+ .*try --set optim.lr="):
+        train.pretrain(Run(tmp_path), recipe(optim__lr=1e30, ssl__knn_every=0), data())
+
+
 def test_accumulation_takes_the_same_number_of_updates(tmp_path):
     result = train.pretrain(
         Run(tmp_path), recipe(optim__accumulate=2, ssl__epochs=1, optim__warmup_epochs=0, ssl__knn_every=0), data()

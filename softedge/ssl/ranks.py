@@ -1,0 +1,71 @@
+"""``softedge pretrain`` on several GPUs or machines: check first, launch, and what each rank then does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from softedge import distributed
+from softedge.config import Recipe
+from softedge.data import load, prepare
+from softedge.errors import Interrupted, UserError
+from softedge.progress import say
+from softedge.records import Result
+from softedge.run import Run
+from softedge.ssl import sizing
+from softedge.ssl.train import pretrain
+
+
+def wanted(gpus: int, nodes: int) -> bool:
+    """Whether this is about more than one process: asked for, or started by torchrun or srun already."""
+    return max(gpus, nodes) > 1 or distributed.asked_world() > 1
+
+
+def train(run: Run, recipe: Recipe, force: bool, gpus: int, nodes: int, command: Sequence[str]) -> Result:
+    """Stage "pretrain" of ``run`` on ``gpus`` x ``nodes`` processes.
+
+    command: the arguments of ``softedge`` that bring a launched process here again.
+    The effective batch, its shares and the queue are checked against the images before anything is launched.
+    """
+    if distributed.asked_world() > 1:
+        with distributed.joined():
+            return _as_rank(run, recipe, force)
+    with run.locked():
+        prepare(run, recipe, recipe.data.source, force=force)
+    world, images = gpus * nodes, len(load(run).pretrain)
+    sizing.check(recipe, images, world)
+    say(
+        f"launching {gpus} processes{f' on each of {nodes} machines' if nodes > 1 else ''}: batch {recipe.ssl.batch}, "
+        f"{recipe.ssl.batch // world} images per process; learning rate {recipe.optim.lr:g} for the whole batch"
+    )
+    try:
+        distributed.launch(command, gpus, nodes)
+    except distributed.Ended as ended:
+        if ended.code in (130, -2, -15):
+            raise Interrupted("the ranks were stopped; run the same command again to go on") from None
+        why = f"exit code {ended.code}, its message is above" if ended.code >= 0 else f"killed by signal {-ended.code}"
+        if ended.code == -9:
+            why += ", out of memory?"
+        raise UserError(f"a rank has ended ({why}), and so all were ended; the last checkpoint is kept") from None
+    return run.need("pretrain", "pretrain --out")
+
+
+def _as_rank(run: Run, recipe: Recipe, force: bool) -> Result:
+    """Rank 0 holds the run folder and prepares the data, then all train."""
+    if distributed.rank() == 0:
+        with run.locked():
+            prepare(run, recipe, recipe.data.source)
+            distributed.anyone(False)  # the others wait here for the data
+            return pretrain(run, recipe, load(run), force=force)
+    distributed.anyone(False)
+    return pretrain(run, recipe, load(run), force=force)
+
+
+def command(data: str | None, recipe: str | None, out: str | Path, overrides: Sequence[str], force: bool) -> list[str]:
+    """The command line of one rank."""
+    arguments = ["pretrain", "--out", os.fspath(out)]
+    arguments += ["--data", data] if data else []
+    arguments += ["--recipe", recipe] if recipe else []
+    arguments += [part for value in overrides for part in ("--set", value)]
+    return arguments + (["--force"] if force else [])
