@@ -31,7 +31,10 @@ DEVICES = {
     "emulated": "softedge.bench.emulated:Emulated",
 }
 
-TASKS: dict[str, str] = {}
+TASKS = {
+    "voc": "softedge.eval.detection_tasks:VOC",
+    "coco": "softedge.eval.detection_tasks:COCO",
+}
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
