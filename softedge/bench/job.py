@@ -20,8 +20,8 @@ from softedge.progress import track
 from softedge.records import Artifact
 from softedge.run import read_json, sha256, write_json
 
-RUNTIME_OF = {"onnx": "onnxruntime", "openvino": "openvino"}
-CARRIED = ("worker.py", "runtimes.py", "kernels.py", "system.py")
+RUNTIME_OF = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}
+CARRIED = ("worker.py", "runtimes.py", "kernels.py", "pictures.py", "system.py")
 OPTIONS = ("threads", "provider", "device", "precision")
 _GRACE_S = 30.0  # for starting Python and writing the results, beyond the plan's time limit
 
@@ -35,12 +35,14 @@ def why_not(artifact: Artifact) -> str:
     return ""
 
 
-def settings_of(artifact: Artifact, options: Mapping[str, str]) -> dict[str, str]:
+def settings_of(artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
     """How the runtime is set up.
 
     OpenVINO computes in bf16 or f16 where the processor can, unless told otherwise: fp32 and int8 files are held to
     f32, fp16 files get what the device prefers.  ``precision=f32|f16|bf16|default`` in the device's address overrides.
     """
+    if artifact.target == "coreml":
+        return {"units": options["units"], "labels": artifact.labels, "output": artifact.output}
     settings = {key: options[key] for key in ("provider", "device") if key in options}
     default = "default" if artifact.precision.startswith("fp16") else "f32"
     precision = options.get("precision", default)
@@ -67,7 +69,8 @@ def pack(
         files = model_files(artifact.path)
         (folder / artifact.name).mkdir()
         for file in files:
-            shutil.copyfile(file, folder / artifact.name / file.name)
+            copy = shutil.copytree if file.is_dir() else shutil.copyfile
+            copy(file, folder / artifact.name / file.name)  # type: ignore[operator]
         hashes[artifact.name] = [sha256(file) for file in files]
         entries.append(
             {

@@ -27,13 +27,14 @@ from softedge.records import Artifact
 class Local(Device):
     """Runs the worker as a subprocess, so that load time and memory are those of the runtime alone."""
 
-    known_options = (*job.OPTIONS, "python")
+    known_options: tuple[str, ...] = (*job.OPTIONS, "python")
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
         super().__init__(spec, address, options)
         if address:
             raise UserError(f"device {spec}: local takes options only, for example local:threads=2")
         self.python = self.options.get("python", sys.executable)
+        self.settings: Mapping[str, str] = self.options  # of the runtimes
 
     @functools.cache  # noqa: B019  (one device, one answer)
     def describe(self) -> dict[str, Any]:
@@ -45,16 +46,21 @@ class Local(Device):
         return dict(json.loads(told.stdout))
 
     def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
-        runnable = [artifact for artifact in artifacts if not job.why_not(artifact)]
-        measured = {a.name: Measurement(a.name, a.sha256, skipped=job.why_not(a)) for a in artifacts}
+        reasons = {artifact.name: self.why_not(artifact) for artifact in artifacts}
+        runnable = [artifact for artifact in artifacts if not reasons[artifact.name]]
+        measured = {a.name: Measurement(a.name, a.sha256, skipped=reasons[a.name]) for a in artifacts}
         if runnable:
             with tempfile.TemporaryDirectory(prefix="softedge-bench-") as folder:
                 for measurement in self._work(Path(folder), runnable, plan.with_options(self.options)):
                     measured[measurement.artifact] = measurement
         return [measured[artifact.name] for artifact in artifacts]
 
+    def why_not(self, artifact: Artifact) -> str:
+        """Why this device cannot run an artifact; empty when it can."""
+        return job.why_not(artifact)
+
     def _work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
-        hashes = job.pack(folder, artifacts, plan, self.options, temporary=True)
+        hashes = job.pack(folder, artifacts, plan, self.settings, temporary=True)
         with open(folder / "stderr.txt", "w+b") as errors:
             process = subprocess.Popen(
                 [self.python, str(folder / "worker.py"), "run", str(folder)],

@@ -1,22 +1,22 @@
 """One artifact in one process: load it, run it when told, say what really ran.  The other half of ``worker.py``.
 
-Travels to boards: Python 3.8, NumPy and onnxruntime or openvino; no softedge import.
+Travels to boards: Python 3.8, NumPy and onnxruntime or openvino (coremltools on a Mac); no softedge import.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import json
 import os
 import sys
 import tempfile
 import time
-from typing import Any, Callable  # noqa: UP035  (Python 3.8 on boards)
+from typing import Any
 
 import kernels  # type: ignore[import-not-found]
 import numpy as np
+import pictures  # type: ignore[import-not-found]
 import system  # type: ignore[import-not-found]
 
 
@@ -126,26 +126,34 @@ def _value(entry: Any) -> str:
     return str(getattr(entry, "value", entry))
 
 
-RUNTIMES: dict[str, Any] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+class CoreMl:
+    """A Core ML model through coremltools on a Mac, on the compute units that were asked for."""
+
+    def __init__(self, path: str, settings: dict[str, Any]):
+        import coremltools
+        from PIL import Image
+
+        self.module, self.picture = coremltools, Image.fromarray
+        self.units, self.labels, self.output = settings["units"], settings["labels"], settings["output"]
+        begun = time.perf_counter()
+        self.model = coremltools.models.MLModel(path, compute_units=coremltools.ComputeUnit[self.units])
+        self.load_ms = (time.perf_counter() - begun) * 1000
+
+    def infer(self, image: Any) -> Any:
+        """uint8 (1, size, size, 3) -> float32 (1, classes); a classifier answers label -> probability."""
+        values = self.model.predict({"image": self.picture(image[0])})[self.output]
+        row = [values[label] for label in self.labels] if isinstance(values, dict) else np.ravel(values)
+        return np.asarray(row, np.float32)[None]
+
+    def effective(self, image: Any) -> dict[str, Any]:
+        """Core ML does not tell which unit ran a layer: what it was allowed to use."""
+        import platform
+
+        runtime = f"Core ML on macOS {platform.mac_ver()[0]}, coremltools {self.module.__version__}"
+        return {"runtime": runtime, "accelerator": f"allowed: {self.units}"}
 
 
-class Images:
-    """Rows of a .npy file read one by one: mapping it would count as this process's memory."""
-
-    def __init__(self, path: str):
-        array = np.load(path, mmap_mode="r")
-        self.shape, self.start = array.shape, array.offset
-        self.size = int(np.prod(self.shape[1:]))
-        self.file = open(path, "rb")  # noqa: SIM115  (lives as long as the process)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index: int) -> Any:
-        self.file.seek(self.start + index * self.size)
-        row = bytearray(self.size)  # OpenVINO shares the memory and wants it writeable
-        self.file.readinto(row)
-        return np.frombuffer(row, np.uint8).reshape((1, *self.shape[1:]))
+RUNTIMES: dict[str, Any] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "coreml": CoreMl}
 
 
 def serve(folder: str, index: int) -> None:
@@ -175,7 +183,7 @@ class Subject:
 
     def __init__(self, folder: str, plan: dict[str, Any], artifact: dict[str, Any]):
         self.folder, self.plan, self.name = folder, plan, artifact["name"]
-        self.images = Images(os.path.join(folder, plan["images"]))
+        self.images = pictures.Images(os.path.join(folder, plan["images"]))
         hashes = [_sha256(os.path.join(folder, file)) for file in artifact["files"]]
         settings = {**artifact["settings"], "threads": plan["threads"]}
         path = os.path.join(folder, artifact["files"][0])
@@ -217,7 +225,7 @@ class Subject:
         if not files:
             return {"end_to_end_skipped": "no encoded images in this benchmark"}
         try:
-            decode, resize, with_what = _preparation(self.plan["spec"])
+            decode, resize, with_what = pictures.preparation(self.plan["spec"])
         except ImportError:
             return {"end_to_end_skipped": "neither Pillow nor OpenCV on this device; install one: pip install pillow"}
         samples: dict[str, list[float]] = {"decode": [], "resize": [], "model": [], "total": []}
@@ -247,44 +255,15 @@ class Subject:
         return {"peak_memory_bytes": memory, "n_outputs": len(self.outputs), **self.model.effective(self.images[0])}
 
 
-def _preparation(spec: dict[str, Any]) -> tuple[Callable[[bytes], Any], Callable[[Any], Any], str]:
-    """How a file becomes an input here: decode (bytes -> image), resize (image -> uint8 (1, size, size, 3)), with what.
-
-    Pillow as in training; failing that OpenCV, whose area filter is near enough for timing.
-    """
-    size, short = spec["size"], spec["resize"]
-
-    def crop(array: Any) -> Any:
-        top, left = (array.shape[0] - size) // 2, (array.shape[1] - size) // 2
-        return np.array(array[None, top : top + size, left : left + size], order="C")  # writeable, whatever the crop
-
-    def target(width: int, height: int) -> tuple[int, int]:
-        scale = short / min(width, height)
-        return max(round(width * scale), short), max(round(height * scale), short)
-
-    try:
-        from PIL import Image, __version__
-    except ImportError:
-        import cv2
-
-        def decode_cv2(encoded: bytes) -> Any:
-            image: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-        def resize_cv2(image: Any) -> Any:
-            return crop(cv2.resize(image, target(image.shape[1], image.shape[0]), interpolation=cv2.INTER_AREA))
-
-        return decode_cv2, resize_cv2, "OpenCV " + cv2.__version__
-    smooth = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[spec["interpolation"]]
-
-    def resize_pillow(image: Any) -> Any:
-        return crop(np.asarray(image.resize(target(*image.size), smooth)))
-
-    return lambda encoded: Image.open(io.BytesIO(encoded)).convert("RGB"), resize_pillow, "Pillow " + __version__
-
-
 def _sha256(path: str) -> str:
+    """Of a file, or of a folder (an .mlpackage) by its sorted relative paths and contents, as softedge does."""
     digest = hashlib.sha256()
+    if os.path.isdir(path):
+        found = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+        relative = {os.path.relpath(file, path).replace(os.sep, "/"): file for file in found}
+        for name in sorted(relative, key=lambda name: name.split("/")):
+            digest.update(name.encode() + b"\0" + bytes.fromhex(_sha256(relative[name])))
+        return digest.hexdigest()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
