@@ -51,9 +51,9 @@ PROPERTIES = {
 class AdbdDouble:
     """Listens on 127.0.0.1; ``serial`` is what adb connects to.
 
-    authorized: False keeps asking for a key, as a phone whose owner has not agreed.  capacity: bytes that fit before the
-    storage is full.  replace: (pattern, text) applied to shell commands.  drop_at: pattern; a shell command that has it
-    runs for a second, then the cable is pulled.
+    authorized: False keeps asking for a key, as a phone whose owner has not agreed.  capacity: bytes that fit before
+    the storage is full.  replace: (pattern, text) applied to shell commands.  drop_at: pattern; a shell command that
+    has it runs for a second, then the cable is pulled.
     """
 
     def __init__(self, folder: Path, properties: dict[str, str] | None = None):
@@ -68,7 +68,7 @@ class AdbdDouble:
         self._program("getprop", f"cat <<'END'\n{told}\nEND")
         self._program("dumpsys", "case $1 in battery) echo '  USB powered: true'; echo '  level: 73';; esac")
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.serial = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        self.serial = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._connections: list[Connection] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -139,9 +139,8 @@ class Connection:
             self.close()
 
     def _handle(self, command: int, first: int, second: int, data: bytes) -> None:
-        if command == CNXN and not self.phone.authorized:
-            self.send(AUTH, 1, 0, bytes(20))
-        elif command == AUTH and first == 2:  # a signature: not one we know; a public key (3) waits for the owner
+        # A signature (2) is never one that we know; a public key (3) waits for the owner.
+        if (command == CNXN and not self.phone.authorized) or (command == AUTH and first == 2):
             self.send(AUTH, 1, 0, bytes(20))
         elif command == CNXN:
             self.send(CNXN, VERSION, MOST, b"device::ro.product.name=double;features=shell_v2,cmd")
