@@ -40,6 +40,7 @@ _TIMED = (
     "valid",
     "top1",
     "n_images",
+    "agreement_local",
     "end_to_end_p90_ms",
     "peak_memory_bytes",
 )

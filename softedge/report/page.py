@@ -47,6 +47,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         picture=picture,
         sections=sections,
         plottable=plottable,
+        timed_devices=timed_devices,
         spread=lambda run, device: [r for r in run["files"] if r["devices"].get(device, {}).get("histogram")],
         shade=shade,
         shade_class=shade_class,
@@ -104,6 +105,11 @@ def sections(run: Values) -> list[tuple[str, str]]:
         found.append(("int8", "What int8 costs"))
     found += [("latency", "Latency"), ("images", "Test images"), ("missing", "Failed and not run")]
     return [*found, ("data", "Data"), ("provenance", "Provenance")]
+
+
+def timed_devices(run: Values) -> list[str]:
+    """Devices with at least one latency; an emulated one has answers only."""
+    return [d for d in run["devices"] if any(r["devices"].get(d, {}).get("p90_ms") for r in run["files"])]
 
 
 def plottable(run: Values, device: str) -> list[Values]:

@@ -18,6 +18,8 @@ Row = Mapping[str, Any]
 
 # Without a confidence interval of the paired ratio, p90s this close count as equal (run-to-run noise, an assumption).
 SAME_SPEED = 1.05
+# A device whose answers differ more often from those of the checking machine is not running the file that was checked.
+SAME_ANSWERS = 0.98
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def decide(files: Sequence[Row], devices: Mapping[str, str], cautions: Sequence[
 
 
 def _for_device(files: Sequence[Row], device: str, called: str) -> Pick:
-    runnable = [row for row in files if row["gate"] == "passed" and _p90(row, device) is not None]
+    timed = [row for row in files if row["gate"] == "passed" and _p90(row, device) is not None]
+    runnable = [row for row in timed if _sound(row, device)]
     if not runnable:
         ran = [words.artifact_name(row["artifact"]) for row in files if _p90(row, device) is not None]
         return Pick(
@@ -66,7 +69,7 @@ def _for_device(files: Sequence[Row], device: str, called: str) -> Pick:
             "nothing passed",
             "",
             f"Ship nothing to {called} yet: no file that ran there passed the gate.",
-            f"{words.listing(ran)} ran there; {_gate_summary(files)}.",
+            f"{words.listing(ran)} ran there; {_changed(timed, device) or _gate_summary(files)}.",
         )
     valid = [row for row in runnable if row["devices"][device].get("valid", True)]
     pool = valid or runnable
@@ -124,7 +127,8 @@ def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], dev
             slower = _p90(small, device) / _p90(best, device)  # type: ignore[operator]
             size = words.size(small["size_bytes"])
             first += f"; {_name(small)} is smaller ({size}) but takes {words.times(slower)} as long"
-    remarks = _remarks(files, device)
+    changed = [row for row in files if row["gate"] == "passed" and not _sound(row, device)]
+    remarks = ", ".join(filter(None, [_remarks(files, device), _changed(changed, device)]))
     return f"{first}; {remarks}." if remarks else f"{first}."
 
 
@@ -201,6 +205,21 @@ def _as_fast(row: Row, fastest: Row, device: str) -> bool:
     if pair and pair.get("different") is not None:
         return not pair["different"]
     return (_p90(row, device) or math.inf) <= SAME_SPEED * (_p90(fastest, device) or 0.0)
+
+
+def _sound(row: Row, device: str) -> bool:
+    """Whether the file answers on the device as it did in the check; integer kernels can saturate elsewhere."""
+    timing = row["devices"].get(device) or {}
+    passed = (timing.get("quality") or {}).get("passed") or {}
+    agreement = timing.get("agreement_local")
+    return passed.get("98%", True) and (agreement is None or agreement >= SAME_ANSWERS)
+
+
+def _changed(rows: Sequence[Row], device: str) -> str:
+    names = [_name(row) for row in rows if not _sound(row, device)]
+    if not names:
+        return ""
+    return f"{words.listing(names)} passed the gate but {'answers' if len(names) == 1 else 'answer'} otherwise there"
 
 
 def _p90(row: Row, device: str) -> float | None:

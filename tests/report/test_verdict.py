@@ -97,6 +97,19 @@ def test_an_invalid_measurement_is_used_only_when_there_is_no_valid_one_and_is_s
     assert "12 samples, the quick preset wants 64" in pick.reason
 
 
+@pytest.mark.parametrize(
+    "trouble",
+    [{"agreement_local": 0.78}, {"quality": {"passed": {"98%": False, "99%": False}}}],
+    ids=["other answers than here", "below 98 % of fp32 there"],
+)
+def test_a_file_that_answers_otherwise_on_the_device_is_not_shipped_to_it(trouble: dict[str, Any]) -> None:
+    rows = [row("onnx-fp32", 2.0), row("onnx-int8", 1.0)]
+    rows[1]["devices"]["local"] |= trouble
+    pick = decide(rows, DEVICES).headline
+    assert pick.artifact == "onnx-fp32"
+    assert "ONNX int8 passed the gate but answers otherwise there" in pick.reason
+
+
 def test_each_device_gets_its_own_answer() -> None:
     rows = [row("onnx-fp32", 1.0), row("onnx-int8", 2.0)]
     rows[0]["devices"]["board"] = {"p90_ms": 90.0, "valid": True}
