@@ -162,9 +162,9 @@ def test_a_pulled_cable_gives_one_line_and_leaves_nothing(
 ) -> None:
     real_phone.drop_at = r"exec \./ld-linux"
     endless = dataclasses.replace(plan, min_seconds=1e9)
-    with pytest.raises(DeviceError, match="the phone was disconnected half way") as told:
-        with open_device(f"adb://{real_phone.serial}") as device:
-            device.run(artifacts[:1], endless)
+    device = open_device(f"adb://{real_phone.serial}")
+    with pytest.raises(DeviceError, match="the phone was disconnected half way") as told, device:
+        device.run(artifacts[:1], endless)
     assert "\n" not in str(told.value)
     assert nothing_is_left(real_phone)
 
@@ -211,9 +211,9 @@ def test_a_runner_that_cannot_start_says_why(
     bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: Plan
 ) -> None:
     phone.replace = [(r"exec \./ld-linux.*", "echo 'CANNOT LINK EXECUTABLE' >&2; exit 6")]
-    with open_device(f"adb://{phone.serial}") as device:
-        with pytest.raises(DeviceError, match="exit code 6: adb says: CANNOT LINK EXECUTABLE"):
-            device.run(artifacts[:1], plan)
+    words = "exit code 6: adb says: CANNOT LINK EXECUTABLE"
+    with open_device(f"adb://{phone.serial}") as device, pytest.raises(DeviceError, match=words):
+        device.run(artifacts[:1], plan)
     assert nothing_is_left(phone)
 
 
@@ -227,10 +227,9 @@ def test_a_file_that_changed_on_the_way_is_refused(
 
 def test_a_phone_that_does_not_trust_this_computer_says_what_to_do(phone: AdbdDouble) -> None:
     phone.authorized = False
-    # The real adb waits some seconds for the owner's answer.
-    with pytest.raises(DeviceError, match="unlock it and accept 'Allow USB debugging'"):
-        with open_device(f"adb://{phone.serial}"):
-            pass
+    words = "unlock it and accept 'Allow USB debugging'"
+    with pytest.raises(DeviceError, match=words), open_device(f"adb://{phone.serial}"):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -244,7 +243,8 @@ def test_a_phone_that_cannot_run_the_bundle_is_told(
     tmp_path: Path, home: Path, properties: dict[str, str], words: str
 ) -> None:
     with AdbdDouble(tmp_path / "phone", properties) as double:
-        with pytest.raises(DeviceError, match=words), open_device(f"adb://{double.serial}"):
+        device = open_device(f"adb://{double.serial}")
+        with pytest.raises(DeviceError, match=words), device:
             pass
 
 
