@@ -164,6 +164,20 @@ def bench(
     typer.echo(summary.stages(pipeline.bench(run, _addresses(devices), preset, set_ or (), force=force)))
 
 
+@app.command("import")
+def bring_in(
+    run: RunFolder,
+    file: Annotated[Path, typer.Argument(help="What benchmark_app, perf_test, benchmark_model or Xcode gave.")],
+    artifact: Annotated[str, typer.Option("--artifact", help="The exported file it is about: coreml-fp16.")],
+    device: Annotated[str, typer.Option("--device", help="Where it was measured: 'iPhone 15 Pro'.")],
+    force: ForceOption = False,
+) -> None:
+    """Take latency measured by another tool into the table, marked as such."""
+    from softedge import pipeline, summary
+
+    typer.echo(summary.stages([pipeline.bring_in(run, file, artifact, device, force=force)]))
+
+
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="One or more run folders.", show_default=False)],

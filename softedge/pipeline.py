@@ -217,6 +217,15 @@ def bench(
         return measure(opened, recipe, data, recipe.bench.devices, recipe.bench.preset, force=force)
 
 
+def bring_in(run: str | Path, file: str | Path, artifact: str, device: str, force: bool = False) -> Result:
+    """Take another tool's latency numbers for an exported file into the run, marked "measured elsewhere"."""
+    from softedge.bench.imported import bring_in as read_in
+
+    opened, _ = reopen(run)
+    with opened.locked():
+        return read_in(opened, Path(file), artifact, device, force=force)
+
+
 def report(*runs: str | Path) -> Path:
     """Write report.html, report.json and MODEL_CARD.md of the first run; further runs stand beside it."""
     from softedge.report import report as write

@@ -1,0 +1,197 @@
+"""Results of other benchmark tools in the same table, marked "measured elsewhere".
+
+Read are: OpenVINO's benchmark_app (its JSON or what it prints), onnxruntime_perf_test, LiteRT's benchmark_model, and
+the numbers of Xcode's Core ML performance report, copied from its window as text (its file format is not published).
+Only what the tool gives becomes a number; it timed by its own rules, so no such row is ever stamped valid.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from softedge.errors import UserError, did_you_mean
+from softedge.export import contract
+from softedge.records import Outcome, Result
+from softedge.run import Run, perform, sha256
+
+Numbers = dict[str, float]
+_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "sec": 1e3, "seconds": 1e3}
+_LARGEST_FILE = 10_000_000
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a tool's output says: metrics by our names (milliseconds, counts, bytes), and what to know about them."""
+
+    tool: str
+    metrics: Numbers
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read(path: Path) -> Reading:
+    """Recognise the tool by its words; UserError when none fits."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file; give the saved output of a benchmark tool")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise UserError(f"{path} has {path.stat().st_size} bytes, too many for the output of a benchmark tool")
+    text = path.read_text(errors="replace")
+    for reader in READERS:
+        reading = reader(text)
+        if reading is not None and {"mean_ms", "p50_ms"} & reading.metrics.keys():
+            return reading
+    raise UserError(
+        f"{path} holds no latency that softedge can read; known: OpenVINO benchmark_app (JSON or text), "
+        "onnxruntime_perf_test, LiteRT benchmark_model, Xcode's performance report copied as text"
+    )
+
+
+def bring_in(run: Run, path: Path, artifact: str, device: str, force: bool = False) -> Result:
+    """Write the numbers of ``path`` as the stage ``bench/<artifact>@elsewhere_<device>``.
+
+    artifact: which exported file was measured ("coreml-fp16"); its hash is recorded, that it is the same file is the
+    user's word.  device: what a reader should see, "iPhone 15 Pro".
+    """
+    known = tuple(run.results("export"))
+    if artifact not in known:
+        raise UserError(f"{run.root} has no exported file '{artifact}'{did_you_mean(artifact, known)}")
+    if not device.strip():
+        raise UserError("say on which device it was measured, for example --device 'iPhone 15 Pro'")
+    reading = read(path)
+    file = contract.read(run.folder(f"export/{artifact}"))
+    reason = f"not run: {reading.tool} does not measure it"
+    outcome = Outcome(
+        metrics={**reading.metrics, "size_bytes": file.size_bytes, "valid": False},
+        details={
+            "artifact": artifact,
+            "target": file.target,
+            "precision": file.precision,
+            "sha256": file.sha256,
+            "sha256_checked": False,
+            "measured_elsewhere": True,
+            "tool": reading.tool,
+            "device": {"name": device},
+            "why_not_valid": f"measured elsewhere, by {reading.tool} and its rules",
+            "imported": {"file": Path(path).name, "sha256": sha256(path), **reading.details},
+        },
+        skipped={"top1": reason, "end_to_end": reason},
+    )
+    folder = re.sub(r"[^A-Za-z0-9.-]+", "_", device).strip("_")
+    stage = f"bench/{artifact}@elsewhere_{folder}"
+    inputs = {"model": file.sha256, "imported": sha256(path)}
+    return perform(run, stage, lambda _: outcome, recipe={"device": device}, inputs=inputs, force=force)
+
+
+def benchmark_app_json(text: str) -> Reading | None:
+    """OpenVINO benchmark_app with -report_type no_counters -json_stats."""
+    try:
+        values = json.loads(text)
+        results, options = values["execution_results"], values.get("cmd_options", {})
+        told = {key: float(results[key]) for key in results if re.fullmatch(r"[0-9.]+", str(results[key]))}
+    except (ValueError, KeyError, TypeError):
+        return None
+    names = {"avg latency": "mean_ms", "min latency": "min_ms", "first inference time (ms)": "first_ms"}
+    percentile = str(options.get("-latency_percentile", "50"))
+    if percentile in ("50", "90", "99"):
+        names["latency (ms)"] = f"p{percentile}_ms"
+    metrics: Numbers = {ours: told[theirs] for theirs, ours in names.items() if theirs in told}
+    loading = [told[key] for key in ("read model time (ms)", "compile model time (ms)") if key in told]
+    if loading:
+        metrics["load_ms"] = sum(loading)
+    if "total number of iterations" in told:
+        metrics["n"] = int(told["total number of iterations"])
+    return Reading("OpenVINO benchmark_app", metrics, {"options": options})
+
+
+def benchmark_app_text(text: str) -> Reading | None:
+    """What OpenVINO benchmark_app prints."""
+    if "Dumping statistics report" not in text and "[Step 11/11]" not in text:
+        return None
+    patterns = {
+        "p50_ms": r"Median:\s+([0-9.]+) (us|ms)",
+        "mean_ms": r"Average:\s+([0-9.]+) (us|ms)",
+        "min_ms": r"Min:\s+([0-9.]+) (us|ms)",
+        "first_ms": r"First inference took ([0-9.]+) (us|ms)",
+        "load_ms": r"Compile model took ([0-9.]+) (us|ms)",
+    }
+    metrics = _times(text, patterns)
+    if found := re.search(r"Count:\s+([0-9]+) iterations", text):
+        metrics["n"] = int(found[1])
+    return Reading("OpenVINO benchmark_app", metrics)
+
+
+def perf_test(text: str) -> Reading | None:
+    """What onnxruntime_perf_test prints; it says "is" or a colon, "s" or "sec", depending on its version."""
+    if not re.search(r"Average (inference )?time cost", text):
+        return None
+    said = r"(?: is|:)\s*([0-9.eE+-]+) (s|sec|ms)\b"
+    patterns = {
+        "mean_ms": r"Average (?:inference )?time cost(?: is|:)\s*([0-9.eE+-]+) (s|sec|ms)\b",
+        "load_ms": r"Session creation time cost" + said,
+        "first_ms": r"First inference time cost" + said,
+        "min_ms": r"Min Latency" + said,
+        "p50_ms": r"P50 Latency" + said,
+        "p90_ms": r"P90 Latency" + said,
+        "p99_ms": r"P99 Latency" + said,
+    }
+    metrics = _times(text, patterns)
+    if found := re.search(r"Total (?:inference requests|iterations):\s*([0-9]+)", text):
+        metrics["n"] = int(found[1])
+    if found := re.search(r"Peak working set size:\s*([0-9]+) bytes", text):
+        metrics["peak_memory_bytes"] = int(found[1])
+    return Reading("onnxruntime_perf_test", metrics)
+
+
+def benchmark_model(text: str) -> Reading | None:
+    """What LiteRT's (TensorFlow Lite's) benchmark_model prints, microseconds throughout."""
+    summary = re.search(
+        r"Inference timings in us: Init: ([0-9.e+]+), First inference: ([0-9.e+]+).*?Inference \(avg\): ([0-9.e+]+)",
+        text,
+    )
+    if summary is None:
+        return None
+    load, first, mean = (float(value) / 1000 for value in summary.groups())
+    metrics: Numbers = {"load_ms": load, "first_ms": first, "mean_ms": mean}
+    runs = re.findall(r"count=([0-9]+) .*?\bmin=([0-9.e+]+)(.*)", text)
+    if runs:  # the last line of its kind is the measurement, earlier ones are warm-up
+        count, least, rest = runs[-1]
+        metrics |= {"n": int(count), "min_ms": float(least) / 1000}
+        if found := re.search(r"\bmedian=([0-9.e+]+)", rest):
+            metrics["p50_ms"] = float(found[1]) / 1000
+    return Reading("LiteRT benchmark_model", metrics)
+
+
+def xcode(text: str) -> Reading | None:
+    """Text copied from Xcode's Core ML performance report: median prediction, load and compilation times."""
+    found = re.search(r"Prediction\b[^0-9\n]*\n?\s*([0-9.,]+)\s*(µs|us|ms|s)\b", text)
+    if found is None:
+        return None
+    metrics: Numbers = {"p50_ms": _decimal(found[1]) * _MS[found[2]]}
+    if loading := re.search(r"\bLoad\b[^0-9\n]*\n?\s*([0-9.,]+)\s*(µs|us|ms|s)\b", text):
+        metrics["load_ms"] = _decimal(loading[1]) * _MS[loading[2]]
+    units = [unit for unit in ("Neural Engine", "GPU", "CPU") if unit in text]
+    return Reading("Xcode performance report", metrics, {"compute_units_named": units})
+
+
+READERS: tuple[Callable[[str], Reading | None], ...] = (
+    benchmark_app_json,
+    benchmark_app_text,
+    perf_test,
+    benchmark_model,
+    xcode,
+)
+
+
+def _times(text: str, patterns: Mapping[str, str]) -> Numbers:
+    found = {name: re.search(pattern, text) for name, pattern in patterns.items()}
+    return {name: float(match[1]) * _MS[match[2]] for name, match in found.items() if match}
+
+
+def _decimal(text: str) -> float:
+    """A number as Xcode shows it: a lone comma is the decimal sign of many languages."""
+    return float(text.replace(",", ".") if "." not in text else text.replace(",", ""))
