@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softedge.data.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, Bools, Draws, Floats, Ints, blur_taps, boxes
+from softedge.data.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, Bools, Draws, Floats, Ints, boxes
 
 _LUMA = (19595, 38470, 7471)  # Pillow's L = (19595 R + 38470 G + 7471 B + 32768) >> 16
 
 
-def views(images: Tensor, draws: Draws, size: int, min_area: float) -> Tensor:
+def views(images: Tensor, draws: Draws, size: int) -> Tensor:
     """One view of each image: uint8 (N, H, 3, W) -> uint8 (N, size, size, 3)."""
-    return to_uint8(colour(crop(images, draws, size, min_area), draws))
+    return to_uint8(colour(crop(images, draws, size), draws))
 
 
 def colour(x: Tensor, draws: Draws) -> Tensor:
@@ -36,10 +36,10 @@ def to_uint8(x: Tensor) -> Tensor:
     return x.permute(0, 1, 3, 2).to(torch.uint8, memory_format=torch.contiguous_format)
 
 
-def crop(images: Tensor, draws: Draws, size: int, min_area: float) -> Tensor:
+def crop(images: Tensor, draws: Draws, size: int) -> Tensor:
     """Random resized crop and flip: (N, H, 3, W) -> float (N, size, 3, size), antialiased bilinear as in Pillow."""
     n, height, _, width = images.shape
-    box = boxes(draws.crop, width, height, min_area)
+    box = boxes(draws, width, height)
     across = resize_weights(box[:, 0], box[:, 2], width, size, images.device, draws.flip)
     down = resize_weights(box[:, 1], box[:, 3], height, size, images.device)
     x = _half_up(torch.bmm(images.reshape(n, height * 3, width).float(), across.transpose(1, 2)))
@@ -151,7 +151,7 @@ def blur(x: Tensor, draws: Draws) -> Tensor:
     if len(chosen):
         n, (height, width) = len(chosen), (x.shape[1], x.shape[3])
         rows = torch.from_numpy(chosen).to(x.device)
-        taps = torch.from_numpy(blur_taps(draws.sigma[chosen])).to(x.device)
+        taps = torch.from_numpy(draws.taps[chosen]).to(x.device)
         across, down = _band(taps, width), _band(taps, height)
         y = _half_up(torch.bmm(x[rows].view(n, height * 3, width), across.transpose(1, 2)))
         x[rows] = _half_up(torch.bmm(down, y.view(n, height, 3 * width))).view(n, height, 3, width)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,6 @@ Uint8 = NDArray[np.uint8]
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: beyond it a small file may fill the memory
 _EXIF_ORIENTATION = 0x0112
-_MAY_BE_ROTATED = (b"Exif\x00\x00", b"Orientation")  # Exif in APP1, or XMP
-_METADATA_BYTES = 256 * 1024  # where to look for them
 _NUMPY_UPRIGHT = {  # Exif orientation -> what makes the array upright
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -92,20 +91,37 @@ def _decode_jpeg(data: bytes, at_least: int) -> Uint8 | None:
         import simplejpeg
     except ImportError:
         return None
+    head = _jpeg_head(data)
+    if head is None or head.components not in (1, 3) or head.pixels > MAX_PIXELS:
+        return None
+    smaller = {"min_height": at_least, "min_width": at_least, "min_factor": 2} if at_least > 0 else {}
     try:
-        height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
-        if colourspace not in ("YCbCr", "RGB", "Gray") or height * width > MAX_PIXELS:
-            return None
-        smaller = {"min_height": at_least, "min_width": at_least, "min_factor": 2} if at_least > 0 else {}
         image = simplejpeg.decode_jpeg(data, "RGB", **smaller)
     except ValueError:  # damaged, or only unusual: Pillow decides and knows the reason
         return None
-    head = data[:_METADATA_BYTES]
-    if any(mark in head for mark in _MAY_BE_ROTATED):
-        turn = _NUMPY_UPRIGHT.get(_orientation(data))
-        if turn is not None:
-            image = np.ascontiguousarray(turn(image))
-    return image
+    turn = _NUMPY_UPRIGHT.get(_orientation(data)) if head.has_metadata else None
+    return image if turn is None else np.ascontiguousarray(turn(image))
+
+
+@dataclass(frozen=True)
+class _JpegHead:
+    pixels: int
+    components: int
+    has_metadata: bool  # Exif or XMP, where an orientation may be
+
+
+def _jpeg_head(data: bytes) -> _JpegHead | None:
+    """Walk the segments up to the frame header; None when there is none (ITU T.81, B.1.1 and B.2.2)."""
+    at, metadata = 2, False
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xE1:
+            metadata = True
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return _JpegHead(height * width, data[at + 9], metadata)
+        at += 2 + length if marker != 0xFF else 1
+    return None
 
 
 def _orientation(data: bytes) -> int:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from softedge.data.draws import BRIGHTNESS, CONTRAST, SATURATION, Draws, blur_taps, boxes
+from softedge.data.draws import BRIGHTNESS, CONTRAST, SATURATION, Draws, box
 
 Uint8 = NDArray[np.uint8]
 
@@ -20,10 +20,10 @@ DOWN = -0.499  # turns OpenCV's rounding to the nearest level into Pillow's trun
 TO_GREY = np.repeat(_LUMA[None], 3, axis=0)
 
 
-def crop(image: Uint8, draws: Draws, row: int, size: int, min_area: float) -> Uint8:
+def crop(image: Uint8, draws: Draws, row: int, size: int) -> Uint8:
     """Random resized crop and flip of uint8 (H, W, 3) -> (size, size, 3), antialiased bilinear as in Pillow."""
     height, width = image.shape[:2]
-    left, top, wide, high = boxes(draws.crop[row : row + 1], width, height, min_area)[0].tolist()
+    left, top, wide, high = box(draws, row, width, height)
     part = torch.from_numpy(image).permute(2, 0, 1)[None, :, top : top + high, left : left + wide]
     # Without channels_last memory torch leaves its fast uint8 kernel and returns planes that OpenCV has to copy.
     part = part.contiguous(memory_format=torch.channels_last)
@@ -39,7 +39,8 @@ def colour(view: Uint8, draws: Draws, row: int) -> Uint8:
     if grey:
         view = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)
     if draws.sigma[row] > 0:
-        taps = blur_taps(draws.sigma[row : row + 1])[0]
+        taps = draws.taps[row]
+        taps = taps[np.flatnonzero(taps)[0] : len(taps) - np.flatnonzero(taps)[0]]  # symmetric, zero outside its reach
         view = cv2.sepFilter2D(view, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
     return cv2.cvtColor(view, cv2.COLOR_GRAY2RGB) if grey else view
 

@@ -84,7 +84,7 @@ class ViewMaker(Dataset[Chunk]):
         for row, index in enumerate(indices.tolist()):
             shown[row], image = self.readable(index)
             for side in (0, 1):
-                view = image_views.crop(image, draws[side], row, self.size, self.augment.min_area)
+                view = image_views.crop(image, draws[side], row, self.size)
                 views[side, row] = view if self.crops_only else image_views.colour(view, draws[side], row)
         found = list(self.unreadable.items())[before:]
         return Chunk(torch.from_numpy(views[0]), torch.from_numpy(views[1]), torch.from_numpy(shown), found)

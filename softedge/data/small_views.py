@@ -12,27 +12,27 @@ import torch
 from numpy.typing import NDArray
 
 from softedge.data import batch_views
-from softedge.data.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, Draws, Floats, blur_taps, boxes
+from softedge.data.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, Draws, Floats, boxes
 from softedge.data.image_views import DOWN, IDENTITY, TO_GREY
 
 Uint8 = NDArray[np.uint8]
 
 
-def views(images: Uint8, draws: Draws, size: int, min_area: float) -> Uint8:
+def views(images: Uint8, draws: Draws, size: int) -> Uint8:
     """One view of each image: uint8 (N, H, W, 3) -> uint8 (N, size, size, 3)."""
-    view = crop(images, draws, size, min_area)
+    view = crop(images, draws, size)
     colour(view, draws)
     return view
 
 
-def crop(images: Uint8, draws: Draws, size: int, min_area: float) -> Uint8:
+def crop(images: Uint8, draws: Draws, size: int) -> Uint8:
     """Random resized crop and flip: uint8 (N, H, W, 3) -> (N, size, size, 3)."""
     n, height, width, _ = images.shape
     if max(height, width) > size:  # some crops are shrunk, and OpenCV's bilinear resampling would alias
         rows = batch_views.to_rows(torch.from_numpy(images))
-        return batch_views.to_uint8(batch_views.crop(rows, draws, size, min_area)).numpy()
+        return batch_views.to_uint8(batch_views.crop(rows, draws, size)).numpy()
     view = np.empty((n, size, size, 3), np.uint8)
-    box = boxes(draws.crop, width, height, min_area).tolist()
+    box = boxes(draws, width, height).tolist()
     for image, (left, top, wide, high), flip, out in zip(images, box, draws.flip.tolist(), view):
         cv2.resize(image[top : top + high, left : left + wide], (size, size), out)
         if flip:
@@ -48,10 +48,9 @@ def colour(view: Uint8, draws: Draws) -> None:
     grey = np.flatnonzero(draws.grey)
     if len(grey):
         view[grey] = cv2.cvtColor(_grey(view[grey]), cv2.COLOR_GRAY2RGB).reshape(-1, *view.shape[1:])
-    blurred = np.flatnonzero(draws.sigma > 0)
-    if len(blurred):
-        for row, taps in zip(blurred, blur_taps(draws.sigma[blurred])):
-            cv2.sepFilter2D(view[row], -1, taps, taps, view[row], borderType=cv2.BORDER_REPLICATE)
+    for row in np.flatnonzero(draws.sigma > 0).tolist():
+        taps = draws.taps[row]
+        cv2.sepFilter2D(view[row], -1, taps, taps, view[row], borderType=cv2.BORDER_REPLICATE)
 
 
 def _jitter(view: Uint8, operation: NDArray[np.int64], factors: Floats) -> None:

@@ -112,7 +112,7 @@ class TwoViews:
         assert isinstance(self.images, ArrayImages)
         images = self.images.array[index]
         first, second = (
-            torch.from_numpy(small_views.views(images, draws, self.size, self.augment.min_area))
+            torch.from_numpy(small_views.views(images, draws, self.size))
             for draws in draw(self.seed, epoch, index, self.augment, self.size)
         )
         return first, second, torch.from_numpy(index)
@@ -123,7 +123,7 @@ class TwoViews:
         chosen = torch.from_numpy(index)
         images = self.rows[chosen.to(self.device)]
         first, second = (
-            batch_views.views(images, draws, self.size, self.augment.min_area)
+            batch_views.views(images, draws, self.size)
             for draws in draw(self.seed, epoch, index, self.augment, self.size)
         )
         return first, second, chosen

@@ -13,14 +13,14 @@ from torchvision import transforms
 from torchvision.transforms import functional as F
 
 from softedge.config import Augment
-from softedge.data.draws import Draws, boxes
+from softedge.data.draws import Draws, box
 
 _ADJUST = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
 
 
-def view(image: np.ndarray, draws: Draws, row: int, size: int, min_area: float) -> np.ndarray:
+def view(image: np.ndarray, draws: Draws, row: int, size: int) -> np.ndarray:
     """The view of ``image`` that row ``row`` of ``draws`` describes, uint8 (size, size, 3)."""
-    left, top, width, height = boxes(draws.crop[row : row + 1], image.shape[1], image.shape[0], min_area)[0].tolist()
+    left, top, width, height = box(draws, row, image.shape[1], image.shape[0])
     picture = Image.fromarray(image).crop((left, top, left + width, top + height))
     picture = picture.resize((size, size), Image.Resampling.BILINEAR)
     if draws.jitter[row]:

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import RandomResizedCrop
 
 from softedge.config import Augment
-from softedge.data.draws import blur_taps, boxes, draw, uniforms
+from softedge.data.draws import blur_taps, box, boxes, draw, uniforms
 
 MANY = np.arange(20_000)
 
@@ -47,7 +47,9 @@ def test_uniforms_are_uniform_and_uncorrelated() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (32, 32), (40, 400), (400, 40), (1, 1), (3, 2)])
 def test_crops_are_distributed_as_torchvisions(width: int, height: int) -> None:
-    ours = boxes(uniforms(0, 0, MANY[:4000], 22), width, height, 0.2)
+    draws, _ = draw(0, 0, MANY[:4000], Augment(), 32)
+    ours = boxes(draws, width, height)
+    assert np.array_equal(ours[:500], [box(draws, row, width, height) for row in range(500)])
     torch.manual_seed(0)
     blank = Image.new("L", (width, height))
     theirs = np.array([RandomResizedCrop.get_params(blank, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)])
@@ -61,9 +63,9 @@ def test_crops_are_distributed_as_torchvisions(width: int, height: int) -> None:
 
 
 def test_an_image_that_no_ratio_fits_is_cropped_in_the_middle() -> None:
-    always_too_large = np.ones((1, 22)) * 0.999
-    assert boxes(always_too_large, 400, 40, 1.0).tolist() == [[173, 0, 53, 40]]
-    assert boxes(always_too_large, 40, 400, 1.0).tolist() == [[0, 173, 40, 53]]
+    whole_area, _ = draw(0, 0, np.arange(5), Augment(min_area=1.0), 32)
+    assert boxes(whole_area, 400, 40).tolist() == [[173, 0, 53, 40]] * 5
+    assert boxes(whole_area, 40, 400).tolist() == [[0, 173, 40, 53]] * 5
 
 
 def test_probabilities_and_ranges_are_those_of_the_recipe() -> None:

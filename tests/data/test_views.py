@@ -59,12 +59,12 @@ def test_each_step_has_pillows_pixels(step: str, side: int) -> None:
     settings, tolerance, opencv_tolerance = STEPS[step]
     images, augment = arrays(48, side).array, Augment(**settings)
     draws, _ = draw(0, 0, np.arange(48), augment, 32)
-    expected = np.stack([reference(image, draws, row, 32, 0.2) for row, image in enumerate(images)])
-    batched = batch_views.views(batch_views.to_rows(torch.from_numpy(images)), draws, 32, 0.2)
+    expected = np.stack([reference(image, draws, row, 32) for row, image in enumerate(images)])
+    batched = batch_views.views(batch_views.to_rows(torch.from_numpy(images)), draws, 32)
     assert means(batched.numpy(), expected) < tolerance
-    small = small_views.views(images, draws, 32, 0.2)
+    small = small_views.views(images, draws, 32)
     assert means(small, expected) < opencv_tolerance
-    crops = [image_views.crop(image, draws, row, 32, 0.2) for row, image in enumerate(images)]
+    crops = [image_views.crop(image, draws, row, 32) for row, image in enumerate(images)]
     single = np.stack([image_views.colour(crop, draws, row) for row, crop in enumerate(crops)])
     assert means(single, expected) < opencv_tolerance
 
