@@ -30,7 +30,7 @@ class Onnx:
     """
 
     batch: Literal["dynamic", "one"] = "dynamic"
-    calibration: Literal["mean", "minmax", "percentile"] = "mean"
+    calibration: Literal["mean", "minmax", "percentile", "mse"] = "mse"
     percentile: float = 99.99
     scheme: Scheme | None = None
 
@@ -53,21 +53,26 @@ class Onnx:
         if precision == "fp16":
             graph = onnx_graph.to_half(graph)
         elif precision == "int8":
-            graph = self.to_int8(graph, calibration)
-            about = {"calibration": f"{self.calibration} of {len(calibration)} images"}
+            graph, about = self.to_int8(graph, calibration)
         onnx_graph.set_metadata(graph, deployed, precision, **about)
         path = out / f"model{self.suffix}"
         write_bytes(path, graph.SerializeToString())
         return artifact_of(path, self.name, precision, spec, deployed.labels, deployed.output)
 
-    def to_int8(self, graph: Any, calibration: Uint8) -> Any:
-        """Calibrate and quantize a float ModelProto."""
-        from softedge.export import onnx_int8, onnx_ranges
+    def to_int8(self, graph: Any, calibration: Uint8) -> tuple[Any, dict[str, Any]]:
+        """Calibrate and quantize a float ModelProto; returns it with what was chosen."""
+        from softedge.export import onnx_int8, onnx_ranges, onnx_rewrite, onnx_speed
 
         if not len(calibration):
             raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
-        ranges = onnx_ranges.measure(graph, calibration, self.calibration, self.percentile)
-        return onnx_int8.quantize(graph, ranges, self.scheme or onnx_int8.Scheme())
+        rewritten = onnx_rewrite.for_integers(graph)
+        ranges = onnx_ranges.measure(rewritten, calibration, self.calibration, self.percentile)
+        about: dict[str, Any] = {"calibration": f"{self.calibration} of {len(calibration)} images"}
+        scheme = self.scheme
+        if scheme is None:
+            choice = onnx_speed.choose(graph, rewritten, ranges, calibration[:1])
+            scheme, about["speed"] = choice.scheme, choice.to_dict()
+        return onnx_int8.quantize(rewritten, ranges, scheme), about
 
     def load(self, artifact: Artifact) -> Predictor:
         return load_model(artifact.path)

@@ -11,6 +11,7 @@ import torch
 from softedge.errors import UserError
 from softedge.export.contract import INPUT, to_json
 from softedge.export.deployed import Deployed
+from softedge.export.onnx_rewrite import pool_globally
 from softedge.export.quiet import quiet
 
 OPSET = 18
@@ -46,7 +47,7 @@ def _trace(deployed: Deployed, dynamic: bool) -> bytes:
             assert program is not None
     except torch.onnx.errors.OnnxExporterError as error:
         raise UserError(f"ONNX cannot express this network: {_reason(error)}") from error
-    return _tidy(program.model_proto).SerializeToString()
+    return pool_globally(_tidy(program.model_proto)).SerializeToString()
 
 
 def _reason(error: BaseException) -> str:
@@ -108,7 +109,10 @@ def set_metadata(model: onnx.ModelProto, deployed: Deployed, precision: str, **a
         "softedge.input": to_json(deployed.spec.to_dict()),
         "softedge.output": deployed.output,
         "softedge.precision": precision,
-        **{f"softedge.{key}": str(value) for key, value in {**deployed.about, **about}.items()},
+        **{
+            f"softedge.{key}": value if isinstance(value, str) else to_json(value)
+            for key, value in {**deployed.about, **about}.items()
+        },
     }
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, values)

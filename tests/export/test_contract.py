@@ -1,0 +1,103 @@
+"""contract.json, golden images, verify: what was exported is what runs, or one clear line says what differs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from softedge.errors import GateFailed, UserError
+from softedge.export import contract
+from softedge.export.onnx import Onnx
+from softedge.export.verify import verify
+
+
+@pytest.fixture
+def folder(deployed, pictures, tmp_path):
+    target = Onnx()
+    artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    expected = target.load(artifact)(pictures[:4])
+    golden = contract.Golden(pictures[:4], expected, deployed.predict(pictures[:4]), ("p", "q", "r", "s"))
+    contract.write(tmp_path, artifact, golden, {"checkpoint": {"file": "classifier.safetensors"}})
+    return tmp_path
+
+
+def test_contract_reads_back_as_the_same_artifact(folder, deployed):
+    artifact = contract.read(folder)
+    assert artifact.spec == deployed.spec and artifact.labels == deployed.labels and artifact.name == "onnx-fp32"
+    assert artifact.size_bytes == artifact.path.stat().st_size
+    values = json.loads((folder / "contract.json").read_text())
+    assert values["input"] == {
+        "name": "image",
+        "dtype": "uint8",
+        "layout": "NHWC",
+        "color": "RGB",
+        "shape": ["N", 16, 16, 3],
+    }
+    assert values["preprocessing"]["resize"] == 18 and values["preprocessing"]["crop"] == "center"
+    assert values["tolerance"]["why"]
+
+
+def test_verify_passes_on_an_untouched_folder(folder):
+    result = verify(folder)
+    assert result["passed"] and result["n"] == 4 and result["max_abs_diff"] < 1e-6
+    assert [row["image"] for row in result["rows"]] == ["p", "q", "r", "s"]
+
+
+def test_verify_needs_neither_torch_nor_the_onnx_package(folder):
+    code = (
+        "import sys; from softedge.export.verify import verify; verify(sys.argv[1]);"
+        "print([m for m in ('torch', 'onnx', 'timm', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_edited_model_edited_golden_image_and_missing_file_are_one_line_each(folder):
+    model = folder / "model.onnx"
+    original = model.read_bytes()
+    model.write_bytes(original + b"\0")
+    with pytest.raises(UserError, match="changed after the export"):
+        verify(folder)
+    model.unlink()
+    with pytest.raises(UserError, match="is not there"):
+        verify(folder)
+    model.write_bytes(original)
+    with open(folder / "golden" / "images.npy", "ab") as file:
+        file.write(b"\0")
+    with pytest.raises(UserError, match=r"images\.npy was changed"):
+        verify(folder)
+
+
+def test_verify_fails_when_the_runtime_computes_something_else(folder):
+    values = json.loads((folder / "contract.json").read_text())
+    expected = np.load(folder / "golden" / "expected.npy")
+    np.save(folder / "golden" / "expected.npy", np.roll(expected, 1, axis=1))
+    values["golden"]["expected"]["sha256"] = contract.sha256(folder / "golden" / "expected.npy")
+    (folder / "contract.json").write_text(json.dumps(values))
+    with pytest.raises(GateFailed, match="of 4 golden images differ"):
+        verify(folder)
+
+
+def test_folder_without_a_contract_and_contract_of_another_version_are_refused(folder, tmp_path_factory):
+    with pytest.raises(UserError, match=r"holds no contract\.json"):
+        verify(tmp_path_factory.mktemp("empty"))
+    values = json.loads((folder / "contract.json").read_text())
+    (folder / "contract.json").write_text(json.dumps({**values, "schema": 99}))
+    with pytest.raises(UserError, match="has schema 99"):
+        verify(folder)
+    del values["labels"]
+    (folder / "contract.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="is damaged"):
+        contract.read(folder)
+
+
+def test_openvino_hash_covers_the_weights_file(tmp_path):
+    (tmp_path / "model.xml").write_text("<net/>")
+    (tmp_path / "model.bin").write_bytes(b"1")
+    before = contract.model_sha256(tmp_path / "model.xml")
+    (tmp_path / "model.bin").write_bytes(b"2")
+    assert contract.model_sha256(tmp_path / "model.xml") != before

@@ -1,0 +1,207 @@
+"""ONNX files, read back from disk with onnxruntime, against PyTorch."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from softedge.errors import UserError
+from softedge.export import onnx_int8, onnx_ranges, onnx_rewrite
+from softedge.export.onnx import Onnx
+from softedge.export.onnx_graph import to_half, trace
+from softedge.export.parity import compare
+
+SPEED = onnx_int8.Scheme()  # fixed, so that a test does not depend on the machine's speed
+
+
+def run(model: onnx.ModelProto, pictures: np.ndarray) -> np.ndarray:
+    return onnx_ranges.session(model).run(None, {"image": pictures})[0]
+
+
+@pytest.fixture(scope="module")
+def rewritten(deployed):
+    return onnx_rewrite.for_integers(trace(deployed))
+
+
+@pytest.fixture(scope="module")
+def ranges(rewritten, pictures):
+    return onnx_ranges.measure(rewritten, pictures)
+
+
+@pytest.mark.parametrize(("precision", "largest"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 0.2)])
+def test_reloaded_file_agrees_with_pytorch(deployed, pictures, tmp_path, precision, largest):
+    target = Onnx(scheme=SPEED)
+    artifact = target.convert(deployed, deployed.spec, precision, pictures, tmp_path)
+    found = compare(target.load(artifact)(pictures), deployed.predict(pictures))
+    assert found.max_abs_diff <= largest
+    assert found.agreement >= (1.0 if precision == "fp32" else 0.95)
+
+
+def test_file_takes_a_uint8_image_and_carries_labels_preprocessing_and_origin(deployed, pictures, tmp_path):
+    artifact = Onnx().convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    model = onnx.load(artifact.path)
+    entry = model.graph.input[0]
+    assert (entry.name, entry.type.tensor_type.elem_type) == ("image", onnx.TensorProto.UINT8)
+    assert [d.dim_param or d.dim_value for d in entry.type.tensor_type.shape.dim] == ["N", 16, 16, 3]
+    assert model.graph.output[0].name == "probabilities"
+    about = {p.key: p.value for p in model.metadata_props}
+    assert json.loads(about["softedge.labels"]) == ["a", "b", "c", "d", "e"]
+    assert json.loads(about["softedge.input"])["mean"] == [0.4, 0.5, 0.6]
+    assert about["softedge.checkpoint_sha256"] == "0" * 64
+    assert b"/work/" not in artifact.path.read_bytes() and b".py" not in artifact.path.read_bytes()
+
+
+def test_fp16_file_is_half_the_size_and_keeps_float32_at_both_ends(deployed, pictures):
+    graph = trace(deployed)
+    half = to_half(graph)
+    assert run(half, pictures).dtype == np.float32
+    weights = [t for t in half.graph.initializer if len(t.dims) == 4 and max(t.dims) > 3]
+    assert weights and all(t.data_type == onnx.TensorProto.FLOAT16 for t in weights if "weight" in t.name)
+
+
+def test_batch_one_export_has_a_fixed_batch_and_still_runs_many_images(deployed, pictures, tmp_path):
+    target = Onnx(batch="one")
+    artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    assert onnx.load(artifact.path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
+    assert np.abs(target.load(artifact)(pictures[:5]) - deployed.predict(pictures[:5])).max() < 1e-5
+
+
+def test_int8_without_calibration_images_and_unknown_precisions_are_one_clear_line(deployed, pictures, tmp_path):
+    with pytest.raises(UserError, match="needs calibration images, found none"):
+        Onnx().convert(deployed, deployed.spec, "int8", pictures[:0], tmp_path)
+    with pytest.raises(UserError, match="no precision 'int4'"):
+        Onnx().convert(deployed, deployed.spec, "int4", pictures, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_file_is_one_clear_line(deployed, pictures, tmp_path):
+    artifact = Onnx().convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    artifact.path.write_bytes(artifact.path.read_bytes()[:500])
+    with pytest.raises(UserError, match="cannot be loaded by onnxruntime"):
+        Onnx().load(artifact)
+
+
+def test_every_rewrite_keeps_the_function(deployed, pictures):
+    graph = trace(deployed)
+    expected = run(graph, pictures)
+    for rewrite in (
+        onnx_rewrite.pool_globally,
+        onnx_rewrite.split_hard_swish,
+        onnx_rewrite.pad_depthwise,
+        onnx_rewrite.widen_preprocessing,
+        onnx_rewrite.for_integers,
+    ):
+        assert np.abs(run(rewrite(graph), pictures) - expected).max() < 1e-6, rewrite.__name__
+
+
+def test_joining_a_split_hard_swish_gives_the_graph_back(deployed):
+    graph = trace(deployed)
+    joined = onnx_rewrite.join_hard_swish(onnx_rewrite.split_hard_swish(graph))
+    assert [n.op_type for n in joined.graph.node] == [n.op_type for n in graph.graph.node]
+
+
+def test_depthwise_convolutions_are_padded_to_full_vectors_with_zeros(rewritten, deployed):
+    graph = trace(deployed)
+    before = {n.input[1]: n for n in graph.graph.node if n.op_type == "Conv"}
+    known, old = onnx_rewrite.constants(rewritten), onnx_rewrite.constants(graph)
+    grown = {name: list(known[name].dims) for name in before if known[name].dims != old[name].dims}
+    assert [32, 1, 3, 3] in grown.values() and [32, 8, 1, 1] in grown.values() and [8, 32, 1, 1] in grown.values()
+    for name, dims in grown.items():
+        value = numpy_helper.to_array(known[name])
+        kept = numpy_helper.to_array(old[name])
+        assert np.array_equal(value[tuple(slice(n) for n in kept.shape)], kept)
+        assert np.abs(value).sum() == pytest.approx(np.abs(kept).sum()), dims
+
+
+def test_hard_swish_gate_on_the_integers_is_exact():
+    for low, high in ((-1.0, 5.0), (-8.0, 3.5), (-4.0, 20.0), (0.0, 0.5)):
+        x, gate, half = onnx_int8.gated_grids(low, high)
+        q = np.arange(256)
+        value = x.scale * (q - x.zero)
+        clamped = np.clip(q, x.zero - half, min(x.zero + half, 255))
+        expected = np.clip(value / 6 + 0.5, 0, 1)
+        assert np.abs(gate.scale * (clamped - gate.zero) - expected).max() < 1e-6
+        assert value.min() <= max(low, -3 - x.scale) + x.scale and value.max() >= high - 1.5 * x.scale
+
+
+def test_int8_weights_and_biases_are_those_of_a_hand_written_quantizer(rewritten, ranges):
+    quantized = onnx_int8.quantize(rewritten, ranges)
+    stored = onnx_rewrite.constants(quantized)
+    node = next(n for n in rewritten.graph.node if n.op_type == "Conv" and "project" in n.input[1])
+    weight = numpy_helper.to_array(onnx_rewrite.constants(rewritten)[node.input[1]])
+    coded = numpy_helper.to_array(stored[node.input[1] + "_q"])
+    assert coded.dtype == np.int8
+    for channel in range(len(weight)):
+        scale = np.abs(weight[channel]).max() / 127
+        assert np.array_equal(coded[channel], np.rint(weight[channel] / np.float32(scale)).astype(np.int8))
+
+
+def test_convolutions_and_the_linear_layer_compute_in_integers_and_logits_stay_in_float(rewritten, ranges, pictures):
+    quantized = onnx_int8.quantize(rewritten, ranges)
+    counts = onnx_int8.quantized_ops(quantized)
+    assert counts["Conv"] == 6 and counts["Gemm"] == 1
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    softmax = next(n for n in quantized.graph.node if n.op_type == "Softmax")
+    assert any(softmax.input[0] in n.output and n.op_type == "Gemm" for n in quantized.graph.node)
+    weights = [t for t in quantized.graph.initializer if t.name.endswith("weight_q")]
+    assert len(weights) == 7 and all(t.data_type == onnx.TensorProto.INT8 for t in weights)
+
+
+def test_runtime_fuses_every_convolution_into_an_integer_kernel(rewritten, ranges, tmp_path):
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    ort.InferenceSession(onnx_int8.quantize(rewritten, ranges).SerializeToString(), options)
+    ops = [n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert ops.count("QLinearConv") == 6 and "Conv" not in ops and "HardSwish" not in ops
+    assert ops.count("QGemm") == 1
+
+
+def test_layers_left_in_float_are_stored_in_int8_and_named(rewritten, ranges, pictures):
+    stem = next(n for n in rewritten.graph.node if n.op_type == "Conv")
+    mixed = onnx_int8.quantize(rewritten, ranges, onnx_int8.Scheme().with_float(stem.name))
+    assert onnx_int8.quantized_ops(mixed)["Conv"] == 5
+    everything = frozenset(n.name for n in rewritten.graph.node)
+    stored = onnx_int8.quantize(rewritten, ranges, onnx_int8.Scheme(everything))
+    onnx_int8.store_weights_in_int8(stored, smallest=1)
+    assert onnx_int8.quantized_ops(stored) == {}
+    assert not any(
+        t.data_type == onnx.TensorProto.FLOAT and "weight" in t.name and t.name.endswith("weight")
+        for t in stored.graph.initializer
+    )
+    assert np.abs(run(stored, pictures) - run(rewritten, pictures)).max() < 0.1
+
+
+def test_reduced_range_keeps_weights_within_seven_bits(rewritten, ranges):
+    quantized = onnx_int8.quantize(rewritten, ranges, onnx_int8.Scheme(reduce_range=True))
+    weights = [numpy_helper.to_array(t) for t in quantized.graph.initializer if t.name.endswith("weight_q")]
+    assert max(int(np.abs(w.astype(int)).max()) for w in weights) == 63
+
+
+def test_ranges_match_a_hand_written_loop(rewritten, pictures):
+    ranges = onnx_ranges.measure(rewritten, pictures[:9], "mean")
+    name = next(n.output[0] for n in rewritten.graph.node if n.op_type == "Conv")
+    session = onnx_ranges.session(onnx_ranges.with_outputs(rewritten, [name]))
+    values = [session.run([name], {"image": p[None]})[0] for p in pictures[:9]]
+    assert ranges[name] == pytest.approx((np.mean([v.min() for v in values]), np.mean([v.max() for v in values])))
+    extremes = onnx_ranges.measure(rewritten, pictures[:9], "minmax")[name]
+    assert extremes == pytest.approx((min(v.min() for v in values), max(v.max() for v in values)))
+
+
+def test_least_distortion_clips_a_lone_outlier_and_nothing_else():
+    counts = np.zeros(onnx_ranges.BINS, np.int64)
+    counts[:200] = 100_000  # values in [0, 10), and one at 100
+    counts[-1] = 1
+    low, high = onnx_ranges._least_distortion(counts, 0.0, 102.4)
+    assert low == 0.0 and high < 60
+    counts[:] = 1000
+    assert onnx_ranges._least_distortion(counts, 0.0, 102.4) == (0.0, 102.4)

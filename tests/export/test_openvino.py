@@ -1,0 +1,43 @@
+"""OpenVINO IR, read back from disk, against PyTorch."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from softedge.errors import UserError
+from softedge.export.openvino import OpenVino
+from softedge.export.parity import compare
+
+
+@pytest.mark.parametrize(("precision", "largest"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 0.4)])
+def test_reloaded_file_agrees_with_pytorch(deployed, pictures, tmp_path, precision, largest):
+    target = OpenVino()
+    artifact = target.convert(deployed, deployed.spec, precision, pictures[:40], tmp_path)
+    found = compare(target.load(artifact)(pictures), deployed.predict(pictures))
+    assert found.max_abs_diff <= largest and found.sqnr_db > 15
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.bin", "model.xml"]
+    text = artifact.path.read_text()
+    assert 'names="image"' in text and 'names="probabilities"' in text and "&quot;a&quot;" in text
+    if precision == "int8":
+        assert text.count('type="FakeQuantize"') >= 6
+        assert len(re.findall(r'element_type="i8"', text)) >= 6
+    if precision == "fp16":
+        assert 'element_type="f16"' in text
+
+
+def test_batch_one_runs_many_images(deployed, pictures, tmp_path):
+    target = OpenVino(batch="one")
+    artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    assert np.abs(target.load(artifact)(pictures[:3]) - deployed.predict(pictures[:3])).max() < 1e-5
+
+
+def test_int8_without_images_and_a_damaged_file_are_one_clear_line(deployed, pictures, tmp_path):
+    with pytest.raises(UserError, match="needs calibration images, found none"):
+        OpenVino().convert(deployed, deployed.spec, "int8", pictures[:0], tmp_path)
+    artifact = OpenVino().convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    artifact.path.write_text(artifact.path.read_text()[:300])
+    with pytest.raises(UserError, match="cannot be loaded by OpenVINO"):
+        OpenVino().load(artifact)

@@ -1,0 +1,42 @@
+"""Comparing outputs, and naming the layer where a file departs from PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from softedge.export import parity
+from softedge.export.onnx import Onnx
+
+
+def test_difference_agreement_and_sqnr_are_those_of_a_closed_form():
+    logits = np.array([[2.0, 0.0, -2.0], [0.0, 1.0, -1.0]])
+    noisy = logits + np.array([[0.2, -0.1, -0.1], [0.0, 0.0, 0.0]])
+    softmax = lambda z: (np.exp(z) / np.exp(z).sum(1, keepdims=True)).astype(np.float32)  # noqa: E731
+    found = parity.compare(softmax(noisy), softmax(logits))
+    assert found.max_abs_diff == pytest.approx(np.abs(softmax(noisy) - softmax(logits)).max())
+    assert found.agreement == 1.0
+    assert parity.sqnr(noisy[:1], logits[:1])[0] == pytest.approx(10 * np.log10(8 / 0.06), abs=1e-4)
+    assert parity.sqnr(noisy[1:], logits[1:])[0] == 120
+
+
+def test_nan_counts_as_infinitely_different():
+    assert parity.difference(np.array([[np.nan, 1.0]]), np.array([[0.0, 1.0]])) == np.inf
+
+
+def test_first_departure_names_the_layer_whose_weights_were_damaged(deployed, pictures, tmp_path):
+    target = Onnx()
+    artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+
+    def layers(images):
+        return target.layers(artifact, images)
+
+    assert parity.first_departure(deployed, layers, pictures[:1], limit=1e-3) is None
+    model = onnx.load(artifact.path)
+    tensor = next(t for t in model.graph.initializer if "depthwise" in t.name and "weight" in t.name)
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.5, tensor.name))
+    onnx.save(model, artifact.path)
+    named = parity.first_departure(deployed, layers, pictures[:1], limit=1e-3)
+    assert named is not None and named.startswith("model.depthwise.0 ")
