@@ -64,7 +64,6 @@ def bring_in(run: Run, path: Path, artifact: str, device: str, force: bool = Fal
         raise UserError("say on which device it was measured, for example --device 'iPhone 15 Pro'")
     reading = read(path)
     file = contract.read(run.folder(f"export/{artifact}"))
-    reason = f"not run: {reading.tool} does not measure it"
     outcome = Outcome(
         metrics={**reading.metrics, "size_bytes": file.size_bytes, "valid": False},
         details={
@@ -79,7 +78,10 @@ def bring_in(run: Run, path: Path, artifact: str, device: str, force: bool = Fal
             "why_not_valid": f"measured elsewhere, by {reading.tool} and its rules",
             "imported": {"file": Path(path).name, "sha256": sha256(path), **reading.details},
         },
-        skipped={"top1": reason, "end_to_end": reason},
+        skipped={
+            "top1": f"not run: {reading.tool} does not measure accuracy",
+            "end_to_end": f"not run: {reading.tool} does not decode and resize photos",
+        },
     )
     folder = re.sub(r"[^A-Za-z0-9.-]+", "_", device).strip("_")
     stage = f"bench/{artifact}@elsewhere_{folder}"

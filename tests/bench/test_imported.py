@@ -160,7 +160,7 @@ def test_an_imported_row_says_that_it_was_measured_elsewhere(run: Run, tmp_path:
     assert row.stage == "bench/onnx-fp32@elsewhere_Pixel_9_lab"
     assert row.details["measured_elsewhere"] is True and row.metrics["valid"] is False
     assert row.details["tool"] == "onnxruntime_perf_test" and row.details["device"] == {"name": "Pixel 9 (lab)"}
-    assert "onnxruntime_perf_test does not measure it" in row.skipped["top1"]
+    assert "onnxruntime_perf_test does not measure accuracy" in row.skipped["top1"]
     assert run.result(row.stage) is not None
 
 
