@@ -56,6 +56,9 @@ def changes(a: Values, b: Values) -> list[Values]:
     before, after = (run["probe"].get("metrics", {}) for run in (a, b))
     for key, what in _PROBES.items():
         found += _entry("features", what, before.get(key), after.get(key), "percent")
+    for device in dict.fromkeys([*a["devices"], *b["devices"]]):
+        had, has = ("measured" if device in run["devices"] else "not run" for run in (a, b))
+        found += _entry("devices", device, had, has, "text")
     rows_a, rows_b = ({row["artifact"]: row for row in run["files"]} for run in (a, b))
     for artifact in dict.fromkeys([*rows_a, *rows_b]):
         found += _file(words.artifact_name(artifact), rows_a.get(artifact, {}), rows_b.get(artifact, {}))
@@ -67,7 +70,7 @@ def _file(name: str, a: Values, b: Values) -> list[Values]:
     for key, (what, kind) in _FILE.items():
         found += _entry("files", f"{name}: {what}", a.get(key), b.get(key), kind)
     timed_a, timed_b = a.get("devices", {}), b.get("devices", {})
-    for device in dict.fromkeys([*timed_a, *timed_b]):
+    for device in (d for d in timed_a if d in timed_b):
         before, after = (timed.get(device, {}).get("p90_ms") for timed in (timed_a, timed_b))
         found += _entry("files", f"{name}: p90 on {device}", before, after, "milliseconds")
     return found

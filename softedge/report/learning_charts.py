@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from softedge.report import svg, words
-from softedge.report.placement import Box, place
+from softedge.report.placement import Box, place, spread
 
 Values = Mapping[str, Any]
 
@@ -42,14 +42,9 @@ def curve(
         parts.append(
             svg.text(right, at + (16 if below else -6), f"{reference[0]} {show(reference[1])}", class_="tick end")
         )
-    taken: list[float] = []
-    for number, (end, (_, points)) in enumerate(zip(ends, lines)):
-        drawn = [(x(a), y(b)) for a, b in points]
-        parts.append(svg.path(drawn, class_=f"line line-{number % 4}"))
-        at = drawn[-1][1] + 4
-        while any(abs(at - other) < 15 for other in taken):
-            at += 15
-        taken.append(at)
+    heights = spread([y(points[-1][1]) + 4 for _, points in lines], 16, top, height - bottom)
+    for number, (end, at, (_, points)) in enumerate(zip(ends, heights, lines)):
+        parts.append(svg.path([(x(a), y(b)) for a, b in points], class_=f"line line-{number % 4}"))
         parts.append(svg.text(right + 7, at, end, class_=f"label strong ink-line-{number % 4}"))
     about = "; ".join(f"{e}, from {show(points[0][1])}" for e, (_, points) in zip(ends, lines))
     return svg.chart(identity, width, height, f"{name} over epochs", about, *parts)
@@ -111,8 +106,8 @@ def label_efficiency(
         svg.y_axis(y, left, right, "top-1", lambda v: words.percent(v, 0), 5),
         svg.x_axis(x, height - bottom, "labelled training images (logarithmic)", words.count, 5),
     ]
-    taken: list[float] = []
-    for label, colour, points in sorted(lines, key=lambda line: -line[2][-1][1]):
+    heights = spread([y(points[-1][1]) + 4 for _, _, points in lines], 16, top, height - bottom)
+    for at, (label, colour, points) in zip(heights, lines):
         drawn = [(x(p[0]), y(p[1])) for p in points]
         for p in points:
             parts.append(
@@ -120,10 +115,6 @@ def label_efficiency(
             )
         parts.append(svg.path(drawn, class_=f"line line-{colour % 4}"))
         parts += [svg.tag("circle", cx=a, cy=b, r=3.2, class_=f"dot-line-{colour % 4}") for a, b in drawn]
-        at = drawn[-1][1] + 4
-        while any(abs(at - other) < 15 for other in taken):
-            at += 15
-        taken.append(at)
         parts.append(svg.text(right + 9, at, label, class_=f"label strong ink-line-{colour % 4}"))
     about = "; ".join(
         f"{label}: " + ", ".join(f"{words.percent(p[1])} with {p[0]:g}" for p in points) for label, _, points in lines

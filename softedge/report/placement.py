@@ -60,6 +60,20 @@ def place(
     return [box for box in chosen if box is not None]
 
 
+def spread(wanted: list[float], pitch: float, low: float, high: float) -> list[float]:
+    """Positions as near to the wanted ones as a distance of ``pitch`` and the range allow, in the same order."""
+    order = sorted(range(len(wanted)), key=lambda i: (wanted[i], i))
+    found = [0.0] * len(wanted)
+    last = low - pitch
+    for index in order:
+        last = found[index] = max(wanted[index], last + pitch)
+    limit = high
+    for index in reversed(order):  # push back up what ran out at the end
+        found[index] = min(found[index], limit)
+        limit = found[index] - pitch
+    return found
+
+
 def _hit(box: Box, other: Box) -> float:
     """Even a sliver of overlap is worse than a place farther away."""
     area = box.overlap(other)

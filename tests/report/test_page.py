@@ -212,6 +212,25 @@ def test_a_missing_stage_is_said_to_be_missing_and_breaks_nothing(tmp_path: Path
     assert (run.root / "MODEL_CARD.md").read_text().startswith("---\n")
 
 
+def test_further_stages_show_up_when_they_were_run_and_are_not_missed_otherwise(tmp_path: Path, page: Page) -> None:
+    run = synthetic_run.make(tmp_path / "run", extras=True)
+    extra = Page(report([run]).read_text())
+    titles = [e["text"] for e in extra.all("h3")]
+    assert {"Was pretraining worth it?", "Other measures of the features"} <= set(titles)
+    assert not {"Was pretraining worth it?", "Other measures of the features"} & {e["text"] for e in page.all("h3")}
+    assert "finetune" not in {e["text"] for e in page.all("th")}
+    known = set(numbers(json.loads((run.root / "report.json").read_text())))
+    assert all(float(e["at"]["value"]) in known for e in extra.all("data"))
+
+
+def test_a_device_that_is_only_emulated_shows_answers_and_no_latency(tmp_path: Path) -> None:
+    run = synthetic_run.make(tmp_path / "run", extras=True)
+    text = report([run]).read_text()
+    groups = [e["text"] for e in Page(text).all("th") if e["at"].get("scope") == "colgroup"]
+    assert groups == ["local"]
+    assert "emulated, numerics only, never latency" in text and "78.0" in text
+
+
 def test_an_empty_folder_gets_a_report_too(tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     text = report([Run(tmp_path / "bare")]).read_text()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from softedge.report.placement import Box, place
+from softedge.report.placement import Box, place, spread
 
 FRAME = Box(0, 0, 900, 360)
 
@@ -29,3 +29,9 @@ def test_a_lonely_point_has_its_label_right_beside_it() -> None:
     (box,) = place([(200.0, 100.0, 5.0)], [(60.0, 16.0)], FRAME)
     assert 205 < box.left < 215
     assert box.top < 100 < box.bottom
+
+
+def test_names_at_the_end_of_lines_keep_their_distance_and_their_order() -> None:
+    found = spread([100.0, 98.0, 20.0, 101.0], 16, 10, 105)
+    assert found[2] == 20.0
+    assert [found[1], found[0], found[3]] == [73.0, 89.0, 105]
