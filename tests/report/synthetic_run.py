@@ -275,7 +275,8 @@ def _labels(run: Run) -> None:
                 rows.append(
                     {
                         "init": init, "method": method, "file": "pytorch", "fraction": fraction, "n_labels": n,
-                        "top1": [mean - 0.01, mean, mean + 0.01], "mean": mean, "low": mean - 0.025, "high": mean + 0.025,
+                        "top1": [mean - 0.01, mean, mean + 0.01], "mean": mean,
+                        "low": mean - 0.025, "high": mean + 0.025,
                     }
                 )  # fmt: skip
     judged = {
