@@ -49,8 +49,8 @@ class Adb(Device):
 
     def __enter__(self) -> Self:
         self.client = Client(self.spec, self.address)
+        self.client.connect()
         try:
-            self.client.connect()
             self._check_phone()
         except BaseException:
             self.client.close()

@@ -46,6 +46,13 @@ class Adb:
 
     def connect(self) -> None:
         """Find the phone and check that it is ready; DeviceError says what is not."""
+        try:
+            self._find()
+        except BaseException:
+            self.close()
+            raise
+
+    def _find(self) -> None:
         self._started = not _server_runs()
         attached = self._attached()
         if ":" in self.serial and self.serial not in attached:  # a phone in the network

@@ -53,7 +53,8 @@ class AdbdDouble:
 
     authorized: False keeps asking for a key, as a phone whose owner has not agreed.  capacity: bytes that fit before
     the storage is full.  replace: (pattern, text) applied to shell commands.  drop_at: pattern; a shell command that
-    has it runs for a second, then the cable is pulled.
+    has it runs for a second, then the cable is pulled.  ``am start`` does nothing; ``commands`` and
+    ``forwards`` tell what was asked.
     """
 
     def __init__(self, folder: Path, properties: dict[str, str] | None = None):
@@ -61,11 +62,13 @@ class AdbdDouble:
         self.authorized, self.capacity, self.drop_at = True, 1 << 40, ""
         self.replace: list[tuple[str, str]] = []
         self.commands: list[str] = []
+        self.forwards: list[str] = []
         for path in (self.storage, self.programs, self.root / "proc"):
             path.mkdir(parents=True)
         (self.root / "proc" / "cpuinfo").write_text(CPUINFO)
         told = "\n".join(f"[{key}]: [{value}]" for key, value in {**PROPERTIES, **(properties or {})}.items())
         self._program("getprop", f"cat <<'END'\n{told}\nEND")
+        self._program("am", "echo Starting: Intent")
         self._program("dumpsys", "case $1 in battery) echo '  USB powered: true'; echo '  level: 73';; esac")
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.serial = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -200,6 +203,9 @@ class Stream:
                 self._sync()
             elif service.startswith("shell,v2"):
                 self._shell(service.split(":", 1)[1])
+            elif service.startswith("reverse:"):  # noted, not done: localhost is the same machine here
+                self.phone.forwards.append(service.removeprefix("reverse:"))
+                self.write(b"OKAY")
         with contextlib.suppress(OSError):
             self.connection.send(CLSE, self.ours, self.theirs)
 

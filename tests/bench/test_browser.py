@@ -1,0 +1,192 @@
+"""A real headless Chromium opens the page and runs the models; without one these tests are skipped."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import LABELS, SPEC, colours
+
+from softedge.bench import browser_visit, ort_web
+from softedge.bench.browser import Browser
+from softedge.bench.device import DeviceError, Measurement, Plan, open_device
+from softedge.errors import UserError
+from softedge.export import contract
+from softedge.records import Artifact
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
+LOCAL = "browser:host=127.0.0.1"
+pytestmark = [
+    pytest.mark.hardware,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+]
+Browse = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runtime() -> None:
+    """onnxruntime-web from the cache, or fetched now."""
+    try:
+        ort_web.files("wasm")
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Iterator[Browse]:
+    """Open an address in a Chromium of its own, with a fresh profile."""
+    opened: list[subprocess.Popen[bytes]] = []
+
+    def start(url: str, *more: str) -> subprocess.Popen[bytes]:
+        assert CHROMIUM
+        profile = f"--user-data-dir={tmp_path / f'profile-{len(opened)}'}"
+        command = [CHROMIUM, *FLAGS, profile, *more, url]
+        opened.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        return opened[-1]
+
+    yield start
+    for process in opened:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=5)
+    process.kill()
+    process.wait()
+
+
+def quantized(artifact: Artifact, folder: Path) -> Artifact:
+    """The colour model in int8: u8 activations, s8 weights, as softedge exports it."""
+    from onnxruntime import quantization
+
+    class Calibration(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(colours()[0])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self.left, None)
+            return None if image is None else {"image": image[None]}
+
+    folder.mkdir()
+    path = folder / "model.onnx"
+    quantization.quantize_static(artifact.path, path, Calibration(), per_channel=True)
+    return contract.artifact_of(path, "onnx", "int8", SPEC, LABELS)
+
+
+def native(artifact: Artifact) -> np.ndarray:
+    """What onnxruntime answers on this machine."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(artifact.path, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"image": image[None]})[0] for image in colours()[0]])
+
+
+def measure(
+    spec: str, browse: Browse, artifacts: list[Artifact], plan: Plan, *flags: str
+) -> tuple[dict, list[Measurement]]:
+    with open_device(spec) as device:
+        assert isinstance(device, Browser)
+        browse(device.url, *flags)
+        return device.describe(), device.run(artifacts, plan)
+
+
+def test_a_browser_answers_as_native_onnxruntime_does(
+    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan
+) -> None:
+    int8 = quantized(artifacts[0], tmp_path / "int8")
+    about, measured = measure(LOCAL, browse, [artifacts[0], int8, *artifacts[1:]], plan)
+    fp32, integer, openvino, coreml = measured
+    for measurement, artifact, tolerance in ((fp32, artifacts[0], 2e-5), (integer, int8, 1e-6)):
+        assert not measurement.skipped and not measurement.not_timed
+        assert measurement.outputs is not None and measurement.outputs.dtype == np.float32
+        np.testing.assert_allclose(measurement.outputs, native(artifact), atol=tolerance)
+        assert measurement.sha256 == artifact.sha256
+        assert measurement.runtime == f"onnxruntime-web {ort_web.VERSION}" and measurement.accelerator == "wasm"
+        assert len(measurement.samples_ms) == len(measurement.rounds) >= plan.min_count
+        assert sum(measurement.samples_ms) / 1000 >= plan.min_seconds
+        assert measurement.load_ms and measurement.first_ms and measurement.threads == 1
+        assert {key: len(values) for key, values in measurement.end_to_end_ms.items()} == dict.fromkeys(
+            ("decode", "resize", "model", "total"), plan.end_to_end_count
+        )
+    assert set(fp32.rounds) & set(integer.rounds)
+    assert "ONNX files" in openvino.skipped and "ONNX files" in coreml.skipped
+    assert "Chrome" in about["user_agent"] and about["cross_origin_isolated"]  # 127.0.0.1 is a secure place
+
+
+def test_threads_are_read_back_and_a_broken_model_does_not_stop_the_others(
+    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"this is no model")
+    broken = contract.artifact_of(tmp_path / "model.onnx", "onnx", "fp16", SPEC, LABELS)
+    _, (failed, worked) = measure(f"{LOCAL},threads=2", browse, [broken, artifacts[0]], plan)
+    assert failed.skipped.startswith("failed: ") and failed.outputs is None and not failed.samples_ms
+    assert worked.threads == 2 and worked.samples_ms
+
+
+def test_https_makes_a_page_of_the_network_isolated(browse: Browse, artifacts: list[Artifact], plan: Plan) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: apt-get install openssl")
+    name = socket.gethostname()
+    flags = ["--ignore-certificate-errors", f"--host-resolver-rules=MAP {name} 127.0.0.1"]
+    with open_device(f"{LOCAL},https=1,threads=2") as device:
+        assert isinstance(device, Browser) and device.url.startswith("https://")
+        browse(device.url.replace("127.0.0.1", name), *flags)
+        about, measured = device.describe(), device.run(artifacts[:1], plan)
+    assert about["secure_context"] and about["cross_origin_isolated"] and measured[0].threads == 2
+
+
+def test_plain_http_in_the_network_falls_back_to_one_thread_and_says_so(
+    browse: Browse, artifacts: list[Artifact], plan: Plan
+) -> None:
+    with open_device(f"{LOCAL},threads=2") as device:
+        assert isinstance(device, Browser)
+        browse(device.url.replace("127.0.0.1", "phone.test"), "--host-resolver-rules=MAP phone.test 127.0.0.1")
+        about, (measurement, *_) = device.describe(), device.run(artifacts[:1], plan)
+    assert not about["secure_context"] and not about["cross_origin_isolated"]
+    assert measurement.threads == 1 and measurement.details["threads_asked"] == 2
+    assert measurement.outputs is not None and not measurement.not_timed
+
+
+def test_a_closed_browser_gives_one_line(
+    browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(browser_visit, "SILENT_S", 4.0)
+    monkeypatch.setattr(browser_visit, "RETURN_S", 1.0)
+    endless = dataclasses.replace(plan, min_seconds=1e9)
+    words = "the page (was closed|stopped answering) at .*; keep it in front"
+    with open_device(LOCAL) as device, pytest.raises(DeviceError, match=words) as told:
+        assert isinstance(device, Browser)
+        process = browse(device.url)
+        device.describe()
+        signal_later(process, 2.0, signal.SIGTERM)
+        device.run(artifacts[:1], endless)
+    assert "\n" not in str(told.value)
+
+
+def signal_later(process: subprocess.Popen[bytes], seconds: float, number: int) -> None:
+    import threading
+
+    threading.Timer(seconds, process.send_signal, [number]).start()
+
+
+def test_a_page_that_takes_too_long_is_given_up(browse: Browse, artifacts: list[Artifact], plan: Plan) -> None:
+    endless = dataclasses.replace(plan, min_seconds=1e9, time_limit_s=4.0)
+    begun = time.monotonic()
+    with open_device(LOCAL) as device, pytest.raises(DeviceError, match="no result within 4 s"):
+        assert isinstance(device, Browser)
+        browse(device.url)
+        device.run(artifacts[:1], endless)
+    assert time.monotonic() - begun < 25
