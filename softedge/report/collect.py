@@ -126,10 +126,10 @@ def _devices(bench: Stage) -> Values:
         if device not in found:
             address = str(result.recipe.get("device") or device)
             # Only what the device told of itself: the environment of the result is that of this machine.
-            hardware = about.get("model") or about.get("board") or about.get("cpu")
+            hardware = about.get("name") or about.get("model") or about.get("board") or about.get("cpu")
             found[device] = {
                 "address": address,
-                "called": f"{hardware} ({address})" if hardware else address,
+                "called": f"{hardware} ({address})" if hardware and hardware != address else address,
                 "preset": str(result.recipe.get("preset") or ""),
                 "about": about,
             }
@@ -171,7 +171,8 @@ def _not_run(done: dict[str, Stage], values: Values) -> list[Values]:
     for row in values["files"]:
         for what, why in row["not_run"].items():
             if why not in mentioned:
-                entries.append({"what": what, "artifact": row["artifact"], "status": "not run", "why": why})
+                status = "failed" if why.startswith("failed: ") else "not run"
+                entries.append({"what": what, "artifact": row["artifact"], "status": status, "why": why})
     for name in ("data", "pretrain", "probe", "check", "labels"):
         result = done[name].result
         seen = {row["artifact"] for row in values["files"]} if name == "check" else set()

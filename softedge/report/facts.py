@@ -107,7 +107,7 @@ def grouped(entries: list[Values]) -> list[Values]:
     """Entries with the same reason in one line."""
     lines: dict[tuple[str, str], Values] = {}
     for entry in entries:
-        why = entry["why"].removeprefix("not run: ")
+        why = entry["why"].removeprefix("not run: ").removeprefix("failed: ")
         line = lines.setdefault((entry["status"], why), {**entry, "why": why, "whats": {}, "names": {}})
         line["whats"][entry["what"].replace("top1", "top-1").replace("_", " ")] = None
         if entry.get("artifact"):

@@ -56,6 +56,8 @@ _ABOUT = (
     "preset",
     "session",
     "sha256",
+    "tool",
+    "measured_elsewhere",
 )
 BINS = 120
 

@@ -75,13 +75,17 @@ def stage_summary(run: Values, stage: Values) -> str:
         passed, failed = (sum(row["gate"] == gate for row in files) for gate in ("passed", "failed"))
         return f"{passed} passed, {failed} failed" if failed else f"{passed} of {len(made)} passed"
     if name == "bench":
-        return words.plural(len(run["devices"]), "device")
+        timed = {row["artifact"] for row in files for t in row["devices"].values() if t.get("p50_ms")}
+        where = words.plural(len(run["devices"]), "device")
+        return f"{words.plural(len(timed), 'file')}, {where}" if timed else "nothing timed"
     return words.duration(stage["seconds"])
 
 
 def stage_failed(run: Values, stage: Values) -> bool:
     if stage["status"] in ("damaged", "unfinished"):
         return True
+    if stage["stage"] == "bench" and stage["status"] == "done":
+        return not any(t.get("p50_ms") for row in run["files"] for t in row["devices"].values())
     return stage["stage"] == "check" and any(row["gate"] == "failed" for row in run["files"])
 
 
