@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from adbd_double import AdbdDouble
 from conftest import LABELS, SPEC, colours
 
-from softedge.bench import browser_visit, ort_web
+from softedge.bench import browser_visit, ort_web, pinned
 from softedge.bench.browser import Browser
 from softedge.bench.device import DeviceError, Measurement, Plan, open_device
 from softedge.errors import UserError
@@ -177,8 +183,6 @@ def test_a_closed_browser_gives_one_line(
 
 
 def signal_later(process: subprocess.Popen[bytes], seconds: float, number: int) -> None:
-    import threading
-
     threading.Timer(seconds, process.send_signal, [number]).start()
 
 
@@ -190,3 +194,54 @@ def test_a_page_that_takes_too_long_is_given_up(browse: Browse, artifacts: list[
         browse(device.url)
         device.run(artifacts[:1], endless)
     assert time.monotonic() - begun < 25
+
+
+def devtools(port: int, method: str, path: str) -> Any:
+    """Chromium's own control port."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.read()
+
+
+def test_a_page_in_the_background_keeps_its_answers_and_loses_its_times(
+    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longer = dataclasses.replace(plan, min_seconds=3.0)
+
+    def look_elsewhere() -> None:
+        port = int((tmp_path / "profile-0" / "DevToolsActivePort").read_text().split()[0])
+        page = next(tab for tab in json.loads(devtools(port, "GET", "/json/list")) if tab["type"] == "page")
+        devtools(port, "PUT", "/json/new?about:blank")  # another tab comes to the front
+        time.sleep(3.0)
+        devtools(port, "GET", f"/json/activate/{page['id']}")
+
+    with open_device(LOCAL) as device:
+        assert isinstance(device, Browser)
+        browse(device.url, "--remote-debugging-port=0")
+        device.describe()
+        threading.Timer(1.5, look_elsewhere).start()
+        measurement = device.run(artifacts[:1], longer)[0]
+    assert measurement.not_timed.startswith("not valid: the page was in the background for ")
+    assert measurement.details["hidden_ms"] > 1000
+    assert measurement.outputs is not None
+    np.testing.assert_allclose(measurement.outputs, native(artifacts[0]), atol=2e-5)
+    assert "bring it back to the front" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("adb") is None, reason="adb is not installed: apt-get install adb")
+def test_over_a_cable_the_port_is_forwarded_and_the_page_opened(
+    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("SOFTEDGE_CACHE", str(pinned.cache_folder()))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+    with AdbdDouble(tmp_path / "phone") as phone, open_device(f"browser:adb={phone.serial},threads=2") as device:
+        assert isinstance(device, Browser) and device.url.startswith("http://localhost:")
+        browse(device.url)
+        about, measured = device.describe(), device.run(artifacts[:1], plan)
+    server = urllib.parse.urlsplit(device.url).port
+    assert phone.forwards == [f"forward:tcp:{server};tcp:{server}", f"killforward:tcp:{server}"]
+    assert f"am start -a android.intent.action.VIEW -d {device.url}" in phone.commands
+    assert about["secure_context"] and measured[0].threads == 2
