@@ -18,6 +18,7 @@ from softedge import backbones, distributed, registry
 from softedge.config import Recipe
 from softedge.data.images import Data, Images
 from softedge.errors import Interrupted, UserError
+from softedge.memory import keep_freed
 from softedge.progress import say, track
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256
@@ -75,6 +76,7 @@ class Training:
 
     def __init__(self, run: Run, recipe: Recipe, data: Data, folder: Path):
         self.run, self.recipe, self.data, self.folder = run, recipe, data, folder
+        keep_freed()
         self.device = distributed.device()
         checkpoint.seed_everything(recipe.seed + distributed.rank())
         self.dtype = precision.resolve(recipe.optim.precision, self.device)
