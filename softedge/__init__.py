@@ -11,13 +11,37 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from softedge.pipeline import bench, check, deploy, export, gate, inspect, knn, pretrain, probe, report, verify
+    from softedge.evaluations import backbone, finetune, knn, labels, linear, probe, transfer
+    from softedge.pipeline import bench, check, deploy, export, gate, inspect, pretrain, report, verify
 
-__all__ = ["bench", "check", "deploy", "export", "gate", "inspect", "knn", "pretrain", "probe", "report", "verify"]
+_WHERE = {
+    "softedge.pipeline": ("bench", "check", "deploy", "export", "gate", "inspect", "pretrain", "report", "verify"),
+    "softedge.evaluations": ("backbone", "finetune", "knn", "labels", "linear", "probe", "transfer"),
+}
+_MODULES = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [
+    "backbone",
+    "bench",
+    "check",
+    "deploy",
+    "export",
+    "finetune",
+    "gate",
+    "inspect",
+    "knn",
+    "labels",
+    "linear",
+    "pretrain",
+    "probe",
+    "report",
+    "transfer",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the pipeline on first use: ``import softedge`` alone stays fast."""
-    if name in __all__:
-        return getattr(importlib.import_module("softedge.pipeline"), name)
+    """Import a command's module on first use: ``import softedge`` alone stays fast."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'softedge' has no attribute '{name}'")

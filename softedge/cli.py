@@ -7,6 +7,20 @@ from typing import Annotated
 
 import typer
 
+from softedge.cli_evaluation import app as evaluation_app
+from softedge.cli_options import (
+    DataOption,
+    DevicesOption,
+    ForceOption,
+    PrecisionsOption,
+    RecipeOption,
+    RunFolder,
+    SetOption,
+    TargetsOption,
+    addresses,
+    names,
+)
+
 app = typer.Typer(
     name="softedge",
     no_args_is_help=True,
@@ -16,40 +30,7 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show and suggest recipes.")
 app.add_typer(recipes_app, name="recipes")
-
-RunFolder = Annotated[Path, typer.Argument(help="The run folder, e.g. runs/mine.", show_default=False)]
-DataOption = Annotated[
-    str | None,
-    typer.Option(
-        "--data", help="A folder of images, or digits, cifar10, cifar100, stl10, imagenet.", show_default=False
-    ),
-]
-RecipeOption = Annotated[
-    str | None,
-    typer.Option("--recipe", help="A recipe's name or TOML file; see: softedge recipes.", show_default=False),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a recipe value: ssl.epochs=50. Repeatable.", show_default=False),
-]
-ForceOption = Annotated[bool, typer.Option("--force", help="Redo what is done already.")]
-TargetsOption = Annotated[str | None, typer.Option("--targets", help="onnx,openvino,coreml", show_default=False)]
-PrecisionsOption = Annotated[str | None, typer.Option("--precisions", help="fp32,fp16,int8", show_default=False)]
-DevicesOption = Annotated[
-    str | None, typer.Option("--devices", help="local, ssh://user@host, adb://SERIAL, browser: ...", show_default=False)
-]
-
-
-def _names(text: str | None) -> list[str] | None:
-    """Split a comma-separated option; None when it was not given."""
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _addresses(text: str | None) -> list[str] | None:
-    """Split a list of devices, whose own options may hold commas too."""
-    from softedge.bench.device import split_specs
-
-    return None if text is None else list(split_specs(text))
+app.add_typer(evaluation_app)  # its commands stand beside the others
 
 
 @app.command()
@@ -67,7 +48,7 @@ def deploy(
     from softedge import pipeline, summary
 
     run = pipeline.deploy(
-        data, recipe, out, _names(targets), _names(precisions), _addresses(devices), set_ or (), force=force
+        data, recipe, out, names(targets), names(precisions), addresses(devices), set_ or (), force=force
     )
     typer.echo(summary.deployment(run))
     pipeline.gate(run)
@@ -90,34 +71,6 @@ def pretrain(
 
 
 @app.command()
-def knn(
-    run: RunFolder,
-    k: Annotated[int | None, typer.Option("--k", help="Neighbours.", show_default="the recipe's", min=1)] = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", show_default="the recipe's")] = None,
-    force: ForceOption = False,
-) -> None:
-    """Weighted k-NN accuracy of the frozen features."""
-    from softedge import pipeline, summary
-
-    typer.echo(summary.stage(pipeline.knn(run, k, temperature, force=force)))
-
-
-@app.command()
-def probe(
-    run: RunFolder,
-    labels: Annotated[
-        float | None, typer.Option("--labels", help="Fraction of the training labels to use.", show_default="all")
-    ] = None,
-    set_: SetOption = None,
-    force: ForceOption = False,
-) -> None:
-    """Linear and k-NN accuracy of the frozen features; writes the classifier that is exported."""
-    from softedge import pipeline, summary
-
-    typer.echo(summary.stage(pipeline.probe(run, labels, set_ or (), force=force)))
-
-
-@app.command()
 def export(
     run: RunFolder,
     targets: TargetsOption = None,
@@ -131,7 +84,7 @@ def export(
     """Write self-contained model files: uint8 image in, probabilities out, labels and golden images beside."""
     from softedge import pipeline, summary
 
-    results = pipeline.export(run, _names(targets), _names(precisions), output, set_ or (), force=force)
+    results = pipeline.export(run, names(targets), names(precisions), output, set_ or (), force=force)
     typer.echo(summary.stages(results))
 
 
@@ -161,7 +114,7 @@ def bench(
     """Latency and accuracy of the exported files on the devices."""
     from softedge import pipeline, summary
 
-    typer.echo(summary.stages(pipeline.bench(run, _addresses(devices), preset, set_ or (), force=force)))
+    typer.echo(summary.stages(pipeline.bench(run, addresses(devices), preset, set_ or (), force=force)))
 
 
 @app.command("import")

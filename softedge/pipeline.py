@@ -84,14 +84,14 @@ def reopen(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Run, Recipe]
     return Run(run), recipe
 
 
-def _data(run: Run, recipe: Recipe, force: bool = False) -> Data:
+def data_of(run: Run, recipe: Recipe, force: bool = False) -> Data:
     from softedge.data import load, prepare
 
     prepare(run, recipe, recipe.data.source, force=force)
     return load(run)
 
 
-def _with(recipe: Recipe, **sections: dict[str, Any]) -> Recipe:
+def replaced(recipe: Recipe, **sections: dict[str, Any]) -> Recipe:
     """A copy of the recipe with some values of some sections replaced (None: left as it is), validated."""
     values = recipe.model_dump(mode="json")
     for section, changes in sections.items():
@@ -125,33 +125,13 @@ def pretrain(
             command = ranks.command(data, recipe, out, set, force)
             return ranks.train(run, resolved, force, gpus, nodes, command)
     with run.locked():
-        return _pretrain(run, resolved, _data(run, resolved, force), force)
+        return _pretrain(run, resolved, data_of(run, resolved, force), force)
 
 
 def _pretrain(run: Run, recipe: Recipe, data: Data, force: bool) -> Result:
     from softedge.ssl.train import pretrain as train
 
     return train(run, recipe, data, force=force)
-
-
-def knn(run: str | Path, k: int | None = None, temperature: float | None = None, force: bool = False) -> Result:
-    """Weighted k-NN accuracy of the pretrained features on the test split."""
-    from softedge.eval.probe import knn as measure
-
-    opened, recipe = reopen(run)
-    recipe = _with(recipe, knn={"k": k, "temperature": temperature})
-    with opened.locked():
-        return measure(opened, recipe, _data(opened, recipe), force=force)
-
-
-def probe(run: str | Path, labels: float | None = None, set: Sequence[str] = (), force: bool = False) -> Result:
-    """k-NN and linear accuracy of the frozen features; writes the classifier that is exported."""
-    from softedge.eval.probe import probe as measure
-
-    opened, recipe = reopen(run, set)
-    recipe = _with(recipe, probe={"labels": labels})
-    with opened.locked():
-        return measure(opened, recipe, _data(opened, recipe), force=force)
 
 
 def export(
@@ -166,11 +146,11 @@ def export(
     from softedge.export.stage import export as write
 
     opened, recipe = reopen(run, set)
-    recipe = _with(recipe, export={"targets": targets, "precisions": precisions, "output": output})
+    recipe = replaced(recipe, export={"targets": targets, "precisions": precisions, "output": output})
     _known_targets(recipe)
     with opened.locked():
         return write(
-            opened, recipe, _data(opened, recipe), recipe.export.targets, recipe.export.precisions, force=force
+            opened, recipe, data_of(opened, recipe), recipe.export.targets, recipe.export.precisions, force=force
         )
 
 
@@ -185,9 +165,9 @@ def check(
     from softedge.eval.quantization import check as measure
 
     opened, recipe = reopen(run, set)
-    recipe = _with(recipe, check={"max_drop": max_drop, "min_agreement": min_agreement})
+    recipe = replaced(recipe, check={"max_drop": max_drop, "min_agreement": min_agreement})
     with opened.locked():
-        return measure(opened, recipe, _data(opened, recipe), force=force)
+        return measure(opened, recipe, data_of(opened, recipe), force=force)
 
 
 def gate(run: str | Path | Run) -> None:
@@ -211,9 +191,9 @@ def bench(
     from softedge.bench.stage import bench as measure
 
     opened, recipe = reopen(run, set)
-    recipe = _with(recipe, bench={"devices": devices, "preset": preset})
+    recipe = replaced(recipe, bench={"devices": devices, "preset": preset})
     with opened.locked():
-        data = _data(opened, recipe)
+        data = data_of(opened, recipe)
         return measure(opened, recipe, data, recipe.bench.devices, recipe.bench.preset, force=force)
 
 
@@ -255,7 +235,7 @@ def deploy(
     Every stage that is done is skipped, so calling it again goes on where the last call was stopped.
     """
     resolved = choose_recipe(data, recipe, set)
-    resolved = _with(resolved, export={"targets": targets, "precisions": precisions}, bench={"devices": devices})
+    resolved = replaced(resolved, export={"targets": targets, "precisions": precisions}, bench={"devices": devices})
     _known_targets(resolved)
     run = start(out or f"runs/{Path(resolved.data.source).name}", resolved, force)
     with run.locked():
@@ -270,13 +250,13 @@ def _chain(run: Run, recipe: Recipe, force: bool) -> None:
     from softedge.eval.quantization import check as compare
     from softedge.export.stage import export as write_models
 
-    images = _data(run, recipe, force)
+    images = data_of(run, recipe, force)
     _pretrain(run, recipe, images, force)
     if len(images.train):
         measure_features(run, recipe, images, force=force)
     elif recipe.export.output == "probabilities":
         say("no labelled images: the exported models give features; label a few images to get a classifier")
-        recipe = _with(recipe, export={"output": "features"})
+        recipe = replaced(recipe, export={"output": "features"})
     write_models(run, recipe, images, recipe.export.targets, recipe.export.precisions, force=force)
     compare(run, recipe, images, force=force)
     measure_latency(run, recipe, images, recipe.bench.devices, recipe.bench.preset, force=force)
