@@ -35,12 +35,11 @@ def front_matter(run: Values) -> str:
     """YAML between the dashes; strings are written as JSON, which YAML reads as it is."""
     recipe = run["recipe"]
     backbone = recipe.get("backbone", {}).get("name", "")
-    lines = ["---", "library_name: softedge", "pipeline_tag: image-classification", "tags:"]
+    task = "image-classification" if run["data"].get("classes") or not run["data"] else "image-feature-extraction"
+    lines = ["---", "library_name: softedge", f"pipeline_tag: {task}", "tags:"]
     tags = ["self-supervised-learning", recipe.get("ssl", {}).get("method", ""), backbone]
     tags += sorted({row["target"] for row in run["files"] if row.get("size_bytes")})
     lines += [f"- {json.dumps(tag)}" for tag in tags if tag]
-    if run["data"].get("source"):
-        lines += ["datasets:", f"- {json.dumps(phrases._source_name(str(run['data']['source'])))}"]
     lines += ["metrics:", "- accuracy"]
     results = [row for row in run["files"] if row.get("top1") is not None]
     if results:

@@ -88,7 +88,7 @@ def _pretrain(run: Run, stage: Stage) -> Values:
     if result is not None:
         values["metrics"] = result.metrics
         values["warnings"] = list(result.details.get("warnings") or [])
-    for name in ("loss", "knn_top1"):
+    for name in ("loss", "knn_top1", "effective_rank"):
         points = curves.curve(rows, name)
         if points:
             values[f"{name}_curve"] = points

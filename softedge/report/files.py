@@ -131,6 +131,8 @@ def _exported(run: Run, name: str, made: Result) -> Row:
             row[key] = value
     if contract.get("model"):
         row["file"] = f"export/{name}/{contract['model']}"
+    if isinstance(contract.get("calibration"), dict):
+        row["calibration"] = {key: contract["calibration"].get(key) for key in ("images", "source", "warnings")}
     checkpoint = contract.get("checkpoint")
     if isinstance(checkpoint, dict) and checkpoint.get("checkpoint_sha256"):
         row["checkpoint_sha256"] = checkpoint["checkpoint_sha256"]

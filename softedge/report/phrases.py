@@ -203,9 +203,9 @@ def curves_note(run: Values) -> Markup:
     ):
         if words.is_number(metrics.get(key)):
             parts.append(write(metrics[key]) + Markup(unit))
-    return Markup(", ").join(part for part in parts if part) + Markup(
-        ". The loss alone says little about the features; the k-NN accuracy does."
-    )
+    last = "The loss alone says little about the features"
+    last += "; the k-NN accuracy does." if run["pretrain"].get("knn_top1_curve") else "."
+    return Markup(", ").join(part for part in parts if part) + Markup(". ") + last
 
 
 def int8_lead(run: Values) -> str:
@@ -219,6 +219,11 @@ def int8_lead(run: Values) -> str:
         said.append(f"{words.listing(passed)} passed the gate")
     if failed:
         said.append(f"{words.listing(failed)} {'did not' if passed else 'failed the gate'}")
+    calibrated = next((row["calibration"] for row in eight if (row.get("calibration") or {}).get("images")), None)
+    if calibrated:
+        said.append(
+            f"the ranges were measured on {words.count(calibrated['images'])} {calibrated['source'] or 'images'}"
+        )
     gained = any((row.get("drop") or 0) < 0 for row in eight)
     return "; ".join(said) + "." + (" An int8 accuracy above fp32 is chance, not a gain." if gained else "")
 
