@@ -160,6 +160,7 @@ class Browser(Device):
         if row.sha256 != artifact.sha256:
             raise DeviceError(f"{artifact.name} was damaged on its way to the phone (its hash differs); try again")
         about = self.visit.wait_for_browser(0)
+        adapter = printable({"": about.webgpu})[""]
         # WebAssembly and WebGPU keep float files in f32; what int8 and fp16 files become, the runtime does not tell.
         precision = "f32" if artifact.precision == "fp32" else ""
         return Measurement(
@@ -174,7 +175,7 @@ class Browser(Device):
             end_to_end_ms={str(key): values for key, values in row.end_to_end_ms.items()},
             end_to_end_skipped=row.end_to_end_skipped,
             runtime=f"{ort_web.PACKAGE} {printable({'': answer.version})[''] or ort_web.VERSION}",
-            accelerator=self.backend,
+            accelerator=f"{self.backend} ({adapter})" if self.backend == "webgpu" else self.backend,
             threads=answer.threads,
             effective_precision=precision,
             details={

@@ -45,7 +45,7 @@ function end(kind, text) {
   over = true;
   document.body.className = kind;
   element("hint").hidden = true;
-  say(text);
+  say(text.charAt(0).toUpperCase() + text.slice(1));
   show(kind === "finished" ? 1 : progress);
   if (worker) worker.terminate();
 }
