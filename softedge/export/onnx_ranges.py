@@ -21,6 +21,15 @@ METHODS: tuple[Method, ...] = ("mean", "minmax", "percentile", "mse")
 Ranges = dict[str, tuple[float, float]]
 BINS = 2048
 VALUES = 8192  # of one tensor on one image that enter its histogram; the extremes are exact
+# Outside, the operators that read a tensor are constant (sigmoid within 3e-4, SiLU 0.003): no integer is spent there.
+ALIVE: dict[frozenset[str], tuple[float, float]] = {
+    frozenset({"HardSwish"}): (-3.0, np.inf),
+    frozenset({"HardSigmoid", "Mul"}): (-3.0, np.inf),  # a hard-swish in two nodes
+    frozenset({"HardSigmoid"}): (-3.0, 3.0),
+    frozenset({"Relu"}): (0.0, np.inf),
+    frozenset({"Sigmoid"}): (-8.0, 8.0),
+    frozenset({"Sigmoid", "Mul"}): (-8.0, np.inf),
+}
 HISTOGRAM_IMAGES = 100  # enough for the bulk of the values, which is what histograms are for
 Array = NDArray[np.float64]
 
@@ -78,12 +87,15 @@ def measure(model: onnx.ModelProto, images: Uint8, method: Method = "mse", perce
 
 @dataclass(frozen=True)
 class Statistics:
-    """names: T tensors.  lows, highs: (N, T), each image's extremes.  counts: (T, BINS) over [min, max], or None."""
+    """names: T tensors.  lows, highs: (N, T), each image's extremes.  counts: (T, BINS) over [min, max], or None.
+    alive: (T, 2), outside of which a tensor makes no difference.
+    """
 
     names: tuple[str, ...]
     lows: Array
     highs: Array
     counts: NDArray[np.int64] | None
+    alive: Array
 
     def ranges(self, method: Method, percentile: float = 99.99) -> Ranges:
         """mean: the mean over images of each image's extremes, so that outlier images do not stretch the range.
@@ -96,10 +108,12 @@ class Statistics:
             low, high = self.lows.min(0), self.highs.max(0)
         if method in ("percentile", "mse") and self.counts is not None:
             narrow = [
-                _central(c, a, b, percentile) if method == "percentile" else _least_distortion(c, a, b)
-                for c, a, b in zip(self.counts, low, high)
+                _central(c, a, b, percentile) if method == "percentile" else _least_distortion(c, a, b, *alive)
+                for c, a, b, alive in zip(self.counts, low, high, self.alive)
             ]
             low, high = np.array(narrow).T
+        low, high = np.clip(low, *self.alive.T), np.clip(high, *self.alive.T)
+        high = np.maximum(high, low + 1e-3)  # a tensor that is dead on every image still needs a range
         return {name: (float(a), float(b)) for name, a, b in zip(self.names, low, high)}
 
 
@@ -111,8 +125,9 @@ def collect(model: onnx.ModelProto, images: Uint8, histograms: bool = True) -> S
     for row, image in enumerate(track(images, "calibrating")):
         for column, value in enumerate(run.run(names, {INPUT: image[None]})):
             lows[row, column], highs[row, column] = value.min(), value.max()
+    alive = _alive(model, names)
     if not histograms:
-        return Statistics(tuple(names), lows, highs, None)
+        return Statistics(tuple(names), lows, highs, None, alive)
     low, high = lows.min(0), np.maximum(highs.max(0), lows.min(0) + 1e-12)
     counts = np.zeros((len(names), BINS), np.int64)
     some_images = images[:: max(1, len(images) // HISTOGRAM_IMAGES)]
@@ -121,7 +136,16 @@ def collect(model: onnx.ModelProto, images: Uint8, histograms: bool = True) -> S
             some = value.reshape(-1)[:: max(1, value.size // VALUES) | 1]  # an odd step visits every channel
             bins = ((some - low[column]) * (BINS / (high[column] - low[column]))).astype(np.int64)
             counts[column] += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
-    return Statistics(tuple(names), lows, highs, counts)
+    return Statistics(tuple(names), lows, highs, counts, alive)
+
+
+def _alive(model: onnx.ModelProto, names: list[str]) -> Array:
+    """(T, 2): the interval in which each tensor matters to the operators that read it."""
+    readers: dict[str, set[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    return np.array([ALIVE.get(frozenset(readers.get(name, ())), (-np.inf, np.inf)) for name in names])
 
 
 def _central(counts: NDArray[np.int64], low: float, high: float, percentile: float) -> tuple[float, float]:
@@ -131,9 +155,12 @@ def _central(counts: NDArray[np.int64], low: float, high: float, percentile: flo
     return low + float((share > tail).argmax()) * width, low + float((share >= 1 - tail).argmax() + 1) * width
 
 
-def _least_distortion(counts: NDArray[np.int64], low: float, high: float) -> tuple[float, float]:
+def _least_distortion(
+    counts: NDArray[np.int64], low: float, high: float, alive_low: float = -np.inf, alive_high: float = np.inf
+) -> tuple[float, float]:
     """Try shrinking each end; distortion of a bin is its clipping error squared plus step²/12."""
-    centre = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
+    centre = np.clip(low + (np.arange(BINS) + 0.5) * (high - low) / BINS, alive_low, alive_high)
+    low, high = float(np.clip(low, alive_low, alive_high)), float(np.clip(high, alive_low, alive_high))
     shares = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
     best, chosen = np.inf, (low, high)
     for a in shares if low < 0 else (1.0,):

@@ -51,7 +51,7 @@ class Target(Protocol):
 
 
 def needs(what: str, *packages: str, extra: str = "") -> str | None:
-    """The line to print when ``packages`` (import names) that ``what`` needs are not installed, or None when they are."""
+    """The line to print when ``packages`` (import names) that ``what`` needs are absent, or None when they are here."""
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
     if not absent:
         return None

@@ -189,12 +189,20 @@ def test_reduced_range_keeps_weights_within_seven_bits(rewritten, ranges):
 
 def test_ranges_match_a_hand_written_loop(rewritten, pictures):
     ranges = onnx_ranges.measure(rewritten, pictures[:9], "mean")
-    name = next(n.output[0] for n in rewritten.graph.node if n.op_type == "Conv")
+    node = next(n for n in rewritten.graph.node if n.op_type == "Conv" and "project" in n.input[1])
+    name = node.output[0]
     session = onnx_ranges.session(onnx_ranges.with_outputs(rewritten, [name]))
     values = [session.run([name], {"image": p[None]})[0] for p in pictures[:9]]
     assert ranges[name] == pytest.approx((np.mean([v.min() for v in values]), np.mean([v.max() for v in values])))
     extremes = onnx_ranges.measure(rewritten, pictures[:9], "minmax")[name]
     assert extremes == pytest.approx((min(v.min() for v in values), max(v.max() for v in values)))
+
+
+def test_no_integer_is_spent_where_the_activation_behind_is_constant(rewritten, pictures):
+    ranges = onnx_ranges.measure(rewritten, pictures, "minmax")
+    readers = {name: n.op_type for n in rewritten.graph.node for name in n.input}
+    before_gate = [n.output[0] for n in rewritten.graph.node if readers.get(n.output[0]) == "HardSigmoid"]
+    assert before_gate and all(-3 <= ranges[name][0] < ranges[name][1] <= 3 for name in before_gate)
 
 
 def test_least_distortion_clips_a_lone_outlier_and_nothing_else():
