@@ -53,6 +53,8 @@ class Augment(Section):
     """Two views of an image; the defaults are MoCo-v2's (Chen et al. 2020, arXiv 2003.04297)."""
 
     min_area: Fraction = 0.2  # smallest area of the random resized crop
+    rotate: float = Field(default=0.0, ge=0.0, le=180.0)  # degrees either way, after the crop; not in the papers
+    translate: Fraction = 0.0  # of the side, either way, after the crop; what comes in from outside is black
     flip: Fraction = 0.5
     jitter: Fraction = 0.8  # probability of the colour jitter
     brightness: float = Field(default=0.4, ge=0.0)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softedge.data import warps
 from softedge.data.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, Bools, Draws, Floats, Ints, boxes
 
 _LUMA = (19595, 38470, 7471)  # Pillow's L = (19595 R + 38470 G + 7471 B + 32768) >> 16
@@ -43,7 +44,7 @@ def crop(images: Tensor, draws: Draws, size: int) -> Tensor:
     across = resize_weights(box[:, 0], box[:, 2], width, size, images.device, draws.flip)
     down = resize_weights(box[:, 1], box[:, 3], height, size, images.device)
     x = _half_up(torch.bmm(images.reshape(n, height * 3, width).float(), across.transpose(1, 2)))
-    return _half_up(torch.bmm(down, x.view(n, height, 3 * size))).view(n, size, 3, size)
+    return warps.batch(_half_up(torch.bmm(down, x.view(n, height, 3 * size))).view(n, size, 3, size), draws.warp)
 
 
 def _half_up(x: Tensor) -> Tensor:

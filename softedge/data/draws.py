@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.config import Augment
+from softedge.data import warps
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -27,7 +28,8 @@ _AREA, _RATIO, _PLACE = slice(0, TRIES), slice(TRIES, 2 * TRIES), slice(2 * TRIE
 _JITTER, _GREY, _BLUR, _SIGMA, _FLIP = range(_PLACE.stop, _PLACE.stop + 5)
 _ORDER = slice(_FLIP + 1, _FLIP + 5)
 _STRENGTH = slice(_ORDER.stop, _ORDER.stop + 4)
-_COLUMNS = _STRENGTH.stop
+_ANGLE, _RIGHT, _DOWN = range(_STRENGTH.stop, _STRENGTH.stop + 3)
+_COLUMNS = _DOWN + 1
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Draws:
 
     wide, high: (n, 10) sides of the crops to try, in units of the square root of the image's area.
     place: uniforms (n, 2) for the left and the top, once the crop is known.
+    warp: (n, 2, 3), from pixels of the view to pixels of the crop (``warps.py``).
     order: (n, 4), the order of brightness, contrast, saturation and hue.  factors: (n, 4), hue as a part of the circle.
     sigma: (n,) of the blur in pixels, 0 where there is none.  taps: (n, 2r + 1), its kernel in each direction.
     """
@@ -43,6 +46,7 @@ class Draws:
     wide: Floats
     high: Floats
     place: Floats
+    warp: Floats
     flip: Bools
     jitter: Bools
     order: Ints
@@ -99,6 +103,9 @@ def _choose(u: Floats, augment: Augment, size: int) -> Draws:
         wide=np.sqrt(area * ratio),
         high=np.sqrt(area / ratio),
         place=u[:, _PLACE],
+        warp=warps.matrices(
+            (2 * u[:, _ANGLE] - 1) * augment.rotate, (2 * u[:, [_RIGHT, _DOWN]] - 1) * augment.translate * size, size
+        ),
         flip=u[:, _FLIP] < augment.flip,
         jitter=(u[:, _JITTER] < augment.jitter) & any_jitter,
         order=np.argsort(u[:, _ORDER], axis=1),

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
+from softedge.data import warps
 from softedge.data.draws import BRIGHTNESS, CONTRAST, SATURATION, Draws, box
 
 Uint8 = NDArray[np.uint8]
@@ -28,7 +29,8 @@ def crop(image: Uint8, draws: Draws, row: int, size: int) -> Uint8:
     # Without channels_last memory torch leaves its fast uint8 kernel and returns planes that OpenCV has to copy.
     part = part.contiguous(memory_format=torch.channels_last)
     view = interpolate(part, (size, size), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
-    return cv2.flip(view, 1) if draws.flip[row] else view
+    view = cv2.flip(view, 1) if draws.flip[row] else view
+    return warps.image(view, draws.warp[row]) if len(warps.moved(draws.warp[row : row + 1])) else view
 
 
 def colour(view: Uint8, draws: Draws, row: int) -> Uint8:

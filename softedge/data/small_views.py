@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from softedge.data import batch_views
+from softedge.data import batch_views, warps
 from softedge.data.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, Draws, Floats, boxes
 from softedge.data.image_views import DOWN, IDENTITY, TO_GREY
 
@@ -37,6 +37,8 @@ def crop(images: Uint8, draws: Draws, size: int) -> Uint8:
         cv2.resize(image[top : top + high, left : left + wide], (size, size), out)
         if flip:
             cv2.flip(out, 1, out)
+    for row in warps.moved(draws.warp).tolist():
+        view[row] = warps.image(view[row], draws.warp[row])
     return view
 
 
