@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import io
 import ipaddress
 import shutil
 import socket
@@ -97,6 +98,13 @@ def _by_cryptography(host: str, certificate_path: Path, key_path: Path) -> None:
 def show_qr(url: str) -> None:
     """Print a QR code of ``url`` to the terminal (nothing when piped: a log cannot be photographed)."""
     if sys.stderr.isatty():
-        import segno
+        print(qr(url), file=sys.stderr, flush=True)
 
-        segno.make(url, error="m").terminal(out=sys.stderr, compact=True)
+
+def qr(url: str) -> str:
+    """A QR code in half blocks, white on black whatever the terminal's own colours: phones do not read negatives."""
+    import segno
+
+    drawn = io.StringIO()
+    segno.make(url, error="m").terminal(out=drawn, compact=True)
+    return "\n".join(f"\x1b[97;40m{line}\x1b[0m" for line in drawn.getvalue().splitlines())

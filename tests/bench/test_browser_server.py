@@ -209,6 +209,17 @@ def test_nobody_opens_the_page(server: Server) -> None:
     assert server.token not in str(told.value)
 
 
+def test_the_qr_code_in_the_terminal_is_read_as_the_address() -> None:
+    import cv2
+
+    url = "http://192.168.100.123:34557/vOdLMHQyf7G1MIaB/"
+    lines = [line.removeprefix("\x1b[97;40m").removesuffix("\x1b[0m") for line in browser_address.qr(url).splitlines()]
+    halves = {"█": (255, 255), "▀": (255, 0), "▄": (0, 255), " ": (0, 0)}
+    pixels = np.array([[halves[c][half] for c in line] for line in lines for half in (0, 1)], np.uint8)
+    picture = pixels.repeat(8, axis=0).repeat(8, axis=1)
+    assert cv2.QRCodeDetector().detectAndDecode(picture)[0] == url
+
+
 def test_a_silent_client_does_not_keep_others_from_an_https_page(tmp_path: Path) -> None:
     try:
         certificate, key, fingerprint = browser_address.certificate("127.0.0.1", tmp_path)
