@@ -290,6 +290,7 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
 
 def build(values: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "the recipe") -> Recipe:
     """Validate plain values (already parsed TOML) with overrides applied."""
+    overrides = tuple(overrides)
     merged: dict[str, Any] = _deep_copy(values)
     for override in overrides:
         key, value = parse_override(override)
@@ -302,6 +303,9 @@ def build(values: Mapping[str, Any], overrides: Iterable[str] = (), source: str 
         at[last] = value
     if isinstance(merged.get("ssl"), dict):
         merged["ssl"].setdefault("method", "light-moco")
+        set_here = {parse_override(override)[0] for override in overrides}
+        if "ssl.method" in set_here:
+            _leave_to_other_methods(merged["ssl"], set_here)
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
@@ -318,6 +322,14 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key, tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError:
         return key, value.strip()
+
+
+def _leave_to_other_methods(section: dict[str, Any], set_here: set[str]) -> None:
+    """After ``--set ssl.method=...``: drop what the recipe said for its own method and the new one does not know."""
+    for model in get_args(get_args(SSL)[0]):
+        if model.model_fields["method"].default == section["method"]:
+            for key in [k for k in section if k not in model.model_fields and f"ssl.{k}" not in set_here]:
+                del section[key]
 
 
 def _deep_copy(value: Any) -> Any:
