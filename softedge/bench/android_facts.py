@@ -18,6 +18,7 @@ echo '== zones'; for zone in /sys/class/thermal/thermal_zone*; do
   echo "$(cat $zone/temp 2>/dev/null) $(cat $zone/type 2>/dev/null)"; done
 echo '== thermal'; dumpsys thermalservice 2>/dev/null
 echo '== battery'; dumpsys battery 2>/dev/null
+echo '== screen'; dumpsys power 2>/dev/null | grep mWakefulness=
 """
 SCRIPT = f"""
 echo '== properties'; getprop
@@ -118,6 +119,9 @@ def weather(text: str) -> dict[str, Any]:
     status = next((line.split(":")[1].strip() for line in thermal if line.startswith("Thermal Status:")), "")
     if status.isdigit() and int(status) < len(_THERMAL_STATUS):
         values["throttling"] = _THERMAL_STATUS[int(status)]
+    screen = "".join(told.get("screen", [])).partition("=")[2]
+    if screen:
+        values["screen"] = screen.lower()  # a phone that dozes is slower
     battery = dict(line.split(": ", 1) for line in told.get("battery", []) if ": " in line)
     level, tenths = _whole(battery.get("level", "")), _whole(battery.get("temperature", ""))
     if level is not None:

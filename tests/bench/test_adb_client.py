@@ -57,6 +57,8 @@ Current temperatures from HAL:
   USB powered: true
   level: 81
   temperature: 287
+== screen
+  mWakefulness=Dozing
 """
 
 
@@ -81,6 +83,7 @@ def test_a_phone_is_described_by_what_it_tells() -> None:
         "battery_percent": 81,
         "charging": True,
         "battery_temperature_c": 28.7,
+        "screen": "dozing",
     }
 
 
