@@ -14,15 +14,13 @@ from markupsafe import Markup
 from softedge.report import svg, words
 from softedge.report.placement import Box, place
 
-WIDE, HALF, NARROW = 940.0, 460.0, 350.0
+WIDE, HALF, NARROW = 940.0, 420.0, 350.0
 
 Values = Mapping[str, Any]
 
 
 def both(draw: Any, identity: str, *arguments: Any, wide: float = WIDE, **options: Any) -> Markup:
     """The drawing for a desk and the one for a phone; the style sheet shows one of them."""
-    if wide <= HALF:
-        return Markup('<div class="picture">{}</div>').format(draw(identity, wide, *arguments, **options))
     return Markup('<div class="picture wide">{}</div><div class="picture narrow">{}</div>').format(
         draw(identity, wide, *arguments, **options), draw(f"{identity}-narrow", NARROW, *arguments, **options)
     )

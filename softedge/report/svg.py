@@ -130,9 +130,13 @@ def log_padded(low: float, high: float, least: float = 2.0, share: float = 1.15)
 def x_axis(scale: Scale, y: float, name: str, show: Callable[[float], str] = short, wanted: int = 6) -> Markup:
     """Ticks and their numbers below ``y``, and the axis' name under its right end."""
     parts = [line(scale.start, y, scale.end, y, class_="axis")]
+    taken = -math.inf
     for tick in scale.ticks(wanted):
-        at = scale(tick)
-        parts += [line(at, y, at, y + 4, class_="axis"), text(at, y + 17, show(tick), class_="tick middle")]
+        at, half = scale(tick), text_width(show(tick), 12) / 2
+        parts.append(line(at, y, at, y + 4, class_="axis"))
+        if at - half > taken + 4:  # a tick keeps its mark where there is no room for its number
+            parts.append(text(at, y + 17, show(tick), class_="tick middle"))
+            taken = at + half
     parts.append(text(scale.end, y + 34, name, class_="name end"))
     return Markup("").join(parts)
 

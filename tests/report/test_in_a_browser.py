@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic_run
+
+from softedge.report import report
+from softedge.run import Run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.hardware,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"),
+]
+
+# The page runs in a frame of the device's width; the script looks from outside, since the page itself has none.
+WRAPPER = """<body style="margin:0"><iframe style="border:0;width:{width}px;height:12000px" srcdoc="{page}"></iframe>
+<script>
+onload = () => {{
+  const page = document.querySelector("iframe").contentDocument, root = page.documentElement;
+  const covered = [];
+  for (const chart of page.querySelectorAll("svg.chart")) {{
+    const texts = [...chart.querySelectorAll("text")].map(t => [t.textContent, t.getBoundingClientRect()]);
+    for (const [i, [a, p]] of texts.entries()) for (const [b, q] of texts.slice(i + 1)) {{
+      const across = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+      const down = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+      if (across > 1 && down > 3) covered.push([chart.querySelector("title").textContent, a, b]);
+    }}
+  }}
+  const small = [...page.querySelectorAll("svg.chart text")].map(t => t.getBoundingClientRect().height).filter(h => h);
+  const ink = getComputedStyle(page.body).color;
+  const found = {{width: root.scrollWidth, covered, smallest: Math.min(...small), ink}};
+  document.body.innerHTML = "<pre>" + JSON.stringify(found) + "</pre>";
+}};
+</script>"""
+
+
+def look(run: Run, width: int, folder: Path, dark: bool = False) -> dict[str, Any]:
+    """What Chromium makes of the page at a width in CSS pixels."""
+    page = (run.root / "report.html").read_text()
+    (folder / "look.html").write_text(WRAPPER.format(width=width, page=html.escape(page, quote=True)))
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"]
+    command += ["--disable-background-networking", f"--user-data-dir={folder / 'profile'}", "--window-size=1400,1000"]
+    command += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", (folder / "look.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    found = re.search(r"<pre>(.*?)</pre>", done.stdout, re.S)
+    assert found, done.stderr[-400:]
+    return json.loads(html.unescape(found[1]))
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two runs side by side, with every optional stage."""
+    folder = tmp_path_factory.mktemp("runs")
+    one = synthetic_run.make(folder / "one", devices=("local", "ssh_pi_board"), extras=True)
+    report([one, synthetic_run.make(folder / "another", seed=1)])
+    return one
+
+
+@pytest.mark.parametrize("width", [360, 390, 820, 1280])
+def test_nothing_sticks_out_of_the_page_and_no_name_covers_another(rich: Run, tmp_path: Path, width: int) -> None:
+    found = look(rich, width, tmp_path)
+    assert found["width"] <= width
+    assert found["covered"] == []
+    assert found["smallest"] >= 11  # pixels of a line of text: readable without zooming
+
+
+def test_the_page_follows_the_readers_dark_mode(full: Run, tmp_path: Path) -> None:
+    assert look(full, 390, tmp_path)["ink"] == "rgb(29, 32, 36)"
+    (tmp_path / "dark").mkdir()
+    assert look(full, 390, tmp_path / "dark", dark=True)["ink"] == "rgb(232, 230, 225)"
