@@ -154,7 +154,8 @@ class Connection:
                 return meaning.format(host=f"'{host}'", login=login)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if code == 255:
-            return f"the connection was lost ({lines[-1][:200] if lines else 'ssh said nothing'})"
+            said = f" (ssh says: {lines[-1][:200]})" if lines else ""
+            return f"the connection was lost{said}; what ran there ends and removes its files by itself; try again"
         return lines[-1][:300] if lines else f"exit code {code}"
 
 

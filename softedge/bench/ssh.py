@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -113,7 +114,7 @@ class Ssh(Device):
     def _how_to_get(self, missing: str, packages: str) -> str:
         return (
             f"{missing} is missing for {self.python} ({self.about['python']}, {self.about['machine']}) there: "
-            f"{self.about['missing'][missing]}; install it there: {self.python} -m pip install {packages}; "
+            f"{self.about['missing'][missing]}; install it: {shlex.quote(self.python)} -m pip install {packages}; "
             "or let softedge send it: ?wheels=send"
         )
 
