@@ -14,7 +14,7 @@ from markupsafe import Markup
 from softedge.report import svg, words
 from softedge.report.placement import Box, place
 
-WIDE, HALF, NARROW = 940.0, 420.0, 350.0
+WIDE, HALF, NARROW = 940.0, 420.0, 335.0
 
 Values = Mapping[str, Any]
 
