@@ -69,7 +69,7 @@ def test_nothing_sticks_out_of_the_page_and_no_name_covers_another(rich: Run, tm
     found = look(rich, width, tmp_path)
     assert found["width"] <= width
     assert found["covered"] == []
-    assert found["smallest"] >= 11  # pixels of a line of text: readable without zooming
+    assert found["smallest"] > 10.5  # pixels from top to bottom of a line of text: readable without zooming
 
 
 def test_the_page_follows_the_readers_dark_mode(full: Run, tmp_path: Path) -> None:
