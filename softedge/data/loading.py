@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from softedge.config import Augment
 from softedge.data import image_views
@@ -24,6 +24,7 @@ from softedge.data.decoding import BadImage, decode
 from softedge.data.draws import Ints, draw
 from softedge.data.images import FileImages, Images, Uint8
 from softedge.data.screening import usable_cores
+from softedge.memory import keep_freed
 
 CACHE_BYTES = 4 << 30  # decoded images are kept in memory up to this and a quarter of what is free
 _CHUNK = 32  # images per message from a worker: small enough for a container's 64 MB of shared memory
@@ -78,7 +79,9 @@ class ViewMaker(Dataset[Chunk]):
     def __getitem__(self, key: Key) -> Chunk:
         epoch, indices = key
         draws = draw(self.seed, epoch, indices, self.augment, self.size)
-        views = np.empty((2, len(indices), self.size, self.size, 3), np.uint8)
+        shape = (2, len(indices), self.size, self.size, 3)
+        made = _empty(shape)
+        views = made.numpy()
         shown = np.empty(len(indices), np.int64)
         before = len(self.unreadable)
         for row, index in enumerate(indices.tolist()):
@@ -87,7 +90,7 @@ class ViewMaker(Dataset[Chunk]):
                 view = image_views.crop(image, draws[side], row, self.size)
                 views[side, row] = view if self.crops_only else image_views.colour(view, draws[side], row)
         found = list(self.unreadable.items())[before:]
-        return Chunk(torch.from_numpy(views[0]), torch.from_numpy(views[1]), torch.from_numpy(shown), found)
+        return Chunk(made[0], made[1], torch.from_numpy(shown), found)
 
     def fill_cache(self, budget: int) -> bool:
         """Decode everything into memory when that fits into ``budget`` bytes; returns whether it did."""
@@ -109,6 +112,14 @@ class ViewMaker(Dataset[Chunk]):
         except BadImage as error:
             self.unreadable[index] = str(error)
             return None
+
+
+def _empty(shape: tuple[int, ...]) -> Tensor:
+    """A uint8 tensor to fill; in a worker it lies in shared memory, else all of it would be copied on its way out."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate function does
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 class _Keys(Sampler[Key]):
@@ -168,6 +179,7 @@ def _quiet(_: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)
+    keep_freed()
 
 
 def free_bytes() -> int:
