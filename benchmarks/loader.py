@@ -23,9 +23,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import numpy as np
-from loader_peers import CONTENDERS, load_images
+from loader_peers import CONTENDERS, FILES_ONLY, load_images
 
 BATCH = 32
+VERSIONS_OF = ("torch", "torchvision", "pillow", "opencv-python-headless", "simplejpeg", "lightly", "albumentations")
 
 
 def contend(name: str, folder: Path, count: int, large: bool, pipe: Connection) -> None:
@@ -57,11 +58,15 @@ def measure(folder: Path, count: int, large: bool, repeats: int) -> tuple[dict[s
     pipes: dict[str, Connection] = {}
     missing: list[str] = []
     for name in CONTENDERS:
-        if "cached" in name and not large:
+        if name in FILES_ONLY and not large:
             continue
         pipe, child = context.Pipe()
         context.Process(target=contend, args=(name, folder, count, large, child), daemon=True).start()
-        answer = pipe.recv()
+        child.close()  # so that a child that dies is noticed
+        try:
+            answer = pipe.recv()
+        except EOFError:
+            answer = "it ended with an error"
         if answer == "ready":
             pipes[name] = pipe
         else:
@@ -92,18 +97,8 @@ def table(times: dict[str, list[float]], against: tuple[str, ...] = ("lightly", 
 
 
 def versions() -> str:
-    names = (
-        "torch",
-        "torchvision",
-        "pillow",
-        "opencv-python-headless",
-        "simplejpeg",
-        "numpy",
-        "lightly",
-        "albumentations",
-    )
     found = []
-    for name in names:
+    for name in VERSIONS_OF:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

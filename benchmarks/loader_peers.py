@@ -179,3 +179,4 @@ CONTENDERS: dict[str, Callable[[Images, int], Contender]] = {
     "ours, cached: decoded once": partial(ours, cached=True),
     "ours, crops only (the rest on a GPU)": partial(ours, crops_only=True),
 }
+FILES_ONLY = ("ours, cached: decoded once", "ours, crops only (the rest on a GPU)")
