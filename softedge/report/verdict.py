@@ -119,12 +119,12 @@ def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], dev
         first = f"It is the fastest of the {len(pool)} files that passed and were timed there"
         reference = next((r for r in others if r["target"] == best["target"] and r["precision"] == "fp32"), None)
         if reference is not None and best["precision"] != "fp32":
-            gain = _p90(reference, device) / _p90(best, device)  # type: ignore[operator]
+            gain = _times_as_long(reference, best, device)
             first += f", {words.times(gain)} as fast as {_name(reference)}"
         smaller = [row for row in others if (row.get("size_bytes") or math.inf) < (best.get("size_bytes") or 0)]
         if smaller:
             small = min(smaller, key=lambda row: row["size_bytes"])
-            slower = _p90(small, device) / _p90(best, device)  # type: ignore[operator]
+            slower = _times_as_long(small, best, device)
             size = words.size(small["size_bytes"])
             first += f"; {_name(small)} is smaller ({size}) but takes {words.times(slower)} as long"
     changed = [row for row in files if row["gate"] == "passed" and not _sound(row, device)]
@@ -198,12 +198,18 @@ def _gate_summary(files: Sequence[Row]) -> str:
     return words.listing(said) or "no gate was run"
 
 
+def _times_as_long(row: Row, than: Row, device: str) -> float:
+    """How much longer a file takes: the paired ratio where it was measured (what slows both cancels), else p90s."""
+    pair = (row["devices"][device].get("ratios") or {}).get(than["artifact"])
+    return pair["ratio"] if pair else (_p90(row, device) or 0.0) / (_p90(than, device) or math.inf)
+
+
 def _as_fast(row: Row, fastest: Row, device: str) -> bool:
     if row is fastest:
         return True
     pair = (row["devices"][device].get("ratios") or {}).get(fastest["artifact"])
     if pair and pair.get("different") is not None:
-        return not pair["different"]
+        return not pair["different"] or pair["ratio"] < 1.0
     return (_p90(row, device) or math.inf) <= SAME_SPEED * (_p90(fastest, device) or 0.0)
 
 

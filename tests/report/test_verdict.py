@@ -49,6 +49,18 @@ def test_a_measured_paired_ratio_decides_what_counts_as_equally_fast(different: 
     assert decide(rows, DEVICES).headline.artifact == shipped
 
 
+def test_a_file_that_was_faster_side_by_side_is_not_beaten_by_a_lucky_p90() -> None:
+    rows = [row("onnx-fp32", 1.00, size_bytes=4_000_000), row("onnx-int8", 1.40, size_bytes=1_000_000)]
+    rows[1]["devices"]["local"]["ratios"] = {"onnx-fp32": {"ratio": 0.7, "low": 0.6, "high": 0.8, "different": True}}
+    assert decide(rows, DEVICES).headline.artifact == "onnx-int8"
+
+
+def test_speeds_are_compared_side_by_side_where_that_was_measured() -> None:
+    rows = [row("onnx-fp32", 9.0), row("onnx-int8", 1.0)]
+    rows[0]["devices"]["local"]["ratios"] = {"onnx-int8": {"ratio": 1.5, "low": 1.4, "high": 1.6, "different": True}}
+    assert "1.5\u202f× as fast as ONNX fp32" in decide(rows, DEVICES).headline.reason
+
+
 def test_int8_that_is_smaller_but_slower_is_named_as_the_price() -> None:
     rows = [row("onnx-fp32", 1.0, size_bytes=4_000_000), row("onnx-int8", 1.25, size_bytes=1_000_000)]
     pick = decide(rows, DEVICES).headline
