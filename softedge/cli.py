@@ -183,6 +183,18 @@ def recipes_show(
     typer.echo(config.to_toml(config.load(name, set_ or ())), nl=False)
 
 
+@recipes_app.command("suggest")
+def recipes_suggest(
+    data: Annotated[str, typer.Option("--data", help="A folder of images or a known name.", show_default=False)],
+    minutes: Annotated[float, typer.Option("--minutes", help="For pretraining, about.", min=1.0)] = 30.0,
+    size: Annotated[int, typer.Option("--size", help="Input, pixels; 0: chosen from the images.", min=0)] = 0,
+) -> None:
+    """Settings that suit a data set, this machine and the time there is."""
+    from softedge.ssl.suggest import for_data
+
+    typer.echo(for_data(data, minutes, size).text(data))
+
+
 @app.command()
 def doctor() -> None:
     """What this machine can do: versions, processor, targets and devices, and what is missing."""

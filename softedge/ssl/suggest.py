@@ -1,0 +1,114 @@
+"""Settings that suit a data set and a machine: ``softedge recipes suggest --data DIR``.
+
+What the digits showed (configs/digits.toml): with few images and minutes, steps count. So the time is turned into
+steps first; batch, queue and momentum follow from the number of images.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+from softedge.errors import UserError
+
+# Images per second and core for one symmetric step of MobileNetV3-Small x 1.0 at 64 pixels, measured with
+# benchmarks/train_step.py on one core of the 2-core x86 machine of RESULTS.md; other sizes scale by pixels.
+_CORE_IMAGES_AT_64 = 90.0
+_GPU_IMAGES_AT_64 = 8000.0  # assumption, not measured
+_STEPS = (1500, 500_000)  # fewer did harm on digits, more is a recipe of its own
+_MEMORY = 0.01  # the key encoder averages about this share of all steps, with a momentum within 0.9 … 0.99
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Proposed ``--set`` values, why, and about how long it takes."""
+
+    recipe: str
+    values: dict[str, float | int | str]
+    reasons: tuple[str, ...]
+    minutes: float
+
+    def text(self, data: str) -> str:
+        """Command and reasons for a terminal."""
+        return "\n".join([self.command(data), "", *(f"  {reason}" for reason in self.reasons)])
+
+    def command(self, data: str) -> str:
+        """The command to run."""
+        sets = " ".join(f"--set {key}={value}" for key, value in self.values.items())
+        return f"softedge deploy --data {data} --recipe {self.recipe} {sets}"
+
+
+def suggest(images: int, size: int, minutes: float = 30.0, cores: int | None = None, gpus: int = 0) -> Suggestion:
+    """Settings for ``images`` images of ``size`` pixels and about ``minutes`` of pretraining.
+
+    cores: of this machine by default.  gpus: 0 trains on the CPU.  Times are for MobileNetV3-Small.
+    Raises UserError for fewer images than a batch of 16.
+    """
+    if images < 16:
+        raise UserError(f"{images} images are too few to pretrain on; give at least 16, better some hundreds")
+    cores = cores or os.cpu_count() or 1
+    pace = (gpus * _GPU_IMAGES_AT_64 if gpus else cores**0.8 * _CORE_IMAGES_AT_64) * (64 / size) ** 2
+    batch = _batch(images, gpus)
+    per_epoch = max(images // batch, 1)
+    affordable = pace * minutes * 60 / batch
+    steps = min(max(affordable, _STEPS[0]), _STEPS[1])
+    epochs = max(math.ceil(steps / per_epoch), 1)
+    steps = epochs * per_epoch
+    queue = _queue(images, batch)
+    momentum = round(min(max(1 - 1 / (_MEMORY * steps), 0.9), 0.99), 3)
+    rate = 0.06 * batch / 64 if batch <= 128 else 0.2 * batch / 512
+    size_reason = "steps count for more than the batch on few images" if batch <= 128 else "keeps a GPU busy"
+    reasons = [
+        f"{epochs} epochs of {per_epoch} steps: {steps} steps, about {steps * batch / pace / 60:.0f} minutes here",
+        f"batch {batch}: {size_reason}",
+        f"queue {queue}: at most half an epoch of keys, so that images seldom meet their own",
+        f"momentum {momentum:g}: the key encoder averages about {1 / (1 - momentum):.0f} steps of {steps}",
+    ]
+    if affordable < _STEPS[0]:
+        reasons.append(
+            f"{minutes:g} minutes would be {affordable:.0f} steps; below {_STEPS[0]} pretraining may end below random "
+            "weights: take the longer time, a smaller data.size, a narrower backbone, or backbone.weights=imagenet"
+        )
+    if images < 500:
+        reasons.append(f"{images} images are few: start from backbone.weights=imagenet or another run's backbone")
+    values: dict[str, float | int | str] = {
+        "data.size": size,
+        "ssl.epochs": epochs,
+        "ssl.batch": batch,
+        "ssl.queue": queue,
+        "ssl.momentum": momentum,
+        "optim.lr": round(rate, 4),
+        "optim.warmup_epochs": max(1, round(epochs / 10)),
+    }
+    recipe = "small-domain" if images < 200_000 else "light-moco"
+    return Suggestion(recipe, values, tuple(reasons), steps * batch / pace / 60)
+
+
+def for_data(source: str, minutes: float = 30.0, size: int = 0) -> Suggestion:
+    """Look at a data set and this machine. size: of the input in pixels; 0: chosen from the images."""
+    import torch
+
+    from softedge import config
+    from softedge.data import describe
+
+    found = describe(source, config.load("small-domain"))
+    gpus = torch.cuda.device_count()
+    return suggest(found["n_pretrain"], size or _size(found["longer_side"], gpus), minutes, gpus=gpus)
+
+
+def _size(longer_side: int, gpus: int) -> int:
+    """The input that does not enlarge the images much: 32 or 64 for small ones, 128 on a CPU, 224 with a GPU."""
+    if longer_side <= 96:
+        return 32 if longer_side <= 48 else 64
+    return 224 if gpus else 128
+
+
+def _batch(images: int, gpus: int) -> int:
+    """A power of two: at most 64 on a CPU and 512 on GPUs, and four steps an epoch."""
+    return max(16, min(512 if gpus else 64, 1 << max(images // 4, 1).bit_length() - 1))
+
+
+def _queue(images: int, batch: int) -> int:
+    """A power of two of at most half an epoch's symmetric keys (one per image), 262,144 at most."""
+    return max(2 * batch, min(262_144, 1 << max(images, 2).bit_length() - 1) // (2 * batch) * (2 * batch))

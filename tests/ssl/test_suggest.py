@@ -1,0 +1,58 @@
+import pytest
+
+from softedge import config
+from softedge.errors import UserError
+from softedge.ssl import sizing
+from softedge.ssl.suggest import for_data, suggest
+
+CASES = [
+    (16, 32, 5, 0),
+    (120, 64, 10, 0),
+    (1438, 32, 3, 0),
+    (2390, 128, 60, 0),
+    (50_000, 32, 10, 1),
+    (1_281_167, 224, 600, 8),
+]
+
+
+@pytest.mark.parametrize(("images", "size", "minutes", "gpus"), CASES)
+def test_what_is_suggested_can_run_as_it_is(images, size, minutes, gpus):
+    suggestion = suggest(images, size, minutes, cores=2, gpus=gpus)
+    recipe = config.load(suggestion.recipe, [f"{key}={value}" for key, value in suggestion.values.items()])
+    sizing.check(recipe, images)
+    assert sizing.notes(recipe, images) == [] or images < 64
+    assert recipe.ssl.epochs * (images // recipe.ssl.batch) >= 1500
+
+
+def test_more_time_is_turned_into_more_steps():
+    short, long = (suggest(2390, 128, minutes, cores=2) for minutes in (60, 240))
+    assert long.values["ssl.epochs"] == pytest.approx(4 * short.values["ssl.epochs"], rel=0.05)
+    assert long.minutes == pytest.approx(240, rel=0.05)
+
+
+def test_too_little_time_is_said_and_not_hidden():
+    suggestion = suggest(20_000, 224, 5, cores=2)
+    assert suggestion.minutes > 5
+    assert any("may end below random weights" in reason for reason in suggestion.reasons)
+
+
+def test_more_images_get_a_longer_queue():
+    queues = [suggest(n, 64, 60, gpus=1).values["ssl.queue"] for n in (1000, 10_000, 100_000, 1_000_000)]
+    assert queues == sorted(set(queues))
+    assert queues[-1] == 262_144
+
+
+def test_few_images_are_pointed_to_starting_weights():
+    assert any("backbone.weights=imagenet" in reason for reason in suggest(120, 64, 10).reasons)
+
+
+def test_a_handful_of_images_is_refused():
+    with pytest.raises(UserError, match="5 images are too few"):
+        suggest(5, 64, 10)
+
+
+def test_the_digits_get_a_command_to_copy():
+    suggestion = for_data("digits", minutes=3)
+    assert suggestion.command("digits").startswith(
+        "softedge deploy --data digits --recipe small-domain --set data.size=32"
+    )
