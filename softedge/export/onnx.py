@@ -77,6 +77,23 @@ class Onnx:
     def load(self, artifact: Artifact) -> Predictor:
         return load_model(artifact.path)
 
+    def notes(self, artifact: Artifact) -> dict[str, Any]:
+        """What was decided while the file was made, read back from it: integer operators, where the float part ends."""
+        import json
+
+        import onnx
+
+        from softedge.export.onnx_int8 import quantized_ops
+
+        model = onnx.load(artifact.path)
+        about = {p.key.removeprefix("softedge."): p.value for p in model.metadata_props}
+        notes: dict[str, Any] = {"quantized_ops": quantized_ops(model)}
+        if "calibration" in about:
+            notes["calibration"] = about["calibration"]
+        if "speed" in about:
+            notes["speed"] = json.loads(about["speed"])
+        return notes
+
     def layers(self, artifact: Artifact, images: Uint8) -> Iterator[tuple[str, Float32]]:
         """Outputs of the convolutions and linear layers in the file, by module name, for ``parity.first_departure``."""
         from softedge.export.onnx_ranges import layer_outputs

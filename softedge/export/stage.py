@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shutil
 import time
@@ -18,7 +19,7 @@ from softedge import backbones, config, registry
 from softedge.backbones import Backbone, Classifier
 from softedge.data.images import Data, Images
 from softedge.errors import UserError
-from softedge.export import calibration, contract, parity
+from softedge.export import calibration, contract, parity, snippet
 from softedge.export.deployed import Deployed
 from softedge.export.target import Target, Uint8
 from softedge.progress import say
@@ -54,39 +55,51 @@ def export(
     A format that cannot be made is recorded (``result.skipped["model"]`` holds the reason, the folder no contract.json)
     and tried again next time; the others go on.  Raises UserError when there is no network to export yet.
     """
-    asked = [
-        (registry.load(registry.TARGETS, name, "target"), precision) for name in targets for precision in precisions
-    ]
     checkpoint, output = _checkpoint(run, recipe)
     digest = sha256(checkpoint)
-    prepared: list[Source] = []  # made when the first format is really due: decoding images takes seconds
+    settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
+    return export_formats(
+        run,
+        formats(targets, precisions, recipe.export.batch),
+        lambda: _source(recipe, data, checkpoint, digest, output),
+        recipe={"export": {**settings, "output": output}, "seed": recipe.seed},
+        inputs={checkpoint.relative_to(run.root).as_posix(): digest},
+        force=force,
+    )
 
-    def source() -> Source:
-        if not prepared:
-            prepared.append(_source(recipe, data, checkpoint, digest, output))
-        return prepared[0]
 
+def formats(targets: Iterable[str], precisions: Iterable[str], batch: str) -> list[tuple[Target, str]]:
+    """Every target with every precision; UserError for a target that softedge does not know."""
+    made = [registry.load(registry.TARGETS, name, "target")(batch=batch) for name in targets]
+    asked = tuple(precisions)
+    return [(target, precision) for target in made for precision in asked]
+
+
+def export_formats(
+    run: Run,
+    asked: list[tuple[Target, str]],
+    source: Callable[[], Source],
+    *,
+    recipe: dict[str, Any],
+    inputs: dict[str, str],
+    force: bool = False,
+) -> list[Result]:
+    """One stage for each format; ``source`` is called when the first of them is really due: it takes seconds."""
+    once = functools.cache(source)
     results = []
-    for kind, precision in asked:
-        target = make(kind, recipe.export.batch)
+    for target, precision in asked:
         stage = f"export/{target.name}-{precision}"
         before = run.result(stage)
-        settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
         result = perform(
             run,
             stage,
-            lambda folder, target=target, precision=precision: attempt(target, precision, source, folder),  # type: ignore[misc]
-            recipe={"export": {**settings, "output": output}, "seed": recipe.seed},
-            inputs={checkpoint.relative_to(run.root).as_posix(): digest},
+            functools.partial(attempt, target, precision, once),
+            recipe=recipe,
+            inputs=inputs,
             force=force or (before is not None and "model" in before.skipped),
         )
         results.append(result)
     return results
-
-
-def make(kind: Any, batch: str) -> Target:
-    """A target for the batch that was asked for."""
-    return kind(batch=batch)
 
 
 def _checkpoint(run: Run, recipe: config.Recipe) -> tuple[Path, str]:
@@ -102,7 +115,8 @@ def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, ou
     model: Backbone | Classifier
     model = backbones.load(checkpoint) if output == "features" else backbones.load_classifier(checkpoint)
     deployed = Deployed(model, data.spec)
-    deployed.about = origin(digest, model)
+    backbone = model.backbone if isinstance(model, Classifier) else model
+    deployed.about = origin(digest, backbone.settings.name)
     chosen = calibration.choose(data, recipe.export.calibration_images, recipe.seed)
     return prepare(deployed, checkpoint, chosen, _comparison(data), recipe.export.golden_images, recipe.seed)
 
@@ -123,12 +137,11 @@ def prepare(
     return Source(deployed, checkpoint, chosen, compared.prepared(deployed.spec), names, golden)
 
 
-def origin(digest: str, model: Backbone | Classifier) -> dict[str, str]:
+def origin(digest: str, backbone: str) -> dict[str, str]:
     """Where the weights come from, for the file's metadata."""
-    backbone = model.backbone if isinstance(model, Classifier) else model
     return {
         "checkpoint_sha256": digest,
-        "backbone": backbone.settings.name,
+        "backbone": backbone,
         "softedge": version("softedge"),
         "torch": version("torch"),
     }
@@ -179,7 +192,10 @@ def write(target: Target, precision: str, source: Source, folder: Path) -> Outco
         "versions": _versions(),
         "made_on": cpu_name(),
     }
+    if (notes := getattr(target, "notes", None)) is not None:
+        about["notes"] = notes(artifact)
     contract.write(partial, artifact, kept, about)
+    snippet.write(partial)
     for path in sorted(partial.iterdir(), key=lambda p: p.name == contract.FILE):
         os.replace(path, folder / path.name)
     partial.rmdir()

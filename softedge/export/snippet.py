@@ -1,0 +1,41 @@
+"""Ready code beside an exported model: loads it, runs one golden image, says whether the answer is the expected one.
+
+The templates are files in ``export/snippets/``, whole programs with a few @NAMES@ to fill in from the contract.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from softedge.export import contract
+from softedge.run import write_text
+
+TEMPLATES = Path(__file__).parent / "snippets"
+BY_TARGET = {
+    "onnx": ("onnx.py.txt", "onnx.kt", "onnx.swift", "onnx.cpp"),
+    "openvino": ("openvino.py.txt", "openvino.cpp"),
+    "coreml": ("coreml.py.txt", "coreml.swift"),
+}
+
+
+def write(folder: Path) -> list[Path]:
+    """Fill in the templates of the target in ``folder``'s contract and write them to ``folder/snippets``."""
+    values = contract.describe(folder)
+    size = values["preprocessing"]["size"]
+    filled = {
+        "@MODEL@": values["model"],
+        "@SIZE@": str(size),
+        "@OUTPUT@": values["output"]["name"],
+        "@OUTPUTS@": str(values["output"]["shape"][1]),
+        "@TOLERANCE@": repr(float(values["tolerance"]["replay"])),
+        "@BEFORE@": values["before_the_model"],
+    }
+    written = []
+    for name in BY_TARGET.get(values["target"], ()):
+        text = (TEMPLATES / name).read_text()
+        for key, value in filled.items():
+            text = text.replace(key, value)
+        path = folder / "snippets" / f"run{Path(name.removesuffix('.txt')).suffix}"
+        write_text(path, text)
+        written.append(path)
+    return written
