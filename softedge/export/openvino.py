@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tempfile
@@ -76,20 +77,31 @@ def quantize(network: Any, calibration: Uint8) -> Any:
 
     Bias correction stays in its fast form: the full one took 5 points from a MobileNetV3-Large.  NNCF leaves the
     convolutions of squeeze-excite in float; their weights are then compressed to int8, or they would double the file.
+
+    Activation ranges: the mean of the images' ranges (NNCF's default) clips outliers, the widest range wastes steps.
+    Which hurts less depends on the network (on a MobileNetV3 pretrained on digits the first changed 2.8 % of the
+    answers, the second 0.6 %), so both are made and the one closer to float on the calibration images is kept.
     """
     import nncf
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     if not len(calibration):
         raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
-    dataset = nncf.Dataset([image[None] for image in calibration])
-    network = nncf.quantize(
-        network,
-        dataset,
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(calibration),
-        fast_bias_correction=True,
-    )
-    return nncf.compress_weights(network, mode=nncf.CompressWeightsMode.INT8_SYM)
+    expected = _predictor(network)(calibration)
+    best: tuple[float, Any] = (math.inf, None)
+    for ranges in (RangeEstimatorParametersSet.MEAN_MINMAX, RangeEstimatorParametersSet.MINMAX):
+        candidate = nncf.quantize(
+            network,
+            nncf.Dataset([image[None] for image in calibration]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(calibration),
+            fast_bias_correction=True,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
+        )
+        error = float(np.abs(_predictor(candidate)(calibration) - expected).mean())
+        if error < best[0]:
+            best = error, candidate
+    return nncf.compress_weights(best[1], mode=nncf.CompressWeightsMode.INT8_SYM)
 
 
 def _describe(network: Any, deployed: Any, precision: str) -> None:
@@ -127,16 +139,21 @@ def _save(network: Any, path: Path, half: bool) -> None:
 
 
 def load_model(path: Path, batch: int = 32) -> Predictor:
-    """Run an IR on the CPU in float32: left alone, OpenVINO computes in bf16 or f16 where the processor has it."""
+    """Run an IR on the CPU in float32."""
     if (why := needs("running an OpenVINO file", "openvino")) is not None:
         raise UserError(why)
-    import openvino as ov
-
     try:
-        compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return _predictor(path, batch)
     except Exception as error:  # openvino raises RuntimeError subclasses and its own kinds
         reason = str(error).strip().splitlines()[-1][:200]
         raise UserError(f"{path} cannot be loaded by OpenVINO ({reason})") from error
+
+
+def _predictor(model: Any, batch: int = 32) -> Predictor:
+    """Compile a file or a network; left alone, OpenVINO computes in bf16 or f16 where the processor has it."""
+    import openvino as ov
+
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     shape = compiled.inputs[0].get_partial_shape()
     step = batch if shape[0].is_dynamic else shape[0].get_length()
 
