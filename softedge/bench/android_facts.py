@@ -18,7 +18,7 @@ echo '== zones'; for zone in /sys/class/thermal/thermal_zone*; do
   echo "$(cat $zone/temp 2>/dev/null) $(cat $zone/type 2>/dev/null)"; done
 echo '== thermal'; dumpsys thermalservice 2>/dev/null
 echo '== battery'; dumpsys battery 2>/dev/null
-echo '== screen'; dumpsys power 2>/dev/null | grep mWakefulness=
+echo '== screen'; dumpsys power 2>/dev/null | grep mWakefulness=; true
 """
 SCRIPT = f"""
 echo '== properties'; getprop

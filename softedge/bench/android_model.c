@@ -20,6 +20,7 @@ enum {
   ELEMENT_TYPE = 60, ELEMENT_COUNT = 64, TENSOR_INFO = 65, MEMORY_INFO = 69, ALLOCATOR = 78, RELEASE_SESSION = 95,
   RELEASE_VALUE = 96, RELEASE_INFO = 99
 };
+#define TELL_MS 1000
 enum { FLOAT = 1, UINT8 = 2, ERRORS_ONLY = 3 };
 typedef void *Handle;
 typedef struct { const Handle *(*api)(uint32_t); const char *(*version)(void); } ApiBase;
@@ -50,8 +51,8 @@ static void write_all(int to, const void *bytes, size_t count) {
   }
 }
 
-static void answer(uint32_t failed, const void *bytes, size_t count) {
-  Header header = {failed, (uint32_t)count};
+static void answer(uint32_t kind, const void *bytes, size_t count) {
+  Header header = {kind, (uint32_t)count};
   write_all(channel, &header, sizeof header);
   write_all(channel, bytes, count);
 }
@@ -62,7 +63,7 @@ static void fail(const char *format, ...) {
   va_start(values, format);
   vsnprintf(text, sizeof text, format, values);
   va_end(values);
-  answer(1, text, strlen(text));
+  answer(FAILED, text, strlen(text));
   _exit(1);
 }
 
@@ -160,7 +161,7 @@ void serve(int index, int commands, int answers) {
     read_image(i % job.images);
     infer(-1);
   }
-  answer(0, &loaded, sizeof loaded);
+  answer(DONE, &loaded, sizeof loaded);
 
   long next = 0, room = 0;
   double *samples = NULL;
@@ -179,11 +180,16 @@ void serve(int index, int commands, int answers) {
         int core = sched_getcpu();
         if (core >= 0 && core < MOST_CORES) cores[core]++;
       }
-      answer(0, samples, sizeof(double) * taken);
+      answer(DONE, samples, sizeof(double) * taken);
     } else { /* finish: the images not timed, all outputs to a file, then what really ran */
+      double told = now();
       for (; next < job.images; next++) {
         read_image(next);
         infer(next);
+        if (now() - told < TELL_MS) continue;
+        double part = (double)next / job.images;
+        answer(STILL_AT_IT, &part, sizeof part);
+        told = now();
       }
       Finished finished = {peak_memory(), (double)columns, {0}};
       memcpy(finished.cores, cores, sizeof cores);
@@ -197,7 +203,7 @@ void serve(int index, int commands, int answers) {
       session = open_session(path, profile, env);
       infer(-1);
       ORT_VOID(RELEASE_SESSION)(session); /* writes the profile */
-      answer(0, &finished, sizeof finished);
+      answer(DONE, &finished, sizeof finished);
     }
   }
   _exit(0);

@@ -62,6 +62,11 @@ static void orphaned(void) {
   _exit(3);
 }
 
+static void say(double progress) {
+  printf("{\"progress\": %.3f}\n", progress);
+  if (fflush(stdout)) orphaned();
+}
+
 static void give_up(Model *model, const char *format, ...) {
   va_list values;
   va_start(values, format);
@@ -109,8 +114,14 @@ static int receive(Model *model, void *bytes, size_t count) {
 /* The answer's payload into `bytes` (at most `most`); its size, or -1 when the model is given up. */
 static long hear(Model *model, void *bytes, size_t most) {
   Header header;
-  if (!receive(model, &header, sizeof header)) return -1;
-  if (header.failed) {
+  double part;
+  for (;;) {
+    if (!receive(model, &header, sizeof header)) return -1;
+    if (header.kind != STILL_AT_IT || header.bytes != sizeof part) break;
+    if (!receive(model, &part, sizeof part)) return -1;
+    say(0.9 + 0.1 * (model - models + part) / job.models);
+  }
+  if (header.kind != DONE) {
     char text[512] = {0};
     if (header.bytes < sizeof text && receive(model, text, header.bytes)) give_up(model, "%s", text);
     return -1;
@@ -147,11 +158,6 @@ static void start(int index) {
 static long ask(Model *model, char command, void *bytes, size_t most) {
   while (write(model->to, &command, 1) < 0 && errno == EINTR) continue;
   return hear(model, bytes, most);
-}
-
-static void say(double progress) {
-  printf("{\"progress\": %.3f}\n", progress);
-  if (fflush(stdout)) orphaned();
 }
 
 static double portion(const Model *model) {

@@ -13,8 +13,10 @@ typedef struct {
   double min_seconds, slice_ms, limit_s;
 } Job;
 
-/* Every answer is a Header and `bytes` more: text when `failed`, else what the command asked for. */
-typedef struct { uint32_t failed, bytes; } Header;
+/* Every answer is a Header and `bytes` more: text when FAILED, the part that is done (a double) when STILL_AT_IT, which
+ * comes before the answer any number of times, else what the command asked for. */
+enum { DONE, FAILED, STILL_AT_IT };
+typedef struct { uint32_t kind, bytes; } Header;
 typedef struct { double load_ms, first_ms; char sha256[65], version[32]; } Loaded; /* after loading, unasked */
 typedef struct { double peak_bytes, columns; uint32_t cores[MOST_CORES]; } Finished; /* command 'f' */
 /* command 'r', a round: doubles, milliseconds */
