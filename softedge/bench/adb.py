@@ -35,6 +35,8 @@ REMOTE = "/data/local/tmp"  # where Android lets the shell user put and run prog
 OLDEST_API = 24  # Android 7: before it, adb tells no exit codes
 MOST_MODELS = 32
 EMULATED = "not run: this device is an emulator (ro.boot.qemu), which tells nothing about a phone's speed"
+# Until somebody has run it on one; then this goes, and the README says on which.
+CAVEAT = "the adb device is tested against a double and under qemu, not yet verified on a phone"
 _CLEAN_S = 20.0
 
 
@@ -77,7 +79,8 @@ class Adb(Device):
     @functools.cache  # noqa: B019  (one device, one answer)
     def describe(self) -> dict[str, Any]:
         told = android_facts.describe(self.client.shell(android_facts.SCRIPT))
-        return {**told, "serial": self.client.serial, "runtimes": {"onnxruntime": android_bundle.ONNXRUNTIME}}
+        runtimes = {"onnxruntime": android_bundle.ONNXRUNTIME}
+        return {**told, "serial": self.client.serial, "runtimes": runtimes, "caveat": CAVEAT}
 
     def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         plan = plan.with_options(self.options)

@@ -180,3 +180,7 @@ def _member(archive: bytes, name: str) -> bytes:
 def files(folder: Path) -> list[Path]:
     """What of the bundle goes to the phone."""
     return [folder / name for name in sorted({*_LIBRARIES, "libonnxruntime.so", "runner"})]
+
+
+if __name__ == "__main__":
+    print(bundle())

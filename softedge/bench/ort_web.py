@@ -98,3 +98,7 @@ def _npm(*arguments: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout
+
+
+if __name__ == "__main__":
+    print(*files("wasm").values(), sep="\n")
