@@ -12,6 +12,7 @@ from softedge.config import Recipe
 from softedge.data import published, sources
 from softedge.data.images import UNLABELLED, ArrayImages, FileImages, Images
 from softedge.data.screening import DECODE_AT_MOST, Look, screen
+from softedge.data.shards import TarImages
 from softedge.data.sources import Found
 from softedge.data.splitting import hold_out, leaks
 from softedge.errors import UserError
@@ -142,7 +143,7 @@ def measure(examined: Examined, spec: InputSpec) -> tuple[tuple[float, float, fl
     if isinstance(first, FileImages):
         images = FileImages(first.root, names, np.full(len(names), UNLABELLED))
     else:
-        images = arrays(examined.found, names, spec)
+        images = named(examined.found, names, spec)
     total, squares, pixels = np.zeros(3), np.zeros(3), 0
     for start in range(0, len(images), 64):
         batch = images.subset(range(start, min(start + 64, len(images)))).prepared(spec).reshape(-1, 3) / 255.0
@@ -152,8 +153,11 @@ def measure(examined: Examined, spec: InputSpec) -> tuple[tuple[float, float, fl
     return tuple(round(float(m), 4) for m in mean), tuple(round(float(s), 4) for s in std)  # type: ignore[return-value]
 
 
-def arrays(found: Found, names: list[str], spec: InputSpec) -> Images:
-    """The named images of a data set that lives in memory, as one array."""
+def named(found: Found, names: list[str], spec: InputSpec) -> Images:
+    """The images of these names, in this order, of tar shards or of a data set that lives in memory (as one array)."""
+    if isinstance(shards := found.splits.get("unlabelled"), TarImages):
+        position = {name: i for i, name in enumerate(shards.names)}
+        return shards.subset([position[name] for name in names])
     parts = [images for images in found.splits.values() if isinstance(images, ArrayImages)]
     whole = ArrayImages(
         np.concatenate([part.array for part in parts]) if len(parts) > 1 else parts[0].array,

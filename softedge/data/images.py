@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from softedge.progress import say
 from softedge.records import InputSpec
 
 Uint8 = NDArray[np.uint8]
@@ -35,11 +36,15 @@ class Images(ABC):
 
     def prepared(self, spec: InputSpec) -> Uint8:
         """All images as the model gets them, uint8 (N, size, size, 3): shorter side to ``resize``, centre crop."""
-        from softedge.data.decoding import prepare
+        from softedge.data.decoding import BadImage, prepare
 
         batch = np.empty((len(self), spec.size, spec.size, 3), np.uint8)
         for index in range(len(self)):
-            batch[index] = prepare(self.decode(index), spec)
+            try:
+                batch[index] = prepare(self.decode(index), spec)
+            except BadImage as error:  # of a large set only the headers were checked; nothing may stop a run
+                say(f"data: {self.names[index]} cannot be read and counts as a grey image: {error}")
+                batch[index] = 128
         return batch
 
 
@@ -57,7 +62,20 @@ class ArrayImages(Images):
         return ArrayImages(self.array[chosen], self.labels[chosen], [self.names[i] for i in chosen])
 
 
-class FileImages(Images):
+class EncodedImages(Images):
+    """Images as the bytes of files, wherever these lie."""
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """The bytes of the file; ``decoding.BadImage`` when they cannot be had."""
+
+    def decode(self, index: int) -> Uint8:
+        from softedge.data.decoding import decode
+
+        return decode(self.read(index))
+
+
+class FileImages(EncodedImages):
     """Image files below ``root``; ``names`` are their paths relative to it, with forward slashes."""
 
     def __init__(self, root: Path, names: Sequence[str], labels: NDArray[np.int64]):
@@ -66,10 +84,10 @@ class FileImages(Images):
     def path(self, index: int) -> Path:
         return self.root / self.names[index]
 
-    def decode(self, index: int) -> Uint8:
-        from softedge.data.decoding import decode
+    def read(self, index: int) -> bytes:
+        from softedge.data.decoding import read
 
-        return decode(self.path(index))
+        return read(self.path(index))
 
     def subset(self, indices: NDArray[np.int64] | Sequence[int]) -> FileImages:
         chosen = np.asarray(indices, np.int64)

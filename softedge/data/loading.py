@@ -22,7 +22,7 @@ from softedge.config import Augment
 from softedge.data import image_views
 from softedge.data.decoding import BadImage, decode
 from softedge.data.draws import Ints, draw
-from softedge.data.images import FileImages, Images, Uint8
+from softedge.data.images import EncodedImages, Images, Uint8
 from softedge.data.screening import usable_cores
 from softedge.memory import keep_freed
 
@@ -60,8 +60,8 @@ class ViewMaker(Dataset[Chunk]):
         """The image, possibly at a fraction of its size when it is far larger than any crop needs."""
         if self.cache is not None:
             return self.cache[index]
-        if isinstance(self.images, FileImages):
-            return decode(self.images.path(index), self.at_least)
+        if isinstance(self.images, EncodedImages):
+            return decode(self.images.read(index), self.at_least)
         return self.images.decode(index)
 
     def readable(self, index: int) -> tuple[int, Uint8]:
@@ -94,7 +94,7 @@ class ViewMaker(Dataset[Chunk]):
 
     def fill_cache(self, budget: int) -> bool:
         """Decode everything into memory when that fits into ``budget`` bytes; returns whether it did."""
-        if not isinstance(self.images, FileImages) or self.cache is not None:
+        if not isinstance(self.images, EncodedImages) or self.cache is not None:
             return self.cache is not None
         sample = np.linspace(0, len(self.images) - 1, min(16, len(self.images))).astype(int)
         first = [image for image in map(self._decode_or_none, sample.tolist()) if image is not None]

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from softedge.data.decoding import BadImage, check_header, decode, read
-from softedge.data.images import ArrayImages, FileImages, Images
+from softedge.data.decoding import BadImage, check_header, decode
+from softedge.data.images import ArrayImages, EncodedImages, Images
 from softedge.progress import track
 
 DECODE_AT_MOST = 20_000  # beyond it only headers are checked now; the loader sets aside what fails to decode later
@@ -58,11 +58,11 @@ def look_at(images: Images, index: int, thorough: bool) -> Look:
     if isinstance(images, ArrayImages):
         array = images.array[index]
         return Look(hashlib.sha256(array.tobytes()).hexdigest(), max(array.shape[:2]))
-    if not isinstance(images, FileImages):
+    if not isinstance(images, EncodedImages):
         raise TypeError(f"images of an unknown kind: {type(images).__name__}")
     digest = ""
     try:
-        data = read(images.path(index))
+        data = images.read(index)
         digest = hashlib.sha256(data).hexdigest()
         longer = max(decode(data).shape[:2]) if thorough else max(check_header(data))
     except BadImage as error:

@@ -1,4 +1,4 @@
-"""What DATA can be: a published data set by name, or a folder. Finding only: nothing is decoded here."""
+"""What DATA can be: a published data set by name, a folder, or tar shards. Finding only: nothing is decoded here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from softedge.data.images import FileImages, Images
+from softedge.data.images import EncodedImages, Images
 from softedge.errors import UserError, did_you_mean
 
 NAMES = ("digits", "cifar10", "cifar100", "stl10", "imagenet")
@@ -33,7 +33,7 @@ class Found:
 
     @property
     def in_files(self) -> bool:
-        return all(isinstance(images, FileImages) for images in self.splits.values())
+        return all(isinstance(images, EncodedImages) for images in self.splits.values())
 
 
 def local_root() -> Path:
@@ -48,7 +48,7 @@ def canonical(source: str) -> str:
 
 def find(source: str) -> Found:
     """Find the images of a data set name or a folder; UserError says what is wrong with it."""
-    from softedge.data import folders, published
+    from softedge.data import folders, published, shards
 
     if source in NAMES:
         own = local_root() / source
@@ -56,10 +56,13 @@ def find(source: str) -> Found:
             return folders.find(own, source, published.readable_classes(own))
         return _read_once(source, local_root())
     path = Path(source).expanduser()
+    tars = shards.shards_of(path.resolve()) if path.exists() else []
+    if tars:
+        return shards.find(tars, canonical(source))
     if path.is_dir():
         return folders.find(path.resolve(), canonical(source))
     if path.exists():
-        raise UserError(f"data '{source}' is a file; give the folder that holds the images (unpack archives first)")
+        raise UserError(f"data '{source}' is a file; give the folder that holds the images, or a .tar file")
     raise UserError(f"data '{source}' is not there{_near(source, path)}")
 
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from softedge.config import Recipe
 from softedge.data import sources
-from softedge.data.examining import Examined, arrays, examine, input_spec
+from softedge.data.examining import Examined, examine, input_spec, named
 from softedge.data.images import Data, FileImages, Images
+from softedge.data.shards import TarImages
 from softedge.data.sources import Found
 from softedge.errors import UserError
 from softedge.progress import say
@@ -53,7 +54,7 @@ def load(run: Run) -> Data:
     root = result.details["root"]
     everything: Images
     if root is None:
-        everything = arrays(sources.find(index["source"]), [row["name"] for row in rows], spec)
+        everything = named(sources.find(index["source"]), [row["name"] for row in rows], spec)
     else:
         if not Path(root).is_dir():
             raise UserError(
@@ -88,6 +89,8 @@ def fingerprint(found: Found) -> str:
                 path = images.path(index)
                 size = path.stat().st_size if path.exists() else -1
                 digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
+        elif isinstance(images, TarImages):
+            digest.update("\n".join(images.names).encode(errors="surrogateescape") + images.places.tobytes())
     return digest.hexdigest()
 
 

@@ -21,13 +21,15 @@ from softedge.data.draws import Draws, Ints, draw, uniforms
 from softedge.data.images import ArrayImages, FileImages, Images
 from softedge.data.loading import CACHE_BYTES, Chunk, ViewMaker, Workers, free_bytes
 from softedge.data.screening import usable_cores
+from softedge.data.shards import TarImages
 from softedge.errors import UserError
 from softedge.progress import say
 from softedge.records import InputSpec
 
 SMALL = 64  # pixels: up to here whole-batch augmentation is faster than one image at a time on a CPU
 _ON_DEVICE_BYTES = 8 << 30  # arrays up to this live on the GPU
-_ORDER_KEY = 2**40  # sets the shuffling apart from the views, which use the epoch itself
+_ORDER_KEY, _BLOCKS_KEY = 2**40, 2**41  # set the shuffling apart from the views, which use the epoch itself
+_WINDOW = 16  # blocks of a tar shard that are read at the same time
 
 Views = tuple[Tensor, Tensor, Tensor]
 
@@ -87,9 +89,15 @@ class TwoViews:
         return Workers(maker, count)
 
     def order(self, epoch: int) -> Ints:
-        """The permutation of this epoch, int64 (N,)."""
+        """The permutation of this epoch, int64 (N,); of tar shards, of blocks and then within a few of them."""
         keys = uniforms(self.seed, _ORDER_KEY + epoch, np.arange(self.count), 1)[:, 0]
-        return np.argsort(keys, kind="stable")
+        if not isinstance(self.images, TarImages):
+            return np.argsort(keys, kind="stable")
+        blocks = self.images.blocks()
+        shuffled = np.argsort(uniforms(self.seed, _BLOCKS_KEY + epoch, np.arange(len(blocks)), 1)[:, 0], kind="stable")
+        windows = [shuffled[at : at + _WINDOW] for at in range(0, len(blocks), _WINDOW)]
+        members = [np.concatenate([blocks[block] for block in window]) for window in windows]
+        return np.concatenate([part[np.argsort(keys[part], kind="stable")] for part in members])
 
     def indices(self, epoch: int) -> list[Ints]:
         """The images of every step of this rank."""

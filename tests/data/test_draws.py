@@ -59,7 +59,7 @@ def test_crops_are_distributed_as_torchvisions(width: int, height: int) -> None:
     from scipy.stats import ks_2samp
 
     for column in range(4):
-        assert ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-4
+        assert ks_2samp(ours[:, column], theirs[:, column], method="asymp").pvalue > 1e-4
 
 
 def test_an_image_that_no_ratio_fits_is_cropped_in_the_middle() -> None:

@@ -1,0 +1,113 @@
+"""Tar shards are unlabelled images like any others, read in an order that suits a disk."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import save
+
+from softedge import config
+from softedge.config import Augment
+from softedge.data import load, prepare, shards, sources
+from softedge.data.decoding import BadImage
+from softedge.data.shards import TarImages
+from softedge.data.views import TwoViews
+from softedge.errors import UserError
+from softedge.records import InputSpec
+from softedge.run import Run
+
+SPEC = InputSpec(32, 32, (0.5,) * 3, (0.5,) * 3)
+
+
+def shard(path: Path, count: int, start: int = 0, labels: bool = True) -> Path:
+    """WebDataset layout: 000.jpg, 000.cls, 001.jpg, ..."""
+    with tarfile.open(path, "w") as archive:
+        for number in range(start, start + count):
+            archive.add(
+                save(path.parent / "raw" / f"{number:03d}.jpg", number, height=70, width=90), f"{number:03d}.jpg"
+            )
+            if labels:
+                info = tarfile.TarInfo(f"{number:03d}.cls")
+                info.size = 1
+                archive.addfile(info, io.BytesIO(b"7"))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shards").mkdir()
+    for number in range(3):
+        shard(tmp_path / f"{number}.tar", 8, 8 * number).rename(tmp_path / "shards" / f"{number}.tar")
+    return tmp_path
+
+
+def test_the_members_are_the_files_bit_for_bit(folder: Path) -> None:
+    found = sources.find(str(folder / "shards"))
+    images = found.splits["unlabelled"]
+    assert isinstance(images, TarImages) and len(images) == 24 and found.classes == ()
+    assert images.names[9] == "1.tar/009.jpg" and "labels in tar shards are not read" in found.notices[0]
+    for index in (0, 9, 23):
+        assert images.read(index) == (folder / "raw" / f"{index:03d}.jpg").read_bytes()
+    assert pickle.loads(pickle.dumps(images)).read(9) == images.read(9)
+    assert len(sources.find(str(folder / "shards" / "1.tar"))) == 8
+
+
+def test_shards_go_through_the_data_stage(folder: Path) -> None:
+    run, recipe = Run(folder / "run"), config.build({"data": {"size": 32, "mean": "auto", "std": "auto"}})
+    result = prepare(run, recipe, str(folder / "shards"))
+    assert result.metrics["n_pretrain"] == 24 and result.metrics["n_test"] == 0
+    data = load(run)
+    assert isinstance(data.pretrain, TarImages) and data.pretrain.decode(0).shape == (70, 90, 3)
+    assert prepare(run, recipe, str(folder / "shards")) == result
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_of_shards_are_those_of_the_same_files(folder: Path, workers: int) -> None:
+    tars = sources.find(str(folder / "shards")).splits["unlabelled"]
+    files = sources.find(str(folder / "raw")).splits["unlabelled"]
+    shown = {}
+    for name, images in (("tars", tars), ("files", files)):
+        views = TwoViews(images, SPEC, Augment(), 8, seed=1, workers=workers)
+        shown[name] = {int(i): first for step in views.epoch(0) for first, i in zip(step[0], step[2])}
+    assert shown["tars"].keys() == shown["files"].keys()
+    assert all(torch.equal(view, shown["files"][i]) for i, view in shown["tars"].items())
+
+
+def test_the_order_stays_within_a_window_of_blocks_and_changes_every_epoch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "BLOCK", 4)
+    monkeypatch.setattr("softedge.data.views._WINDOW", 2)
+    images = sources.find(str(folder / "shards")).splits["unlabelled"]
+    views = TwoViews(images, SPEC, Augment(), 8, seed=1, workers=0)
+    orders = [views.order(epoch) for epoch in range(3)]
+    assert all(sorted(order) == list(range(24)) for order in orders)
+    assert not np.array_equal(orders[0], orders[1])
+    for order in orders:
+        for window in order.reshape(3, 8):
+            assert len(np.unique(window // 4)) == 2 and not np.array_equal(window, np.sort(window))
+
+
+def test_a_shard_that_was_cut_off_is_used_as_far_as_it_goes(folder: Path) -> None:
+    whole = (folder / "shards" / "2.tar").read_bytes()
+    (folder / "shards" / "2.tar").write_bytes(whole[: len(whole) // 2])
+    found = sources.find(str(folder / "shards"))
+    assert 16 < len(found) < 24
+    images = found.splits["unlabelled"]
+    with pytest.raises(BadImage, match="truncated"):
+        images.decode(len(images) - 1)
+    run = Run(folder / "run")
+    assert prepare(run, config.build({"data": {"size": 32}}), str(folder / "shards")).metrics["n_bad"] == 1
+
+
+def test_tars_without_images_are_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w"):
+        pass
+    with pytest.raises(UserError, match="no images in the 1 tar files"):
+        sources.find(str(tmp_path))
