@@ -86,6 +86,7 @@ class Pretraining(Section):
     batch: Positive = 512  # global: over all GPUs and accumulation steps
     knn_every: int = Field(default=10, ge=0)  # epochs between k-NN measurements during training; 0: never
     checkpoint_every: Positive = 1  # epochs between checkpoints
+    log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()  # besides metrics.jsonl, which is always written
 
     # The projector behind the backbone: widths of its layers, the last one is the embedding.
     projector: tuple[Positive, ...] = (2048, 128)
@@ -227,6 +228,12 @@ class Check(Section):
     max_drop: Fraction = 0.01  # of top-1 accuracy
     min_agreement: Fraction = 0.98  # same top-1 as PyTorch fp32
     images: Positive = 1000  # test images at most
+    max_size: int = Field(default=0, ge=0)  # bytes of an int8 file; 0: no limit
+    max_p90: float = Field(default=0.0, ge=0.0)  # ms of an int8 file wherever it was timed; 0: no limit
+    doctor: bool = True  # climb to better quantization when the int8 ONNX file is refused
+    tune_steps: Positive = 300  # of fine-tuning, its last resort
+    emulate: tuple[Literal["avx2", "arm64"], ...] = ()  # run the int8 ONNX files under qemu and count changed answers
+    against: str = ""  # an earlier run to compare with
 
 
 class Bench(Section):

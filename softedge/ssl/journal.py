@@ -9,6 +9,7 @@ from typing import Any
 
 from softedge.progress import say
 from softedge.run import write_text
+from softedge.ssl.loggers import Log
 
 
 class Journal:
@@ -18,6 +19,7 @@ class Journal:
         self.path, self.writing = path, writing
         self.entries: list[dict[str, Any]] = []
         self.warnings: list[str] = []
+        self.others: list[Log] = []
 
     def keep_until(self, step: int) -> None:
         """Read what is there up to ``step`` (inclusive) and drop later and half-written lines."""
@@ -39,6 +41,8 @@ class Journal:
         entry = {k: round(v, 6) if isinstance(v, float) else v for k, v in entry.items()}
         self.entries.append(entry)
         self._append(entry)
+        for log in self.others:
+            log(entry)
 
     def warn(self, warning: str) -> None:
         """Note a warning in the file, and tell the user."""

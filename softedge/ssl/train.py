@@ -22,7 +22,7 @@ from softedge.memory import keep_freed
 from softedge.progress import say, track
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256
-from softedge.ssl import checkpoint, optimizers, precision, schedule, sizing
+from softedge.ssl import checkpoint, loggers, optimizers, precision, schedule, sizing
 from softedge.ssl.guard import Guard
 from softedge.ssl.journal import Journal
 from softedge.ssl.method import Method
@@ -62,6 +62,8 @@ def _depends_on(run: Run, recipe: Recipe) -> tuple[dict[str, Any], dict[str, str
     settings = {**recipe.section("data", "backbone", "augment", "ssl", "optim", "knn"), "seed": recipe.seed}
     for key in ("workers", "source"):  # how fast and from where, not what: the index says which images
         settings["data"].pop(key)
+    for key in ("log", "checkpoint_every"):
+        settings["ssl"].pop(key)
     inputs = {}
     index = run.folder("data") / "index.json"
     if index.exists():
@@ -88,6 +90,8 @@ class Training:
         self.step, self.loss_sum, self.loss_count = 0, torch.zeros((), device=self.device), 0
         self.clock = self.method.clock = Stopwatch(self.device.type)
         self.journal = Journal(folder / "metrics.jsonl", writing=distributed.rank() == 0)
+        if distributed.rank() == 0:
+            self.journal.others = loggers.open_all(recipe.ssl.log, folder, recipe)
         self.guard, self.knn = Guard(recipe), self._knn()
 
     def _method(self, images: Images) -> Method:
