@@ -103,9 +103,9 @@ class Ssh(Device):
         if source == "send":
             found = wheels.fetch(wanted, self.about["python"], self.about["machine"], self.about["glibc"])
         else:
-            found = wheels.newest(
-                Path(source), [w for w in wanted if w != "openvino" or any(Path(source).glob("openv*"))]
-            )
+            given = Path(source)
+            wanted = [name for name in wanted if name == "numpy" or any(given.glob(f"{name}-*.whl"))]
+            found = wheels.newest(given, wanted)
         with tempfile.TemporaryDirectory(prefix="softedge-wheels-") as folder:
             wheels.unpack(found, Path(folder) / "site")
             self.connection.upload(Path(folder), self.remote)
