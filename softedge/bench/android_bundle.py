@@ -70,7 +70,7 @@ def bundle() -> Path:
     with tempfile.TemporaryDirectory(prefix="android-", dir=folder.parent) as partial:
         made = Path(partial) / "bundle"
         made.mkdir()
-        _compile(compiler, made / "runner")
+        _compile(compiler, made / "runner", Path(partial) / "zig")
         _onnxruntime(made / "libonnxruntime.so")
         for package, pin in _PACKAGES.items():
             urls = [mirror + package for mirror in _MIRRORS]
@@ -107,11 +107,11 @@ def _compiler() -> list[str]:
     )
 
 
-def _compile(compiler: list[str], path: Path) -> None:
+def _compile(compiler: list[str], path: Path, zig: Path) -> None:
+    """Compile the runner; ``zig`` is where that compiler may keep its own files meanwhile."""
     command = [*compiler, "-O2", "-fPIE", "-pie", "-o", str(path), *(str(_HERE / name) for name in _SOURCES)]
     command += ["-lm", "-ldl"]
-    zig = str(pinned.cache_folder() / "zig")
-    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": zig, "ZIG_LOCAL_CACHE_DIR": zig}
+    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(zig), "ZIG_LOCAL_CACHE_DIR": str(zig)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
     if done.returncode != 0:
         words = [line for line in done.stderr.splitlines() if "error" in line] or ["it said nothing"]
