@@ -93,13 +93,17 @@ def check(
     run: RunFolder,
     max_drop: Annotated[float | None, typer.Option("--max-drop", help="Allowed loss of top-1, e.g. 0.01.")] = None,
     min_agreement: Annotated[float | None, typer.Option("--min-agreement", help="Same answers as fp32.")] = None,
+    max_size: Annotated[int | None, typer.Option("--max-size", help="Bytes of an int8 file.")] = None,
+    max_p90: Annotated[float | None, typer.Option("--max-p90", help="Milliseconds of an int8 file.")] = None,
+    against: Annotated[str | None, typer.Option("--against", help="An earlier run to compare with.")] = None,
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
     """Compare every exported file, read back from disk, with PyTorch on real images. Exit code 1 when a gate fails."""
     from softedge import pipeline, summary
 
-    typer.echo(summary.checks(pipeline.check(run, max_drop, min_agreement, set_ or (), force=force)))
+    checked = pipeline.check(run, max_drop, min_agreement, set_ or (), force, max_size, max_p90, against)
+    typer.echo(summary.checks(checked))
     pipeline.gate(run)
 
 

@@ -160,12 +160,19 @@ def check(
     min_agreement: float | None = None,
     set: Sequence[str] = (),
     force: bool = False,
+    max_size: int | None = None,
+    max_p90: float | None = None,
+    against: str | Path | None = None,
 ) -> Result:
-    """Read every exported file back and compare it with PyTorch; ``gate`` then raises for those that lost too much."""
+    """Read every exported file back and compare it with PyTorch; ``gate`` then raises for those that lost too much.
+
+    max_size (bytes) and max_p90 (ms) are for the int8 files.  against: an earlier run to compare with.
+    """
     from softedge.eval.quantization import check as measure
 
     opened, recipe = reopen(run, set)
-    recipe = replaced(recipe, check={"max_drop": max_drop, "min_agreement": min_agreement})
+    gates = {"max_drop": max_drop, "min_agreement": min_agreement, "max_size": max_size, "max_p90": max_p90}
+    recipe = replaced(recipe, check={**gates, "against": str(against) if against else None})
     with opened.locked():
         return measure(opened, recipe, data_of(opened, recipe), force=force)
 
@@ -174,8 +181,7 @@ def gate(run: str | Path | Run) -> None:
     """GateFailed when a file of the run failed its check, naming each and the reason."""
     opened = run if isinstance(run, Run) else reopen(run)[0]
     checked = opened.result("check")
-    rows = checked.details.get("rows", []) if checked else []
-    failed = [f"{row['artifact']}: {row['why']}" for row in rows if row.get("passed") is False]
+    failed = checked.details.get("failed", []) if checked else []
     if failed:
         raise GateFailed("; ".join(failed))
 

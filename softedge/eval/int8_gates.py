@@ -1,0 +1,59 @@
+"""Gates of size and latency for the int8 files, and the comparison with an earlier run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from softedge.config import Check
+from softedge.run import Run
+
+COMPARED = ("top1", "agreement", "sqnr_db", "size_bytes")
+
+
+def is_int8(precision: str) -> bool:
+    return precision.startswith("int8") or precision == "w8a8"
+
+
+def size(row: dict[str, Any], gates: Check) -> list[str]:
+    """Why the size gate refuses an int8 file; fp32 and fp16 files are not what a size limit is about."""
+    if gates.max_size and is_int8(row["precision"]) and row["size_bytes"] > gates.max_size:
+        return [f"{row['size_bytes']} bytes are above the limit of {gates.max_size}"]
+    return []
+
+
+def latency(run: Run, row: dict[str, Any], gates: Check) -> tuple[list[str], str | None]:
+    """Why the latency gate refuses an int8 file on each device it was timed on; and why it could not be asked."""
+    if not gates.max_p90 or not is_int8(row["precision"]):
+        return [], None
+    timed = {
+        name.partition("@")[2]: result.metrics["p90_ms"]
+        for name, result in run.results("bench").items()
+        if name.partition("@")[0] == row["artifact"]
+        and "p90_ms" in result.metrics
+        and result.details.get("sha256", row["sha256"]) == row["sha256"]
+    }
+    if not timed:
+        return [], f"max_p90: {row['artifact']} was not timed; run: softedge bench {run.root}, then check again"
+    slow = [f"p90 {p90:.2f} ms on {device}" for device, p90 in timed.items() if p90 > gates.max_p90]
+    return ([f"{' and '.join(slow)} above the limit of {gates.max_p90:g} ms"] if slow else []), None
+
+
+def against(rows: list[dict[str, Any]], earlier: Run) -> list[dict[str, Any]]:
+    """What changed since an earlier run, per file: value now, value then and the difference of each measure.
+
+    Raises UserError when the earlier run was not checked.
+    """
+    before = {row["artifact"]: row for row in earlier.need("check", "check").details["rows"]}
+    changes = []
+    for row in rows:
+        then = before.get(row["artifact"], {})
+        shared = [key for key in COMPARED if key in row and key in then]
+        changes.append(
+            {
+                "artifact": row["artifact"],
+                "run": earlier.name,
+                "found": bool(then),
+                **{key: {"now": row[key], "then": then[key], "change": row[key] - then[key]} for key in shared},
+            }
+        )
+    return changes

@@ -1,0 +1,101 @@
+"""Short quantization-aware fine-tuning without labels: the int8 network learns to answer like its fp32 original."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from softedge.data.images import Uint8
+from softedge.eval.int8_simulation import Ranges, simulate
+from softedge.export.deployed import Deployed
+from softedge.progress import track
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Adam with a cosine to zero.  lr is for the weights; the ends of the ranges move ``range_lr`` of their width."""
+
+    steps: int = 400
+    batch: int = 64
+    lr: float = 1e-4
+    range_lr: float = 1e-3
+    shift: float = 0.1  # random shifts up to this part of the image, and flips
+    seed: int = 0
+
+
+def fine_tune(
+    deployed: Deployed,
+    graph: onnx.ModelProto,
+    quantized: onnx.ModelProto,
+    images: Uint8,
+    schedule: Schedule = Schedule(),
+) -> tuple[Deployed, Ranges]:
+    """Distil fp32 into the arithmetic of ``quantized`` on unlabelled images.
+
+        L = KL(softmax f(x) || softmax g(x)) + ||f(x) - g(x)||^2 / ||f(x)||^2,   f: fp32, g: int8
+
+    deployed: the fp32 network.  graph, quantized: its float and QDQ ONNX files.  images: uint8 (N, S, S, 3).
+    Returns a network with tuned weights (float, BatchNorm folded) and the learned activation ranges by ONNX tensor.
+    """
+    teacher = deployed.folded().model.eval()
+    student = simulate(deployed, graph, quantized, images[:1])
+    student.train(False)  # there is no BatchNorm left to train, and no dropout wanted
+    rounding = student.rounding().values()
+    widths = [float((r.high - r.low).detach()) for r in rounding]
+    ends = {id(p) for r in rounding for p in r.parameters()}
+    weights = [p for p in student.parameters() if id(p) not in ends]
+    groups: list[dict[str, Any]] = [{"params": weights, "lr": schedule.lr}]
+    groups += [{"params": list(r.parameters()), "lr": schedule.range_lr * w} for r, w in zip(rounding, widths)]
+    for parameter in student.parameters():
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.Adam(groups)
+    cosine = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
+    )
+    for planes in track(_batches(deployed, images, schedule), "fine-tuning int8", schedule.steps):
+        with torch.no_grad():
+            target = teacher(planes)
+        loss = distance(target, student(planes), deployed.output == "probabilities")
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        cosine.step()
+    tuned = Deployed(student.float_network().eval(), deployed.spec, deployed.labels, deployed.output)
+    return tuned, student.ranges()
+
+
+def distance(target: Tensor, found: Tensor, logits: bool) -> Tensor:
+    """The distillation loss of ``fine_tune``; for features only its second term."""
+    relative = (found - target).square().sum(1) / target.square().sum(1).clamp_min(1e-12)
+    if not logits:
+        return relative.mean()
+    divergence = functional.kl_div(found.log_softmax(1), target.log_softmax(1), reduction="batchmean", log_target=True)
+    return divergence + relative.mean()
+
+
+def _batches(deployed: Deployed, images: Uint8, schedule: Schedule) -> Iterator[Tensor]:
+    """``steps`` batches of normalised planes, shifted and flipped at random, each image once per epoch."""
+    rng = np.random.default_rng(schedule.seed)
+    order = np.empty(0, np.int64)
+    reach = int(schedule.shift * images.shape[1])
+    for _ in range(schedule.steps):
+        while len(order) < min(schedule.batch, len(images)):
+            order = np.concatenate([order, rng.permutation(len(images))])
+        chosen, order = images[order[: schedule.batch]], order[schedule.batch :]
+        if rng.random() < 0.5:
+            chosen = chosen[:, :, ::-1]
+        down, right = rng.integers(-reach, reach + 1, 2)
+        padded = np.pad(chosen, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="reflect")
+        size = images.shape[1]
+        chosen = padded[:, reach + down : reach + down + size, reach + right : reach + right + size]
+        planes = torch.from_numpy(np.ascontiguousarray(chosen)).permute(0, 3, 1, 2).float()
+        yield ((planes - deployed.shift) / deployed.scale).contiguous(memory_format=torch.channels_last)
