@@ -102,6 +102,7 @@ def _row(
         row |= {key: checked[key] for key in _CHECKED if checked.get(key) is not None}
         for key in ("sha256", "size_bytes"):
             row.setdefault(key, checked.get(key))
+        row |= {key: found for key in ("layers", "ladder") if (found := _of_file(check, checked, key))}
         row["gate"] = {True: "passed", False: "failed"}.get(checked.get("passed"), "not run")  # type: ignore[arg-type]
         limit = _max_drop(check)
         if limit is not None and is_number(row.get("top1_fp32")):
@@ -121,6 +122,13 @@ def _row(
     return row
 
 
+def _of_file(check: Stage, checked: Row, key: str) -> list[Any]:
+    """A list about one file: in its row, or under its name in the details of the check."""
+    shared = check.result.details.get(key) if check.result else None
+    found = checked.get(key) or (shared.get(checked["artifact"]) if isinstance(shared, dict) else None)
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
 def _exported(run: Run, name: str, made: Result) -> Row:
     folder = run.folder(f"export/{name}")
     contract = _json(folder / "contract.json")
@@ -133,6 +141,8 @@ def _exported(run: Run, name: str, made: Result) -> Row:
         row["file"] = f"export/{name}/{contract['model']}"
     if isinstance(contract.get("calibration"), dict):
         row["calibration"] = {key: contract["calibration"].get(key) for key in ("images", "source", "warnings")}
+    if isinstance(contract.get("notes"), dict):
+        row["notes"] = contract["notes"]
     checkpoint = contract.get("checkpoint")
     if isinstance(checkpoint, dict) and checkpoint.get("checkpoint_sha256"):
         row["checkpoint_sha256"] = checkpoint["checkpoint_sha256"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, Undefined
 from markupsafe import Markup, escape
 
 from softedge.report import charts, facts, learning_charts, phrases, words
@@ -56,6 +56,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         by_group=by_group,
         worst_layers=worst_layers,
         plain=plain,
+        columns=columns,
         all_curves=all_curves,
         file_of=lambda run, name: next((r for r in run["files"] if r["artifact"] == name), {}),
         change_cell=change_cell,
@@ -164,13 +165,23 @@ def by_group(changes: list[Values]) -> list[tuple[str, list[Values]]]:
 
 
 def worst_layers(row: Values, most: int = 15) -> list[tuple[str, float]]:
-    items = [(str(i["layer"]), i["sqnr_db"]) for i in row["layers"] if words.is_number(i.get("sqnr_db"))]
+    """The layers that lose the most when they alone are in int8, worst first."""
+    items = [
+        (str(layer.get("name", "")), layer["alone_db"])
+        for layer in row["layers"]
+        if words.is_number(layer.get("alone_db"))
+    ]
     return sorted(items, key=lambda item: item[1])[:most]
+
+
+def columns(rows: list[Values]) -> list[str]:
+    """The keys of a free table that hold plain values, in the order in which they come."""
+    return list(dict.fromkeys(k for row in rows for k, v in row.items() if not isinstance(v, dict | list)))
 
 
 def plain(key: str, value: Any) -> Any:
     """A value of a free table: fractions as percent, other numbers short, the rest as it is."""
-    if value is None:
+    if value is None or isinstance(value, Undefined):
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -218,6 +218,15 @@ def _check(run: Run, rng: np.random.Generator) -> None:
                 "why": "" if passed else "agreement 0.931 is below 0.98; top-1 drop 0.058 is above 0.01",
             }
         )  # fmt: skip
+    layer = {"shape": [8, 8, 1, 1], "low": -3.0, "high": 6.1, "widest": 1.5}
+    rows[2]["layers"] = [
+        layer | {"name": f"backbone.blocks.{i}.conv_pwl", "alone_db": 22.0 + i, "float_gain_db": 3.1 - i / 4}
+        for i in range(9)
+    ]
+    rows[2]["ladder"] = [
+        {"rung": "mean ranges", "agreement": 0.97, "sqnr_db": 21.2},
+        {"rung": "percentile", "agreement": 0.992},
+    ]
     examples = []
     for index in range(6):
         (run.folder("check") / "examples").mkdir(parents=True, exist_ok=True)
