@@ -89,14 +89,14 @@ def _merits(row: Row, device: str) -> str:
     if row.get("top1") is not None:
         of = f" of {words.count(row['n'])} test images" if row.get("n") else " of the test images"
         fp32 = f" ({_against_fp32(row)})" if row.get("drop") is not None else ""
-        said.append(f"it gets {words.percent(row['top1'])}{of} right{fp32}")
+        said.append(f"gets {words.percent(row['top1'])}{of} right{fp32}")
     p90 = _p90(row, device)
     if p90 is not None:
         said.append(f"answers within {words.milliseconds(p90)} nine times in ten")
     if row.get("size_bytes"):
         said.append(f"takes {words.size(row['size_bytes'])}")
     said.append("and passed the gate")
-    return ", ".join(said).replace(", and", " and")
+    return "it " + ", ".join(said).replace(", and", " and")
 
 
 def _against_fp32(row: Row) -> str:

@@ -223,6 +223,20 @@ def test_further_stages_show_up_when_they_were_run_and_are_not_missed_otherwise(
     assert all(float(e["at"]["value"]) in known for e in extra.all("data"))
 
 
+def test_files_that_give_features_are_reported_without_an_accuracy(tmp_path: Path) -> None:
+    run = synthetic_run.make(tmp_path / "run", without=("probe", "bench"))
+    path = run.folder("check") / "result.json"
+    stored = json.loads(path.read_text())
+    for row in stored["details"]["rows"]:
+        for key in ("top1", "top1_fp32", "drop", "agreement"):
+            del row[key]
+        row |= {"distance": 0.002, "passed": True, "why": ""}
+    stored["details"]["examples"] = []
+    path.write_text(json.dumps(stored))
+    text = Page(report([run]).read_text()).all("p")[1]["text"]
+    assert text.startswith("Ship Core ML int8, as far as one can say without latencies: it takes 0.71")
+
+
 def test_a_device_that_is_only_emulated_shows_answers_and_no_latency(tmp_path: Path) -> None:
     run = synthetic_run.make(tmp_path / "run", extras=True)
     text = report([run]).read_text()
