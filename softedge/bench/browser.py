@@ -3,7 +3,8 @@
 ``browser:`` plain http in the local network (one thread: browsers give more to secure pages only), ``browser:https=1``
 with a generated certificate (threads, WebGPU; the phone asks once whether to trust it), ``browser:adb=1`` over a cable
 to Android's Chrome through ``adb reverse`` (threads, WebGPU).  ``threads=4``, ``backend=webgpu``, ``host=ADDRESS``,
-``port=8080``, ``wait=600`` (seconds until somebody opens the page), ``adb=SERIAL``.
+``port=8080``, ``wait=600`` (seconds until somebody opens the page), ``adb=SERIAL``; ``name=pixel8`` files the results
+of this phone apart from another one's.
 
 Nothing is installed on the phone.  A browser has no public name for its processor and clocks, and its timer is coarse
 (its step is recorded); what it measures is the model in that browser, not in a native app.
@@ -33,13 +34,14 @@ _PIECE_BYTES = 4 << 20  # of images per request
 _KINDS = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript"}
 _KINDS |= {".wasm": "application/wasm", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 _BINARY = "application/octet-stream"
+_COARSE = 0.05  # a clock step of more than this part of the median shows in the percentiles
 _CANVAS = "browser canvas: its smoothing is the browser's own, not the antialiased resize of the contract"
 
 
 class Browser(Device):
     """Serves the page, waits for a browser, hands it the plan, checks what comes back."""
 
-    known_options = ("threads", "backend", "host", "port", "https", "adb", "wait")
+    known_options = ("name", "threads", "backend", "host", "port", "https", "adb", "wait")
     silent_options = ("host", "port", "https", "adb", "wait")
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
@@ -85,7 +87,10 @@ class Browser(Device):
             pair = str(certificate), str(key)
             say(f"{self.spec}: the phone will warn of an unknown certificate; its SHA-256 is {fingerprint}")
         try:
-            return Server(host, self.port if "port" in self.options else 0, pair)
+            server = Server(host, self.port if "port" in self.options else 0, pair)
+            if host == "0.0.0.0":  # on all networks; the address to show is still one
+                server.host = browser_address.lan_address()
+            return server
         except OSError as error:
             where = f"{host}:{self.options.get('port', 'any port')}"
             raise UserError(f"device {self.spec}: cannot listen on {where} ({error.strerror or error})") from error
@@ -105,7 +110,7 @@ class Browser(Device):
         """The browser's description of itself; waits until somebody opens the page."""
         about = printable(self.visit.wait_for_browser(self.wait_s).model_dump(exclude_none=True))
         told: dict[str, Any] = {
-            "cpu": about["model"] or "not told by the browser",
+            "cpu": about["model"] or self.options.get("name") or "not told by the browser",
             "os": about.pop("platform"),
             "cores": about.pop("cores", None),
             "runtimes": {ort_web.PACKAGE: ort_web.VERSION},
@@ -163,6 +168,8 @@ class Browser(Device):
         adapter = printable({"": about.webgpu})[""]
         # WebAssembly and WebGPU keep float files in f32; what int8 and fp16 files become, the runtime does not tell.
         precision = "f32" if artifact.precision == "fp32" else ""
+        step = about.timer_resolution_ms
+        coarse = bool(row.samples_ms) and step > _COARSE * float(np.median(row.samples_ms))
         return Measurement(
             artifact.name,
             artifact.sha256,
@@ -181,7 +188,12 @@ class Browser(Device):
             details={
                 "threads_asked": plan.threads,
                 "cross_origin_isolated": about.cross_origin_isolated,
-                "timer_resolution_ms": about.timer_resolution_ms,
+                "timer_resolution_ms": step,
+                **(
+                    {"caveat": f"this browser's clock has steps of {step:.3g} ms: only the mean is finer"}
+                    if coarse
+                    else {}
+                ),
                 "hidden_ms": answer.hidden_ms,
                 "seconds": answer.seconds,
                 "prepared_with": _CANVAS,

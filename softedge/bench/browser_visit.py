@@ -102,8 +102,8 @@ class Visit:
             raise DeviceError(f"{self.spec}: the page was closed at {percent}%; {again}")
         if now - self._seen > SILENT_S:
             raise DeviceError(
-                f"{self.spec}: the page stopped answering at {percent}% (phone locked, browser in the background, or "
-                f"out of the network); {again}"
+                f"{self.spec}: the page stopped answering at {percent}% (phone locked, page in the background, out "
+                f"of memory or out of the network); {again}"
             )
         if now > deadline:
             raise DeviceError(f"{self.spec}: no result within {limit_s:.0f} s (at {percent}%); use a quicker preset")

@@ -22,7 +22,7 @@ import pytest
 from adbd_double import AdbdDouble
 from conftest import LABELS, SPEC, colours
 
-from softedge.bench import browser_visit, ort_web, pinned
+from softedge.bench import browser, browser_visit, ort_web, pinned
 from softedge.bench.browser import Browser
 from softedge.bench.device import DeviceError, Measurement, Plan, open_device
 from softedge.errors import UserError
@@ -110,8 +110,9 @@ def measure(
 
 
 def test_a_browser_answers_as_native_onnxruntime_does(
-    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan
+    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(browser, "_PIECE_BYTES", 1000)  # five images a piece: they arrive in three
     int8 = quantized(artifacts[0], tmp_path / "int8")
     about, measured = measure(LOCAL, browse, [artifacts[0], int8, *artifacts[1:]], plan)
     fp32, integer, openvino, coreml = measured

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import socket
 import ssl
 import sys
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from softedge.bench import browser_address, browser_visit
+from softedge.bench import browser_address, browser_visit, ort_web
+from softedge.bench.browser import Browser
 from softedge.bench.browser_results import MOST_FEATURES, Answer
 from softedge.bench.browser_server import Inbox, Page, Server
 from softedge.bench.browser_visit import Visit
@@ -260,3 +262,29 @@ def test_a_certificate_needs_a_tool_and_says_which(tmp_path: Path, monkeypatch: 
 def test_a_mistake_in_the_address_is_told_before_anything_starts(spec: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         open_device(spec)
+
+
+def test_leaving_the_device_frees_the_port_and_removes_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: apt-get install openssl")
+    monkeypatch.setattr(ort_web, "files", lambda backend: {})
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt), open_device("browser:host=127.0.0.1,https=1") as device:
+        assert isinstance(device, Browser) and len(list(tmp_path.rglob("*.pem"))) == 2
+        raise KeyboardInterrupt
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", device.server.port)) != 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_port_in_use_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort_web, "files", lambda backend: {})
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        spec = f"browser:host=127.0.0.1,port={taken.getsockname()[1]}"
+        with pytest.raises(UserError, match="cannot listen on 127.0.0.1:.*in use"), open_device(spec):
+            pass
+
+
+def test_results_are_filed_under_the_phone_not_under_the_way_to_it() -> None:
+    assert open_device("browser:host=10.0.0.7,port=8080,https=1").folder == "browser"
+    assert open_device("browser:name=pixel8,threads=4,adb=1").folder == "browser_name_pixel8_threads_4"
