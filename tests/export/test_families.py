@@ -1,4 +1,4 @@
-"""All six architectures at 224 pixels: every format reads back as the same function, and int8 is a quarter of the size."""
+"""All six architectures at 224 pixels: every format reads back as the same function, int8 is a quarter of the size."""
 
 from __future__ import annotations
 
