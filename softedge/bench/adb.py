@@ -23,8 +23,8 @@ from typing import Any, Self
 import numpy as np
 
 from softedge.bench import android_bundle, android_facts, job, kernels
+from softedge.bench.adb_client import LOST, explain, quoted
 from softedge.bench.adb_client import Adb as Client
-from softedge.bench.adb_client import explain, quoted
 from softedge.bench.device import Device, DeviceError, Measurement, Plan
 from softedge.bench.local import end
 from softedge.progress import say
@@ -130,7 +130,7 @@ class Adb(Device):
     def _pack(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> int:
         """job.txt, images.bin and the models; returns how many images."""
         images = np.load(plan.images, mmap_mode="r")
-        (folder / "images.bin").write_bytes(images.tobytes())
+        images.tofile(folder / "images.bin")
         for index, artifact in enumerate(artifacts):
             (folder / f"model-{index}.onnx").write_bytes(artifact.path.read_bytes())
         keys = ("threads", "warmup", "min_count", "min_seconds", "slice_ms", "slice_count", "seed")
@@ -157,8 +157,8 @@ class Adb(Device):
                 errors.seek(0)
                 said = errors.read().decode(errors="replace")
                 if not self.client.alive():
-                    return explain("error: closed")
-                return f"the runner ended with exit code {code}: {explain(said)}"
+                    return LOST
+                return f"the runner ended with exit code {code}: {explain(said, lost=False)}"
 
             try:
                 job.follow(process, plan, f"bench {self.spec}", why)

@@ -27,8 +27,9 @@ _STATES = {
     "sideload": "the phone is in sideload mode: start Android",
     "bootloader": "the phone is in its bootloader: start Android",
 }
+LOST = "the phone was disconnected half way; plug it in and run this again (what was sent removes itself)"
 # What adb says when the connection broke: the words differ between versions and moments.
-_LOST = re.compile(
+_BROKEN = re.compile(
     r"device '.*' not found|no devices|device offline|error: closed|connection reset|protocol fault|"
     r"failed to read (command|copy response|response)|couldn't read from device|EOF|device still connecting|"
     r"transport|broken pipe|connect failed",
@@ -146,15 +147,15 @@ class Adb:
         return output
 
 
-def explain(said: str) -> str:
-    """One line for what adb or the phone's shell printed when it failed."""
+def explain(said: str, lost: bool = True) -> str:
+    """One line for what adb or the phone's shell printed when it failed.  lost: the phone may be gone."""
     lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("*")]
     if re.search("no space left", said, re.IGNORECASE):
         return "the phone's storage is full; free some space (about 40 MB and the models are needed) and run this again"
     if re.search("unauthorized", said):
         return _STATES["unauthorized"]
-    if _LOST.search(said):
-        return "the phone was disconnected half way; plug it in and run this again (what was sent removes itself)"
+    if lost and _BROKEN.search(said):
+        return LOST
     return f"adb says: {lines[-1][:300]}" if lines else "adb failed without a word"
 
 
