@@ -74,8 +74,8 @@ def rows(run: Run, export: Stage, check: Stage, bench: Stage, asked: list[str]) 
     names = list(dict.fromkeys([*asked, *export.results, *checked, *timed]))
     table = [_row(run, name, export, check, checked.get(name), timed.get(name, {}), bench) for name in names]
     _add_distributions(run, table)
-    order = {name: index for index, name in enumerate(names)}
-    return sorted(table, key=lambda row: order[row["artifact"]])
+    targets = list(dict.fromkeys(row["target"] for row in table))
+    return sorted(table, key=lambda row: targets.index(row["target"]))  # a cured file beside the one it replaces
 
 
 def _check_rows(check: Stage) -> list[Row]:
@@ -102,7 +102,9 @@ def _row(
         row |= {key: checked[key] for key in _CHECKED if checked.get(key) is not None}
         for key in ("sha256", "size_bytes"):
             row.setdefault(key, checked.get(key))
-        row |= {key: found for key in ("layers", "ladder") if (found := _of_file(check, checked, key))}
+        row |= _treatment(check, name)
+        if checked.get("superseded_by"):
+            row["superseded_by"] = checked["superseded_by"]
         row["gate"] = {True: "passed", False: "failed"}.get(checked.get("passed"), "not run")  # type: ignore[arg-type]
         limit = _max_drop(check)
         if limit is not None and is_number(row.get("top1_fp32")):
@@ -122,11 +124,16 @@ def _row(
     return row
 
 
-def _of_file(check: Stage, checked: Row, key: str) -> list[Any]:
-    """A list about one file: in its row, or under its name in the details of the check."""
-    shared = check.result.details.get(key) if check.result else None
-    found = checked.get(key) or (shared.get(checked["artifact"]) if isinstance(shared, dict) else None)
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+def _treatment(check: Stage, name: str) -> Row:
+    """What the int8 doctor did for a refused file (rungs, layers), and the answers of a file on other processors."""
+    details = check.result.details if check.result else {}
+    doctor, emulated = details.get("doctor"), details.get("hardware")
+    found: Row = {}
+    if name == "onnx-int8" and isinstance(doctor, dict):
+        found = {"ladder": doctor.get("rungs"), "layers": doctor.get("layers"), "advice": doctor.get("recommendation")}
+    if isinstance(emulated, dict) and name in emulated:
+        found["emulated"] = emulated[name]
+    return {key: value for key, value in found.items() if value}
 
 
 def _exported(run: Run, name: str, made: Result) -> Row:

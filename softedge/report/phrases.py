@@ -72,7 +72,7 @@ def stage_summary(run: Values, stage: Values) -> str:
     if name == "export":
         return f"{len(made)} of {words.plural(len(files), 'file')}"
     if name == "check":
-        passed, failed = (sum(row["gate"] == gate for row in files) for gate in ("passed", "failed"))
+        passed, failed = sum(row["gate"] == "passed" for row in files), sum(is_failure(row) for row in files)
         return f"{passed} passed, {failed} failed" if failed else f"{passed} of {len(made)} passed"
     if name == "bench":
         timed = {row["artifact"] for row in files for t in row["devices"].values() if t.get("p50_ms")}
@@ -86,7 +86,12 @@ def stage_failed(run: Values, stage: Values) -> bool:
         return True
     if stage["stage"] == "bench" and stage["status"] == "done":
         return not any(t.get("p50_ms") for row in run["files"] for t in row["devices"].values())
-    return stage["stage"] == "check" and any(row["gate"] == "failed" for row in run["files"])
+    return stage["stage"] == "check" and any(is_failure(row) for row in run["files"])
+
+
+def is_failure(row: Values) -> bool:
+    """Refused by the gate, and no cured file stands in its place."""
+    return row["gate"] == "failed" and not row.get("superseded_by")
 
 
 def why_not(run: Values, stage: str) -> str:

@@ -218,15 +218,6 @@ def _check(run: Run, rng: np.random.Generator) -> None:
                 "why": "" if passed else "agreement 0.931 is below 0.98; top-1 drop 0.058 is above 0.01",
             }
         )  # fmt: skip
-    layer = {"shape": [8, 8, 1, 1], "low": -3.0, "high": 6.1, "widest": 1.5}
-    rows[2]["layers"] = [
-        layer | {"name": f"backbone.blocks.{i}.conv_pwl", "alone_db": 22.0 + i, "float_gain_db": 3.1 - i / 4}
-        for i in range(9)
-    ]
-    rows[2]["ladder"] = [
-        {"rung": "mean ranges", "agreement": 0.97, "sqnr_db": 21.2},
-        {"rung": "percentile", "agreement": 0.992},
-    ]
     examples = []
     for index in range(6):
         (run.folder("check") / "examples").mkdir(parents=True, exist_ok=True)
@@ -244,6 +235,30 @@ def _check(run: Run, rng: np.random.Generator) -> None:
         "rows": rows, "failed": ["coreml-int8: agreement"], "examples": examples,
         "images": {"n": N_TEST, "labelled": True, "held_out": True},
     }  # fmt: skip
+    layer = {"shape": [8, 8, 1, 1], "low": -3.0, "high": 6.1, "widest": 1.5}
+    layers = [
+        layer | {"name": f"blocks.{i}.conv_pwl", "alone_db": 22.0 + i, "float_gain_db": 3.0 - i} for i in range(9)
+    ]
+    rungs = [
+        {"rung": "default", "what": "as exported", "agreement": 0.97, "sqnr_db": 21.2, "passed": False, "kept": True},
+        {
+            "rung": "mixed",
+            "what": "2 layers in float",
+            "agreement": 0.992,
+            "passed": True,
+            "kept": True,
+            "names": ["a"],
+        },
+    ]
+    details["doctor"] = {
+        "recommendation": "Keep two layers in float.",
+        "passed": True,
+        "rungs": rungs,
+        "layers": layers,
+    }
+    details["hardware"] = {
+        "onnx-int8": {"avx2": {"n": 64, "changed": 0.22, "advice": "x"}, "arm64": {"not_run": "no qemu"}}
+    }
     metrics = {"passed": False, "n": N_TEST, "files": 9, "files_passed": 8, "files_failed": 1, "files_not_run": 0}
     recipe = {"check": {"max_drop": 0.01, "min_agreement": 0.98, "images": 1000}, "seed": 0}
     result(run, "check", metrics, details=details, recipe=recipe)
