@@ -20,6 +20,7 @@ TARGETS = {
     "onnx": "softedge.export.onnx:Onnx",
     "openvino": "softedge.export.openvino:OpenVino",
     "coreml": "softedge.export.coreml:CoreMl",
+    "executorch": "softedge.export.executorch:ExecuTorch",
 }
 
 DEVICES = {

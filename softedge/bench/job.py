@@ -20,7 +20,7 @@ from softedge.progress import track
 from softedge.records import Artifact
 from softedge.run import read_json, sha256, write_json
 
-RUNTIME_OF = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml"}
+RUNTIME_OF = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml", "executorch": "executorch"}
 CARRIED = ("worker.py", "runtimes.py", "kernels.py", "pictures.py", "system.py")
 OPTIONS = ("threads", "provider", "device", "precision")
 _GRACE_S = 30.0  # for starting Python and writing the results, beyond the plan's time limit

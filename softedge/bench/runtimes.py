@@ -153,7 +153,40 @@ class CoreMl:
         return {"runtime": runtime, "accelerator": f"allowed: {self.units}"}
 
 
-RUNTIMES: dict[str, Any] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "coreml": CoreMl}
+class ExecuTorch:
+    """An ExecuTorch program on the XNNPACK backend, through its Python bindings (which bring torch for the tensors)."""
+
+    def __init__(self, path: str, settings: dict[str, Any]):
+        import torch
+        from executorch.extension.pybindings import portable_lib
+
+        self.tensor, self.library = torch.from_numpy, portable_lib
+        portable_lib._unsafe_reset_threadpool(settings["threads"])
+        begun = time.perf_counter()
+        self.program = portable_lib._load_for_executorch(path)
+        self.load_ms = (time.perf_counter() - begun) * 1000
+
+    def infer(self, image: Any) -> Any:
+        """uint8 (1, size, size, 3) -> float32 (1, classes)."""
+        return self.program.forward([self.tensor(image)])[0].numpy().copy()
+
+    def effective(self, image: Any) -> dict[str, Any]:
+        """The runtime tells threads and backend; not which kernel of XNNPACK ran."""
+        from importlib.metadata import version
+
+        return {
+            "runtime": "executorch " + version("executorch"),
+            "accelerator": "XNNPACK",
+            "threads": self.library._threadpool_get_thread_count(),
+        }
+
+
+RUNTIMES: dict[str, Any] = {
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+    "coreml": CoreMl,
+    "executorch": ExecuTorch,
+}
 
 
 def serve(folder: str, index: int) -> None:

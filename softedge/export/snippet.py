@@ -15,6 +15,7 @@ BY_TARGET = {
     "onnx": ("onnx.py.txt", "onnx.kt", "onnx.swift", "onnx.cpp"),
     "openvino": ("openvino.py.txt", "openvino.cpp"),
     "coreml": ("coreml.py.txt", "coreml.swift"),
+    "executorch": ("executorch.py.txt", "executorch.kt", "executorch.cpp"),
 }
 
 
