@@ -158,7 +158,7 @@ class Adb(Device):
                 said = errors.read().decode(errors="replace")
                 if not self.client.alive():
                     return LOST
-                return f"the runner ended with exit code {code}: {explain(said, lost=False)}"
+                return f"the runner ended with exit code {code}: {explain(said, 'it')}"
 
             try:
                 job.follow(process, plan, f"bench {self.spec}", why)

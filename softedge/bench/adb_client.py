@@ -147,16 +147,16 @@ class Adb:
         return output
 
 
-def explain(said: str, lost: bool = True) -> str:
-    """One line for what adb or the phone's shell printed when it failed.  lost: the phone may be gone."""
+def explain(said: str, who: str = "adb") -> str:
+    """One line for what adb, or a program on a phone that is still there (another ``who``), printed when it failed."""
     lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("*")]
     if re.search("no space left", said, re.IGNORECASE):
         return "the phone's storage is full; free some space (about 40 MB and the models are needed) and run this again"
     if re.search("unauthorized", said):
         return _STATES["unauthorized"]
-    if lost and _BROKEN.search(said):
+    if who == "adb" and _BROKEN.search(said):
         return LOST
-    return f"adb says: {lines[-1][:300]}" if lines else "adb failed without a word"
+    return f"{who} says: {lines[-1][:300]}" if lines else f"{who} failed without a word"
 
 
 def quoted(*words: str) -> str:

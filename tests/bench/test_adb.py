@@ -211,7 +211,7 @@ def test_a_runner_that_cannot_start_says_why(
     bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: Plan
 ) -> None:
     phone.replace = [(r"exec \./ld-linux.*", "echo 'CANNOT LINK EXECUTABLE' >&2; exit 6")]
-    words = "exit code 6: adb says: CANNOT LINK EXECUTABLE"
+    words = "exit code 6: it says: CANNOT LINK EXECUTABLE"
     with open_device(f"adb://{phone.serial}") as device, pytest.raises(DeviceError, match=words):
         device.run(artifacts[:1], plan)
     assert nothing_is_left(phone)
