@@ -174,9 +174,23 @@ def worst_layers(row: Values, most: int = 15) -> list[tuple[str, float]]:
     return sorted(items, key=lambda item: item[1])[:most]
 
 
-def columns(rows: list[Values]) -> list[str]:
-    """The keys of a free table that hold plain values, in the order in which they come."""
-    return list(dict.fromkeys(k for row in rows for k, v in row.items() if not isinstance(v, dict | list)))
+RUNG = {
+    "rung": "step",
+    "what": "what was done",
+    "agreement": "same answers",
+    "top1": "top-1",
+    "sqnr_db": "noise, dB",
+    "size_bytes": "size",
+    "time_over_fp32": "time over fp32",
+    "passed": "passes",
+    "kept": "kept",
+    "why": "refused because",
+}
+
+
+def columns(rows: list[Values]) -> list[tuple[str, str]]:
+    """Key and title of what the rungs of an int8 ladder tell."""
+    return [(key, title) for key, title in RUNG.items() if any(row.get(key) not in (None, "") for row in rows)]
 
 
 def plain(key: str, value: Any) -> Any:
