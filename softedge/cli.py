@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from softedge.cli_evaluation import app as evaluation_app
+from softedge.cli_files import app as files_app
 from softedge.cli_options import (
     DataOption,
     DevicesOption,
@@ -31,6 +32,7 @@ app = typer.Typer(
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show and suggest recipes.")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(evaluation_app)  # its commands stand beside the others
+app.add_typer(files_app)
 
 
 @app.command()

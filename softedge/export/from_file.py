@@ -45,6 +45,8 @@ def export_file(
     classifier off (the only choice for a backbone).
     Raises UserError for weights, labels or images that do not fit.
     """
+    if output not in ("probabilities", "features") or batch not in ("dynamic", "one"):
+        raise UserError(f"output is probabilities or features, batch dynamic or one; found '{output}' and '{batch}'")
     weights, root = Path(weights), Path(images)
     digest = sha256(weights) if weights.is_file() else ""
     deployed, name = read(weights, backbone, labels, size, output)
