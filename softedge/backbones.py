@@ -156,7 +156,8 @@ def describe(path: Path) -> dict[str, Any]:
         return json.loads(metadata["softedge"])
     except KeyError as error:
         raise UserError(
-            f"{path} was not written by softedge; export it with: softedge export-file {path} --backbone NAME --images FOLDER"
+            f"{path} was not written by softedge; export it with: "
+            f"softedge export-file {path} --backbone NAME --images FOLDER"
         ) from error
     except Exception as error:
         raise UserError(f"{path} cannot be read as weights ({str(error).splitlines()[0][:160]})") from error
