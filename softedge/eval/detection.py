@@ -96,13 +96,14 @@ class _Transfer:
     def work(self, folder: Path) -> Outcome:
         notices = [*self.train.notices, *self.test.notices, *compare_splits(self.train, self.test)]
         tell(notices)
-        model, head, masks, spec = self._model()
+        model, head, masks, spec, backbone = self._model()
         place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model.to(place)
         self._train(model, folder, masks, crop=head == "ssdlite", place=place)
         scores = self._score(model, masks)
         per_class = scores.pop("AP50_per_class")
-        self._save(folder / "detector.safetensors", model, head, masks, spec)
+        about = {"head": head, "masks": masks, "spec": spec.to_dict(), "backbone": backbone}
+        self._save(folder / "detector.safetensors", model, about)
         skipped = {}
         if self.train.masks and not masks:
             skipped["masks"] = "the ssdlite head has none" if head == "ssdlite" else "transfer.masks is off"
@@ -120,7 +121,7 @@ class _Transfer:
         (folder / "last.pt").unlink(missing_ok=True)
         return Outcome({**scores, **counts}, details, skipped)
 
-    def _model(self) -> tuple[nn.Module, Head, bool, InputSpec]:
+    def _model(self) -> tuple[nn.Module, Head, bool, InputSpec, dict[str, Any]]:
         backbone = finetune.initial(self.run, self.recipe, self.settings.init, self.recipe.seed)
         head: Head = "c4" if backbone.settings.name.startswith("resnet") else "fpn"
         if self.settings.head != "auto":
@@ -134,7 +135,8 @@ class _Transfer:
             f"transfer: {self.task.name} with {backbone.settings.name} and {head} from {self.settings.init}, "
             f"{len(self.train)} training and {len(self.test)} test images, {self.iterations} iterations"
         )
-        return model, head, masks, spec
+        settings = {**backbone.settings.model_dump(mode="json"), "weights": "random"}
+        return model, head, masks, spec, settings
 
     def _spec(self) -> InputSpec:
         """The normalisation that the backbone was pretrained with."""
@@ -200,18 +202,18 @@ class _Transfer:
         say(f"transfer: going on from iteration {state['iteration']}")
         return int(state["iteration"])
 
-    def _save(self, path: Path, model: nn.Module, head: Head, masks: bool, spec: InputSpec) -> None:
+    def _save(self, path: Path, model: nn.Module, about: dict[str, Any]) -> None:
+        """Weights and everything that ``export.detector.load`` needs to rebuild the network."""
         import json
 
         from safetensors.torch import save_file
 
-        about = {
+        sides = self.settings.short_sides or ((320,) if about["head"] == "ssdlite" else self.task.short_sides)
+        values = {
             "kind": "detector",
-            "head": head,
-            "masks": masks,
+            **about,
             "classes": list(self.train.classes),
-            "spec": spec.to_dict(),
-            "transfer": self.settings.model_dump(mode="json"),
+            "transfer": {**self.settings.model_dump(mode="json"), "short_sides": list(sides)},
         }
         with atomic_path(path) as temporary:
-            save_file(without_shared(model), temporary, metadata={"softedge": json.dumps(about)})
+            save_file(without_shared(model), temporary, metadata={"softedge": json.dumps(values)})
