@@ -223,3 +223,16 @@ def test_detecting_leaves_the_training_mode_as_it_was(tmp_path):
     _, test = voc.read(squares(tmp_path / "voc", {"train": 1, "val": 2}))
     model = detection_models.build(small(), "ssdlite", 2, False, config.Transfer(), SPEC, (96,)).train()
     assert len(detect(model, test)) == 2 and model.training
+
+
+def test_a_trained_detector_is_rebuilt_from_its_file(toy, tmp_path):
+    from softedge.export.detector import load
+
+    folder = squares(tmp_path / "voc", {"train": 4, "val": 2})
+    run, recipe, _ = toy("run")
+    detection.transfer(run, transfer_recipe(recipe, iterations=3), "voc", folder)
+    again = load(run.folder("transfer/voc"))
+    _, test = voc.read(folder)
+    first = detect(again.model, test)
+    scores = registry.load(registry.TASKS, "voc", "task").score(test, first, False)
+    assert scores["AP"] == pytest.approx(run.result("transfer/voc").metrics["AP"])
