@@ -1,11 +1,12 @@
 """Does softedge time a model as the runtimes' own tools do?  Side by side, same file, same threads, same core.
 
-    python benchmarks/runtimes.py --rounds 7 --seconds 2
+    python benchmarks/runtimes.py [RUN] --rounds 7 --seconds 2
 
 OpenVINO: benchmark_app -api sync.  onnxruntime: the test tool of its wheel (onnxruntime.tools.onnxruntime_test), its
 session given the same number of threads; onnxruntime_perf_test itself is in no package.  Each round runs softedge and
 the tool one after the other, in alternating order; a row is the median over rounds of softedge / tool.
-Networks have random weights and are calibrated on noise: the time of these kernels does not depend on the values.
+RUN: the exported files of a run; without it two networks at 224 pixels with random weights, calibrated on noise: the
+time of these kernels does not depend on the values.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from softedge import config, registry
 from softedge.backbones import Classifier, build
 from softedge.bench.device import Plan, open_device
 from softedge.bench.latency import percentiles
+from softedge.export import contract
 from softedge.records import Artifact, InputSpec
 
 NETWORKS = ("mobilenetv3_large_100", "efficientnet_b0")
@@ -48,10 +50,12 @@ run_model(model, count)
 """
 
 
-def export(folder: Path, network: str, images: np.ndarray) -> list[Artifact]:
-    """The network in every format, with softedge's own exporters."""
+def export(folder: Path, network: str) -> list[Artifact]:
+    """The network in every format, with softedge's own exporters; files of an earlier call are used again."""
     spec = InputSpec(SIZE, SIZE, config.IMAGENET_MEAN, config.IMAGENET_STD)
-    model = Classifier(build(config.Backbone(name=network)), tuple(f"class {i}" for i in range(1000)), spec).eval()
+    images = np.random.default_rng(0).integers(0, 256, (16, SIZE, SIZE, 3), dtype=np.uint8)
+    labels = tuple(f"class {i}" for i in range(1000))
+    model = Classifier(build(config.Backbone(name=network)), labels, spec).eval()
     artifacts = []
     for name in FORMATS:
         target, precision = name.split("-")
@@ -77,14 +81,9 @@ def benchmark_app(artifact: Artifact, plan: Plan) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         command = [str(Path(sys.executable).with_name("benchmark_app")), "-m", str(artifact.path), "-d", "CPU"]
         command += ["-hint", "none", "-api", "sync", "-nstreams", "1", "-nthreads", str(plan.threads)]
-        command += [
-            "-infer_precision",
-            "f32",
-            "-data_shape",
-            f"image[1,{SIZE},{SIZE},3]",
-            "-t",
-            f"{plan.min_seconds:.0f}",
-        ]
+        size = artifact.spec.size
+        command += ["-infer_precision", "f32", "-shape", f"image[1,{size},{size},3]"]
+        command += ["-t", str(max(1, round(plan.min_seconds)))]
         command += ["-report_type", "no_counters", "-json_stats", "-report_folder", folder]
         subprocess.run(command, check=True, capture_output=True)
         told = json.loads(next(Path(folder).glob("*.json")).read_text())["execution_results"]
@@ -136,22 +135,35 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
+    parser.add_argument("run", type=Path, nargs="?", help="a run folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="softedge-runtimes-") as name:
-        folder = Path(name)
-        images = np.random.default_rng(0).integers(0, 256, (16, SIZE, SIZE, 3), dtype=np.uint8)
-        np.save(folder / "images.npy", images)
-        spec = InputSpec(SIZE, SIZE, config.IMAGENET_MEAN, config.IMAGENET_STD)
-        plan = Plan("", 64, options.seconds, folder / "images.npy", spec, threads=options.threads, slice_ms=1000)
-        exported = {network: export(folder, network, images) for network in options.networks}
+        exported = exports(options.run, Path(name), options.networks)
         if hasattr(os, "sched_setaffinity"):  # inherited by every process that is timed
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-options.threads :])
         print("| network, file | statistic | softedge, ms | tool, ms | ratio: median (range of rounds) | within 10% |")
         print("|---|---|---|---|---|---|", flush=True)
         for network, artifacts in exported.items():
             for artifact in artifacts:
+                plan = plan_for(artifact, Path(name), options.seconds, options.threads)
                 for key, pairs in compare(artifact, plan, options.rounds).items():
                     print(row(network, artifact, key, pairs), flush=True)
+
+
+def exports(run: Path | None, folder: Path, networks: list[str]) -> dict[str, list[Artifact]]:
+    """What to time: the files of a run that these tools read, or fresh networks."""
+    if run is None:
+        return {network: export(folder, network) for network in networks}
+    found = [contract.read(path.parent) for path in sorted(run.glob("export/*/contract.json"))]
+    return {run.name: [artifact for artifact in found if artifact.name in FORMATS]}
+
+
+def plan_for(artifact: Artifact, folder: Path, seconds: float, threads: int) -> Plan:
+    """Noise images of the artifact's size, one slice a second: nothing else takes turns with it."""
+    size = artifact.spec.size
+    path = folder / f"images-{size}.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (16, size, size, 3), dtype=np.uint8))
+    return Plan("", 64, seconds, path, artifact.spec, threads=threads, slice_ms=1000)
 
 
 if __name__ == "__main__":
