@@ -215,11 +215,12 @@ def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> None:
         raise UserError(
             f"--nodes {nodes}: set MASTER_ADDR to the first machine's name and run this command on each machine"
         )
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in [n for n in logging.root.manager.loggerDict if n.startswith("torch.distributed.elastic")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # each has a level of its own
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
     results = tempfile.TemporaryDirectory(prefix="softedge-ranks-")  # each rank prints the result; one is enough
     config = LaunchConfig(
@@ -239,6 +240,8 @@ def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> None:
     except ChildFailedError as error:
         first = min(error.failures.values(), key=lambda failure: failure.timestamp)
         raise Ended(first.exitcode) from None
+    except SignalException as error:  # passed on to the ranks, which have written a checkpoint
+        raise Ended(-int(error.sigval)) from None
 
 
 class Ended(Exception):
