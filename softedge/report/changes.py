@@ -89,6 +89,8 @@ def _entry(group: str, what: str, before: Any, after: Any, kind: str) -> list[Va
     if before == after:
         return []
     entry: Values = {"group": group, "what": what, "before": before, "after": after, "kind": kind}
+    if _text(entry, "before") == _text(entry, "after"):
+        return []  # a difference that nobody can see in three digits
     if words.is_number(before) and words.is_number(after):
         if kind == "percent":
             entry["change"] = after - before
@@ -114,5 +116,5 @@ def _moved(change: Values) -> str:
     if change.get("change") is None:
         return ""
     if change.get("ratio"):
-        return f"  ({words.times(change['change'])})"
+        return f"  (× {words.significant(change['change'])})"
     return f"  ({words.points(change['change'])} points)"

@@ -217,7 +217,7 @@ def change_cell(change: Values, key: str) -> Any:
         return value
     kind = change.get("kind", "number")
     if key == "change":
-        return phrases.number(value, f"{words.times(value)}" if change.get("ratio") else words.points(value))
+        return phrases.number(value, f"× {words.significant(value)}" if change.get("ratio") else words.points(value))
     return phrases.SHOW[kind](value)
 
 
