@@ -185,7 +185,7 @@ def write(target: Target, precision: str, source: Source, folder: Path) -> Outco
         raise UserError(_departure(target, artifact, source, measured.max_abs_diff, allowed.parity))
     n = source.golden
     kept = contract.Golden(source.images[:n], found[:n], reference[:n], source.names[:n])
-    about = {
+    about: dict[str, Any] = {
         "checkpoint": {"file": source.checkpoint.name, **source.deployed.about},
         "calibration": source.calibration.to_dict() if precision in NEEDS_CALIBRATION else None,
         "parity": measured.to_dict(),
@@ -202,7 +202,9 @@ def write(target: Target, precision: str, source: Source, folder: Path) -> Outco
     metrics = {**measured.to_dict(), "size_bytes": artifact.size_bytes, "seconds": round(seconds, 3)}
     details = {"artifact": artifact.name, "sha256": artifact.sha256, "tolerance": dataclasses.asdict(allowed), **about}
     size = artifact.size_bytes / 1e6
-    say(f"{artifact.name}: {size:.2f} MB, largest difference to PyTorch {measured.max_abs_diff:.1g}")
+    speed = about.get("notes", {}).get("speed", {}).get("time_over_fp32")
+    timed = f", {speed:.2f} x the time of fp32 here" if speed else ""
+    say(f"{artifact.name}: {size:.2f} MB, largest difference to PyTorch {measured.max_abs_diff:.1g}{timed}")
     return Outcome(metrics=metrics, details=details)
 
 

@@ -7,13 +7,16 @@ import json
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from softedge.errors import UserError
 from softedge.export import onnx_int8, onnx_ranges, onnx_rewrite
+from softedge.export.deployed import Deployed
 from softedge.export.onnx import Onnx
 from softedge.export.onnx_graph import to_half, trace
 from softedge.export.parity import compare
+from softedge.records import InputSpec
 
 SPEED = onnx_int8.Scheme()  # fixed, so that a test does not depend on the machine's speed
 
@@ -213,3 +216,14 @@ def test_least_distortion_clips_a_lone_outlier_and_nothing_else():
     assert low == 0.0 and high < 60
     counts[:] = 1000
     assert onnx_ranges._least_distortion(counts, 0.0, 102.4) == (0.0, 102.4)
+
+
+def test_operator_that_onnx_cannot_express_is_named_in_one_line(tmp_path, pictures):
+    class Odd(torch.nn.Module):
+        def forward(self, x):
+            return torch.special.bessel_j0(x.mean((2, 3)))
+
+    odd = Deployed(Odd(), InputSpec(16, 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)), output="features")
+    with pytest.raises(UserError, match="ONNX cannot express this network: .*bessel_j0") as failed:
+        Onnx().convert(odd, odd.spec, "fp32", pictures[:0], tmp_path)
+    assert "\n" not in str(failed.value) and list(tmp_path.iterdir()) == []
