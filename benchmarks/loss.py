@@ -3,8 +3,8 @@
     python benchmarks/loss.py [--queue 262144] [--batch 64 512] [--threads 1] [--rounds 7]
 
 Both forms run in turn in the same process on the same numbers; times are medians of the rounds, the speed is the median
-of the rounds' ratios. Extra memory is the rise of the process's peak over what is held before the call (Linux), each
-form in a process of its own; on CUDA it is torch's own count.
+of the rounds' ratios; on a CPU it is processor time. Extra memory is the rise of the process's peak over what is held
+before the call (Linux), each form in a process of its own; on CUDA it is torch's own count.
 """
 
 from __future__ import annotations
@@ -61,16 +61,17 @@ def material(batch: int, queue: int, dtype: torch.dtype, device: str) -> tuple[T
 
 
 def once(form: str, tensors: tuple[Tensor, ...]) -> float:
-    """Seconds for one forward and backward."""
+    """Seconds for one forward and backward; on a CPU of processor time over the threads, whatever else runs there."""
     on_gpu = tensors[0].is_cuda
+    clock = time.perf_counter if on_gpu else time.process_time
     tensors[0].grad = None
     if on_gpu:
         torch.cuda.synchronize()
-    began = time.perf_counter()
+    began = clock()
     FORMS[form][0](*tensors).backward()
     if on_gpu:
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return (clock() - began) / (1 if on_gpu else torch.get_num_threads())
 
 
 def _peak_kib() -> int:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import socket
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -183,3 +184,39 @@ def test_slurms_names_are_understood(monkeypatch):
     assert os.environ["MASTER_PORT"] == "21234"
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
+
+
+def softedge_on_two_ranks(tmp_path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "softedge", "pretrain", "--data", "digits", "--recipe", "digits", "--gpus", "2"]
+    command += ["--out", str(tmp_path / "run"), "--set", "ssl.epochs=1", "--set", "ssl.knn_every=0", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+
+
+@pytest.mark.slow
+def test_the_command_launches_its_ranks_and_prints_one_result(tmp_path):
+    done = softedge_on_two_ranks(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "batch 64, 32 images per process" in done.stderr
+    assert done.stdout.count("images_per_second") == 1
+    assert Run(tmp_path / "run").result("pretrain").details["world"] == 2
+
+
+@pytest.mark.slow
+def test_one_rank_that_dies_ends_the_others_and_its_message_is_shown(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif os.environ.get('RANK') == '1':\n    sys.exit('rank 1 could not reach its GPU')\n"
+    )
+    done = softedge_on_two_ranks(tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "rank 1 could not reach its GPU" in done.stderr
+    assert "a rank has ended (exit code 1, its message is above), and so all were ended" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_what_cannot_be_shared_out_is_refused_before_anything_is_launched(tmp_path):
+    done = softedge_on_two_ranks(tmp_path, "--set", "ssl.batch=63", "--set", "ssl.queue=126")
+    assert done.returncode == 2
+    assert "ssl.batch = 63 cannot be shared out evenly" in done.stderr
+    assert "launching" not in done.stderr
