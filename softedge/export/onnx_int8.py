@@ -136,6 +136,10 @@ class _Quantizer:
         for node in self.gates.values():
             x, gate, half = gated_grids(*self.ranges[node.input[0]])
             self.grids[node.input[0]], self.grids[node.output[0]], self.halves[node.name] = x, gate, half
+        for node in self.model.graph.node:
+            if node.op_type == "MaxPool" and node.name in self.integer:
+                # The largest integer is the integer of the largest: on one grid the pool needs no arithmetic at all.
+                self.grids[node.output[0]] = self._grid(node.input[0])
         for node in list(self.model.graph.node):
             self._add(node)
         graph = self.model.graph

@@ -227,3 +227,20 @@ def test_operator_that_onnx_cannot_express_is_named_in_one_line(tmp_path, pictur
     with pytest.raises(UserError, match="ONNX cannot express this network: .*bessel_j0") as failed:
         Onnx().convert(odd, odd.spec, "fp32", pictures[:0], tmp_path)
     assert "\n" not in str(failed.value) and list(tmp_path.iterdir()) == []
+
+
+def test_max_pool_stays_on_the_integers_of_its_input(tmp_path, pictures):
+    import onnxruntime as ort
+
+    layers = [torch.nn.Conv2d(3, 16, 3, 1, 1), torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2, 1), torch.nn.Conv2d(16, 8, 1)]
+    net = Deployed(torch.nn.Sequential(*layers, torch.nn.Flatten()), InputSpec(16, 16, (0.5,) * 3, (0.2,) * 3))
+    graph = onnx_rewrite.for_integers(trace(net))
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    quantized = onnx_int8.quantize(graph, onnx_ranges.measure(graph, pictures))
+    ort.InferenceSession(quantized.SerializeToString(), options)
+    ops = [n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    pool = next(i for i, op in enumerate(ops) if "MaxPool" in op)
+    assert [op for op in ops[pool - 1 : pool + 2] if op != "Transpose"][-1] == "QLinearConv"
+    assert "DequantizeLinear" not in ops[:pool] and ops.count("QLinearConv") == 2
