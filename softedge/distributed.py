@@ -1,6 +1,6 @@
-"""Several processes, one training: ranks, collectives and launching. With one process every function is a no-op.
+"""Several processes, one training: ranks and collectives. With one process every function is a no-op.
 
-Processes are started by ``torchrun``, by SLURM's ``srun``, or by ``softedge pretrain --gpus N`` (which calls torchrun).
+Processes are started by ``torchrun``, by SLURM's ``srun``, or by ``softedge pretrain --gpus N`` (``ssl/launch.py``).
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import contextlib
 import datetime
 import os
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -198,55 +196,3 @@ def differing(tensors: Sequence[Tensor]) -> bool:
 
 def _ramp(tensor: Tensor) -> Tensor:
     return torch.linspace(1, 2, tensor.numel(), dtype=torch.float64, device=tensor.device)
-
-
-def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> None:
-    """Run ``python -m softedge ARGUMENTS`` once per GPU under torchrun's agent, and wait for all of them.
-
-    One rank that fails ends all. It has printed its own message, so that ``Ended`` only carries its exit code.
-    """
-    import logging
-
-    available = torch.cuda.device_count()
-    if available and gpus > available:
-        raise UserError(f"--gpus {gpus}: this machine has {available}; use --gpus {available}")
-    address = os.environ.get("MASTER_ADDR")
-    if nodes > 1 and not address:
-        raise UserError(
-            f"--nodes {nodes}: set MASTER_ADDR to the first machine's name and run this command on each machine"
-        )
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    for name in [n for n in logging.root.manager.loggerDict if n.startswith("torch.distributed.elastic")]:
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # each has a level of its own
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
-    results = tempfile.TemporaryDirectory(prefix="softedge-ranks-")  # each rank prints the result; one is enough
-    config = LaunchConfig(
-        min_nodes=nodes,
-        max_nodes=nodes,
-        nproc_per_node=gpus,
-        run_id=os.environ.get("SOFTEDGE_RUN_ID", "softedge"),
-        rdzv_backend="c10d",
-        rdzv_endpoint=f"{address}:{os.environ.get('MASTER_PORT', '29500')}" if nodes > 1 else "localhost:0",
-        max_restarts=0,
-        monitor_interval=0.2,
-        logs_specs=DefaultLogsSpecs(log_dir=results.name, redirects=Std.OUT),
-    )
-    try:
-        with results:
-            elastic_launch(config, sys.executable)("-m", "softedge", *arguments)
-    except ChildFailedError as error:
-        first = min(error.failures.values(), key=lambda failure: failure.timestamp)
-        raise Ended(first.exitcode) from None
-    except SignalException as error:  # passed on to the ranks, which have written a checkpoint
-        raise Ended(-int(error.sigval)) from None
-
-
-class Ended(Exception):
-    """The ranks have ended with an error; ``code`` is the exit code of the first that did (negative: a signal)."""
-
-    def __init__(self, code: int):
-        super().__init__(f"the ranks ended with code {code}")
-        self.code = code

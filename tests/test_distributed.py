@@ -18,6 +18,7 @@ from softedge import distributed
 from softedge.errors import UserError
 from softedge.run import Run
 from softedge.ssl import key_norm, train
+from softedge.ssl.launch import launch
 
 WORLD = 2
 
@@ -156,13 +157,13 @@ def test_two_ranks_train_end_to_end_and_leave_one_result(tmp_path):
 def test_more_gpus_than_there_are_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UserError, match="--gpus 8: this machine has 2; use --gpus 2"):
-        distributed.launch(["pretrain"], gpus=8)
+        launch(["pretrain"], gpus=8)
 
 
 def test_several_machines_need_an_address(monkeypatch):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(UserError, match="set MASTER_ADDR"):
-        distributed.launch(["pretrain"], gpus=2, nodes=2)
+        launch(["pretrain"], gpus=2, nodes=2)
 
 
 def test_alone_every_collective_is_a_no_op():

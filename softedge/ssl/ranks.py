@@ -14,6 +14,7 @@ from softedge.progress import say
 from softedge.records import Result
 from softedge.run import Run
 from softedge.ssl import sizing
+from softedge.ssl.launch import Ended, launch
 from softedge.ssl.train import pretrain
 
 
@@ -40,8 +41,8 @@ def train(run: Run, recipe: Recipe, force: bool, gpus: int, nodes: int, command:
         f"{recipe.ssl.batch // world} images per process; learning rate {recipe.optim.lr:g} for the whole batch"
     )
     try:
-        distributed.launch(command, gpus, nodes)
-    except distributed.Ended as ended:
+        launch(command, gpus, nodes)
+    except Ended as ended:
         if ended.code in (130, -2, -15):
             raise Interrupted("the ranks were stopped; run the same command again to go on") from None
         why = f"exit code {ended.code}, its message is above" if ended.code >= 0 else f"killed by signal {-ended.code}"

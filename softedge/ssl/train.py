@@ -22,7 +22,7 @@ from softedge.memory import keep_freed
 from softedge.progress import say, track
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256
-from softedge.ssl import checkpoint, loggers, optimizers, precision, schedule, sizing
+from softedge.ssl import checkpoint, loggers, optimizers, outcome, precision, schedule, sizing
 from softedge.ssl.guard import Guard
 from softedge.ssl.journal import Journal
 from softedge.ssl.method import Method
@@ -130,7 +130,7 @@ class Training:
                     )
         if distributed.rank() == 0:
             backbones.save(self.folder / "backbone.safetensors", self.method.backbone, self.data.spec)
-        return self._outcome(notes)
+        return outcome.of(self.recipe, self.journal, len(self.data.pretrain), self.steps, notes, self.dtype)
 
     def _shown(self, steps: Iterator[int]) -> Iterator[int]:
         if distributed.rank() != 0:
@@ -236,38 +236,6 @@ class Training:
         self.journal.keep_until(self.step)
         if distributed.rank() == 0:
             say(f"pretrain: going on from epoch {self.step / self.epoch_steps:.1f} of {self.recipe.ssl.epochs}")
-
-    def _outcome(self, notes: list[str]) -> Outcome:
-        entries = self.journal.entries
-        losses = [e for e in entries if "loss" in e]
-        knns = [e["knn_top1"] for e in entries if "knn_top1" in e]
-        seconds = sum(e["seconds"] for e in losses)
-        metrics: dict[str, float | int | bool] = {
-            "loss": losses[-1]["loss"],
-            "epochs": self.recipe.ssl.epochs,
-            "steps": self.steps,
-            "images": len(self.data.pretrain),
-            "images_per_second": round(self.steps * self.recipe.ssl.batch / max(seconds, 1e-9), 1),
-        }
-        metrics |= {k: losses[-1][k] for k in ("std", "effective_rank", "alignment", "uniformity") if k in losses[-1]}
-        skipped = {}
-        if knns:
-            metrics |= {"knn_top1": knns[-1], "knn_top1_start": knns[0]}
-        else:
-            skipped["knn_top1"] = (
-                "ssl.knn_every is 0" if self.recipe.ssl.knn_every == 0 else "fewer than 10 labelled images"
-            )
-        keys = ("step", "epoch", "loss", "lr", "knn_top1", "effective_rank", "uniformity", "alignment", "std")
-        parts = sorted({k for e in losses for k in e if k.startswith("s_")})
-        details = {
-            "curves": [{k: e[k] for k in keys if k in e} for e in entries],
-            "seconds": {"all": round(seconds, 3), **{p[2:]: round(sum(e.get(p, 0) for e in losses), 3) for p in parts}},
-            "notes": notes,
-            "warnings": self.journal.warnings,
-            "world": distributed.world(),
-            "precision": str(self.dtype).removeprefix("torch."),
-        }
-        return Outcome(metrics, details, skipped)
 
 
 def _views(recipe: Recipe, data: Data, device: torch.device):  # type: ignore[no-untyped-def]
