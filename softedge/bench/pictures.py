@@ -33,17 +33,18 @@ class Images:
 def preparation(spec: dict[str, Any]) -> tuple[Callable[[bytes], Any], Callable[[Any], Any], str]:
     """How a file becomes an input here: decode (bytes -> image), resize (image -> uint8 (1, size, size, 3)), with what.
 
-    Pillow as in training; failing that OpenCV, whose area filter is near enough for timing.
+    Pillow gives the very pixels of ``softedge.data.decoding.prepare``; failing that OpenCV, whose area filter is near
+    enough for timing.
     """
     size, short = spec["size"], spec["resize"]
 
     def crop(array: Any) -> Any:
-        top, left = (array.shape[0] - size) // 2, (array.shape[1] - size) // 2
+        top, left = round((array.shape[0] - size) / 2), round((array.shape[1] - size) / 2)
         return np.array(array[None, top : top + size, left : left + size], order="C")  # writeable, whatever the crop
 
     def target(width: int, height: int) -> tuple[int, int]:
-        scale = short / min(width, height)
-        return max(round(width * scale), short), max(round(height * scale), short)
+        long = int(short * max(width, height) / min(width, height))
+        return (short, long) if width <= height else (long, short)
 
     try:
         from PIL import Image, __version__
@@ -61,6 +62,7 @@ def preparation(spec: dict[str, Any]) -> tuple[Callable[[bytes], Any], Callable[
     smooth = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[spec["interpolation"]]
 
     def resize_pillow(image: Any) -> Any:
-        return crop(np.asarray(image.resize(target(*image.size), smooth)))
+        wanted = target(*image.size)
+        return crop(np.asarray(image if image.size == wanted else image.resize(wanted, smooth)))
 
     return lambda encoded: Image.open(io.BytesIO(encoded)).convert("RGB"), resize_pillow, "Pillow " + __version__

@@ -43,11 +43,11 @@ def describe() -> dict[str, Any]:
     return {key: value for key, value in told.items() if value not in (None, "", [], {})}
 
 
-def weather() -> dict[str, Any]:
+def weather(sysfs: str = "/sys") -> dict[str, Any]:
     """What changes while measuring: clocks in MHz per core and the hottest sensor in degrees Celsius, where told."""
-    clocks = [_number(path) for path in sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"))]
-    zones = [_number(path) for path in glob.glob("/sys/class/thermal/thermal_zone*/temp")]
-    zones += [_number(path) for path in glob.glob("/sys/class/hwmon/hwmon*/temp*_input")]
+    clocks = [_number(p) for p in sorted(glob.glob(sysfs + "/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"))]
+    zones = [_number(path) for path in glob.glob(sysfs + "/class/thermal/thermal_zone*/temp")]
+    zones += [_number(path) for path in glob.glob(sysfs + "/class/hwmon/hwmon*/temp*_input")]
     # Unused sensors read 0 or nonsense; both files are in thousandths of a degree.
     degrees = [value / 1000 for value in zones if value is not None and 1000 < value < 150000]
     told: dict[str, Any] = {}
