@@ -11,6 +11,7 @@ from softedge.errors import UserError
 
 _COLLAPSED_STD = 0.05  # of 1: every image at nearly the same point (assumption, not measured)
 _COLLAPSED_RANK = 1.5
+_SETTLED = 0.1  # of training: before, small networks pass through low ranks and recover
 _PATIENCE = 5  # log entries in a row before a state counts
 _STUCK_AFTER = 0.3  # of training
 _DIVERGING = 1.5  # × the best loss so far
@@ -40,7 +41,11 @@ class Guard:
             return []
         self.entries += 1
         self.highest = max(self.highest, loss)
-        warnings = [*self._collapse(entry, where), *self._divergence(loss, where), *self._stuck(loss, progress, where)]
+        warnings = [
+            *self._collapse(entry, progress, where),
+            *self._divergence(loss, where),
+            *self._stuck(loss, progress, where),
+        ]
         self.best = min(self.best, loss)
         return [w for w in warnings if self._once(w)]
 
@@ -61,9 +66,9 @@ class Guard:
         self.flat_entries, self.worse_entries = state["flat_entries"], state["worse_entries"]
         self._warned = set(state["warned"])
 
-    def _collapse(self, entry: Mapping[str, float], where: str) -> list[str]:
+    def _collapse(self, entry: Mapping[str, float], progress: float, where: str) -> list[str]:
         flat = entry.get("std", 1.0) < _COLLAPSED_STD or entry.get("effective_rank", 9.0) < _COLLAPSED_RANK
-        self.flat_entries = self.flat_entries + 1 if flat else 0
+        self.flat_entries = self.flat_entries + 1 if flat and progress >= _SETTLED else 0
         if self.flat_entries < _PATIENCE:
             return []
         raise UserError(

@@ -31,6 +31,12 @@ def test_embeddings_at_one_point_stop_the_training_only_when_they_stay_there():
         guard.look(entry(5.0, std=0.01), 0.1)
 
 
+def test_low_ranks_at_the_very_beginning_are_no_collapse():
+    guard = Guard(recipe())
+    for _ in range(20):
+        assert guard.look(entry(5.0, effective_rank=1.2), 0.05) == []
+
+
 def test_a_short_dip_is_no_collapse():
     guard = Guard(recipe())
     for std in [0.01, 0.01, 0.9] * 5:
