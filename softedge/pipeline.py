@@ -28,8 +28,15 @@ DEFAULT_RECIPE = {"digits": "digits"}
 FOLDER_RECIPE = "small-domain"
 
 
-def choose_recipe(data: str | None, recipe: str | None, overrides: Sequence[str] = ()) -> Recipe:
-    """The resolved recipe of a new run: the named one, or the one that suits the data; ``--set`` values win."""
+def choose_recipe(
+    data: str | None, recipe: str | None, overrides: Sequence[str] = (), out: str | Path | None = None
+) -> Recipe:
+    """The resolved recipe: the named one, that of the run that is gone on with, or the one that suits the data.
+
+    ``--set`` values win.
+    """
+    if recipe is None and data is None and out is not None and (Path(out) / "recipe.toml").is_file():
+        return config.build(config.load(str(Path(out) / "recipe.toml")).model_dump(mode="json"), overrides)
     if recipe is None:
         recipe = DEFAULT_RECIPE.get(data or "digits", FOLDER_RECIPE)
     chosen = config.load(recipe)
@@ -116,7 +123,7 @@ def pretrain(
     nodes: int = 1,
 ) -> Result:
     """Pretrain a backbone without labels into the run folder ``out``; goes on where an earlier start was killed."""
-    resolved = choose_recipe(data, recipe, set)
+    resolved = choose_recipe(data, recipe, set, out)
     run = start(out, resolved, force)
     if max(gpus, nodes) > 1 or "WORLD_SIZE" in os.environ or "SLURM_PROCID" in os.environ:
         from softedge.ssl import ranks
@@ -240,7 +247,7 @@ def deploy(
 
     Every stage that is done is skipped, so calling it again goes on where the last call was stopped.
     """
-    resolved = choose_recipe(data, recipe, set)
+    resolved = choose_recipe(data, recipe, set, out)
     resolved = replaced(resolved, export={"targets": targets, "precisions": precisions}, bench={"devices": devices})
     _known_targets(resolved)
     run = start(out or f"runs/{Path(resolved.data.source).name}", resolved, force)

@@ -188,7 +188,8 @@ class Run:
         """The result of a stage that must be done before; UserError names the command that does it."""
         result = self.result(stage)
         if result is None:
-            raise UserError(f"{self.root} has no finished '{stage}' stage yet; run: softedge {command} {self.root}")
+            where = f"--out {self.root}" if command == "pretrain" else f"{self.root}"
+            raise UserError(f"{self.root} has no finished '{stage}' stage yet; run: softedge {command} {where}")
         return result
 
     @contextlib.contextmanager

@@ -51,11 +51,11 @@ def stages(results: Sequence[Result]) -> str:
         for result in results
         if result.metrics
     ]
-    skipped = [
+    skipped = dict.fromkeys(
         f"not run: {result.stage.split('/', 1)[-1]}: {reason}"
         for result in results
         for reason in result.skipped.values()
-    ]
+    )
     return "\n".join([table(rows), *skipped]).strip()
 
 

@@ -103,6 +103,12 @@ def test_a_second_start_does_nothing_again(deployed, photos):
     assert {p: p.stat().st_mtime_ns for p in deployed.rglob("result.json")} == before
 
 
+def test_the_run_folder_alone_is_enough_to_go_on(deployed):
+    before = {p: p.stat().st_mtime_ns for p in deployed.rglob("result.json")}
+    softedge.deploy(out=deployed)
+    assert {p: p.stat().st_mtime_ns for p in deployed.rglob("result.json")} == before
+
+
 def test_another_recipe_is_refused_and_nothing_is_lost(deployed, photos):
     weights = (deployed / "pretrain" / "backbone.safetensors").read_bytes()
     with pytest.raises(UserError, match=r"another recipe.*ssl.epochs: 2 -> 3"):
