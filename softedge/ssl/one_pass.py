@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = {"cpu": 8192, "cuda": 65536}  # queue entries at a time: in cache on a CPU, few launches on a GPU
+CHUNK = {"cpu": 8192, "cuda": 32768}  # queue entries at a time: in cache on a CPU, few launches on a GPU
 GROUPS = 64  # the top-K looks at maxima of this many entries first
 
 

@@ -6,6 +6,7 @@ was killed in between.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,13 @@ def pretrain(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Resul
     settings, inputs = _depends_on(run, recipe)
 
     def work(folder: Path) -> Outcome:
-        return Training(run, recipe, data, folder).work()
+        try:
+            training = Training(run, recipe, data, folder)
+        except UserError:
+            if not (folder / "last.pt").exists():  # nothing was begun: a corrected recipe may start here
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return training.work()
 
     if distributed.world() == 1:
         return perform(run, STAGE, work, recipe=settings, inputs=inputs, force=force, resumable=True)

@@ -147,6 +147,13 @@ def test_unfinished_work_of_another_recipe_is_not_continued(tmp_path):
         train.pretrain(run, recipe(optim__lr=0.01), data())
 
 
+def test_a_recipe_that_cannot_start_leaves_nothing_behind(tmp_path):
+    run = Run(tmp_path)
+    with pytest.raises(UserError, match="unknown backbone 'mobilenetv3_smal_050'; did you mean"):
+        train.pretrain(run, recipe(backbone__name="mobilenetv3_smal_050"), data())
+    assert not run.folder("pretrain").exists()
+
+
 def test_a_learning_rate_that_explodes_stops_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"the loss is nan at step \d+ .*try --set optim.lr="):
         train.pretrain(Run(tmp_path), recipe(optim__lr=1e30, ssl__knn_every=0), data())
