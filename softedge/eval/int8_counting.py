@@ -37,6 +37,14 @@ def _onnx(path: Path) -> Counter[str]:
         node = producers.get(name)
         return node if node is not None and node.op_type == "DequantizeLinear" else None
 
+    def stored_in_int8(name: str) -> bool:
+        """A constant behind DequantizeLinear, or behind the Cast and Mul that decode a weight at load."""
+        node = producers.get(name)
+        if node is not None and node.op_type == "Mul":
+            node = producers.get(node.input[0])
+        decodes = node is not None and node.op_type in ("DequantizeLinear", "Cast")
+        return decodes and stored.get(node.input[0]) in eight_bit
+
     def origin(name: str) -> Any:
         """The node behind ``name``, seen through operations that only move values."""
         node = producers.get(name)
@@ -60,10 +68,11 @@ def _onnx(path: Path) -> Counter[str]:
         elif node.op_type in ("QLinearMatMul", "MatMulInteger", "QGemm"):
             found["linear"] += 1
         elif node.op_type in kinds:
-            weight = dequantized(origin(node.input[1]))
-            weights = weight is not None and stored.get(weight.input[0]) in eight_bit
+            weight = origin(node.input[1])
+            weights = stored_in_int8(weight)
             data = dequantized(origin(node.input[0]))
-            found[_entry(kinds[node.op_type], weights, data is not None and data.input[0] in producers)] += 1
+            integers = dequantized(weight) is not None and data is not None and data.input[0] in producers
+            found[_entry(kinds[node.op_type], weights, integers)] += 1
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -11,18 +11,49 @@ import onnx
 from softedge.config import Recipe
 from softedge.data.images import Data, Uint8
 from softedge.eval.int8_candidate import Judge
+from softedge.eval.int8_gates import DOCTORED
 from softedge.eval.int8_ladder import Climb, Ladder, Patients, gates_of
 from softedge.eval.int8_measures import Float32, Labels
 from softedge.eval.int8_qat import Schedule
 from softedge.export import contract
 from softedge.export.deployed import Deployed
 from softedge.export.onnx import load_model
-from softedge.records import Artifact
-from softedge.run import write_bytes
+from softedge.progress import say
+from softedge.records import Artifact, Outcome
+from softedge.run import Run, perform, write_bytes
 
-PRECISION = "int8-doctor"
+if TYPE_CHECKING:
+    from softedge.eval.quantization import Sample
+
 SELECTION = 256
 TRAINING = 4096
+
+
+def cure(
+    run: Run, recipe: Recipe, data: Data, patient: tuple[Deployed, Artifact], sample: Sample, fp32: Float32
+) -> tuple[Artifact | None, dict[str, Any]]:
+    """Climb for a refused file; the better one goes to ``export/onnx-int8-doctor``, like any export.
+
+    patient: the fp32 network and the file.  fp32: its answers (N, C) to the sample.  Returns the new file, or None when
+    no rung passes, and the climb for the report.
+    """
+    deployed, artifact = patient
+    climb = treat(deployed, artifact, recipe, data, (sample.images, fp32, sample.labels))
+    told = summary(climb)
+    say(climb.recommendation)
+    if climb.model is None:
+        return None, told
+    golden = slice(0, recipe.export.golden_images)
+
+    def work(folder: Path) -> Outcome:
+        made = write(climb, folder, artifact, sample.images[golden], fp32[golden])
+        return Outcome({"size_bytes": made.size_bytes}, {"sha256": made.sha256, **told})
+
+    made_from = run.result(f"export/{artifact.name}")
+    inputs = {artifact.name: artifact.sha256, **(made_from.inputs if made_from else {})}
+    stage = f"export/{artifact.target}-{DOCTORED}"
+    perform(run, stage, work, recipe=recipe.section("check"), inputs=inputs, force=True)
+    return contract.read(run.folder(stage)), told
 
 
 def treat(
@@ -70,7 +101,7 @@ def write(climb: Climb, folder: Path, like: Artifact, golden: Uint8, fp32: Float
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / like.path.name
     write_bytes(path, climb.model.SerializeToString())
-    artifact = contract.artifact_of(path, like.target, PRECISION, like.spec, like.labels, like.output)
+    artifact = contract.artifact_of(path, like.target, DOCTORED, like.spec, like.labels, like.output)
     kept = contract.Golden(golden, load_model(path)(golden), fp32)
     contract.write(folder, artifact, kept, {"doctor": climb.recommendation})
     return artifact

@@ -7,6 +7,7 @@ from typing import Any
 from softedge.config import Check
 from softedge.run import Run
 
+DOCTORED = "int8-doctor"  # precision of the file that the doctor makes in place of a refused one
 COMPARED = ("top1", "agreement", "sqnr_db", "size_bytes")
 
 

@@ -15,7 +15,9 @@ from softedge import registry
 from softedge.config import Check, Recipe
 from softedge.data.images import UNLABELLED, Data, Images, Uint8
 from softedge.errors import UserError
+from softedge.eval import int8_gates
 from softedge.eval.int8_counting import quantized_ops
+from softedge.eval.int8_gates import is_int8
 from softedge.eval.int8_measures import Float32, Labels, compare
 from softedge.progress import say
 from softedge.records import Artifact, Outcome, Result
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
 
 EXAMPLES = 12
-DOCTORED = "int8-doctor"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def check(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     folders = sorted(path.parent for path in run.folder("export").glob("*/contract.json"))
     if not folders:
         raise UserError(f"{run.root} has no exported files to check; run: softedge export {run.root}")
-    artifacts = [a for a in map(_read, folders) if a.precision != DOCTORED]  # those are made here
+    artifacts = [a for a in map(_read, folders) if a.precision != int8_gates.DOCTORED]  # those are made here
     inputs = {a.name: a.sha256 for a in artifacts}
     for name in ("data/index.json", "probe/classifier.safetensors", "finetune/classifier.safetensors"):
         if (run.root / name).is_file():
@@ -87,12 +88,13 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
     doctor: dict[str, Any] = {}
     refused = next((row for row in rows if row["artifact"] == "onnx-int8" and row["passed"] is False), None)
     if refused is not None and recipe.check.doctor:
-        by_name = {a.name: a for a in artifacts}
-        cure, doctor = _doctor(run, recipe, data, by_name["onnx-int8"], sample, references)
+        from softedge.eval.int8_doctor import cure as cured_by_doctor
+
+        patient = next(a for a in artifacts if a.name == "onnx-int8")
+        fp32 = references[exported_from(run, patient), patient.output]
+        cure, doctor = cured_by_doctor(run, recipe, data, (network(run, patient), patient), sample, fp32)
         if cure is not None:
-            row, found = _row(
-                run, recipe, cure, sample, references[exported_from(run, by_name["onnx-int8"]), cure.output]
-            )
+            row, found = _row(run, recipe, cure, sample, fp32)
             rows.append(row)
             artifacts = [*artifacts, cure]
             if found is not None:
@@ -117,11 +119,15 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
     if doctor:
         details["doctor"] = doctor
     if recipe.check.emulate:
-        details["hardware"] = _hardware(recipe, artifacts, sample, outputs)
-    if recipe.check.against:
-        from softedge.eval.int8_gates import against
+        from softedge.eval.int8_hardware import changed_answers
 
-        details["against"] = against(rows, Run(recipe.check.against))
+        details["hardware"] = {
+            a.name: changed_answers(a, sample.images, outputs[a.name], recipe.check.emulate)
+            for a in artifacts
+            if a.target == "onnx" and is_int8(a.precision) and a.name in outputs
+        }
+    if recipe.check.against:
+        details["against"] = int8_gates.against(rows, Run(recipe.check.against))
     if shown:
         from softedge.eval.int8_examples import examples
 
@@ -146,8 +152,6 @@ def _row(
     run: Run, recipe: Recipe, artifact: Artifact, sample: Sample, fp32: Float32
 ) -> tuple[dict[str, Any], Float32 | None]:
     """The measures and verdict of one file, and its outputs (None: it cannot run here)."""
-    from softedge.eval import int8_gates
-
     row: dict[str, Any] = {
         "artifact": artifact.name,
         "target": artifact.target,
@@ -172,47 +176,6 @@ def _row(
     return row, found
 
 
-def _doctor(
-    run: Run,
-    recipe: Recipe,
-    data: Data,
-    artifact: Artifact,
-    sample: Sample,
-    references: dict[tuple[Path, str], Float32],
-) -> tuple[Artifact | None, dict[str, Any]]:
-    """Climb for a refused ONNX file; the better one goes to ``export/onnx-int8-doctor``, like any export."""
-    from softedge.eval import int8_doctor
-
-    fp32 = references[exported_from(run, artifact), artifact.output]
-    climb = int8_doctor.treat(_network(run, artifact), artifact, recipe, data, (sample.images, fp32, sample.labels))
-    told = int8_doctor.summary(climb)
-    say(climb.recommendation)
-    if climb.model is None:
-        return None, told
-    golden = slice(0, recipe.export.golden_images)
-
-    def work(folder: Path) -> Outcome:
-        made = int8_doctor.write(climb, folder, artifact, sample.images[golden], fp32[golden])
-        return Outcome({"size_bytes": made.size_bytes}, {"sha256": made.sha256, **told})
-
-    made_from = run.result(f"export/{artifact.name}")
-    inputs = {"onnx-int8": artifact.sha256, **(made_from.inputs if made_from else {})}
-    stage = f"export/{artifact.target}-{DOCTORED}"
-    perform(run, stage, work, recipe=recipe.section("check"), inputs=inputs, force=True)
-    return _read(run.folder(stage)), told
-
-
-def _hardware(recipe: Recipe, artifacts: list[Artifact], sample: Sample, outputs: dict[str, Float32]) -> dict[str, Any]:
-    from softedge.eval.int8_hardware import changed_answers
-
-    kinds = recipe.check.emulate
-    return {
-        a.name: changed_answers(a, sample.images, outputs[a.name], kinds)
-        for a in artifacts
-        if a.target == "onnx" and a.precision.startswith("int8") and a.name in outputs
-    }
-
-
 def choose(data: Data, recipe: Recipe) -> Sample:
     """At most ``check.images`` images by seed: of the test split, or unlabelled pretraining ones when there is none."""
     images: Images = data.test if len(data.test) else data.pretrain
@@ -228,10 +191,11 @@ def choose(data: Data, recipe: Recipe) -> Sample:
 
 def reference(run: Run, artifact: Artifact, images: Uint8) -> Float32:
     """PyTorch fp32 outputs of the network that ``artifact`` was exported from."""
-    return _network(run, artifact).predict(images)
+    return network(run, artifact).predict(images)
 
 
-def _network(run: Run, artifact: Artifact) -> Deployed:
+def network(run: Run, artifact: Artifact) -> Deployed:
+    """The network that ``artifact`` was exported from, in PyTorch fp32."""
     from softedge import backbones
     from softedge.export.deployed import Deployed
 

@@ -1,0 +1,113 @@
+"""The check stage with a real int8 ONNX file that the gates refuse."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from softedge import backbones, config
+from softedge.data.images import ArrayImages, Data
+from softedge.eval import int8_doctor, quantization
+from softedge.eval.int8_candidate import graph_of
+from softedge.eval.int8_counting import quantized_ops
+from softedge.eval.int8_ladder import Climb, Rung
+from softedge.export.contract import Golden, artifact_of, read, write
+from softedge.export.deployed import Deployed
+from softedge.export.onnx import Onnx
+from softedge.export.onnx_int8 import Scheme
+from softedge.records import InputSpec
+from softedge.run import Run
+
+SPEC = InputSpec(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+IMAGES = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+LABELS = ("ant", "bee")
+DATA = Data("test", LABELS, SPEC, *[ArrayImages(IMAGES, np.arange(24) % 2, [str(i) for i in range(24)])] * 3)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A run with one int8 ONNX file, two of its layers in float."""
+    root = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    classifier = backbones.Classifier(
+        backbones.build(config.Backbone(name="mobilenetv3_small_050")), LABELS, SPEC
+    ).eval()
+    backbones.save(root / "probe" / "classifier.safetensors", classifier, SPEC)
+    folder = root / "export" / "onnx-int8"
+    folder.mkdir(parents=True)
+    graph = graph_of(Deployed(classifier, SPEC))
+    chosen = [node.name for node in graph.graph.node if node.op_type == "Conv"][-2:]
+    scheme = Scheme(float_nodes=frozenset(chosen))
+    artifact = Onnx(scheme=scheme).convert(classifier, SPEC, "int8", IMAGES[:8], folder)
+    assert artifact == artifact_of(folder / "model.onnx", "onnx", "int8", SPEC, LABELS)
+    write(folder, artifact, Golden(IMAGES[:1], np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32)))
+    return Run(root)
+
+
+def recipe(**check):
+    return config.Recipe(name="test", check=config.Check(**check))
+
+
+def climb_to(model, deployed):
+    rungs = (
+        Rung("default", "as exported", {"agreement": 0.5}, 1, None, ("agreement",)),
+        Rung("bias", "x", {}, 1, None, ()),
+    )
+    return Climb(rungs, model, "bias", deployed, (), "Use 'bias'.")
+
+
+def test_a_refused_file_is_replaced_by_what_the_doctor_finds_and_the_gate_opens(exported, monkeypatch):
+    def treat(deployed, artifact, recipe, data, test):
+        return climb_to(onnx.load(str(artifact.path)), deployed)
+
+    verdicts = iter([["agreement 0.5 is below 0.98"], []])
+    monkeypatch.setattr(int8_doctor, "treat", treat)
+    monkeypatch.setattr(quantization, "refusals", lambda row, gates, artifact: next(verdicts))
+    result = quantization.check(exported, recipe(images=20), DATA, force=True)
+    rows = {row["artifact"]: row for row in result.details["rows"]}
+    assert rows["onnx-int8"]["passed"] is False
+    assert rows["onnx-int8"]["superseded_by"] == "onnx-int8-doctor"
+    assert rows["onnx-int8-doctor"]["passed"] is True
+    assert result.details["failed"] == []
+    assert result.details["doctor"]["recommendation"] == "Use 'bias'."
+    assert read(exported.folder("export") / "onnx-int8-doctor").precision == "int8-doctor"
+
+
+def test_when_nothing_helps_the_run_fails(exported, monkeypatch):
+    monkeypatch.setattr(int8_doctor, "treat", lambda deployed, *rest: climb_to(None, deployed))
+    monkeypatch.setattr(quantization, "refusals", lambda row, gates, artifact: ["agreement 0.5 is below 0.98"])
+    result = quantization.check(exported, recipe(images=20), DATA, force=True)
+    assert result.details["failed"] == ["onnx-int8: agreement 0.5 is below 0.98"]
+    assert result.details["doctor"]["passed"] is False
+
+
+def test_checking_again_does_not_count_the_doctors_file_as_a_new_input(exported, monkeypatch):
+    monkeypatch.setattr(int8_doctor, "treat", lambda deployed, *rest: climb_to(None, deployed))
+    first = quantization.check(exported, recipe(images=20, doctor=False), DATA, force=True)
+    again = quantization.check(exported, recipe(images=20, doctor=False), DATA)
+    assert set(first.inputs) == {"onnx-int8", "probe/classifier.safetensors"}
+    assert again.started == first.started
+
+
+def test_layers_in_float_still_have_their_weights_in_eight_bits(exported):
+    counted = quantized_ops(read(exported.folder("export") / "onnx-int8"))
+    assert counted["linear"] == 1
+    assert counted["conv"] > 40
+    assert counted.get("conv_float", 0) + counted.get("conv_weights", 0) == 2
+
+
+def test_size_limit_refuses_and_says_the_bytes(exported):
+    result = quantization.check(exported, recipe(images=20, doctor=False, max_size=1000), DATA, force=True)
+    assert "above the limit of 1000" in result.details["failed"][0]
+
+
+def test_calibration_selection_and_training_images_are_apart_where_there_are_enough():
+    many = np.random.default_rng(1).integers(0, 256, (800, 8, 8, 3), dtype=np.uint8)
+    spec = InputSpec(8, 8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    images = ArrayImages(many, np.full(800, -1), [str(i) for i in range(800)])
+    calibration, selection, training = int8_doctor.unlabelled(
+        Data("test", (), spec, images, images.subset([]), images.subset([])), recipe()
+    )
+    assert (len(calibration), len(selection), len(training)) == (300, 256, 800)
+    keys = [{image.tobytes() for image in part} for part in (calibration, selection)]
+    assert not keys[0] & keys[1]
