@@ -68,14 +68,13 @@ class MoCoV2(Method):
         return [*super().shared_state(), self.queue.keys]
 
     def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
-        first, second = views
-        keys = [self._keys(second)]
-        if self.settings.symmetric:
-            keys.append(self._keys(first))
+        to_query = list(views) if self.settings.symmetric else [views[0]]
+        to_key = [views[1], views[0]] if self.settings.symmetric else [views[1]]
+        if self.settings.joint_views:
+            to_query, to_key = [torch.cat(to_query)], [torch.cat(to_key)]
+        keys = [part for batch in to_key for part in self._keys(batch).split(len(index))]
         self.clock.lap("keys")
-        queries = [self.encoder(first)]
-        if self.settings.symmetric:
-            queries.append(self.encoder(second))
+        queries = [part for batch in to_query for part in self.encoder(batch).split(len(index))]
         self.clock.lap("queries")
         each = [self.contrast(query, key) for query, key in zip(queries, keys)]
         loss = torch.stack(each).mean()

@@ -115,6 +115,18 @@ def test_micro_batches_fill_the_queue_as_one_batch_does():
     assert torch.allclose(whole.queue.keys, parts.queue.keys, atol=1e-6)
 
 
+def test_joint_views_change_nothing_but_the_statistics():
+    apart, joint = filled(key_norm="ema"), filled(key_norm="ema", joint_views=True)
+    for made in (apart, joint):
+        made.encoder.eval()  # frozen statistics
+    joint.load_state_dict(apart.state_dict())
+    pair = views(seed=9)
+    assert joint(pair, INDEX).item() == pytest.approx(apart(pair, INDEX).item(), rel=1e-6)
+    for made in (apart, joint):
+        made.after_step(0.5)
+    assert torch.allclose(apart.queue.keys, joint.queue.keys, atol=1e-6)
+
+
 def test_the_state_dict_is_the_whole_checkpoint():
     made = filled(alpha_schedule="incremental")
     made(views(), INDEX)
