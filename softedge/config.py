@@ -109,6 +109,7 @@ class MoCoV2(Pretraining):
     )
     key_norm_groups: Positive = 4  # groups of the split statistics
     queue_dtype: Literal["fp32", "bf16"] = "fp32"
+    joint_views: bool = False  # symmetric: both views in one pass and one BatchNorm batch; faster for small batches
 
 
 class LightMoCo(MoCoV2):
