@@ -3,7 +3,7 @@
     python benchmarks/int8_quality.py --data .data/cifar10 --classifier runs/x/probe/classifier.safetensors --out x.json
     python benchmarks/int8_quality.py --data .data/cifar10 --train mobilenetv3_small_100 --epochs 14 --out small.json
 
-One process, one thread, the same images for all: calibration and selection from ``train``, the test images from ``test``.
+One process, one thread, the same images for all: calibration and selection from ``train``, the rest from ``test``.
 ``--train`` first trains a classifier from scratch with labels (AdamW, one cycle, flips and shifts), for a network whose
 accuracy means something. Results are written after every row, so that a run that is stopped keeps what it has.
 """
@@ -72,6 +72,22 @@ def train(
     return model.eval()
 
 
+def digits(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """scikit-learn's scans enlarged: 1,200 training images and labels; 597 test images and a shifted copy of each."""
+    import cv2
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    large = [cv2.resize((i * 15.9).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC) for i in data.images]
+    order = np.random.default_rng(0).permutation(len(large))
+    images = np.repeat(np.stack(large)[order][..., None], 3, axis=3)
+    labels = data.target[order].astype(np.int64)
+    rng = np.random.default_rng(1)
+    copies = [np.roll(image, rng.integers(-5, 6, 2), (0, 1)) for image in images[1200:]]
+    test = np.concatenate([images[1200:], np.stack(copies)])
+    return images[:1200], labels[:1200], test, np.concatenate([labels[1200:]] * 2)
+
+
 class Reader(CalibrationDataReader):
     def __init__(self, images: np.ndarray):
         self.images = iter(images)
@@ -113,7 +129,7 @@ def nncf_default(graph: onnx.ModelProto, calibration: np.ndarray, images: np.nda
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/ of class folders")
+    parser.add_argument("--data", type=Path, help="folder with train/ and test/ of class folders; else enlarged digits")
     parser.add_argument("--classifier", type=Path, help="a softedge classifier file")
     parser.add_argument("--train", help="or train this backbone first")
     parser.add_argument("--epochs", type=int, default=14)
@@ -131,8 +147,12 @@ def main() -> None:
     if options.classifier:
         model = backbones.load_classifier(options.classifier)
         spec = model.spec
-    images, labels, classes = load(options.data / "train", options.per_class, spec)
-    test, truth, _ = load(options.data / "test", options.test, spec)
+    if options.data:
+        images, labels, classes = load(options.data / "train", options.per_class, spec)
+        test, truth, _ = load(options.data / "test", options.test, spec)
+    else:
+        images, labels, test, truth = digits(spec.size)
+        classes = tuple(map(str, range(10)))
     if not options.classifier:
         model = train(options.train, images, labels, classes, spec, options.epochs)
         backbones.save(options.out.with_suffix(".safetensors"), model, spec)
@@ -145,7 +165,13 @@ def main() -> None:
     fp32 = deployed.predict(test)
     graph = onnx_graph.trace(deployed)
     rows: list[dict[str, Any]] = []
-    about = {"backbone": model.backbone.settings.name, "size": spec.size, "stress": options.stress, **environment()}
+    about = {
+        "backbone": model.backbone.settings.name,
+        "size": spec.size,
+        "data": str(options.data or "digits"),
+        "stress": options.stress,
+        **environment(),
+    }
 
     def add(name: str, make: Callable[[], tuple[np.ndarray, int]]) -> None:
         clock = time.monotonic()
