@@ -127,6 +127,13 @@ def nncf_default(graph: onnx.ModelProto, calibration: np.ndarray, images: np.nda
     return np.concatenate(parts), size
 
 
+def others(add: Any, of: Any, graph: onnx.ModelProto, calibration: np.ndarray, test: np.ndarray) -> None:
+    """One row for each other tool."""
+    add("onnxruntime quantize_static", of(lambda: onnxruntime_default(graph, calibration, False)))
+    add("onnxruntime quantize_static, quant_pre_process", of(lambda: onnxruntime_default(graph, calibration, True)))
+    add("NNCF on OpenVINO", lambda: nncf_default(graph, calibration, test))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with train/ and test/ of class folders; else enlarged digits")
@@ -139,6 +146,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=200)
     parser.add_argument("--steps", type=int, default=300, help="of fine-tuning")
     parser.add_argument("--stress", action="store_true", help="with a function-preserving imbalance of channels")
+    parser.add_argument("--softedge-only", action="store_true", help="leave the other tools out")
     parser.add_argument("--timed", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -189,11 +197,10 @@ def main() -> None:
         return run
 
     add("fp32", of(lambda: graph))
-    add("onnxruntime quantize_static", of(lambda: onnxruntime_default(graph, calibration, False)))
-    add("onnxruntime quantize_static, quant_pre_process", of(lambda: onnxruntime_default(graph, calibration, True)))
-    add("NNCF on OpenVINO", lambda: nncf_default(graph, calibration, test))
+    if not options.softedge_only:
+        others(add, of, graph, calibration, test)
     rewritten = graph_of(deployed)
-    ranges = onnx_ranges.measure(rewritten, calibration, "mean")
+    ranges = onnx_ranges.measure(rewritten, calibration)
     default = onnx_int8.quantize(rewritten, ranges)
     patients = Patients(
         deployed,

@@ -12,7 +12,7 @@ from softedge.eval.int8_equalization import equalize, imbalance
 from softedge.eval.int8_gates import against, latency, size
 from softedge.eval.int8_ladder import Ladder, Patients, gates_of
 from softedge.eval.int8_qat import Schedule, fine_tune
-from softedge.eval.int8_ranges import best_ranges, cut_dead_parts
+from softedge.eval.int8_ranges import best_ranges
 from softedge.eval.int8_sensitivity import fewest_float, rank
 from softedge.eval.int8_simulation import RoundedActivation, RoundedWeight, simulate
 from softedge.export import onnx_graph, onnx_ranges
@@ -72,14 +72,6 @@ def test_equalization_keeps_the_function_and_mends_an_imbalance():
 
 def test_equalization_stops_at_hard_swish():
     assert equalize(network(nn.Hardswish), IMAGES)[1] == 0
-
-
-def test_ranges_are_cut_where_hard_swish_is_constant_and_only_there():
-    deployed = network(nn.Hardswish)
-    graph = graph_of(deployed)
-    swish = next(node.input[0] for node in graph.graph.node if node.op_type in ("HardSwish", "HardSigmoid"))
-    ranges = {swish: (-20.0, 5.0), "other": (-20.0, 5.0)}
-    assert cut_dead_parts(graph, ranges) == {swish: (-3.0, 5.0), "other": (-20.0, 5.0)}
 
 
 def test_the_calibration_nearest_to_fp32_is_chosen():
