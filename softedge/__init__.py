@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from softedge.evaluations import backbone, finetune, knn, labels, linear, probe, transfer
-    from softedge.pipeline import bench, check, deploy, export, gate, inspect, pretrain, report, verify
+    from softedge.pipeline import bench, bring_in, check, deploy, export, gate, inspect, pretrain, report, verify
 
 _WHERE = {
     "softedge.pipeline": ("bench", "check", "deploy", "export", "gate", "inspect", "pretrain", "report", "verify"),
