@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from softedge.pipeline import bench, bring_in, check, deploy, export, gate, inspect, pretrain, report, verify
 
 _WHERE = {
-    "softedge.pipeline": ("bench", "check", "deploy", "export", "gate", "inspect", "pretrain", "report", "verify"),
+    "softedge.pipeline": (
+        *("bench", "bring_in", "check", "deploy", "export", "gate", "inspect", "pretrain", "report", "verify"),
+    ),
     "softedge.evaluations": ("backbone", "finetune", "knn", "labels", "linear", "probe", "transfer"),
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
@@ -23,6 +25,7 @@ _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = [
     "backbone",
     "bench",
+    "bring_in",
     "check",
     "deploy",
     "export",
