@@ -71,3 +71,19 @@ class Judge:
 
     def sqnr(self, candidate: Candidate) -> float:
         return float(self.measure(candidate.quantized())["sqnr_db"])
+
+
+def leading_float(graph: onnx.ModelProto, default: onnx.ModelProto) -> frozenset[str]:
+    """Nodes of ``graph`` before the first layer that ``default`` computes in integers.
+
+    The export leaves the first layers in float where that is faster here; what is built on it should do the same.
+    """
+    makers = {name: node.op_type for node in default.graph.node for name in node.output}
+    integer = {
+        node.name
+        for node in default.graph.node
+        if node.op_type in onnx_int8.WEIGHTED and all(makers.get(n) == "DequantizeLinear" for n in node.input[:2])
+    }
+    names = [node.name for node in graph.graph.node]
+    first = next((i for i, name in enumerate(names) if name in integer), 0)
+    return frozenset(names[:first])

@@ -17,7 +17,7 @@ import onnx
 from softedge.config import Check
 from softedge.data.images import Uint8
 from softedge.eval.int8_bias import CORRECTED, correct_biases
-from softedge.eval.int8_candidate import Candidate, Judge, graph_of
+from softedge.eval.int8_candidate import Candidate, Judge, graph_of, leading_float
 from softedge.eval.int8_equalization import equalize
 from softedge.eval.int8_qat import Schedule, fine_tune
 from softedge.eval.int8_ranges import best_ranges
@@ -107,7 +107,8 @@ class Ladder:
         patients = self.patients
         if self._measured("default", "as exported", patients.default).passed:
             return self._result(patients.default, patients.deployed)
-        start = Candidate(patients.deployed, graph_of(patients.deployed), {})
+        graph = graph_of(patients.deployed)
+        start = Candidate(patients.deployed, graph, {}).with_float(leading_float(graph, patients.default))
         candidate, tried = best_ranges(start, patients.calibration, patients.selection)
         if self._rung("calibrated", candidate, {"tried_db": tried}).passed:
             return self._done(candidate)
@@ -141,12 +142,13 @@ class Ladder:
         selection = self.patients.selection
         few = replace(selection, images=selection.images[:_RANKING_IMAGES], fp32=selection.fp32[:_RANKING_IMAGES])
         self.layers = tuple(rank(plain, few))
-        order, most = [layer.name for layer in self.layers], int(LARGEST_SHARE * len(self.layers))
+        order = [layer.name for layer in self.layers if layer.name not in plain.scheme.float_nodes]
+        most = max(1, int(LARGEST_SHARE * len(order)))
         count = fewest_float(plain, order, lambda option: not self.refuse(selection.measure(option.quantized())))
         option = candidate
         while count is not None:
             option = plain.with_float(plain.scheme.float_nodes | frozenset(order[:count]))
-            option = option.changed(f"{count} of {len(order)} layers in float")
+            option = option.changed(f"{count} of {len(order)} integer layers put in float")
             if CORRECTED in candidate.changes:
                 option = correct_biases(option, self._few())
             if self._rung("mixed", option, {"float_layers": count, "layers": len(order)}).passed or count >= most:
@@ -161,8 +163,9 @@ class Ladder:
 
     def _tuned(self, candidate: Candidate) -> Candidate | None:
         """Fine-tune with the most harmful eighth of the layers in float: rounding there is not worth learning."""
+        plain = self._without_correction(candidate)
         worst = frozenset(layer.name for layer in self.layers[: max(1, len(self.layers) // 8)])
-        plain = self._without_correction(candidate).with_float(worst)
+        plain = plain.with_float(plain.scheme.float_nodes | worst)
         tuned, learned = fine_tune(
             plain.deployed, plain.graph, plain.quantized(), self.patients.training, self.schedule
         )
