@@ -1,4 +1,4 @@
-"""The command for weights that softedge did not train: parse, call one function, print one result."""
+"""Commands around exported files: parse, call one function, print one result."""
 
 from __future__ import annotations
 
@@ -41,3 +41,11 @@ def export_file(
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     results = write(weights, out, images, backbone, labels, size, output=output, batch=batch, force=force, **given)
     typer.echo(summary.stages(results))
+
+
+@app.command("litert-setup")
+def litert_setup() -> None:
+    """Make the environment of its own that exporting to LiteRT (.tflite) needs. Set SOFTEDGE_LITERT for another place."""
+    from softedge.export.litert import setup
+
+    typer.echo(f"LiteRT's environment is ready in {setup()}; export with: softedge export RUN --targets litert")

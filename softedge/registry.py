@@ -13,6 +13,14 @@ from softedge.errors import UserError, did_you_mean
 METHODS = {
     "light-moco": "softedge.ssl.light_moco:LightMoCo",
     "moco-v2": "softedge.ssl.light_moco:MoCoV2",
+    "simclr": "softedge.ssl.simclr:SimCLR",
+    "simmoco": "softedge.ssl.simmoco:SimMoCo",
+    "simco": "softedge.ssl.simco:SimCo",
+    "byol": "softedge.ssl.byol:BYOL",
+    "simsiam": "softedge.ssl.simsiam:SimSiam",
+    "msf": "softedge.ssl.msf:MSF",
+    "pcl-v2": "softedge.ssl.pcl:PCL",
+    "seed": "softedge.ssl.seed:SEED",
     "supervised": "softedge.ssl.supervised:Supervised",
 }
 
@@ -21,6 +29,7 @@ TARGETS = {
     "openvino": "softedge.export.openvino:OpenVino",
     "coreml": "softedge.export.coreml:CoreMl",
     "executorch": "softedge.export.executorch:ExecuTorch",
+    "litert": "softedge.export.litert:LiteRt",
 }
 
 DEVICES = {

@@ -16,6 +16,7 @@ BY_TARGET = {
     "openvino": ("openvino.py.txt", "openvino.cpp"),
     "coreml": ("coreml.py.txt", "coreml.swift"),
     "executorch": ("executorch.py.txt", "executorch.kt", "executorch.cpp"),
+    "litert": ("litert.py.txt", "litert.kt"),
 }
 
 
