@@ -45,7 +45,7 @@ def export_file(
 
 @app.command("litert-setup")
 def litert_setup() -> None:
-    """Make the environment of its own that exporting to LiteRT (.tflite) needs. Set SOFTEDGE_LITERT for another place."""
+    """Make the environment that exporting to LiteRT (.tflite) needs; SOFTEDGE_LITERT chooses another place."""
     from softedge.export.litert import setup
 
     typer.echo(f"LiteRT's environment is ready in {setup()}; export with: softedge export RUN --targets litert")
