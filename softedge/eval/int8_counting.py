@@ -42,8 +42,9 @@ def _onnx(path: Path) -> Counter[str]:
         node = producers.get(name)
         if node is not None and node.op_type == "Mul":
             node = producers.get(node.input[0])
-        decodes = node is not None and node.op_type in ("DequantizeLinear", "Cast")
-        return decodes and stored.get(node.input[0]) in eight_bit
+        if node is None or node.op_type not in ("DequantizeLinear", "Cast"):
+            return False
+        return stored.get(node.input[0]) in eight_bit
 
     def origin(name: str) -> Any:
         """The node behind ``name``, seen through operations that only move values."""

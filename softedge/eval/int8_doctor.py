@@ -56,6 +56,33 @@ def cure(
     return contract.read(run.folder(stage)), told
 
 
+def cure_openvino(
+    run: Run, recipe: Recipe, patient: tuple[Deployed, Artifact], source: Artifact, golden: Uint8, fp32: Float32
+) -> Artifact:
+    """For a refused OpenVINO file: the integers of an ONNX file that passes, as ``export/openvino-int8-doctor``.
+
+    patient: the fp32 network and the refused file.  source: the ONNX file.  golden: images that travel with the file,
+    with the answers of fp32.
+    """
+    from softedge.export.openvino import OpenVino, from_int8_onnx
+
+    deployed, artifact = patient
+
+    def work(folder: Path) -> Outcome:
+        path = from_int8_onnx(source.path, deployed, folder)
+        like = (artifact.spec, artifact.labels, artifact.output)
+        made = contract.artifact_of(path, artifact.target, DOCTORED, *like)
+        kept = contract.Golden(golden, OpenVino().load(made)(golden), fp32)
+        contract.write(folder, made, kept, {"doctor": f"the integers of {source.name}"})
+        return Outcome({"size_bytes": made.size_bytes}, {"sha256": made.sha256, "source": source.name})
+
+    made_from = run.result(f"export/{artifact.name}")
+    inputs = {artifact.name: artifact.sha256, source.name: source.sha256, **(made_from.inputs if made_from else {})}
+    stage = f"export/{artifact.target}-{DOCTORED}"
+    perform(run, stage, work, recipe=recipe.section("check"), inputs=inputs, force=True)
+    return contract.read(run.folder(stage))
+
+
 def treat(
     deployed: Deployed, artifact: Artifact, recipe: Recipe, data: Data, test: tuple[Uint8, Float32, Labels]
 ) -> Climb:

@@ -85,22 +85,19 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
             outputs[artifact.name] = found
         if "latency_not_gated" in row:
             skipped[f"max_p90 {artifact.name}"] = row.pop("latency_not_gated")
+    cures: list[Artifact] = []
     doctor: dict[str, Any] = {}
-    refused = next((row for row in rows if row["artifact"] == "onnx-int8" and row["passed"] is False), None)
-    if refused is not None and recipe.check.doctor:
-        from softedge.eval.int8_doctor import cure as cured_by_doctor
-
-        patient = next(a for a in artifacts if a.name == "onnx-int8")
-        fp32 = references[exported_from(run, patient), patient.output]
-        cure, doctor = cured_by_doctor(run, recipe, data, (network(run, patient), patient), sample, fp32)
-        if cure is not None:
-            row, found = _row(run, recipe, cure, sample, fp32)
+    if recipe.check.doctor:
+        refused = {row["artifact"]: row for row in rows if row["passed"] is False}
+        cures, doctor = _cures(run, recipe, data, artifacts, set(refused), sample, references)
+        for cure in cures:
+            row, found = _row(run, recipe, cure, sample, references[exported_from(run, cure), cure.output])
             rows.append(row)
-            artifacts = [*artifacts, cure]
             if found is not None:
                 outputs[cure.name] = found
             if row["passed"]:
-                refused["superseded_by"] = cure.name
+                refused[f"{cure.target}-int8"]["superseded_by"] = cure.name
+    artifacts = [*artifacts, *cures]
     _add_size_ratios(rows)
     failed = [
         f"{row['artifact']}: {row['why']}" for row in rows if row.get("passed") is False and "superseded_by" not in row
@@ -174,6 +171,34 @@ def _row(
         row["latency_not_gated"] = unknown
     say(f"check: {_line(row)}")
     return row, found
+
+
+def _cures(
+    run: Run,
+    recipe: Recipe,
+    data: Data,
+    artifacts: list[Artifact],
+    refused: set[str],
+    sample: Sample,
+    references: dict[tuple[Path, str], Float32],
+) -> tuple[list[Artifact], dict[str, Any]]:
+    """Better files in place of refused int8 ones, and what the doctor has to say (empty when it was not needed)."""
+    from softedge.eval import int8_doctor
+
+    by_name = {artifact.name: artifact for artifact in artifacts}
+    cures: list[Artifact] = []
+    told: dict[str, Any] = {}
+    source = by_name.get("onnx-int8")
+    if source is not None and source.name in refused:
+        fp32 = references[exported_from(run, source), source.output]
+        source, told = int8_doctor.cure(run, recipe, data, (network(run, source), source), sample, fp32)
+        cures += [source] if source is not None else []
+    if source is not None and "openvino-int8" in refused:
+        patient, golden = by_name["openvino-int8"], slice(0, recipe.export.golden_images)
+        fp32 = references[exported_from(run, patient), patient.output][golden]
+        pair = network(run, patient), patient
+        cures.append(int8_doctor.cure_openvino(run, recipe, pair, source, sample.images[golden], fp32))
+    return cures, told
 
 
 def choose(data: Data, recipe: Recipe) -> Sample:

@@ -55,6 +55,18 @@ class OpenVino:
         return load_model(artifact.path)
 
 
+def from_int8_onnx(source: Path, deployed: Any, out: Path) -> Path:
+    """Write ``out/model.xml`` with the integers of a QDQ ONNX file instead of NNCF's; returns its path."""
+    import openvino as ov
+
+    with quiet():
+        network = ov.convert_model(source)
+        _describe(network, deployed, "int8")
+        path = out / f"model{OpenVino.suffix}"
+        _save(network, path, half=False)
+    return path
+
+
 def _from_onnx(deployed: Any, dynamic: bool) -> Any:
     """The IR of the traced graph: the ONNX route keeps input and output names, the torch route leaves them empty."""
     import openvino as ov
