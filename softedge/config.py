@@ -10,22 +10,29 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from softedge.errors import UserError, did_you_mean
+from softedge.section import Fraction, Positive, Section
+from softedge.ssl_settings import BYOL as BYOL
+from softedge.ssl_settings import MSF as MSF
+from softedge.ssl_settings import PCL as PCL
+from softedge.ssl_settings import SEED as SEED
+from softedge.ssl_settings import SSL, LightMoCo
+from softedge.ssl_settings import MoCoV2 as MoCoV2
+from softedge.ssl_settings import Pretraining as Pretraining
+from softedge.ssl_settings import SimCLR as SimCLR
+from softedge.ssl_settings import SimCo as SimCo
+from softedge.ssl_settings import SimMoCo as SimMoCo
+from softedge.ssl_settings import SimSiam as SimSiam
+from softedge.ssl_settings import Supervised as Supervised
 
 CONFIGS = Path(__file__).parent / "configs"
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(gt=0)]
 Channels = tuple[float, float, float]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Data(Section):
@@ -77,64 +84,6 @@ class Optim(Section):
     accumulate: Positive = 1  # micro-batches per update
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False  # torch.compile the networks; pays on GPUs, costs minutes at the start
-
-
-class Pretraining(Section):
-    """What every method needs."""
-
-    epochs: Positive = 200
-    batch: Positive = 512  # global: over all GPUs and accumulation steps
-    knn_every: int = Field(default=10, ge=0)  # epochs between k-NN measurements during training; 0: never
-    checkpoint_every: Positive = 1  # epochs between checkpoints
-    log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()  # besides metrics.jsonl, which is always written
-
-    # The projector behind the backbone: widths of its layers, the last one is the embedding.
-    projector: tuple[Positive, ...] = (2048, 128)
-    projector_norm: bool = (
-        False  # BatchNorm between the layers (the papers have none; short runs on small data want it)
-    )
-
-
-class MoCoV2(Pretraining):
-    """Chen et al. 2020, arXiv 2003.04297."""
-
-    method: Literal["moco-v2"] = "moco-v2"
-    queue: Positive = 65536
-    temperature: float = Field(default=0.2, gt=0.0)
-    momentum: Fraction = 0.999  # of the key encoder
-    momentum_cosine: bool = False  # raise the momentum to 1 along a cosine
-    symmetric: bool = False  # both views are query and key in turn, the losses averaged
-    key_norm: Literal["auto", "shuffle", "split", "ema", "batch"] = (
-        "auto"  # keeps BatchNorm from leaking: ssl/key_norm.py
-    )
-    key_norm_groups: Positive = 4  # groups of the split statistics
-    queue_dtype: Literal["fp32", "bf16"] = "fp32"
-    joint_views: bool = False  # symmetric: both views in one pass and one BatchNorm batch; faster for small batches
-
-
-class LightMoCo(MoCoV2):
-    """Lin et al. 2022, arXiv 2212.07158."""
-
-    method: Literal["light-moco"] = "light-moco"  # type: ignore[assignment]
-    queue: Positive = 262144
-    temperature: float = Field(default=0.1, gt=0.0)
-    momentum: Fraction = 0.99
-    momentum_cosine: bool = True
-    symmetric: bool = True
-    alpha: Fraction = 0.8  # the positive's share of the target; 1: InfoNCE
-    neighbors: Positive = 20  # K, the hardest negatives that share 1 - alpha
-    pattern: Literal["linear", "average"] = "linear"
-    alpha_schedule: Literal["static", "incremental"] = "static"  # incremental: cosine from 1 down to alpha
-
-
-class Supervised(Pretraining):
-    """The baseline that sees the labels: cross-entropy on the first view, same backbones, data and loop."""
-
-    method: Literal["supervised"] = "supervised"
-    label_smoothing: Fraction = 0.1
-
-
-SSL = Annotated[LightMoCo | MoCoV2 | Supervised, Discriminator("method")]
 
 
 class Knn(Section):

@@ -10,7 +10,7 @@ import datetime
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -104,6 +104,27 @@ def gather(tensor: Tensor) -> Tensor:
     whole = tensor.new_empty((world() * len(tensor), *tensor.shape[1:]))
     dist.all_gather_into_tensor(whole, tensor.contiguous())
     return whole
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return gather(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        whole = gradients[0].contiguous()
+        dist.all_reduce(whole)
+        return whole.chunk(world())[rank()]
+
+
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """``gather`` through which gradients pass: each rank's rows get the sum of what all ranks' losses say about them.
+
+    With ``average_gradients`` after it, the gradient is that of the mean of the ranks' losses. All ranks must go
+    backward through it.
+    """
+    return tensor if world() == 1 else _Gather.apply(tensor)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from softedge.progress import say
 from softedge.run import atomic_path
 
 VERSION = 1
-_QUEUE = ("queue.",)
+_SHARED = ("queue.", "prototypes.")  # float buffers that are the same on all ranks
 
 
 def save(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer, position: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ def seed_everything(seed: int) -> None:
 
 def _float_buffers(method: nn.Module) -> list[Tensor]:
     """BatchNorm's running statistics: the only state that differs between ranks."""
-    return [b for name, b in method.named_buffers() if b.dtype == torch.float32 and not name.startswith(_QUEUE)]
+    return [b for name, b in method.named_buffers() if b.dtype == torch.float32 and not name.startswith(_SHARED)]
 
 
 def _own_state(method: nn.Module) -> Tensor:

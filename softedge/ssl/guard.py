@@ -14,7 +14,7 @@ _COLLAPSED_RANK = 1.5
 _SETTLED = 0.1  # of training: before, small networks pass through low ranks and recover
 _PATIENCE = 5  # log entries in a row before a state counts
 _STUCK_AFTER = 0.3  # of training
-_DIVERGING = 1.5  # × the best loss so far
+_DIVERGING = 0.5  # × the best loss so far (SimSiam's is negative) above it
 
 
 class Guard:
@@ -24,6 +24,7 @@ class Guard:
         self.lr, self.recipe = recipe.optim.lr, recipe
         self.best = math.inf
         self.highest = -math.inf
+        self.objective = 0.0
         self.entries = self.flat_entries = self.worse_entries = 0
         self._warned: set[str] = set()
 
@@ -39,6 +40,9 @@ class Guard:
             )
         if entry.get("queue_fill", 1.0) < 1.0:  # the loss climbs by itself while negatives come in
             return []
+        if entry.get("objective", self.objective) != self.objective:  # another loss: nothing to compare it with yet
+            self.objective = entry["objective"]
+            self.best, self.highest, self.entries, self.worse_entries = math.inf, -math.inf, 0, 0
         self.entries += 1
         self.highest = max(self.highest, loss)
         warnings = [
@@ -54,6 +58,7 @@ class Guard:
         return {
             "best": self.best,
             "highest": self.highest,
+            "objective": self.objective,
             "entries": self.entries,
             "flat_entries": self.flat_entries,
             "worse_entries": self.worse_entries,
@@ -64,6 +69,7 @@ class Guard:
         """The inverse of ``state``."""
         self.best, self.highest, self.entries = state["best"], state["highest"], state["entries"]
         self.flat_entries, self.worse_entries = state["flat_entries"], state["worse_entries"]
+        self.objective = state.get("objective", 0.0)
         self._warned = set(state["warned"])
 
     def _collapse(self, entry: Mapping[str, float], progress: float, where: str) -> list[str]:
@@ -79,7 +85,7 @@ class Guard:
         )
 
     def _divergence(self, loss: float, where: str) -> list[str]:
-        self.worse_entries = self.worse_entries + 1 if loss > _DIVERGING * self.best else 0
+        self.worse_entries = self.worse_entries + 1 if loss > self.best + _DIVERGING * abs(self.best) else 0
         if self.worse_entries < _PATIENCE:
             return []
         self.worse_entries = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 import torch
@@ -56,24 +56,36 @@ class Method(nn.Module, ABC):
         """What must be the same on all ranks; compared after every epoch."""
         return [p.detach() for p in self.parameters()]
 
+    def before_epoch(self, epoch: int, embed: Callable[[nn.Module], Tensor]) -> None:
+        """Called before the first step of each epoch (0, 1, …), not when a training goes on within one.
+
+        embed(network): what it makes, (images, C) float32, of all images it is trained on, in their order and without
+        augmentation. Costs a pass over the images; all ranks must call it alike, and get the same.
+        """
+
     def after_step(self, progress: float) -> None:
         """Called after each update. progress: the share of training that is done, 0 … 1."""
 
     def measures(self) -> dict[str, float]:
-        """The method's own numbers for the log, e.g. momentum and queue fill."""
+        """The method's own numbers for the log, e.g. momentum and queue fill.
+
+        ``objective``: a number that changes when the loss becomes another one; the guard then compares anew.
+        """
         return {}
 
 
 class Embedder(nn.Module):
-    """Backbone and projector: (N, 3, H, W) -> (N, C) float32 of unit length."""
+    """Backbone and projector: (N, 3, H, W) -> (N, C) float32, of unit length unless ``unit`` is False."""
 
-    def __init__(self, backbone: Backbone, widths: Sequence[int], norm: bool):
+    def __init__(self, backbone: Backbone, widths: Sequence[int], norm: bool, unit: bool = True):
         super().__init__()
         self.backbone = backbone
         self.projector = projector(backbone.num_features, widths, norm)
+        self.unit = unit
 
     def forward(self, images: Tensor) -> Tensor:
-        return F.normalize(self.projector(self.backbone(images)).float(), dim=1)
+        projection = self.projector(self.backbone(images)).float()
+        return F.normalize(projection, dim=1) if self.unit else projection
 
 
 def projector(inputs: int, widths: Sequence[int], norm: bool) -> nn.Sequential:

@@ -29,6 +29,13 @@ def queue_size(recipe: Recipe, images: int) -> int:
     return min(settings.queue, max(half_epoch // per_step, 1) * per_step)
 
 
+def bank_size(queue: int, batch: int, images: int) -> int:
+    """The queue of a method that looks for neighbours in it, without negatives: at most one entry per image."""
+    if queue < batch:
+        raise UserError(f"ssl.queue = {queue} does not hold the {batch} images of a step; use --set ssl.queue={batch}")
+    return min(queue, max(images, batch))
+
+
 def notes(recipe: Recipe, images: int) -> list[str]:
     """What was changed, or is worth knowing, in a sentence each."""
     settings, lines = recipe.ssl, []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softedge import backbones, distributed, registry
 from softedge.config import Recipe
@@ -23,7 +23,7 @@ from softedge.memory import keep_freed
 from softedge.progress import say, track
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256
-from softedge.ssl import checkpoint, loggers, optimizers, outcome, precision, schedule, sizing
+from softedge.ssl import checkpoint, loggers, optimizers, outcome, precision, schedule, sizing, whole_set
 from softedge.ssl.guard import Guard
 from softedge.ssl.journal import Journal
 from softedge.ssl.method import Method
@@ -77,6 +77,8 @@ def _depends_on(run: Run, recipe: Recipe) -> tuple[dict[str, Any], dict[str, str
         inputs["data/index.json"] = sha256(index)
     if recipe.backbone.weights not in ("random", "imagenet"):
         inputs["weights"] = sha256(recipe.backbone.weights) if Path(recipe.backbone.weights).is_file() else "absent"
+    for path in filter(None, recipe.ssl.files()):
+        inputs[Path(path).name] = sha256(path) if Path(path).is_file() else "absent"
     return settings, inputs
 
 
@@ -150,6 +152,9 @@ class Training:
         began = time.perf_counter()
         while self.step < self.steps:
             epoch, at = divmod(self.step, self.epoch_steps)
+            if at == 0:
+                self.method.before_epoch(epoch, self._embed)
+                self.clock.start()
             for first, second, index in self.views.epoch(epoch, at):
                 self.clock.lap("data")
                 self.update((first, second), index)
@@ -185,6 +190,9 @@ class Training:
         self.loss_count += 1
         self.method.after_step(self.step / self.steps)
         self.clock.lap("update")
+
+    def _embed(self, network: nn.Module) -> Tensor:
+        return whole_set.embed(network, self.data.pretrain, self.data.spec, self.device)
 
     def _log(self, began: float) -> float:
         """Write a line about the steps since the last one; returns the new beginning."""

@@ -1,0 +1,72 @@
+"""BYOL: predict what a slowly moving copy of the network says about the other view; no negatives."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from softedge import config
+from softedge.backbones import Backbone
+from softedge.data.images import Images
+from softedge.ssl.method import Embedder, Method, projector, reproducible
+from softedge.ssl.target import Target
+
+
+def regression(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of unit vectors, ‖q̄ - z̄'‖² = 2 - 2 cos(q, z'), mean over the batch.
+
+    Grill et al. 2020, https://arxiv.org/abs/2006.07733, eq. (2).
+    prediction, target: (N, C) of any length, gradient through prediction only.
+    """
+    return (2 - 2 * F.cosine_similarity(prediction.float(), target.detach().float())).mean()
+
+
+class BYOL(Method):
+    """Bootstrap your own latent: Grill et al. 2020, https://arxiv.org/abs/2006.07733.
+
+    The loss is the SUM of both directions, as in the paper. BatchNorm's statistics are those of the rank (the paper
+    aggregates them over all devices), and both views are drawn alike (the paper blurs one less and solarizes it).
+    """
+
+    def __init__(self, settings: config.BYOL, backbone: Backbone, seed: int):
+        super().__init__()
+        self.settings = settings
+        width, norm = settings.projector[-1], settings.projector_norm
+        with reproducible(seed + 1):
+            self.encoder = Embedder(backbone, settings.projector, norm, unit=False)
+            self.predictor = projector(width, (settings.predictor, width), norm)
+        self.target = Target(self.encoder, settings.momentum, settings.momentum_cosine)
+
+    @classmethod
+    def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
+        assert isinstance(recipe.ssl, config.BYOL)
+        return cls(recipe.ssl, backbone, recipe.seed)
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.encoder.backbone
+
+    def networks(self) -> list[nn.Module]:
+        return [self.encoder, self.target.network, self.predictor]
+
+    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+        first, second = views
+        target_first, target_second = self.target(first), self.target(second)
+        self.clock.lap("keys")
+        projection_first, projection_second = self.encoder(first), self.encoder(second)
+        predictions = self.predictor(projection_first), self.predictor(projection_second)
+        self.clock.lap("queries")
+        loss = regression(predictions[0], target_second) + regression(predictions[1], target_first)
+        self.latest = F.normalize(projection_first.detach()), F.normalize(projection_second.detach())
+        self.clock.lap("loss")
+        return loss
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        self.target.follow(self.encoder, progress)
+
+    def measures(self) -> dict[str, float]:
+        return {"momentum": self.target.momentum}

@@ -1,0 +1,85 @@
+"""MSF: pull an image not to its own other view alone but to the nearest neighbours of that view."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from softedge import config, distributed
+from softedge.backbones import Backbone
+from softedge.data.images import Images
+from softedge.ssl import sizing
+from softedge.ssl.method import Embedder, Method, projector, reproducible
+from softedge.ssl.queue import KeyQueue
+from softedge.ssl.target import Target
+
+
+def mean_shift(query: Tensor, target: Tensor, bank: Tensor, *, neighbors: int) -> Tensor:
+    """Squared distance of the query to the entries of the bank that are nearest to the target.
+
+        L = 1/N Σ_i 1/k Σ_{z ∈ NN_k(u_i)} (2 - 2 v_i · z)
+
+    Koohpayegani et al. 2021, https://arxiv.org/abs/2105.07269, section 3. k = 1 with the target in the bank is BYOL.
+    query, target: (N, C), bank: (Q, C), unit length, gradient through query only.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        bank = bank.detach()
+        nearest = (target.detach() @ bank.T).topk(min(neighbors, len(bank)), dim=1).indices
+        return (2 - 2 * (query @ bank.T).gather(1, nearest)).mean()
+
+
+class MSF(Method):
+    """Mean shift for self-supervised learning: Koohpayegani et al. 2021, https://arxiv.org/abs/2105.07269.
+
+    The targets enter the bank before the loss: a target is its own first neighbour. The bank holds at most as many
+    targets as there are images, and only what was really enqueued (the released code starts with random vectors).
+    Both views are drawn alike (the paper's better variant augments the target weakly).
+    """
+
+    def __init__(self, settings: config.MSF, backbone: Backbone, queue: int, seed: int):
+        super().__init__()
+        self.settings = settings
+        width, norm = settings.projector[-1], settings.projector_norm
+        with reproducible(seed + 1):
+            self.encoder = Embedder(backbone, settings.projector, norm, unit=False)
+            self.predictor = projector(width, (settings.predictor, width), norm)
+        self.target = Target(self.encoder, settings.momentum, settings.momentum_cosine)
+        self.queue = KeyQueue(queue, width)
+
+    @classmethod
+    def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
+        settings = recipe.ssl
+        assert isinstance(settings, config.MSF)
+        return cls(settings, backbone, sizing.bank_size(settings.queue, settings.batch, len(images)), recipe.seed)
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.encoder.backbone
+
+    def networks(self) -> list[nn.Module]:
+        return [self.encoder, self.target.network, self.predictor]
+
+    def shared_state(self) -> list[Tensor]:
+        return [*super().shared_state(), self.queue.keys]
+
+    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+        first, second = views
+        target = F.normalize(self.target(second))
+        self.queue.enqueue(distributed.gather(target))
+        self.clock.lap("keys")
+        query = F.normalize(self.predictor(self.encoder(first)).float())
+        self.clock.lap("queries")
+        loss = mean_shift(query, target, self.queue.negatives(), neighbors=self.settings.neighbors)
+        self.latest = query.detach(), target
+        self.clock.lap("loss")
+        return loss
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        self.target.follow(self.encoder, progress)
+
+    def measures(self) -> dict[str, float]:
+        return {"momentum": self.target.momentum, "queue_fill": len(self.queue) / self.queue.size}

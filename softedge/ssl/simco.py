@@ -1,0 +1,58 @@
+"""SimCo: MoCo without dictionary and without momentum encoder, by means of a second temperature."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from softedge import config, distributed
+from softedge.backbones import Backbone
+from softedge.data.images import Images
+from softedge.ssl.dual_temperature import dual_temperature
+from softedge.ssl.method import Embedder, Method, reproducible
+
+
+class SimCo(Method):
+    """Zhang et al. 2022, https://arxiv.org/abs/2203.17248: one encoder, both views query and key in turn.
+
+    The keys are the other views of the batch (of all ranks; the released code keeps to those of a rank), and the
+    gradient passes through them too. The loss is the mean of both directions.
+    """
+
+    def __init__(self, settings: config.SimCo, backbone: Backbone, seed: int):
+        super().__init__()
+        self.settings = settings
+        with reproducible(seed + 1):
+            self.encoder = Embedder(backbone, settings.projector, settings.projector_norm)
+
+    @classmethod
+    def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
+        assert isinstance(recipe.ssl, config.SimCo)
+        return cls(recipe.ssl, backbone, recipe.seed)
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.encoder.backbone
+
+    def networks(self) -> list[nn.Module]:
+        return [self.encoder]
+
+    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+        first, second = (self.encoder(view) for view in views)
+        self.clock.lap("queries")
+        own = distributed.rank() * len(first) + torch.arange(len(first), device=first.device)
+        both = [
+            dual_temperature(
+                query,
+                distributed.gather_with_gradient(key),
+                own,
+                temperature=self.settings.temperature,
+                inter_temperature=self.settings.inter_temperature,
+            )
+            for query, key in ((first, second), (second, first))
+        ]
+        self.latest = first.detach(), second.detach()
+        self.clock.lap("loss")
+        return torch.stack(both).mean()

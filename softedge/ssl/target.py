@@ -1,0 +1,35 @@
+"""The slowly moving copy of a network that gives the targets of BYOL and MSF and the keys of SimMoCo."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from softedge.ssl import key_norm
+from softedge.ssl.schedule import cosine
+
+
+class Target(nn.Module):
+    """ξ ← m ξ + (1 - m) θ after every step (Grill et al. 2020, arXiv 2006.07733, eq. 1). No gradient reaches it.
+
+    Its BatchNorm uses the statistics of the batch, as in the papers: there is no queue of negatives from other batches
+    that they could give the positive away against (see ``key_norm``).
+    rises: raise m to 1 along a cosine of the training (ibid., section 3.2).
+    """
+
+    def __init__(self, network: nn.Module, momentum: float, rises: bool):
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.start, self.momentum, self.rises = momentum, momentum, rises
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    def follow(self, network: nn.Module, progress: float) -> None:
+        """Move towards ``network``. progress: the share of training that is done."""
+        if self.rises:
+            self.momentum = cosine(self.start, 1.0, progress)
+        key_norm.follow(self.network, network, self.momentum, "batch")

@@ -1,0 +1,25 @@
+"""What a network makes of all training images, for methods that look at the whole set before an epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from softedge import distributed
+from softedge.data.images import Images
+from softedge.records import InputSpec
+
+
+def embed(network: nn.Module, images: Images, spec: InputSpec, device: torch.device) -> Tensor:
+    """``network`` on every image, prepared as at test time, in eval mode: float32 (images, C) on ``device``.
+
+    Each rank takes a share; all get the same answer, in the order of the images.
+    """
+    from softedge.eval.features import extract
+
+    world, rank = distributed.world(), distributed.rank()
+    share = -(-len(images) // world)
+    mine = images.subset(np.arange(rank * share, (rank + 1) * share) % len(images))  # the last share wraps around
+    rows = torch.from_numpy(extract(network, mine, spec)).to(device)
+    return distributed.gather(rows)[: len(images)]
