@@ -1,5 +1,7 @@
 """The check stage with a real int8 ONNX file that the gates refuse."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
@@ -111,3 +113,18 @@ def test_calibration_selection_and_training_images_are_apart_where_there_are_eno
     assert (len(calibration), len(selection), len(training)) == (300, 256, 800)
     keys = [{image.tobytes() for image in part} for part in (calibration, selection)]
     assert not keys[0] & keys[1]
+
+
+def test_openvino_answers_with_the_integers_of_the_onnx_file(exported):
+    pytest.importorskip("openvino")
+    from softedge.export.openvino import OpenVino
+
+    source = read(exported.folder("export") / "onnx-int8")
+    patient = dataclasses.replace(source, target="openvino", path=source.path.with_suffix(".xml"))
+    deployed = Deployed(backbones.load_classifier(exported.folder("probe") / "classifier.safetensors"), SPEC)
+    golden = IMAGES[:2]
+    made = int8_doctor.cure_openvino(exported, recipe(), (deployed, patient), source, golden, deployed.predict(golden))
+    assert made.name == "openvino-int8-doctor"
+    assert made.labels == LABELS
+    np.testing.assert_allclose(OpenVino().load(made)(IMAGES), Onnx().load(source)(IMAGES), atol=0.05)
+    assert quantized_ops(made)["conv"] > 40
