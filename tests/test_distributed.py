@@ -206,7 +206,8 @@ def test_the_command_launches_its_ranks_and_prints_one_result(tmp_path):
 @pytest.mark.slow
 def test_one_rank_that_dies_ends_the_others_and_its_message_is_shown(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif os.environ.get('RANK') == '1':\n    sys.exit('rank 1 could not reach its GPU')\n"
+        "import os\nif os.environ.get('RANK') == '1':\n"
+        "    os.write(2, b'rank 1 could not reach its GPU')\n    os._exit(1)\n"
     )
     done = softedge_on_two_ranks(tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
