@@ -165,7 +165,7 @@ class Transfer(Section):
 class Export(Section):
     source: Literal["probe", "finetune"] = "probe"  # which classifier is deployed
     targets: tuple[str, ...] = ("onnx", "openvino", "coreml")
-    precisions: tuple[Literal["fp32", "fp16", "int8"], ...] = ("fp32", "fp16", "int8")
+    precisions: tuple[Literal["fp32", "fp16", "int8", "w8a8"], ...] = ("fp32", "fp16", "int8")  # w8a8: Core ML only
     batch: Literal["dynamic", "one"] = "dynamic"
     output: Literal["probabilities", "features"] = "probabilities"
     calibration_images: Positive = 300
