@@ -54,12 +54,13 @@ def export_file(
     readable(root, 1, seed)  # a mistake with the folder shows now, not in every format
 
     def source() -> stage.Source:
-        found = readable(root, calibration_images + golden_images + stage.PARITY_IMAGES, seed)
-        kept = max(1, len(found) - golden_images - stage.PARITY_IMAGES)
-        chosen = calibration.sample(
-            found.subset(np.arange(min(kept, calibration_images))), deployed.spec, calibration_images, seed, str(root)
-        )
-        compared = found.subset(np.arange(len(found))[-(golden_images + stage.PARITY_IMAGES) :])
+        beside = golden_images + stage.PARITY_IMAGES
+        found = readable(root, calibration_images + beside, seed)
+        # Of few images all calibrate, and are compared on as well; of many the comparison has its own.
+        kept = len(found) - beside if len(found) >= calibration.FEW + beside else len(found)
+        some = np.arange(min(kept, calibration_images))
+        chosen = calibration.sample(found.subset(some), deployed.spec, calibration_images, seed, str(root))
+        compared = found.subset(np.arange(len(found))[-beside:])
         return stage.prepare(deployed, weights, chosen, compared, golden_images, seed)
 
     asked = {
@@ -73,6 +74,10 @@ def export_file(
         "seed": seed,
     }
     run = Run(Path(out))
+    try:
+        run.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be made ({error.strerror}); choose another --out") from error
     with run.locked():
         return stage.export_formats(
             run,

@@ -84,7 +84,10 @@ def export_formats(
     inputs: dict[str, str],
     force: bool = False,
 ) -> list[Result]:
-    """One stage for each format; ``source`` is called when the first of them is really due: it takes seconds."""
+    """One stage for each format; ``source`` is called when the first of them is really due: it takes seconds.
+
+    Raises UserError with the first reason when not one of them could be made.
+    """
     once = functools.cache(source)
     results = []
     for target, precision in asked:
@@ -99,6 +102,8 @@ def export_formats(
             force=force or (before is not None and "model" in before.skipped),
         )
         results.append(result)
+    if results and all("model" in result.skipped for result in results):
+        raise UserError(f"none of the formats asked for could be exported; {results[0].skipped['model']}")
     return results
 
 

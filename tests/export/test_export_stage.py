@@ -97,6 +97,8 @@ def test_failing_and_missing_targets_are_recorded_and_the_others_go_on(tmp_path,
 def test_format_that_failed_is_tried_again_and_one_that_is_done_is_not(tmp_path, source):
     run = Run(tmp_path)
     export(run, [Broken(), Onnx()], source)
+    with pytest.raises(UserError, match="none of the formats asked for could be exported; RuntimeError: unsupported"):
+        export(run, [Broken()], source)
     before = (tmp_path / "export" / "onnx-fp32" / "result.json").read_bytes()
 
     class Mended(Onnx):
@@ -116,9 +118,9 @@ def test_full_disk_stops_the_export_and_leaves_nothing_half_written(tmp_path, so
 
 
 def test_failed_parity_is_an_error_that_names_the_first_layer_that_departs(tmp_path, source):
-    (result,) = export(Run(tmp_path), [Wrong()], source)
-    assert "wrong-fp32 differs from PyTorch by" in result.skipped["model"]
-    assert "the first layer that departs is model.depthwise.0" in result.skipped["model"]
+    with pytest.raises(UserError, match="wrong-fp32 differs from PyTorch by") as failed:
+        export(Run(tmp_path), [Wrong()], source)
+    assert "the first layer that departs is model.depthwise.0" in str(failed.value)
     assert not (tmp_path / "export" / "wrong-fp32" / "model.onnx").exists()
 
 

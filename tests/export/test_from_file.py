@@ -125,3 +125,14 @@ def test_weights_labels_and_images_that_do_not_fit_are_one_clear_line(weights, p
     with pytest.raises(UserError, match="has no readable images"):
         export_file(good, tmp_path / "out", empty, NAME, size=32, targets=("onnx",), precisions=("fp32",))
     assert not (tmp_path / "out" / "export").exists()
+
+
+def test_three_images_all_calibrate_with_a_warning(weights, photos, tmp_path, capsys):
+    folder, _ = weights
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(photos.glob("0*.png"))[:3]:
+        (few / path.name).write_bytes(path.read_bytes())
+    good = folder / "net.safetensors"
+    export_file(good, tmp_path / "out", few, NAME, size=32, targets=("onnx",), precisions=("int8",))
+    assert "only 3 calibration images" in capsys.readouterr().err
