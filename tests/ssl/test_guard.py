@@ -77,3 +77,14 @@ def test_a_restored_guard_warns_where_the_other_would_have():
         guard.look(entry(loss), 0.2)
     other.restore(guard.state())
     assert guard.look(entry(4.0), 0.2) == other.look(entry(4.0), 0.2) != []
+
+
+def test_a_loss_that_becomes_another_one_is_not_compared_with_what_was_before():
+    guard = Guard(recipe())
+    guard.look(entry(2.0, objective=0.0), 0.1)
+    assert [guard.look(entry(7.0, objective=1.0), 0.15) for _ in range(8)] == [[]] * 8
+
+
+def test_a_negative_loss_near_its_best_is_no_divergence():
+    guard = Guard(recipe())
+    assert [guard.look(entry(loss), 0.2) for loss in (-0.1, -0.9, *(-0.85,) * 8)] == [[]] * 10

@@ -1,0 +1,70 @@
+"""Each further method on the tiny backbone, and the steps that the loop takes with it."""
+
+from __future__ import annotations
+
+import torch
+from small import TinyBackbone, views
+from torch import nn
+
+from softedge import config
+from softedge.ssl.byol import BYOL
+from softedge.ssl.method import Method
+from softedge.ssl.msf import MSF
+from softedge.ssl.pcl import PCL
+from softedge.ssl.seed import SEED
+from softedge.ssl.simclr import SimCLR
+from softedge.ssl.simco import SimCo
+from softedge.ssl.simmoco import SimMoCo
+from softedge.ssl.simsiam import SimSiam
+
+NAMES = ("simclr", "simmoco", "simco", "byol", "simsiam", "msf", "pcl-v2", "seed")
+WITH_PROJECTOR = {"projector": (16, 4)}
+
+
+def build(name: str, seed: int = 0, **settings) -> Method:
+    """A method with reproducible weights; 16 images, a queue of 32."""
+    torch.manual_seed(seed)
+    backbone = TinyBackbone()
+    if name == "simclr":
+        return SimCLR(config.SimCLR(**WITH_PROJECTOR | settings), backbone, seed)
+    if name == "simmoco":
+        return SimMoCo(config.SimMoCo(**WITH_PROJECTOR | settings), backbone, seed)
+    if name == "simco":
+        return SimCo(config.SimCo(**WITH_PROJECTOR | settings), backbone, seed)
+    if name == "byol":
+        return BYOL(config.BYOL(**WITH_PROJECTOR | {"predictor": 16} | settings), backbone, seed)
+    if name == "simsiam":
+        return SimSiam(config.SimSiam(**WITH_PROJECTOR | {"predictor": 16} | settings), backbone, seed)
+    if name == "msf":
+        return MSF(config.MSF(**WITH_PROJECTOR | {"predictor": 16} | settings), backbone, 32, seed)
+    if name == "pcl-v2":
+        values = WITH_PROJECTOR | {"clusters": (2, 4), "instance_epochs": 0, "queue": 32, "key_norm": "batch"}
+        return PCL(config.PCL(**values | settings), backbone, 32, seed, images=16)
+    teacher = TinyBackbone()
+    return SEED(config.SEED(**{"projector": (16,)} | settings), backbone, teacher, 32, seed)
+
+
+def embed(network: nn.Module) -> torch.Tensor:
+    """What the loop's ``embed`` gives: the network in eval mode on the same 16 images."""
+    network.eval()
+    with torch.no_grad():
+        made = network(views(16, seed=100)[0])
+    network.train()
+    return made
+
+
+class Steps:
+    """The loop's step, without data and schedule."""
+
+    def __init__(self, made: Method, lr: float = 0.05):
+        self.made = made
+        self.optimizer = torch.optim.SGD(made.trained_parameters(), lr, momentum=0.9)
+
+    def take(self, number: int, count: int = 8) -> float:
+        index = torch.arange(count) + (number % 2) * (16 - count)
+        loss = self.made(views(count, seed=number), index)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.made.after_step(number / 10)
+        return loss.item()
