@@ -28,9 +28,10 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=192)
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--rois", type=int, default=64)
+    parser.add_argument("--points", type=int, default=3, help="measurements while training; 0: at the end only")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    every = max(1, options.iterations // 3)
+    every = options.iterations // options.points if options.points else 0
     values = {
         "head": options.head,
         "iterations": options.iterations,
@@ -42,7 +43,7 @@ def main() -> None:
         "test_short_side": options.side,
         "rois": options.rois,
         "evaluate_every": every,
-        "checkpoint_every": every,
+        "checkpoint_every": every or options.iterations,
         "workers": 0,
     }
     overrides = [
