@@ -16,7 +16,7 @@ import numpy as np
 
 def convert(source: str, result: str, calibration: str | None = None) -> None:
     """A program (.pt2) -> a .tflite file; int8 weights and activations with calibration images, uint8 (N, H, W, 3)."""
-    import litert_torch
+    import litert_torch  # type: ignore[import-not-found]
     import torch
 
     program = torch.export.load(source)
@@ -28,8 +28,13 @@ def convert(source: str, result: str, calibration: str | None = None) -> None:
 
 def quantize(path: str, images: np.ndarray) -> None:
     """Static int8 in place; the preprocessing, the softmax and the output stay in float."""
-    from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
+    from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-not-found]
+    from ai_edge_quantizer import (  # type: ignore[import-not-found]
+        algorithm_manager,
+        qtyping,
+        quantizer,
+        recipe,
+    )
 
     worker = quantizer.Quantizer(path)
     worker.load_quantization_recipe(recipe.static_wi8_ai8())
@@ -59,4 +64,5 @@ def run(path: str, images: str, outputs: str) -> None:
 
 
 if __name__ == "__main__":
-    {"convert": convert, "run": run}[sys.argv[1]](*sys.argv[2:])
+    verbs: dict[str, Any] = {"convert": convert, "run": run}
+    verbs[sys.argv[1]](*sys.argv[2:])
