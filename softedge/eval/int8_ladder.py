@@ -28,7 +28,7 @@ from softedge.progress import say
 
 _RANKING_IMAGES = 64
 _EQUALIZATION_IMAGES = 64
-_MARGIN_DB = 0.2  # a rung must gain this much on the selection images to be kept
+_MARGIN_DB = 0.0  # they cost nothing at run time: kept unless the selection images say that they hurt
 NAMES = ("default", "calibrated", "equalized", "bias", "mixed", "tuned")
 
 
