@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from softedge.errors import UserError
-from softedge.export.contract import artifact_of
+from softedge.export.contract import artifact_of, to_json
 from softedge.export.deployed import Deployed
 from softedge.export.quiet import quiet
 from softedge.export.target import Predictor, Uint8, needs
@@ -165,11 +165,13 @@ def _named(package: Any, deployed: Deployed) -> Any:
         ct.utils.rename_feature(spec, spec.description.predictedProbabilitiesName, "probabilities")
     named = ct.models.MLModel(spec, weights_dir=package.weights_dir, skip_model_load=True)
     named.short_description = "Image classifier" if deployed.labels else "Image features"
-    about = deployed.spec
+    shape = deployed.spec
     named.input_description["image"] = (
-        f"RGB image, {about.size} x {about.size}: shorter side resized to {about.resize}, centre crop; "
+        f"RGB image, {shape.size} x {shape.size}: shorter side resized to {shape.resize}, centre crop; "
         "scaling, mean and std are inside the model"
     )
+    values = {"input": to_json(shape.to_dict()), "output": deployed.output, **deployed.about}
+    named.user_defined_metadata.update({f"softedge.{key}": str(value) for key, value in values.items()})
     return named
 
 

@@ -62,6 +62,7 @@ def test_image_in_labels_and_probabilities_out_as_the_contract_says(exported):
     assert (image.type.imageType.width, image.type.imageType.height) == (32, 32)
     assert [o.name for o in description.output] == ["label", "probabilities"]
     assert Program(exported["int8"].path).labels == ("ant", "bee", "cat")
+    assert json.loads(description.metadata.userDefined["softedge.input"]) == SPEC.to_dict()
 
 
 def test_oldest_systems_are_ios_15_16_and_17(exported):
