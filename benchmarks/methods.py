@@ -5,8 +5,8 @@
 
 The recipe gives data, network, augmentation, optimizer and every ssl setting that a method shares with the recipe's
 own; the rest is the method's default, or stands in ROWS. Each row is trained and probed in a process of its own, so
-that the peak of memory is its own too. Processor seconds are those of the training alone. A method that cannot run is printed with its reason. SEED learns from --teacher; without
-one, from the backbone of the row light-moco.
+that the peak of memory is its own too. Processor seconds are those of the training alone. A method that cannot run is
+printed with its reason. SEED learns from --teacher; without one, from the backbone of the row light-moco.
 """
 
 from __future__ import annotations

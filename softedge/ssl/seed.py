@@ -114,4 +114,9 @@ def load_teacher(settings: config.SEED) -> Backbone:
             name=settings.teacher_name, stem_stride=settings.teacher_stem_stride, weights=settings.teacher
         )
         return backbones.build(about).eval()
-    return backbones.load(Path(settings.teacher))
+    try:
+        return backbones.load(Path(settings.teacher))
+    except UserError as error:
+        raise UserError(
+            f"ssl.teacher: {error}; a state dict of timm needs its name: --set ssl.teacher_name=..."
+        ) from None

@@ -1,13 +1,18 @@
 """What holds for every further method: it learns, targets get no gradient, and the state dict is all there is."""
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from many import NAMES, Steps, build, embed
 from small import views
 
-from softedge import config
+from softedge import config, distributed
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from test_distributed import on_two_ranks
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,3 +98,25 @@ def test_byols_momentum_rises_to_one_along_a_cosine():
         made.after_step(progress)
         seen.append(made.measures()["momentum"])
     assert seen == pytest.approx([0.9, 0.95, 1.0])
+
+
+def _differing_after_steps(rank: int) -> list[str]:
+    """The methods whose shared state is not the same on both ranks after three steps on different images."""
+    found = []
+    for name in NAMES:
+        made = build(name)
+        optimizer = torch.optim.SGD(made.trained_parameters(), 0.05)
+        for step in range(3):
+            made.before_epoch(step, embed)
+            optimizer.zero_grad()
+            made(views(8, seed=10 * step + rank), torch.arange(8) + 8 * rank).backward()
+            distributed.average_gradients(made.trained_parameters())
+            optimizer.step()
+            made.after_step(step / 3)
+        if distributed.differing(made.shared_state()):
+            found.append(name)
+    return found
+
+
+def test_two_ranks_that_see_different_images_keep_the_same_weights_queues_and_prototypes():
+    assert on_two_ranks(_differing_after_steps) == [[], []]

@@ -99,6 +99,11 @@ def test_a_state_dict_of_timm_is_a_teacher_when_its_name_is_given(teacher_file):
     assert torch.equal(one.net.conv1.weight, two.net.conv1.weight)
 
 
+def test_a_state_dict_without_a_name_is_refused_with_the_setting_to_add(teacher_file):
+    with pytest.raises(UserError, match="ssl.teacher: .*--set ssl.teacher_name="):
+        seed.load_teacher(config.SEED(teacher=str(teacher_file.with_name("timm.pth"))))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({}, "needs a pretrained teacher"), ({"teacher": "/nowhere.safetensors"}, "nowhere.safetensors is not there")],
