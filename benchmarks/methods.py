@@ -1,7 +1,8 @@
 """Every registered method at equal epochs on the same small data: k-NN and linear accuracy, time, memory, as Markdown.
 
     python benchmarks/methods.py --data digits --recipe digits --epochs 50 --out /tmp/methods
-    python benchmarks/methods.py --data .data/cifar10 --recipe cifar10-mobilenetv3-large --epochs 20 --out /tmp/methods
+    python benchmarks/methods.py --data CIFAR10_FOLDER --per-class 500 --recipe cifar10-mobilenetv3-large \\
+        --set ssl.batch=64 --set optim.lr=0.06 --epochs 20 --out /tmp/methods    # a part of class folders
 
 The recipe gives data, network, augmentation, optimizer and every ssl setting that a method shares with the recipe's
 own; the rest is the method's default, or stands in ROWS. Each row is trained and probed in a process of its own, so
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -45,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--recipe", default="digits")
+    parser.add_argument("--per-class", type=int, default=0, help="of train/, and a fifth of it of test/; 0: all")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW")
     parser.add_argument("--teacher", type=Path, help="weights for seed (default: those of the row light-moco)")
@@ -56,6 +59,8 @@ def main() -> None:
     if options.row:
         train(options.data, options.out, options.threads)
         return
+    if options.per_class:
+        options.data = str(part(Path(options.data), options.per_class, options.out / "data"))
     print("| method | k-NN | linear | processor seconds | peak MB |\n|---|---|---|---|---|")
     for number, name in enumerate(options.rows):
         for line in rows(options, name, with_random=number == 0):
@@ -78,6 +83,16 @@ def rows(options: argparse.Namespace, name: str, with_random: bool) -> list[str]
     probe = Run(out).need("probe", "probe").metrics
     lines = [f"| {name} | {_percent(probe, '')} | {cost['seconds']:.0f} | {cost['peak_mb']} |"]
     return [f"| random weights | {_percent(probe, 'random_')} | | |", *lines] if with_random else lines
+
+
+def part(source: Path, per_class: int, out: Path) -> Path:
+    """Copy the first images of each class in ``source/train`` and ``source/test``, in the order of their names."""
+    for split, count in (("train", per_class), ("test", max(1, per_class // 5))):
+        for folder in sorted(path for path in (source / split).iterdir() if path.is_dir()):
+            (out / split / folder.name).mkdir(parents=True, exist_ok=True)
+            for image in sorted(folder.iterdir())[:count]:
+                shutil.copyfile(image, out / split / folder.name / image.name)
+    return out
 
 
 def _percent(metrics: dict[str, Any], prefix: str) -> str:

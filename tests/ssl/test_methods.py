@@ -120,3 +120,18 @@ def _differing_after_steps(rank: int) -> list[str]:
 
 def test_two_ranks_that_see_different_images_keep_the_same_weights_queues_and_prototypes():
     assert on_two_ranks(_differing_after_steps) == [[], []]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_under_bf16_autocast_the_loss_is_nearly_that_of_float32(name):
+    plain, mixed = build(name), build(name)
+    for made in (plain, mixed):
+        made.before_epoch(0, embed)
+        made(views(), torch.arange(8))
+        made.after_step(0.0)
+    expected = plain(views(seed=1), torch.arange(8))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = mixed(views(seed=1), torch.arange(8))
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=0.1, abs=0.05)
