@@ -136,12 +136,14 @@ def main() -> None:
         failures = 0
         for point in range(1, asked.points + 1):
             folder = Path(root, str(point))
-            kills = [rng.uniform(0.05, 1.0) * seconds for _ in range(1 + point % 2)]
+            kills: list[float] = []
             steps, done = [], False
-            for kill in kills:
-                done = train(folder, data, asked.workers, kill)
+            for _ in range(1 + point % 2):
+                kills.append(rng.uniform(0.05, 1.0) * seconds)
+                done = train(folder, data, asked.workers, kills[-1])
                 steps.append("finished" if done else str(step_reached(folder)))
                 if done:
+                    seconds *= 0.8  # the machine has become faster than it was at the beginning
                     break
             if not done:
                 train(folder, data, asked.workers, None)
