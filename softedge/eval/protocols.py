@@ -75,7 +75,7 @@ def linear(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         epochs = recipe.linear.epochs or protocol.epochs
         batch = min(recipe.linear.batch or protocol.batch, len(data.train))
         if epochs != protocol.epochs or batch != protocol.batch:
-            say(f"linear: {name} with {epochs} epochs at batch {batch} (in full: {protocol.epochs} at {protocol.batch})")
+            say(f"linear: {name} with {epochs} epochs at batch {batch} (full: {protocol.epochs} at {protocol.batch})")
         head, losses = train(protocol, backbone, data.train, data, epochs, batch, recipe.seed, recipe.augment.flip)
         logits = evaluate(protocol, backbone, head, data.test, data.spec)
         metrics: dict[str, Any] = {"top1": top1(logits, data.test.labels)}
