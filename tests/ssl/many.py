@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+
+import pytest
 import torch
-from small import TinyBackbone, views
+from small import TinyBackbone, data, views
 from torch import nn
 
 from softedge import config
+from softedge.errors import Interrupted
+from softedge.run import Run
+from softedge.ssl import train
 from softedge.ssl.byol import BYOL
 from softedge.ssl.method import Method
 from softedge.ssl.msf import MSF
@@ -68,3 +76,27 @@ class Steps:
         self.optimizer.step()
         self.made.after_step(number / 10)
         return loss.item()
+
+
+def stopped_and_whole(wanted: config.Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict, dict]:
+    """Final states of a training that was stopped in the middle of its second epoch and started again, and of one that
+    was not."""
+    whole, stopped = Run(folder / "whole"), Run(folder / "stopped")
+    train.pretrain(whole, wanted, data())
+    update, done = train.Training.update, 0
+
+    def and_stop(self, *args):
+        nonlocal done
+        update(self, *args)
+        done += 1
+        if done == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(train.Training, "update", and_stop)
+        train.pretrain(stopped, wanted, data())
+    train.pretrain(stopped, wanted, data())
+    ours, theirs = (
+        torch.load(run.folder("pretrain") / "last.pt", weights_only=True)["method"] for run in (stopped, whole)
+    )
+    return ours, theirs

@@ -1,18 +1,15 @@
 """Prototypes: the loss, the clustering, and the hook of the loop that finds them anew for every epoch."""
 
 import math
-import os
-import signal
 
 import pytest
 import torch
-from many import build, embed
-from small import data, recipe, views
+from many import build, embed, stopped_and_whole
+from small import recipe, views
 from torch.nn import functional as F
 
-from softedge.errors import Interrupted, UserError
-from softedge.run import Run
-from softedge.ssl import clustering, train
+from softedge.errors import UserError
+from softedge.ssl import clustering
 from softedge.ssl.pcl import cluster_sizes, proto_nce
 
 
@@ -120,23 +117,6 @@ def test_settings_that_leave_no_epoch_to_prototypes_are_refused():
 
 def test_a_training_stopped_within_an_epoch_goes_on_with_the_same_prototypes(tmp_path, monkeypatch):
     wanted = recipe(ssl__method="pcl-v2", ssl__instance_epochs=1, ssl__clusters=[2, 4], ssl__knn_every=0)
-    whole, stopped = Run(tmp_path / "whole"), Run(tmp_path / "stopped")
-    train.pretrain(whole, wanted, data())
-    update, done = train.Training.update, 0
-
-    def and_stop(self, *args):
-        nonlocal done
-        update(self, *args)
-        done += 1
-        if done == 5:  # the middle of the second epoch
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(train.Training, "update", and_stop)
-        train.pretrain(stopped, wanted, data())
-    train.pretrain(stopped, wanted, data())
-    ours, theirs = (
-        torch.load(run.folder("pretrain") / "last.pt", weights_only=True)["method"] for run in (stopped, whole)
-    )
+    ours, theirs = stopped_and_whole(wanted, tmp_path, monkeypatch)
     assert bool(ours["prototypes.fitted"])
     assert all(torch.equal(v, theirs[k]) for k, v in ours.items())

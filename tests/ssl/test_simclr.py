@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from many import build
-from small import views
+from many import build, stopped_and_whole
+from small import recipe, views
 from torch import nn
 from torch.nn import functional as F
 
@@ -70,6 +70,12 @@ def test_simclrs_own_heads_have_batch_norm_after_every_layer_and_no_shift_at_the
 def test_projectors_that_do_not_fit_the_head_are_refused():
     with pytest.raises(UserError, match="hidden and the output width"):
         build("simclr", projector=(16, 16, 4))
+
+
+def test_dropout_draws_the_same_after_a_stop_and_a_new_start(tmp_path, monkeypatch):
+    wanted = recipe(ssl__method="simclr", ssl__head="ang", ssl__dropout=0.5, ssl__knn_every=0)
+    ours, theirs = stopped_and_whole(wanted, tmp_path, monkeypatch)
+    assert all(torch.equal(v, theirs[k]) for k, v in ours.items())
 
 
 def _gradients(rank: int | None, name: str):
