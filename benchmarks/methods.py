@@ -1,8 +1,8 @@
 """Every registered method at equal epochs on the same small data: k-NN and linear accuracy, time, memory, as Markdown.
 
-    python benchmarks/methods.py --data digits --recipe digits --epochs 50 --out /tmp/methods
+    python benchmarks/methods.py --data digits --recipe digits --epochs 50 --out runs/methods
     python benchmarks/methods.py --data CIFAR10_FOLDER --per-class 500 --recipe cifar10-mobilenetv3-large \\
-        --set ssl.batch=64 --set optim.lr=0.06 --epochs 20 --out /tmp/methods    # a part of class folders
+        --set ssl.batch=64 --set optim.lr=0.06 --epochs 20 --out runs/methods    # a part of class folders
 
 The recipe gives data, network, augmentation, optimizer and every ssl setting that a method shares with the recipe's
 own; the rest is the method's default, or stands in ROWS. Each row is trained and probed in a process of its own, so

@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--queue", type=int, default=4096)
     parser.add_argument("--count", type=int, default=1024, help="images")
     parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--scratch", type=Path, default=Path("/tmp/softedge-train-step"))
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "softedge-train-step")
     asked = parser.parse_args()
     paths = files(asked.folder, asked.count)
     context = multiprocessing.get_context("spawn")
