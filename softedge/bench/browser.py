@@ -110,7 +110,7 @@ class Browser(Device):
         """The browser's description of itself; waits until somebody opens the page."""
         about = printable(self.visit.wait_for_browser(self.wait_s).model_dump(exclude_none=True))
         told: dict[str, Any] = {
-            "cpu": about["model"] or self.options.get("name") or "not told by the browser",
+            "name": about["model"] or self.options.get("name") or f"a browser on {about['platform'] or 'this device'}",
             "os": about.pop("platform"),
             "cores": about.pop("cores", None),
             "runtimes": {ort_web.PACKAGE: ort_web.VERSION},

@@ -2,7 +2,8 @@
 
 Needs Python 3.8, NumPy and onnxruntime or openvino on the board; with ``wheels=send`` (or a folder of wheels) only
 Python: the runtime then travels with the benchmark.  Everything lies in one temporary folder there, which is removed
-at the end; if the connection is lost, the worker notices, ends itself and removes it.
+at the end; if the connection is lost, the worker notices, ends itself and removes it.  ``name=new`` files the results
+apart from those of another Python on the same board.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ print("softedge-probe " + json.dumps(told))
 class Ssh(Device):
     """A board with Python behind an ssh server."""
 
-    silent_options = ("folder", "wheels", "config")
-    known_options = (*job.OPTIONS, "python", *silent_options)
+    silent_options = ("python", "folder", "wheels", "config")
+    known_options = ("name", *job.OPTIONS, *silent_options)
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
         super().__init__(spec, address, options)

@@ -130,6 +130,7 @@ def test_a_browser_answers_as_native_onnxruntime_does(
         )
     assert set(fp32.rounds) & set(integer.rounds)
     assert "ONNX files" in openvino.skipped and "ONNX files" in coreml.skipped
+    assert about["name"].startswith("a browser on ") and "cpu" not in about  # it has no public name for either
     assert "Chrome" in about["user_agent"] and about["cross_origin_isolated"]  # 127.0.0.1 is a secure place
 
 

@@ -26,6 +26,8 @@ def test_an_address_splits_into_kind_address_and_options() -> None:
         ("local:threads=2", "local_threads_2"),
         ("ssh://pi@board:22", "ssh_pi_board_22"),
         ("ssh://pi@board?threads=4&config=/home/me/x&wheels=send", "ssh_pi_board_threads_4"),
+        ("ssh://pi@board?python=/home/me/.venv/bin/python", "ssh_pi_board"),
+        ("ssh://pi@board?python=/home/me/new/bin/python&name=new", "ssh_pi_board_name_new"),
     ],
 )
 def test_a_device_names_a_folder_that_every_file_system_takes(spec: str, folder: str) -> None:
