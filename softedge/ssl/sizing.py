@@ -46,6 +46,14 @@ def notes(recipe: Recipe, images: int) -> list[str]:
     return lines
 
 
+def _queue_for(recipe: Recipe, batch: int) -> str:
+    """The setting of the queue that another batch needs besides, if it does."""
+    per_step, settings = keys_per_step(recipe) // recipe.ssl.batch * batch, recipe.ssl
+    if not isinstance(settings, config.MoCoV2) or settings.queue % per_step == 0:
+        return ""
+    return f" --set ssl.queue={max(1, settings.queue // per_step) * per_step}"
+
+
 def check(recipe: Recipe, images: int, world: int = 1) -> None:
     """Raise UserError, with values that work, when the settings cannot run on ``images`` images and ``world`` ranks."""
     settings, accumulate = recipe.ssl, recipe.optim.accumulate
@@ -65,7 +73,7 @@ def check(recipe: Recipe, images: int, world: int = 1) -> None:
         split = f" and {groups} groups of keys" if groups > 1 else ""
         raise UserError(
             f"ssl.batch = {batch} cannot be shared out evenly, two images at least, to {world} ranks × {accumulate} "
-            f"accumulated parts{split}; use --set ssl.batch={near}"
+            f"accumulated parts{split}; use --set ssl.batch={near}{_queue_for(recipe, near)}"
         )
     per_step = keys_per_step(recipe)
     if isinstance(settings, config.MoCoV2) and settings.queue % per_step:

@@ -57,3 +57,10 @@ def test_proposed_values_are_accepted():
     sizing.check(recipe(batch=95, queue=190 * 4), 200, 5)
     sizing.check(recipe(batch=56, queue=112 * 4, accumulate=7), 200)
     sizing.check(recipe(batch=96, queue=65472, symmetric=False), 200, 8)
+
+
+def test_a_batch_that_does_not_divide_comes_with_a_batch_and_a_queue_that_run_as_they_are():
+    with pytest.raises(UserError, match="use --set ssl.batch=63 --set ssl.queue=1008") as refused:
+        sizing.check(recipe(batch=64, queue=1024), 200, 3)
+    proposed = dict(part.split("=") for part in str(refused.value).split("--set ssl.")[1:])
+    sizing.check(recipe(**{name: int(value) for name, value in proposed.items()}), 200, 3)
