@@ -72,6 +72,13 @@ def test_nothing_sticks_out_of_the_page_and_no_name_covers_another(rich: Run, tm
     assert found["smallest"] > 10.5  # pixels from top to bottom of a line of text: readable without zooming
 
 
+def test_a_long_device_name_breaks_instead_of_widening_a_phones_page(tmp_path: Path) -> None:
+    name = "ssh_operator_a-board-with-a-long-name.in-the-lab.example_2222_threads_4_name_second_python"
+    run = synthetic_run.make(tmp_path / "run", devices=(name,))
+    report([run])
+    assert look(run, 390, tmp_path)["width"] <= 390
+
+
 def test_the_page_follows_the_readers_dark_mode(full: Run, tmp_path: Path) -> None:
     assert look(full, 390, tmp_path)["ink"] == "rgb(29, 32, 36)"
     (tmp_path / "dark").mkdir()
