@@ -31,7 +31,7 @@ from softedge.eval.crops import Crops
 from softedge.eval.features import extract
 from softedge.eval.finetune import inputs, thinned
 from softedge.eval.knn import top1, topk
-from softedge.eval.lars import Lars
+from softedge.lars import Lars
 from softedge.progress import say, track
 from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, perform

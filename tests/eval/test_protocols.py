@@ -10,7 +10,7 @@ import torch
 
 from softedge import backbones, config
 from softedge.eval import protocols
-from softedge.eval.lars import Lars
+from softedge.lars import Lars
 
 
 def lars_by_hand(weights, gradients, rates, momentum, decay, trust):

@@ -23,6 +23,16 @@ def test_lars_steps_a_share_of_the_weights_norm():
     assert torch.allclose(after_two_steps(settings, weight, grad), second, atol=1e-6)
 
 
+def test_lars_adds_the_norms_of_gradient_and_decay_as_the_paper_does():
+    weight, grad = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]])
+    settings = Optim(optimizer="lars", lr=1.0, momentum=0.0, weight_decay=0.1)
+    expected = weight
+    for _ in range(2):
+        local = 0.001 * expected.norm() / (2.0 + 0.1 * expected.norm())
+        expected = expected - local * (grad + 0.1 * expected)
+    assert torch.allclose(after_two_steps(settings, weight, grad), expected, atol=1e-7, rtol=0)
+
+
 def test_lars_leaves_biases_to_plain_sgd():
     weight, grad = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0])
     lars = Optim(optimizer="lars", lr=0.1, momentum=0.9, weight_decay=0.5)

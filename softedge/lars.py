@@ -1,4 +1,4 @@
-"""LARS (You, Gitman & Ginsburg 2017, arXiv 1708.03888), in the form that SimSiam's linear protocol uses."""
+"""LARS (You, Gitman & Ginsburg 2017, arXiv 1708.03888), for pretraining and for the linear protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ class Lars(torch.optim.Optimizer):
 
     γ is the learning rate, m the momentum, β the weight decay, η the trust coefficient. The paper's algorithm 1 has γ
     inside v; here it stands outside, as in NVIDIA's LARC around PyTorch's SGD, which SimSiam and Light-MoCo used: the
-    two differ only when γ changes. Every tensor is scaled, biases too.
+    two differ only when γ changes.
+
+    vectors: scale and decay one-dimensional tensors (biases, BatchNorm) like all others, as the paper and LARC do;
+    False gives them plain SGD without weight decay, as SimCLR and BYOL pretrain (arXiv 2002.05709, 2006.07733).
     """
 
     def __init__(
@@ -27,8 +30,10 @@ class Lars(torch.optim.Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         trust: float = 0.001,
+        vectors: bool = True,
     ):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
+        self.vectors = vectors
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -37,10 +42,12 @@ class Lars(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                size, slope = weight.norm(), weight.grad.norm()
-                usable = (size > 0) & (slope > 0)
-                ratio = torch.where(usable, group["trust"] * size / (slope + decay * size).clamp(min=1e-12), 1.0)
-                update = weight.grad.add(weight, alpha=decay).mul_(ratio)
-                velocity = self.state[weight].setdefault("velocity", torch.zeros_like(weight))
+                update = weight.grad
+                if weight.ndim > 1 or self.vectors:
+                    size, slope = weight.norm(), weight.grad.norm()
+                    usable = (size > 0) & (slope > 0)
+                    ratio = torch.where(usable, group["trust"] * size / (slope + decay * size).clamp(min=1e-12), 1.0)
+                    update = weight.grad.add(weight, alpha=decay).mul_(ratio)
+                velocity = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
                 velocity.mul_(group["momentum"]).add_(update)
                 weight.sub_(velocity, alpha=group["lr"])
