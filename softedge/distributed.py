@@ -17,10 +17,13 @@ from torch import Tensor
 from torch import distributed as dist
 
 from softedge.errors import UserError
+from softedge.progress import say
 
 T = TypeVar("T")
 W = TypeVar("W")
 BUCKET = 1 << 25  # gradient elements per all-reduce
+LEFT_ALONE = 75  # exit code of a rank that ends only because another one has
+_GONE = ("closed by peer", "reset by peer", "broken pipe", "timed out", "connection refused")  # what gloo says
 
 
 def active() -> bool:
@@ -45,6 +48,11 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))))
 
 
+def launched() -> bool:
+    """Whether ``softedge --gpus`` has started this process and speaks for all ranks at the end."""
+    return "SOFTEDGE_LAUNCHED" in os.environ
+
+
 def asked_world() -> int:
     """The number of processes that the launcher says it started (torchrun or SLURM), 1 without one."""
     if "WORLD_SIZE" in os.environ:
@@ -56,7 +64,8 @@ def asked_world() -> int:
 def joined(timeout_minutes: float = 30.0) -> Iterator[None]:
     """Join the process group that the launcher describes, and leave it at the end. Alone: nothing happens.
 
-    The timeout bounds how long the others wait for a rank that died without a word.
+    The timeout bounds how long the others wait for a rank that died without a word. A rank that finds another one gone
+    ends with exit code LEFT_ALONE and no traceback: the fault is not its own.
     """
     if active() or asked_world() == 1:
         yield
@@ -76,8 +85,21 @@ def joined(timeout_minutes: float = 30.0) -> Iterator[None]:
         ) from error
     try:
         yield
+    except RuntimeError as error:
+        if not _another_is_gone(error):
+            raise
+        if not launched():
+            say(f"rank {rank()} ends because another has ended: {str(error).splitlines()[0]}")
+        raise SystemExit(LEFT_ALONE) from None
     finally:
         dist.destroy_process_group()
+
+
+def _another_is_gone(error: RuntimeError) -> bool:
+    """Whether a collective failed since a rank is not there any more; NCCL's errors have a class, gloo's have not."""
+    if isinstance(error, dist.DistNetworkError | dist.DistBackendError):
+        return True
+    return "gloo" in str(error) and any(words in str(error).lower() for words in _GONE)
 
 
 def _read_slurm() -> None:

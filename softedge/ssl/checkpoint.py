@@ -76,7 +76,7 @@ def load(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     optimizer.load_state_dict(content["optimizer"])
     _restore_own(method, content["own"][distributed.rank()])
     states = content["random"]
-    torch.set_rng_state(states["torch"][distributed.rank()])
+    torch.set_rng_state(states["torch"][distributed.rank()].clone())  # torch crashes on a row of a larger tensor
     if states["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])
     random.setstate((states["python"][0], tuple(states["python"][1]), states["python"][2]))

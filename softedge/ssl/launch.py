@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
+from softedge.distributed import LEFT_ALONE
 from softedge.errors import UserError
 
 
@@ -33,6 +37,8 @@ def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> None:
     for name in [n for n in logging.root.manager.loggerDict if n.startswith("torch.distributed.elastic")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # each has a level of its own
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")  # s for the step and its checkpoint, then SIGKILL
+    os.environ["SOFTEDGE_LAUNCHED"] = "1"
     results = tempfile.TemporaryDirectory(prefix="softedge-ranks-")  # each rank prints the result; one is enough
     config = LaunchConfig(
         min_nodes=nodes,
@@ -49,10 +55,23 @@ def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> None:
         with results:
             elastic_launch(config, sys.executable)("-m", "softedge", *arguments)
     except ChildFailedError as error:
-        first = min(error.failures.values(), key=lambda failure: failure.timestamp)
+        failures = sorted(error.failures.values(), key=lambda failure: failure.timestamp)
+        # The others notice at once that a rank is gone, so that they may be seen to end before it.
+        first = next((failure for failure in failures if failure.exitcode != LEFT_ALONE), failures[0])
         raise Ended(first.exitcode) from None
     except SignalException as error:  # passed on to the ranks, which have written a checkpoint
+        _kill_children()
         raise Ended(-int(error.sigval)) from None
+    finally:
+        del os.environ["SOFTEDGE_LAUNCHED"]
+
+
+def _kill_children() -> None:
+    """End ranks that are still there because a second Ctrl-C came while the first waited for them."""
+    with contextlib.suppress(OSError):  # only Linux has the list
+        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
 
 
 class Ended(Exception):

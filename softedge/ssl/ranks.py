@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from softedge import distributed
 from softedge.config import Recipe
 from softedge.data import load, prepare
@@ -30,8 +32,13 @@ def train(run: Run, recipe: Recipe, force: bool, gpus: int, nodes: int, command:
     The effective batch, its shares and the queue are checked against the images before anything is launched.
     """
     if distributed.asked_world() > 1:
-        with distributed.joined():
-            return _as_rank(run, recipe, force)
+        try:
+            with distributed.joined():
+                return _as_rank(run, recipe, force)
+        except (Interrupted, KeyboardInterrupt):
+            if distributed.launched() or os.environ.get("RANK", "0") != "0":
+                raise SystemExit(130) from None  # one says it for all
+            raise
     with run.locked():
         prepare(run, recipe, recipe.data.source, force=force)
     world, images = gpus * nodes, len(load(run).pretrain)
@@ -44,12 +51,26 @@ def train(run: Run, recipe: Recipe, force: bool, gpus: int, nodes: int, command:
         launch(command, gpus, nodes)
     except Ended as ended:
         if ended.code in (130, -2, -15):
-            raise Interrupted("the ranks were stopped; run the same command again to go on") from None
+            raise Interrupted(f"{_kept(run, recipe, images)}; run the same command again to go on") from None
+        if ended.code == distributed.LEFT_ALONE:
+            raise UserError(
+                "a rank on another machine has ended, and so all were; the last checkpoint is kept"
+            ) from None
         why = f"exit code {ended.code}, its message is above" if ended.code >= 0 else f"killed by signal {-ended.code}"
         if ended.code == -9:
             why += ", out of memory?"
         raise UserError(f"a rank has ended ({why}), and so all were ended; the last checkpoint is kept") from None
     return run.need("pretrain", "pretrain --out")
+
+
+def _kept(run: Run, recipe: Recipe, images: int) -> str:
+    """Where a stopped training stands, as its checkpoint on the disk says."""
+    path = run.folder("pretrain") / "last.pt"
+    if not path.exists():
+        return "the ranks have ended before the first checkpoint"
+    step = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["position"]["step"]
+    epoch = step / (images // recipe.ssl.batch)
+    return f"the ranks have ended, the checkpoint {path} holds epoch {epoch:.1f} of {recipe.ssl.epochs}"
 
 
 def _as_rank(run: Run, recipe: Recipe, force: bool) -> Result:

@@ -40,5 +40,6 @@ class StopRequest:
                 raise KeyboardInterrupt
             return
         self.asked, self._since = True, time.monotonic()
-        if distributed.rank() == 0:
+        # A launcher also sends SIGTERM when another rank has failed: then there is no checkpoint to promise.
+        if distributed.rank() == 0 and not (distributed.launched() and number == signal.SIGTERM):
             say(f"{signal.Signals(number).name}: finishing this step and writing a checkpoint; Ctrl-C stops at once")
