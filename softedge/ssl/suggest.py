@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from softedge.errors import UserError
 
-# Images per second and core for one symmetric step of MobileNetV3-Small x 1.0 at 64 pixels, measured with
-# benchmarks/train_step.py on one core of the 2-core x86 machine of RESULTS.md; other sizes scale by pixels.
-_CORE_IMAGES_AT_64 = 90.0
+# Images per second and core with small-domain: 450 to 500 at 64 pixels on one core of the 2-core x86 machine of RESULTS.md
+# (125 at 128 pixels at full width); other sizes scale by pixels, and a little is taken off for slower processors.
+_CORE_IMAGES_AT_64 = 400.0
 _GPU_IMAGES_AT_64 = 8000.0  # assumption, not measured
 _STEPS = (1500, 500_000)  # fewer did harm on digits, more is a recipe of its own
 _MEMORY = 0.01  # the key encoder averages about this share of all steps, with a momentum within 0.9 … 0.99
@@ -42,7 +42,7 @@ class Suggestion:
 def suggest(images: int, size: int, minutes: float = 30.0, cores: int | None = None, gpus: int = 0) -> Suggestion:
     """Settings for ``images`` images of ``size`` pixels and about ``minutes`` of pretraining.
 
-    cores: of this machine by default.  gpus: 0 trains on the CPU.  Times are for MobileNetV3-Small.
+    cores: of this machine by default.  gpus: 0 trains on the CPU.  Times are for the recipe's MobileNetV3-Small.
     Raises UserError for fewer images than a batch of 16.
     """
     if images < 16:
@@ -55,6 +55,7 @@ def suggest(images: int, size: int, minutes: float = 30.0, cores: int | None = N
     steps = min(max(affordable, _STEPS[0]), _STEPS[1])
     epochs = max(math.ceil(steps / per_epoch), 1)
     steps = epochs * per_epoch
+    recipe = "small-domain" if images < 200_000 else "light-moco"
     queue = _queue(images, batch)
     momentum = round(min(max(1 - 1 / (_MEMORY * steps), 0.9), 0.99), 3)
     rate = 0.06 * batch / 64 if batch <= 128 else 0.2 * batch / 512
@@ -62,9 +63,13 @@ def suggest(images: int, size: int, minutes: float = 30.0, cores: int | None = N
     reasons = [
         f"{epochs} epochs of {per_epoch} steps: {steps} steps, about {steps * batch / pace / 60:.0f} minutes here",
         f"batch {batch}: {size_reason}",
+    ]
+    of_the_queue = [
         f"queue {queue}: at most half an epoch of keys, so that images seldom meet their own",
         f"momentum {momentum:g}: the key encoder averages about {1 / (1 - momentum):.0f} steps of {steps}",
     ]
+    if recipe == "light-moco":
+        reasons += of_the_queue
     if affordable < _STEPS[0]:
         reasons.append(
             f"{minutes:g} minutes would be {affordable:.0f} steps; below {_STEPS[0]} pretraining may end below random "
@@ -76,12 +81,10 @@ def suggest(images: int, size: int, minutes: float = 30.0, cores: int | None = N
         "data.size": size,
         "ssl.epochs": epochs,
         "ssl.batch": batch,
-        "ssl.queue": queue,
-        "ssl.momentum": momentum,
+        **({"ssl.queue": queue, "ssl.momentum": momentum} if recipe == "light-moco" else {}),
         "optim.lr": round(rate, 4),
         "optim.warmup_epochs": max(1, round(epochs / 10)),
     }
-    recipe = "small-domain" if images < 200_000 else "light-moco"
     return Suggestion(recipe, values, tuple(reasons), steps * batch / pace / 60)
 
 

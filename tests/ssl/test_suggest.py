@@ -37,9 +37,14 @@ def test_too_little_time_is_said_and_not_hidden():
 
 
 def test_more_images_get_a_longer_queue():
-    queues = [suggest(n, 64, 60, gpus=1).values["ssl.queue"] for n in (1000, 10_000, 100_000, 1_000_000)]
-    assert queues == sorted(set(queues))
-    assert queues[-1] == 262_144
+    queues = [suggest(n, 64, 60, gpus=1).values["ssl.queue"] for n in (200_000, 1_000_000)]
+    assert queues == [131_072, 262_144]
+
+
+def test_few_images_get_the_method_without_a_queue():
+    suggestion = suggest(2390, 64, 60, cores=2)
+    assert config.load(suggestion.recipe).ssl.method == "simco"
+    assert "ssl.queue" not in suggestion.values
 
 
 def test_few_images_are_pointed_to_starting_weights():
