@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent / "ssl"))
 from small import data, method, recipe, views
 
 from softedge import distributed
-from softedge.errors import UserError
+from softedge.errors import Interrupted, UserError
 from softedge.run import Run
 from softedge.ssl import key_norm, train
 from softedge.ssl.launch import launch
@@ -152,6 +153,61 @@ def test_two_ranks_train_end_to_end_and_leave_one_result(tmp_path):
     assert Run(tmp_path).result("pretrain").metrics["steps"] == 3
     again = on_two_ranks(_pretrain, tmp_path)  # done before: both ranks skip it
     assert again == [first, second]
+
+
+def _interrupted(rank, folder):
+    """Rank 1 alone gets Ctrl-C in its second step; both stop after it."""
+    update = train.Training.update
+
+    def hit(training, *arguments):
+        update(training, *arguments)
+        if rank == 1 and training.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.Training, "update", hit)
+        with pytest.raises(Interrupted, match="checkpoint written"):
+            _pretrain(rank, folder)
+    return torch.load(folder / "pretrain" / "last.pt", weights_only=True)["position"]["step"] if rank == 0 else 2
+
+
+@pytest.mark.slow
+def test_two_ranks_that_were_stopped_go_on_and_end_in_the_same_bits(tmp_path):
+    assert on_two_ranks(_interrupted, tmp_path / "stopped") == [2, 2]
+    losses = on_two_ranks(_pretrain, tmp_path / "stopped")
+    assert losses == on_two_ranks(_pretrain, tmp_path / "whole")
+    ends = [torch.load(tmp_path / name / "pretrain" / "last.pt", weights_only=True) for name in ("stopped", "whole")]
+    assert torch.equal(ends[0]["own"], ends[1]["own"])
+    assert torch.equal(ends[0]["random"]["torch"], ends[1]["random"]["torch"])
+    assert all(torch.equal(value, ends[1]["method"][name]) for name, value in ends[0]["method"].items())
+
+
+def _left_alone(rank):
+    if rank == 1:
+        os._exit(9)
+    distributed.anyone(False)
+
+
+@pytest.mark.slow
+def test_a_rank_whose_peer_is_gone_ends_in_one_line_with_a_code_of_its_own():
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_distributed as t\n"
+        "from softedge import distributed\nwith distributed.joined(): t._left_alone(distributed.rank())"
+    )
+    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(Path(__file__).parent)],
+            env={**os.environ, **where, "RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in ranks]
+    assert ranks[0].returncode == distributed.LEFT_ALONE
+    assert "rank 0 ends because another has ended" in said[0]
+    assert "Traceback" not in said[0]
 
 
 def test_more_gpus_than_there_are_is_refused(monkeypatch):
