@@ -234,7 +234,7 @@ class Training:
     def _save(self) -> None:
         position = {
             "step": self.step,
-            "loss_sum": float(self.loss_sum),
+            "loss_sum": distributed.gather(self.loss_sum[None]).tolist(),  # by rank
             "loss_count": self.loss_count,
             "guard": self.guard.state(),
         }
@@ -246,7 +246,8 @@ class Training:
             self.journal.keep_until(-1)
             return
         self.step, self.loss_count = position["step"], position["loss_count"]
-        self.loss_sum.fill_(position["loss_sum"])
+        sums = position["loss_sum"]  # one number in checkpoints of earlier versions
+        self.loss_sum.fill_(sums[distributed.rank()] if isinstance(sums, list) else sums)
         self.guard.restore(position["guard"])
         self.journal.keep_until(self.step)
         if distributed.rank() == 0:
