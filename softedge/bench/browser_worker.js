@@ -98,6 +98,8 @@ class Subject {
   }
 
   portion() {
+    // A model of microseconds would take more samples in the time asked for than the server accepts.
+    if (this.row.samples_ms.length >= this.job.most_samples) return 1;
     const count = this.row.samples_ms.length / this.job.min_count;
     return Math.min(1, count, this.job.min_seconds ? this.spent / 1000 / this.job.min_seconds : count);
   }

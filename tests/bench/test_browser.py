@@ -230,6 +230,19 @@ def test_a_page_in_the_background_keeps_its_answers_and_loses_its_times(
     assert "bring it back to the front" in capsys.readouterr().err
 
 
+def test_a_model_of_microseconds_stops_at_the_most_samples_that_are_accepted(
+    browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("softedge.bench.browser.MOST_SAMPLES", 600)
+    with open_device(LOCAL) as device:
+        assert isinstance(device, Browser)
+        browse(device.url)
+        device.describe()
+        measurement = device.run(artifacts[:1], dataclasses.replace(plan, min_seconds=60.0))[0]
+    assert 300 <= len(measurement.samples_ms) <= 300 + 1000  # one slice more at most
+    assert sum(measurement.samples_ms) < 60_000
+
+
 @pytest.mark.skipif(shutil.which("adb") is None, reason="adb is not installed: apt-get install adb")
 def test_over_a_cable_the_port_is_forwarded_and_the_page_opened(
     tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
