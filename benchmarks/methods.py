@@ -1,13 +1,16 @@
 """Every registered method at equal epochs on the same small data: k-NN and linear accuracy, time, memory, as Markdown.
 
-    python benchmarks/methods.py --data digits --recipe digits --epochs 50 --out runs/methods
+    python benchmarks/methods.py --data digits --recipe digits --epochs 100 --seeds 0 1 2 --out runs/methods
     python benchmarks/methods.py --data CIFAR10_FOLDER --per-class 500 --recipe cifar10-mobilenetv3-large \\
         --set ssl.batch=64 --set optim.lr=0.06 --epochs 20 --out runs/methods    # a part of class folders
 
 The recipe gives data, network, augmentation, optimizer and every ssl setting that a method shares with the recipe's
 own; the rest is the method's default, or stands in ROWS. Each row is trained and probed in a process of its own, so
-that the peak of memory is its own too. Processor seconds are those of the training alone. A method that cannot run is
-printed with its reason. SEED learns from --teacher; without one, from the backbone of the row light-moco.
+that the peak of memory is its own too. Processor seconds are those of the training alone, in the process that ended it.
+A row is kept as it ends (OUT/seed-N/ROW/row.json): the same command goes on after an interruption, and `--table` prints
+what is there without training. Cells are means over the seeds with their range; a seed also draws the held-out images
+where the data have no test split. A method that cannot run is printed with its reason. SEED learns from --teacher;
+without one, from the backbone of the row light-moco of the same seed.
 """
 
 from __future__ import annotations
@@ -49,11 +52,13 @@ def main() -> None:
     parser.add_argument("--recipe", default="digits")
     parser.add_argument("--per-class", type=int, default=0, help="of train/, and a fifth of it of test/; 0: all")
     parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW")
     parser.add_argument("--teacher", type=Path, help="weights for seed (default: those of the row light-moco)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], help="for every row, e.g. ssl.batch=64")
+    parser.add_argument("--table", action="store_true", help="print the rows that are there, train nothing")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # what a child process does
     options = parser.parse_args()
     if options.row:
@@ -61,28 +66,56 @@ def main() -> None:
         return
     if options.per_class:
         options.data = str(part(Path(options.data), options.per_class, options.out / "data"))
-    print("| method | k-NN | linear | processor seconds | peak MB |\n|---|---|---|---|---|")
-    for number, name in enumerate(options.rows):
-        for line in rows(options, name, with_random=number == 0):
-            print(line, flush=True)
+    for seed in [] if options.table else options.seeds:
+        for name in options.rows:
+            print(f"seed {seed}, {name}: {measured(options, seed, name)}", file=sys.stderr, flush=True)
+    print(table(options))
 
 
-def rows(options: argparse.Namespace, name: str, with_random: bool) -> list[str]:
-    """Train and probe one row; its line of the table (random weights above the first), or why there is none."""
-    out = options.out / name.replace(" ", "-").replace(",", "").replace("'", "")
+def folder(options: argparse.Namespace, seed: int, name: str) -> Path:
+    """Where one row of one seed lies."""
+    out: Path = options.out / f"seed-{seed}" / name.replace(" ", "-").replace(",", "").replace("'", "")
+    return out
+
+
+def measured(options: argparse.Namespace, seed: int, name: str) -> dict[str, Any]:
+    """Train and probe one row of one seed, or read what an earlier call kept under the same recipe."""
+    out = folder(options, seed, name)
     out.mkdir(parents=True, exist_ok=True)
-    teacher = options.teacher or options.out / "light-moco" / "pretrain" / "backbone.safetensors"
-    recipe = adapted(options.recipe, name, options.epochs, options.set, teacher, with_random)
-    (out / "wanted.toml").write_text(config.to_toml(recipe))
+    teacher = options.teacher or folder(options, seed, "light-moco") / "pretrain" / "backbone.safetensors"
+    overrides = [*options.set, f"seed={seed}"]
+    recipe = config.to_toml(adapted(options.recipe, name, options.epochs, overrides, teacher, name == options.rows[0]))
+    kept = out / "row.json"
+    if kept.is_file() and (out / "wanted.toml").read_text() == recipe:
+        row: dict[str, Any] = json.loads(kept.read_text())
+        return row
+    if (out / "wanted.toml").is_file() and (out / "wanted.toml").read_text() != recipe:
+        sys.exit(f"{out} was trained with another recipe; choose another --out")
+    (out / "wanted.toml").write_text(recipe)
     arguments = ["--row", name, "--data", options.data, "--out", str(out), "--threads", str(options.threads)]
     done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1][:160]
-        return [f"| {name} | not run: {said} | | | |"]
-    cost = json.loads(done.stdout.strip().splitlines()[-1])
-    probe = Run(out).need("probe", "probe").metrics
-    lines = [f"| {name} | {_percent(probe, '')} | {cost['seconds']:.0f} | {cost['peak_mb']} |"]
-    return [f"| random weights | {_percent(probe, 'random_')} | | |", *lines] if with_random else lines
+        return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1][:160]}
+    row = json.loads(done.stdout.strip().splitlines()[-1])
+    row |= {key: value for key, value in Run(out).need("probe", "probe").metrics.items() if key.endswith("_top1")}
+    kept.write_text(json.dumps(row))
+    return row
+
+
+def table(options: argparse.Namespace) -> str:
+    """Markdown of the rows that are there, over the seeds that have them."""
+    lines = ["| method | seeds | k-NN | linear | processor seconds | peak MB |", "|---|---|---|---|---|---|"]
+    for name in options.rows:
+        files = [folder(options, seed, name) / "row.json" for seed in options.seeds]
+        rows = [json.loads(file.read_text()) for file in files if file.is_file()]
+        if not rows:
+            lines.append(f"| {name} | not run | | | | |")
+            continue
+        if name == options.rows[0]:
+            lines.append(f"| random weights | {len(rows)} | {_percent(rows, 'random_')} | | |")
+        seconds, peak = (sum(row[key] for row in rows) / len(rows) for key in ("seconds", "peak_mb"))
+        lines.append(f"| {name} | {len(rows)} | {_percent(rows, '')} | {seconds:.0f} | {peak:.0f} |")
+    return "\n".join(lines)
 
 
 def part(source: Path, per_class: int, out: Path) -> Path:
@@ -95,8 +128,14 @@ def part(source: Path, per_class: int, out: Path) -> Path:
     return out
 
 
-def _percent(metrics: dict[str, Any], prefix: str) -> str:
-    return " | ".join(f"{100 * metrics[prefix + key]:.1f}" for key in ("knn_top1", "linear_top1"))
+def _percent(rows: list[dict[str, Any]], prefix: str) -> str:
+    """Mean and range over the seeds, of k-NN and of linear accuracy."""
+    cells = []
+    for key in ("knn_top1", "linear_top1"):
+        values = [100 * row[prefix + key] for row in rows]
+        spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+        cells.append(f"{sum(values) / len(values):.1f}{spread}")
+    return " | ".join(cells)
 
 
 def adapted(
