@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softedge import config
 from softedge.backbones import Backbone
-from softedge.data.images import Images
-from softedge.ssl.method import Embedder, Method, projector, reproducible
-from softedge.ssl.target import Target
+from softedge.ssl.method import Embedder, projector, reproducible
+from softedge.ssl.target import Target, WithTarget
 
 
 def regression(prediction: Tensor, target: Tensor) -> Tensor:
@@ -24,7 +20,7 @@ def regression(prediction: Tensor, target: Tensor) -> Tensor:
     return (2 - 2 * F.cosine_similarity(prediction.float(), target.detach().float())).mean()
 
 
-class BYOL(Method):
+class BYOL(WithTarget):
     """Bootstrap your own latent: Grill et al. 2020, https://arxiv.org/abs/2006.07733.
 
     The loss is the SUM of both directions, as in the paper. BatchNorm's statistics are those of the rank (the paper
@@ -40,17 +36,8 @@ class BYOL(Method):
             self.predictor = projector(width, (settings.predictor, width), norm)
         self.target = Target(self.encoder, settings.momentum, settings.momentum_cosine)
 
-    @classmethod
-    def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
-        assert isinstance(recipe.ssl, config.BYOL)
-        return cls(recipe.ssl, backbone, recipe.seed)
-
-    @property
-    def backbone(self) -> Backbone:
-        return self.encoder.backbone
-
     def networks(self) -> list[nn.Module]:
-        return [self.encoder, self.target.network, self.predictor]
+        return [*super().networks(), self.predictor]
 
     def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
         first, second = views
@@ -63,10 +50,3 @@ class BYOL(Method):
         self.latest = F.normalize(projection_first.detach()), F.normalize(projection_second.detach())
         self.clock.lap("loss")
         return loss
-
-    @torch.no_grad()
-    def after_step(self, progress: float) -> None:
-        self.target.follow(self.encoder, progress)
-
-    def measures(self) -> dict[str, float]:
-        return {"momentum": self.target.momentum}

@@ -14,12 +14,12 @@ from softedge.backbones import Backbone
 from softedge.data.images import Images
 from softedge.errors import UserError
 from softedge.ssl import key_norm, losses, sizing
-from softedge.ssl.method import Embedder, Method, reproducible
+from softedge.ssl.method import Embedder, OneEncoder, reproducible
 from softedge.ssl.queue import KeyQueue
 from softedge.ssl.schedule import cosine
 
 
-class MoCoV2(Method):
+class MoCoV2(OneEncoder):
     """Momentum contrast with an MLP head: Chen et al. 2020, https://arxiv.org/abs/2003.04297.
 
     What the papers leave open, and what is done here:
@@ -57,12 +57,8 @@ class MoCoV2(Method):
         assert isinstance(settings, config.MoCoV2)
         return cls(settings, backbone, sizing.queue_size(recipe, len(images)), recipe.seed)
 
-    @property
-    def backbone(self) -> Backbone:
-        return self.encoder.backbone
-
     def networks(self) -> list[nn.Module]:
-        return [self.encoder, self.key_encoder]
+        return [*super().networks(), self.key_encoder]
 
     def shared_state(self) -> list[Tensor]:
         return [*super().shared_state(), self.queue.keys]

@@ -74,6 +74,26 @@ class Method(nn.Module, ABC):
         return {}
 
 
+class OneEncoder(Method):
+    """A method that trains one ``Embedder``, ``encoder``, whose backbone is kept.
+
+    ``build`` makes it of its settings, the backbone and the seed alone; with more to know a method has its own.
+    """
+
+    encoder: Embedder
+
+    @classmethod
+    def build(cls, recipe: Recipe, backbone: Backbone, images: Images) -> Self:
+        return cls(recipe.ssl, backbone, recipe.seed)
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.encoder.backbone
+
+    def networks(self) -> list[nn.Module]:
+        return [self.encoder]
+
+
 class Embedder(nn.Module):
     """Backbone and projector: (N, 3, H, W) -> (N, C) float32, of unit length unless ``unit`` is False."""
 

@@ -12,9 +12,9 @@ from softedge import config, distributed
 from softedge.backbones import Backbone
 from softedge.data.images import Images
 from softedge.ssl import sizing
-from softedge.ssl.method import Embedder, Method, projector, reproducible
+from softedge.ssl.method import Embedder, projector, reproducible
 from softedge.ssl.queue import KeyQueue
-from softedge.ssl.target import Target
+from softedge.ssl.target import Target, WithTarget
 
 
 def mean_shift(query: Tensor, target: Tensor, bank: Tensor, *, neighbors: int) -> Tensor:
@@ -31,7 +31,7 @@ def mean_shift(query: Tensor, target: Tensor, bank: Tensor, *, neighbors: int) -
         return (2 - 2 * (query @ bank.T).gather(1, nearest)).mean()
 
 
-class MSF(Method):
+class MSF(WithTarget):
     """Mean shift for self-supervised learning: Koohpayegani et al. 2021, https://arxiv.org/abs/2105.07269.
 
     The targets enter the bank before the loss: a target is its own first neighbour. The bank holds at most as many
@@ -55,12 +55,8 @@ class MSF(Method):
         assert isinstance(settings, config.MSF)
         return cls(settings, backbone, sizing.bank_size(settings.queue, settings.batch, len(images)), recipe.seed)
 
-    @property
-    def backbone(self) -> Backbone:
-        return self.encoder.backbone
-
     def networks(self) -> list[nn.Module]:
-        return [self.encoder, self.target.network, self.predictor]
+        return [*super().networks(), self.predictor]
 
     def shared_state(self) -> list[Tensor]:
         return [*super().shared_state(), self.queue.keys]
@@ -77,9 +73,5 @@ class MSF(Method):
         self.clock.lap("loss")
         return loss
 
-    @torch.no_grad()
-    def after_step(self, progress: float) -> None:
-        self.target.follow(self.encoder, progress)
-
     def measures(self) -> dict[str, float]:
-        return {"momentum": self.target.momentum, "queue_fill": len(self.queue) / self.queue.size}
+        return {**super().measures(), "queue_fill": len(self.queue) / self.queue.size}

@@ -14,7 +14,7 @@ from softedge.backbones import Backbone
 from softedge.data.images import Images
 from softedge.errors import UserError
 from softedge.ssl import sizing
-from softedge.ssl.method import Embedder, Method, reproducible
+from softedge.ssl.method import Embedder, OneEncoder, reproducible
 from softedge.ssl.queue import KeyQueue
 
 
@@ -38,7 +38,7 @@ def distillation(
         return -(wanted * (similarities(student) / temperature).log_softmax(1)).sum(1).mean()
 
 
-class SEED(Method):
+class SEED(OneEncoder):
     """Self-supervised distillation: Fang et al. 2021, https://arxiv.org/abs/2101.04731.
 
     The teacher is a backbone and its embedding the pooled features (the paper's is that of the head it was pretrained
@@ -62,12 +62,8 @@ class SEED(Method):
         queue = sizing.bank_size(settings.queue, settings.batch, len(images))
         return cls(settings, backbone, load_teacher(settings), queue, recipe.seed)
 
-    @property
-    def backbone(self) -> Backbone:
-        return self.encoder.backbone
-
     def networks(self) -> list[nn.Module]:
-        return [self.encoder, self.teacher]
+        return [*super().networks(), self.teacher]
 
     def shared_state(self) -> list[Tensor]:
         return [*super().shared_state(), self.queue.keys]

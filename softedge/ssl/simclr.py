@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softedge import config, distributed
 from softedge.backbones import Backbone
-from softedge.data.images import Images
 from softedge.errors import UserError
-from softedge.ssl.method import Embedder, Method, reproducible
+from softedge.ssl.method import Embedder, OneEncoder, reproducible
 
 
 def nt_xent(anchors: Tensor, candidates: Tensor, itself: Tensor, partner: Tensor, *, temperature: float) -> Tensor:
@@ -49,7 +46,7 @@ def head(kind: str, inputs: int, hidden: int, outputs: int, dropout: float) -> n
     return nn.Sequential(*layers, nn.Linear(inputs, outputs, bias=False), last)
 
 
-class SimCLR(Method):
+class SimCLR(OneEncoder):
     """A simple framework for contrastive learning: Chen et al. 2020, https://arxiv.org/abs/2002.05709, algorithm 1.
 
     Both views pass through the network in one batch. The images of all ranks are each other's negatives; those of
@@ -70,18 +67,6 @@ class SimCLR(Method):
             self.encoder.projector = head(
                 settings.head, backbone.num_features, *settings.projector, dropout=settings.dropout
             )
-
-    @classmethod
-    def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
-        assert isinstance(recipe.ssl, config.SimCLR)
-        return cls(recipe.ssl, backbone, recipe.seed)
-
-    @property
-    def backbone(self) -> Backbone:
-        return self.encoder.backbone
-
-    def networks(self) -> list[nn.Module]:
-        return [self.encoder]
 
     def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
         embeddings = self.encoder(torch.cat(views))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from softedge import config, distributed
 from softedge.backbones import Backbone
-from softedge.data.images import Images
 from softedge.ssl.dual_temperature import dual_temperature
-from softedge.ssl.method import Embedder, Method, reproducible
+from softedge.ssl.method import Embedder, OneEncoder, reproducible
 
 
-class SimCo(Method):
+class SimCo(OneEncoder):
     """Zhang et al. 2022, https://arxiv.org/abs/2203.17248: one encoder, both views query and key in turn.
 
     The keys are the other views of the batch (of all ranks; the released code keeps to those of a rank), and the
@@ -26,18 +23,6 @@ class SimCo(Method):
         self.settings = settings
         with reproducible(seed + 1):
             self.encoder = Embedder(backbone, settings.projector, settings.projector_norm)
-
-    @classmethod
-    def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
-        assert isinstance(recipe.ssl, config.SimCo)
-        return cls(recipe.ssl, backbone, recipe.seed)
-
-    @property
-    def backbone(self) -> Backbone:
-        return self.encoder.backbone
-
-    def networks(self) -> list[nn.Module]:
-        return [self.encoder]
 
     def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
         first, second = (self.encoder(view) for view in views)

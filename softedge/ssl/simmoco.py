@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from softedge import config, distributed
 from softedge.backbones import Backbone
-from softedge.data.images import Images
 from softedge.ssl.dual_temperature import dual_temperature
-from softedge.ssl.method import Embedder, Method, reproducible
-from softedge.ssl.target import Target
+from softedge.ssl.method import Embedder, reproducible
+from softedge.ssl.target import Target, WithTarget
 
 
-class SimMoCo(Method):
+class SimMoCo(WithTarget):
     """Zhang et al. 2022, https://arxiv.org/abs/2203.17248: queries against the momentum encoder's keys of the batch.
 
     The keys are those of all ranks (the released code keeps to those of a rank).
@@ -27,18 +24,6 @@ class SimMoCo(Method):
         with reproducible(seed + 1):
             self.encoder = Embedder(backbone, settings.projector, settings.projector_norm)
         self.target = Target(self.encoder, settings.momentum, settings.momentum_cosine)
-
-    @classmethod
-    def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
-        assert isinstance(recipe.ssl, config.SimMoCo)
-        return cls(recipe.ssl, backbone, recipe.seed)
-
-    @property
-    def backbone(self) -> Backbone:
-        return self.encoder.backbone
-
-    def networks(self) -> list[nn.Module]:
-        return [self.encoder, self.target.network]
 
     def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
         first, second = views
@@ -62,10 +47,3 @@ class SimMoCo(Method):
             temperature=self.settings.temperature,
             inter_temperature=self.settings.inter_temperature,
         )
-
-    @torch.no_grad()
-    def after_step(self, progress: float) -> None:
-        self.target.follow(self.encoder, progress)
-
-    def measures(self) -> dict[str, float]:
-        return {"momentum": self.target.momentum}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softedge import config
 from softedge.backbones import Backbone
-from softedge.data.images import Images
-from softedge.ssl.method import Embedder, Method, projector, reproducible
+from softedge.ssl.method import Embedder, OneEncoder, projector, reproducible
 
 
 def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
@@ -22,7 +19,7 @@ def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
     return -F.cosine_similarity(prediction.float(), target.detach().float()).mean()
 
 
-class SimSiam(Method):
+class SimSiam(OneEncoder):
     """Exploring simple Siamese representation learning: Chen & He 2021, https://arxiv.org/abs/2011.10566, algorithm 1.
 
     The last layer of the projector has BatchNorm too, without scale and shift, as in the released code. Everything
@@ -40,17 +37,8 @@ class SimSiam(Method):
                 self.encoder.projector.append(nn.BatchNorm1d(width, affine=False))
             self.predictor = projector(width, (settings.predictor, width), norm)
 
-    @classmethod
-    def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
-        assert isinstance(recipe.ssl, config.SimSiam)
-        return cls(recipe.ssl, backbone, recipe.seed)
-
-    @property
-    def backbone(self) -> Backbone:
-        return self.encoder.backbone
-
     def networks(self) -> list[nn.Module]:
-        return [self.encoder, self.predictor]
+        return [*super().networks(), self.predictor]
 
     def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
         first, second = (self.encoder(view) for view in views)

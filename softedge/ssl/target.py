@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from softedge.ssl import key_norm
+from softedge.ssl.method import OneEncoder
 from softedge.ssl.schedule import cosine
 
 
@@ -33,3 +34,19 @@ class Target(nn.Module):
         if self.rises:
             self.momentum = cosine(self.start, 1.0, progress)
         key_norm.follow(self.network, network, self.momentum, "batch")
+
+
+class WithTarget(OneEncoder):
+    """A method whose ``target`` follows its encoder."""
+
+    target: Target
+
+    def networks(self) -> list[nn.Module]:
+        return [self.encoder, self.target.network]
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        self.target.follow(self.encoder, progress)
+
+    def measures(self) -> dict[str, float]:
+        return {"momentum": self.target.momentum}
