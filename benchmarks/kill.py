@@ -2,22 +2,28 @@
 
     python benchmarks/kill.py [--points 20] [--workers 2]
 
-Each point is a training of its own, killed at a random share of the time that the undisturbed one took; every second
-one is killed again after it was resumed. Compared are weights, key encoder, queue and pointer, momentum, optimizer,
-schedule, position, running statistics and random states (the whole of last.pt), and backbone.safetensors.
+Each point is a training of its own, killed at an instant drawn from the time that the undisturbed one took, start and
+end included; every second one is killed again after it was resumed. A kill that comes when all is done is drawn again,
+so that every point has hit a training at work. Compared are weights, key encoder, queue and pointer, momentum,
+optimizer, schedule, position, running statistics and random states (the whole of last.pt), and backbone.safetensors.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
+import multiprocessing
 import os
 import random
+import shutil
 import signal
 import tempfile
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -29,8 +35,10 @@ from softedge import config
 from softedge.data.images import Data, FileImages
 from softedge.records import InputSpec
 from softedge.run import Run, sha256
-from softedge.ssl.train import pretrain
+from softedge.ssl.train import Training, pretrain
 
+IMAGES, BATCH, EPOCHS = 80, 16, 5
+STEPS = IMAGES // BATCH * EPOCHS
 SPEC = InputSpec(32, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
@@ -52,8 +60,8 @@ def recipe(workers: int) -> config.Recipe:
             "data": {"size": 32, "resize": 32, "workers": workers},
             "backbone": {"name": "mobilenetv3_small_050"},
             "ssl": {
-                "epochs": 5,
-                "batch": 16,
+                "epochs": EPOCHS,
+                "batch": BATCH,
                 "queue": 64,
                 "neighbors": 8,
                 "projector": [64, 32],
@@ -66,8 +74,60 @@ def recipe(workers: int) -> config.Recipe:
     )
 
 
-def train(folder: Path, data: Data, workers: int, kill_after: float | None) -> bool:
-    """Train in a child process; SIGKILL it after ``kill_after`` seconds. Returns whether it came to its end."""
+class Progress:
+    """When each update of a child process ended, seen from its parent."""
+
+    def __init__(self, steps: int):
+        self.ended = multiprocessing.Array("d", steps + 1, lock=False)  # [n]: when step n was through; [0]: the start
+
+    def reset(self) -> None:
+        self.ended[:] = [0.0] * len(self.ended)
+        self.ended[0] = time.monotonic()
+
+    def watch(self) -> None:
+        """In the child: note every update of the training."""
+        update = Training.update
+
+        def noted(training: Training, *arguments: Any) -> None:
+            update(training, *arguments)
+            self.ended[training.step] = time.monotonic()
+
+        Training.update = noted  # type: ignore[method-assign]
+
+    def reached(self) -> int:
+        """The last step that is through."""
+        return max(step for step, when in enumerate(self.ended) if when)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """``after`` seconds after step ``step`` has ended (0: after the start of the process)."""
+
+    step: int
+    after: float
+
+    def wait_in(self, progress: Progress, child: int) -> None:
+        """Sleep until it is time, or the child has ended."""
+        while progress.reached() < self.step:
+            if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                return
+            time.sleep(0.0005)
+        time.sleep(self.after)
+
+
+def drawn(rng: random.Random, durations: list[float], step: int) -> Kill:
+    """An instant of the undisturbed training, uniform in time, among its start and what follows step ``step``.
+
+    It is kept as a part of a certain step, so that it stays within the training when the machine's speed changes.
+    """
+    open_to = [0, *range(max(step, 1), len(durations))]
+    chosen = rng.choices(open_to, [durations[i] for i in open_to])[0]
+    return Kill(chosen, rng.random() * durations[chosen])
+
+
+def train(folder: Path, data: Data, workers: int, progress: Progress, kill: Kill | None = None) -> bool:
+    """Train in a child process; SIGKILL it at ``kill``. Returns whether it came to its end."""
+    progress.reset()
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
@@ -76,13 +136,16 @@ def train(folder: Path, data: Data, workers: int, kill_after: float | None) -> b
         os.dup2(os.open(folder / "messages.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
         code = 1
         try:
+            progress.watch()
             pretrain(Run(folder), recipe(workers), data)
             code = 0
         except BaseException:
             traceback.print_exc()
         os._exit(code)
-    if kill_after is not None:
-        time.sleep(kill_after)
+    with contextlib.suppress(OSError):  # whoever is first; the child may be gone
+        os.setpgid(child, child)
+    if kill is not None:
+        kill.wait_in(progress, child)
         with contextlib.suppress(ProcessLookupError):  # it was through already
             os.killpg(child, signal.SIGKILL)  # its loader processes with it
     _, status = os.waitpid(child, 0)
@@ -122,37 +185,37 @@ def main() -> None:
     rng = random.Random(asked.seed)
     with tempfile.TemporaryDirectory(prefix="softedge-kill-") as root:
         (pictures := Path(root, "pictures")).mkdir()
-        data = photographs(pictures, 80)
-        whole = Path(root, "whole")
-        began = time.monotonic()
-        assert train(whole, data, asked.workers, None)
-        seconds = time.monotonic() - began
+        data = photographs(pictures, IMAGES)
+        progress, whole = Progress(STEPS), Path(root, "whole")
+        assert train(whole, data, asked.workers, progress)
+        ends = [*progress.ended, time.monotonic()]
+        durations = [after - before for before, after in itertools.pairwise(ends)]
         expected = outcome(whole)
-        print(
-            f"undisturbed: {expected[0]['position']['step']} steps in {seconds:.1f} s, {asked.workers} workers\n",
-            flush=True,
-        )
-        print("| point | killed after, s | checkpoint at step | same bits at the end |\n|---|---|---|---|", flush=True)
-        failures = 0
-        for point in range(1, asked.points + 1):
-            folder = Path(root, str(point))
-            kills: list[float] = []
-            steps, done = [], False
-            for _ in range(1 + point % 2):
-                kills.append(rng.uniform(0.05, 1.0) * seconds)
-                done = train(folder, data, asked.workers, kills[-1])
-                steps.append("finished" if done else str(step_reached(folder)))
-                if done:
-                    seconds *= 0.8  # the machine has become faster than it was at the beginning
+        print(f"undisturbed: {STEPS} steps in {ends[-1] - ends[0]:.1f} s, {asked.workers} workers\n", flush=True)
+        print("| point | killed | checkpoint at step | same bits at the end |\n|---|---|---|---|", flush=True)
+        failures = too_late = point = 0
+        while point < asked.points:
+            folder = Path(root, str(point + 1))
+            shutil.rmtree(folder, ignore_errors=True)
+            killed: list[str] = []
+            checkpoints: list[int] = []
+            while len(killed) < 1 + (point + 1) % 2:
+                kill = drawn(rng, durations, checkpoints[-1] if checkpoints else 0)
+                if train(folder, data, asked.workers, progress, kill):
                     break
-            if not done:
-                train(folder, data, asked.workers, None)
-            found = outcome(folder)
-            identical = same(found, expected)
-            failures += not identical
-            after = ", ".join(f"{k:.1f}" for k in kills)
-            print(f"| {point} | {after} | {', '.join(steps)} | {'yes' if identical else 'NO'} |", flush=True)
-    print(f"\n{asked.points - failures} of {asked.points} identical")
+                reached = progress.reached()
+                killed.append(f"after step {reached}" if reached else "in the start")
+                checkpoints.append(step_reached(folder))
+            else:
+                train(folder, data, asked.workers, progress)
+                point += 1
+                identical = same(outcome(folder), expected)
+                failures += not identical
+                steps = ", ".join(map(str, checkpoints))
+                print(f"| {point} | {', '.join(killed)} | {steps} | {'yes' if identical else 'NO'} |", flush=True)
+                continue
+            too_late += 1
+    print(f"\n{asked.points - failures} of {asked.points} identical; {too_late} more were through before the kill")
     raise SystemExit(1 if failures else 0)
 
 
