@@ -88,11 +88,11 @@ class Progress:
         """In the child: note every update of the training."""
         update = Training.update
 
-        def noted(training: Training, *arguments: Any) -> None:
-            update(training, *arguments)
+        def noted(training: Training, views: Any, index: Any) -> None:
+            update(training, views, index)
             self.ended[training.step] = time.monotonic()
 
-        Training.update = noted  # type: ignore[method-assign]
+        Training.update = noted  # type: ignore[method-assign, assignment]
 
     def reached(self) -> int:
         """The last step that is through."""

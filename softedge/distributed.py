@@ -45,7 +45,8 @@ def device() -> torch.device:
     """Where this process computes: its own GPU where there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))))
+    local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+    return torch.device("cuda", local % torch.cuda.device_count())  # SLURM may show each process only its own GPU
 
 
 def launched() -> bool:
@@ -54,10 +55,11 @@ def launched() -> bool:
 
 
 def asked_world() -> int:
-    """The number of processes that the launcher says it started (torchrun or SLURM), 1 without one."""
-    if "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"])
-    return int(os.environ.get("SLURM_NTASKS", 1)) if "SLURM_PROCID" in os.environ else 1
+    """The number of processes that the launcher says it started (torchrun or SLURM's srun), 1 without one.
+
+    sbatch gives its script SLURM_NTASKS and SLURM_PROCID too, although that is one process: only srun sets the step's.
+    """
+    return int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
 
 
 @contextlib.contextmanager
@@ -105,10 +107,10 @@ def _another_is_gone(error: RuntimeError) -> bool:
 def _read_slurm() -> None:
     """Give torch the names it knows for what srun says."""
     environ = os.environ
-    environ["WORLD_SIZE"], environ["RANK"] = environ["SLURM_NTASKS"], environ["SLURM_PROCID"]
+    environ["WORLD_SIZE"], environ["RANK"] = environ["SLURM_STEP_NUM_TASKS"], environ["SLURM_PROCID"]
     environ.setdefault("LOCAL_RANK", environ.get("SLURM_LOCALID", "0"))
     if "MASTER_ADDR" not in environ:
-        nodes = environ.get("SLURM_JOB_NODELIST", "localhost")
+        nodes = environ.get("SLURM_STEP_NODELIST", environ.get("SLURM_JOB_NODELIST", "localhost"))
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             listed = subprocess.run(
                 ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True

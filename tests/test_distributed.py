@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -235,12 +236,24 @@ def test_slurms_names_are_understood(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"NTASKS": "16", "PROCID": "5", "LOCALID": "1", "JOB_ID": "1234", "JOB_NODELIST": "n1"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
+    assert distributed.asked_world() == 1  # the batch script itself, not yet under srun
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "16")
     assert distributed.asked_world() == 16
     distributed._read_slurm()
     assert (os.environ["WORLD_SIZE"], os.environ["RANK"], os.environ["LOCAL_RANK"]) == ("16", "5", "1")
     assert os.environ["MASTER_PORT"] == "21234"
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
+
+
+def test_a_process_that_sees_one_gpu_uses_it_whatever_its_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    assert distributed.device() == torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert distributed.device() == torch.device("cuda", 5)
 
 
 def softedge_on_two_ranks(tmp_path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -260,6 +273,25 @@ def test_the_command_launches_its_ranks_and_prints_one_result(tmp_path):
 
 
 @pytest.mark.slow
+def test_ctrl_c_at_the_launcher_alone_stops_all_ranks_with_a_checkpoint(tmp_path):
+    command = [sys.executable, "-m", "softedge", "pretrain", "--data", "digits", "--recipe", "digits", "--gpus", "2"]
+    command += ["--out", str(tmp_path), "--set", "ssl.knn_every=0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True) as there:
+        lines = tmp_path / "pretrain" / "metrics.jsonl"
+        while there.poll() is None and not (lines.exists() and lines.stat().st_size):
+            time.sleep(0.1)
+        there.send_signal(signal.SIGINT)
+        said = there.communicate(timeout=120)[1]
+    assert there.returncode == 130, said
+    assert "stopped: the ranks have ended, the checkpoint" in said
+    assert "of 100; run the same command again to go on" in said
+    assert "Traceback" not in said
+    position = torch.load(tmp_path / "pretrain" / "last.pt", weights_only=True)["position"]
+    assert position["step"] >= 22
+
+
+@pytest.mark.slow
 def test_one_rank_that_dies_ends_the_others_and_its_message_is_shown(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import os\nif os.environ.get('RANK') == '1':\n"
@@ -268,7 +300,7 @@ def test_one_rank_that_dies_ends_the_others_and_its_message_is_shown(tmp_path):
     done = softedge_on_two_ranks(tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert "rank 1 could not reach its GPU" in done.stderr
-    assert "a rank has ended (exit code 1, its message is above), and so all were ended" in done.stderr
+    assert "(exit code 1, its message is above), and so all were ended; there is no checkpoint yet" in done.stderr
     assert "Traceback" not in done.stderr
 
 

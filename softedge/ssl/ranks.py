@@ -51,26 +51,28 @@ def train(run: Run, recipe: Recipe, force: bool, gpus: int, nodes: int, command:
         launch(command, gpus, nodes)
     except Ended as ended:
         if ended.code in (130, -2, -15):
-            raise Interrupted(f"{_kept(run, recipe, images)}; run the same command again to go on") from None
+            raise Interrupted(
+                f"the ranks have ended, {_kept(run, recipe, images)}; run the same command again to go on"
+            ) from None
         if ended.code == distributed.LEFT_ALONE:
             raise UserError(
-                "a rank on another machine has ended, and so all were; the last checkpoint is kept"
+                f"a rank on another machine has ended, and so all were; {_kept(run, recipe, images)}"
             ) from None
         why = f"exit code {ended.code}, its message is above" if ended.code >= 0 else f"killed by signal {-ended.code}"
         if ended.code == -9:
             why += ", out of memory?"
-        raise UserError(f"a rank has ended ({why}), and so all were ended; the last checkpoint is kept") from None
+        raise UserError(f"a rank has ended ({why}), and so all were ended; {_kept(run, recipe, images)}") from None
     return run.need("pretrain", "pretrain --out")
 
 
 def _kept(run: Run, recipe: Recipe, images: int) -> str:
-    """Where a stopped training stands, as its checkpoint on the disk says."""
+    """What there is to go on from, as the checkpoint on the disk says."""
     path = run.folder("pretrain") / "last.pt"
     if not path.exists():
-        return "the ranks have ended before the first checkpoint"
+        return "there is no checkpoint yet"
     step = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["position"]["step"]
     epoch = step / (images // recipe.ssl.batch)
-    return f"the ranks have ended, the checkpoint {path} holds epoch {epoch:.1f} of {recipe.ssl.epochs}"
+    return f"the checkpoint {path} holds epoch {epoch:.1f} of {recipe.ssl.epochs}"
 
 
 def _as_rank(run: Run, recipe: Recipe, force: bool) -> Result:
