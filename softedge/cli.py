@@ -211,8 +211,10 @@ def doctor() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; the one place where expected errors become a line and an exit code."""
+    from softedge import threads
     from softedge.errors import exit_code_and_line
 
+    threads.prepare()
     try:
         code = app(arguments, standalone_mode=False)
     except typer.Abort as error:  # how the parser passes Ctrl-C on

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from softedge import threads
 from softedge.distributed import LEFT_ALONE
 from softedge.errors import UserError
 
@@ -36,7 +37,7 @@ def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> None:
 
     for name in [n for n in logging.root.manager.loggerDict if n.startswith("torch.distributed.elastic")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # each has a level of its own
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // gpus)))
+    threads.share(gpus)
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")  # s for the step and its checkpoint, then SIGKILL
     os.environ["SOFTEDGE_LAUNCHED"] = "1"
     results = tempfile.TemporaryDirectory(prefix="softedge-ranks-")  # each rank prints the result; one is enough

@@ -237,6 +237,7 @@ class Training:
             "loss_sum": distributed.gather(self.loss_sum[None]).tolist(),  # by rank
             "loss_count": self.loss_count,
             "guard": self.guard.state(),
+            "threads": torch.get_num_threads(),  # sums are split among them: another number would give other bits
         }
         checkpoint.save(self.folder / "last.pt", self.method, self.optimizer, position)
 
@@ -249,6 +250,8 @@ class Training:
         sums = position["loss_sum"]  # one number in checkpoints of earlier versions
         self.loss_sum.fill_(sums[distributed.rank()] if isinstance(sums, list) else sums)
         self.guard.restore(position["guard"])
+        if self.device.type == "cpu":
+            torch.set_num_threads(position.get("threads", torch.get_num_threads()))
         self.journal.keep_until(self.step)
         if distributed.rank() == 0:
             say(f"pretrain: going on from epoch {self.step / self.epoch_steps:.1f} of {self.recipe.ssl.epochs}")
