@@ -155,7 +155,8 @@ def measure(examined: Examined, spec: InputSpec) -> tuple[tuple[float, float, fl
 
 def named(found: Found, names: list[str], spec: InputSpec) -> Images:
     """The images of these names, in this order, of tar shards or of a data set that lives in memory (as one array)."""
-    if isinstance(shards := found.splits.get("unlabelled"), TarImages):
+    if tars := [images for images in found.splits.values() if isinstance(images, TarImages)]:
+        shards = TarImages.joined(tars)
         position = {name: i for i, name in enumerate(shards.names)}
         return shards.subset([position[name] for name in names])
     parts = [images for images in found.splits.values() if isinstance(images, ArrayImages)]

@@ -60,6 +60,8 @@ def scan(root: Path) -> Listing:
                 visit(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
             elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
                 names.append(prefix + entry.name)  # a broken link too: screening names it
+            elif entry.name.lower().endswith(".tar"):
+                ignored["tar files"] += 1
             else:
                 ignored["not images"] += 1
 
@@ -78,6 +80,11 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None) -> 
         raise UserError(f"no images in {root}{f' (passed over: {passed})' if passed else ''}; give a folder of images")
     parts = [tuple(name.split("/")) for name in listing.names]
     notices: list[str] = []
+    if tars := listing.ignored.get("tar files"):
+        notices.append(
+            f"{tars} tar files beside the images are not read: shards are, from a folder that holds nothing else, or "
+            "from train/ test/ unlabeled/ that all hold shards; unpack them to use them here"
+        )
     read_groups = _by_split if _has_split_folders(parts) else _by_class
     groups = read_groups(root, parts, notices)
     folders = sorted({label for group in groups.values() for _, label in group if label is not None})

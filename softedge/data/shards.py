@@ -1,7 +1,8 @@
-"""Tar shards (WebDataset layout) as unlabelled images: read in place, never unpacked.
+"""Tar shards (WebDataset layout): read in place, never unpacked.
 
-Only the headers are listed; an image is one positioned read. Training shuffles blocks of consecutive images and then
-within a window of a few blocks, so that reading stays near to sequential and still follows from (seed, epoch) alone.
+Only the headers are listed, and the small ``.cls`` members that give classes; an image is one positioned read. Training
+shuffles blocks of consecutive images and then within a window of a few blocks, so that reading stays near to sequential
+and still follows from (seed, epoch) alone.
 """
 
 from __future__ import annotations
@@ -9,28 +10,31 @@ from __future__ import annotations
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softedge.data.decoding import BadImage
-from softedge.data.folders import EXTENSIONS
-from softedge.data.images import UNLABELLED, EncodedImages
+from softedge.data.folders import EXTENSIONS, SPLITS
+from softedge.data.images import UNLABELLED, EncodedImages, Images
 from softedge.data.sources import Found
 from softedge.errors import UserError
 
+_LONGEST_LABEL = 256  # bytes of a .cls member
 BLOCK = 256  # consecutive images that stay together when the order is shuffled
 
 
 class TarImages(EncodedImages):
     """Members of tar files.  names: "shard.tar/member.jpg".  places: int64 (N, 3), shard, offset and size in bytes."""
 
-    def __init__(self, shards: Sequence[Path], names: Sequence[str], places: NDArray[np.int64]):
-        self.shards, self.names, self.places = list(shards), names, places
-        self.labels = np.full(len(places), UNLABELLED, np.int64)
+    def __init__(
+        self, shards: Sequence[Path], names: Sequence[str], places: NDArray[np.int64], labels: NDArray[np.int64]
+    ):
+        self.shards, self.names, self.places, self.labels = list(shards), names, places, labels
         self._open: dict[int, int] = {}  # shard -> file descriptor of this process
 
     def read(self, index: int) -> bytes:
@@ -47,7 +51,17 @@ class TarImages(EncodedImages):
 
     def subset(self, indices: NDArray[np.int64] | Sequence[int]) -> TarImages:
         chosen = np.asarray(indices, np.int64)
-        return TarImages(self.shards, [self.names[i] for i in chosen], self.places[chosen])
+        return TarImages(self.shards, [self.names[i] for i in chosen], self.places[chosen], self.labels[chosen])
+
+    @classmethod
+    def joined(cls, parts: Sequence[TarImages]) -> TarImages:
+        """Subsets of the same shards, one after the other."""
+        return cls(
+            parts[0].shards,
+            [name for part in parts for name in part.names],
+            np.concatenate([part.places for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+        )
 
     def blocks(self) -> list[NDArray[np.int64]]:
         """Runs of at most 256 images that follow each other in one shard."""
@@ -65,38 +79,112 @@ class TarImages(EncodedImages):
             os.close(descriptor)
 
 
-def shards_of(path: Path) -> list[Path]:
-    """The shards that ``path`` stands for: itself, or the tar files of a folder that holds nothing else; else none."""
+def shards_of(path: Path) -> dict[str, list[Path]]:
+    """The tar files that ``path`` stands for, by split; {} when it is something else.
+
+    A tar file, a folder that holds nothing else, or train/ val/ test/ unlabeled/ that each do.
+    """
     if path.is_file():
-        return [path] if path.suffix.lower() == ".tar" else []
-    files = [p for p in sorted(path.iterdir()) if not p.name.startswith(".")]
+        return {"train": [path]} if path.suffix.lower() == ".tar" else {}
+    if tars := _only_tars(path):
+        return {"train": tars}
+    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    by_split: dict[str, list[Path]] = {}
+    for folder in folders:
+        if folder.name.lower() not in SPLITS or not (tars := _only_tars(folder)):
+            return {}
+        by_split.setdefault(SPLITS[folder.name.lower()], []).extend(tars)
+    return by_split
+
+
+def _only_tars(folder: Path) -> list[Path]:
+    files = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
     tars = [p for p in files if p.is_file() and p.suffix.lower() == ".tar"]
     others = [p for p in files if p.is_dir() or p.suffix.lower() in EXTENSIONS]
     return tars if not others else []
 
 
-def find(shards: Sequence[Path], source: str) -> Found:
-    """List the images in the shards; one that cannot be read to its end is used as far as it goes, with a notice."""
-    names: list[str] = []
-    places: list[tuple[int, int, int]] = []
+@dataclass(frozen=True)
+class _Member:
+    """An image in a shard.  sample: what it shares with its label, by WebDataset's rule."""
+
+    name: str
+    sample: str
+    place: tuple[int, int, int]
+    split: str
+
+
+def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Found:
+    """List the images in the shards; one that cannot be read to its end is used as far as it goes, with a notice.
+
+    An image's class is what the ``.cls`` member of its sample says, a number or a name; without one it is unlabelled.
+    """
+    shards = [(split, shard) for split, tars in by_split.items() for shard in tars]
+    members: list[_Member] = []
+    classes: dict[str, str] = {}  # sample -> class
     ignored: Counter[str] = Counter()
     notices: list[str] = []
-    for number, shard in enumerate(shards):
+    for number, (split, shard) in enumerate(shards):
+        prefix = f"{shard.name}/" if len(by_split) == 1 else f"{shard.parent.name}/{shard.name}/"
         try:
             with tarfile.open(shard, "r:") as archive:
                 for member in archive:
-                    hidden = Path(member.name).name.startswith(".")
-                    if not member.isfile() or hidden or Path(member.name).suffix.lower() not in EXTENSIONS:
+                    path = PurePosixPath(member.name)
+                    sample = prefix + str(path.parent / path.name.split(".")[0])
+                    if not member.isfile() or path.name.startswith("."):
                         ignored["not images"] += member.isfile()
-                        continue
-                    names.append(f"{shard.name}/{member.name}")
-                    places.append((number, member.offset_data, member.size))
+                    elif path.suffix.lower() in EXTENSIONS:
+                        place = (number, member.offset_data, member.size)
+                        members.append(_Member(prefix + member.name, sample, place, split))
+                    elif path.suffix.lower() == ".cls" and member.size <= _LONGEST_LABEL:
+                        classes[sample] = _text(archive, member)
+                    else:
+                        ignored["not images"] += 1
         except (tarfile.TarError, OSError) as error:
             notices.append(f"{shard.name} is damaged ({error}); what comes before the damage is used")
-    if not names:
+    if not members:
         why = f" ({'; '.join(notices)})" if notices else ""
         raise UserError(f"no images in the {len(shards)} tar files of {source}{why}; give shards of images")
-    if ignored["not images"]:
-        notices.append("labels in tar shards are not read: their images are taken as unlabelled")
-    images = TarImages(shards, names, np.array(places, np.int64))
-    return Found(source, (), {"unlabelled": images}, dict(ignored), tuple(notices))
+    if ignored["not images"] and not classes:
+        notices.append("labels in tar shards are read from .cls members, of which there are none: unlabelled images")
+    return _found(source, [shard for _, shard in shards], members, classes, dict(ignored), notices)
+
+
+def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    file = archive.extractfile(member)
+    return file.read().decode(errors="replace").strip() if file else ""
+
+
+def _found(
+    source: str,
+    shards: list[Path],
+    members: list[_Member],
+    classes: Mapping[str, str],
+    ignored: Mapping[str, int],
+    notices: list[str],
+) -> Found:
+    """Number the classes and sort the images into splits."""
+    names = sorted({classes[m.sample] for m in members if classes.get(m.sample)}, key=_numbers_first)
+    if len(names) == 1:
+        notices.append(f"all labels in the shards are '{names[0]}': the images are taken as unlabelled")
+        names = []
+    number = {name: i for i, name in enumerate(names)}
+    labels = np.array([number.get(classes.get(m.sample, ""), UNLABELLED) for m in members], np.int64)
+    images = TarImages(shards, [m.name for m in members], np.array([m.place for m in members], np.int64), labels)
+    asked = {"test"} if any(m.split == "test" for m in members) else {"val"}
+    tested = np.array([m.split in asked for m in members]) & (labels != UNLABELLED)
+    seen = np.array([m.split in ("train", "unlabelled") for m in members])
+    if out := len(members) - int((tested | seen).sum()):
+        notices.append(f"{out} images of the test and validation shards are left out: no label, or a split too many")
+    train = seen & (labels != UNLABELLED)
+    splits = {"train": train, "test": tested, "unlabelled": seen & ~train}
+    if not seen.any():
+        raise UserError(f"{source} has a test split but neither train/ nor unlabeled/; add one of them")
+    found: dict[str, Images] = {
+        split: images.subset(np.flatnonzero(mask)) for split, mask in splits.items() if mask.any()
+    }
+    return Found(source, tuple(names), found, ignored, tuple(notices))
+
+
+def _numbers_first(name: str) -> tuple[bool, int, str]:
+    return (False, int(name), "") if name.isdecimal() else (True, 0, name)

@@ -56,7 +56,7 @@ def find(source: str) -> Found:
             return folders.find(own, source, published.readable_classes(own))
         return _read_once(source, local_root())
     path = Path(source).expanduser()
-    tars = shards.shards_of(path.resolve()) if path.exists() else []
+    tars = shards.shards_of(path.resolve()) if path.exists() else {}
     if tars:
         return shards.find(tars, canonical(source))
     if path.is_dir():

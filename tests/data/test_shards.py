@@ -1,4 +1,4 @@
-"""Tar shards are unlabelled images like any others, read in an order that suits a disk."""
+"""Tar shards are images like any others, read in an order that suits a disk."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from softedge.run import Run
 SPEC = InputSpec(32, 32, (0.5,) * 3, (0.5,) * 3)
 
 
-def shard(path: Path, count: int, start: int = 0, labels: bool = True) -> Path:
-    """WebDataset layout: 000.jpg, 000.cls, 001.jpg, ..."""
+def shard(path: Path, count: int, start: int = 0, classes: str = "7") -> Path:
+    """WebDataset layout: 000.jpg, 000.cls, 001.jpg, ...; image i has the class classes[i % len], none for a space."""
     with tarfile.open(path, "w") as archive:
         for number in range(start, start + count):
             archive.add(
                 save(path.parent / "raw" / f"{number:03d}.jpg", number, height=70, width=90), f"{number:03d}.jpg"
             )
-            if labels:
+            text = classes[number % len(classes)].strip().encode()
+            if text:
                 info = tarfile.TarInfo(f"{number:03d}.cls")
-                info.size = 1
-                archive.addfile(info, io.BytesIO(b"7"))
+                info.size = len(text)
+                archive.addfile(info, io.BytesIO(text))
     return path
 
 
@@ -51,7 +52,7 @@ def test_the_members_are_the_files_bit_for_bit(folder: Path) -> None:
     found = sources.find(str(folder / "shards"))
     images = found.splits["unlabelled"]
     assert isinstance(images, TarImages) and len(images) == 24 and found.classes == ()
-    assert images.names[9] == "1.tar/009.jpg" and "labels in tar shards are not read" in found.notices[0]
+    assert images.names[9] == "1.tar/009.jpg" and "all labels in the shards are '7'" in found.notices[0]
     for index in (0, 9, 23):
         assert images.read(index) == (folder / "raw" / f"{index:03d}.jpg").read_bytes()
     assert pickle.loads(pickle.dumps(images)).read(9) == images.read(9)
@@ -65,6 +66,46 @@ def test_shards_go_through_the_data_stage(folder: Path) -> None:
     data = load(run)
     assert isinstance(data.pretrain, TarImages) and data.pretrain.decode(0).shape == (70, 90, 3)
     assert prepare(run, recipe, str(folder / "shards")) == result
+
+
+def test_classes_come_from_cls_members_and_numbers_keep_their_order(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    shard(tmp_path / "a.tar", 24, classes="93 ").rename(tmp_path / "shards" / "a.tar")
+    found = sources.find(str(tmp_path / "shards"))
+    assert found.classes == ("3", "9") and not found.notices
+    assert found.splits["train"].labels.tolist() == [1, 0] * 8 and len(found.splits["unlabelled"]) == 8
+    run = Run(tmp_path / "run")
+    metrics = prepare(run, config.build({"data": {"size": 32}}), str(tmp_path / "shards")).metrics
+    assert (metrics["n_train"], metrics["n_test"], metrics["n_pretrain"]) == (12, 4, 20)
+    data = load(run)
+    assert sorted(data.test.labels.tolist()) == [0, 0, 1, 1] and data.classes == ("3", "9")
+    for images in (data.train, data.test):
+        for name, label in zip(images.names, images.labels.tolist()):
+            assert label == [1, 0][int(name[-7:-4]) % 3]
+
+
+def test_shards_in_split_folders_keep_their_split(tmp_path: Path) -> None:
+    for split, start, classes in (("train", 0, "01"), ("val", 12, "01 "), ("unlabeled", 24, "1")):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        made = shard(tmp_path / f"{split}.tar", 12, start, classes if split != "unlabeled" else " ")
+        made.rename(tmp_path / "data" / split / "0.tar")
+    found = sources.find(str(tmp_path / "data"))
+    assert {split: len(images) for split, images in found.splits.items()} == {"train": 12, "test": 8, "unlabelled": 12}
+    assert found.splits["test"].names[0] == "val/0.tar/012.jpg"
+    assert found.notices == ("4 images of the test and validation shards are left out: no label, or a split too many",)
+    recipe = config.build({"data": {"size": 32, "mean": "auto", "std": "auto"}})
+    metrics = prepare(Run(tmp_path / "run"), recipe, str(tmp_path / "data")).metrics
+    assert (metrics["n_train"], metrics["n_test"], metrics["n_pretrain"]) == (12, 8, 24)
+
+
+def test_shards_beside_image_files_are_named_as_not_read(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        save(tmp_path / "data" / "train" / name / "0.jpg", 1)
+    (tmp_path / "data" / "unlabeled").mkdir()
+    shard(tmp_path / "u.tar", 3).rename(tmp_path / "data" / "unlabeled" / "u.tar")
+    found = sources.find(str(tmp_path / "data"))
+    assert len(found) == 2
+    assert found.notices[0].startswith("1 tar files beside the images are not read")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
