@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -132,6 +133,7 @@ def environment() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "git": _git_commit(),
+        "command": command_line(),
     }
     torch = sys.modules.get("torch")
     if torch is not None:
@@ -139,6 +141,13 @@ def environment() -> dict[str, Any]:
         if torch.cuda.is_available():
             values["gpu"] = torch.cuda.get_device_name()
     return values
+
+
+def command_line() -> str:
+    """The words that started this process, as one would type them: ``softedge deploy --data 'my photos'``."""
+    program = Path(sys.argv[0] if sys.argv else "")
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return shlex.join([name or "python", *sys.argv[1:]])
 
 
 def cpu_name() -> str:

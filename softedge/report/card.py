@@ -26,7 +26,7 @@ def card(run: Values) -> str:
         made=[row for row in run["files"] if row.get("size_bytes")],
         facts=[(name, _plain(value)) for name, value in facts.data_facts(run)],
         probes=phrases.probe_rows(run) if run["probe"] else [],
-        missing=facts.grouped(run["not_run"]),
+        missing=facts.grouped(run["not_run"], run["devices"]),
         name=words.artifact_name,
     )
 

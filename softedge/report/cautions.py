@@ -28,6 +28,10 @@ def interval(fraction: float, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def _called(run: Values, device: str) -> str:
+    return str(run["devices"].get(device, {}).get("short") or device)
+
+
 def _other_file(run: Values) -> list[str]:
     said = []
     for row in run["files"]:
@@ -35,7 +39,8 @@ def _other_file(run: Values) -> list[str]:
             if timing.get("sha256") and row.get("sha256") and timing["sha256"] != row["sha256"]:
                 name = words.artifact_name(row["artifact"])
                 said.append(
-                    f"{name} on {device}: the file that was timed is not the file that was checked; bench it again."
+                    f"{name} on {_called(run, device)}: the file that was timed is not the file that was checked; "
+                    "bench it again."
                 )
     return said
 
@@ -79,7 +84,7 @@ def _disturbed(run: Values) -> list[str]:
         if wide:
             of = f"{wide} of {words.plural(len(ratios), 'file')}"
             said.append(
-                f"On {device}, p90 is up to {words.times(max(ratios))} p50 ({of}): "
+                f"On {_called(run, device)}, p90 is up to {words.times(max(ratios))} p50 ({of}): "
                 "other work disturbed the measurement; bench again when the device is idle."
             )
     return said
@@ -94,8 +99,8 @@ def _drift(run: Values, chosen: str) -> list[str]:
                 change = drift["ratio"] - 1
                 direction = "slower" if change > 0 else "faster"
                 said.append(
-                    f"{words.artifact_name(chosen)} on {device} was {words.percent(abs(change), 0)} {direction} at the "
-                    "end of the measurement than at its start: heat, or other work on the machine."
+                    f"{words.artifact_name(chosen)} on {_called(run, device)} was {words.percent(abs(change), 0)} "
+                    f"{direction} at the end of the measurement than at its start: heat, or other work on the machine."
                 )
     return said
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import tomllib
-from pathlib import Path
 from typing import Any
 
-from softedge.report import curves, embedding, files, predictions, stages
+from softedge.records import Result
+from softedge.report import curves, devices, embedding, files, predictions, stages
 from softedge.report.stages import Stage
 from softedge.report.words import is_number
 from softedge.run import Run
@@ -32,13 +34,13 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "pretrain": _pretrain(run, done["pretrain"]),
         "probe": _probe(done["probe"]),
         "files": files.rows(run, done["export"], done["check"], done["bench"], files.asked_for(recipe)),
-        "devices": _devices(done["bench"]),
+        "devices": devices.collected(done["bench"]),
         "check": _check(done["check"]),
         "examples": _examples(done["check"]),
         "labels": _details(done["labels"]),
         "finetune": _details(done["finetune"]),
         "linear": {name: result.metrics for name, result in done["linear"].results.items()},
-        "transfer": {name: result.metrics for name, result in done["transfer"].results.items()},
+        "transfer": {name: _transferred(result) for name, result in done["transfer"].results.items()},
         "provenance": _provenance(run, done, recipe),
     }
     if layout:
@@ -73,7 +75,15 @@ def _check(stage: Stage) -> Values:
         return {}
     gates = stage.result.recipe.get("check")
     values: Values = {"metrics": stage.result.metrics, "gates": gates if isinstance(gates, dict) else {}}
-    return values | {key: stage.result.details[key] for key in ("images", "sqnr_level") if key in stage.result.details}
+    kept = ("images", "sqnr_level", "against")
+    return values | {key: stage.result.details[key] for key in kept if stage.result.details.get(key)}
+
+
+def _transferred(result: Result) -> Values:
+    """A detection task's metrics; ``AP50_per_class`` as well where the task has classes."""
+    about = {key: result.details[key] for key in ("init", "head", "iterations") if key in result.details}
+    per_class = result.details.get("AP50_per_class")
+    return {"metrics": result.metrics, "about": about, "AP50_per_class": per_class or {}}
 
 
 def _examples(stage: Stage) -> list[Values]:
@@ -114,28 +124,6 @@ def _probe(stage: Stage) -> Values:
                 if draws.get(kind):
                     values[f"{prefix}few_{kind}_range"] = [min(draws[kind]), max(draws[kind])]
     return values
-
-
-def _devices(bench: Stage) -> Values:
-    """device -> what it told of itself, with the name a person would use for it."""
-    found: Values = {}
-    for name, result in bench.results.items():
-        device = name.partition("@")[2]
-        about = result.details.get("device")
-        about = about if isinstance(about, dict) else {}
-        if device not in found:
-            address = str(result.recipe.get("device") or device)
-            # Only what the device told of itself: the environment of the result is that of this machine.
-            hardware = about.get("name") or about.get("model") or about.get("board") or about.get("cpu")
-            found[device] = {
-                "address": address,
-                "called": f"{hardware} ({address})" if hardware and hardware != address else address,
-                "preset": str(result.recipe.get("preset") or ""),
-                "about": about,
-            }
-        if is_number(result.details.get("threads")):
-            found[device]["threads"] = result.details["threads"]
-    return found
 
 
 def _test_set(run: Run, probe: Stage, known: Values) -> Values:
@@ -200,20 +188,36 @@ def _provenance(run: Run, done: dict[str, Stage], recipe: Values) -> Values:
         },
         "versions": latest.get("versions", {}),
         "same_environment": all(e.get("versions") == latest.get("versions") for e in environments),
+        "performed": _performed(done),
         "commands": _commands(run),
     }
 
 
 def _commands(run: Run) -> list[str]:
-    root = _shell(run.root)
+    """What does it again."""
+    folder = run.name if run.root.is_absolute() else str(run.root)  # where it lies is nobody's business
+    root = shlex.quote(folder)
     return [
-        f"softedge deploy --recipe {root}/recipe.toml --out {_shell(Path(f'{run.root}-again'))}",
+        f"softedge deploy --recipe {root}/recipe.toml --out {shlex.quote(f'{folder}-again')}",
         f"softedge verify {root}/export/FILE",
         f"softedge report {root}",
     ]
 
 
-def _shell(path: Path) -> str:
-    import shlex
+def _performed(done: dict[str, Stage]) -> list[Values]:
+    """The command lines that made the run, in the order in which they were given, and what each of them did."""
+    lines: dict[str, Values] = {}
+    for stage in done.values():
+        for result in stage.results.values():
+            command = result.environment.get("command")
+            if isinstance(command, str) and command:
+                new: Values = {"command": _without_places(command), "started": result.started, "stages": []}
+                entry = lines.setdefault(command, new)
+                entry["started"] = min(entry["started"], result.started)
+                entry["stages"] += [stage.name] * (stage.name not in entry["stages"])
+    return sorted(lines.values(), key=lambda entry: str(entry["started"]))
 
-    return shlex.quote(str(path))
+
+def _without_places(command: str) -> str:
+    """Folders by their names: where they lie is nobody's business in a report that is passed on."""
+    return re.sub(r"(?<![\w:/.])(?:~|\.{1,2})?/(?:[^\s'\"=,/]+/)+(?=[^\s'\"=,/]+)", "", command)

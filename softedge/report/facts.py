@@ -103,13 +103,17 @@ def hash_chain(run: Values) -> list[Values]:
     return steps
 
 
-def grouped(entries: list[Values]) -> list[Values]:
-    """Entries with the same reason in one line."""
+def grouped(entries: list[Values], devices: Values) -> list[Values]:
+    """Entries with the same reason in one line; devices by their short names."""
+    shorts = {f" on {name}": f" on {device['short']}" for name, device in devices.items()}
     lines: dict[tuple[str, str], Values] = {}
     for entry in entries:
         why = entry["why"].removeprefix("not run: ").removeprefix("failed: ")
         line = lines.setdefault((entry["status"], why), {**entry, "why": why, "whats": {}, "names": {}})
-        line["whats"][entry["what"].replace("top1", "top-1").replace("_", " ")] = None
+        what = entry["what"]
+        for name, short in shorts.items():
+            what = what.removesuffix(name) + short if what.endswith(name) else what
+        line["whats"][what.replace("top1", "top-1").replace("_", " ")] = None
         if entry.get("artifact"):
             line["names"][words.artifact_name(entry["artifact"])] = None
     return [{**line, "what": _joined(line["whats"]), "of": ", ".join(line["names"])} for line in lines.values()]

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Undefined
 from markupsafe import Markup, escape
 
-from softedge.report import charts, facts, learning_charts, phrases, words
+from softedge.report import charts, facts, learning_charts, phrases, timings, words
 
 Values = dict[str, Any]
 
@@ -60,6 +60,12 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         all_curves=all_curves,
         file_of=lambda run, name: next((r for r in run["files"] if r["artifact"] == name), {}),
         change_cell=change_cell,
+        timings=timings.rows,
+        untimed_reasons=untimed_reasons,
+        compared=compared,
+        moved=moved,
+        transfer_rows=transfer_rows,
+        per_class_rows=per_class_rows,
         recipe_text=recipe_text,
         data_facts=facts.data_facts,
         environment_facts=facts.environment_facts,
@@ -111,6 +117,12 @@ def sections(run: Values) -> list[tuple[str, str]]:
 def timed_devices(run: Values) -> list[str]:
     """Devices with at least one latency; an emulated one has answers only."""
     return [d for d in run["devices"] if any(r["devices"].get(d, {}).get("p50_ms") for r in run["files"])]
+
+
+def untimed_reasons(run: Values, device: str) -> list[str]:
+    """Why files that ran on a device have no latency."""
+    rows = [row for row in run["files"] if row["devices"].get(device)]
+    return list(dict.fromkeys(phrases.missing(row, device) for row in rows if "p90_ms" not in row["devices"][device]))
 
 
 def plottable(run: Values, device: str) -> list[Values]:
@@ -219,6 +231,42 @@ def change_cell(change: Values, key: str) -> Any:
     if key == "change":
         return phrases.number(value, f"× {words.significant(value)}" if change.get("ratio") else words.points(value))
     return phrases.SHOW[kind](value)
+
+
+COMPARED = (
+    ("top1", "top-1", "percent"),
+    ("agreement", "same answers", "percent"),
+    ("sqnr_db", "noise, dB", "plain1"),
+    ("size_bytes", "size", "size"),
+)
+
+
+def compared(run: Values) -> list[tuple[str, str, str]]:
+    """Key, title and kind of what ``check --against`` compared."""
+    return [column for column in COMPARED if any(column[0] in entry for entry in run["check"]["against"])]
+
+
+def moved(change: float, kind: str) -> Markup:
+    """A signed change: points of a percentage, else in the unit of the value."""
+    if kind == "percent":
+        return phrases.number(change, words.points(change))
+    size = phrases.SHOW[kind](abs(change)).striptags()
+    return phrases.number(change, ("+" if change > 0 else words.MINUS if change < 0 else "±") + size)
+
+
+def transfer_rows(run: Values) -> list[tuple[str, list[float | None]]]:
+    """Average precisions of the transfer tasks: (measure, one value per task or None)."""
+    tables = [entry["metrics"] for entry in run["transfer"].values()]
+    keys = dict.fromkeys(key for table in tables for key in table if "AP" in key and words.is_number(table[key]))
+    return [(key.replace("_", " "), [table.get(key) for table in tables]) for key in keys]
+
+
+def per_class_rows(run: Values) -> list[tuple[str, list[float | None]]]:
+    """AP50 of every class: (class, one value per task or None)."""
+    tables = [entry["AP50_per_class"] for entry in run["transfer"].values()]
+    return [
+        (name, [table.get(name) for table in tables]) for name in dict.fromkeys(n for table in tables for n in table)
+    ]
 
 
 def recipe_text(recipe: Values) -> str:

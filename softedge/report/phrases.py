@@ -139,7 +139,7 @@ def files_caption(run: Values) -> Markup:
             SHOW["count"](row["n"]), half
         )
     if len(run["devices"]) > 0:
-        said += Markup(" Latency is that of one image, batch 1.")
+        said += Markup(" Latency is that of one image, batch 1: the p90, and the p50 in small type.")
     return said
 
 
@@ -238,7 +238,7 @@ def is_eight_bit(precision: str) -> bool:
 
 
 def device_lead(run: Values, device: str) -> str:
-    """What was measured on, in a sentence."""
+    """What was measured on, in a sentence or two: the device, and how its clocks and temperature moved meanwhile."""
     about = run["devices"][device]
     told, said = about["about"], []
     if about.get("threads"):
@@ -250,20 +250,41 @@ def device_lead(run: Values, device: str) -> str:
     if told.get("isa"):
         isa = told["isa"]
         said.append(" ".join(isa) if isinstance(isa, list) else str(isa))
-    for key, name in (("governor", "governor {}"), ("temperature_c", "{} °C at the start")):
-        if told.get(key):
-            said.append(name.format(told[key]))
-    return ", ".join(said) + "." if said else "The device told nothing of itself."
+    if told.get("governor"):
+        said.append(f"governor {told['governor']}")
+    first = ", ".join(said) + "." if said else "The device told nothing of itself."
+    return " ".join([first, *_weather(run, device)])
+
+
+def _weather(run: Values, device: str) -> list[str]:
+    """Clocks, temperature and throttling before and after, of the files that were measured together."""
+    around = [row["devices"][device]["weather"] for row in run["files"] if "weather" in row["devices"].get(device, {})]
+    before, after = ([told.get(key) or {} for told in around] for key in ("before", "after"))
+    said = []
+    for key, name in (("clocks_mhz", "clocks {} MHz"), ("temperature_c", "{} °C")):
+        ends = [_range([value for told in side for value in _listed(told.get(key))]) for side in (before, after)]
+        if all(ends):
+            said.append(name.format(" before and ".join(ends) + " after"))
+    throttled = {told["throttling"] for told in after if told.get("throttling") not in (None, "none")}
+    if throttled:
+        said.append(f"throttling: {', '.join(sorted(throttled))}")
+    if any(told.get("screen") not in (None, "awake") for told in after):
+        said.append("the screen was off at the end, and a phone that dozes is slower")
+    return [f"Meanwhile {', '.join(said)}."] if said else ["It tells neither clocks nor temperature."]
+
+
+def _listed(value: Any) -> list[float]:
+    return [v for v in (value if isinstance(value, list) else [value]) if words.is_number(v)]
+
+
+def _range(values: list[float]) -> str:
+    low, high = (f"{end:.0f}" for end in (min(values), max(values))) if values else ("", "")
+    return low if low == high else f"{low} to {high}"
 
 
 def further(run: Values) -> list[tuple[str, str, float]]:
-    """Fine-tuning, linear protocols and transfer: (what, measure, fraction)."""
+    """Fine-tuning and linear protocols: (what, measure, fraction)."""
     measures = {"top1": "top-1", "top5": "top-5"}
     found = [("fine-tuned", run["finetune"].get("metrics", {}))] if run["finetune"] else []
     found += [(f"linear, protocol {name}", metrics) for name, metrics in run["linear"].items()]
-    rows = [(what, measures[key], metrics[key]) for what, metrics in found for key in measures if key in metrics]
-    for task, metrics in run["transfer"].items():
-        for key, value in metrics.items():
-            if key.lower().startswith(("ap", "map", "top1")) and words.is_number(value) and 0 <= value <= 1:
-                rows.append((f"transfer to {task}", key.replace("_", " "), value))
-    return rows
+    return [(what, measures[key], metrics[key]) for what, metrics in found for key in measures if key in metrics]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from softedge.report import words
+from softedge.report import headline, words
 
 Row = Mapping[str, Any]
 
@@ -38,25 +38,40 @@ class Pick:
 
 @dataclass(frozen=True)
 class Verdict:
-    """picks: one per device, the first one is the headline.  cautions: what to know before acting."""
+    """picks: one per device, the first one is the headline.  cautions: what to know before acting.
+
+    why_first: why the headline is about that device; empty when there is one alone.
+    """
 
     picks: tuple[Pick, ...]
     cautions: tuple[str, ...] = field(default_factory=tuple)
+    why_first: str = ""
 
     @property
     def headline(self) -> Pick:
         return self.picks[0]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"picks": [pick.to_dict() for pick in self.picks], "cautions": list(self.cautions)}
+        picks = [pick.to_dict() for pick in self.picks]
+        return {"picks": picks, "cautions": list(self.cautions), "why_first": self.why_first}
 
 
-def decide(files: Sequence[Row], devices: Mapping[str, str], cautions: Sequence[str] = ()) -> Verdict:
-    """The verdict over a files table (see schema.md, ``files``); devices: name -> how to call it in a sentence."""
+def decide(
+    files: Sequence[Row],
+    devices: Mapping[str, str],
+    cautions: Sequence[str] = (),
+    kinds: Mapping[str, str] | None = None,
+) -> Verdict:
+    """The verdict over a files table (see schema.md, ``files``); devices: name -> how to call it in a sentence.
+
+    kinds: name -> what it is (``devices.KINDS``), for the choice of the headline (``headline.order``).
+    """
     timed = [device for device in devices if any(_p90(row, device) is not None for row in files)]
     if not timed or not any(row["gate"] == "passed" for row in files):
         return Verdict((_without_latency(files),), tuple(cautions))
-    return Verdict(tuple(_for_device(files, device, devices[device]) for device in timed), tuple(cautions))
+    order, why_first = headline.order(files, {device: devices[device] for device in timed}, kinds or {})
+    picks = [_for_device(files, device, devices[device]) for device in order]
+    return Verdict(tuple(picks), tuple(cautions), why_first)
 
 
 def _for_device(files: Sequence[Row], device: str, called: str) -> Pick:

@@ -54,7 +54,10 @@ def gather(runs: Sequence[Run]) -> Values:
     for run in runs:
         one = collect(run, known.get(run.name))
         called = {name: device["called"] for name, device in one["devices"].items()}
-        decided = verdict.decide(one["files"], called)
+        kinds = {name: device["kind"] for name, device in one["devices"].items()}
+        decided = verdict.decide(one["files"], called, kinds=kinds)
+        first = [pick.device for pick in decided.picks if pick.device]
+        one["devices"] = {name: one["devices"][name] for name in dict.fromkeys([*first, *one["devices"]])}
         warnings = cautions.find(one, decided.headline.artifact)
         one = {"name": one["name"], "verdict": {**decided.to_dict(), "cautions": warnings}, **one}
         for stage in one["stages"]:

@@ -3,11 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import synthetic_run
 
-from softedge.report import cautions, compare
-from softedge.report.collect import collect
+from softedge.report import cautions, compare, phrases, report
+from softedge.report.collect import _without_places, collect
 from softedge.report.curves import curve
+from softedge.report.devices import kind
 from softedge.report.predictions import confusion
 from softedge.run import Run, read_json, write_json
 
@@ -103,3 +105,53 @@ def test_the_model_card_has_front_matter_that_yaml_reads(full: Run) -> None:
     assert front.count("- type: accuracy") == 9
     assert "| OpenVINO int8 | 0.80" in body
     assert "Not run: latency, top-1 on local" in body
+
+
+def test_commands_are_told_as_they_were_typed_without_the_places_of_folders(full: Run) -> None:
+    performed = collect(full, layout=False)["provenance"]["performed"]
+    assert [entry["command"] for entry in performed] == ["softedge deploy --data 'my photos' --out runs/full"]
+    assert {"pretrain", "bench"} <= set(performed[0]["stages"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("softedge report /srv/runs/a ./b/c ../d/e f/g", "softedge report a c e f/g"),
+        ("softedge bench r --devices 'ssh://pi@board:22?config=/home/a/c&python=/opt/p/python3'", None),
+        ("softedge deploy --data ~/photos/cats", "softedge deploy --data cats"),
+    ],
+)
+def test_places_of_folders_are_left_out_of_a_command_and_addresses_stay(typed: str, told: str | None) -> None:
+    expected = told or "softedge bench r --devices 'ssh://pi@board:22?config=c&python=python3'"
+    assert _without_places(typed) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "about", "what"),
+    [
+        ("local:threads=2", {}, "this computer"),
+        ("ssh://pi@127.0.0.1:22", {}, "this computer"),
+        ("ssh://pi@[::1]", {}, "this computer"),
+        ("ssh://pi@board", {}, "a device"),
+        ("browser", {"user_agent": "X11; Linux HeadlessChrome"}, "a browser on a computer"),
+        ("browser", {"user_agent": "Android 14; Mobile"}, "a device"),
+        ("adb://R58M", {}, "a device"),
+        ("adb://R58M", {"emulated": True}, "an emulator"),
+        ("emulated:arm64", {}, "an emulator"),
+    ],
+)
+def test_what_a_device_is_follows_from_its_address_and_what_it_tells(address: str, about: dict, what: str) -> None:
+    assert kind(address, about) == what
+
+
+def test_clocks_and_temperature_of_the_measurement_are_told(full: Run) -> None:
+    said = phrases.device_lead(collect(full, layout=False), "local")
+    assert "clocks 1900 to 2000 before and 1800 to 2000 after MHz" in said
+    assert "51 before and 63 after °C, throttling: light" in said
+
+
+def test_detection_and_the_comparison_of_checks_are_on_the_page(tmp_path: Path) -> None:
+    run = synthetic_run.make(tmp_path / "run", extras=True)
+    text = report([run]).read_text()
+    assert "AP50 of each class" in text and "&lt;b&gt;cat&lt;/b&gt;" in text
+    assert "Against the check of last week" in text and "+2.5" in text

@@ -36,7 +36,9 @@ onload = () => {{
   }}
   const small = [...page.querySelectorAll("svg.chart text")].map(t => t.getBoundingClientRect().height).filter(h => h);
   const ink = getComputedStyle(page.body).color;
-  const found = {{width: root.scrollWidth, covered, smallest: Math.min(...small), ink}};
+  const scrolling = [...page.querySelectorAll(".scroll")].filter(e => e.scrollWidth > e.clientWidth + 1)
+    .map(e => e.getAttribute("aria-label"));
+  const found = {{width: root.scrollWidth, covered, smallest: Math.min(...small), ink, scrolling}};
   document.body.innerHTML = "<pre>" + JSON.stringify(found) + "</pre>";
 }};
 </script>"""
@@ -70,6 +72,18 @@ def test_nothing_sticks_out_of_the_page_and_no_name_covers_another(rich: Run, tm
     assert found["width"] <= width
     assert found["covered"] == []
     assert found["smallest"] > 10.5  # pixels from top to bottom of a line of text: readable without zooming
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+def test_tables_of_files_and_latencies_on_four_devices_fit_without_scrolling(tmp_path: Path, width: int) -> None:
+    devices = ("local", "ssh_pi_board", "adb_R58M123ABC", "browser_name_tablet")
+    run = synthetic_run.make(tmp_path / "run", devices=devices)
+    report([run])
+    page = run.root / "report.html"
+    page.write_text(page.read_text().replace("<details>", "<details open>"))
+    # Matrices and tables of layers scroll on a phone, and say so to those who only hear them.
+    silent = [name for name in look(run, width, tmp_path)["scrolling"] if "scrolls sideways" not in name]
+    assert silent == []
 
 
 def test_a_long_device_name_breaks_instead_of_widening_a_phones_page(tmp_path: Path) -> None:

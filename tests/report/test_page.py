@@ -240,8 +240,8 @@ def test_files_that_give_features_are_reported_without_an_accuracy(tmp_path: Pat
 def test_a_device_that_is_only_emulated_shows_answers_and_no_latency(tmp_path: Path) -> None:
     run = synthetic_run.make(tmp_path / "run", extras=True)
     text = report([run]).read_text()
-    groups = [e["text"] for e in Page(text).all("th") if e["at"].get("scope") == "colgroup"]
-    assert groups == ["local"]
+    heads = [e["text"] for e in Page(text).all("th") if "device" in (e["at"].get("class") or "")]
+    assert heads == ["localp90, p50 in ms", "iPhone 15 Prop90, p50 in ms"]
     assert "emulated, numerics only, never latency" in text and "78.0" in text
 
 
@@ -290,14 +290,3 @@ def test_the_report_imports_neither_torch_nor_matplotlib(full: Run, tmp_path: Pa
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_every_key_of_report_json_is_documented(values: dict[str, Any]) -> None:
-    import softedge.report
-
-    documented = (Path(softedge.report.__file__).parent / "schema.md").read_text()
-    run = values["runs"][0]
-    timing = run["files"][0]["devices"]["local"]
-    keys = [*values, *run, *run["files"][0], *timing, *run["stages"][0], *run["provenance"], *run["gallery"][0]]
-    for key in keys:
-        assert f"`{key}`" in documented, key

@@ -136,3 +136,43 @@ def test_the_answer_is_one_sentence_and_the_reason_another() -> None:
         for sentence in (pick.answer, pick.reason):
             assert sentence.endswith(".")
             assert ". " not in sentence
+
+
+def measured(device: str, p50: float, p90: float, **more: object) -> dict[str, object]:
+    return {device: {"p50_ms": p50, "p90_ms": p90, "valid": True, **more}}
+
+
+CALLED = {"browser": "a browser", "local": "this machine", "phone": "the phone"}
+KINDS_OF = {"browser": "a browser on a computer", "local": "this computer", "phone": "a device"}
+
+
+def first(**timings: dict[str, object]) -> tuple[str, str]:
+    """The device of the headline and why, for one file measured on all devices."""
+    only = row("onnx-fp32") | {
+        "devices": {name: timing for entry in timings.values() for name, timing in entry.items()}
+    }
+    decided = decide([only], {name: CALLED[name] for name in timings}, kinds=KINDS_OF)
+    return decided.picks[0].device, decided.why_first
+
+
+def test_the_headline_is_about_the_phone_where_there_is_one() -> None:
+    timings = {name: measured(name, 1.0, 1.1) for name in ("browser", "local", "phone")}
+    device, why = first(**timings)
+    assert device == "phone" and "a device of its own" in why
+
+
+def test_a_disturbed_or_invalid_measurement_does_not_get_the_headline() -> None:
+    noisy = {"browser": measured("browser", 1.0, 6.0), "local": measured("local", 1.0, 1.1)}
+    device, why = first(**noisy)
+    assert device == "local" and "disturbed (p90 6.0" in why
+    device, why = first(**noisy, phone=measured("phone", 1.0, 1.1, valid=False))
+    assert device == "local" and "the phone is nearer to where an app runs, but its latencies are not valid" in why
+
+
+def test_when_nothing_was_measured_soundly_the_headline_says_so() -> None:
+    device, why = first(local=measured("local", 1.0, 9.0), phone=measured("phone", 1.0, 5.0))
+    assert device == "phone" and "no device gave a sound measurement" in why
+
+
+def test_one_device_needs_no_reason_for_standing_first() -> None:
+    assert first(local=measured("local", 1.0, 1.1)) == ("local", "")

@@ -1,0 +1,94 @@
+"""The stages that a deployment does not need, for the made-up run of ``synthetic_run``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from synthetic_run import N_TEST, digest, result
+
+from softedge.run import Run, write_json
+
+
+def add(run: Run) -> None:
+    """Label efficiency, fine-tuning, a linear protocol, detection, another check to compare with, a device that is
+    only emulated, and one that was measured elsewhere."""
+    _labels(run)
+    result(run, "finetune", {"top1": 0.983, "top5": 1.0, "n_train": 1177}, details={"init": "ssl"})
+    result(run, "linear/simsiam", {"top1": 0.971, "probe_top1": 0.975, "probe_gap": 0.004})
+    _detection(run)
+    _against(run)
+    _emulated(run)
+    _elsewhere(run)
+
+
+def _detection(run: Run) -> None:
+    for name, worse in (("voc", 0.0), ("voc-random", 0.25)):
+        metrics = {"AP": 0.41 - worse, "AP50": 0.68 - worse, "voc07_AP50": 0.66 - worse, "n_test": 40}
+        per_class = {"dog": 0.71 - worse, "<b>cat</b>": 0.65 - worse}
+        details = {"AP50_per_class": per_class, "init": "ssl", "head": "ssdlite", "iterations": 24000}
+        result(run, f"transfer/{name}", metrics, details=details)
+
+
+def _against(run: Run) -> None:
+    path = run.folder("check") / "result.json"
+    if not path.exists():
+        return
+    stored = json.loads(path.read_text())
+    changed = {"top1": {"now": 0.975, "then": 0.95, "change": 0.025}}
+    changed |= {"size_bytes": {"now": 780_000, "then": 800_000, "change": -20_000}}
+    stored["details"]["against"] = [
+        {"artifact": "onnx-int8", "run": "last week", "found": True, **changed},
+        {"artifact": "coreml-int8", "run": "last week", "found": False},
+    ]
+    write_json(path, stored)
+
+
+def _elsewhere(run: Run) -> None:
+    details = {
+        "device": {"name": "iPhone 15 Pro"}, "sha256": digest("coreml-fp16"), "measured_elsewhere": True,
+        "tool": "Xcode performance report", "why_not_valid": "measured elsewhere, by Xcode performance report",
+    }  # fmt: skip
+    metrics = {"p50_ms": 0.4, "load_ms": 21.0, "valid": False}
+    recipe = {"device": "iPhone 15 Pro"}
+    result(run, "bench/coreml-fp16@elsewhere_iPhone_15_Pro", metrics, details=details, recipe=recipe)
+
+
+def _labels(run: Run) -> None:
+    rows = []
+    for method, base in (("probe", 0.80), ("finetune", 0.84)):
+        for init, bonus in (("random", 0.0), ("ssl", 0.09)):
+            for step, (fraction, n) in enumerate(((0.01, 10), (0.1, 118), (1.0, 1177))):
+                mean = min(0.99, base + bonus + 0.06 * step)
+                rows.append(
+                    {
+                        "init": init, "method": method, "file": "pytorch", "fraction": fraction, "n_labels": n,
+                        "top1": [mean - 0.01, mean, mean + 0.01], "mean": mean,
+                        "low": mean - 0.025, "high": mean + 0.025,
+                    }
+                )  # fmt: skip
+    judged = {
+        "answer": "yes",
+        "headline": "Pretraining was worth it: it helped fine-tuning at 1% of the labels.",
+        "sentences": [],
+    }
+    details = {"rows": rows, "comparisons": [], "verdict": judged, "scope": "intervals cover the draw of the labels"}
+    result(run, "labels", {"n_test": N_TEST, "seeds": 3}, details=details)
+
+
+def _emulated(run: Run) -> None:
+    """A device that answers and is not timed; its int8 kernel saturates."""
+    for artifact, agreement in (("onnx-fp32", 1.0), ("onnx-int8", 0.78)):
+        details = {
+            "device": {"machine": "x86_64", "cpu": "Haswell (emulated)"},
+            "sha256": digest(artifact),
+            "threads": 1,
+        }
+        metrics = {"size_bytes": 1, "top1": 0.97 * agreement, "n_images": N_TEST, "agreement_local": agreement}
+        reason = "not run: emulated, numerics only, never latency"
+        more: dict[str, Any] = {
+            "details": details,
+            "skipped": {"latency": reason},
+            "recipe": {"device": "emulated:avx2"},
+        }
+        result(run, f"bench/{artifact}@emulated_avx2", metrics, **more)
