@@ -6,6 +6,7 @@ online softmax of flash attention (Dao et al. 2022, https://arxiv.org/abs/2205.1
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -44,33 +45,14 @@ class _OnePass(torch.autograd.Function):
         z, positive_key, weights = query.to(wide), key.to(wide), weights.to(query.device, wide)
         narrow = queue.dtype if queue.dtype == torch.bfloat16 else wide
         neighbors = len(weights)
-        # Twice the neighbours survive the coarse ranking of a bfloat16 queue; the exact one follows below.
-        keep = min(len(queue), 2 * neighbors if narrow == torch.bfloat16 else neighbors)
-        scaled = (z / temperature).to(narrow)
         positive = (z * positive_key).sum(1) / temperature
-
-        # The running softmax starts with the positive alone: maximum, sum of exponentials, weighted sum of keys.
-        maximum, total, mean_key = positive.clone(), torch.ones_like(positive), positive_key.clone()
-        best, where = z.new_empty(len(z), 0), torch.empty(len(z), 0, dtype=torch.long, device=z.device)
-        for start in range(0, len(queue), chunk):
-            keys = queue[start : start + chunk].to(narrow)
-            logits = scaled @ keys.T
-            values, indices = _top(logits, keep)
-            if values.shape[1] and start:
-                values, indices = torch.cat([best, values.to(wide)], 1), torch.cat([where, indices + start], 1)
-                values, order = values.topk(min(keep, values.shape[1]), dim=1)
-                indices = indices.gather(1, order)
-            best, where = values.to(wide), indices
-            new_maximum = torch.maximum(maximum, best[:, 0] if keep else logits.amax(1).to(wide))
-            p = logits.sub_(new_maximum[:, None].to(narrow)).exp_()
-            shrink = (maximum - new_maximum).exp()
-            total = total * shrink + p.sum(1, dtype=wide)
-            mean_key.mul_(shrink[:, None])
-            if narrow == wide:
-                mean_key.addmm_(p, keys)
-            else:
-                mean_key.add_((p @ keys).to(wide))
-            maximum = new_maximum
+        if _kernel_wanted(z, queue):
+            maximum, total, mean_key, where = _by_kernel(z, positive, positive_key, queue, temperature, neighbors)
+        else:
+            # Twice the neighbours survive the coarse ranking of a bfloat16 queue; the exact one follows below.
+            keep = min(len(queue), 2 * neighbors if narrow == torch.bfloat16 else neighbors)
+            scaled = (z / temperature).to(narrow)
+            maximum, total, mean_key, where = _by_chunks(scaled, positive, positive_key, queue, keep, chunk)
 
         target = alpha * positive_key
         similarity = alpha * positive
@@ -80,7 +62,7 @@ class _OnePass(torch.autograd.Function):
             near = near.gather(1, order[:, :, None].expand(-1, -1, near.shape[2]))
             target = target + torch.einsum("k,nkc->nc", weights, near)
             similarity = similarity + exact @ weights
-        mass = alpha + float(weights.sum())  # 1 up to rounding
+        mass = alpha + weights.sum()  # 1 up to rounding; a tensor, since a number would have to wait for a GPU
         loss = (mass * (maximum + total.log()) - similarity).mean()
         gradient = mean_key.div_(total[:, None]).mul_(mass).sub_(target).mul_(1 / (temperature * len(z)))
         ctx.save_for_backward(gradient.to(query.dtype))
@@ -89,6 +71,65 @@ class _OnePass(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         return ctx.saved_tensors[0] * grad, None, None, None, None, None, None
+
+
+def _by_chunks(
+    scaled: Tensor, positive: Tensor, positive_key: Tensor, queue: Tensor, keep: int, chunk: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The softmax over positive and queue, and where the ``keep`` nearest keys are, a chunk of the queue at a time.
+
+    scaled: query / τ in the dtype of the products.  Returns the logits' maximum (N,), the sum of exp(logit - maximum)
+    (N,), the sum of keys weighted by that (N, C), and places (N, keep).
+    """
+    wide, narrow = positive_key.dtype, scaled.dtype
+    # The running softmax starts with the positive alone: maximum, sum of exponentials, weighted sum of keys.
+    maximum, total, mean_key = positive.clone(), torch.ones_like(positive), positive_key.clone()
+    best = positive.new_empty(len(positive), 0)
+    where = torch.empty(len(positive), 0, dtype=torch.long, device=positive.device)
+    for start in range(0, len(queue), chunk):
+        keys = queue[start : start + chunk].to(narrow)
+        logits = scaled @ keys.T
+        values, indices = _top(logits, keep)
+        if values.shape[1] and start:
+            values, indices = torch.cat([best, values.to(wide)], 1), torch.cat([where, indices + start], 1)
+            values, order = values.topk(min(keep, values.shape[1]), dim=1)
+            indices = indices.gather(1, order)
+        best, where = values.to(wide), indices
+        new_maximum = torch.maximum(maximum, best[:, 0] if keep else logits.amax(1).to(wide))
+        p = logits.sub_(new_maximum[:, None].to(narrow)).exp_()
+        shrink = (maximum - new_maximum).exp()
+        total = total * shrink + p.sum(1, dtype=wide)
+        mean_key.mul_(shrink[:, None])
+        if narrow == wide:
+            mean_key.addmm_(p, keys)
+        else:
+            mean_key.add_((p @ keys).to(wide))
+        maximum = new_maximum
+    return maximum, total, mean_key, where
+
+
+def _kernel_wanted(query: Tensor, queue: Tensor) -> bool:
+    """Whether the Triton kernel was asked for and takes these tensors."""
+    if os.environ.get("SOFTEDGE_KERNELS") != "triton" or not len(queue):
+        return False
+    try:
+        from softedge.ssl import triton_pass
+    except ImportError:
+        return False
+    return triton_pass.fits(query, queue)
+
+
+def _by_kernel(
+    query: Tensor, positive: Tensor, positive_key: Tensor, queue: Tensor, temperature: float, keep: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``_by_chunks`` with the Triton kernel; ``query`` (N, C) is not divided by τ."""
+    from softedge.ssl import triton_pass
+
+    highest, sums, weighted, _, where = triton_pass.scan(query, queue, temperature, keep)
+    maximum = torch.maximum(highest, positive)
+    of_queue, own = (highest - maximum).exp(), (positive - maximum).exp()
+    total = sums * of_queue + own
+    return maximum, total, weighted * of_queue[:, None] + positive_key * own[:, None], where
 
 
 def _top(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
