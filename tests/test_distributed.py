@@ -233,7 +233,8 @@ def test_alone_every_collective_is_a_no_op():
 
 def test_slurms_names_are_understood(monkeypatch):
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what is set below is taken back at the end
+        monkeypatch.delenv(name)
     for name, value in {"NTASKS": "16", "PROCID": "5", "LOCALID": "1", "JOB_ID": "1234", "JOB_NODELIST": "n1"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
@@ -243,8 +244,6 @@ def test_slurms_names_are_understood(monkeypatch):
     distributed._read_slurm()
     assert (os.environ["WORLD_SIZE"], os.environ["RANK"], os.environ["LOCAL_RANK"]) == ("16", "5", "1")
     assert os.environ["MASTER_PORT"] == "21234"
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def test_a_process_that_sees_one_gpu_uses_it_whatever_its_number(monkeypatch):
