@@ -14,7 +14,6 @@ import contextlib
 import functools
 import json
 import secrets
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +24,7 @@ import numpy as np
 from softedge.bench import android_bundle, android_facts, job, kernels
 from softedge.bench.adb_client import LOST, explain, quoted
 from softedge.bench.adb_client import Adb as Client
-from softedge.bench.device import Device, DeviceError, Measurement, Plan
-from softedge.bench.local import end
+from softedge.bench.device import DeviceError, FolderDevice, Measurement, Plan, onnx_only
 from softedge.progress import say
 from softedge.records import Artifact
 from softedge.run import read_json
@@ -40,7 +38,7 @@ CAVEAT = "the adb device is tested against a double and under qemu, not yet veri
 _CLEAN_S = 20.0
 
 
-class Adb(Device):
+class Adb(FolderDevice):
     """Pushes the runner, runs it, pulls what it wrote."""
 
     known_options = ("threads",)
@@ -82,23 +80,24 @@ class Adb(Device):
         runtimes = {"onnxruntime": android_bundle.ONNXRUNTIME}
         return {**told, "serial": self.client.serial, "runtimes": runtimes, "caveat": CAVEAT}
 
-    def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
-        plan = plan.with_options(self.options)
-        measured = {a.name: Measurement(a.name, a.sha256, skipped=_why_not(a)) for a in artifacts}
-        runnable = [artifact for artifact in artifacts if not _why_not(artifact)]
-        for start in range(0, len(runnable), MOST_MODELS):
-            for measurement in self._work(runnable[start : start + MOST_MODELS], plan):
-                measured[measurement.artifact] = measurement
-        return [measured[artifact.name] for artifact in artifacts]
+    def why_not(self, artifact: Artifact) -> str:
+        return onnx_only(artifact, "the runner for Android")
 
-    def _work(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+        found: list[Measurement] = []
+        for start in range(0, len(artifacts), MOST_MODELS):
+            part = folder / f"part-{start}"
+            part.mkdir()
+            found += self._part(part, artifacts[start : start + MOST_MODELS], plan)
+        return found
+
+    def _part(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         bundle = android_bundle.bundle()
-        with tempfile.TemporaryDirectory(prefix="softedge-bench-") as name, self._remote() as remote:
-            folder = Path(name)
+        with self._remote() as remote:
             count = self._pack(folder, artifacts, plan)
             self.client.push([*android_bundle.files(bundle), *sorted(folder.iterdir())], remote)
             around = {"before": self._weather()}
-            self._follow(remote, plan, folder / "errors.txt")
+            self._follow(remote, plan)
             around["after"] = self._weather()
             back = folder / "back"
             back.mkdir()
@@ -144,26 +143,19 @@ class Adb(Device):
     def _emulated(self) -> bool:
         return android_facts.emulated(self.known)
 
-    def _follow(self, remote: str, plan: Plan, errors_path: Path) -> None:
+    def _follow(self, remote: str, plan: Plan) -> None:
         # exec: the pid is the runner's.  What a vendor preloads into its own programs does not fit ours.
         script = (
             f"cd {quoted(remote)} && chmod 700 runner {android_bundle.LOADER} && echo $$ > pid && "
             f"unset LD_PRELOAD LD_LIBRARY_PATH && exec ./{android_bundle.LOADER} --library-path . ./runner"
         )
-        with open(errors_path, "w+b") as errors:
-            process = self.client.start(script, errors.fileno())
 
-            def why(code: int) -> str:
-                errors.seek(0)
-                said = errors.read().decode(errors="replace")
-                if not self.client.alive():
-                    return LOST
-                return f"the runner ended with exit code {code}: {explain(said, 'it')}"
+        def why(code: int, said: bytes) -> str:
+            if not self.client.alive():
+                return LOST
+            return f"the runner ended with exit code {code}: {explain(said.decode(errors='replace'), 'it')}"
 
-            try:
-                job.follow(process, plan, f"bench {self.spec}", why)
-            finally:
-                end(process)
+        job.follow(self.client.shell_command(script), plan, f"bench {self.spec}", why)
 
     def _weather(self) -> dict[str, Any]:
         return android_facts.weather(self.client.shell(android_facts.WEATHER))
@@ -211,13 +203,6 @@ class Adb(Device):
             peak_memory_bytes=int(row["peak_memory_bytes"]) if timed else None,
             details={**details, **({"samples_on_core": used} if used else {})},
         )
-
-
-def _why_not(artifact: Artifact) -> str:
-    """Why the runner cannot run this artifact; empty when it can."""
-    if artifact.target == "onnx":
-        return ""
-    return "not run: the runner for Android runs ONNX files; export one with: softedge export --targets onnx"
 
 
 def _rows(path: Path, count: int) -> list[dict[str, Any]]:

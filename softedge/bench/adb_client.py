@@ -90,12 +90,9 @@ class Adb:
         """What a shell script on the phone prints; DeviceError when it fails."""
         return self._run(*self._to_phone("shell", script), limit_s=limit_s)
 
-    def start(self, script: str, errors: int) -> subprocess.Popen[bytes]:
-        """A script that goes on: progress on its stdout; its stdin closes when the process here ends."""
-        command = [self.program, *self._to_phone("shell", script)]
-        return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
-        )
+    def shell_command(self, script: str) -> list[str]:
+        """The words, on this machine, that run a script on the phone."""
+        return [self.program, *self._to_phone("shell", script)]
 
     def push(self, files: Sequence[Path], folder: str) -> None:
         """Copy files into a folder of the phone."""

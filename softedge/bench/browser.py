@@ -25,7 +25,7 @@ from softedge.bench import browser_address, latency, ort_web
 from softedge.bench.browser_results import MOST_SAMPLES, Answer, Row, printable
 from softedge.bench.browser_server import Page, Server
 from softedge.bench.browser_visit import Visit
-from softedge.bench.device import Device, DeviceError, Measurement, Plan, integer
+from softedge.bench.device import DeviceError, FolderDevice, Measurement, Plan, integer, onnx_only
 from softedge.errors import UserError, did_you_mean
 from softedge.progress import say, track
 from softedge.records import Artifact
@@ -38,7 +38,7 @@ _COARSE = 0.05  # a clock step of more than this part of the median shows in the
 _CANVAS = "browser canvas: its smoothing is the browser's own, not the antialiased resize of the contract"
 
 
-class Browser(Device):
+class Browser(FolderDevice):
     """Serves the page, waits for a browser, hands it the plan, checks what comes back."""
 
     known_options = ("name", "threads", "backend", "host", "port", "https", "adb", "wait")
@@ -118,23 +118,21 @@ class Browser(Device):
         }
         return {key: value for key, value in told.items() if value not in (None, "")}
 
-    def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
-        plan = plan.with_options(self.options)
-        reason = "not run: a browser runs ONNX files; export one with: softedge export --targets onnx"
-        measured = {a.name: Measurement(a.name, a.sha256, skipped=reason) for a in artifacts}
-        runnable = [artifact for artifact in artifacts if artifact.target == "onnx"]
-        if runnable:
-            self.visit.wait_for_browser(self.wait_s)
-            images = np.load(plan.images, mmap_mode="r")
-            columns = {a.name: len(a.labels) if a.output == "probabilities" else None for a in runnable}
-            self.visit.start(self._job(runnable, plan, images), columns, len(images), lambda a: self._summary(a, plan))
-            for _ in track(self.visit.percents(plan.time_limit_s), f"bench {self.spec}", total=100):
-                pass
-            answer = self.visit.answer
-            assert answer is not None
-            for artifact, row in zip(runnable, answer.rows, strict=True):
-                measured[artifact.name] = self._measurement(artifact, row, answer, plan)
-        return [measured[artifact.name] for artifact in artifacts]
+    def why_not(self, artifact: Artifact) -> str:
+        return onnx_only(artifact, "a browser")
+
+    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+        self.visit.wait_for_browser(self.wait_s)
+        images = np.load(plan.images, mmap_mode="r")
+        columns = {a.name: len(a.labels) if a.output == "probabilities" else None for a in artifacts}
+        self.visit.start(self._job(artifacts, plan, images), columns, len(images), lambda a: self._summary(a, plan))
+        for _ in track(self.visit.percents(plan.time_limit_s), f"bench {self.spec}", total=100):
+            pass
+        answer = self.visit.answer
+        assert answer is not None
+        return [
+            self._measurement(artifact, row, answer, plan) for artifact, row in zip(artifacts, answer.rows, strict=True)
+        ]
 
     def _job(self, artifacts: Sequence[Artifact], plan: Plan, images: np.ndarray[Any, Any]) -> dict[str, Any]:
         """The plan for the page, and everything it will fetch into the server's table."""

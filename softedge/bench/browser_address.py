@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from softedge.bench.device import last_line
 from softedge.errors import UserError
 
 _DAYS = 30
@@ -56,8 +57,7 @@ def _by_openssl(host: str, certificate_path: Path, key_path: Path) -> None:
     command += ["-addext", f"subjectAltName={_alternative_name(host)}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0:
-        words = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise UserError(f"openssl could not make a certificate for {host}: {words[-1]}")
+        raise UserError(f"openssl could not make a certificate for {host}: {last_line(done.stderr)}")
 
 
 def _by_cryptography(host: str, certificate_path: Path, key_path: Path) -> None:

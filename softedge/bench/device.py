@@ -6,6 +6,7 @@ No statistics here and none in any device: only ``bench/latency.py`` computes pe
 from __future__ import annotations
 
 import re
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -158,6 +159,42 @@ class Device(ABC):
     @abstractmethod
     def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         """One measurement per artifact, in that order.  DeviceError when the device itself fails."""
+
+
+class FolderDevice(Device):
+    """A device that is sent a folder: says of each artifact whether it can run, and measures those that can."""
+
+    @abstractmethod
+    def why_not(self, artifact: Artifact) -> str:
+        """Why this device cannot run an artifact; empty when it can."""
+
+    @abstractmethod
+    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+        """Measure artifacts that can run.  folder: empty, on this machine, removed afterwards."""
+
+    def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+        reasons = {artifact.name: self.why_not(artifact) for artifact in artifacts}
+        runnable = [artifact for artifact in artifacts if not reasons[artifact.name]]
+        measured = {a.name: Measurement(a.name, a.sha256, skipped=reasons[a.name]) for a in artifacts}
+        if runnable:
+            with tempfile.TemporaryDirectory(prefix="softedge-bench-") as folder:
+                for measurement in self.work(Path(folder), runnable, plan.with_options(self.options)):
+                    measured[measurement.artifact] = measurement
+        return [measured[artifact.name] for artifact in artifacts]
+
+
+def onnx_only(artifact: Artifact, who: str) -> str:
+    """Why ``who`` ("a browser"), which has onnxruntime alone, cannot run an artifact; empty when it can."""
+    if artifact.target == "onnx":
+        return ""
+    return f"not run: {who} runs ONNX files; export one with: softedge export --targets onnx"
+
+
+def last_line(said: bytes | str) -> str:
+    """What a program said last, cut to a length that fits into one line of a message."""
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing"
 
 
 def open_device(spec: str) -> Device:

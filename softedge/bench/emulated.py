@@ -12,15 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from softedge.bench import job, sysroot
-from softedge.bench.device import Device, DeviceError, Measurement, Plan
-from softedge.bench.local import end
+from softedge.bench.device import DeviceError, FolderDevice, Measurement, Plan, last_line
 from softedge.errors import UserError, did_you_mean
 from softedge.progress import track
 from softedge.records import Artifact
@@ -33,7 +31,7 @@ KINDS = {
 }
 
 
-class Emulated(Device):
+class Emulated(FolderDevice):
     """The worker's own artifact process, under qemu; no rounds, no clocks."""
 
     known_options = ("precision",)
@@ -57,27 +55,15 @@ class Emulated(Device):
         return self
 
     def describe(self) -> dict[str, Any]:
-        script = Path(__file__).with_name("worker.py")
-        command = [*self.command, str(script), "describe"]
-        try:
-            told = subprocess.run(command, capture_output=True, env=self.environment, timeout=300, check=True)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise DeviceError(f"{self.spec}: Python does not run under qemu here ({error})") from error
-        answer = json.loads(told.stdout)
+        answer = job.describe(self.command, self.spec, 300.0, self.environment)
         for key in ("load_average", "clocks_mhz", "temperature_c", "governor", "board"):
             answer.pop(key, None)  # of the machine that emulates
         return {**answer, "cpu": KINDS[self.address], "emulated": True}
 
-    def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
-        measured = {a.name: Measurement(a.name, a.sha256, skipped=job.why_not(a)) for a in artifacts}
-        runnable = [artifact for artifact in artifacts if not job.why_not(artifact)]
-        if runnable:
-            with tempfile.TemporaryDirectory(prefix="softedge-bench-") as folder:
-                for measurement in self._work(Path(folder), runnable, plan):
-                    measured[measurement.artifact] = measurement
-        return [measured[artifact.name] for artifact in artifacts]
+    def why_not(self, artifact: Artifact) -> str:
+        return job.why_not(artifact)
 
-    def _work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         plan = dataclasses.replace(plan, warmup=0, threads=1, encoded=())
         hashes = job.pack(folder, artifacts, plan, self.options, timed=False)
         begun, results = time.monotonic(), {}
@@ -110,13 +96,12 @@ class Emulated(Device):
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{self.spec}: hung, no result within {limit_s:.0f} s; it was stopped") from None
         finally:
-            end(process)
+            job.end(process)
         answers: dict[str, Any] = {}
         for line in output.splitlines():
             answers |= json.loads(line)
         if "failed" in answers:
             return {"skipped": answers["failed"]}
         if "n_outputs" not in answers:
-            words = errors.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            return {"skipped": f"the emulated process ended with exit code {process.returncode}: {words[-1][:300]}"}
+            return {"skipped": f"the emulated process ended with exit code {process.returncode}: {last_line(errors)}"}
         return answers

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import queue
 import shutil
+import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from softedge.bench.device import DeviceError, Measurement, Plan
+from softedge.bench.device import DeviceError, Measurement, Plan, last_line
 from softedge.export.contract import model_files
 from softedge.progress import track
 from softedge.records import Artifact
@@ -23,6 +27,7 @@ from softedge.run import read_json, sha256, write_json
 RUNTIME_OF = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml", "executorch": "executorch"}
 CARRIED = ("worker.py", "runtimes.py", "kernels.py", "pictures.py", "system.py")
 OPTIONS = ("threads", "provider", "device", "precision")
+_DYING_S = 5.0  # what a killed process may take to disappear
 _GRACE_S = 30.0  # for starting Python and writing the results, beyond the plan's time limit
 
 
@@ -43,7 +48,9 @@ def settings_of(artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any
     """
     if artifact.target == "coreml":
         return {"units": options["units"], "labels": artifact.labels, "output": artifact.output}
-    settings = {key: options[key] for key in ("provider", "device") if key in options}
+    settings: dict[str, Any] = {key: options[key] for key in ("provider", "device") if key in options}
+    if artifact.output == "detections":
+        settings["detections"] = True
     default = "default" if artifact.precision.startswith("fp16") else "f32"
     precision = options.get("precision", default)
     return settings if precision == "default" else {**settings, "precision": precision}
@@ -131,13 +138,58 @@ def unpack(
     return measured
 
 
-def follow(process: subprocess.Popen[bytes], plan: Plan, what: str, explain: Callable[[int], str]) -> None:
-    """Show the worker's progress until it ends; DeviceError when it fails (``explain`` its exit code) or hangs."""
-    for _ in track(_percents(process, plan.time_limit_s + _GRACE_S, what), what, total=100):
-        pass
-    code = process.wait()
-    if code != 0:
-        raise DeviceError(f"{what}: {explain(code)}")
+def follow(command: Sequence[str], plan: Plan, what: str, explain: Callable[[int, bytes], str]) -> None:
+    """Start the worker and show its progress until it ends; whatever happens, no process of it is left here.
+
+    DeviceError when it hangs, or fails; ``explain`` makes a line of its exit code and of what it said on stderr.
+    """
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # closes with this process: the worker, here or there, then ends itself
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the group
+        )
+        try:
+            for _ in track(_percents(process, plan.time_limit_s + _GRACE_S, what), what, total=100):
+                pass
+            code = process.wait()
+        finally:
+            end(process)
+        if code != 0:
+            errors.seek(0)
+            raise DeviceError(f"{what}: {explain(code, errors.read())}")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads its own group, with everything it started; returns when all of it is gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    process.wait()
+    deadline = time.monotonic() + _DYING_S
+    with contextlib.suppress(ProcessLookupError, PermissionError, AttributeError):
+        while time.monotonic() < deadline:  # those that it started are not ours to wait for
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def describe(command: Sequence[str], spec: str, limit_s: float, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the worker, started by the words of ``command``, says of its machine; DeviceError when it does not start."""
+    words = [*command, str(Path(__file__).with_name("worker.py")), "describe"]
+    try:
+        told = subprocess.run(words, capture_output=True, timeout=limit_s, check=True, env=env)
+    except (OSError, subprocess.SubprocessError) as error:
+        why = last_line(getattr(error, "stderr", None) or str(error))
+        raise DeviceError(f"{spec}: {command[-1]} does not run the worker ({why})") from error
+    return dict(json.loads(told.stdout))
 
 
 def _percents(process: subprocess.Popen[bytes], limit_s: float, what: str) -> Iterator[int]:

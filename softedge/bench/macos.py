@@ -10,7 +10,7 @@ import platform
 import sys
 from collections.abc import Mapping
 
-from softedge.bench.device import Device
+from softedge.bench.device import FolderDevice
 from softedge.bench.local import Local
 from softedge.errors import UserError, did_you_mean
 from softedge.records import Artifact
@@ -24,7 +24,7 @@ class MacOs(Local):
     known_options = ("python",)
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
-        Device.__init__(self, spec, address, options)
+        FolderDevice.__init__(self, spec, address, options)
         units = address or "ALL"
         if units not in UNITS:
             raise UserError(f"device {spec}: unknown compute unit '{units}'{did_you_mean(units, UNITS)}")

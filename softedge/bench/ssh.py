@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,8 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from softedge.bench import job, wheels
-from softedge.bench.device import Device, DeviceError, Measurement, Plan
-from softedge.bench.local import end
+from softedge.bench.device import DeviceError, FolderDevice, Measurement, Plan
 from softedge.bench.remote import Connection, parse
 from softedge.records import Artifact
 
@@ -40,7 +38,7 @@ print("softedge-probe " + json.dumps(told))
 """
 
 
-class Ssh(Device):
+class Ssh(FolderDevice):
     """A board with Python behind an ssh server."""
 
     silent_options = ("python", "folder", "wheels", "config")
@@ -130,23 +128,13 @@ class Ssh(Device):
     def _environment(self) -> list[str]:
         return ["env", f"PYTHONPATH={self.remote}/site"] if "sent" in self.about else []
 
-    def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
-        reasons = {artifact.name: self._why_not(artifact) for artifact in artifacts}
-        runnable = [artifact for artifact in artifacts if not reasons[artifact.name]]
-        measured = {a.name: Measurement(a.name, a.sha256, skipped=reasons[a.name]) for a in artifacts}
-        if runnable:
-            with tempfile.TemporaryDirectory(prefix="softedge-bench-") as folder:
-                for measurement in self._work(Path(folder), runnable, plan.with_options(self.options)):
-                    measured[measurement.artifact] = measurement
-        return [measured[artifact.name] for artifact in artifacts]
-
-    def _why_not(self, artifact: Artifact) -> str:
+    def why_not(self, artifact: Artifact) -> str:
         if reason := job.why_not(artifact):
             return reason
         runtime = job.RUNTIME_OF[artifact.target]
         return f"not run: {self._how_to_get(runtime, runtime)}" if runtime in self.about["missing"] else ""
 
-    def _work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         outgoing, incoming = folder / "out", folder / "in"
         outgoing.mkdir()
         incoming.mkdir()
@@ -167,20 +155,4 @@ class Ssh(Device):
 
     def _start(self, plan: Plan) -> None:
         words = [*self._environment(), self.python, f"{self.remote}/worker.py", "run", self.remote]
-        with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(
-                self.connection.command(words),
-                stdin=subprocess.PIPE,  # closing it ends the worker there, however this process ends
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                start_new_session=True,
-            )
-
-            def explain(code: int) -> str:
-                errors.seek(0)
-                return self.connection.explain(code, errors.read())
-
-            try:
-                job.follow(process, plan, f"bench {self.label}", explain)
-            finally:
-                end(process)
+        job.follow(self.connection.command(words), plan, f"bench {self.label}", self.connection.explain)

@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from softedge.bench import wheels
+from softedge.bench import pinned, wheels
 from softedge.bench.device import DeviceError
 
 QEMU = "qemu-aarch64-static"
@@ -83,7 +83,7 @@ def arm64() -> Sysroot:
 
 
 def _folder() -> Path:
-    return wheels.cache() / "sysroot-arm64"
+    return pinned.cache_folder() / "sysroot-arm64"
 
 
 def _build(folder: Path, state: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+from softedge.bench import pinned
 from softedge.bench.device import DeviceError
 
 _OLDEST_GLIBC = 17  # manylinux_2_17 = manylinux2014
@@ -21,8 +21,8 @@ def platforms(machine: str, glibc: str) -> list[str]:
 
 
 def fetch(packages: list[str], python: str, machine: str, glibc: str) -> list[Path]:
-    """Wheels of ``packages`` for another machine, through pip, kept in the user's cache.  python: "3.11"."""
-    folder = cache() / "wheels" / f"cp{python.replace('.', '')}-{machine}-glibc{glibc}"
+    """Wheels of ``packages`` for another machine, through pip, kept in the cache folder.  python: "3.11"."""
+    folder = pinned.cache_folder() / "wheels" / f"cp{python.replace('.', '')}-{machine}-glibc{glibc}"
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--python-version", python, "--dest", str(folder)]
@@ -54,9 +54,3 @@ def unpack(wheels: list[Path], into: Path) -> None:
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(into)
-
-
-def cache() -> Path:
-    """Where things that were fetched once are kept: the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "softedge"

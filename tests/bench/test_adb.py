@@ -200,7 +200,7 @@ def test_ctrl_c_leaves_nothing(
         assert process.stdout is not None and process.stdout.readline()  # it runs
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "follow", interrupted)
+    monkeypatch.setattr(job, "_percents", interrupted)
     endless = dataclasses.replace(plan, min_seconds=1e9)
     with pytest.raises(KeyboardInterrupt), open_device(f"adb://{real_phone.serial}") as device:
         device.run(artifacts[:1], endless)
