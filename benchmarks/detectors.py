@@ -15,7 +15,7 @@ import torch
 from softedge import registry
 from softedge.bench.latency import percentiles
 from softedge.eval.detection_data import picture
-from softedge.export import detector
+from softedge.export import detector, detector_replay
 from softedge.run import read_json
 
 
@@ -32,10 +32,10 @@ def main() -> None:
     images = [(picture(s) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy() for s in test.scenes]
     reference = [model.run(image) for image in images]
     rows = {"PyTorch": (reference, None, 0)}
-    for target in detector.RUNNERS:
+    for target in detector_replay.RUNNERS:
         out = options.folder / target
         path = detector.export(model, target, out, test)
-        runner = detector.RUNNERS[target](path)
+        runner = detector_replay.RUNNERS[target](path)
         runner(images[0])
         found, spent = [], []
         for image in images:

@@ -1,19 +1,26 @@
 """Transfer of one run's backbone beside random weights at equal iterations, on a VOC or COCO folder.
 
-    python benchmarks/transfer.py RUN --task voc --data .data/bccd_voc --iterations 250 --batch 8 --side 192
+    python benchmarks/transfer.py RUN --task voc --data .data/bccd_voc --iterations 250 --batch 8 --side 192 \\
+        --seeds 0 1 2 --out runs/bccd
 
-Prints one Markdown row for each initialisation; the stages stay in RUN/transfer for the report.
+A seed draws the heads' weights, the batches and the random backbone; the pretrained backbone is the same for all. Each
+seed has a run folder of its own below --out with a copy of RUN's backbone, where an interrupted training goes on.
+Prints one Markdown row for each start and seed, then the means with their range.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 import torch
 
 from softedge import pipeline
 from softedge.eval.detection import transfer
+from softedge.records import Result
+
+COLUMNS = ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "voc07_AP50", "voc12_AP50")
 
 
 def main() -> None:
@@ -29,6 +36,8 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--rois", type=int, default=64)
     parser.add_argument("--points", type=int, default=3, help="measurements while training; 0: at the end only")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
     every = options.iterations // options.points if options.points else 0
@@ -49,15 +58,40 @@ def main() -> None:
     overrides = [
         f"transfer.{key}={value if not isinstance(value, str) else repr(value)}" for key, value in values.items()
     ]
-    run, recipe = pipeline.reopen(options.run, overrides)
-    columns = ("AP", "AP50", "AP75", "mask_AP50", "voc07_AP50", "voc12_AP50")
-    print(f"| start | AP50 while training | {' | '.join(columns)} | seconds |")
-    print("|---|---|" + "---|" * (len(columns) + 1))
-    for init in options.inits:
-        result = transfer(run, recipe, options.task, options.data, init=init)
-        curve = ", ".join(f"{point['iteration']}: {100 * point['AP50']:.1f}" for point in result.details["curve"])
-        cells = [f"{100 * result.metrics[c]:.1f}" if c in result.metrics else "" for c in columns]
-        print(f"| {init} | {curve} | {' | '.join(cells)} | {result.seconds:.0f} |", flush=True)
+    print(f"| start | seed | AP50 while training | {' | '.join(COLUMNS)} | seconds |")
+    print("|---|---|---|" + "---|" * (len(COLUMNS) + 1))
+    found: dict[str, list[Result]] = {init: [] for init in options.inits}
+    for seed in options.seeds:
+        copy = copied(options.run, options.out / f"seed-{seed}")
+        run, recipe = pipeline.reopen(copy, overrides)
+        recipe = recipe.model_copy(update={"seed": seed})
+        for init in options.inits:
+            result = transfer(run, recipe, options.task, options.data, init=init)
+            found[init].append(result)
+            curve = ", ".join(f"{point['iteration']}: {100 * point['AP50']:.1f}" for point in result.details["curve"])
+            print(f"| {init} | {seed} | {curve} | {cells([result])} | {result.seconds:.0f} |", flush=True)
+    for init, results in found.items():
+        print(f"| {init} | mean | | {cells(results)} | |")
+
+
+def copied(source: Path, out: Path) -> Path:
+    """A run folder with the recipe, the data's index and the backbone of ``source``."""
+    for name in ("recipe.toml", "data", "pretrain/result.json", "pretrain/backbone.safetensors"):
+        kept, copy = source / name, out / name
+        if kept.exists() and not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if kept.is_dir() else shutil.copyfile)(kept, copy)
+    return out
+
+
+def cells(results: list[Result]) -> str:
+    """Percent of each metric: the mean, and the range where there are several."""
+    shown = []
+    for name in COLUMNS:
+        values = [100 * result.metrics[name] for result in results if name in result.metrics]
+        spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+        shown.append(f"{sum(values) / len(values):.1f}{spread}" if values else "")
+    return " | ".join(shown)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softedge import config, registry
+from softedge import config, detectors, registry
 from softedge.config import Recipe
 from softedge.errors import GateFailed, UserError
 from softedge.progress import say
@@ -149,9 +149,14 @@ def export(
     set: Sequence[str] = (),
     force: bool = False,
 ) -> list[Result]:
-    """Export to the targets in the precisions asked for (the recipe's by default)."""
+    """Export to the targets in the precisions asked for (the recipe's by default).
+
+    run: a run, or a transfer folder in it (RUN/transfer/voc): then its detector is exported.
+    """
     from softedge.export.stage import export as write
 
+    if detectors.is_detector(run):
+        return detectors.export(run, targets, precisions, set, force)
     opened, recipe = reopen(run, set)
     recipe = replaced(recipe, export={"targets": targets, "precisions": precisions, "output": output})
     _known_targets(recipe)
@@ -177,6 +182,9 @@ def check(
     """
     from softedge.eval.quantization import check as measure
 
+    if detectors.is_detector(run):
+        gates = {"max_drop": max_drop, "min_agreement": min_agreement, "max_size": max_size}
+        return detectors.check(run, gates, set, force)
     opened, recipe = reopen(run, set)
     gates = {"max_drop": max_drop, "min_agreement": min_agreement, "max_size": max_size, "max_p90": max_p90}
     recipe = replaced(recipe, check={**gates, "against": str(against) if against else None})
@@ -186,7 +194,7 @@ def check(
 
 def gate(run: str | Path | Run) -> None:
     """GateFailed when a file of the run failed its check, naming each and the reason."""
-    opened = run if isinstance(run, Run) else reopen(run)[0]
+    opened = run if isinstance(run, Run) else Run(run) if detectors.is_detector(run) else reopen(run)[0]
     checked = opened.result("check")
     failed = checked.details.get("failed", []) if checked else []
     if failed:
@@ -203,6 +211,8 @@ def bench(
     """Latency and accuracy of the exported files on the devices."""
     from softedge.bench.stage import bench as measure
 
+    if detectors.is_detector(run):
+        return detectors.bench(run, devices, preset, set, force)
     opened, recipe = reopen(run, set)
     recipe = replaced(recipe, bench={"devices": devices, "preset": preset})
     with opened.locked():

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 SCHEMA = 1
 
-Output = Literal["probabilities", "features"]
+Output = Literal["probabilities", "features", "detections"]
 
 
 @dataclass(frozen=True)

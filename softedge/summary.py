@@ -18,7 +18,7 @@ def number(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if value is None:
         return "not run"
-    if any(word in name for word in _FRACTIONS):
+    if any(word in name for word in _FRACTIONS) or name.removeprefix("mask_").startswith("AP"):
         return f"{100 * value:.1f} %"
     if name.endswith("_ms"):
         return f"{value:.2f} ms"
@@ -61,7 +61,7 @@ def stages(results: Sequence[Result]) -> str:
 
 def checks(result: Result) -> str:
     """The table of ``softedge check``."""
-    shown = ("size_bytes", "top1", "drop", "agreement", "max_abs_diff", "sqnr_db")
+    shown = ("size_bytes", "top1", "AP", "AP50", "mask_AP", "drop", "agreement", "max_abs_diff", "sqnr_db")
     rows = [
         {
             "file": row["artifact"],

@@ -35,6 +35,8 @@ class OnnxRuntime:
         self.session = onnxruntime.InferenceSession(path, self._options(), providers=self._providers())
         self.load_ms = (time.perf_counter() - begun) * 1000
         self.input, self.output = self.session.get_inputs()[0].name, [self.session.get_outputs()[0].name]
+        if settings.get("detections"):
+            self.output = [output.name for output in self.session.get_outputs()]
 
     def _options(self) -> Any:
         options = self.module.SessionOptions()
@@ -48,7 +50,8 @@ class OnnxRuntime:
 
     def infer(self, image: Any) -> Any:
         """uint8 (1, size, size, 3) -> float32 (1, classes)."""
-        return self.session.run(self.output, {self.input: image})[0]
+        values = self.session.run(self.output, {self.input: image})
+        return detections(dict(zip(self.output, values))) if self.settings.get("detections") else values[0]
 
     def effective(self, image: Any) -> dict[str, Any]:
         """Which kernels an inference runs, by onnxruntime's own profiler in a second session (after the timing)."""
@@ -94,12 +97,15 @@ class OpenVino:
         model.reshape({0: shape})
         self.compiled = self.engine.compile_model(model, self.device, options)
         self.request = self.compiled.create_infer_request()
+        self.names = [output.any_name for output in self.compiled.outputs] if settings.get("detections") else []
         self.load_ms = (time.perf_counter() - begun) * 1000
 
     def infer(self, image: Any) -> Any:
         """uint8 (1, size, size, 3) -> float32 (1, classes)."""
         self.request.set_input_tensor(self.module.Tensor(image, shared_memory=True))
         self.request.infer()
+        if self.names:
+            return detections({name: self.request.get_output_tensor(i).data for i, name in enumerate(self.names)})
         return self.request.get_output_tensor(0).data.copy()
 
     def effective(self, image: Any) -> dict[str, Any]:
@@ -120,6 +126,16 @@ class OpenVino:
         if self.device == "CPU":
             answer["threads"] = int(self.compiled.get_property("INFERENCE_NUM_THREADS"))
         return answer
+
+
+def detections(outputs: dict[str, Any], count: int = 100) -> Any:
+    """A detector's answer as one row, float32 (1, 600): x1 y1 x2 y2 score label of each; label -1: none."""
+    row = np.zeros((count, 6), np.float32)
+    row[:, 5] = -1
+    found = min(len(outputs["scores"]), count)
+    row[:found, :4] = outputs["boxes"][:found]
+    row[:found, 4], row[:found, 5] = outputs["scores"][:found], outputs["labels"][:found]
+    return row.reshape(1, -1)
 
 
 def _value(entry: Any) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.bench.device import PRESETS, Device, DeviceError, Plan, open_device
+from softedge.bench.device import PRESETS, Device, DeviceError, Measurement, Plan, open_device
 from softedge.bench.row import Session
 from softedge.config import Recipe
 from softedge.data.images import Data, FileImages, Images
@@ -130,9 +130,12 @@ class Bench:
         here = {a.name: found for a in artifacts if (found := self._local_classes(a, names))}
         session = Session(began, about, plan, tuple(measured), self.images.labels, names, here)
         return [
-            self._perform(artifact, functools.partial(session.row, artifact, measurement), True)
+            self._perform(artifact, functools.partial(self._row, session, artifact, measurement), True)
             for artifact, measurement in zip(artifacts, measured, strict=True)
         ]
+
+    def _row(self, session: Session, artifact: Artifact, measurement: Measurement, folder: Path) -> Outcome:
+        return session.row(artifact, measurement, folder)
 
     def _done(self, artifact: Artifact) -> bool:
         """Whether to leave it alone: measured before, not asked for again, and not merely skipped then."""

@@ -52,7 +52,7 @@ def transfer(
     return perform(
         run,
         stage,
-        lambda folder: _Transfer(run, recipe, asked, settings, train, test).work(folder),
+        lambda folder: _Transfer(run, recipe, asked, settings, train, test, Path(data_dir)).work(folder),
         recipe={"transfer": section, "seed": recipe.seed, "backbone": recipe.section("backbone")["backbone"]["name"]},
         inputs=inputs,
         force=force,
@@ -80,15 +80,11 @@ def rate(iteration: int, iterations: int, warmup: int, milestones: tuple[float, 
 
 
 class _Transfer:
-    def __init__(self, run: Run, recipe: Recipe, task: Task, settings: Transfer, train: Scenes, test: Scenes):
-        self.run, self.recipe, self.task, self.settings, self.train, self.test = (
-            run,
-            recipe,
-            task,
-            settings,
-            train,
-            test,
-        )
+    def __init__(
+        self, run: Run, recipe: Recipe, task: Task, settings: Transfer, train: Scenes, test: Scenes, data: Path
+    ):
+        self.run, self.recipe, self.task, self.settings = run, recipe, task, settings
+        self.train, self.test, self.data = train, test, data
         self.iterations = settings.iterations or task.iterations
         self.curve: list[dict[str, float]] = []
         self.losses: list[float] = []
@@ -108,6 +104,8 @@ class _Transfer:
         if self.train.masks and not masks:
             skipped["masks"] = "the ssdlite head has none" if head == "ssdlite" else "transfer.masks is off"
         details = {
+            "task": self.task.name,
+            "data": str(self.data.resolve()),  # exporting, checking and timing the detector need the pictures again
             "init": self.settings.init,
             "head": head,
             "iterations": self.iterations,

@@ -154,11 +154,19 @@ def origin(digest: str, backbone: str) -> dict[str, str]:
 
 def attempt(target: Target, precision: str, source: Callable[[], Source], folder: Path) -> Outcome:
     """Export into ``folder``; a failure empties it and becomes the outcome's ``skipped["model"]``."""
-    name = f"{target.name}-{precision}"
-    try:
+
+    def make() -> Outcome:
         if (why := target.missing()) is not None:
             raise UserError(why)
         return write(target, precision, source(), folder)
+
+    return made_or_told(f"{target.name}-{precision}", make, folder)
+
+
+def made_or_told(name: str, make: Callable[[], Outcome], folder: Path) -> Outcome:
+    """What ``make`` writes into ``folder``, or an empty folder and the reason in ``skipped["model"]``."""
+    try:
+        return make()
     except (KeyboardInterrupt, OSError, MemoryError):
         _empty(folder)
         raise

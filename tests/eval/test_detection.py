@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from voc_squares import squares, transfer_recipe
 
 from softedge import backbones, config, registry
 from softedge.data import voc
@@ -16,27 +17,6 @@ from softedge.eval.detection_data import Batches, detect, picture, to_detections
 from softedge.records import InputSpec
 
 SPEC = InputSpec(64, 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-
-
-def squares(root, counts: dict[str, int], side: int = 96):
-    """A VOC folder: red and blue squares on grey noise."""
-    rng = np.random.default_rng(0)
-    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True)
-    for split, count in counts.items():
-        names = [f"{split}{i}" for i in range(count)]
-        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names))
-        for name in names:
-            image = rng.integers(90, 130, (side, side, 3), dtype=np.uint8)
-            objects = ""
-            for kind, x in (("red", 4), ("blue", side // 2)):
-                w, y = int(rng.integers(28, 40)), int(rng.integers(4, side - 44))
-                image[y : y + w, x : x + w] = (230, 20, 20) if kind == "red" else (20, 20, 230)
-                box = f"<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + w}</ymax>"
-                objects += f"<object><name>{kind}</name><bndbox>{box}</bndbox></object>"
-            Image.fromarray(image).save(root / "JPEGImages" / f"{name}.png")
-            (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{objects}</annotation>")
-    return root
 
 
 def small(name: str = "mobilenetv3_small_050") -> backbones.Backbone:
@@ -150,13 +130,6 @@ def test_an_image_of_another_size_than_annotated_is_one_clear_line(tmp_path):
     scene = Scene(1, tmp_path / "a.png", 30, 40, empty.reshape(0, 4), empty, empty, empty, empty)
     with pytest.raises(UserError, match="40 x 30 pixels, its annotation says 30 x 40"):
         picture(scene)
-
-
-def transfer_recipe(recipe, **changes):
-    settings = {"head": "ssdlite", "iterations": 60, "batch": 4, "short_sides": (96,), "lr": 0.03, "workers": 0}
-    settings |= {"warmup": 10, "clip_norm": 5.0, **changes}
-    backbone = recipe.backbone.model_copy(update={"stem_stride": 2})
-    return recipe.model_copy(update={"transfer": recipe.transfer.model_copy(update=settings), "backbone": backbone})
 
 
 def test_a_killed_transfer_goes_on_and_ends_with_the_same_numbers(toy, tmp_path, monkeypatch):

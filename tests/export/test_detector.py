@@ -12,9 +12,9 @@ from PIL import Image
 
 from softedge import backbones, config
 from softedge.data.objects import Scene, Scenes
-from softedge.errors import UserError
+from softedge.errors import GateFailed, UserError
 from softedge.eval import detection_models
-from softedge.export import detector
+from softedge.export import detector, detector_replay, verify
 from softedge.records import InputSpec
 
 SPEC = InputSpec(64, 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
@@ -52,7 +52,7 @@ def untrained(head: str, masks: bool = False) -> detector.DeployedDetector:
         model.rpn._post_nms_top_n["testing"] = 20
         model.roi_heads.score_thresh = 0.0
         model.roi_heads.detections_per_img = 10
-    return detector.DeployedDetector(model, ("cell", "7"), masks)
+    return detector.DeployedDetector(model, ("cell", "7"), masks, SPEC)
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
@@ -60,20 +60,68 @@ def test_the_file_gives_pytorchs_boxes_at_any_picture_size(tmp_path, target):
     model = untrained("ssdlite")
     scenes = pictures(tmp_path, (70, 90), (90, 50))
     path = detector.export(model, target, tmp_path / "out", scenes)
-    runner = detector.RUNNERS[target](path)
+    runner = detector_replay.RUNNERS[target](path)
     for scene in scenes.scenes:
         image = np.asarray(Image.open(scene.path))
         found, reference = runner(image), model.run(image)
         assert found["boxes"].dtype == np.float32 and found["labels"].dtype == np.int64
-        assert detector.agreement(found, reference) == 1.0 and (reference["scores"] > 0.05).sum() > 5
+        assert detector_replay.agreement(found, reference) == 1.0 and (reference["scores"] > 0.05).sum() > 5
         assert found["boxes"].max() <= max(image.shape) and set(found["labels"]) <= {0, 1}
         assert len(detector.detections(found).boxes) == len(reference["boxes"])
     contract = json.loads((tmp_path / "out/contract.json").read_text())
     assert contract["labels"] == ["cell", "7"] and contract["input"]["shape"] == [1, "H", "W", 3]
-    assert detector.verify(tmp_path / "out") == 1.0
+    replayed = verify.verify(tmp_path / "out")  # what `softedge verify` calls
+    assert replayed["passed"] and replayed["agreement"] == 1.0 and replayed["n"] == 2
     (tmp_path / "out" / contract["files"][-1]).write_bytes(b"other")
     with pytest.raises(UserError, match="changed after the export"):
-        detector.verify(tmp_path / "out")
+        verify.verify(tmp_path / "out")
+
+
+def test_golden_detections_that_do_not_come_again_fail_the_gate(tmp_path):
+    detector.export(untrained("ssdlite"), "onnx", tmp_path / "out", pictures(tmp_path, (70, 90)))
+    golden = tmp_path / "out" / "golden.npz"
+    with np.load(golden) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    arrays["0.boxes"] = arrays["0.boxes"] + 5
+    np.savez(golden, **arrays)
+    with pytest.raises(GateFailed, match="of the detections on a golden picture come again"):
+        verify.verify(tmp_path / "out")
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_fp16_halves_the_file_and_keeps_the_boxes(tmp_path, target):
+    model, scenes = untrained("ssdlite"), pictures(tmp_path, (70, 90))
+    sizes = {}
+    for precision in ("fp32", "fp16"):
+        detector.export(model, target, tmp_path / precision, scenes, golden=1, precision=precision)
+        sizes[precision] = weights_size(tmp_path / precision)
+    artifact = detector_replay.read(tmp_path / "fp16")
+    assert artifact.precision == "fp16" and artifact.output == "detections" and artifact.labels == ("cell", "7")
+    image = np.asarray(Image.open(scenes.scenes[0].path))
+    assert detector_replay.agreement(detector_replay.runner(artifact)(image), model.run(image)) > 0.95
+    assert sizes["fp16"] < 0.6 * sizes["fp32"]
+
+
+@pytest.mark.parametrize("target", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_int8_takes_less_than_half_of_the_file_and_moves_the_scores_little(tmp_path, target):
+    model, scenes = untrained("ssdlite"), pictures(tmp_path, (70, 90), (64, 64), (80, 64))
+    images = [np.asarray(Image.open(scene.path)) for scene in scenes.scenes]
+    with pytest.raises(UserError, match="needs pictures to calibrate on"):
+        detector.export(model, target, tmp_path / "none", scenes, precision="int8")
+    detector.export(
+        model, target, tmp_path / "int8", scenes, golden=1, precision="int8", calibration=lambda: iter(images)
+    )
+    detector.export(model, target, tmp_path / "fp32", scenes, golden=1)
+    assert weights_size(tmp_path / "int8") < 0.5 * weights_size(tmp_path / "fp32")
+    found = detector_replay.runner(detector_replay.read(tmp_path / "int8"))(images[0])
+    reference = model.run(images[0])
+    assert abs(found["scores"].max() - reference["scores"].max()) < 0.1
+    assert verify.verify(tmp_path / "int8")["passed"]
+
+
+def weights_size(folder: Path) -> int:
+    """Bytes of the file that holds the weights: beside a network this small the graph's text weighs as much."""
+    return max(path.stat().st_size for path in folder.glob("model.*") if path.suffix in (".onnx", ".bin"))
 
 
 @pytest.mark.slow
@@ -81,9 +129,9 @@ def test_masks_are_in_the_graph_too(tmp_path):
     model = untrained("fpn", masks=True)
     path = detector.export(model, "onnx", tmp_path / "out", pictures(tmp_path, (70, 90)), golden=1)
     image = np.random.default_rng(1).integers(0, 255, (64, 80, 3), dtype=np.uint8)
-    found, reference = detector.run_onnx(path)(image), model.run(image)
+    found, reference = detector_replay.run_onnx(path)(image), model.run(image)
     assert found["masks"].shape[1:] == (64, 80)
-    assert detector.agreement(found, reference) == 1.0
+    assert detector_replay.agreement(found, reference) == 1.0
     assert np.abs(found["masks"] - reference["masks"]).max() < 1e-3
 
 
@@ -94,11 +142,11 @@ def test_agreement_counts_lost_and_moved_detections():
         "labels": np.array([0, 1]),
     }
     swapped = {name: value[::-1] for name, value in reference.items()}
-    assert detector.agreement(swapped, reference) == 1.0
+    assert detector_replay.agreement(swapped, reference) == 1.0
     moved = {**reference, "boxes": reference["boxes"] + np.array([[0, 0, 0, 2], [0, 0, 0, 0]], np.float32)}
-    assert detector.agreement(moved, reference) == 0.5
+    assert detector_replay.agreement(moved, reference) == 0.5
     empty = {name: value[:0] for name, value in reference.items()}
-    assert detector.agreement(empty, reference) == 0.0 and detector.agreement(empty, empty) == 1.0
+    assert detector_replay.agreement(empty, reference) == 0.0 and detector_replay.agreement(empty, empty) == 1.0
 
 
 def test_a_classifier_or_an_unknown_target_is_one_clear_line(tmp_path):
