@@ -1,6 +1,8 @@
 """Was pretraining worth it? The table of the "labels" stage of one run, as Markdown, with its sentences.
 
-python benchmarks/labels.py RUN --steps 120 --seeds 3 [--int8 onnx]
+python benchmarks/labels.py RUN --seeds 3 --int8 onnx [--epochs 50] [--picture FILE.svg]
+
+An interrupted call goes on when it is repeated: every training and exported file is a cell of RUN/labels.
 """
 
 from __future__ import annotations
@@ -19,8 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--fractions", nargs="+", type=float, default=[0.01, 0.1, 1.0])
-    parser.add_argument("--steps", type=int, default=120, help="of each fine-tuning")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=50, help="of each fine-tuning, at least 200 steps")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--given", nargs="*", default=[], help="further initial weights")
     parser.add_argument("--int8", default="", choices=("", "onnx", "openvino"))
@@ -33,9 +34,7 @@ def main() -> None:
             f"labels.seeds={options.seeds}",
             f"labels.given={options.given}",
             f"labels.int8={options.int8!r}",
-            f"finetune.min_steps={options.steps}",
-            f"finetune.max_steps={options.steps}",
-            f"finetune.batch={options.batch}",
+            f"finetune.epochs={options.epochs}",
         ],
     )
     result = labels(run, recipe, data_module.load(run))

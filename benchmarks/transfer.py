@@ -12,12 +12,17 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from softedge import pipeline
+from softedge.eval import detection
 from softedge.eval.detection import transfer
+from softedge.eval.detection_data import detect
 from softedge.records import Result
 
 COLUMNS = ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "voc07_AP50", "voc12_AP50")
@@ -36,6 +41,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--rois", type=int, default=64)
     parser.add_argument("--points", type=int, default=3, help="measurements while training; 0: at the end only")
+    parser.add_argument("--train-curve", action="store_true", help="measure on the training photos too (as long again)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -66,12 +72,32 @@ def main() -> None:
         run, recipe = pipeline.reopen(copy, overrides)
         recipe = recipe.model_copy(update={"seed": seed})
         for init in options.inits:
-            result = transfer(run, recipe, options.task, options.data, init=init)
+            with on_training_photos(options.train_curve):
+                result = transfer(run, recipe, options.task, options.data, init=init)
             found[init].append(result)
             curve = ", ".join(f"{point['iteration']}: {100 * point['AP50']:.1f}" for point in result.details["curve"])
             print(f"| {init} | {seed} | {curve} | {cells([result])} | {result.seconds:.0f} |", flush=True)
     for init, results in found.items():
         print(f"| {init} | mean | | {cells(results)} | |")
+
+
+@contextmanager
+def on_training_photos(wanted: bool) -> Iterator[None]:
+    """Print what each measurement of the block gives on the training split: has the detector learnt its own photos?"""
+    original = detection._Transfer._score
+
+    def both(self: detection._Transfer, model: torch.nn.Module, masks: bool) -> dict[str, Any]:
+        found = self.task.score(self.train, detect(model, self.train), masks)
+        shown = ", ".join(f"{name} {100 * found[name]:.1f}" for name in COLUMNS if name in found)
+        print(f"training photos after {len(self.losses)} iterations: {shown}", flush=True)
+        return original(self, model, masks)
+
+    if wanted:
+        detection._Transfer._score = both  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        detection._Transfer._score = original  # type: ignore[method-assign]
 
 
 def copied(source: Path, out: Path) -> Path:

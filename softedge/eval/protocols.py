@@ -11,7 +11,7 @@ leftthomas/SimCLR's probe (colour jitter and grey beside crop and flip) is left 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -108,30 +108,50 @@ def train(
 
     flip: probability of a mirrored image (the papers' 0.5; a recipe without flips, as for digits, sets 0).
     """
-    torch.manual_seed(seed)
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone = backbone.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    head = nn.Linear(backbone.num_features, len(data.classes))
+    crops = Crops(images, data.spec, batch, seed, min_area=protocol.min_area, flip=flip, workers=2)
+
+    def features(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for pictures, labels in crops.epoch(epoch):
+            with torch.no_grad():
+                found = backbone(normalise(pictures.to(place), data.spec))
+            yield found, labels.to(place)
+
+    head, losses = fit(protocol, features, (backbone.num_features, len(data.classes)), epochs, batch, seed)
+    backbone.cpu()
+    return head, losses
+
+
+def fit(
+    protocol: Protocol,
+    features: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
+    shape: tuple[int, int],
+    epochs: int,
+    batch: int,
+    seed: int,
+) -> tuple[nn.Linear, list[float]]:
+    """Train a linear layer of ``shape`` (features, classes) on the batches that ``features`` gives for each epoch:
+    float (B, features) and int64 (B,). Returns it on the CPU with the loss of every step.
+    """
+    torch.manual_seed(seed)
+    head = nn.Linear(*shape)
     if protocol.initial_std is not None:
         nn.init.normal_(head.weight, std=protocol.initial_std)
         nn.init.zeros_(head.bias)
-    head = head.to(place)
+    head = head.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     full = protocol.rate(batch)
     optimizer = protocol.optimizer(list(head.parameters()), full)
-    crops = Crops(images, data.spec, batch, seed, min_area=protocol.min_area, flip=flip, workers=2)
     losses = []
     for epoch in track(range(epochs), "linear", total=epochs):
         for group in optimizer.param_groups:  # by epoch, not by step, as the papers' code does
             group["lr"] = full * (0.5 * (1 + math.cos(math.pi * epoch / epochs)) if protocol.cosine else 1.0)
-        for pictures, labels in crops.epoch(epoch):
-            with torch.no_grad():
-                features = _features(protocol, backbone(normalise(pictures.to(place), data.spec)))
-            loss = functional.cross_entropy(head(features), labels.to(place))
+        for found, labels in features(epoch):
+            loss = functional.cross_entropy(head(_features(protocol, found)), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-    backbone.cpu()
     return head.cpu(), losses
 
 
