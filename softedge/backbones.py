@@ -33,6 +33,11 @@ class Backbone(nn.Module):
         self.settings = settings
         self.net = timm.create_model(settings.name, pretrained=settings.weights == "imagenet", num_classes=0)
         if settings.stem_stride == 1:
+            if settings.weights == "imagenet" and settings.name.startswith("resnet"):
+                raise UserError(
+                    f"the ImageNet weights of {settings.name} are for its own stem, not for that of small images "
+                    "(backbone.stem_stride = 1); use backbone.stem_stride = 2 and larger images"
+                )
             _small_image_stem(self.net)
         with torch.no_grad():
             self.num_features: int = self.net.eval()(torch.zeros(1, 3, 64, 64)).shape[1]

@@ -92,13 +92,18 @@ def transfer(
     init: Annotated[
         str | None, typer.Option("--init", help="ssl, random, imagenet or a weights file", show_default="the recipe's")
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Its [transfer] section, e.g. transfer-voc-c4.", show_default="the run's"),
+    ] = None,
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Train a detector on the backbone and measure AP: VOC boxes, COCO boxes and masks."""
+    """Train a detector on the backbone and measure AP; then export, check and bench RUN/transfer/TASK like a run."""
     from softedge import evaluations, summary
 
-    typer.echo(summary.stage(evaluations.transfer(run, task, data, init, set_ or (), force=force)))
+    result = evaluations.transfer(run, task, data, init, set_ or (), force=force, recipe=recipe)
+    typer.echo(summary.stage(result))
 
 
 @app.command()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from softedge import config
 from softedge.errors import UserError, did_you_mean
-from softedge.pipeline import data_of, reopen, replaced
+from softedge.pipeline import data_of, reopen, replaced, with_overrides
 from softedge.records import Result
 
 
@@ -83,13 +84,20 @@ def transfer(
     init: str | None = None,
     set: Sequence[str] = (),
     force: bool = False,
+    recipe: str | None = None,
 ) -> Result:
-    """Train a detector (and masks on COCO) on the backbone and measure average precision."""
+    """Train a detector (and masks on COCO) on the backbone and measure average precision.
+
+    recipe: one whose [transfer] section stands in place of the run's (transfer-voc-c4); ``set`` still wins.
+    """
     from softedge.eval.detection import transfer as train
 
-    opened, recipe = reopen(run, set)
+    opened, resolved = reopen(run)
+    if recipe is not None:
+        resolved = resolved.model_copy(update={"transfer": config.load(recipe).transfer})
+    resolved = with_overrides(opened, resolved, set)
     with opened.locked():
-        return train(opened, recipe, task, data, init=init, force=force)
+        return train(opened, resolved, task, data, init=init, force=force)
 
 
 def backbone(run: str | Path, framework: str = "timm", out: Path | None = None) -> Path:

@@ -79,16 +79,20 @@ def reopen(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Run, Recipe]
         raise UserError(
             f"{run} is not a softedge run (it has no recipe.toml); make one with: softedge deploy --out {run}"
         )
-    recipe = config.load(str(path))
-    if overrides:
-        changed = config.build(recipe.model_dump(mode="json"), overrides, source="recipe.toml with --set")
-        if touched := differences(recipe.section(*IDENTITY), changed.section(*IDENTITY)):
-            raise UserError(
-                f"--set would change what {run} was trained with ({'; '.join(touched[:4])}); "
-                "start another run with softedge pretrain --out"
-            )
-        recipe = changed
-    return Run(run), recipe
+    return Run(run), with_overrides(Run(run), config.load(str(path)), overrides)
+
+
+def with_overrides(run: Run, recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """``--set`` values applied to the recipe of an existing run; refused where they would change its training."""
+    if not overrides:
+        return recipe
+    changed = config.build(recipe.model_dump(mode="json"), overrides, source="recipe.toml with --set")
+    if touched := differences(recipe.section(*IDENTITY), changed.section(*IDENTITY)):
+        raise UserError(
+            f"--set would change what {run.root} was trained with ({'; '.join(touched[:4])}); "
+            "start another run with softedge pretrain --out"
+        )
+    return changed
 
 
 def data_of(run: Run, recipe: Recipe, force: bool = False) -> Data:

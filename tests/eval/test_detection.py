@@ -209,3 +209,45 @@ def test_a_trained_detector_is_rebuilt_from_its_file(toy, tmp_path):
     first = detect(again.model, test)
     scores = registry.load(registry.TASKS, "voc", "task").score(test, first, False)
     assert scores["AP"] == pytest.approx(run.result("transfer/voc").metrics["AP"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "task", "falls"),
+    [
+        ("transfer-voc-c4", "voc", (18_000, 22_000, 24_000)),
+        ("transfer-coco-c4-1x", "coco", (60_000, 80_000, 90_000)),
+        ("transfer-coco-c4-2x", "coco", (120_000, 160_000, 180_000)),
+    ],
+)
+def test_the_papers_schedules_are_those_of_mocos_configurations(recipe, task, falls):
+    settings, asked = config.load(recipe).transfer, registry.load(registry.TASKS, task, "task")
+    first, second, end = falls
+
+    def at(iteration):
+        return settings.lr * detection.rate(iteration, settings.iterations, settings.warmup, asked.milestones)
+
+    assert settings.iterations == end and (settings.head, settings.batch, settings.test_short_side) == ("c4", 16, 800)
+    assert at(first - 1) == 0.02 and at(first) == pytest.approx(0.002) == at(second - 1)
+    assert at(second) == pytest.approx(0.0002) == at(end - 1)
+    assert settings.short_sides == asked.short_sides  # what a ResNet gets without any recipe, too
+    assert asked.iterations == (24_000 if task == "voc" else 90_000)
+
+
+def test_a_transfer_recipe_runs_on_a_resnet_and_set_still_wins(toy, tmp_path):
+    from softedge import evaluations
+
+    folder = squares(tmp_path / "voc", {"train": 4, "val": 2})
+    run, recipe, _ = toy("run")
+    backbone = config.Backbone(name="resnet18")
+    (run.root / "recipe.toml").write_text(config.to_toml(recipe.model_copy(update={"backbone": backbone})))
+    backbones.save(run.folder("pretrain") / "backbone.safetensors", backbones.build(backbone), SPEC)
+    short = ["iterations=2", "batch=2", "short_sides=[96]", "test_short_side=96", "rois=8", "workers=0"]
+    overrides = [f"transfer.{value}" for value in short]
+    result = evaluations.transfer(run.root, "voc", folder, set=overrides, recipe="transfer-voc-c4")
+    assert (result.details["head"], result.metrics["iterations"]) == ("c4", 2)
+    assert result.recipe["transfer"]["lr"] == 0.02 and result.recipe["transfer"]["warmup"] == 100
+    assert {"AP", "AP50", "AP75", "voc07_AP50"} <= set(result.metrics)
+    with pytest.raises(UserError, match="the c4 head is for ResNets"):
+        mobile, _, _ = toy("mobile")
+        (mobile.root / "recipe.toml").write_text(config.to_toml(recipe))
+        evaluations.transfer(mobile.root, "voc", folder, recipe="transfer-voc-c4")
