@@ -83,7 +83,7 @@ class Optim(Section):
     clip_norm: float = Field(default=0.0, ge=0.0)  # 0: no clipping
     accumulate: Positive = 1  # micro-batches per update
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: bool = False  # torch.compile the networks; pays on GPUs, costs minutes at the start
+    compile: bool | Literal["graphs"] = False  # torch.compile the networks ("graphs": CUDA graphs too); for GPUs
 
 
 class Knn(Section):

@@ -23,7 +23,7 @@ from softedge.memory import keep_freed
 from softedge.progress import say, track
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256
-from softedge.ssl import checkpoint, loggers, optimizers, outcome, precision, schedule, sizing, whole_set
+from softedge.ssl import checkpoint, compiling, loggers, optimizers, outcome, precision, schedule, sizing, whole_set
 from softedge.ssl.guard import Guard
 from softedge.ssl.journal import Journal
 from softedge.ssl.method import Method
@@ -110,9 +110,7 @@ class Training:
         method.to(self.device).to(memory_format=torch.channels_last)
         if self.dtype == torch.bfloat16 and self.device.type == "cpu":
             precision.keep_depthwise_in_float32(method)
-        if recipe.optim.compile:
-            for network in method.networks():
-                network.compile()
+        compiling.compile_networks(method.networks(), recipe.optim.compile)
         return method.train()
 
     def _knn(self) -> Knn | None:
@@ -169,6 +167,7 @@ class Training:
     def update(self, views: tuple[Tensor, Tensor], index: Tensor) -> None:
         """One update of the weights: the micro-batches, the mean gradient of all ranks, the step, the method's own."""
         settings = self.recipe.optim
+        compiling.begin_step(settings.compile)
         warmup = min(settings.warmup_epochs / self.recipe.ssl.epochs, 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * schedule.learning_rate(self.step / self.steps, warmup)
