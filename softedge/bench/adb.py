@@ -36,6 +36,7 @@ EMULATED = "not run: this device is an emulator (ro.boot.qemu), which tells noth
 # Until somebody has run it on one; then this goes, and the README says on which.
 CAVEAT = "the adb device is tested against a double and under qemu, not yet verified on a phone"
 _CLEAN_S = 20.0
+_KILLED = 0x80 | 9  # how adb tells of a program that SIGKILL ended
 
 
 class Adb(FolderDevice):
@@ -97,6 +98,8 @@ class Adb(FolderDevice):
             count = self._pack(folder, artifacts, plan)
             self.client.push([*android_bundle.files(bundle), *sorted(folder.iterdir())], remote)
             around = {"before": self._weather()}
+            if caveat := _asleep(around):
+                say(f"{self.spec}: {caveat}")
             self._follow(remote, plan)
             around["after"] = self._weather()
             back = folder / "back"
@@ -153,6 +156,8 @@ class Adb(FolderDevice):
         def why(code: int, said: bytes) -> str:
             if not self.client.alive():
                 return LOST
+            if code == _KILLED:
+                return "the phone killed the runner, as it does when it runs out of memory; close other apps, try again"
             return f"the runner ended with exit code {code}: {explain(said.decode(errors='replace'), 'it')}"
 
         job.follow(self.client.shell_command(script), plan, f"bench {self.spec}", why)
@@ -201,8 +206,20 @@ class Adb(FolderDevice):
             threads=plan.threads,
             effective_precision=precision,
             peak_memory_bytes=int(row["peak_memory_bytes"]) if timed else None,
-            details={**details, **({"samples_on_core": used} if used else {})},
+            details={
+                **details,
+                **({"samples_on_core": used} if used else {}),
+                **({"caveat": caveat} if (caveat := _asleep(around)) else {}),
+            },
         )
+
+
+def _asleep(around: Mapping[str, Any]) -> str:
+    """A line when the screen was off before or after the measurement: Android then slows everything down."""
+    screens = [told["screen"] for told in around.values() if told.get("screen", "awake") != "awake"]
+    if not screens:
+        return ""
+    return f"the phone's screen is off ({screens[0]}): it measures slower than in use; unlock it and keep the screen on"
 
 
 def _rows(path: Path, count: int) -> list[dict[str, Any]]:

@@ -47,6 +47,7 @@ function end(kind, text) {
   element("hint").hidden = true;
   say(text.charAt(0).toUpperCase() + text.slice(1));
   show(kind === "finished" ? 1 : progress);
+  if (kind !== "finished") document.title = element("status").textContent; // seen in the list of tabs, too
   if (worker) worker.terminate();
 }
 

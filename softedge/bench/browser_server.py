@@ -30,7 +30,8 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # Not "no-referrer": browsers then hide the origin of the page's own farewell, which is checked.
+    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
@@ -163,6 +164,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         inbox = self.bench.inboxes.get(name)
         if inbox is None:
             raise Refused(404, "not found")
+        origin = self.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != self.headers.get("Host"):
+            raise Refused(403, "this request comes from another page")
         self.bench.claim(session)
         length = self.headers.get("Content-Length", "")
         if not length.isdigit():

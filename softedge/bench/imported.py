@@ -1,7 +1,9 @@
 """Results of other benchmark tools in the same table, marked "measured elsewhere".
 
 Read are: OpenVINO's benchmark_app (its JSON or what it prints), onnxruntime_perf_test, LiteRT's benchmark_model, and
-the numbers of Xcode's Core ML performance report, copied from its window as text (its file format is not published).
+the numbers of Xcode's Core ML performance report, copied from its window as text.  Apple documents what that report
+tells (median times of prediction, load and compilation, and the compute units), not how: neither a file format nor the
+exact words.  What is read is an assumption, and every row from it says so.
 Only what the tool gives becomes a number; it timed by its own rules, so no such row is ever stamped valid.
 """
 
@@ -22,6 +24,7 @@ from softedge.run import Run, perform, sha256
 Numbers = dict[str, float]
 _MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "sec": 1e3, "seconds": 1e3}
 _LARGEST_FILE = 10_000_000
+XCODE_CAVEAT = "Apple publishes no format of Xcode's report: compare these numbers with what its window shows"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def bring_in(run: Run, path: Path, artifact: str, device: str, force: bool = Fal
             "device": {"name": device},
             "why_not_valid": f"measured elsewhere, by {reading.tool} and its rules",
             "imported": {"file": Path(path).name, "sha256": sha256(path), **reading.details},
+            **({"caveat": reading.details["caveat"]} if "caveat" in reading.details else {}),
         },
         skipped={
             "top1": f"not run: {reading.tool} does not measure accuracy",
@@ -112,7 +116,7 @@ def benchmark_app_json(text: str) -> Reading | None:
 
 def benchmark_app_text(text: str) -> Reading | None:
     """What OpenVINO benchmark_app prints."""
-    if "Dumping statistics report" not in text and "[Step 11/11]" not in text:
+    if not re.search(r"\[Step 11/11\]|Dumping statistics report|Count:\s+[0-9]+ iterations", text):
         return None
     patterns = {
         "p50_ms": r"Median:\s+([0-9.]+) (us|ms)",
@@ -151,20 +155,23 @@ def perf_test(text: str) -> Reading | None:
 
 def benchmark_model(text: str) -> Reading | None:
     """What LiteRT's (TensorFlow Lite's) benchmark_model prints, microseconds throughout."""
-    summary = re.search(
-        r"Inference timings in us: Init: ([0-9.e+]+), First inference: ([0-9.e+]+).*?Inference \(avg\): ([0-9.e+]+)",
-        text,
-    )
+    summary = re.search(r"nference timings in us: (.*)", text)
     if summary is None:
         return None
-    load, first, mean = (float(value) / 1000 for value in summary.groups())
-    metrics: Numbers = {"load_ms": load, "first_ms": first, "mean_ms": mean}
+    # Until 2019 it said "Average inference timings in us: Warmup: ..., Init: ..., no stats: ...".
+    patterns = {"load_ms": r"Init: ([0-9.e+]+)", "first_ms": r"First inference: ([0-9.e+]+)"}
+    patterns["mean_ms"] = r"(?:Inference \(avg\)|no stats): ([0-9.e+]+)"
+    told = {name: re.search(pattern, summary[1]) for name, pattern in patterns.items()}
+    metrics: Numbers = {name: float(match[1]) / 1000 for name, match in told.items() if match}
     runs = re.findall(r"count=([0-9]+) .*?\bmin=([0-9.e+]+)(.*)", text)
     if runs:  # the last line of its kind is the measurement, earlier ones are warm-up
         count, least, rest = runs[-1]
         metrics |= {"n": int(count), "min_ms": float(least) / 1000}
         if found := re.search(r"\bmedian=([0-9.e+]+)", rest):
             metrics["p50_ms"] = float(found[1]) / 1000
+    # Of the tool as well, as it says itself.  Newer ones tell a growth since the start, which is no peak.
+    if found := re.search(r"Peak memory footprint \(MB\):.*\boverall=([0-9.]+)", text):
+        metrics["peak_memory_bytes"] = round(float(found[1]) * 1024 * 1024)
     return Reading("LiteRT benchmark_model", metrics)
 
 
@@ -177,7 +184,7 @@ def xcode(text: str) -> Reading | None:
     if loading := re.search(r"\bLoad\b[^0-9\n]*\n?\s*([0-9.,]+)\s*(µs|us|ms|s)\b", text):
         metrics["load_ms"] = _decimal(loading[1]) * _MS[loading[2]]
     units = [unit for unit in ("Neural Engine", "GPU", "CPU") if unit in text]
-    return Reading("Xcode performance report", metrics, {"compute_units_named": units})
+    return Reading("Xcode performance report", metrics, {"compute_units_named": units, "caveat": XCODE_CAVEAT})
 
 
 READERS: tuple[Callable[[str], Reading | None], ...] = (

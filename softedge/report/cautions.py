@@ -17,7 +17,7 @@ WIDE = 2.0  # p90 over p50, an assumption
 def find(run: Values, chosen: str = "") -> list[str]:
     """One sentence each, the gravest first.  chosen: the artifact that the verdict names."""
     said = [*_other_file(run), *_not_held_out(run), *_no_better_than_random(run), *_few_images(run)]
-    return [*said, *_disturbed(run), *_drift(run, chosen), *_bad_images(run), *_training(run)]
+    return [*said, *_caveats(run), *_disturbed(run), *_drift(run, chosen), *_bad_images(run), *_training(run)]
 
 
 def interval(fraction: float, n: int) -> tuple[float, float]:
@@ -72,6 +72,16 @@ def _few_images(run: Values) -> list[str]:
         f"Only {words.count(row['n'])} test images: an accuracy of {words.percent(row['top1'])} may as well be "
         f"{words.percent(low)} or {words.percent(high)}."
     ]
+
+
+def _caveats(run: Values) -> list[str]:
+    """What a device says of itself, or of a measurement."""
+    said = []
+    for name, device in run["devices"].items():
+        timings = [row["devices"][name] for row in run["files"] if name in row["devices"]]
+        told = [device["about"].get("caveat"), *(timing.get("caveat") for timing in timings)]
+        said += [f"{device['short']}: {caveat}." for caveat in dict.fromkeys(filter(None, told))]
+    return said
 
 
 def _disturbed(run: Values) -> list[str]:

@@ -58,6 +58,7 @@ _ABOUT = (
     "sha256",
     "tool",
     "measured_elsewhere",
+    "caveat",
 )
 BINS = 120
 

@@ -268,8 +268,6 @@ def _weather(run: Values, device: str) -> list[str]:
     throttled = {told["throttling"] for told in after if told.get("throttling") not in (None, "none")}
     if throttled:
         said.append(f"throttling: {', '.join(sorted(throttled))}")
-    if any(told.get("screen") not in (None, "awake") for told in after):
-        said.append("the screen was off at the end, and a phone that dozes is slower")
     return [f"Meanwhile {', '.join(said)}."] if said else ["It tells neither clocks nor temperature."]
 
 

@@ -94,6 +94,7 @@ class Timing(Entry):
     measured: str
     measured_elsewhere: bool = False
     tool: str = ""
+    caveat: str = ""
     weather: dict[Literal["before", "after"], Free] = {}
     ratios: dict[str, Ratio] = {}
     histogram: Histogram | None = None

@@ -131,7 +131,12 @@ def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], dev
             f"{words.size(best['size_bytes'])} is the smallest of those that fast"
         )
     else:
-        first = f"It is the fastest of the {len(pool)} files that passed and were timed there"
+        # Only an interval of the paired ratio calls two files different; without one a lower p90 is just that.
+        sure = all(_told_apart(row, fastest, device) for row in others)
+        what = "is the fastest" if sure else "has the lowest p90"
+        first = f"It {what} of the {len(pool)} files that passed and were timed there"
+        if not sure:
+            first += ", with too few rounds side by side to tell that from noise"
         reference = next((r for r in others if r["target"] == best["target"] and r["precision"] == "fp32"), None)
         if reference is not None and best["precision"] != "fp32":
             gain = _times_as_long(reference, best, device)
@@ -226,6 +231,12 @@ def _as_fast(row: Row, fastest: Row, device: str) -> bool:
     if pair and pair.get("different") is not None:
         return not pair["different"] or pair["ratio"] < 1.0
     return (_p90(row, device) or math.inf) <= SAME_SPEED * (_p90(fastest, device) or 0.0)
+
+
+def _told_apart(row: Row, fastest: Row, device: str) -> bool:
+    """Whether an interval that excludes 1 says that ``fastest`` is faster."""
+    pair = (row["devices"][device].get("ratios") or {}).get(fastest["artifact"])
+    return bool(pair and pair.get("different") and pair["ratio"] > 1.0)
 
 
 def _sound(row: Row, device: str) -> bool:

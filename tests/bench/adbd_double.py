@@ -230,6 +230,7 @@ class Stream:
         for thread in outputs:
             thread.join()
         code = process.wait()
+        code = 0x80 | -code if code < 0 else code  # as adbd tells of a signal
         self.write(struct.pack("<BI", EXIT, 1) + bytes([code & 255]))
 
     def _forward(self, kind: int, stream: object) -> None:

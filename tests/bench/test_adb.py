@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,6 +216,35 @@ def test_a_runner_that_cannot_start_says_why(
     with open_device(f"adb://{phone.serial}") as device, pytest.raises(DeviceError, match=words):
         device.run(artifacts[:1], plan)
     assert nothing_is_left(phone)
+
+
+def test_a_runner_that_android_kills_gives_one_line_and_leaves_nothing(
+    bundle: Path, real_phone: AdbdDouble, artifacts: list[Artifact], plan: Plan
+) -> None:
+    """As the low-memory killer does, half way."""
+    endless = dataclasses.replace(plan, min_seconds=1e9)
+
+    def kill() -> None:
+        pid = next(real_phone.storage.glob("softedge-*/pid")).read_text()
+        os.kill(int(pid), 9)
+
+    with open_device(f"adb://{real_phone.serial}") as device:
+        threading.Timer(4.0, kill).start()
+        with pytest.raises(DeviceError, match="the phone killed the runner, .*out of memory") as told:
+            device.run(artifacts[:1], endless)
+    assert "\n" not in str(told.value)
+    assert nothing_is_left(real_phone)
+
+
+def test_a_phone_whose_screen_is_off_is_measured_and_says_so(
+    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    phone._program("dumpsys", "[ $1 = power ] && echo '  mWakefulness=Dozing'; true")
+    with open_device(f"adb://{phone.serial}") as device:
+        measurement = device.run(artifacts[:1], plan)[0]
+    words = "the phone's screen is off (dozing): it measures slower than in use; unlock it"
+    assert measurement.details["caveat"].startswith(words)
+    assert words in capsys.readouterr().err
 
 
 def test_a_file_that_changed_on_the_way_is_refused(

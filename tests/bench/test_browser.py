@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import socket
@@ -182,6 +183,58 @@ def test_a_closed_browser_gives_one_line(
         signal_later(process, 2.0, signal.SIGTERM)
         device.run(artifacts[:1], endless)
     assert "\n" not in str(told.value)
+
+
+def renderers(process: subprocess.Popen[bytes]) -> list[int]:
+    """Process numbers of the page's own processes below a Chromium."""
+    found = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    split = (line.split(None, 2) for line in found.splitlines())
+    rows = [(int(pid), int(parent), words) for pid, parent, words in split]
+    family = {process.pid}
+    for _ in range(4):
+        family |= {pid for pid, parent, _ in rows if parent in family}
+    return [pid for pid, _, words in rows if pid in family and "--type=renderer" in words]
+
+
+def test_a_page_that_runs_out_of_memory_gives_one_line(
+    browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system kills the page's process: no farewell, only silence."""
+    monkeypatch.setattr(browser_visit, "SILENT_S", 6.0)
+    endless = dataclasses.replace(plan, min_seconds=1e9)
+
+    def kill() -> None:
+        for pid in renderers(process):
+            os.kill(pid, signal.SIGKILL)
+
+    with open_device(LOCAL) as device, pytest.raises(DeviceError, match="stopped answering at .*out of memory") as told:
+        assert isinstance(device, Browser)
+        process = browse(device.url)
+        device.describe()
+        threading.Timer(2.0, kill).start()
+        device.run(artifacts[:1], endless)
+    assert "\n" not in str(told.value)
+
+
+def test_a_second_phone_that_opens_the_page_is_turned_away_and_the_first_goes_on(
+    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan
+) -> None:
+    longer = dataclasses.replace(plan, min_seconds=4.0)
+    with open_device(LOCAL) as device:
+        assert isinstance(device, Browser)
+        browse(device.url)
+        device.describe()
+        browse(device.url, "--remote-debugging-port=0")  # a profile of its own: another browser
+        measurement = device.run(artifacts[:1], longer)[0]
+        told = shown_by_the_second(tmp_path)
+    assert measurement.outputs is not None and sum(measurement.samples_ms) >= 4000
+    assert "already used by another browser" in told
+
+
+def shown_by_the_second(folder: Path) -> str:
+    """The title of the page in the second browser."""
+    port = int((folder / "profile-1" / "DevToolsActivePort").read_text().split()[0])
+    return next(tab["title"] for tab in json.loads(devtools(port, "GET", "/json/list")) if tab["type"] == "page")
 
 
 def signal_later(process: subprocess.Popen[bytes], seconds: float, number: int) -> None:

@@ -112,6 +112,17 @@ def test_the_first_browser_owns_the_address(server: Server, visit: Visit) -> Non
     assert post_json(server, "hello", ABOUT, "../../etc")[0] == 403
 
 
+def test_another_page_may_not_post_and_any_name_of_this_computer_will_do(server: Server, visit: Visit) -> None:
+    path, body = f"/{server.token}/hello?s={SESSION}", json.dumps(ABOUT).encode()
+    for origin in ("https://elsewhere.example", "null", f"http://127.0.0.1:{server.port + 1}"):
+        status, _, told = ask(server, "POST", path, body, Origin=origin)
+        assert status == 403 and b"comes from another page" in told, origin
+    assert visit.about is None
+    named = f"lab-computer.local:{server.port}"  # phones may know it by another name: the token decides
+    assert ask(server, "POST", path, body, Origin=f"http://{named}", Host=named)[0] == 200
+    assert ask(server, "GET", "/page.js", Host=named)[0] == 404
+
+
 def test_a_body_that_is_too_large_is_refused_unread(server: Server) -> None:
     server.inboxes["small"] = Inbox(10, lambda body: {})
     assert post(server, "small", b"x" * 10)[0] == 200

@@ -36,28 +36,68 @@ BENCHMARK_APP_TEXT = """[ INFO ] Compile model took 84.66 ms
 [ INFO ]    Average:       729.86 us
 [ INFO ]    Min:           164.03 us
 """
-PERF_TEST = """Session creation time cost: 0.127918 s
-First inference time cost: 21 ms
-Total inference time cost: 58.8053 s
-Total inference requests: 1000
-Average inference time cost: 58.8053 ms
-Peak working set size: 158171136 bytes
-Min Latency: 0.0559777 s
-Max Latency: 0.0623472 s
-P50 Latency: 0.0587108 s
-P90 Latency: 0.0599845 s
-P99 Latency: 0.0619517 s
+# Laid out as in microsoft/onnxruntime#2798, ARM-software/ComputeLibrary#850 and, for the old words, onnxruntime#17313.
+PERF_TEST = """Setting intra_op_num_threads to 1
+Session creation time cost: 0.0425 s
+First inference time cost: 7 ms
+Total inference time cost: 12.5 s
+Total inference requests: 2500
+Average inference time cost: 5 ms
+Total inference run time: 12.6 s
+Number of inferences per second: 198.4
+Avg CPU usage: 49 %
+Peak working set size: 41943040 bytes
+Avg CPU usage:49
+Min Latency: 0.0045 s
+Max Latency: 0.0215 s
+P50 Latency: 0.0048 s
+P90 Latency: 0.0061 s
+P95 Latency: 0.0072 s
+P99 Latency: 0.0104 s
+P999 Latency: 0.0201 s
 """
-PERF_TEST_OLD = """Total iterations: 1000
-Average time cost: 58.8053 ms
-P50 Latency is 0.0587108 sec
-P90 Latency is 0.0599845 sec
+PERF_TEST_OLD = """Total time cost: 12.5
+Total iterations: 2500
+Average time cost: 5 ms
+Total run time: 12.6 s
+Min Latency is 0.0045 sec
+P50 Latency is 0.0048 sec
+P90 Latency is 0.0061 sec
+P99 Latency is 0.0104 sec
 """
-LITERT = """INFO: Initialized session in 3.501ms.
-INFO: count=12 first=156677 curr=33205 min=32578 max=156677 avg=43268.1 std=34197
-INFO: count=50 first=33228 curr=33130 min=32687 max=33239 avg=33071.8 std=129 p5=32700 median=33070 p95=33200
-INFO: Inference timings in us: Init: 3501, First inference: 156677, Warmup (avg): 43268.1, Inference (avg): 33071.8
+# The C++ tool and older releases print the statistics without "[ INFO ]".
+BENCHMARK_APP_CPP = """Count:      900 iterations
+Duration:   9009.00 ms
+Latency:
+    Median:     9.75 ms
+    Average:    10.01 ms
+    Min:        9.50 ms
+    Max:        14.25 ms
+Throughput: 99.90 FPS
 """
+# Laid out as in tensorflow/tensorflow#73862 and #42507.
+LITERT = """INFO: STARTING!
+INFO: Log parameter values verbosely: [0]
+INFO: Graph: [model.tflite]
+INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
+INFO: Initialized session in 4.25ms.
+INFO: Running benchmark for at least 1 iterations and at least 0.5 seconds but terminate if exceeding 150 seconds.
+INFO: count=40 first=14000 curr=12100 min=11900 max=14000 avg=12300.5 std=310
+
+INFO: Running benchmark for at least 50 iterations and at least 1 seconds but terminate if exceeding 150 seconds.
+INFO: count=80 first=12200 curr=12050 min=11800 max=13000 avg=12100.5 std=120 p5=11850 median=12090 p95=12400
+
+INFO: Inference timings in us: Init: 4250, First inference: 14000, Warmup (avg): 12300.5, Inference (avg): 12100.5
+INFO: Note: as the benchmark tool itself affects memory footprint, the following is only APPROXIMATE to the actual.
+INFO: Peak memory footprint (MB): init=1.5 overall=12.5
+"""
+# Laid out as before 2019, yuenshome/yuenshome.github.io#77.
+LITERT_OLD = """Initialized session in 4.25ms
+count=7 first=24000 curr=12700 min=12600 max=24000 avg=14100 std=900
+count=15 first=12500 curr=12400 min=12300 max=12900 avg=12450 std=39
+Average inference timings in us: Warmup: 14100, Init: 4250, no stats: 12450
+"""
+# An assumption: Apple documents that the report tells these, not in which words or order.
 XCODE = """iPhone 15 Pro  All (CPU, GPU, Neural Engine)
 Prediction (Median)
 0,84 ms
@@ -82,37 +122,49 @@ Compilation (Median)
             {"p50_ms": 0.17886, "mean_ms": 0.72986, "min_ms": 0.16403, "n": 3862, "load_ms": 84.66, "first_ms": 15.37},
         ),
         (
+            BENCHMARK_APP_CPP,
+            "OpenVINO benchmark_app",
+            {"p50_ms": 9.75, "mean_ms": 10.01, "min_ms": 9.5, "n": 900},
+        ),
+        (
             PERF_TEST,
             "onnxruntime_perf_test",
             {
-                "mean_ms": 58.8053,
-                "min_ms": 55.9777,
-                "p50_ms": 58.7108,
-                "p90_ms": 59.9845,
-                "p99_ms": 61.9517,
-                "n": 1000,
-                "load_ms": 127.918,
-                "first_ms": 21,
-                "peak_memory_bytes": 158171136,
+                "mean_ms": 5.0,
+                "min_ms": 4.5,
+                "p50_ms": 4.8,
+                "p90_ms": 6.1,
+                "p99_ms": 10.4,
+                "n": 2500,
+                "load_ms": 42.5,
+                "first_ms": 7.0,
+                "peak_memory_bytes": 40 << 20,
             },
         ),
         (
             PERF_TEST_OLD,
             "onnxruntime_perf_test",
-            {"mean_ms": 58.8053, "p50_ms": 58.7108, "p90_ms": 59.9845, "n": 1000},
+            {"mean_ms": 5.0, "min_ms": 4.5, "p50_ms": 4.8, "p90_ms": 6.1, "p99_ms": 10.4, "n": 2500},
         ),
         (
             LITERT,
             "LiteRT benchmark_model",
             {
-                "mean_ms": 33.0718,
-                "min_ms": 32.687,
-                "p50_ms": 33.07,
-                "n": 50,
-                "load_ms": 3.501,
-                "first_ms": 156.677,
+                "mean_ms": 12.1005,
+                "min_ms": 11.8,
+                "p50_ms": 12.09,
+                "n": 80,
+                "load_ms": 4.25,
+                "first_ms": 14.0,
+                "peak_memory_bytes": 12.5 * 1024 * 1024,
             },
         ),
+        (
+            LITERT.replace("Peak memory footprint", "Memory footprint delta from the start of the tool"),
+            "LiteRT benchmark_model",
+            {"mean_ms": 12.1005, "min_ms": 11.8, "p50_ms": 12.09, "n": 80, "load_ms": 4.25, "first_ms": 14.0},
+        ),
+        (LITERT_OLD, "LiteRT benchmark_model", {"mean_ms": 12.45, "min_ms": 12.3, "n": 15, "load_ms": 4.25}),
         (XCODE, "Xcode performance report", {"p50_ms": 0.84, "load_ms": 95.2}),
     ],
 )
@@ -162,6 +214,13 @@ def test_an_imported_row_says_that_it_was_measured_elsewhere(run: Run, tmp_path:
     assert row.details["tool"] == "onnxruntime_perf_test" and row.details["device"] == {"name": "Pixel 9 (lab)"}
     assert "onnxruntime_perf_test does not measure accuracy" in row.skipped["top1"]
     assert run.result(row.stage) is not None
+
+
+def test_a_row_from_xcode_says_that_its_layout_is_an_assumption(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "xcode.txt").write_text(XCODE)
+    row = bring_in(run, tmp_path / "xcode.txt", "onnx-fp32", "iPhone 15 Pro")
+    assert row.details["caveat"].startswith("Apple publishes no format of Xcode's report")
+    assert row.details["imported"]["compute_units_named"] == ["Neural Engine", "GPU", "CPU"]
 
 
 def test_an_import_for_a_file_that_was_not_exported_is_refused(run: Run, tmp_path: Path) -> None:

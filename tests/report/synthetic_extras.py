@@ -48,6 +48,7 @@ def _elsewhere(run: Run) -> None:
     details = {
         "device": {"name": "iPhone 15 Pro"}, "sha256": digest("coreml-fp16"), "measured_elsewhere": True,
         "tool": "Xcode performance report", "why_not_valid": "measured elsewhere, by Xcode performance report",
+        "caveat": "Apple publishes no format of Xcode's report",
     }  # fmt: skip
     metrics = {"p50_ms": 0.4, "load_ms": 21.0, "valid": False}
     recipe = {"device": "iPhone 15 Pro"}

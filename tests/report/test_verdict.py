@@ -55,6 +55,18 @@ def test_a_file_that_was_faster_side_by_side_is_not_beaten_by_a_lucky_p90() -> N
     assert decide(rows, DEVICES).headline.artifact == "onnx-int8"
 
 
+@pytest.mark.parametrize(
+    ("different", "said"), [(True, "It is the fastest of the 2 files"), (None, "It has the lowest p90 of the 2 files")]
+)
+def test_only_an_interval_makes_a_file_the_fastest(different: bool | None, said: str) -> None:
+    rows = [row("onnx-fp32", 2.0), row("onnx-int8", 1.0)]
+    pair = {"ratio": 2.0, "low": 1.9 if different else None, "high": 2.1 if different else None, "different": different}
+    rows[0]["devices"]["local"]["ratios"] = {"onnx-int8": pair}
+    pick = decide(rows, DEVICES).headline
+    assert pick.artifact == "onnx-int8" and pick.reason.startswith(said)
+    assert ("too few rounds" in pick.reason) == (different is None)
+
+
 def test_speeds_are_compared_side_by_side_where_that_was_measured() -> None:
     rows = [row("onnx-fp32", 9.0), row("onnx-int8", 1.0)]
     rows[0]["devices"]["local"]["ratios"] = {"onnx-int8": {"ratio": 1.5, "low": 1.4, "high": 1.6, "different": True}}
