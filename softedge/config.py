@@ -169,6 +169,7 @@ class Export(Section):
     batch: Literal["dynamic", "one"] = "dynamic"
     output: Literal["probabilities", "features"] = "probabilities"
     calibration_images: Positive = 300
+    safe: bool = False  # int8 weights of 7 bits: no saturation on x86 without VNNI, at some cost everywhere
     golden_images: Positive = 8
 
 
@@ -181,8 +182,9 @@ class Check(Section):
     max_size: int = Field(default=0, ge=0)  # bytes of an int8 file; 0: no limit
     max_p90: float = Field(default=0.0, ge=0.0)  # ms of an int8 file wherever it was timed; 0: no limit
     doctor: bool = True  # climb to better quantization when the int8 ONNX file is refused
-    tune_steps: Positive = 300  # of fine-tuning, its last resort
-    emulate: tuple[Literal["avx2", "arm64"], ...] = ()  # run the int8 ONNX files under qemu and count changed answers
+    tune_steps: Positive = 300  # of fine-tuning, nearly its last resort
+    tune_minutes: float = Field(default=5.0, gt=0.0)  # at most, on this machine
+    emulate: tuple[Literal["avx2", "arm64"], ...] = ()  # run int8 files under qemu and count changed answers
     against: str = ""  # an earlier run to compare with
 
 

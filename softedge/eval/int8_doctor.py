@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
+from softedge import registry
 from softedge.config import Recipe
 from softedge.data.images import Data, Uint8
-from softedge.eval.int8_candidate import Judge
+from softedge.eval.int8_candidate import Candidate, Judge, graph_of
+from softedge.eval.int8_formats import Format, FormatLadder
 from softedge.eval.int8_gates import DOCTORED
-from softedge.eval.int8_ladder import Climb, Ladder, Patients, gates_of
+from softedge.eval.int8_ladder import Climb, Ladder, Patients, Refuse, Rung, gates_of
 from softedge.eval.int8_measures import Float32, Labels
 from softedge.eval.int8_qat import Schedule
-from softedge.export import contract
+from softedge.eval.int8_selection import CHOSEN, POOL, alike, doubts
+from softedge.eval.int8_sensitivity import rank
+from softedge.export import contract, onnx_ranges
 from softedge.export.deployed import Deployed
 from softedge.export.onnx import load_model
 from softedge.progress import say
@@ -25,8 +31,10 @@ from softedge.run import Run, perform, write_bytes
 if TYPE_CHECKING:
     from softedge.eval.quantization import Sample
 
-SELECTION = 256
 TRAINING = 4096
+INTERPRETED = 256  # images to choose on where the reference interpreter computes
+RANKED = 64  # images that rank layers
+_FEWEST = 64  # images to choose on; with fewer left, calibration images serve again
 
 
 def cure(
@@ -56,31 +64,72 @@ def cure(
     return contract.read(run.folder(stage)), told
 
 
-def cure_openvino(
-    run: Run, recipe: Recipe, patient: tuple[Deployed, Artifact], source: Artifact, golden: Uint8, fp32: Float32
-) -> Artifact:
-    """For a refused OpenVINO file: the integers of an ONNX file that passes, as ``export/openvino-int8-doctor``.
+def cure_elsewhere(
+    run: Run,
+    recipe: Recipe,
+    data: Data,
+    patient: tuple[Deployed, Artifact],
+    row: Mapping[str, Any],
+    sample: Sample,
+    fp32: Float32,
+    helped: tuple[Artifact | None, Mapping[str, Any]],
+) -> tuple[Artifact | None, dict[str, Any]]:
+    """Climb for a refused OpenVINO or Core ML file; the better one goes to ``export/TARGET-int8-doctor``.
 
-    patient: the fp32 network and the refused file.  source: the ONNX file.  golden: images that travel with the file,
-    with the answers of fp32.
+    row: what the check measured of the file.  helped: an int8 ONNX file of the network that passes and what was told of
+    the climb to it, where there are any.  For the rest see ``cure``.
     """
-    from softedge.export.openvino import OpenVino, from_int8_onnx
-
     deployed, artifact = patient
+    few = CHOSEN if artifact.target == "openvino" else INTERPRETED
+    calibration, selection, _ = unlabelled(data, recipe, deployed, fp32, few)
+    order, names = ranking(deployed, calibration, selection, helped[1])
+    form: Format
+    if artifact.target == "openvino":
+        from softedge.eval.int8_openvino import OpenVinoForm
+
+        source = helped[0].path if helped[0] is not None else None
+        form = OpenVinoForm(deployed, calibration, source, recipe.export.safe)
+    else:
+        from softedge.eval.int8_coreml import CoreMlForm
+
+        form = CoreMlForm(deployed, calibration, names)
+    measures = {key: value for key, value in row.items() if isinstance(value, int | float) and key != "passed"}
+    default = Rung("default", "as exported", measures, artifact.size_bytes, None, (row["why"],))
+    judges = selection, Judge(sample.images, fp32, artifact.output, sample.labels)
+    climb = FormatLadder(form, default, judges, _gates(recipe, artifact.output, len(sample.images)), order).climb()
+    told = climb.to_dict()
+    say(f"{artifact.name}: {climb.recommendation}")
+    if climb.model is None:
+        return None, told
+    golden = slice(0, recipe.export.golden_images)
 
     def work(folder: Path) -> Outcome:
-        path = from_int8_onnx(source.path, deployed, folder)
-        like = (artifact.spec, artifact.labels, artifact.output)
-        made = contract.artifact_of(path, artifact.target, DOCTORED, *like)
-        kept = contract.Golden(golden, OpenVino().load(made)(golden), fp32)
-        contract.write(folder, made, kept, {"doctor": f"the integers of {source.name}"})
-        return Outcome({"size_bytes": made.size_bytes}, {"sha256": made.sha256, "source": source.name})
+        path = form.save(climb.model, folder)
+        made = contract.artifact_of(path, artifact.target, DOCTORED, artifact.spec, artifact.labels, artifact.output)
+        answers = registry.load(registry.TARGETS, made.target, "target")().load(made)(sample.images[golden])
+        kept = contract.Golden(sample.images[golden], answers, fp32[golden])
+        contract.write(folder, made, kept, {"doctor": climb.recommendation})
+        return Outcome({"size_bytes": made.size_bytes}, {"sha256": made.sha256, **told})
 
     made_from = run.result(f"export/{artifact.name}")
-    inputs = {artifact.name: artifact.sha256, source.name: source.sha256, **(made_from.inputs if made_from else {})}
+    inputs = {artifact.name: artifact.sha256, **(made_from.inputs if made_from else {})}
     stage = f"export/{artifact.target}-{DOCTORED}"
     perform(run, stage, work, recipe=recipe.section("check"), inputs=inputs, force=True)
-    return contract.read(run.folder(stage))
+    return contract.read(run.folder(stage)), told
+
+
+def ranking(
+    deployed: Deployed, calibration: Uint8, selection: Judge, told: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """ONNX names of the layers, most harmful first (as a climb told, else measured now), and in order of the graph."""
+    graph = graph_of(deployed)
+    candidate = Candidate(deployed, graph, {})
+    names = candidate.layers()
+    if known := [layer["name"] for layer in told.get("layers", [])]:
+        return known, names
+    candidate = replace(candidate, ranges=onnx_ranges.measure(graph, calibration))
+    few = replace(selection, images=selection.images[:RANKED], fp32=selection.fp32[:RANKED])
+    return [layer.name for layer in rank(candidate, few)], names
 
 
 def treat(
@@ -91,32 +140,54 @@ def treat(
     deployed: the fp32 network it came from.  test: images, the fp32 answers to them, and labels (negative: unknown).
     """
     images, fp32, labels = test
-    calibration, selection, training = unlabelled(data, recipe)
+    calibration, selection, training = unlabelled(data, recipe, deployed, fp32)
     patients = Patients(
         deployed=deployed,
         default=onnx.load(str(artifact.path)),
         calibration=calibration,
         training=training,
-        selection=Judge(selection, deployed.predict(selection), artifact.output),
+        selection=selection,
         test=Judge(images, fp32, artifact.output, labels),
+        safe=recipe.export.safe,
     )
-    schedule = Schedule(steps=recipe.check.tune_steps, seed=recipe.seed)
-    return Ladder(patients, gates_of(recipe.check, artifact.output), schedule).climb()
+    schedule = Schedule(recipe.check.tune_steps, recipe.check.tune_minutes, seed=recipe.seed)
+    gates, unsure = _gates(recipe, artifact.output, len(images))
+    return Ladder(patients, gates, schedule, doubts=unsure).climb()
 
 
-def unlabelled(data: Data, recipe: Recipe) -> tuple[Uint8, Uint8, Uint8]:
-    """Calibration, selection and training images, uint8 (N, S, S, 3), of the pretraining images; never test images.
+def _gates(recipe: Recipe, output: str, n_test: int) -> tuple[Refuse, Refuse]:
+    """Why the gates refuse measures; and why measures on the selection images do not promise that they will not."""
+    gates = gates_of(recipe.check, output)
 
-    The calibration images are those of the export.  Selection is apart from them where there are enough images.
+    def unsure(measures: Mapping[str, float | int]) -> list[str]:
+        return [*doubts(measures, recipe.check, n_test), *gates(measures)]
+
+    return gates, unsure
+
+
+def unlabelled(
+    data: Data, recipe: Recipe, deployed: Deployed, test: Float32, most: int = CHOSEN
+) -> tuple[Uint8, Judge, Uint8]:
+    """Calibration images, a judge of the selection images, and training images, all of the pretraining images; never
+    of the test images.
+
+    The calibration images are those of the export.  The selection is apart from them where there are enough images, as
+    hard for fp32 as the test images (``int8_selection.alike``).  test: fp32's answers to those.
     """
     pool = data.pretrain if len(data.pretrain) else data.train
     order = np.random.default_rng(recipe.seed).permutation(len(pool))  # as export.calibration draws them
     count = recipe.export.calibration_images
     calibration, rest = order[:count], order[count:]
-    selection = rest[:SELECTION] if len(rest) >= SELECTION // 4 else order[-SELECTION:]
-    parts = (calibration, selection, order[:TRAINING])
-    first, second, third = (pool.subset(np.sort(part)).prepared(data.spec) for part in parts)
-    return first, second, third
+    candidates = rest[: POOL * most] if len(rest) >= _FEWEST else order[-POOL * most :]
+    first, second, third = (
+        pool.subset(np.sort(part)).prepared(data.spec) for part in (calibration, candidates, order[:TRAINING])
+    )
+    answers = deployed.predict(second)
+    if deployed.output == "probabilities":
+        chosen = alike(answers, test, min(most, max(len(second) // 2, min(len(second), _FEWEST))))
+    else:
+        chosen = np.arange(min(most, len(second)))
+    return first, Judge(second[chosen], answers[chosen], deployed.output), third
 
 
 def write(climb: Climb, folder: Path, like: Artifact, golden: Uint8, fp32: Float32) -> Artifact:

@@ -15,10 +15,11 @@ from softedge.export.contract import tolerance
 from softedge.records import Artifact
 
 IMAGES = 64  # emulation takes about 0.2 s for each
-ADVICE = (
-    "export with reduce_range (7-bit weights), or set session.x64quantprecision=1 in onnxruntime's session options: "
-    "u8 x s8 products saturate 16 bits on x86 without VNNI"
-)
+SATURATES = "u8 x s8 products saturate 16 bits on x86 without VNNI: export again with --set export.safe=true (7 bits)"
+ADVICE = {
+    "onnx": f"{SATURATES}, or set session.x64quantprecision=1 in onnxruntime's session options",
+    "openvino": SATURATES,
+}
 
 
 def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tuple[str, ...]) -> dict[str, Any]:
@@ -50,6 +51,6 @@ def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tup
             "n": len(images),
             "changed": changed,
             "max_abs_diff": float(np.abs(outputs - here).max()),
-            "advice": ADVICE if kind == "avx2" and differs else "",
+            "advice": ADVICE.get(artifact.target, "") if kind == "avx2" and differs else "",
         }
     return found

@@ -1,13 +1,14 @@
 """The int8 doctor: better ways to quantize, from cheap to dear, climbed only while the gates refuse the file.
 
-    default -> calibration -> equalization -> bias correction -> float layers -> fine-tuning
+    default -> calibration -> equalization -> bias correction -> float layers -> fine-tuning -> 8-bit weights alone
 
-Every choice inside a rung is made on unlabelled selection images; the test images only say whether to climb on.
+Every choice inside a rung is made on unlabelled selection images (``int8_selection``); the test images only say whether
+to climb on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ import onnx
 
 from softedge.config import Check
 from softedge.data.images import Uint8
+from softedge.errors import UserError
 from softedge.eval.int8_bias import CORRECTED, correct_biases
 from softedge.eval.int8_candidate import Candidate, Judge, graph_of, leading_float
 from softedge.eval.int8_equalization import equalize
@@ -24,12 +26,13 @@ from softedge.eval.int8_ranges import best_ranges
 from softedge.eval.int8_sensitivity import LARGEST_SHARE, Layer, fewest_float, rank
 from softedge.export import onnx_graph
 from softedge.export.deployed import Deployed
+from softedge.export.onnx_int8 import Scheme
 from softedge.progress import say
 
 _RANKING_IMAGES = 64
 _EQUALIZATION_IMAGES = 64
 _MARGIN_DB = 0.0  # they cost nothing at run time: kept unless the selection images say that they hurt
-NAMES = ("default", "calibrated", "equalized", "bias", "mixed", "tuned")
+NAMES = ("default", "calibrated", "equalized", "bias", "mixed", "tuned", "weights")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Patients:
     """deployed: the fp32 network.  default: the int8 file as exported.  calibration, training: unlabelled images.
 
     selection: unlabelled images to choose on, none of them in ``calibration``.  test: what the gates are asked on.
+    safe: weights of 7 bits, see ``onnx_int8.Scheme``.
     """
 
     deployed: Deployed
@@ -45,6 +49,7 @@ class Patients:
     training: Uint8
     selection: Judge
     test: Judge
+    safe: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,17 @@ Refuse = Callable[[Mapping[str, float | int]], list[str]]
 
 
 class Ladder:
-    """Climbs for one network.  refuse: why the gates refuse measures.  timed: measure latency against fp32."""
+    """Climbs for one network.
 
-    def __init__(self, patients: Patients, refuse: Refuse, schedule: Schedule, timed: bool = True):
+    refuse: why the gates refuse measures.  doubts: why measures on the selection images do not promise that the gates
+    will accept those on the test images (``refuse`` when None).  timed: measure latency against fp32.
+    """
+
+    def __init__(
+        self, patients: Patients, refuse: Refuse, schedule: Schedule, timed: bool = True, doubts: Refuse | None = None
+    ):
         self.patients, self.refuse, self.schedule, self.timed = patients, refuse, schedule, timed
+        self.doubts = doubts or refuse
         self.rungs: list[Rung] = []
         self.layers: tuple[Layer, ...] = ()
         self.float_model = onnx_graph.trace(patients.deployed)
@@ -108,11 +120,12 @@ class Ladder:
         if self._measured("default", "as exported", patients.default).passed:
             return self._result(patients.default, patients.deployed)
         graph = graph_of(patients.deployed)
-        start = Candidate(patients.deployed, graph, {}).with_float(leading_float(graph, patients.default))
+        scheme = Scheme(leading_float(graph, patients.default), patients.safe)
+        start = Candidate(patients.deployed, graph, {}, scheme)
         candidate, tried = best_ranges(start, patients.calibration, patients.selection)
         if self._rung("calibrated", candidate, {"tried_db": tried}).passed:
             return self._done(candidate)
-        for step in (self._equalized, self._corrected, self._mixed, self._tuned):
+        for step in (self._equalized, self._corrected, self._mixed, self._tuned, self._weights):
             better = step(candidate)
             if better is None:
                 continue
@@ -134,7 +147,7 @@ class Ladder:
         return self._if_better("bias", correct_biases(candidate, self._few()), candidate)
 
     def _mixed(self, candidate: Candidate) -> Candidate | None:
-        """The fewest layers in float that the selection images ask for, more while the gates still refuse.
+        """The fewest layers in float with which the selection images promise enough, ``LARGEST_SHARE`` at most.
 
         Biases are corrected anew for each set: a correction made for other neighbours would put float layers wrong.
         """
@@ -143,19 +156,14 @@ class Ladder:
         few = replace(selection, images=selection.images[:_RANKING_IMAGES], fp32=selection.fp32[:_RANKING_IMAGES])
         self.layers = tuple(rank(plain, few))
         order = [layer.name for layer in self.layers if layer.name not in plain.scheme.float_nodes]
+        count = fewest_float(plain, order, lambda option: not self.doubts(selection.measure(option.quantized())))
         most = max(1, int(LARGEST_SHARE * len(order)))
-        count = fewest_float(plain, order, lambda option: not self.refuse(selection.measure(option.quantized())))
-        option = candidate
-        while count is not None:
-            option = plain.with_float(plain.scheme.float_nodes | frozenset(order[:count]))
-            option = option.changed(f"{count} of {len(order)} integer layers put in float")
-            if CORRECTED in candidate.changes:
-                option = correct_biases(option, self._few())
-            if self._rung("mixed", option, {"float_layers": count, "layers": len(order)}).passed or count >= most:
-                return option
-            count = min(most, count + max(1, count // 2))
-        self._note("mixed", f"{most} of {len(order)} layers in float do not suffice")
-        return None
+        option = plain.with_float(plain.scheme.float_nodes | frozenset(order[: count or most]))
+        option = option.changed(f"{count or most} of {len(order)} integer layers put in float")
+        if CORRECTED in candidate.changes:
+            option = correct_biases(option, self._few())
+        passed = self._rung("mixed", option, {"float_layers": count or most, "layers": len(order)}).passed
+        return option if passed else None
 
     def _without_correction(self, candidate: Candidate) -> Candidate:
         changes = tuple(change for change in candidate.changes if change != CORRECTED)
@@ -166,15 +174,28 @@ class Ladder:
         plain = self._without_correction(candidate)
         worst = frozenset(layer.name for layer in self.layers[: max(1, len(self.layers) // 8)])
         plain = plain.with_float(plain.scheme.float_nodes | worst)
-        tuned, learned = fine_tune(
-            plain.deployed, plain.graph, plain.quantized(), self.patients.training, self.schedule
-        )
-        option = plain.changed(f"fine-tuned {self.schedule.steps} steps", deployed=tuned, graph=graph_of(tuned))
+        try:
+            tuned, learned, steps = fine_tune(
+                plain.deployed, plain.graph, plain.quantized(), self.patients.training, self.schedule
+            )
+        except UserError as error:  # a network that torch.fx cannot trace, or a machine that is too slow
+            self._note("tuned", str(error))
+            return None
+        option = plain.changed(f"fine-tuned {steps} steps", deployed=tuned, graph=graph_of(tuned))
         if set(learned) <= set(option.ranges):
             option = replace(option, ranges={**option.ranges, **learned})
         else:
             option, _ = best_ranges(option, self.patients.calibration, self.patients.selection)
         return self._if_better("tuned", option, candidate)
+
+    def _weights(self, candidate: Candidate) -> Candidate:
+        """Integers in the file alone: a quarter of the size at the speed of fp32, where nothing else holds."""
+        deployed = self.patients.deployed
+        graph = onnx_graph.trace(deployed)
+        plain = Candidate(deployed, graph, candidate.ranges, changes=("8-bit weights, float arithmetic",))
+        plain = plain.with_float(frozenset(node.name for node in graph.graph.node))
+        self._rung("weights", plain, {})
+        return plain
 
     def _few(self) -> Uint8:
         return self.patients.calibration[:128]
@@ -187,15 +208,26 @@ class Ladder:
         return option if better or rung.passed else None
 
     def _rung(self, name: str, candidate: Candidate, details: Mapping[str, Any], kept: bool = True) -> Rung:
-        what = "; ".join(candidate.changes)
-        return self._measured(name, what, candidate.quantized(), details, kept)
+        """Measure on the test images and on those apart: one that passes by luck on one of them is not accepted."""
+        model = candidate.quantized()
+        apart = self.patients.selection.measure(model)
+        shown = {key: apart[key] for key in ("n", "agreement", "sqnr_db") if key in apart}
+        why = [f"on {apart['n']} images apart: {line}" for line in self.refuse(apart)]
+        return self._measured(name, "; ".join(candidate.changes), model, {**details, "apart": shown}, kept, why)
 
     def _measured(
-        self, name: str, what: str, model: onnx.ModelProto, details: Mapping[str, Any] | None = None, kept: bool = True
+        self,
+        name: str,
+        what: str,
+        model: onnx.ModelProto,
+        details: Mapping[str, Any] | None = None,
+        kept: bool = True,
+        apart: Sequence[str] = (),
     ) -> Rung:
         measures = self.patients.test.measure(model)
         size, time = len(model.SerializeToString()), self._time(model)
-        rung = Rung(name, what, measures, size, time, tuple(self.refuse(measures)), kept, details or {})
+        why = (*self.refuse(measures), *apart)
+        rung = Rung(name, what, measures, size, time, why, kept, details or {})
         self.rungs.append(rung)
         agreement = f"agreement {measures['agreement']:.4f}, " if "agreement" in measures else ""
         verdict = "passed" if rung.passed else "; ".join(rung.why)

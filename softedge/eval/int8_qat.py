@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +15,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from softedge.data.images import Uint8
+from softedge.errors import UserError
 from softedge.eval.int8_simulation import Ranges, simulate
 from softedge.export.deployed import Deployed
 from softedge.progress import track
 
+_TIMED = 3  # steps after which it is known how long one takes
+_FEWEST = 60  # steps below which there is nothing to expect (assumption, not measured)
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """Adam with a cosine to zero.  lr is for the weights; the ends of the ranges move ``range_lr`` of their width."""
+    """Adam with a cosine to zero.  lr is for the weights; the ends of the ranges move ``range_lr`` of their width.
+
+    minutes: no more steps than fit into them on this machine.
+    """
 
     steps: int = 400
+    minutes: float = math.inf
     batch: int = 64
     lr: float = 1e-4
     range_lr: float = 1e-3
@@ -37,13 +46,14 @@ def fine_tune(
     quantized: onnx.ModelProto,
     images: Uint8,
     schedule: Schedule = Schedule(),
-) -> tuple[Deployed, Ranges]:
+) -> tuple[Deployed, Ranges, int]:
     """Distil fp32 into the arithmetic of ``quantized`` on unlabelled images.
 
         L = KL(softmax f(x) || softmax g(x)) + ||f(x) - g(x)||^2 / ||f(x)||^2,   f: fp32, g: int8
 
     deployed: the fp32 network.  graph, quantized: its float and QDQ ONNX files.  images: uint8 (N, S, S, 3).
-    Returns a network with tuned weights (float, BatchNorm folded) and the learned activation ranges by ONNX tensor.
+    Returns a network with tuned weights (float, BatchNorm folded), the learned activation ranges by ONNX tensor, and
+    the number of steps.  Raises UserError when ``schedule.minutes`` hold too few of them.
     """
     teacher = deployed.folded().model.eval()
     student = simulate(deployed, graph, quantized, images[:1])
@@ -57,10 +67,13 @@ def fine_tune(
     for parameter in student.parameters():
         parameter.requires_grad_(True)
     optimiser = torch.optim.Adam(groups)
-    cosine = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
-    )
-    for planes in track(_batches(deployed, images, schedule), "fine-tuning int8", schedule.steps):
+    steps, start = schedule.steps, time.monotonic()
+    cosine = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+    for number, planes in enumerate(track(_batches(deployed, images, schedule), "fine-tuning int8", schedule.steps)):
+        if number == _TIMED:
+            steps = _affordable((time.monotonic() - start) / _TIMED, schedule)
+        if number == steps:
+            break
         with torch.no_grad():
             target = teacher(planes)
         loss = distance(target, student(planes), deployed.output == "probabilities")
@@ -70,7 +83,18 @@ def fine_tune(
         optimiser.step()
         cosine.step()
     tuned = Deployed(student.float_network().eval(), deployed.spec, deployed.labels, deployed.output)
-    return tuned, student.ranges()
+    return tuned, student.ranges(), steps
+
+
+def _affordable(seconds: float, schedule: Schedule) -> int:
+    """How many steps of so many seconds the schedule allows."""
+    steps = min(schedule.steps, int(60 * min(schedule.minutes, 1e6) / seconds))
+    if steps < min(_FEWEST, schedule.steps):
+        raise UserError(
+            f"fine-tuning int8 takes {seconds:.1f} s a step here: {steps} steps in {schedule.minutes:g} minutes, at "
+            f"least {_FEWEST} are needed; give more with --set check.tune_minutes={1 + _FEWEST * seconds / 60:.0f}"
+        )
+    return steps
 
 
 def distance(target: Tensor, found: Tensor, logits: bool) -> Tensor:

@@ -73,15 +73,20 @@ def _optional(value: float | None) -> float | None:
 
 
 def fewest_float(candidate: Candidate, order: list[str], good: Callable[[Candidate], bool]) -> int | None:
-    """How many layers of ``order`` in float make ``good`` true, found by doubling and halving (to about an eighth).
-
-    order: layer names, most harmful first.  None when ``LARGEST_SHARE`` of the layers do not suffice.
-    """
-    most = max(1, int(LARGEST_SHARE * len(order)))
+    """How many layers of ``order``, most harmful first, in float make ``good`` true; see ``fewest``."""
 
     def suffices(count: int) -> bool:
         return good(candidate.with_float(candidate.scheme.float_nodes | frozenset(order[:count])))
 
+    return fewest(len(order), suffices)
+
+
+def fewest(layers: int, suffices: Callable[[int], bool]) -> int | None:
+    """The smallest count for which ``suffices`` is true, found by doubling and halving (to about an eighth).
+
+    None when ``LARGEST_SHARE`` of the layers do not suffice.
+    """
+    most = max(1, int(LARGEST_SHARE * layers))
     count, failed = 1, 0
     while not suffices(count):
         if count == most:

@@ -5,6 +5,7 @@ A file that cannot be run here is "not run" with the reason, never passed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,17 +87,20 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
         if "latency_not_gated" in row:
             skipped[f"max_p90 {artifact.name}"] = row.pop("latency_not_gated")
     cures: list[Artifact] = []
-    doctor: dict[str, Any] = {}
+    doctor: dict[str, dict[str, Any]] = {}
     if recipe.check.doctor:
         refused = {row["artifact"]: row for row in rows if row["passed"] is False and _mendable(run, row, recipe.check)}
-        cures, doctor = _cures(run, recipe, data, artifacts, set(refused), sample, references)
-        for cure in cures:
+        for name, cure, told in _cures(run, recipe, data, artifacts, refused, sample, references):
+            doctor[name] = told
+            if cure is None:
+                continue
+            cures.append(cure)
             row, found = _row(run, recipe, cure, sample, references[exported_from(run, cure), cure.output])
             rows.append(row)
             if found is not None:
                 outputs[cure.name] = found
             if row["passed"]:
-                refused[f"{cure.target}-int8"]["superseded_by"] = cure.name
+                refused[name]["superseded_by"] = cure.name
     artifacts = [*artifacts, *cures]
     _add_size_ratios(rows)
     failed = [
@@ -113,15 +117,17 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
         },
         "sqnr_level": "logits, as centred log-probabilities; features for feature exports; median over images",
     }
+    if "onnx-int8" in doctor:
+        details["doctor"] = doctor.pop("onnx-int8")
     if doctor:
-        details["doctor"] = doctor
+        details["doctors"] = doctor
     if recipe.check.emulate:
-        from softedge.eval.int8_hardware import changed_answers
+        from softedge.eval.int8_hardware import ADVICE, changed_answers
 
         details["hardware"] = {
             a.name: changed_answers(a, sample.images, outputs[a.name], recipe.check.emulate)
             for a in artifacts
-            if a.target == "onnx" and is_int8(a.precision) and a.name in outputs
+            if a.target in ADVICE and is_int8(a.precision) and a.name in outputs
         }
     if recipe.check.against:
         details["against"] = int8_gates.against(rows, Run(recipe.check.against))
@@ -183,27 +189,27 @@ def _cures(
     recipe: Recipe,
     data: Data,
     artifacts: list[Artifact],
-    refused: set[str],
+    refused: Mapping[str, dict[str, Any]],
     sample: Sample,
     references: dict[tuple[Path, str], Float32],
-) -> tuple[list[Artifact], dict[str, Any]]:
-    """Better files in place of refused int8 ones, and what the doctor has to say (empty when it was not needed)."""
+) -> Iterator[tuple[str, Artifact | None, dict[str, Any]]]:
+    """For each refused int8 file its name, a better file (None: there is none) and what the doctor has to say."""
     from softedge.eval import int8_doctor
 
     by_name = {artifact.name: artifact for artifact in artifacts}
-    cures: list[Artifact] = []
+    onnx = by_name.get("onnx-int8")
     told: dict[str, Any] = {}
-    source = by_name.get("onnx-int8")
-    if source is not None and source.name in refused:
-        fp32 = references[exported_from(run, source), source.output]
-        source, told = int8_doctor.cure(run, recipe, data, (network(run, source), source), sample, fp32)
-        cures += [source] if source is not None else []
-    if source is not None and "openvino-int8" in refused:
-        patient, golden = by_name["openvino-int8"], slice(0, recipe.export.golden_images)
-        fp32 = references[exported_from(run, patient), patient.output][golden]
-        pair = network(run, patient), patient
-        cures.append(int8_doctor.cure_openvino(run, recipe, pair, source, sample.images[golden], fp32))
-    return cures, told
+    if onnx is not None and onnx.name in refused:
+        fp32 = references[exported_from(run, onnx), onnx.output]
+        patient = network(run, onnx), onnx
+        onnx, told = int8_doctor.cure(run, recipe, data, patient, sample, fp32)
+        yield "onnx-int8", onnx, told
+    for name in ("openvino-int8", "coreml-w8a8"):
+        if name in refused:
+            artifact, row = by_name[name], refused[name]
+            fp32 = references[exported_from(run, artifact), artifact.output]
+            patient = network(run, artifact), artifact
+            yield name, *int8_doctor.cure_elsewhere(run, recipe, data, patient, row, sample, fp32, (onnx, told))
 
 
 def choose(data: Data, recipe: Recipe) -> Sample:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from softedge.errors import UserError
 from softedge.export.contract import artifact_of, to_json
 from softedge.export.deployed import Deployed
 from softedge.export.quiet import quiet
-from softedge.export.target import Predictor, Uint8, needs
+from softedge.export.target import Float32, Predictor, Uint8, needs
 from softedge.records import Artifact, InputSpec
 
 LABEL = "label"
@@ -53,16 +54,13 @@ class CoreMl:
             )
         deployed = Deployed.of(model, spec)
         with quiet():
-            package = _convert(deployed, precision)
+            package = program(deployed, precision)
             if precision == "w8a8":
                 from softedge.export.coreml_activations import quantize_activations
 
                 package = quantize_activations(package, calibration)
-            if precision in ("int8", "w8a8"):
-                package = _quantize_weights(package)
-            package = _named(package, deployed)
             path = Path(out) / f"model{self.suffix}"
-            _save(package, path)
+            write(package, deployed, path, weights=precision in ("int8", "w8a8"))
         return artifact_of(path, self.name, precision, spec, deployed.labels, deployed.output)
 
     def runtime(self) -> str:
@@ -76,6 +74,26 @@ class CoreMl:
         if (why := self.missing()) is not None:
             raise UserError(why)
         return _apple(artifact) if platform.system() == "Darwin" else interpreted(artifact)
+
+    def layers(self, artifact: Artifact, images: Uint8, deployed: Deployed) -> Iterator[tuple[str, Float32]]:
+        """Outputs of the convolutions and linear layers in the file, by module name, for ``parity.first_departure``.
+
+        The converter renames what it fuses; layers are known by their order, which is that of the trace.
+        """
+        from softedge.export.mil_interpreter import Program
+        from softedge.export.parity import reference_layers
+
+        found: list[Float32] = []
+
+        def observe(kind: str, name: str, value: Tensor) -> None:
+            del name
+            if kind in ("conv", "linear"):
+                found.append(value.float().numpy().copy())
+
+        program = Program(artifact.path)
+        program.run({program.inputs[0]: planes(images)}, observe)
+        names = list(reference_layers(deployed, images))
+        return iter(zip(names, found, strict=False) if len(names) == len(found) else ())
 
 
 def interpreted(artifact: Artifact) -> Predictor:
@@ -111,7 +129,14 @@ def probabilities(values: dict[str, Any], output: str) -> np.ndarray:
     return value.float().numpy()
 
 
-def _convert(deployed: Deployed, precision: str) -> Any:
+def write(package: Any, deployed: Deployed, path: Path, weights: bool) -> None:
+    """Describe a package like every export and write it.  weights: store them in 8 bits."""
+    package = in_8_bits(package) if weights else package
+    _save(_named(package, deployed), path)
+
+
+def program(deployed: Deployed, precision: str) -> Any:
+    """The float program of a network, for the oldest system that has what ``precision`` needs."""
     import coremltools as ct
 
     size = deployed.spec.size
@@ -147,7 +172,8 @@ class _Planar(nn.Module):
         return self.deployed.from_planes(image)
 
 
-def _quantize_weights(package: Any) -> Any:
+def in_8_bits(package: Any) -> Any:
+    """The package with 8-bit weights per output channel."""
     import coremltools.optimize.coreml as optimize
 
     weights = optimize.OpLinearQuantizerConfig(

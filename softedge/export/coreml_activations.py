@@ -6,6 +6,7 @@ The float program runs in the reference interpreter; the range of every tensor g
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,29 @@ _JUDGED = 48  # calibration images that decide between the options
 OPTIONS: tuple[float | None, ...] = (None, 0.9, 1.0)
 
 Extremes = dict[str, tuple[np.ndarray, np.ndarray]]
+Ranges = dict[str, dict[str, float]]
 
 
-def quantize_activations(package: Any, calibration: Uint8, float_ops: tuple[str, ...] = ()) -> Any:
+def quantize_activations(package: Any, calibration: Uint8) -> Any:
     """Put quantize / dequantize pairs before convolutions, linear layers, additions and pooling.
 
     Only before them: coremltools would also round what a convolution gives, before its hard-swish or SiLU rounds it
-    again for the next one, which costs 4 dB on MobileNetV3-Small and saves nothing.  The calibration option whose
-    outputs are nearest to the float program's is kept.  float_ops: names of operations to leave in float.
+    again for the next one, which costs 4 dB on MobileNetV3-Small and saves nothing.
     """
+    return with_pairs(package, best_ranges(package, calibration))
+
+
+def best_ranges(package: Any, calibration: Uint8) -> Ranges:
+    """The calibration option whose outputs are nearest to the float program's."""
     extremes, reference = measure(package, calibration)
     judged = calibration[:_JUDGED]
-    best: tuple[float, Any] | None = None
+    best: tuple[float, Ranges] | None = None
     for option in OPTIONS:
-        made = _with_pairs(package, ranges_of(extremes, option), float_ops)
-        found = run(made, judged)
+        ranges = ranges_of(extremes, option)
+        found = run(with_pairs(package, ranges), judged)
         quality = float(np.median(sqnr_db(*map(_comparable, (reference[:_JUDGED], found)))))
         if best is None or quality > best[0]:
-            best = quality, made
+            best = quality, ranges
     assert best is not None
     return best[1]
 
@@ -59,7 +65,7 @@ def measure(package: Any, calibration: Uint8) -> tuple[Extremes, Float32]:
     return {name: (np.concatenate(low[name]), np.concatenate(high[name])) for name in low}, outputs
 
 
-def ranges_of(extremes: Extremes, option: float | None) -> dict[str, dict[str, float]]:
+def ranges_of(extremes: Extremes, option: float | None) -> Ranges:
     """One range for each tensor, as coremltools wants it: the mean of the images' extremes or a quantile of them."""
     ranges = {}
     for name, (low, high) in extremes.items():
@@ -88,13 +94,25 @@ def run(package: Any, images: Uint8, observe: Any = None) -> Float32:
     return np.concatenate(parts)
 
 
+def layer_names(package: Any) -> list[str]:
+    """Names of the convolutions and linear layers of a package in memory, in order of computation."""
+    function = package.get_spec().mlProgram.functions["main"]
+    operations = function.block_specializations[function.opset].operations
+    names = []
+    for operation in operations:
+        if operation.type in ("conv", "linear"):
+            names.append(operation.attributes["name"].immediateValue.tensor.strings.values[0])
+    return names
+
+
 def _comparable(outputs: Float32) -> np.ndarray:
     """Logits where the outputs are probabilities, else the features as they are."""
     rows_are_distributions = np.allclose(outputs.sum(1), 1, atol=1e-2) and bool((outputs >= 0).all())
     return centred_logits(outputs) if rows_are_distributions else outputs
 
 
-def _with_pairs(package: Any, ranges: dict[str, dict[str, float]], float_ops: tuple[str, ...]) -> Any:
+def with_pairs(package: Any, ranges: Ranges, float_ops: Sequence[str] = ()) -> Any:
+    """The package with its activations rounded.  float_ops: names of operations to leave in float."""
     import coremltools.optimize.coreml as optimize
     from coremltools.converters.mil.mil.passes.graph_pass import PassOption
     from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY

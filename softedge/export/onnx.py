@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,12 +27,14 @@ class Onnx:
     """batch: "dynamic" or "one".  calibration, percentile: see ``onnx_ranges.measure``.
 
     scheme: what int8 computes in integers; None: chosen by measured time (``onnx_speed``).
+    safe: int8 whose sums cannot saturate on x86 without VNNI (weights of 7 bits).
     """
 
     batch: Literal["dynamic", "one"] = "dynamic"
     calibration: Literal["mean", "minmax", "percentile", "mse"] = "mse"
     percentile: float = 99.99
     scheme: Scheme | None = None
+    safe: bool = False
 
     name = "onnx"
     precisions = ("fp32", "fp16", "int8")
@@ -72,6 +74,8 @@ class Onnx:
         if scheme is None:
             choice = onnx_speed.choose(graph, rewritten, ranges, calibration[:1])
             scheme, about["speed"] = choice.scheme, choice.to_dict()
+        if self.safe:
+            scheme, about["safe"] = replace(scheme, reduce_range=True), "weights of 7 bits"
         return onnx_int8.quantize(rewritten, ranges, scheme), about
 
     def load(self, artifact: Artifact) -> Predictor:
@@ -88,16 +92,16 @@ class Onnx:
         model = onnx.load(artifact.path)
         about = {p.key.removeprefix("softedge."): p.value for p in model.metadata_props}
         notes: dict[str, Any] = {"quantized_ops": quantized_ops(model)}
-        if "calibration" in about:
-            notes["calibration"] = about["calibration"]
+        notes |= {key: about[key] for key in ("calibration", "safe") if key in about}
         if "speed" in about:
             notes["speed"] = json.loads(about["speed"])
         return notes
 
-    def layers(self, artifact: Artifact, images: Uint8) -> Iterator[tuple[str, Float32]]:
+    def layers(self, artifact: Artifact, images: Uint8, deployed: Any) -> Iterator[tuple[str, Float32]]:
         """Outputs of the convolutions and linear layers in the file, by module name, for ``parity.first_departure``."""
         from softedge.export.onnx_ranges import layer_outputs
 
+        del deployed  # the file itself knows the names of its weights
         return layer_outputs(artifact.path, images)
 
 

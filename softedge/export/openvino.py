@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,12 +22,18 @@ from softedge.run import fsync_folder
 if TYPE_CHECKING:
     from torch import nn
 
+_F32 = {"INFERENCE_PRECISION_HINT": "f32"}
+
 
 @dataclass(frozen=True)
 class OpenVino:
-    """batch: "dynamic" or "one".  The IR is two files, ``model.xml`` and its weights ``model.bin``."""
+    """batch: "dynamic" or "one".  The IR is two files, ``model.xml`` and its weights ``model.bin``.
+
+    safe: int8 whose sums cannot overflow on x86 without VNNI (weights of 7 bits), see ``openvino_int8.quantize``.
+    """
 
     batch: Literal["dynamic", "one"] = "dynamic"
+    safe: bool = False
 
     name = "openvino"
     precisions = ("fp32", "fp16", "int8")
@@ -42,32 +48,40 @@ class OpenVino:
         if precision not in self.precisions:
             raise UserError(f"OpenVINO has no precision '{precision}'; known: {', '.join(self.precisions)}")
         deployed = Deployed.of(model, spec)
+        path = out / f"model{self.suffix}"
         with quiet():
-            network = _from_onnx(deployed, dynamic=self.batch == "dynamic")
+            network = from_onnx(deployed, dynamic=self.batch == "dynamic")
             if precision == "int8":
-                network = quantize(network, calibration)
-            _describe(network, deployed, precision)
-            path = out / f"model{self.suffix}"
-            _save(network, path, half=precision == "fp16")
+                from softedge.export.openvino_int8 import quantize
+
+                network = quantize(network, calibration, self.safe)
+            write(network, deployed, precision, path)
         return artifact_of(path, self.name, precision, spec, deployed.labels, deployed.output)
 
     def load(self, artifact: Artifact) -> Predictor:
         return load_model(artifact.path)
 
+    def layers(self, artifact: Artifact, images: Uint8, deployed: Any) -> Iterator[tuple[str, Float32]]:
+        """Outputs of the convolutions and linear layers in the file, by module name, for ``parity.first_departure``.
 
-def from_int8_onnx(source: Path, deployed: Any, out: Path) -> Path:
-    """Write ``out/model.xml`` with the integers of a QDQ ONNX file instead of NNCF's; returns its path."""
-    import openvino as ov
+        The IR keeps the names of the ONNX nodes that it was made from.
+        """
+        import openvino as ov
 
-    with quiet():
-        network = ov.convert_model(source)
-        _describe(network, deployed, "int8")
-        path = out / f"model{OpenVino.suffix}"
-        _save(network, path, half=False)
-    return path
+        from softedge.export import onnx_graph
+
+        graph = onnx_graph.trace(deployed, dynamic=self.batch == "dynamic").graph
+        modules = {n.name: n.input[1].split(".weight")[0] for n in graph.node if n.op_type in ("Conv", "Gemm")}
+        network = ov.Core().read_model(artifact.path)
+        found = [op for op in network.get_ordered_ops() if op.get_friendly_name() in modules]
+        outputs = network.add_outputs([op.output(0) for op in found])
+        run = ov.Core().compile_model(network, "CPU", _F32)
+        values = run(images[:1])
+        for op, output in zip(found, outputs):
+            yield modules[op.get_friendly_name()], np.asarray(values[output.get_any_name()], np.float32)
 
 
-def _from_onnx(deployed: Any, dynamic: bool) -> Any:
+def from_onnx(deployed: Any, dynamic: bool = True) -> Any:
     """The IR of the traced graph: the ONNX route keeps input and output names, the torch route leaves them empty."""
     import openvino as ov
 
@@ -84,36 +98,10 @@ def _from_onnx(deployed: Any, dynamic: bool) -> Any:
             raise UserError(f"OpenVINO cannot express this network: {reason}") from error
 
 
-def quantize(network: Any, calibration: Uint8) -> Any:
-    """NNCF post-training quantization, mixed preset: symmetric weights, asymmetric activations.
-
-    Bias correction stays in its fast form: the full one took 5 points from a MobileNetV3-Large.  NNCF leaves the
-    convolutions of squeeze-excite in float; their weights are then compressed to int8, or they would double the file.
-
-    Activation ranges: the mean of the images' ranges (NNCF's default) clips outliers, the widest range wastes steps.
-    Which hurts less depends on the network (on a MobileNetV3 pretrained on digits the first changed 2.8 % of the
-    answers, the second 0.6 %), so both are made and the one closer to float on the calibration images is kept.
-    """
-    import nncf
-    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-
-    if not len(calibration):
-        raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
-    expected = _predictor(network)(calibration)
-    best: tuple[float, Any] = (math.inf, None)
-    for ranges in (RangeEstimatorParametersSet.MEAN_MINMAX, RangeEstimatorParametersSet.MINMAX):
-        candidate = nncf.quantize(
-            network,
-            nncf.Dataset([image[None] for image in calibration]),
-            preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(calibration),
-            fast_bias_correction=True,
-            advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
-        )
-        error = float(np.abs(_predictor(candidate)(calibration) - expected).mean())
-        if error < best[0]:
-            best = error, candidate
-    return nncf.compress_weights(best[1], mode=nncf.CompressWeightsMode.INT8_SYM)
+def write(network: Any, deployed: Any, precision: str, path: Path) -> None:
+    """Describe a network like every export and write it: ``path`` (.xml) and the .bin beside it."""
+    _describe(network, deployed, precision)
+    _save(network, path, half=precision == "fp16")
 
 
 def _describe(network: Any, deployed: Any, precision: str) -> None:
@@ -143,8 +131,10 @@ def _save(network: Any, path: Path, half: bool) -> None:
             ov.save_model(network, written, compress_to_fp16=half)
         except RuntimeError as error:  # openvino reports a full disk this way
             raise OSError(f"cannot write {path} ({str(error).strip().splitlines()[-1][:160]})") from error
-        # The indentation is a sixth of the file, and of an int8 mobile network the file is a third.
-        written.write_text(re.sub(r">\s+<", "><", written.read_text()))
+        # The indentation is a sixth of the file, and of an int8 mobile network the file is a third. What NNCF notes of
+        # its settings says nothing to a runtime.
+        text = re.sub(r"<nncf>.*?</nncf>", "", written.read_text(), flags=re.DOTALL)
+        written.write_text(re.sub(r">\s+<", "><", text))
         for file in (written.with_suffix(".bin"), written):
             os.replace(file, path.with_name(file.name))
     fsync_folder(path.parent)
@@ -155,17 +145,17 @@ def load_model(path: Path, batch: int = 32) -> Predictor:
     if (why := needs("running an OpenVINO file", "openvino")) is not None:
         raise UserError(why)
     try:
-        return _predictor(path, batch)
+        return predictor(path, batch)
     except Exception as error:  # openvino raises RuntimeError subclasses and its own kinds
         reason = str(error).strip().splitlines()[-1][:200]
         raise UserError(f"{path} cannot be loaded by OpenVINO ({reason})") from error
 
 
-def _predictor(model: Any, batch: int = 32) -> Predictor:
+def predictor(model: Any, batch: int = 32) -> Predictor:
     """Compile a file or a network; left alone, OpenVINO computes in bf16 or f16 where the processor has it."""
     import openvino as ov
 
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = ov.Core().compile_model(model, "CPU", _F32)
     shape = compiled.inputs[0].get_partial_shape()
     step = batch if shape[0].is_dynamic else shape[0].get_length()
 

@@ -58,9 +58,11 @@ def export(
     checkpoint, output = _checkpoint(run, recipe)
     digest = sha256(checkpoint)
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
+    if not recipe.export.safe:  # runs made before there was a choice are runs without it
+        settings.pop("safe")
     return export_formats(
         run,
-        formats(targets, precisions, recipe.export.batch),
+        formats(targets, precisions, recipe.export.batch, recipe.export.safe),
         lambda: _source(recipe, data, checkpoint, digest, output),
         recipe={"export": {**settings, "output": output}, "seed": recipe.seed},
         inputs={checkpoint.relative_to(run.root).as_posix(): digest},
@@ -68,9 +70,17 @@ def export(
     )
 
 
-def formats(targets: Iterable[str], precisions: Iterable[str], batch: str) -> list[tuple[Target, str]]:
-    """Every target with every precision; UserError for a target that softedge does not know."""
-    made = [registry.load(registry.TARGETS, name, "target")(batch=batch) for name in targets]
+def formats(
+    targets: Iterable[str], precisions: Iterable[str], batch: str, safe: bool = False
+) -> list[tuple[Target, str]]:
+    """Every target with every precision; UserError for a target that softedge does not know.
+
+    safe: int8 that does not saturate on x86 without VNNI, from the targets that make such kernels.
+    """
+    made: list[Target] = []
+    for name in targets:
+        target = registry.load(registry.TARGETS, name, "target")(batch=batch)
+        made.append(dataclasses.replace(target, safe=True) if safe and hasattr(target, "safe") else target)
     asked = tuple(precisions)
     return [(target, precision) for target in made for precision in asked]
 
@@ -230,7 +240,7 @@ def _departure(target: Target, artifact: Artifact, source: Source, found: float,
         return line
     limit = 1e-3 if artifact.precision == "fp32" else 3e-2
     first = parity.first_departure(
-        source.deployed, lambda images: layers(artifact, images), source.images[:1], limit=limit
+        source.deployed, lambda images: layers(artifact, images, source.deployed), source.images[:1], limit=limit
     )
     return f"{line}; the first layer that departs is {first}" if first else f"{line}; every layer agrees up to the last"
 

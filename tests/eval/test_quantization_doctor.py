@@ -1,7 +1,5 @@
 """The check stage with a real int8 ONNX file that the gates refuse."""
 
-import dataclasses
-
 import numpy as np
 import onnx
 import pytest
@@ -13,6 +11,7 @@ from softedge.eval import int8_doctor, quantization
 from softedge.eval.int8_candidate import graph_of
 from softedge.eval.int8_counting import quantized_ops
 from softedge.eval.int8_ladder import Climb, Rung
+from softedge.export import openvino, openvino_int8
 from softedge.export.contract import Golden, artifact_of, read, write
 from softedge.export.deployed import Deployed
 from softedge.export.onnx import Onnx
@@ -103,28 +102,70 @@ def test_size_limit_refuses_and_says_the_bytes(exported):
     assert "above the limit of 1000" in result.details["failed"][0]
 
 
-def test_calibration_selection_and_training_images_are_apart_where_there_are_enough():
-    many = np.random.default_rng(1).integers(0, 256, (800, 8, 8, 3), dtype=np.uint8)
+class Halving:
+    """fp32 is as sure of an image as it is bright."""
+
+    output = "probabilities"
+
+    def predict(self, images):
+        sure = 0.5 + images[:, 0, 0, 0].astype(np.float32) / 600
+        return np.stack([sure, 1 - sure], axis=1)
+
+
+def test_calibration_and_selection_images_are_apart_and_as_hard_as_the_test_images():
+    many = np.random.default_rng(1).integers(0, 256, (1200, 8, 8, 3), dtype=np.uint8)
     spec = InputSpec(8, 8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    images = ArrayImages(many, np.full(800, -1), [str(i) for i in range(800)])
+    images = ArrayImages(many, np.full(1200, -1), [str(i) for i in range(1200)])
+    dark = many[many[:, 0, 0, 0] < 100]  # of these fp32 is less sure than of most
     calibration, selection, training = int8_doctor.unlabelled(
-        Data("test", (), spec, images, images.subset([]), images.subset([])), recipe()
+        Data("test", (), spec, images, images.subset([]), images.subset([])),
+        recipe(),
+        Halving(),
+        Halving().predict(dark),
     )
-    assert (len(calibration), len(selection), len(training)) == (300, 256, 800)
-    keys = [{image.tobytes() for image in part} for part in (calibration, selection)]
+    assert (len(calibration), len(selection.images), len(training)) == (300, 450, 1200)
+    keys = [{image.tobytes() for image in part} for part in (calibration, selection.images)]
     assert not keys[0] & keys[1]
+    brightness = [part[:, 0, 0, 0].mean() for part in (dark, selection.images, many)]
+    assert brightness[1] < (brightness[0] + brightness[2]) / 2
+    np.testing.assert_array_equal(selection.fp32, Halving().predict(selection.images))
 
 
-def test_openvino_answers_with_the_integers_of_the_onnx_file(exported):
-    pytest.importorskip("openvino")
+def test_a_refused_openvino_file_ends_with_other_layers_in_float_or_8_bit_weights(exported):
+    pytest.importorskip("nncf")
     from softedge.export.openvino import OpenVino
 
-    source = read(exported.folder("export") / "onnx-int8")
-    patient = dataclasses.replace(source, target="openvino", path=source.path.with_suffix(".xml"))
+    folder = exported.folder("export") / "openvino-int8"
+    folder.mkdir(parents=True, exist_ok=True)
     deployed = Deployed(backbones.load_classifier(exported.folder("probe") / "classifier.safetensors"), SPEC)
-    golden = IMAGES[:2]
-    made = int8_doctor.cure_openvino(exported, recipe(), (deployed, patient), source, golden, deployed.predict(golden))
-    assert made.name == "openvino-int8-doctor"
-    assert made.labels == LABELS
-    np.testing.assert_allclose(OpenVino().load(made)(IMAGES), Onnx().load(source)(IMAGES), atol=0.05)
-    assert quantized_ops(made)["conv"] > 40
+    patient = OpenVino().convert(deployed, SPEC, "int8", IMAGES[:8], folder)
+    fp32 = deployed.predict(IMAGES)
+    sample = quantization.Sample(IMAGES, np.arange(24) % 2, tuple(str(i) for i in range(24)), True)
+    row = {"agreement": 0.5, "sqnr_db": 1.0, "passed": False, "why": "agreement 0.500 is below 1"}
+    strict = recipe(min_agreement=1.0, max_drop=0.0)
+    told = {"layers": [{"name": name} for name in openvino_int8.layers(openvino.from_onnx(deployed))]}
+    made, told = int8_doctor.cure_elsewhere(
+        exported, strict, DATA, (deployed, patient), row, sample, fp32, (None, told)
+    )
+    assert made is not None and made.name == "openvino-int8-doctor" and made.labels == LABELS
+    assert told["rungs"][0]["rung"] == "default" and told["rungs"][-1]["passed"]
+    np.testing.assert_array_equal(OpenVino().load(made)(IMAGES).argmax(1), fp32.argmax(1))
+    assert made.size_bytes < 0.4 * sum(t.numel() * 4 for t in deployed.state_dict().values())
+
+
+def test_openvino_layers_put_in_float_read_unrounded_values_and_keep_8_bit_weights(exported):
+    pytest.importorskip("nncf")
+    deployed = Deployed(backbones.load_classifier(exported.folder("probe") / "classifier.safetensors"), SPEC)
+    network = openvino_int8.quantize(openvino.from_onnx(deployed), IMAGES[:8])
+    names = [n for n, op in openvino_int8.layers(network).items() if reads_rounded(op)]
+    changed = openvino_int8.with_float(network, names[:3])
+    rounded = {name for name, op in openvino_int8.layers(changed).items() if reads_rounded(op)}
+    assert rounded == set(names[3:])
+    assert [n for n, op in openvino_int8.layers(network).items() if reads_rounded(op)] == names  # a copy was changed
+    closer = [np.abs(openvino.predictor(m)(IMAGES) - deployed.predict(IMAGES)).mean() for m in (changed, network)]
+    every = openvino.predictor(openvino_int8.with_float(network, names))(IMAGES)
+    assert np.abs(every - deployed.predict(IMAGES)).mean() < closer[1]
+
+
+def reads_rounded(op):
+    return op.input_value(0).get_node().get_type_name() == "FakeQuantize"

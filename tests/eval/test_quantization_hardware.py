@@ -36,7 +36,7 @@ def test_changed_answers_are_counted_and_the_safe_setting_is_offered(monkeypatch
     found = changed_answers(ARTIFACT, IMAGES, HERE, ("avx2",))["avx2"]
     assert found["changed"] == 0.25
     assert found["max_abs_diff"] == np.float32(0.7)
-    assert "reduce_range" in found["advice"] and "x64quantprecision" in found["advice"]
+    assert "export.safe=true" in found["advice"] and "x64quantprecision" in found["advice"]
 
 
 def test_equal_answers_need_no_advice(monkeypatch):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from softedge.config import Check
+from softedge.errors import UserError
 from softedge.eval.int8_bias import correct_biases
 from softedge.eval.int8_candidate import Candidate, Judge, graph_of
 from softedge.eval.int8_equalization import equalize, imbalance
@@ -13,6 +14,7 @@ from softedge.eval.int8_gates import against, latency, size
 from softedge.eval.int8_ladder import Ladder, Patients, gates_of
 from softedge.eval.int8_qat import Schedule, fine_tune
 from softedge.eval.int8_ranges import best_ranges
+from softedge.eval.int8_selection import alike, doubts, margins
 from softedge.eval.int8_sensitivity import fewest_float, rank
 from softedge.eval.int8_simulation import RoundedActivation, RoundedWeight, simulate
 from softedge.export import onnx_graph, onnx_ranges
@@ -132,7 +134,7 @@ def test_fine_tuning_brings_a_coarse_network_nearer_to_fp32_without_labels():
     coarse = candidate(deployed)
     coarse = coarse.changed("coarse", ranges={n: (low * 40, high * 40) for n, (low, high) in coarse.ranges.items()})
     schedule = Schedule(steps=80, batch=16, lr=1e-3, range_lr=2e-2)
-    tuned, ranges = fine_tune(deployed, coarse.graph, coarse.quantized(), IMAGES, schedule)
+    tuned, ranges, _ = fine_tune(deployed, coarse.graph, coarse.quantized(), IMAGES, schedule)
     after = Candidate(tuned, graph_of(tuned), {**coarse.ranges, **ranges})
     assert judge(deployed).sqnr(after) > judge(deployed).sqnr(coarse) + 1
 
@@ -167,9 +169,68 @@ def test_a_gate_that_nothing_meets_ends_in_an_honest_recommendation():
     patients = Patients(deployed, made.quantized(), IMAGES[:24], IMAGES, judge(deployed), judge(deployed))
     climb = Ladder(patients, refuse, Schedule(steps=4, batch=8), timed=False).climb()
     assert climb.model is None
-    assert {rung.name for rung in climb.rungs} == {"default", "calibrated", "equalized", "bias", "mixed", "tuned"}
+    assert {rung.name for rung in climb.rungs} == {
+        "default",
+        "calibrated",
+        "equalized",
+        "bias",
+        "mixed",
+        "tuned",
+        "weights",
+    }
     assert climb.recommendation.startswith("Use fp16 or fp32")
     assert onnx_graph.trace(deployed).graph.output[0].name == "probabilities"
+
+
+def test_where_no_integers_hold_the_weights_alone_stay_in_8_bits():
+    deployed = network(nn.Hardswish)
+    made = candidate(deployed)
+    plain = [judge(deployed).sqnr(option) for option in (made, made.with_float(frozenset(made.layers())))]
+    refuse = lambda measures: [] if measures["sqnr_db"] > plain[1] - 1 else ["too noisy"]  # noqa: E731
+    patients = Patients(deployed, made.quantized(), IMAGES[:24], IMAGES, judge(deployed), judge(deployed))
+    climb = Ladder(patients, refuse, Schedule(steps=4, batch=8), timed=False).climb()
+    assert climb.name == "weights" and climb.model is not None
+    assert not [node for node in climb.model.graph.node if node.op_type == "QuantizeLinear"]
+
+
+def test_a_file_that_passes_on_the_test_images_by_luck_is_not_accepted():
+    deployed = network()
+    made = candidate(deployed)
+    spoilt = made.changed("spoilt", ranges={n: (low * 500, high * 500) for n, (low, high) in made.ranges.items()})
+    apart = Judge(IMAGES[:20], deployed.predict(IMAGES[:20]), "probabilities")
+    patients = Patients(deployed, spoilt.quantized(), IMAGES[:24], IMAGES, apart, judge(deployed))
+    lucky = lambda measures: [] if measures["n"] == 48 and measures["sqnr_db"] > 10 else ["refused"]  # noqa: E731
+    climb = Ladder(patients, lucky, Schedule(steps=4, batch=8), timed=False).climb()
+    assert climb.model is None
+    assert all("on 20 images apart: refused" in rung.why for rung in climb.rungs[1:] if rung.measures)
+
+
+def test_fine_tuning_that_would_take_too_long_says_how_long():
+    deployed = network()
+    made = candidate(deployed)
+    with pytest.raises(UserError, match=r"s a step here: 0 steps in 1e-06 minutes.*check.tune_minutes"):
+        fine_tune(deployed, made.graph, made.quantized(), IMAGES, Schedule(steps=100, minutes=1e-6, batch=8))
+
+
+def test_a_choice_is_trusted_when_its_lower_bound_is_above_the_gate():
+    gates = Check(min_agreement=0.98)
+    margin = 1.28 * np.sqrt(0.98 * 0.02 * (1 / 500 + 1 / 1000))
+    assert doubts({"agreement": 0.98 + margin + 1e-6, "n": 500}, gates, 1000) == []
+    assert (
+        "less 0.010 for chance, is below 0.98" in doubts({"agreement": 0.98 + margin - 1e-6, "n": 500}, gates, 1000)[0]
+    )
+    assert doubts({"distance": 0.5, "n": 500}, gates, 1000) == []
+
+
+def test_selection_images_have_the_margins_of_the_test_images():
+    rng = np.random.default_rng(0)
+    softmax = lambda z: np.exp(z) / np.exp(z).sum(1, keepdims=True)  # noqa: E731
+    sure, unsure = softmax(rng.normal(size=(900, 5)) * 4), softmax(rng.normal(size=(300, 5)))
+    chosen = alike(sure, unsure, 200)
+    assert len(set(chosen.tolist())) == 200
+    quartiles = [np.quantile(margins(part), (0.25, 0.5, 0.75)) for part in (sure[chosen], unsure, sure)]
+    np.testing.assert_allclose(quartiles[0], quartiles[1], rtol=0.2)
+    assert quartiles[2][1] > 2 * quartiles[1][1]
 
 
 def test_size_gate_is_for_int8_files_only():

@@ -9,6 +9,8 @@ import torch
 
 from softedge import backbones, config
 from softedge.errors import UserError
+from softedge.eval.int8_candidate import graph_of
+from softedge.eval.int8_coreml import CoreMlForm
 from softedge.eval.int8_counting import quantized_ops
 from softedge.export.coreml import CoreMl, interpreted
 from softedge.export.deployed import Deployed
@@ -136,3 +138,19 @@ def test_other_labels_in_the_contract_than_in_the_file_are_refused(exported):
     with pytest.raises(UserError, match="labels"):
         interpreted(dataclasses.replace(exported["fp32"], labels=("x", "y", "z")))
     assert json.loads((exported["fp32"].path / "Manifest.json").read_text())
+
+
+def test_layers_put_in_float_lose_their_pairs_and_the_weights_rung_has_none(deployed, pictures):
+    names = [n.name for n in graph_of(deployed).graph.node if n.op_type in ("Conv", "Gemm")]
+    form = CoreMlForm(deployed, pictures[:16], names)
+    models = [form.with_float(None, []), form.with_float(None, names[2:4]), form.weights()]
+    pairs = [sum(op.type == "quantize" for op in _operations(model)) for model in models]
+    assert pairs[0] > pairs[1] > pairs[2] == 0
+    reference = deployed.predict(pictures)
+    noise = [np.abs(form.predict(model, pictures) - reference).mean() for model in models]
+    assert noise[2] < noise[0]
+
+
+def _operations(package):
+    function = package.get_spec().mlProgram.functions["main"]
+    return function.block_specializations[function.opset].operations

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
+from softedge import registry
 from softedge.export import parity
 from softedge.export.onnx import Onnx
 
@@ -31,7 +35,7 @@ def test_first_departure_names_the_layer_whose_weights_were_damaged(deployed, pi
     artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
 
     def layers(images):
-        return target.layers(artifact, images)
+        return target.layers(artifact, images, deployed)
 
     assert parity.first_departure(deployed, layers, pictures[:1], limit=1e-3) is None
     model = onnx.load(artifact.path)
@@ -40,3 +44,23 @@ def test_first_departure_names_the_layer_whose_weights_were_damaged(deployed, pi
     onnx.save(model, artifact.path)
     named = parity.first_departure(deployed, layers, pictures[:1], limit=1e-3)
     assert named is not None and named.startswith("model.depthwise.0 ")
+
+
+@pytest.mark.parametrize("name", ["openvino", "coreml"])
+def test_a_departure_is_named_in_every_format(deployed, pictures, tmp_path, name):
+    pytest.importorskip({"openvino": "openvino", "coreml": "coremltools"}[name])
+    target = registry.load(registry.TARGETS, name, "target")()
+    artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+
+    def layers(images):
+        return target.layers(artifact, images, spoilt)
+
+    spoilt = deployed
+    assert len(list(layers(pictures[:1]))) == 7
+    assert parity.first_departure(spoilt, layers, pictures[:1], limit=1e-3) is None
+    spoilt = copy.deepcopy(deployed)  # the file is right and the network was changed: the same difference
+    spoilt.traced.clear()
+    with torch.no_grad():
+        spoilt.model.reduce.weight *= 1.5
+    named = parity.first_departure(spoilt, layers, pictures[:1], limit=1e-3)
+    assert named is not None and named.startswith("model.reduce ")
