@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,8 @@ def bench(
             results += Bench(run, recipe, device, preset, images, force).measure(artifacts)
         except DeviceError as error:
             failures.append(str(error))
-            say(f"bench: {error}")
+            if device is not opened[-1]:  # the last one is said by whoever catches this
+                say(f"bench: {error}")
     if failures:
         raise DeviceError("; ".join(failures))
     return results
@@ -112,6 +114,22 @@ class Bench:
         return [by_stage[self.stage(artifact)] for artifact in artifacts]
 
     def _measure(self, artifacts: Sequence[Artifact]) -> list[Result]:
+        try:
+            about, began, plan, measured = self._run(artifacts)
+        except DeviceError:
+            raise
+        except UserError as error:  # something that this device needs could not be made or fetched
+            raise DeviceError(f"{self.device.label}: {error}") from error
+        names = [str(name) for name in self.images.images.names]
+        here = {a.name: found for a in artifacts if (found := self._local_classes(a, names))}
+        session = Session(began, about, plan, measured, self.images.labels, names, here)
+        return [
+            self._perform(artifact, functools.partial(self._row, session, artifact, measurement), True)
+            for artifact, measurement in zip(artifacts, measured, strict=True)
+        ]
+
+    def _run(self, artifacts: Sequence[Artifact]) -> tuple[dict[str, Any], str, Plan, tuple[Measurement, ...]]:
+        """What the device says of itself, when it began, what it was asked, what it gave."""
         with tempfile.TemporaryDirectory(prefix="softedge-images-") as folder, self.device as device:
             images, encoded = self.images.write(Path(folder))
             plan = Plan.of(
@@ -125,14 +143,7 @@ class Bench:
             )
             about = device.describe()
             began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            measured = device.run(artifacts, plan)
-        names = [str(name) for name in self.images.images.names]
-        here = {a.name: found for a in artifacts if (found := self._local_classes(a, names))}
-        session = Session(began, about, plan, tuple(measured), self.images.labels, names, here)
-        return [
-            self._perform(artifact, functools.partial(self._row, session, artifact, measurement), True)
-            for artifact, measurement in zip(artifacts, measured, strict=True)
-        ]
+            return about, began, plan, tuple(device.run(artifacts, plan))
 
     def _row(self, session: Session, artifact: Artifact, measurement: Measurement, folder: Path) -> Outcome:
         return session.row(artifact, measurement, folder)

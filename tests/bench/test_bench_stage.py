@@ -130,6 +130,20 @@ def test_a_device_that_fails_is_said_in_its_rows_and_the_others_run(
     assert run.result("bench/onnx-fp32@local").metrics["n"] >= 20  # type: ignore[union-attr]
 
 
+def test_what_a_device_needs_and_cannot_get_stops_that_device_alone(
+    run: Run, data: Data, scripted: type[Scripted], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lacking(artifact: Artifact, plan: Plan) -> Measurement:
+        raise UserError("no compiler for it is here; install one")
+
+    scripted.answer = staticmethod(lacking)  # type: ignore[assignment]
+    with pytest.raises(DeviceError, match="scripted: no compiler"):
+        stage.bench(run, Recipe(), data, ["local", "scripted"], "quick")
+    assert run.result("bench/onnx-fp32@local").metrics["n"] >= 20  # type: ignore[union-attr]
+    assert "no compiler" in run.result("bench/onnx-fp32@scripted").skipped["latency"]  # type: ignore[union-attr]
+    assert "no compiler" not in capsys.readouterr().err  # said once, by the command
+
+
 def test_a_failed_device_does_not_erase_an_earlier_measurement(run: Run, data: Data, scripted: type[Scripted]) -> None:
     stage.bench(run, Recipe(), data, ["scripted"], "quick")
 

@@ -157,6 +157,23 @@ def test_https_makes_a_page_of_the_network_isolated(browse: Browse, artifacts: l
     assert about["secure_context"] and about["cross_origin_isolated"] and measured[0].threads == 2
 
 
+def test_webgpu_is_its_own_accelerator_and_answers_as_native_onnxruntime_does(
+    browse: Browse, artifacts: list[Artifact], plan: Plan
+) -> None:
+    """On SwiftShader, a graphics processor in software: answers, not speed."""
+    try:
+        ort_web.files("webgpu")
+    except UserError as error:
+        pytest.skip(str(error))
+    flags = ["--use-webgpu-adapter=swiftshader", "--enable-unsafe-webgpu", "--enable-features=Vulkan"]
+    about, (measurement, *_) = measure(f"{LOCAL},backend=webgpu", browse, artifacts[:1], plan, *flags)
+    if not about.get("webgpu"):
+        pytest.skip("this Chromium has no WebGPU adapter, not even SwiftShader")
+    assert measurement.accelerator.startswith("webgpu (") and not measurement.skipped
+    assert measurement.outputs is not None and len(measurement.samples_ms) >= plan.min_count
+    np.testing.assert_allclose(measurement.outputs, native(artifacts[0]), atol=1e-3)
+
+
 def test_plain_http_in_the_network_falls_back_to_one_thread_and_says_so(
     browse: Browse, artifacts: list[Artifact], plan: Plan
 ) -> None:
