@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from softedge.data import coco_entries
+from softedge.data.coco_entries import Key
 from softedge.data.objects import Notices, Scene, Scenes, Segmentation
 from softedge.errors import UserError
 from softedge.run import read_json
+
+Object = tuple[Mapping[str, Any], Segmentation]
 
 
 def read(folder: str | Path) -> tuple[Scenes, Scenes]:
@@ -22,7 +27,7 @@ def read(folder: str | Path) -> tuple[Scenes, Scenes]:
     folder = Path(folder)
     train, test = _annotations(folder, ("train",)), _annotations(folder, ("val", "test"))
     values = [_content(path) for path in (train, test)]
-    categories = _categories([v["categories"] for v in values], folder)
+    categories = coco_entries.categories([v["categories"] for v in values], folder)
     return _split(folder, train, values[0], categories), _split(folder, test, values[1], categories)
 
 
@@ -47,47 +52,43 @@ def _content(path: Path) -> dict[str, Any]:
     return values
 
 
-def _categories(lists: list[list[Mapping[str, Any]]], folder: Path) -> dict[int, str]:
-    """Category id -> name, of both splits; names may be missing or numbers."""
-    names: dict[int, str] = {}
-    for categories in lists:
-        for category in categories:
-            key, name = int(category["id"]), str(category.get("name", category["id"]))
-            if names.setdefault(key, name) != name:
-                raise UserError(f"{folder}: category {key} is both '{names[key]}' and '{name}'; ids must be unique")
-    if not names:
-        raise UserError(f"{folder}: the annotations list no category")
-    return dict(sorted(names.items()))
-
-
-def _split(folder: Path, path: Path, values: dict[str, Any], categories: dict[int, str]) -> Scenes:
+def _split(folder: Path, path: Path, values: dict[str, Any], categories: dict[Key, str]) -> Scenes:
     notices = Notices(path.name)
-    images = _images(path, values["images"], notices)
+    images = coco_entries.images(path, values["images"], notices)
     index = {key: number for number, key in enumerate(categories)}
-    objects: dict[int, list[Mapping[str, Any]]] = {key: [] for key in images}
-    seen: set[Any] = set()
+    objects: dict[Key, list[Object]] = {key: [] for key in images}
+    seen: set[str] = set()
     for annotation in values["annotations"]:
-        problem = _problem(annotation, images, index)
+        problem = coco_entries.problem(annotation, images, index)
+        mask: Segmentation = None
+        if not problem:
+            image_id: Any = coco_entries.key(annotation["image_id"])
+            image = images[image_id]
+            mask, problem = coco_entries.segmentation(annotation, int(image["height"]), int(image["width"]), notices)
+            problem = problem and f"{problem}: the objects are ignored, as by Detectron2"
+        identity = str(annotation.get("id") if isinstance(annotation, dict) else annotation)[:60]
         if problem:
-            notices.add(problem, f"object {annotation.get('id')}")
+            notices.add(problem, f"object {identity}")
             continue
-        if annotation.get("id") in seen:
-            notices.add("objects share an id with another: counted as objects of their own", f"id {annotation['id']}")
-        seen.add(annotation.get("id"))
-        objects[annotation["image_id"]].append(annotation)
+        if identity in seen:
+            notices.add("objects share an id with another: counted as objects of their own", f"id {identity}")
+        seen.add(identity)
+        objects[image_id].append((annotation, mask))
     places = [
         folder / path.stem.split("_")[-1],
         folder / "images" / path.stem.split("_")[-1],
         folder / "images",
         folder,
     ]
-    scenes = []
+    scenes: list[Scene] = []
+    numbered = all(isinstance(key, int) for key in images)  # the official tools break ties in the order of the ids
     for key, image in images.items():
         picture = next((p for p in (place / image["file_name"] for place in places) if p.is_file()), None)
         if picture is None:
             notices.add("images are not there and are left out", image["file_name"])
             continue
-        scenes.append(_scene(key, picture, image, objects[key], index, notices))
+        number = key if isinstance(key, int) and numbered else len(scenes) + 1
+        scenes.append(_scene(number, picture, image, objects[key], index, notices))
     if not scenes:
         raise UserError(f"none of the {len(images)} images of {path} is below {places[0]} or {places[2]}")
     learnable = [m for s in scenes for m, crowd in zip(s.masks, s.crowd) if not crowd]
@@ -97,43 +98,15 @@ def _split(folder: Path, path: Path, values: dict[str, Any], categories: dict[in
     return Scenes(tuple(categories.values()), tuple(scenes), notices.lines(), masks)
 
 
-def _images(path: Path, listed: list[Mapping[str, Any]], notices: Notices) -> dict[int, Mapping[str, Any]]:
-    images: dict[int, Mapping[str, Any]] = {}
-    for image in listed:
-        if not {"id", "file_name", "width", "height"} <= image.keys():
-            raise UserError(f"{path}: an image lacks id, file_name, width or height: {str(dict(image))[:120]}")
-        other = images.setdefault(image["id"], image)
-        if other is image:
-            continue
-        if other["file_name"] != image["file_name"]:
-            raise UserError(
-                f"{path}: image id {image['id']} stands for {other['file_name']} and {image['file_name']}; "
-                "ids must be unique"
-            )
-        notices.add("images are listed twice, used once", image["file_name"])
-    return images
-
-
-def _problem(annotation: Mapping[str, Any], images: Mapping[int, Any], index: Mapping[int, int]) -> str:
-    """Why an object is ignored, or an empty string."""
-    if annotation.get("image_id") not in images:
-        return "objects are on an image that is not listed: ignored, as by the official tools"
-    if annotation.get("category_id") not in index:
-        return "objects are of a category that is not listed: ignored, as by the official tools"
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
-        return "objects have no box of four numbers: ignored"
-    return ""
-
-
 def _scene(
-    key: int,
+    number: int,
     picture: Path,
     image: Mapping[str, Any],
-    objects: list[Mapping[str, Any]],
-    index: Mapping[int, int],
+    found: list[Object],
+    index: Mapping[Key, int],
     notices: Notices,
 ) -> Scene:
+    objects = [annotation for annotation, _ in found]
     boxes = np.array([a["bbox"] for a in objects], np.float32).reshape(-1, 4)
     sides = boxes[:, 2:].copy()
     boxes[:, 2:] += boxes[:, :2]
@@ -144,32 +117,23 @@ def _scene(
         elif x1 < -1 or y1 < -1 or x2 > width + 1 or y2 > height + 1:
             notices.add("boxes reach outside of the image: clipped for training", f"object {annotation.get('id')}")
     return Scene(
-        id=key,
+        id=number,
         path=picture,
         width=width,
         height=height,
         boxes=boxes,
-        labels=np.array([index[a["category_id"]] for a in objects], np.int64),
-        area=np.array([a.get("area", s.prod()) for a, s in zip(objects, sides)], np.float32),
-        crowd=np.array([bool(a.get("iscrowd", 0)) for a in objects], bool),
+        labels=np.array([index[coco_entries.key(a["category_id"])] for a in objects], np.int64),  # type: ignore[index]
+        area=np.array([_area(a, s) for a, s in zip(objects, sides)], np.float32),
+        crowd=np.array([coco_entries.crowd(a) for a in objects], bool),
         difficult=np.zeros(len(objects), bool),
-        masks=tuple(_segmentation(a, notices) for a in objects),
+        masks=tuple(mask for _, mask in found),
     )
 
 
-def _segmentation(annotation: Mapping[str, Any], notices: Notices) -> Segmentation:
-    """Polygons with at least three corners, or a run-length code; None when there is neither."""
-    value = annotation.get("segmentation")
-    if isinstance(value, dict) and "counts" in value and "size" in value:
-        return value
-    if not isinstance(value, list) or not value:
-        return None
-    polygons = [p for p in value if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
-    if len(polygons) < len(value):
-        notices.add(
-            "masks have polygons of less than three corners: those are ignored", f"object {annotation.get('id')}"
-        )
-    return polygons or None
+def _area(annotation: Mapping[str, Any], sides: np.ndarray[Any, np.dtype[np.float32]]) -> float:
+    """Of the mask, as the file has it; of the box where it has none. Sizes of objects are told apart by it."""
+    area = annotation.get("area")
+    return float(area if isinstance(area, int | float) and math.isfinite(area) else sides.prod())
 
 
 def to_rle(mask: Segmentation, height: int, width: int) -> dict[str, Any]:

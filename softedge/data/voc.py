@@ -11,6 +11,7 @@ import numpy as np
 from softedge.data.objects import Notices, Scene, Scenes
 from softedge.errors import UserError
 
+_LARGEST = 1e7  # pixels; beyond it a coordinate is damage
 _PICTURES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp")
 
 
@@ -61,7 +62,7 @@ def _split(root: Path, split: str, notices: Notices) -> list[tuple[Scene, list[s
     lists = [root / "ImageSets" / "Main" / f"{part}.txt" for part in split.split("+")]
     if missing := [str(path) for path in lists if not path.is_file()]:
         raise UserError(f"{missing[0]} is not there; a VOC folder lists the images of each split in ImageSets/Main")
-    listed = [line.split()[0] for path in lists for line in path.read_text().splitlines() if line.strip()]
+    listed = [line.split()[0] for path in lists for line in _lines(path) if line.strip()]
     if len(set(listed)) < len(listed):
         notices.add("images listed twice, used once", f"{split}.txt")
     scenes = []
@@ -74,6 +75,13 @@ def _split(root: Path, split: str, notices: Notices) -> list[tuple[Scene, list[s
         if scene is not None:
             scenes.append(scene)
     return scenes
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a list of image names ({error})") from error
 
 
 def _scene(picture: Path, path: Path, notices: Notices) -> tuple[Scene, list[str]] | None:
@@ -125,6 +133,8 @@ def _box(element: ET.Element | None) -> tuple[float, float, float, float] | None
     try:
         x1, y1, x2, y2 = (float(element.findtext(key) or "") for key in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError:
+        return None
+    if not all(abs(value) < _LARGEST for value in (x1, y1, x2, y2)):  # not a number, infinite or damaged
         return None
     return x1 - 1, y1 - 1, x2, y2
 

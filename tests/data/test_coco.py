@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -104,3 +105,100 @@ def test_another_folder_is_one_clear_line(tmp_path):
     (tmp_path / "instances_val.json").write_text("{}")
     with pytest.raises(UserError, match="no list 'images'"):
         coco.read(tmp_path)
+
+
+def changed(root, change):
+    """A folder whose annotations were changed by hand, both splits alike."""
+    make(root, [image(1)], [thing(1), thing(2, box=(1, 1, 8, 8))])
+    for path in (root / "annotations").glob("*.json"):
+        values = json.loads(path.read_text())
+        change(values)
+        path.write_text(json.dumps(values))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ("dog", "no entries with names"),
+        ({**thing(9), "image_id": [1]}, "image that is not listed"),
+        ({**thing(9), "category_id": [18]}, "category that is not listed"),
+        ({**thing(9), "bbox": [float("nan"), 1, 2, 3]}, "no box of four numbers"),
+        ({**thing(9), "bbox": [1, 1, float("inf"), 3]}, "no box of four numbers"),
+        ({**thing(9), "bbox": [1, 1, 1e30, 3]}, "no box of four numbers"),
+        (thing(9, segmentation={"size": [10, 10], "counts": [0, 100]}), "do not decode to their image's size"),
+        (thing(9, segmentation={"size": [30, 40], "counts": [0, 5000]}), "do not decode to their image's size"),
+        (thing(9, segmentation={"size": [30, 40], "counts": "zzz"}), "do not decode to their image's size"),
+        (thing(9, segmentation={"size": None, "counts": 5}), "do not decode to their image's size"),
+        (thing(9, segmentation=[["a"] * 6]), "no polygon of three corners"),
+        (thing(9, segmentation=[[float("nan")] * 6]), "no polygon of three corners"),
+        (thing(9, segmentation=[1, 1, 5, 1, 5, 5]), "no polygon of three corners"),
+        (thing(9, segmentation="x"), "neither polygons nor run-length codes"),
+    ],
+)
+def test_a_damaged_object_is_ignored_with_a_line_and_the_others_keep_their_masks(tmp_path, entry, line):
+    train, _ = coco.read(changed(tmp_path, lambda values: values["annotations"].append(entry)))
+    assert len(train.scenes[0].boxes) == 2 and train.masks
+    assert line in train.notices[0] and "\n" not in train.notices[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda v: v["images"].append("x"), "lacks id, file_name"),
+        (lambda v: v["images"][0].update(id=[1]), "makes no sense"),
+        (lambda v: v["images"][0].update(width="forty"), "makes no sense"),
+        (lambda v: v["images"][0].update(height=0), "makes no sense"),
+        (lambda v: v["images"][0].update(file_name=5), "makes no sense"),
+        (lambda v: v["categories"].append("dog"), "no id that is a number or a name"),
+        (lambda v: v["categories"].append({"name": "cat"}), "no id that is a number or a name"),
+        (lambda v: v["categories"].clear(), "list no category"),
+        (lambda v: v.update(annotations=None), "no list 'annotations'"),
+    ],
+)
+def test_an_image_or_category_that_means_nothing_is_one_clear_line(tmp_path, change, line):
+    with pytest.raises(UserError, match=line) as error:
+        coco.read(changed(tmp_path, change))
+    assert "\n" not in str(error.value)
+
+
+def test_ids_may_be_names_or_numbers_in_quotes(tmp_path):
+    def rename(values):
+        values["images"][0]["id"] = "first"
+        values["categories"] = [{"id": "18", "name": "dog"}, {"id": "cat"}]
+        for entry, category in zip(values["annotations"], (18, "cat")):
+            entry.update(image_id="first", category_id=category)
+
+    train, _ = coco.read(changed(tmp_path, rename))
+    assert train.classes == ("dog", "cat") and train.scenes[0].labels.tolist() == [0, 1]
+
+
+def test_what_an_object_lacks_is_taken_from_its_box(tmp_path):
+    def strip(values):
+        values["annotations"][0].update(area=None, iscrowd=None)
+        values["annotations"][1].update(area="big", iscrowd="1")
+
+    train, _ = coco.read(changed(tmp_path, strip))
+    assert train.scenes[0].area.tolist() == [100, 64] and train.scenes[0].crowd.tolist() == [False, True]
+
+
+def test_images_without_objects_or_with_crowds_only_are_left_out_of_training(tmp_path):
+    from softedge.eval.detection_data import Batches
+
+    crowd = thing(2, on=2, iscrowd=1, segmentation={"size": [30, 40], "counts": [0, 300, 900]})
+    train, _ = coco.read(make(tmp_path, [image(1), image(2), image(3)], [thing(1), crowd, thing(3, category=90)]))
+    batches = Batches(train, 1, 0, masks=True, crop=False, workers=0)
+    assert len(train) == 3 and batches.n_scenes == 1
+    ((_, (target,)),) = batches.from_iteration(0, 1)
+    assert len(target["boxes"]) == len(target["masks"]) == 2
+
+
+def test_a_category_without_objects_is_left_out_of_the_mean_as_by_the_official_tools(tmp_path):
+    from softedge.data.objects import compare_splits
+    from softedge.eval.coco_ap import Detections, coco_ap
+
+    train, test = coco.read(make(tmp_path, [image(1)], [thing(1)]))
+    assert train.classes == ("dog", "brush") and compare_splits(train, test) == []
+    scene = test.scenes[0]
+    found = Detections(scene.boxes, np.ones(1, np.float32), scene.labels, ())
+    assert coco_ap(test, [found], "bbox")["AP"] == pytest.approx(1.0)  # brush, which nobody can find, does not count

@@ -83,6 +83,29 @@ def test_an_object_without_a_box_is_left_out(tmp_path):
     assert lines == []
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "1e30", "x", ""])
+def test_a_coordinate_that_is_no_number_leaves_the_object_out(tmp_path, value):
+    good, bad = ("a", (1, 1, 9, 9), 0), ("a", (1, 1, value, 9), 0)
+    train, _ = voc.read(make(tmp_path, {"train": {"x": [good, bad]}, "val": {"y": [good]}}))
+    assert train.scenes[0].boxes.tolist() == [[0, 0, 9, 9]] and "without a name or a box" in train.notices[0]
+
+
+def test_a_list_that_is_no_text_is_one_clear_line(tmp_path):
+    box = [("a", (1, 1, 9, 9), 0)]
+    root = make(tmp_path, {"train": {"x": box}, "val": {"y": box}})
+    (root / "ImageSets/Main/train.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read as a list of image names"):
+        voc.read(root)
+
+
+def test_an_image_that_is_listed_twice_is_used_once(tmp_path):
+    box = [("a", (1, 1, 9, 9), 0)]
+    root = make(tmp_path, {"train": {"x": box}, "val": {"y": box}})
+    (root / "ImageSets/Main/train.txt").write_text("x\nx\n")
+    train, _ = voc.read(root)
+    assert len(train) == 1 and "listed twice" in train.notices[0]
+
+
 def test_a_class_in_test_only_is_told(tmp_path):
     splits = {"train": {"x": [("a", (1, 1, 9, 9), 0)]}, "val": {"y": [("b", (1, 1, 9, 9), 0)]}}
     train, test = voc.read(make(tmp_path, splits))
