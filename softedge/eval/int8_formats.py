@@ -118,8 +118,8 @@ class FormatLadder:
         why = [*self.refuse(measures), *(f"on {apart['n']} images apart: {line}" for line in self.refuse(apart))]
         with tempfile.TemporaryDirectory() as folder:
             size = sum(size_bytes(file) for file in model_files(self.form.save(model, Path(folder))))
-        shown = {key: apart[key] for key in ("n", "agreement", "sqnr_db") if key in apart}
-        rung = Rung(name, what, measures, size, None, tuple(why), True, {**(details or {}), "apart": shown})
+        shown = {f"apart_{key}": apart[key] for key in ("n", "agreement", "sqnr_db") if key in apart}
+        rung = Rung(name, what, measures, size, None, tuple(why), True, {**(details or {}), **shown})
         self.rungs.append(rung)
         agreement = f"agreement {measures['agreement']:.4f}, " if "agreement" in measures else ""
         say(f"{self.form.name} int8 {name}: {agreement}{measures['sqnr_db']:.1f} dB, {'; '.join(why) or 'passed'}")

@@ -211,9 +211,9 @@ class Ladder:
         """Measure on the test images and on those apart: one that passes by luck on one of them is not accepted."""
         model = candidate.quantized()
         apart = self.patients.selection.measure(model)
-        shown = {key: apart[key] for key in ("n", "agreement", "sqnr_db") if key in apart}
+        shown = {f"apart_{key}": apart[key] for key in ("n", "agreement", "sqnr_db") if key in apart}
         why = [f"on {apart['n']} images apart: {line}" for line in self.refuse(apart)]
-        return self._measured(name, "; ".join(candidate.changes), model, {**details, "apart": shown}, kept, why)
+        return self._measured(name, "; ".join(candidate.changes), model, {**details, **shown}, kept, why)
 
     def _measured(
         self,

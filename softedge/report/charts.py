@@ -175,7 +175,7 @@ def bars(identity: str, width: float, items: Sequence[tuple[str, float]], name: 
     for number, (label, value) in enumerate(items):
         y = top + pitch * number + 10
         parts += [
-            svg.text(0, y + 4, _shortened(label, left - 10), class_="tick"),
+            svg.text(0, y + 4, shortened(label, left - 10), class_="tick"),
             svg.line(x(max(low, 0.0)), y, x(value), y, class_="stem"),
             svg.tag("circle", cx=x(value), cy=y, r=4.0, class_="dot accent"),
             svg.text(x(value) + 10, y + 4, show(value), class_="value"),
@@ -184,7 +184,7 @@ def bars(identity: str, width: float, items: Sequence[tuple[str, float]], name: 
     return svg.chart(identity, width, height, name, about, *parts)
 
 
-def _shortened(label: str, room: float) -> str:
+def shortened(label: str, room: float) -> str:
     """A layer name cut at the front, where names say the least."""
     while svg.text_width(label, 12) > room and len(label) > 6:
         label = "…" + label.lstrip("…")[1:]

@@ -130,7 +130,9 @@ def _treatment(check: Stage, name: str) -> Row:
     details = check.result.details if check.result else {}
     doctor, emulated = details.get("doctor"), details.get("hardware")
     found: Row = {}
-    if name == "onnx-int8" and isinstance(doctor, dict):
+    if name != "onnx-int8":
+        doctor = (details.get("doctors") or {}).get(name)
+    if isinstance(doctor, dict):
         found = {"ladder": doctor.get("rungs"), "layers": doctor.get("layers"), "advice": doctor.get("recommendation")}
     if isinstance(emulated, dict) and name in emulated:
         found["emulated"] = emulated[name]

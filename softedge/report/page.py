@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Undefined
 from markupsafe import Markup, escape
 
-from softedge.report import charts, facts, learning_charts, phrases, timings, words
+from softedge.report import charts, facts, ladder_charts, learning_charts, phrases, timings, words
 
 Values = dict[str, Any]
 
@@ -55,6 +55,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         label_methods=label_methods,
         by_group=by_group,
         worst_layers=worst_layers,
+        ladder=ladder_charts,
         plain=plain,
         columns=columns,
         all_curves=all_curves,
@@ -190,6 +191,7 @@ RUNG = {
     "rung": "step",
     "what": "what was done",
     "agreement": "same answers",
+    "apart_agreement": "on images apart",
     "top1": "top-1",
     "sqnr_db": "noise, dB",
     "size_bytes": "size",

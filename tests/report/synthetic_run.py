@@ -243,11 +243,14 @@ def _check(run: Run, rng: np.random.Generator) -> None:
         layer | {"name": f"blocks.{i}.conv_pwl", "alone_db": 22.0 + i, "float_gain_db": 3.0 - i} for i in range(9)
     ]
     rungs = [
-        {"rung": "default", "what": "as exported", "agreement": 0.97, "sqnr_db": 21.2, "passed": False, "kept": True},
+        {"rung": "default", "what": "as exported", "agreement": 0.97, "sqnr_db": 21.2, "passed": False, "kept": True}
+        | {"time_over_fp32": 0.8},
         {
             "rung": "mixed",
             "what": "2 layers in float",
             "agreement": 0.992,
+            "apart_agreement": 0.991,
+            "time_over_fp32": 0.9,
             "passed": True,
             "kept": True,
             "names": ["a"],
@@ -258,6 +261,9 @@ def _check(run: Run, rng: np.random.Generator) -> None:
         "passed": True,
         "rungs": rungs,
         "layers": layers,
+    }
+    details["doctors"] = {
+        "openvino-int8": {"recommendation": "Use 'weights' of OpenVINO.", "passed": True, "rungs": rungs[:1]}
     }
     details["hardware"] = {
         "onnx-int8": {"avx2": {"n": 64, "changed": 0.22, "advice": "x"}, "arm64": {"not_run": "no qemu"}}
