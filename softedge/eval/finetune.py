@@ -35,7 +35,8 @@ STAGE = "finetune"
 def finetune(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     """Fine-tune and write ``finetune/classifier.safetensors``, which ``export.source = "finetune"`` deploys.
 
-    Metrics: top1, top5 (more than 5 classes), n_train, n_test, steps, loss (mean of the last tenth).
+    Metrics: top1, top5 (more than 5 classes), n_train, n_test, steps, loss (mean of the last tenth), and probe_top1
+    where the frozen features were probed on as many labels: a network that stays below it was trained too little.
     """
     if not len(data.train):
         raise UserError(f"{run.root} has no labelled images to fine-tune on; add class folders to the data")
@@ -56,6 +57,15 @@ def finetune(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Resul
             metrics["top5"] = topk(logits, data.test.labels, 5)
         last = losses[-max(1, len(losses) // 10) :]
         metrics |= {"n_train": len(keep), "n_test": len(data.test), "steps": len(losses), "loss": float(np.mean(last))}
+        probed = run.result("probe")
+        if probed is not None and settings.init == "ssl" and probed.metrics.get("n_train") == len(keep):
+            metrics["probe_top1"] = probed.metrics["linear_top1"]
+            if metrics["top1"] < metrics["probe_top1"]:
+                say(
+                    f"finetune: top-1 {metrics['top1']:.3f} after {len(losses)} steps is below "
+                    f"{metrics['probe_top1']:.3f} of a linear layer on frozen features; train longer "
+                    "(--set finetune.epochs=...) or deploy the probe"
+                )
         return Outcome(metrics, {"init": settings.init, "losses": thinned(losses), "classes": list(data.classes)})
 
     recipe_section = {**recipe.section("seed", "finetune"), "flip": recipe.augment.flip}

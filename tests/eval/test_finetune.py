@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -98,6 +99,39 @@ def test_fine_tuning_from_scratch_learns_and_its_file_gives_the_same_accuracy(to
     from softedge.eval.knn import top1
 
     assert top1(extract(again, data.test, SPEC), data.test.labels) == result.metrics["top1"]
+
+
+def test_one_image_per_class_is_enough_to_train_and_measure(toy):
+    from softedge.eval.labels import labels
+    from softedge.eval.probe import probe
+
+    run, recipe, data = toy("run")
+    recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"min_steps": 4, "max_steps": 4})})
+    data = dataclasses.replace(data, train=data.train.subset(np.arange(3)))
+    assert probe(run, recipe, data).metrics["n_train"] == 3
+    result = finetune.finetune(run, recipe, data)
+    assert result.metrics["n_train"] == 3 and result.metrics["steps"] == 4 and math.isfinite(result.metrics["loss"])
+    assert labels(run, recipe, data).metrics["n_test"] == 60
+
+
+def test_a_fine_tuning_that_stays_below_the_probe_says_so(toy, capsys):
+    run, recipe, data = toy("run")
+    values = {
+        "stage": "probe",
+        "name": "run",
+        "started": "",
+        "seconds": 0,
+        "recipe": {},
+        "inputs": {},
+        "environment": {},
+    }
+    values["metrics"] = {"linear_top1": 1.0, "n_train": 48}
+    run.folder("probe").mkdir()
+    (run.folder("probe") / "result.json").write_text(json.dumps(values))
+    recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"min_steps": 1, "max_steps": 1})})
+    result = finetune.finetune(run, recipe, data)
+    assert result.metrics["probe_top1"] == 1.0 > result.metrics["top1"]
+    assert "is below 1.000 of a linear layer on frozen features" in capsys.readouterr().err
 
 
 def test_mixup_of_equal_images_is_plain_cross_entropy():
