@@ -73,8 +73,8 @@ def to_detectron2(backbone: Backbone) -> dict[str, Any]:
 
     Names end like its own (``stem.conv1.weight``, ``res2.0.conv1.norm.weight``); its checkpointer puts ``backbone.`` or
     ``backbone.bottom_up.`` before them by matching. Set PIXEL_MEAN and PIXEL_STD (RGB) to those of the data,
-    INPUT.FORMAT to RGB, RESNETS.DEPTH to the network's, RESNETS.NORM to BN or SyncBN, RESNETS.STRIDE_IN_1X1 to False, and
-    RESNETS.RES2_OUT_CHANNELS to 64 for ResNet-18 and -34, which Detectron2 asks for.
+    INPUT.FORMAT to RGB, RESNETS.DEPTH to the network's, RESNETS.NORM to BN or SyncBN, RESNETS.STRIDE_IN_1X1 to False,
+    and RESNETS.RES2_OUT_CHANNELS to 64 for ResNet-18 and -34, which Detectron2 asks for.
     """
     name = backbone.settings.name
     _ordinary_stem(backbone)
