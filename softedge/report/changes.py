@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +58,27 @@ def changes(a: Values, b: Values) -> list[Values]:
         found += _entry("features", what, before.get(key), after.get(key), "percent")
     for device in dict.fromkeys([*a["devices"], *b["devices"]]):
         had, has = ("measured" if device in run["devices"] else "not run" for run in (a, b))
-        found += _entry("devices", device, had, has, "text")
+        found += _entry("devices", _called(device, a, b), had, has, "text")
     rows_a, rows_b = ({row["artifact"]: row for row in run["files"]} for run in (a, b))
     for artifact in dict.fromkeys([*rows_a, *rows_b]):
-        found += _file(words.artifact_name(artifact), rows_a.get(artifact, {}), rows_b.get(artifact, {}))
+        name = words.artifact_name(artifact)
+        found += _file(name, rows_a.get(artifact, {}), rows_b.get(artifact, {}), lambda d: _called(d, a, b))
     return found
 
 
-def _file(name: str, a: Values, b: Values) -> list[Values]:
+def _called(device: str, a: Values, b: Values) -> str:
+    about = a["devices"].get(device) or b["devices"].get(device) or {}
+    return str(about.get("short") or device)
+
+
+def _file(name: str, a: Values, b: Values, called: Callable[[str], str]) -> list[Values]:
     found = _entry("files", f"{name}: gate", a.get("gate"), b.get("gate"), "text")
     for key, (what, kind) in _FILE.items():
         found += _entry("files", f"{name}: {what}", a.get(key), b.get(key), kind)
     timed_a, timed_b = a.get("devices", {}), b.get("devices", {})
     for device in (d for d in timed_a if d in timed_b):
         before, after = (timed.get(device, {}).get("p90_ms") for timed in (timed_a, timed_b))
-        found += _entry("files", f"{name}: p90 on {device}", before, after, "milliseconds")
+        found += _entry("files", f"{name}: p90 on {called(device)}", before, after, "milliseconds")
     return found
 
 

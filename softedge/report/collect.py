@@ -195,7 +195,7 @@ def _provenance(run: Run, done: dict[str, Stage], recipe: Values) -> Values:
 
 def _commands(run: Run) -> list[str]:
     """What does it again."""
-    folder = run.name if run.root.is_absolute() else str(run.root)  # where it lies is nobody's business
+    folder = stages.place(run)
     root = shlex.quote(folder)
     return [
         f"softedge deploy --recipe {root}/recipe.toml --out {shlex.quote(f'{folder}-again')}",

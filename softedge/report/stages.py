@@ -83,4 +83,9 @@ def _with_parts(run: Run, name: str) -> Stage:
 
 
 def _command(run: Run, name: str) -> str:
-    return f"'{COMMANDS.get(name, f'softedge {name} {{run}}').format(run=run.root)}'"
+    return f"'{COMMANDS.get(name, f'softedge {name} {{run}}').format(run=place(run))}'"
+
+
+def place(run: Run) -> str:
+    """The run's folder as a command would name it; where it lies on a disk is nobody's business in a report."""
+    return run.name if run.root.is_absolute() else str(run.root)

@@ -123,6 +123,7 @@ def _against_fp32(row: Row) -> str:
 
 def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], device: str) -> str:
     others = [row for row in pool if row is not best]
+    equals = [row for row in others if _as_fast(row, fastest, device)]
     if not others:
         first = "It is the only file that passed and was timed there"
     elif best is not fastest:
@@ -130,26 +131,36 @@ def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], dev
             f"{_name(fastest)} is no faster than the noise of the measurement lets one tell, and "
             f"{words.size(best['size_bytes'])} is the smallest of those that fast"
         )
+    elif equals:
+        names = words.listing([_name(row) for row in equals])
+        first = f"{names} {'is' if len(equals) == 1 else 'are'} as fast as far as one can tell, and it is the smallest"
+        first += _price(best, others, equals, device)
     else:
         # Only an interval of the paired ratio calls two files different; without one a lower p90 is just that.
-        sure = all(_told_apart(row, fastest, device) for row in others)
+        sure = all(_compared(row, fastest, device) for row in others)
         what = "is the fastest" if sure else "has the lowest p90"
         first = f"It {what} of the {len(pool)} files that passed and were timed there"
         if not sure:
             first += ", with too few rounds side by side to tell that from noise"
-        reference = next((r for r in others if r["target"] == best["target"] and r["precision"] == "fp32"), None)
-        if reference is not None and best["precision"] != "fp32":
-            gain = _times_as_long(reference, best, device)
-            first += f", {words.times(gain)} as fast as {_name(reference)}"
-        smaller = [row for row in others if (row.get("size_bytes") or math.inf) < (best.get("size_bytes") or 0)]
-        if smaller:
-            small = min(smaller, key=lambda row: row["size_bytes"])
-            slower = _times_as_long(small, best, device)
-            size = words.size(small["size_bytes"])
-            first += f"; {_name(small)} is smaller ({size}) but takes {words.times(slower)} as long"
+        first += _price(best, others, [], device)
     changed = [row for row in files if row["gate"] == "passed" and not _sound(row, device)]
     remarks = ", ".join(filter(None, [_remarks(files, device), _changed(changed, device)]))
     return f"{first}; {remarks}." if remarks else f"{first}."
+
+
+def _price(best: Row, others: Sequence[Row], equals: Sequence[Row], device: str) -> str:
+    """What is gained over fp32 of the same target, and what a smaller file would cost."""
+    said = ""
+    reference = next((r for r in others if r["target"] == best["target"] and r["precision"] == "fp32"), None)
+    if reference is not None and best["precision"] != "fp32" and reference not in equals:
+        said += f", {words.times(_times_as_long(reference, best, device))} as fast as {_name(reference)}"
+    smaller = [row for row in others if (row.get("size_bytes") or math.inf) < (best.get("size_bytes") or 0)]
+    if smaller:
+        small = min(smaller, key=lambda row: row["size_bytes"])
+        slower = _times_as_long(small, best, device)
+        size = words.size(small["size_bytes"])
+        said += f"; {_name(small)} is smaller ({size}) but takes {words.times(slower)} as long"
+    return said
 
 
 def _remarks(files: Sequence[Row], device: str) -> str:
@@ -233,10 +244,10 @@ def _as_fast(row: Row, fastest: Row, device: str) -> bool:
     return (_p90(row, device) or math.inf) <= SAME_SPEED * (_p90(fastest, device) or 0.0)
 
 
-def _told_apart(row: Row, fastest: Row, device: str) -> bool:
-    """Whether an interval that excludes 1 says that ``fastest`` is faster."""
+def _compared(row: Row, fastest: Row, device: str) -> bool:
+    """Whether the two were measured side by side for long enough to have an interval of their ratio."""
     pair = (row["devices"][device].get("ratios") or {}).get(fastest["artifact"])
-    return bool(pair and pair.get("different") and pair["ratio"] > 1.0)
+    return bool(pair) and pair.get("different") is not None
 
 
 def _sound(row: Row, device: str) -> bool:

@@ -245,6 +245,14 @@ def test_a_device_that_is_only_emulated_shows_answers_and_no_latency(tmp_path: P
     assert "emulated, numerics only, never latency" in text and "78.0" in text
 
 
+def test_where_the_run_lies_on_a_disk_stays_out_of_what_is_passed_on(tmp_path: Path) -> None:
+    run = synthetic_run.make(tmp_path / "run", without=("check", "bench"), extras=True)
+    report([run])
+    for name in ("report.html", "report.json", "MODEL_CARD.md"):
+        text = (run.root / name).read_text()
+        assert str(tmp_path) not in text and "/home/ada" not in text, name
+
+
 def test_an_empty_folder_gets_a_report_too(tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     text = report([Run(tmp_path / "bare")]).read_text()

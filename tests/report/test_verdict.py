@@ -67,6 +67,15 @@ def test_only_an_interval_makes_a_file_the_fastest(different: bool | None, said:
     assert ("too few rounds" in pick.reason) == (different is None)
 
 
+def test_a_smaller_file_that_is_as_fast_is_not_called_the_fastest() -> None:
+    rows = [row("openvino-fp32", 1.5, size_bytes=4_000_000), row("openvino-fp16", 1.0, size_bytes=1_000_000)]
+    pair = {"ratio": 0.99, "low": 0.98, "high": 1.0, "different": True}  # by medians it is even faster
+    rows[0]["devices"]["local"]["ratios"] = {"openvino-fp16": pair}
+    pick = decide(rows, DEVICES).headline
+    assert pick.artifact == "openvino-fp16"
+    assert pick.reason == "OpenVINO fp32 is as fast as far as one can tell, and it is the smallest."
+
+
 def test_speeds_are_compared_side_by_side_where_that_was_measured() -> None:
     rows = [row("onnx-fp32", 9.0), row("onnx-int8", 1.0)]
     rows[0]["devices"]["local"]["ratios"] = {"onnx-int8": {"ratio": 1.5, "low": 1.4, "high": 1.6, "different": True}}
