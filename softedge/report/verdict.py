@@ -247,7 +247,7 @@ def _as_fast(row: Row, fastest: Row, device: str) -> bool:
 def _compared(row: Row, fastest: Row, device: str) -> bool:
     """Whether the two were measured side by side for long enough to have an interval of their ratio."""
     pair = (row["devices"][device].get("ratios") or {}).get(fastest["artifact"])
-    return bool(pair) and pair.get("different") is not None
+    return pair is not None and pair.get("different") is not None
 
 
 def _sound(row: Row, device: str) -> bool:
