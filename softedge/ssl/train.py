@@ -23,7 +23,18 @@ from softedge.memory import keep_freed
 from softedge.progress import say, track
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256
-from softedge.ssl import checkpoint, compiling, loggers, optimizers, outcome, precision, schedule, sizing, whole_set
+from softedge.ssl import (
+    checkpoint,
+    compiling,
+    loggers,
+    optimizers,
+    outcome,
+    pointwise,
+    precision,
+    schedule,
+    sizing,
+    whole_set,
+)
 from softedge.ssl.guard import Guard
 from softedge.ssl.journal import Journal
 from softedge.ssl.method import Method
@@ -110,6 +121,8 @@ class Training:
         method.to(self.device).to(memory_format=torch.channels_last)
         if self.dtype == torch.bfloat16 and self.device.type == "cpu":
             precision.keep_depthwise_in_float32(method)
+        if self.device.type == "cpu":
+            pointwise.multiply_on_small_maps(method)
         compiling.compile_networks(method.networks(), recipe.optim.compile)
         return method.train()
 
