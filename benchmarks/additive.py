@@ -11,6 +11,7 @@ other, so that a value is carried over by what it is in the last of the seven, w
 - hidden width of the head, warm-up: the small recipe's own where the paper has one, none where it has none;
 - temperature, symmetric loss, α, K, cosine schedule: as they are.
 
+The last row is not in the paper: SoftNCE with the queue of the step before, to tell the loss from the queue.
 All rows take the same number of steps and see the same images in the same order. A process that was stopped goes on
 where it was. Every cell is the mean over the seeds, those themselves in brackets.
 """
@@ -35,6 +36,7 @@ STEPS = {
     "+ smaller momentum, cosine": "additive-5-momentum",
     "+ symmetric loss": "additive-6-symmetric",
     "+ SoftNCE (and queue)": "additive-7-softnce",
+    "SoftNCE, queue as before": "additive-7-softnce+queue-as-before",
 }
 MEASURES = ("knn_top1", "linear_top1", "few_linear_top1")
 
@@ -67,11 +69,13 @@ def main() -> None:
 
 def carried_over(small: config.Recipe, paper: str, epochs: int) -> dict[str, Any]:
     """The plain values of one of the seven recipes at the scale of ``small``."""
-    last, here = config.load("additive-7-softnce"), config.load(paper)
+    last, here = config.load("additive-7-softnce"), config.load(paper.split("+")[0])
+    before = config.load("additive-6-symmetric").ssl
     values, ssl = small.model_dump(mode="json"), here.ssl.model_dump(mode="json")
     own = values["ssl"]
     assert isinstance(small.ssl, config.LightMoCo) and isinstance(last.ssl, config.MoCoV2)
-    assert isinstance(here.ssl, config.MoCoV2)
+    assert isinstance(here.ssl, config.MoCoV2) and isinstance(before, config.MoCoV2)
+    queue = before.queue if "+" in paper else here.ssl.queue
     wanted = {key: ssl[key] for key in ("method", "temperature", "momentum_cosine", "symmetric")}
     wanted |= {key: ssl[key] for key in ("alpha", "neighbors", "pattern") if key in ssl}
     kept = {key: own[key] for key in ("batch", "projector_norm", "key_norm", "key_norm_groups", "checkpoint_every")}
@@ -83,7 +87,7 @@ def carried_over(small: config.Recipe, paper: str, epochs: int) -> dict[str, Any
         | {
             "epochs": epochs,
             "knn_every": 0,
-            "queue": round(own["queue"] * here.ssl.queue / last.ssl.queue),
+            "queue": round(own["queue"] * queue / last.ssl.queue),
             "momentum": round(1 - (1 - own["momentum"]) / averaged, 6),
             "projector": [*hidden, own["projector"][-1]],
         }
