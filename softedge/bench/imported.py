@@ -126,6 +126,9 @@ def benchmark_app_text(text: str) -> Reading | None:
         "load_ms": r"Compile model took ([0-9.]+) (us|ms)",
     }
     metrics = _times(text, patterns)
+    reading = _times(text, {"load_ms": r"Read model took ([0-9.]+) (us|ms)"})
+    if "load_ms" in metrics and reading:
+        metrics["load_ms"] += reading["load_ms"]  # as in its JSON
     if found := re.search(r"Count:\s+([0-9]+) iterations", text):
         metrics["n"] = int(found[1])
     return Reading("OpenVINO benchmark_app", metrics)

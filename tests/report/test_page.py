@@ -241,7 +241,7 @@ def test_a_device_that_is_only_emulated_shows_answers_and_no_latency(tmp_path: P
     run = synthetic_run.make(tmp_path / "run", extras=True)
     text = report([run]).read_text()
     heads = [e["text"] for e in Page(text).all("th") if "device" in (e["at"].get("class") or "")]
-    assert heads == ["localp90, p50 in ms", "iPhone 15 Prop90, p50 in ms"]
+    assert heads == ["localp90, p50 in ms", "iPhone 15 Prop90, p50 in ms, measured elsewhere"]
     assert "emulated, numerics only, never latency" in text and "78.0" in text
 
 
