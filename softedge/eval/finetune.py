@@ -142,7 +142,8 @@ def train(
         average.update(classifier)
         losses.append(loss.item())
     average.copy_to(classifier)
-    return classifier.cpu().eval(), losses
+    # Plain memory again: traced in channels_last, the graph gets other operators than that of the reloaded file.
+    return classifier.to("cpu", memory_format=torch.contiguous_format).eval(), losses  # type: ignore[call-overload]
 
 
 def _loss(

@@ -101,6 +101,21 @@ def test_fine_tuning_from_scratch_learns_and_its_file_gives_the_same_accuracy(to
     assert top1(extract(again, data.test, SPEC), data.test.labels) == result.metrics["top1"]
 
 
+def test_a_fine_tuned_network_is_traced_to_the_same_graph_as_its_file(toy, tmp_path):
+    from softedge.export import onnx_graph
+    from softedge.export.deployed import Deployed
+
+    run, recipe, data = toy("run")
+    settings = recipe.finetune.model_copy(update={"min_steps": 1, "max_steps": 1})
+    backbone = finetune.initial(run, recipe, "ssl", 0)
+    recipe = recipe.model_copy(update={"finetune": settings})
+    classifier, _ = finetune.train(backbone, data, data.train, recipe, seed=0)
+    backbones.save(tmp_path / "c.safetensors", classifier, SPEC)
+    again = backbones.load_classifier(tmp_path / "c.safetensors")
+    here, there = (onnx_graph.trace(Deployed.of(model, SPEC)) for model in (classifier, again))
+    assert [node.op_type for node in here.graph.node] == [node.op_type for node in there.graph.node]
+
+
 def test_one_image_per_class_is_enough_to_train_and_measure(toy):
     from softedge.eval.labels import labels
     from softedge.eval.probe import probe
