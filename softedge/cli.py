@@ -162,11 +162,17 @@ def data_(
     source: Annotated[str, typer.Argument(help="A folder of images or a known name.", show_default=False)],
     recipe: RecipeOption = None,
     set_: SetOption = None,
+    shrink: Annotated[
+        Path | None, typer.Option("--shrink", help="Write copies here, large photos only as large as training needs.")
+    ] = None,
 ) -> None:
     """What was found in a data set, what is bad, and how it would be split."""
     from softedge import pipeline
     from softedge.data import describe_text
 
+    if shrink is not None:
+        typer.echo(pipeline.shrink(source, shrink, recipe, set_ or ()))
+        return
     typer.echo(describe_text(pipeline.inspect(source, recipe, set_ or ())))
 
 

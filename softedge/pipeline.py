@@ -117,6 +117,13 @@ def inspect(data: str, recipe: str | None = None, set: Sequence[str] = ()) -> di
     return describe(data, choose_recipe(data, recipe, set))
 
 
+def shrink(data: str, out: str | Path, recipe: str | None = None, set: Sequence[str] = ()) -> str:
+    """Copy a folder with its large photos made as small as the recipe allows; what was done, as text."""
+    from softedge.data.shrinking import shrink as copy
+
+    return copy(data, Path(out), choose_recipe(data, recipe, set)).text()
+
+
 def pretrain(
     data: str | None = None,
     recipe: str | None = None,

@@ -43,6 +43,11 @@ class Chunk:
     bad: list[tuple[int, str]]
 
 
+def pixels_needed(size: int, min_area: float) -> int:
+    """Pixels of the shorter side that no crop can tell from more: the smallest crop is still not enlarged."""
+    return math.ceil(size / math.sqrt(max(min_area, 0.01) * 0.75))
+
+
 class ViewMaker(Dataset[Chunk]):
     """(epoch, indices) -> ``Chunk``. ``crops_only`` leaves jitter, greyscale and blur to a GPU."""
 
@@ -53,8 +58,8 @@ class ViewMaker(Dataset[Chunk]):
 
     @property
     def at_least(self) -> int:
-        """Pixels of the shorter side that no crop can tell from more: the smallest crop is still not enlarged."""
-        return math.ceil(self.size / math.sqrt(max(self.augment.min_area, 0.01) * 0.75))
+        """Pixels of the shorter side that a decoded image keeps."""
+        return pixels_needed(self.size, self.augment.min_area)
 
     def decode(self, index: int) -> Uint8:
         """The image, possibly at a fraction of its size when it is far larger than any crop needs."""

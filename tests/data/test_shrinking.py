@@ -1,0 +1,78 @@
+"""Smaller copies: the same folder, no more pixels than training at the recipe's size can use."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import save
+from PIL import Image
+
+from softedge import config
+from softedge.data import sources
+from softedge.data.decoding import decode
+from softedge.data.loading import pixels_needed
+from softedge.data.shrinking import shrink
+from softedge.errors import UserError
+
+RECIPE = config.build({"data": {"size": 32}, "augment": {"min_area": 0.2}})
+
+
+def folder(root: Path) -> Path:
+    save(root / "cat" / "large.jpg", 1, height=300, width=400)
+    save(root / "cat" / "small.jpg", 2, height=60, width=90)
+    save(root / "dog" / "tall.png", 3, height=500, width=200)
+    save(root / "dog" / "other.bmp", 4, height=300, width=300)
+    (root / "dog" / "broken.jpg").write_bytes(b"no picture")
+    return root
+
+
+def test_the_smallest_crop_of_a_copy_is_not_enlarged():
+    side = pixels_needed(224, 0.2)
+    assert side * np.sqrt(0.2 * 3 / 4) >= 224  # of a square image: the shorter side of the smallest, most oblong crop
+    assert (side - 1) * np.sqrt(0.2 * 3 / 4) < 224
+
+
+def test_large_photos_become_smaller_and_everything_keeps_its_name(tmp_path):
+    root, out = folder(tmp_path / "photos"), tmp_path / "copies"
+    done = shrink(str(root), out, RECIPE)
+    side = pixels_needed(32, 0.2)
+    assert (done.side, done.smaller, done.copied, len(done.bad)) == (side, 2, 2, 1)
+    assert done.bad[0][0] == "dog/broken.jpg"
+    assert decode(out / "cat" / "large.jpg").shape == (side, round(400 * side / 300), 3)
+    assert decode(out / "dog" / "tall.png").shape == (round(500 * side / 200), side, 3)
+    assert (out / "cat" / "small.jpg").read_bytes() == (root / "cat" / "small.jpg").read_bytes()
+    assert (out / "dog" / "other.bmp").read_bytes() == (root / "dog" / "other.bmp").read_bytes()
+    assert sources.find(str(out)).classes == ("cat", "dog")
+    assert done.bytes_after == sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def test_a_copy_looks_like_its_original(tmp_path):
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((800, 600), Image.Resampling.BICUBIC)
+    (tmp_path / "photos").mkdir()
+    picture.save(tmp_path / "photos" / "a.jpg", quality=95)
+    done = shrink(str(tmp_path / "photos"), tmp_path / "copies", RECIPE)
+    copy = decode(done.out / "a.jpg")
+    expected = np.asarray(picture.resize(copy.shape[1::-1], Image.Resampling.BOX))
+    assert abs(copy.astype(int) - expected).mean() < 2
+
+
+def test_an_interrupted_copy_goes_on(tmp_path):
+    root, out = folder(tmp_path / "photos"), tmp_path / "copies"
+    first = shrink(str(root), out, RECIPE)
+    before = (out / "cat" / "large.jpg").stat().st_mtime_ns
+    (out / "dog" / "tall.png").unlink()
+    assert shrink(str(root), out, RECIPE) == first
+    assert (out / "cat" / "large.jpg").stat().st_mtime_ns == before
+    assert (out / "dog" / "tall.png").exists()
+
+
+@pytest.mark.parametrize(("out", "message"), [("photos", "lie within each other"), ("photos/small", "lie within")])
+def test_copies_do_not_go_into_the_folder_itself(tmp_path, out, message):
+    with pytest.raises(UserError, match=message):
+        shrink(str(folder(tmp_path / "photos")), tmp_path / out, RECIPE)
+
+
+def test_a_data_set_that_is_no_folder_is_refused():
+    with pytest.raises(UserError, match="--shrink copies a folder of images; 'digits' is none"):
+        shrink("digits", Path("anywhere"), RECIPE)
