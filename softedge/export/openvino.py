@@ -101,7 +101,7 @@ def from_onnx(deployed: Any, dynamic: bool = True) -> Any:
 def write(network: Any, deployed: Any, precision: str, path: Path) -> None:
     """Describe a network like every export and write it: ``path`` (.xml) and the .bin beside it."""
     _describe(network, deployed, precision)
-    _save(network, path, half=precision == "fp16")
+    _save(network, path, half=precision == "fp16", small=precision == "int8")
 
 
 def _describe(network: Any, deployed: Any, precision: str) -> None:
@@ -121,8 +121,11 @@ def _describe(network: Any, deployed: Any, precision: str) -> None:
     network.outputs[0].get_tensor().set_names({deployed.output})
 
 
-def _save(network: Any, path: Path, half: bool) -> None:
-    """Write ``path`` and its .bin beside their final names and rename both, the .xml last."""
+def _save(network: Any, path: Path, half: bool, small: bool) -> None:
+    """Write ``path`` and its .bin beside their final names and rename both, the .xml last.
+
+    small: leave out the shapes that the runtime infers while it reads, all but those of inputs and outputs.
+    """
     import openvino as ov
 
     with tempfile.TemporaryDirectory(prefix=".model-", dir=path.parent) as folder:
@@ -134,7 +137,15 @@ def _save(network: Any, path: Path, half: bool) -> None:
         # The indentation is a sixth of the file, and of an int8 mobile network the file is a third. What NNCF notes of
         # its settings says nothing to a runtime.
         text = re.sub(r"<nncf>.*?</nncf>", "", written.read_text(), flags=re.DOTALL)
-        written.write_text(re.sub(r">\s+<", "><", text))
+        text = re.sub(r">\s+<", "><", text)
+        if small:
+            text = re.sub(
+                r'<layer [^>]*type="(?!Parameter|Result).*?</layer>',
+                lambda layer: re.sub(r"<dim>-?\d+</dim>", "", layer.group()),
+                text,
+                flags=re.DOTALL,
+            )
+        written.write_text(text)
         for file in (written.with_suffix(".bin"), written):
             os.replace(file, path.with_name(file.name))
     fsync_folder(path.parent)

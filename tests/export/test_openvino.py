@@ -51,6 +51,7 @@ def test_limits_of_a_rounding_are_stored_once(deployed, pictures, tmp_path):
     constants = len(re.findall(r'name="[^"]*/(?:input|output)_(?:low|high)"', text))
     assert constants == 2 * text.count('type="FakeQuantize"')
     assert "nncf" not in text
+    assert text.count("<dim>") == 4 + 2  # of the image and the probabilities; the runtime infers the others
 
 
 def test_the_safe_file_has_weights_of_7_bits_where_products_are_added_in_pairs(deployed, pictures, tmp_path):
