@@ -76,19 +76,29 @@ def verdict(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The headline and one sentence per number of labels; also when the answer is no.
 
     rows: {init, method, file, fraction, n_labels, top1: one per seed, mean}, as in the "labels" stage's details.
-    Judged by fine-tuning where it was measured (it is what one would deploy), in PyTorch; else by the probe.
+    Judged by fine-tuning where it was measured (the more accurate of the two, given labels), in PyTorch; else by the
+    probe. What differs for the other of the two is said after it.
     """
     every = [c for c in comparisons(rows) if c["file"] == "pytorch"]
     methods = [m for m in ("finetune", "probe") if any(c["method"] == m and c["init"] == "ssl" for c in every)]
     if not methods:
         return {"answer": "not run", "headline": "Not measured: there is no pretrained row.", "sentences": []}
-    judged = [c for c in every if c["method"] == methods[0] and c["init"] == "ssl"]
-    by: dict[str, list[str]] = {"helped": [], "hurt": [], "not shown": []}
-    for c in judged:
-        by[c["judgement"]].append(f"{100 * c['fraction']:g}%")
-    answer, headline = _headline(by, METHOD_WORDS[methods[0]])
+    answer, headline = _headline(_judged(every, methods[0]), METHOD_WORDS[methods[0]])
+    for method in methods[1:]:
+        by = _judged(every, method)
+        shown = [f"{verb} at {_list(by[key])}" for key, verb in (("helped", "gained"), ("hurt", "lost")) if by[key]]
+        headline += f" {METHOD_WORDS[method].capitalize()} {' and '.join(shown)}." if shown else ""
     ordered = sorted(every, key=lambda c: (c["init"] != "ssl", c["method"] != methods[0], c["fraction"]))
     return {"answer": answer, "headline": headline, "sentences": [_sentence(c) for c in ordered]}
+
+
+def _judged(every: Sequence[dict[str, Any]], method: str) -> dict[str, list[str]]:
+    """Judgement -> shares of the labels, of the pretrained rows of a method."""
+    by: dict[str, list[str]] = {"helped": [], "hurt": [], "not shown": []}
+    for c in every:
+        if c["method"] == method and c["init"] == "ssl":
+            by[c["judgement"]].append(f"{100 * c['fraction']:g}%")
+    return by
 
 
 def _headline(by: dict[str, list[str]], method: str) -> tuple[str, str]:

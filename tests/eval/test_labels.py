@@ -59,6 +59,19 @@ def test_the_headline_says_yes_partly_no_or_not_shown():
     assert answer(worse, worse)["headline"] == "Pretraining was not worth it: it hurt fine-tuning at 1% and 100%."
 
 
+def test_the_headline_also_says_what_differs_for_the_linear_layer():
+    equal, scratch = [0.45, 0.51, 0.57], [0.50, 0.51, 0.52]
+    rows = [row("random", 1.0, scratch), row("ssl", 1.0, equal)]
+    probes = [row("random", f, scratch, method="probe") for f in (0.01, 0.1, 1.0)]
+    probes += [row("ssl", 0.01, [0.6, 0.61, 0.62], method="probe"), row("ssl", 0.1, equal, method="probe")]
+    probes += [row("ssl", 1.0, [0.4, 0.41, 0.42], method="probe")]
+    found = verdict([*rows, *probes])
+    assert found["answer"] == "not shown"
+    assert found["headline"].endswith(
+        "no difference could be shown at 100%. A linear layer on frozen features gained at 1% and lost at 100%."
+    )
+
+
 def test_a_sentence_carries_the_numbers_it_is_computed_from():
     rows = [row("random", 0.01, [0.50, 0.52, 0.51]), row("ssl", 0.01, [0.60, 0.63, 0.61])]
     (sentence,) = verdict(rows)["sentences"]
