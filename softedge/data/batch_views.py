@@ -7,8 +7,11 @@ batched matrix products, and a channel is ``x[:, :, c]``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from softedge.data import warps
@@ -47,6 +50,11 @@ def crop(images: Tensor, draws: Draws, size: int) -> Tensor:
     return warps.batch(_half_up(torch.bmm(down, x.view(n, height, 3 * size))).view(n, size, 3, size), draws.warp)
 
 
+def _sent(values: NDArray[Any], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Parameters as a tensor on ``device``, without waiting for what a GPU still has to do."""
+    return torch.from_numpy(values).to(device, dtype, non_blocking=True)
+
+
 def _half_up(x: Tensor) -> Tensor:
     """Round as Pillow's resampling does, within the range of uint8."""
     return x.add_(0.5).floor_().clamp_(0, 255)
@@ -58,12 +66,12 @@ def resize_weights(
     """Rows of triangle weights (n, size, side) that resample the range [start, start + length) of a line of ``side``
     pixels to ``size``; nothing outside of the range is read (Pillow: ``crop`` and then ``resize``). ``flip`` (n,)
     turns the result around."""
-    first = torch.from_numpy(start).to(device, torch.float32)[:, None, None]
-    count = torch.from_numpy(length).to(device, torch.float32)[:, None, None]
+    first = _sent(start, device, torch.float32)[:, None, None]
+    count = _sent(length, device, torch.float32)[:, None, None]
     scale = count / size
     to = torch.arange(size, device=device, dtype=torch.float32)[None, :, None]
     if flip is not None:
-        to = torch.where(torch.from_numpy(flip).to(device)[:, None, None], size - 1 - to, to)
+        to = torch.where(_sent(flip, device)[:, None, None], size - 1 - to, to)
     centre = first + (to + 0.5) * scale
     pixel = torch.arange(side, device=device, dtype=torch.float32)[None, None, :]
     weight = (1 - (pixel + 0.5 - centre).abs() / scale.clamp_min(1)).clamp_min(0)
@@ -77,13 +85,13 @@ def jitter(x: Tensor, draws: Draws) -> Tensor:
         for operation in (BRIGHTNESS, CONTRAST, SATURATION, HUE):
             chosen = np.flatnonzero(draws.jitter & (draws.order[:, position] == operation))
             if len(chosen):
-                rows = torch.from_numpy(chosen).to(x.device)
+                rows = _sent(chosen, x.device)
                 x[rows] = _OPERATIONS[operation](x[rows], draws.factors[chosen, operation])
     return x
 
 
 def _column(values: Floats, x: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(x.device, torch.float32)[:, None, None, None]
+    return _sent(values, x.device, torch.float32)[:, None, None, None]
 
 
 def _blend(x: Tensor, other: Tensor | float, factor: Tensor) -> Tensor:
@@ -117,7 +125,7 @@ def _hue(x: Tensor, factor: Floats) -> Tensor:
     )
     hue = (hue * (255 / 6)).add_(255).fmod_(255).floor_()
     saturation = (chroma * 255).div_(value.clamp_min(1)).floor_().div_(255)
-    steps = torch.from_numpy((factor * 255).astype(np.int64) % 256).to(x.device, torch.float32)
+    steps = _sent((factor * 255).astype(np.int64) % 256, x.device, torch.float32)
     hue = hue.add_(steps[:, None, None])
     sector = torch.where(hue >= 256, hue - 256, hue).mul_(6 / 255)
     amount = value * saturation
@@ -141,7 +149,7 @@ def luma(x: Tensor) -> Tensor:
 def greyscale(x: Tensor, draws: Draws) -> Tensor:
     chosen = np.flatnonzero(draws.grey)
     if len(chosen):
-        rows = torch.from_numpy(chosen).to(x.device)
+        rows = _sent(chosen, x.device)
         x[rows] = luma(x[rows]).expand(-1, -1, 3, -1)
     return x
 
@@ -151,8 +159,8 @@ def blur(x: Tensor, draws: Draws) -> Tensor:
     chosen = np.flatnonzero(draws.sigma > 0)
     if len(chosen):
         n, (height, width) = len(chosen), (x.shape[1], x.shape[3])
-        rows = torch.from_numpy(chosen).to(x.device)
-        taps = torch.from_numpy(draws.taps[chosen]).to(x.device)
+        rows = _sent(chosen, x.device)
+        taps = _sent(draws.taps[chosen], x.device)
         across, down = _band(taps, width), _band(taps, height)
         y = _half_up(torch.bmm(x[rows].view(n, height * 3, width), across.transpose(1, 2)))
         x[rows] = _half_up(torch.bmm(down, y.view(n, height, 3 * width))).view(n, height, 3, width)

@@ -129,7 +129,7 @@ class TwoViews:
         """Images that live where training runs: only the parameters of the views go there."""
         assert self.rows is not None
         chosen = torch.from_numpy(index)
-        images = self.rows[chosen.to(self.device)]
+        images = self.rows[chosen.to(self.device, non_blocking=True)]
         first, second = (
             batch_views.views(images, draws, self.size)
             for draws in draw(self.seed, epoch, index, self.augment, self.size)

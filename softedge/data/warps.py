@@ -50,8 +50,8 @@ def batch(x: Tensor, warp: Floats) -> Tensor:
     rows = moved(warp)
     if len(rows):
         size = x.shape[1]
-        where = torch.from_numpy(rows).to(x.device)
-        inverse = torch.from_numpy(warp[rows]).to(x.device, torch.float32)
+        where = torch.from_numpy(rows).to(x.device, non_blocking=True)
+        inverse = torch.from_numpy(warp[rows]).to(x.device, torch.float32, non_blocking=True)
         pixel = torch.arange(size, device=x.device, dtype=torch.float32)
         at = torch.stack([pixel.expand(size, size), pixel[:, None].expand(size, size), torch.ones_like(x[0, :, 0])], 2)
         grid = (torch.einsum("nij,yxj->nyxi", inverse, at) + 0.5) * (2 / size) - 1

@@ -41,11 +41,11 @@ def encode(encoder: nn.Module, images: Tensor, way: Way, groups: int, generator:
     if way == "batch" or (way == "shuffle" and distributed.world() == 1):
         return encoder(images)
     if way == "split":
-        order = torch.randperm(len(images), generator=generator).to(images.device)
+        order = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
         keys = torch.cat([encoder(part) for part in images[order].chunk(groups)])
         return torch.empty_like(keys).index_copy_(0, order, keys)
     everything = distributed.gather(images)
-    order = torch.randperm(len(everything), generator=generator).to(images.device)
+    order = torch.randperm(len(everything), generator=generator).to(images.device, non_blocking=True)
     mine = order.chunk(distributed.world())[distributed.rank()]
     keys = distributed.gather(encoder(everything[mine]))
     keys = torch.empty_like(keys).index_copy_(0, order, keys)

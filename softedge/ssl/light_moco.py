@@ -148,7 +148,7 @@ class LightMoCo(MoCoV2):
         if len(negatives) < settings.neighbors or alpha == 1.0:
             return super().contrast(query, key)
         pattern = losses.linear_decay if settings.pattern == "linear" else losses.average
-        weights = pattern(settings.neighbors, alpha).to(query.device)
+        weights = pattern(settings.neighbors, alpha).to(query.device, non_blocking=True)
         return losses.soft_nce(query, key, negatives, temperature=settings.temperature, alpha=alpha, weights=weights)
 
     def measures(self) -> dict[str, float]:

@@ -100,6 +100,7 @@ class Training:
         self.run, self.recipe, self.data, self.folder = run, recipe, data, folder
         keep_freed()
         self.device = distributed.device()
+        torch.backends.cudnn.benchmark = self.device.type == "cuda"  # every step has the same shapes
         checkpoint.seed_everything(recipe.seed + distributed.rank())
         self.dtype = precision.resolve(recipe.optim.precision, self.device)
         self.method = self._method(data.pretrain)
