@@ -3,9 +3,9 @@
     python benchmarks/int8_quality.py --data .data/cifar10 --classifier runs/x/probe/classifier.safetensors --out x.json
     python benchmarks/int8_quality.py --data .data/cifar10 --train mobilenetv3_small_100 --epochs 14 --out small.json
 
-One process, one thread, the same images for all: calibration and selection from ``train``, the rest from ``test``.
+One thread, the same images for all: calibration and selection from ``train``, the rest from ``test``.
 ``--train`` first trains a classifier from scratch with labels (AdamW, one cycle, flips and shifts), for a network whose
-accuracy means something. Results are written after every row, so that a run that is stopped keeps what it has.
+accuracy means something. ``--parts`` measures some of tools, onnx, openvino, coreml; each adds to the file.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,20 @@ from onnxruntime.quantization import CalibrationDataReader, quant_pre_process, q
 from softedge import backbones, config
 from softedge.data.decoding import decode, prepare
 from softedge.eval.int8_candidate import Judge, graph_of, outputs
+from softedge.eval.int8_doctor import ranking
 from softedge.eval.int8_equalization import imbalance
-from softedge.eval.int8_ladder import Ladder, Patients, gates_of
+from softedge.eval.int8_formats import FormatLadder
+from softedge.eval.int8_ladder import Ladder, Patients, Rung, gates_of
 from softedge.eval.int8_measures import compare
 from softedge.eval.int8_qat import Schedule
+from softedge.eval.int8_selection import CHOSEN, POOL, alike, doubts
 from softedge.export import onnx_graph, onnx_int8, onnx_ranges
 from softedge.export.deployed import Deployed
 from softedge.export.quiet import quiet
 from softedge.records import InputSpec
-from softedge.run import environment, write_json
+from softedge.run import environment, sha256, write_bytes, write_json
 
+PARTS = ["tools", "onnx", "openvino", "coreml"]
 CIFAR_MEAN, CIFAR_STD = (0.491, 0.482, 0.447), (0.247, 0.244, 0.262)
 
 
@@ -127,13 +131,6 @@ def nncf_default(graph: onnx.ModelProto, calibration: np.ndarray, images: np.nda
     return np.concatenate(parts), size
 
 
-def others(add: Any, of: Any, graph: onnx.ModelProto, calibration: np.ndarray, test: np.ndarray) -> None:
-    """One row for each other tool."""
-    add("onnxruntime quantize_static", of(lambda: onnxruntime_default(graph, calibration, False)))
-    add("onnxruntime quantize_static, quant_pre_process", of(lambda: onnxruntime_default(graph, calibration, True)))
-    add("NNCF on OpenVINO", lambda: nncf_default(graph, calibration, test))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with train/ and test/ of class folders; else enlarged digits")
@@ -144,10 +141,8 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=2500, help="training images of each class")
     parser.add_argument("--test", type=int, default=100, help="test images of each class")
     parser.add_argument("--calibration", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=300, help="of fine-tuning")
     parser.add_argument("--stress", action="store_true", help="with a function-preserving imbalance of channels")
-    parser.add_argument("--softedge-only", action="store_true", help="leave the other tools out")
-    parser.add_argument("--timed", action="store_true")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -169,53 +164,128 @@ def main() -> None:
         deployed = imbalance(deployed)
     order = np.random.default_rng(0).permutation(len(images))
     calibration = images[order[: options.calibration]]
-    selection = images[order[options.calibration : options.calibration + 256]]
-    fp32 = deployed.predict(test)
-    graph = onnx_graph.trace(deployed)
-    rows: list[dict[str, Any]] = []
-    about = {
-        "backbone": model.backbone.settings.name,
-        "size": spec.size,
-        "data": str(options.data or "digits"),
-        "stress": options.stress,
-        **environment(),
-    }
+    answers = deployed.predict(test)
+    pool = images[order[options.calibration :][: POOL * CHOSEN]]
+    known = deployed.predict(pool)
+    chosen = alike(known, answers, CHOSEN)
+    bench = Bench(
+        deployed,
+        calibration,
+        images[order[:4096]],
+        Judge(pool[chosen], known[chosen], "probabilities"),
+        Judge(test, answers, "probabilities", truth),
+        options.out,
+        {
+            "backbone": model.backbone.settings.name,
+            "size": spec.size,
+            "data": str(options.data or "digits"),
+            "stress": options.stress,
+            "sha256": sha256(options.classifier) if options.classifier else "",
+            **environment(),
+        },
+    )
+    for part in options.parts:
+        {"tools": bench.tools, "onnx": bench.onnx, "openvino": bench.openvino, "coreml": bench.coreml}[part]()
 
-    def add(name: str, make: Callable[[], tuple[np.ndarray, int]]) -> None:
-        clock = time.monotonic()
-        found, size = make()
-        rows.append({"tool": name, **compare(fp32, found, truth, "probabilities"), "size_bytes": size})
-        rows[-1]["seconds"] = round(time.monotonic() - clock, 1)
-        write_json(options.out, {"about": about, "rows": rows})
+
+class Bench:
+    """Rows for one network; every part replaces its own rows in the file."""
+
+    def __init__(
+        self,
+        deployed: Deployed,
+        calibration: np.ndarray,
+        training: np.ndarray,
+        selection: Judge,
+        test: Judge,
+        out: Path,
+        about: dict[str, Any],
+    ):
+        self.deployed, self.calibration, self.training = deployed, calibration, training
+        self.selection, self.test, self.out, self.about = selection, test, out, about
+        self.graph = onnx_graph.trace(deployed)
+        check = config.Check(max_drop=0.005, min_agreement=0.98)
+        self.refuse = gates_of(check, "probabilities")
+        self.doubts = lambda m: [*doubts(m, check, len(test.images)), *self.refuse(m)]
+
+    def keep(self, part: str, rows: list[dict[str, Any]], **more: Any) -> None:
+        found = json.loads(self.out.read_text()) if self.out.exists() else {}
+        found |= {"about": self.about, part: {"rows": rows, **more}}
+        write_json(self.out, found)
         print(json.dumps(rows[-1]), flush=True)
 
-    def of(make: Callable[[], onnx.ModelProto]) -> Callable[[], tuple[np.ndarray, int]]:
-        def run() -> tuple[np.ndarray, int]:
-            model = make()
-            return outputs(model, test), len(model.SerializeToString())
+    def row(self, name: str, found: np.ndarray, size: int) -> dict[str, Any]:
+        return {"tool": name, **compare(self.test.fp32, found, self.test.labels, "probabilities"), "size_bytes": size}
 
-        return run
+    def tools(self) -> None:
+        """fp32 and the other tools' defaults."""
+        rows: list[dict[str, Any]] = []
+        for name, make in (
+            ("fp32", lambda: self.graph),
+            ("quantize_static", lambda: onnxruntime_default(self.graph, self.calibration, False)),
+            ("quant_pre_process + quantize_static", lambda: onnxruntime_default(self.graph, self.calibration, True)),
+        ):
+            made = make()
+            rows.append(self.row(name, outputs(made, self.test.images), len(made.SerializeToString())))
+            self.keep("tools", rows)
+        rows.append(self.row("NNCF", *nncf_default(self.graph, self.calibration, self.test.images)))
+        self.keep("tools", rows)
 
-    add("fp32", of(lambda: graph))
-    if not options.softedge_only:
-        others(add, of, graph, calibration, test)
-    rewritten = graph_of(deployed)
-    ranges = onnx_ranges.measure(rewritten, calibration)
-    default = onnx_int8.quantize(rewritten, ranges)
-    patients = Patients(
-        deployed,
-        default,
-        calibration,
-        images[order],
-        Judge(selection, deployed.predict(selection), "probabilities"),
-        Judge(test, fp32, "probabilities", truth),
-    )
-    gates = gates_of(config.Check(max_drop=0.005, min_agreement=0.98), "probabilities")
-    climb = Ladder(patients, gates, Schedule(steps=options.steps), timed=options.timed).climb()
-    rows += [{"tool": f"softedge {rung.name}", **rung.to_dict()} for rung in climb.rungs]
-    layers = [layer.to_dict() for layer in climb.layers]
-    write_json(options.out, {"about": about, "rows": rows, "recommendation": climb.recommendation, "layers": layers})
-    print(climb.recommendation)
+    def onnx(self) -> None:
+        """The default export (float beginning left out: it depends on measured time) and the ladder."""
+        rewritten = graph_of(self.deployed)
+        default = onnx_int8.quantize(rewritten, onnx_ranges.measure(rewritten, self.calibration))
+        patients = Patients(self.deployed, default, self.calibration, self.training, self.selection, self.test)
+        ladder = Ladder(patients, self.refuse, Schedule(300, 5.0), timed=False, doubts=self.doubts)
+        climb = ladder.climb()
+        if climb.model is not None:
+            write_bytes(self.out.with_suffix(".onnx"), climb.model.SerializeToString())
+        layers = [layer.to_dict() for layer in climb.layers]
+        rungs = [rung.to_dict() for rung in climb.rungs]
+        self.keep("onnx", rungs, recommendation=climb.recommendation, passed=climb.model is not None, layers=layers)
+        print(climb.recommendation, flush=True)
+
+    def openvino(self) -> None:
+        from softedge.eval.int8_openvino import OpenVinoForm
+        from softedge.export.openvino import OpenVino
+
+        found = json.loads(self.out.read_text()).get("onnx", {}) if self.out.exists() else {}
+        passed = self.out.with_suffix(".onnx") if found.get("passed") else None
+        self._elsewhere("openvino", OpenVino(), "int8", lambda _: OpenVinoForm(self.deployed, self.calibration, passed))
+
+    def coreml(self) -> None:
+        from softedge.eval.int8_coreml import CoreMlForm
+        from softedge.export.coreml import CoreMl
+
+        few = slice(0, 256)
+        self.selection = replace(self.selection, images=self.selection.images[few], fp32=self.selection.fp32[few])
+        with tempfile.TemporaryDirectory() as folder:
+            made = CoreMl().convert(self.deployed, self.deployed.spec, "int8", self.calibration, Path(folder))
+            rows = [self.row("W8", CoreMl().load(made)(self.test.images), made.size_bytes)]
+        self.keep("coreml-w8", rows)
+
+        def form(names: list[str]) -> CoreMlForm:
+            return CoreMlForm(self.deployed, self.calibration, names)
+
+        self._elsewhere("coreml", CoreMl(), "w8a8", form)
+
+    def _elsewhere(self, part: str, target: Any, precision: str, form: Callable[[list[str]], Any]) -> None:
+        """The file that is exported by default, and the ladder where the gate refuses it."""
+        with tempfile.TemporaryDirectory() as folder:
+            made = target.convert(self.deployed, self.deployed.spec, precision, self.calibration, Path(folder))
+            measured = self.row("default", target.load(made)(self.test.images), made.size_bytes)
+        why = tuple(self.refuse(measured))
+        self.keep(part, [{"rung": "default", **measured, "passed": not why}], passed=not why)
+        if not why:
+            return
+        told = json.loads(self.out.read_text()).get("onnx", {})
+        order, names = ranking(self.deployed, self.calibration, self.selection, told)
+        numbers = {key: value for key, value in measured.items() if isinstance(value, int | float)}
+        default = Rung("default", "as exported", numbers, made.size_bytes, None, why)
+        gates = self.refuse, self.doubts
+        climb = FormatLadder(form(names), default, (self.selection, self.test), gates, order).climb().to_dict()
+        self.keep(part, climb["rungs"], recommendation=climb["recommendation"], passed=climb["passed"])
+        print(climb["recommendation"], flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from softedge.eval.int8_measures import Float32, Labels
 from softedge.eval.int8_qat import Schedule
 from softedge.eval.int8_selection import CHOSEN, POOL, alike, doubts
 from softedge.eval.int8_sensitivity import rank
-from softedge.export import contract, onnx_ranges
+from softedge.export import contract, onnx_ranges, snippet
 from softedge.export.deployed import Deployed
 from softedge.export.onnx import load_model
 from softedge.progress import say
@@ -109,6 +109,7 @@ def cure_elsewhere(
         answers = registry.load(registry.TARGETS, made.target, "target")().load(made)(sample.images[golden])
         kept = contract.Golden(sample.images[golden], answers, fp32[golden])
         contract.write(folder, made, kept, {"doctor": climb.recommendation})
+        snippet.write(folder)
         return Outcome({"size_bytes": made.size_bytes}, {"sha256": made.sha256, **told})
 
     made_from = run.result(f"export/{artifact.name}")
@@ -202,6 +203,7 @@ def write(climb: Climb, folder: Path, like: Artifact, golden: Uint8, fp32: Float
     artifact = contract.artifact_of(path, like.target, DOCTORED, like.spec, like.labels, like.output)
     kept = contract.Golden(golden, load_model(path)(golden), fp32)
     contract.write(folder, artifact, kept, {"doctor": climb.recommendation})
+    snippet.write(folder)
     return artifact
 
 

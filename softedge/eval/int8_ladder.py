@@ -1,6 +1,7 @@
 """The int8 doctor: better ways to quantize, from cheap to dear, climbed only while the gates refuse the file.
 
-    default -> calibration -> equalization -> bias correction -> float layers -> fine-tuning -> 8-bit weights alone
+    default -> calibration -> equalization -> bias correction -> float layers -> fine-tuning, with float layers where it
+    is not enough -> 8-bit weights alone
 
 Every choice inside a rung is made on unlabelled selection images (``int8_selection``); the test images only say whether
 to climb on.
@@ -32,7 +33,7 @@ from softedge.progress import say
 _RANKING_IMAGES = 64
 _EQUALIZATION_IMAGES = 64
 _MARGIN_DB = 0.0  # they cost nothing at run time: kept unless the selection images say that they hurt
-NAMES = ("default", "calibrated", "equalized", "bias", "mixed", "tuned", "weights")
+NAMES = ("default", "calibrated", "equalized", "bias", "mixed", "tuned", "tuned-mixed", "weights")
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,18 @@ class Ladder:
             option = replace(option, ranges={**option.ranges, **learned})
         else:
             option, _ = best_ranges(option, self.patients.calibration, self.patients.selection)
-        return self._if_better("tuned", option, candidate)
+        kept = self._if_better("tuned", option, candidate)
+        if self.rungs[-1].passed:
+            return kept
+        order = [layer.name for layer in self.layers if layer.name not in option.scheme.float_nodes]
+        selection = self.patients.selection
+        count = fewest_float(option, order, lambda more: not self.doubts(selection.measure(more.quantized())))
+        if count is None:
+            return kept
+        option = option.with_float(option.scheme.float_nodes | frozenset(order[:count]))
+        option = option.changed(f"{count} more of {len(order)} integer layers put in float")
+        self._rung("tuned-mixed", option, {"float_layers": len(worst) + count, "layers": len(self.layers)})
+        return option
 
     def _weights(self, candidate: Candidate) -> Candidate:
         """Integers in the file alone: a quarter of the size at the speed of fp32, where nothing else holds."""

@@ -26,7 +26,11 @@ _FEWEST = 60  # steps below which there is nothing to expect (assumption, not me
 
 @dataclass(frozen=True)
 class Schedule:
-    """Adam with a cosine to zero.  lr is for the weights; the ends of the ranges move ``range_lr`` of their width.
+    """Adam with a cosine to zero.
+
+    A weight moves by ``lr`` of its tensor's root mean square a step, the end of a range by ``range_lr`` of its width:
+    folded weights differ a hundredfold between layers, and Adam's steps are absolute.  The gradients are mostly noise
+    of the rounding: with ``lr`` 1e-3 a MobileNetV3-Small lost 2 dB in 200 steps.
 
     minutes: no more steps than fit into them on this machine.
     """
@@ -35,7 +39,7 @@ class Schedule:
     minutes: float = math.inf
     batch: int = 64
     lr: float = 1e-4
-    range_lr: float = 1e-3
+    range_lr: float = 2e-4
     shift: float = 0.1  # random shifts up to this part of the image, and flips
     seed: int = 0
 
@@ -62,7 +66,9 @@ def fine_tune(
     widths = [float((r.high - r.low).detach()) for r in rounding]
     ends = {id(p) for r in rounding for p in r.parameters()}
     weights = [p for p in student.parameters() if id(p) not in ends]
-    groups: list[dict[str, Any]] = [{"params": weights, "lr": schedule.lr}]
+    groups: list[dict[str, Any]] = [
+        {"params": [w], "lr": schedule.lr * max(float(w.detach().square().mean().sqrt()), 1e-3)} for w in weights
+    ]
     groups += [{"params": list(r.parameters()), "lr": schedule.range_lr * w} for r, w in zip(rounding, widths)]
     for parameter in student.parameters():
         parameter.requires_grad_(True)

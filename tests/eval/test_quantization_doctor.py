@@ -16,6 +16,7 @@ from softedge.export.contract import Golden, artifact_of, read, write
 from softedge.export.deployed import Deployed
 from softedge.export.onnx import Onnx
 from softedge.export.onnx_int8 import Scheme
+from softedge.export.verify import verify
 from softedge.records import InputSpec
 from softedge.run import Run
 
@@ -71,7 +72,10 @@ def test_a_refused_file_is_replaced_by_what_the_doctor_finds_and_the_gate_opens(
     assert rows["onnx-int8-doctor"]["passed"] is True
     assert result.details["failed"] == []
     assert result.details["doctor"]["recommendation"] == "Use 'bias'."
-    assert read(exported.folder("export") / "onnx-int8-doctor").precision == "int8-doctor"
+    folder = exported.folder("export") / "onnx-int8-doctor"
+    assert read(folder).precision == "int8-doctor"
+    assert {path.name for path in folder.iterdir()} >= {"model.onnx", "contract.json", "golden", "result.json"}
+    assert verify(folder)["passed"] and "model.onnx" in (folder / "snippets" / "run.py").read_text()
 
 
 def test_when_nothing_helps_the_run_fails(exported, monkeypatch):
