@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from softedge import config
@@ -61,3 +62,18 @@ def test_the_digits_get_a_command_to_copy():
     assert suggestion.command("digits").startswith(
         "softedge deploy --data digits --recipe small-domain --set data.size=32"
     )
+
+
+def test_grey_images_get_no_colour_jitter(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for kind, mode in (("grey", "L"), ("colour", "RGB")):
+        (tmp_path / kind).mkdir()
+        for number in range(20):
+            levels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(levels).convert(mode).save(tmp_path / kind / f"{number}.png")
+    grey, colour = (for_data(str(tmp_path / kind)) for kind in ("grey", "colour"))
+    assert grey.values["augment.jitter"] == 0.0
+    assert any("the images are grey" in reason for reason in grey.reasons)
+    assert "augment.jitter" not in colour.values
