@@ -75,7 +75,7 @@ class Rung:
             "rung": self.name,
             "what": self.what,
             **self.measures,
-            "size_bytes": self.size_bytes,
+            "size_bytes": self.size_bytes or None,
             "time_over_fp32": self.time_over_fp32,
             "passed": self.passed,
             "why": "; ".join(self.why),
@@ -294,7 +294,8 @@ def _numbers(rung: Rung) -> str:
     if "agreement" in rung.measures:
         parts.append(f"{100 * rung.measures['agreement']:.1f}% of the answers of fp32")
     if "drop" in rung.measures:
-        parts.append(f"{100 * rung.measures['drop']:+.1f} points lost")
+        drop = 100 * rung.measures["drop"]
+        parts.append(f"{drop:.1f} points lost" if drop > 0 else "nothing lost")
     return " and ".join(parts) or f"{rung.measures['sqnr_db']:.0f} dB"
 
 

@@ -133,10 +133,20 @@ def _treatment(check: Stage, name: str) -> Row:
     if name != "onnx-int8":
         doctor = (details.get("doctors") or {}).get(name)
     if isinstance(doctor, dict):
-        found = {"ladder": doctor.get("rungs"), "layers": doctor.get("layers"), "advice": doctor.get("recommendation")}
+        found = {
+            "ladder": [_with_verdict(r) for r in doctor.get("rungs") or []],
+            "layers": doctor.get("layers"),
+            "advice": doctor.get("recommendation"),
+        }
     if isinstance(emulated, dict) and name in emulated:
         found["emulated"] = emulated[name]
     return {key: value for key, value in found.items() if value}
+
+
+def _with_verdict(rung: Row) -> Row:
+    """A step of the doctor with its verdict in words."""
+    said = "passes" if rung.get("passed") else str(rung.get("why") or "refused")
+    return {**rung, "verdict": said + ("" if rung.get("kept", True) else "; not kept")}
 
 
 def _exported(run: Run, name: str, made: Result) -> Row:

@@ -52,7 +52,7 @@ def ranges(identity: str, width: float, layers: Sequence[Values], most: int = 10
     known = [r for r in layers if all(words.is_number(r.get(key)) for key in ("low", "high", "widest", "alone_db"))]
     shown = sorted(known, key=lambda r: r["alone_db"])[:most]
     pitch, top, bottom = 24.0, 30.0, 40.0
-    names = [str(r["name"]) for r in shown]
+    names = [words.layer_name(r) for r in shown]
     left = min(max(svg.text_width(name, 12) for name in names) + 12, width * 0.45)
     height = top + pitch * len(shown) + bottom
     ends = svg.padded(min(0.0, *(r["low"] for r in shown)), max(max(r["high"], r["widest"]) for r in shown), share=0.03)

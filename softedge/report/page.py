@@ -56,6 +56,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         label_methods=label_methods,
         by_group=by_group,
         worst_layers=worst_layers,
+        layer_name=words.layer_name,
         ladder=ladder_charts,
         plain=plain,
         columns=columns,
@@ -199,7 +200,7 @@ def by_group(changes: list[Values]) -> list[tuple[str, list[Values]]]:
 def worst_layers(row: Values, most: int = 15) -> list[tuple[str, float]]:
     """The layers that lose the most when they alone are in int8, worst first."""
     items = [
-        (str(layer.get("name", "")), layer["alone_db"])
+        (words.layer_name(layer), layer["alone_db"])
         for layer in row["layers"]
         if words.is_number(layer.get("alone_db"))
     ]
@@ -215,9 +216,7 @@ RUNG = {
     "sqnr_db": "noise, dB",
     "size_bytes": "size",
     "time_over_fp32": "time over fp32",
-    "passed": "passes",
-    "kept": "kept",
-    "why": "refused because",
+    "verdict": "verdict",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Mapping
 from typing import Any
 
 NARROW = "\u202f"  # narrow no-break space, between a number and its unit
@@ -131,3 +132,9 @@ def plural(number: int, one: str, many: str = "") -> str:
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def layer_name(layer: Mapping[str, Any]) -> str:
+    """What a layer of the int8 doctor is called: its weight's name in the network, else the node's in the file."""
+    weight = str(layer.get("weight") or "").removesuffix(".weight").removeprefix("model.").removeprefix("backbone.net.")
+    return weight or str(layer.get("name", ""))
