@@ -118,3 +118,19 @@ def test_two_processes_do_not_work_on_one_run(tmp_path):
     run = Run(tmp_path / "r")
     with run.locked(), pytest.raises(UserError, match="another softedge process"), Run(tmp_path / "r").locked():
         pass
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["/opt/bin/softedge", "deploy", "--data", "my photos"], "softedge deploy --data 'my photos'"),
+        (["/opt/lib/softedge/__main__.py", "report", "runs/a"], "softedge report runs/a"),
+        ([""], "python"),
+    ],
+)
+def test_every_stage_records_the_command_as_one_would_type_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+) -> None:
+    monkeypatch.setattr("sys.argv", words)
+    result = perform(Run(tmp_path), "probe", lambda folder: Outcome(), recipe={}, inputs={})
+    assert result.environment["command"] == told
