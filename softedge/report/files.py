@@ -144,9 +144,11 @@ def _treatment(check: Stage, name: str) -> Row:
 
 
 def _with_verdict(rung: Row) -> Row:
-    """A step of the doctor with its verdict in words."""
-    said = "passes" if rung.get("passed") else str(rung.get("why") or "refused")
-    return {**rung, "verdict": said + ("" if rung.get("kept", True) else "; not kept")}
+    """A step of the doctor with its verdict in a word or two; the numbers beside it say why."""
+    if not is_number(rung.get("sqnr_db")) and not is_number(rung.get("agreement")):
+        return {**rung, "verdict": "not run", "size_bytes": None}
+    said = "passes" if rung.get("passed") else "refused"
+    return {**rung, "verdict": said + ("" if rung.get("kept", True) else ", not kept")}
 
 
 def _exported(run: Run, name: str, made: Result) -> Row:

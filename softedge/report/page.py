@@ -208,21 +208,17 @@ def worst_layers(row: Values, most: int = 15) -> list[tuple[str, float]]:
 
 
 RUNG = {
-    "rung": "step",
-    "what": "what was done",
     "agreement": "same answers",
     "apart_agreement": "on images apart",
-    "top1": "top-1",
     "sqnr_db": "noise, dB",
     "size_bytes": "size",
     "time_over_fp32": "time over fp32",
-    "verdict": "verdict",
 }
 
 
 def columns(rows: list[Values]) -> list[tuple[str, str]]:
-    """Key and title of what the rungs of an int8 ladder tell."""
-    return [(key, title) for key, title in RUNG.items() if any(row.get(key) not in (None, "") for row in rows)]
+    """Key and title of the numbers that the rungs of an int8 ladder tell."""
+    return [(key, title) for key, title in RUNG.items() if any(row.get(key) for row in rows)]
 
 
 def plain(key: str, value: Any) -> Any:

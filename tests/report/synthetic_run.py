@@ -255,6 +255,7 @@ def _check(run: Run, rng: np.random.Generator) -> None:
             "kept": True,
             "names": ["a"],
         },
+        {"rung": "tuned", "what": "too slow here", "why": "too slow here", "size_bytes": 0, "passed": False},
     ]
     details["doctor"] = {
         "recommendation": "Keep two layers in float.",

@@ -309,3 +309,6 @@ def test_every_refused_int8_file_shows_its_cures_their_time_and_the_ranges_of_it
     assert "Same answers over time, by step" in texts and "mixed 99.2\u202f% at 0.90 × the time" in texts
     assert "blocks.0.conv_pwl: input -3 to 6.1, largest weight 1.5" in texts
     assert "on images apart" in [element["text"] for element in page.all("th")]
+    cells = [element["text"] for element in page.all("td")]
+    assert "too slow herenot run" in cells, "a step that was not taken tells its reason once, and has no size"
+    assert "0\u202fbytes" not in cells and "0 bytes" not in cells
