@@ -135,13 +135,15 @@ def pretrain(
 ) -> Result:
     """Pretrain a backbone without labels into the run folder ``out``; goes on where an earlier start was killed."""
     resolved = choose_recipe(data, recipe, set, out)
-    run = start(out, resolved, force)
     if max(gpus, nodes) > 1 or "WORLD_SIZE" in os.environ or "SLURM_PROCID" in os.environ:
         from softedge.ssl import ranks
 
         if ranks.wanted(gpus, nodes):
+            # The others must not find a folder that rank 0 has half made.
+            run = start(out, resolved, force) if ranks.first() else Run(out)
             command = ranks.command(data, recipe, out, set, force)
             return ranks.train(run, resolved, force, gpus, nodes, command)
+    run = start(out, resolved, force)
     with run.locked():
         return _pretrain(run, resolved, data_of(run, resolved, force), force)
 

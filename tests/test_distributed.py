@@ -271,6 +271,26 @@ def test_the_command_launches_its_ranks_and_prints_one_result(tmp_path):
     assert Run(tmp_path / "run").result("pretrain").details["world"] == 2
 
 
+@pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")])
+def test_only_rank_0_makes_the_run_folder(monkeypatch, tmp_path, names):
+    from softedge import pipeline
+    from softedge.ssl import ranks
+
+    seen = []
+    monkeypatch.setattr(ranks, "train", lambda run, *rest: seen.append((run.root / "recipe.toml").exists()))
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(names[1], "2")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".recipe.toml.half").touch()  # what rank 0 is about to rename
+    monkeypatch.setenv(names[0], "1")
+    pipeline.pretrain("digits", "digits", tmp_path / "run")
+    (tmp_path / "run" / ".recipe.toml.half").unlink()
+    monkeypatch.setenv(names[0], "0")
+    pipeline.pretrain("digits", "digits", tmp_path / "run")
+    assert seen == [False, True]
+
+
 @pytest.mark.slow
 def test_ctrl_c_at_the_launcher_alone_stops_all_ranks_with_a_checkpoint(tmp_path):
     command = [sys.executable, "-m", "softedge", "pretrain", "--data", "digits", "--recipe", "digits", "--gpus", "2"]

@@ -25,6 +25,11 @@ def wanted(gpus: int, nodes: int) -> bool:
     return max(gpus, nodes) > 1 or distributed.asked_world() > 1
 
 
+def first() -> bool:
+    """Whether this is rank 0, or not a rank at all; known before the ranks have joined."""
+    return distributed.asked_world() == 1 or os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
 def train(run: Run, recipe: Recipe, force: bool, gpus: int, nodes: int, command: Sequence[str]) -> Result:
     """Stage "pretrain" of ``run`` on ``gpus`` x ``nodes`` processes.
 
