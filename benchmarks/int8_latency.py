@@ -49,6 +49,9 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     spec = InputSpec(SIZE, SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     labels = tuple(map(str, range(10)))
     classifier = backbones.Classifier(backbones.build(config.Backbone(name=name)), labels, spec).eval()
+    for module in classifier.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # as after training: exporters drop a bias of zeros
+            torch.nn.init.normal_(module.bias, 0, 0.1)
     deployed = Deployed(classifier, spec)
     images = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
     rungs = json.loads(quality.read_text()) if quality else {}
