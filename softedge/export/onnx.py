@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Onnx:
-    """batch: "dynamic" or "one".  calibration, percentile: see ``onnx_ranges.measure``.
+    """batch: "dynamic" or "one".  calibration, percentile: see ``onnx_ranges.measure``; "best": see ``best_ranges``.
 
     scheme: what int8 computes in integers; None: chosen by measured time (``onnx_speed``).
     safe: int8 whose sums cannot saturate on x86 without VNNI (weights of 7 bits).
     """
 
     batch: Literal["dynamic", "one"] = "dynamic"
-    calibration: Literal["mean", "minmax", "percentile", "mse"] = "mse"
+    calibration: Literal["best", "mean", "minmax", "percentile", "mse"] = "best"
     percentile: float = 99.99
     scheme: Scheme | None = None
     safe: bool = False
@@ -68,8 +68,12 @@ class Onnx:
         if not len(calibration):
             raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
         rewritten = onnx_rewrite.for_integers(graph)
-        ranges = onnx_ranges.measure(rewritten, calibration, self.calibration, self.percentile)
-        about: dict[str, Any] = {"calibration": f"{self.calibration} of {len(calibration)} images"}
+        if self.calibration == "best":
+            method, ranges = onnx_int8.best_ranges(rewritten, calibration)
+        else:
+            method = self.calibration
+            ranges = onnx_ranges.measure(rewritten, calibration, method, self.percentile)
+        about: dict[str, Any] = {"calibration": f"{method} of {len(calibration)} images"}
         scheme = self.scheme
         if scheme is None:
             choice = onnx_speed.choose(graph, rewritten, ranges, calibration[:1])

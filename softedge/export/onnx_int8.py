@@ -15,12 +15,16 @@ import onnx
 from onnx import helper, numpy_helper
 
 from softedge.errors import UserError
+from softedge.export.contract import INPUT
 from softedge.export.onnx_graph import float_nodes
-from softedge.export.onnx_ranges import Ranges
+from softedge.export.onnx_ranges import METHODS, Method, Ranges, collect, session
 from softedge.export.onnx_rewrite import GATE, WEIGHTED, attribute, constants, copied, join_hard_swish
+from softedge.export.parity import sqnr
+from softedge.export.target import Uint8
 
 FOLLOWERS = ("Add", "Mul", "GlobalAveragePool", "MaxPool", "Sigmoid")  # in integers where their input already is
 _FREE = ("Relu", "Clip")  # a clamp right behind an integer operator costs nothing: the output's range does it
+_ENOUGH = 16  # calibration images from which on a quarter can be kept apart
 _NARROWEST_GATE = 8  # steps between 0 and 3 of a hard-swish's input; with fewer its grid would be coarse
 
 
@@ -82,6 +86,36 @@ def quantize(model: onnx.ModelProto, ranges: Ranges, scheme: Scheme = Scheme()) 
     quantized = _Quantizer(model, ranges, scheme.with_float(*before, *after)).run()
     store_weights_in_int8(quantized)
     return join_hard_swish(quantized)
+
+
+def best_ranges(model: onnx.ModelProto, images: Uint8) -> tuple[Method, Ranges]:
+    """The calibration method whose quantized graph is nearest to the float one, and its ranges.
+
+    Which one that is differs between networks: on CIFAR-10 the least distortion of each tensor (mse) led on two and
+    lost 3 dB to percentiles on EfficientNet-B0.  A quarter of the images is kept apart to compare on, by the median
+    over images of the signal to noise of the centred log-probabilities (or of the features).
+    """
+    apart = images[::4] if len(images) >= _ENOUGH else images
+    measured = np.delete(images, np.s_[::4], axis=0) if len(images) >= _ENOUGH else images
+    statistics = collect(model, measured)
+    reference = _comparable(model, apart)
+    found: dict[Method, tuple[float, Ranges]] = {}
+    for method in METHODS:
+        ranges = statistics.ranges(method)
+        noisy = _comparable(quantize(model, ranges), apart)
+        found[method] = float(np.median(sqnr(noisy, reference))), ranges
+    best = max(found, key=lambda method: found[method][0])
+    return best, found[best][1]
+
+
+def _comparable(model: onnx.ModelProto, images: Uint8) -> np.ndarray:
+    """Outputs on each image; of probabilities their logarithms without the mean."""
+    run = session(model)
+    rows = np.concatenate([run.run(None, {INPUT: image[None]})[0] for image in images])
+    if model.graph.output[0].name != "probabilities":
+        return rows
+    logs = np.log(np.clip(rows, 1e-7, None))
+    return logs - logs.mean(axis=1, keepdims=True)
 
 
 class _Quantizer:

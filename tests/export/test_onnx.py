@@ -244,3 +244,17 @@ def test_max_pool_stays_on_the_integers_of_its_input(tmp_path, pictures):
     pool = next(i for i, op in enumerate(ops) if "MaxPool" in op)
     assert [op for op in ops[pool - 1 : pool + 2] if op != "Transpose"][-1] == "QLinearConv"
     assert "DequantizeLinear" not in ops[:pool] and ops.count("QLinearConv") == 2
+
+
+def test_the_default_calibration_is_the_one_nearest_to_float_on_images_apart(deployed, pictures, rewritten):
+    graph = rewritten
+    measured, apart = np.delete(pictures, np.s_[::4], axis=0), pictures[::4]
+    reference = deployed.predict(apart)
+    noise = {}
+    for method in onnx_ranges.METHODS:
+        made = onnx_int8.quantize(graph, onnx_ranges.measure(graph, measured, method))
+        found = np.concatenate([onnx_ranges.session(made).run(None, {"image": image[None]})[0] for image in apart])
+        noise[method] = compare(found, reference).sqnr_db
+    method, ranges = onnx_int8.best_ranges(graph, pictures)
+    assert noise[method] == max(noise.values()) > min(noise.values())
+    assert ranges == onnx_ranges.measure(graph, measured, method)
