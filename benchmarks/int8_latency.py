@@ -77,7 +77,7 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     with quiet():
         network = from_onnx(deployed)
         write(network, deployed, "fp32", out / "openvino-fp32.xml")
-        integers = compressed(with_ranges(network, images, "mean"))
+        integers = compressed(with_ranges(network, images, "minmax"))
         write(integers, deployed, "int8", out / "openvino-default.xml")
         rung = next((r for r in rungs.get("openvino", {}).get("rows", []) if r["rung"] == "mixed"), None)
         if rung is not None:

@@ -26,7 +26,7 @@ class OpenVinoForm:
         self.deployed, self.calibration, self.onnx, self.safe = deployed, calibration, onnx, safe
 
     def others(self) -> Iterator[tuple[str, str, Any]]:
-        for ranges, fast in (("mean", True), ("minmax", True), ("mean", False)):
+        for ranges, fast in (("defaults", True), ("minmax", True), ("minmax", False)):
             with quiet():
                 made = with_ranges(from_onnx(self.deployed), self.calibration, ranges, self.safe, fast)
                 made = compressed(made)
