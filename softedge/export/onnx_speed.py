@@ -40,7 +40,7 @@ class Choice:
 def prefixes(graph: onnx.ModelProto, most: int = CUTS) -> dict[str, frozenset[str]]:
     """Names of the nodes before each place where one single tensor goes on into a convolution.
 
-    Keys are the weights of the convolution that comes next.  The first entry is the preprocessing alone.
+    Keys are the weights of the convolution that comes next.  The first entry, the preprocessing alone, is always there.
     """
     nodes = list(graph.graph.node)
     last_use = {name: index for index, node in enumerate(nodes) for name in node.input}
@@ -53,7 +53,7 @@ def prefixes(graph: onnx.ModelProto, most: int = CUTS) -> dict[str, frozenset[st
         if node.op_type == "Conv":
             if passed and (len(found) == most or passed > DEEPEST * convolutions):
                 break
-            if len(crossing) <= 1:
+            if len(crossing) <= 1 or not passed:
                 name = node.input[1].split(".weight")[0].removeprefix("model.")
                 found[name] = frozenset(n.name for n in nodes[:index])
             passed += 1

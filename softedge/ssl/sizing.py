@@ -58,6 +58,11 @@ def check(recipe: Recipe, images: int, world: int = 1) -> None:
     """Raise UserError, with values that work, when the settings cannot run on ``images`` images and ``world`` ranks."""
     settings, accumulate = recipe.ssl, recipe.optim.accumulate
     batch, parts = settings.batch, world * accumulate
+    if images < 2:
+        raise UserError(
+            f"there {'is 1 image' if images else 'are no images'} to train on (copies of test images are left out); "
+            "give at least 2"
+        )
     if batch > images:
         largest = max(2, 1 << (images // 4).bit_length() - 1) if images >= 8 else images
         raise UserError(

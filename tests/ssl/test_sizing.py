@@ -52,6 +52,12 @@ def test_what_cannot_run_is_refused_before_launch_with_values_that_can(settings,
         sizing.check(recipe(**settings), 200, world)
 
 
+@pytest.mark.parametrize(("images", "found"), [(0, "are no images"), (1, "is 1 image")])
+def test_too_few_images_for_any_batch_are_said_to_be_too_few(images, found):
+    with pytest.raises(UserError, match=f"there {found} to train on .* give at least 2"):
+        sizing.check(recipe(batch=64), images)
+
+
 def test_proposed_values_are_accepted():
     sizing.check(recipe(batch=64, queue=1024), 200)
     sizing.check(recipe(batch=95, queue=190 * 4), 200, 5)
