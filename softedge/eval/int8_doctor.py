@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,11 +57,7 @@ def cure(
         made = write(climb, folder, artifact, sample.images[golden], fp32[golden])
         return Outcome({"size_bytes": made.size_bytes}, {"sha256": made.sha256, **told})
 
-    made_from = run.result(f"export/{artifact.name}")
-    inputs = {artifact.name: artifact.sha256, **(made_from.inputs if made_from else {})}
-    stage = f"export/{artifact.target}-{DOCTORED}"
-    perform(run, stage, work, recipe=recipe.section("check"), inputs=inputs, force=True)
-    return contract.read(run.folder(stage)), told
+    return _kept(run, recipe, artifact, work), told
 
 
 def cure_elsewhere(
@@ -112,11 +108,16 @@ def cure_elsewhere(
         snippet.write(folder)
         return Outcome({"size_bytes": made.size_bytes}, {"sha256": made.sha256, **told})
 
+    return _kept(run, recipe, artifact, work), told
+
+
+def _kept(run: Run, recipe: Recipe, artifact: Artifact, work: Callable[[Path], Outcome]) -> Artifact:
+    """The stage ``export/TARGET-int8-doctor`` beside the file that was refused; the export that ``work`` wrote."""
     made_from = run.result(f"export/{artifact.name}")
     inputs = {artifact.name: artifact.sha256, **(made_from.inputs if made_from else {})}
     stage = f"export/{artifact.target}-{DOCTORED}"
     perform(run, stage, work, recipe=recipe.section("check"), inputs=inputs, force=True)
-    return contract.read(run.folder(stage)), told
+    return contract.read(run.folder(stage))
 
 
 def ranking(
