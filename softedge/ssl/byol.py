@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from softedge import config
-from softedge.backbones import Backbone
-from softedge.ssl.method import Embedder, projector, reproducible
-from softedge.ssl.target import Target, WithTarget
+from softedge.ssl.target import Predicting
 
 
 def regression(prediction: Tensor, target: Tensor) -> Tensor:
@@ -20,24 +17,12 @@ def regression(prediction: Tensor, target: Tensor) -> Tensor:
     return (2 - 2 * F.cosine_similarity(prediction.float(), target.detach().float())).mean()
 
 
-class BYOL(WithTarget):
+class BYOL(Predicting):
     """Bootstrap your own latent: Grill et al. 2020, https://arxiv.org/abs/2006.07733.
 
     The loss is the SUM of both directions, as in the paper. BatchNorm's statistics are those of the rank (the paper
     aggregates them over all devices), and both views are drawn alike (the paper blurs one less and solarizes it).
     """
-
-    def __init__(self, settings: config.BYOL, backbone: Backbone, seed: int):
-        super().__init__()
-        self.settings = settings
-        width, norm = settings.projector[-1], settings.projector_norm
-        with reproducible(seed + 1):
-            self.encoder = Embedder(backbone, settings.projector, norm, unit=False)
-            self.predictor = projector(width, (settings.predictor, width), norm)
-        self.target = Target(self.encoder, settings.momentum, settings.momentum_cosine)
-
-    def networks(self) -> list[nn.Module]:
-        return [*super().networks(), self.predictor]
 
     def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
         first, second = views

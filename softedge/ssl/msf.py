@@ -6,15 +6,14 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from softedge import config, distributed
 from softedge.backbones import Backbone
 from softedge.data.images import Images
 from softedge.ssl import sizing
-from softedge.ssl.method import Embedder, projector, reproducible
 from softedge.ssl.queue import KeyQueue
-from softedge.ssl.target import Target, WithTarget
+from softedge.ssl.target import Predicting
 
 
 def mean_shift(query: Tensor, target: Tensor, bank: Tensor, *, neighbors: int) -> Tensor:
@@ -31,7 +30,7 @@ def mean_shift(query: Tensor, target: Tensor, bank: Tensor, *, neighbors: int) -
         return (2 - 2 * (query @ bank.T).gather(1, nearest)).mean()
 
 
-class MSF(WithTarget):
+class MSF(Predicting):
     """Mean shift for self-supervised learning: Koohpayegani et al. 2021, https://arxiv.org/abs/2105.07269.
 
     The targets enter the bank before the loss: a target is its own first neighbour. The bank holds at most as many
@@ -39,24 +38,17 @@ class MSF(WithTarget):
     Both views are drawn alike (the paper's better variant augments the target weakly).
     """
 
+    settings: config.MSF
+
     def __init__(self, settings: config.MSF, backbone: Backbone, queue: int, seed: int):
-        super().__init__()
-        self.settings = settings
-        width, norm = settings.projector[-1], settings.projector_norm
-        with reproducible(seed + 1):
-            self.encoder = Embedder(backbone, settings.projector, norm, unit=False)
-            self.predictor = projector(width, (settings.predictor, width), norm)
-        self.target = Target(self.encoder, settings.momentum, settings.momentum_cosine)
-        self.queue = KeyQueue(queue, width)
+        super().__init__(settings, backbone, seed)
+        self.queue = KeyQueue(queue, settings.projector[-1])
 
     @classmethod
     def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
         settings = recipe.ssl
         assert isinstance(settings, config.MSF)
         return cls(settings, backbone, sizing.bank_size(settings.queue, settings.batch, len(images)), recipe.seed)
-
-    def networks(self) -> list[nn.Module]:
-        return [*super().networks(), self.predictor]
 
     def shared_state(self) -> list[Tensor]:
         return [*super().shared_state(), self.queue.keys]

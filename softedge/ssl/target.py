@@ -7,8 +7,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from softedge import config
+from softedge.backbones import Backbone
 from softedge.ssl import key_norm
-from softedge.ssl.method import OneEncoder
+from softedge.ssl.method import Embedder, OneEncoder, projector, reproducible
 from softedge.ssl.schedule import cosine
 
 
@@ -50,3 +52,21 @@ class WithTarget(OneEncoder):
 
     def measures(self) -> dict[str, float]:
         return {"momentum": self.target.momentum}
+
+
+class Predicting(WithTarget):
+    """One whose encoder's output goes through a predictor before it is compared with the target (BYOL, MSF)."""
+
+    settings: config.BYOL | config.MSF
+
+    def __init__(self, settings: config.BYOL | config.MSF, backbone: Backbone, seed: int):
+        super().__init__()
+        self.settings = settings
+        width, norm = settings.projector[-1], settings.projector_norm
+        with reproducible(seed + 1):
+            self.encoder = Embedder(backbone, settings.projector, norm, unit=False)
+            self.predictor = projector(width, (settings.predictor, width), norm)
+        self.target = Target(self.encoder, settings.momentum, settings.momentum_cosine)
+
+    def networks(self) -> list[nn.Module]:
+        return [*super().networks(), self.predictor]
