@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from softedge.config import Augment
 from softedge.data import image_views
 from softedge.data.decoding import BadImage, decode
-from softedge.data.draws import Ints, draw
+from softedge.data.draws import Draws, Ints, draw
 from softedge.data.images import EncodedImages, Images, Uint8
 from softedge.data.screening import usable_cores
 from softedge.memory import keep_freed
@@ -69,14 +69,30 @@ class ViewMaker(Dataset[Chunk]):
             return decode(self.images.read(index), self.at_least)
         return self.images.decode(index)
 
-    def readable(self, index: int) -> tuple[int, Uint8]:
-        """The image, or the next one that can be read: the same replacement in every process."""
+    def crop(self, index: int, draws: tuple[Draws, Draws], row: int, to: tuple[Uint8, Uint8]) -> None:
+        """The two crops of an image into ``to``, uint8 (size, size, 3) each."""
+        if self.cache is None and isinstance(self.images, EncodedImages):
+            data = self.images.read(index)
+            if image_views.crops_of_file(data, draws, row, to, self.at_least):
+                return
+            image = decode(data, self.at_least)
+        else:
+            image = self.decode(index)
+        for view, each in zip(to, draws):
+            view[:] = image_views.crop(image, each, row, self.size)
+
+    def crop_readable(self, index: int, draws: tuple[Draws, Draws], row: int, to: tuple[Uint8, Uint8]) -> int:
+        """``crop`` of the image, or of the next one that can be read: the same replacement in every process.
+
+        Returns which one it was.
+        """
         for step in range(len(self.images)):
             candidate = (index + step) % len(self.images)
             if candidate in self.unreadable:
                 continue
             try:
-                return candidate, self.decode(candidate)
+                self.crop(candidate, draws, row, to)
+                return candidate
             except BadImage as error:
                 self.unreadable[candidate] = str(error)
         raise BadImage("no image can be read any more")
@@ -86,14 +102,14 @@ class ViewMaker(Dataset[Chunk]):
         draws = draw(self.seed, epoch, indices, self.augment, self.size)
         shape = (2, len(indices), self.size, self.size, 3)
         made = _empty(shape)
-        views = made.numpy()
+        first, second = made.numpy()
         shown = np.empty(len(indices), np.int64)
         before = len(self.unreadable)
         for row, index in enumerate(indices.tolist()):
-            shown[row], image = self.readable(index)
-            for side in (0, 1):
-                view = image_views.crop(image, draws[side], row, self.size)
-                views[side, row] = view if self.crops_only else image_views.colour(view, draws[side], row)
+            views = first[row], second[row]
+            shown[row] = self.crop_readable(index, draws, row, views)
+            for view, each in zip(views, draws if not self.crops_only else ()):
+                view[:] = image_views.colour(view, each, row)
         found = list(self.unreadable.items())[before:]
         return Chunk(made[0], made[1], torch.from_numpy(shown), found)
 
