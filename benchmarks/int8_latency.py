@@ -79,6 +79,8 @@ def make(name: str, quality: Path | None, out: Path) -> None:
         write(network, deployed, "fp32", out / "openvino-fp32.xml")
         integers = compressed(with_ranges(network, images, "minmax"))
         write(integers, deployed, "int8", out / "openvino-default.xml")
+        speed = compressed(with_ranges(network, images, "defaults"))
+        write(speed, deployed, "int8", out / "openvino-default, symmetric.xml")
         rung = next((r for r in rungs.get("openvino", {}).get("rows", []) if r["rung"] == "mixed"), None)
         if rung is not None:
             order = [layer["name"] for layer in rungs["onnx"]["layers"]][: rung["float_layers"]]

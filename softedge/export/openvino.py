@@ -92,10 +92,45 @@ def from_onnx(deployed: Any, dynamic: bool = True) -> Any:
         source = Path(folder) / "model.onnx"
         source.write_bytes(graph.SerializeToString())
         try:
-            return ov.convert_model(source)
+            return _normalised_by_rows(ov.convert_model(source))
         except Exception as error:  # openvino raises RuntimeError subclasses and its own kinds
             reason = str(error).strip().splitlines()[-1][:200]
             raise UserError(f"OpenVINO cannot express this network: {reason}") from error
+
+
+def _normalised_by_rows(network: Any) -> Any:
+    """The image is normalised as it comes, whole rows of it (H, W · 3), and turned into planes after that.
+
+    Computed on planes it is transposed, and for the first convolution transposed back: 0.1 ms at 224 pixels, a tenth
+    of an int8 MobileNetV3-Small. Any other beginning than image -> float -> planes -> steps with a constant per channel
+    -> convolution is left as it is.
+    """
+    from openvino import opset13 as op
+
+    image = network.inputs[0]
+    steps = [image.get_node()]
+    while steps[-1].get_type_name() != "Convolution":
+        readers = [reader.get_node() for output in steps[-1].outputs() for reader in output.get_target_inputs()]
+        if len(readers) != 1:
+            return network
+        steps.append(readers[0])
+    *before, convolution = steps[1:]
+    kinds = [step.get_type_name() for step in before]
+    if sorted(kinds[:2]) != ["Convert", "Transpose"] or not set(kinds[2:]) <= {"Add", "Subtract", "Multiply", "Divide"}:
+        return network
+    width = image.get_partial_shape()[2].get_length()
+    value = op.convert(image, "f32")
+    for step in before[2:]:
+        constant = step.input_value(1).get_node()
+        if constant.get_type_name() != "Constant" or list(constant.shape) != [1, 3, 1, 1]:
+            return network
+        row = np.tile(constant.get_data().reshape(3), width).reshape(1, 1, width, 3)
+        value = getattr(op, step.get_type_name().lower())(value, op.constant(row, np.float32))
+    planes = op.transpose(value, op.constant(np.array([0, 3, 1, 2], np.int64)))
+    planes.set_friendly_name(before[-1].get_friendly_name())
+    convolution.input(0).replace_source_output(planes.output(0))
+    network.validate_nodes_and_infer_types()
+    return network
 
 
 def write(network: Any, deployed: Any, precision: str, path: Path) -> None:

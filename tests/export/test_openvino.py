@@ -7,11 +7,16 @@ import re
 import numpy as np
 import openvino as ov
 import pytest
+import torch
+from openvino import opset13
 
+from softedge import backbones, config
 from softedge.errors import UserError
-from softedge.export.openvino import OpenVino
-from softedge.export.openvino_int8 import layers
+from softedge.export.deployed import Deployed
+from softedge.export.openvino import OpenVino, _normalised_by_rows, from_onnx, predictor
+from softedge.export.openvino_int8 import better_in_float, layers, with_ranges
 from softedge.export.parity import compare
+from softedge.records import InputSpec
 
 
 @pytest.mark.parametrize(("precision", "largest"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 0.4)])
@@ -78,3 +83,45 @@ def weight_of(op):
     while node.get_type_name() != "Constant":
         node = node.input_value(0).get_node()
     return node.get_data()
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "efficientnet_b0", "resnet18"])
+def test_the_image_is_normalised_before_it_is_turned_into_planes(name):
+    spec = InputSpec(32, 32, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    torch.manual_seed(0)
+    classifier = backbones.Classifier(backbones.build(config.Backbone(name=name)), ("a", "b", "c"), spec).eval()
+    network = from_onnx(Deployed(classifier, spec))
+    first = next(op for op in network.get_ordered_ops() if op.get_type_name() == "Convolution")
+    planes = first.input_value(0).get_node()
+    assert planes.get_type_name() == "Transpose"
+    assert planes.input_value(0).get_partial_shape()[3].get_length() == 3
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    assert np.abs(predictor(network)(images) - Deployed(classifier, spec).predict(images)).max() < 1e-5
+
+
+def test_a_network_that_does_not_begin_with_planes_is_left_alone():
+    image = opset13.parameter([1, 8, 8, 3], np.uint8, name="image")
+    mean = opset13.reduce_mean(opset13.convert(image, "f32"), np.array([1, 2]), keep_dims=False)
+    network = ov.Model([opset13.multiply(mean, np.float32(2))], [image])
+    kinds = [op.get_type_name() for op in network.get_ordered_ops()]
+    assert [op.get_type_name() for op in _normalised_by_rows(network).get_ordered_ops()] == kinds
+
+
+def test_small_depthwise_layers_and_squeeze_excite_products_stay_in_float_and_large_layers_do_not():
+    def network(size: int) -> ov.Model:
+        spec = InputSpec(size, size, (0.5,) * 3, (0.25,) * 3)
+        backbone = backbones.build(config.Backbone(name="mobilenetv3_small_100"))
+        return from_onnx(Deployed(backbones.Classifier(backbone, ("a", "b"), spec).eval(), spec))
+
+    def kinds(chosen: list[str], whole: ov.Model) -> dict[str, int]:
+        found = [op.get_type_name() for op in whole.get_ordered_ops() if op.get_friendly_name() in chosen]
+        return {kind: found.count(kind) for kind in sorted(set(found))}
+
+    small, large = network(32), network(224)
+    # Nine squeeze-excite blocks and the pool; of 11 depthwise layers one has maps of 0.9 MB at 224 pixels.
+    assert kinds(better_in_float(small), small) == {"GroupConvolution": 11, "Multiply": 9, "ReduceMean": 10}
+    assert kinds(better_in_float(large), large) == {"GroupConvolution": 9, "Multiply": 9, "ReduceMean": 10}
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    ops = with_ranges(small, images, "minmax").get_ordered_ops()
+    rounded = [op for op in ops if op.get_input_size() and reads_rounded(op)]
+    assert {op.get_type_name() for op in rounded} <= {"Convolution", "MatMul", "Add", "Transpose", "Reshape"}
