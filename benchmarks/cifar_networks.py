@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--stages", nargs="+", required=True, help="SIZE:EPOCHS or SIZE:EPOCHS:RATE, in order")
     parser.add_argument("--init", default="random", help="weights to start from; else from scratch")
+    parser.add_argument("--precision", default="auto", help="bf16 is faster on processors that compute in it")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -43,6 +44,7 @@ def main() -> None:
             "finetune.layer_decay": 1.0,
             "finetune.label_smoothing": 0.0,
             "finetune.min_area": 0.5,
+            "finetune.precision": options.precision,
             "export.source": "finetune",
         }
         settings = [f"{key}={value}" for key, value in values.items()]

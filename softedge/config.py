@@ -118,6 +118,7 @@ class Finetune(Section):
     mixup: float = Field(default=0.0, ge=0.0)  # alpha of the Beta distribution; 0: none
     ema: float = Field(default=0.99, ge=0.0, lt=1.0)  # decay of the averaged weights that are kept; 0: no averaging
     min_area: float = Field(default=0.35, gt=0.0, le=1.0)  # of the random resized crop
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # as optim.precision: auto is bf16 on GPUs, fp32 on CPUs
     labels: float = Field(default=1.0, gt=0.0, le=1.0)  # fraction of the training labels, stratified
 
 

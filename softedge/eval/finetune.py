@@ -25,9 +25,11 @@ from softedge.eval import linear
 from softedge.eval.crops import Crops
 from softedge.eval.features import extract
 from softedge.eval.knn import top1, topk
+from softedge.memory import keep_freed
 from softedge.progress import say, track
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256
+from softedge.ssl import cpu_layers, precision
 
 STAGE = "finetune"
 
@@ -112,6 +114,10 @@ def train(
     nn.init.zeros_(classifier.head.bias)
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = classifier.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    dtype = precision.resolve(settings.precision, place)
+    if place.type == "cpu":  # the same measures as in pretraining, see there
+        keep_freed()
+        cpu_layers.put_on(classifier, dtype)
     crops = Crops(
         images,
         data.spec,
@@ -135,13 +141,16 @@ def train(
         scale = rate(step, steps, settings.warmup)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale
-        loss = _loss(classifier, normalise(batch.to(place), data.spec), labels.to(place), settings, rng)
+        planes = normalise(batch.to(place), data.spec)
+        with precision.autocast(dtype, place):
+            loss = _loss(classifier, planes, labels.to(place), settings, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         average.update(classifier)
         losses.append(loss.item())
     average.copy_to(classifier)
+    cpu_layers.take_off(classifier)
     # Plain memory again: traced in channels_last, the graph gets other operators than that of the reloaded file.
     return classifier.to("cpu", memory_format=torch.contiguous_format).eval(), losses  # type: ignore[call-overload]
 

@@ -26,10 +26,10 @@ from softedge.run import Run, perform, sha256
 from softedge.ssl import (
     checkpoint,
     compiling,
+    cpu_layers,
     loggers,
     optimizers,
     outcome,
-    pointwise,
     precision,
     schedule,
     sizing,
@@ -120,10 +120,8 @@ class Training:
         backbone = backbones.build(recipe.backbone, recipe.seed)
         method: Method = registry.load(registry.METHODS, recipe.ssl.method, "method").build(recipe, backbone, images)
         method.to(self.device).to(memory_format=torch.channels_last)
-        if self.dtype == torch.bfloat16 and self.device.type == "cpu":
-            precision.keep_depthwise_in_float32(method)
         if self.device.type == "cpu":
-            pointwise.multiply_on_small_maps(method)
+            cpu_layers.put_on(method, self.dtype)
         compiling.compile_networks(method.networks(), recipe.optim.compile)
         return method.train()
 

@@ -101,12 +101,13 @@ def test_fine_tuning_from_scratch_learns_and_its_file_gives_the_same_accuracy(to
     assert top1(extract(again, data.test, SPEC), data.test.labels) == result.metrics["top1"]
 
 
-def test_a_fine_tuned_network_is_traced_to_the_same_graph_as_its_file(toy, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_fine_tuned_network_is_traced_to_the_same_graph_as_its_file(toy, tmp_path, precision):
     from softedge.export import onnx_graph
     from softedge.export.deployed import Deployed
 
     run, recipe, data = toy("run")
-    settings = recipe.finetune.model_copy(update={"min_steps": 1, "max_steps": 1})
+    settings = recipe.finetune.model_copy(update={"min_steps": 1, "max_steps": 1, "precision": precision})
     backbone = finetune.initial(run, recipe, "ssl", 0)
     recipe = recipe.model_copy(update={"finetune": settings})
     classifier, _ = finetune.train(backbone, data, data.train, recipe, seed=0)
