@@ -1,10 +1,12 @@
 """Ready code beside an exported model: loads it, runs one golden image, says whether the answer is the expected one.
 
-The templates are files in ``export/snippets/``, whole programs with a few @NAMES@ to fill in from the contract.
+The templates are files in ``export/snippets/``, whole programs with a few @NAMES@ to fill in from the contract. The
+compiled ones read the names of the outputs from ``labels.txt``, one on each line: C++ and Kotlin bring no JSON.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from softedge.export import contract
@@ -39,5 +41,9 @@ def write(folder: Path) -> list[Path]:
             text = text.replace(key, value)
         path = folder / "snippets" / f"run{Path(name.removesuffix('.txt')).suffix}"
         write_text(path, text)
+        written.append(path)
+    if values["labels"] and written:
+        path = folder / "snippets" / "labels.txt"
+        write_text(path, "".join(re.sub(r"[\r\n]+", " ", label) + "\n" for label in values["labels"]))
         written.append(path)
     return written

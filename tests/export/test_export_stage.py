@@ -80,7 +80,13 @@ def test_complete_folder_has_model_contract_golden_images_and_snippets(tmp_path,
     assert result.metrics["max_abs_diff"] < 1e-5 and result.metrics["n"] == 12
     golden = contract.read_golden(folder)
     assert golden.names == ("p0", "p1", "p2") and np.array_equal(golden.images, source.images[:3])
-    assert sorted(p.name for p in (folder / "snippets").iterdir()) == ["run.cpp", "run.kt", "run.py", "run.swift"]
+    assert sorted(p.name for p in (folder / "snippets").iterdir()) == [
+        "labels.txt",
+        "run.cpp",
+        "run.kt",
+        "run.py",
+        "run.swift",
+    ]
     assert not any("@" in p.read_text().replace("@Suppress", "") for p in (folder / "snippets").iterdir())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,36 +33,23 @@ def test_python_snippet_passes_and_fails_when_the_expected_output_is_another(tar
     assert subprocess.run(command, capture_output=True).returncode == 1
 
 
+@pytest.mark.parametrize("target", [Onnx(), OpenVino()], ids=["onnx", "openvino"])
+def test_python_snippet_needs_numpy_and_the_runtime_alone(target, deployed, pictures, tmp_path):
+    folder = exported(target, deployed, pictures, tmp_path)
+    code = (
+        "import runpy, sys; refused = dict.fromkeys(['softedge', 'torch', 'timm', 'onnx', 'cv2', 'PIL']);"
+        "sys.modules.update(refused); runpy.run_path(sys.argv[1])"
+    )
+    command = [sys.executable, "-c", code, str(folder / "snippets" / "run.py")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_labels_stand_one_on_each_line_in_the_order_of_the_outputs(deployed, pictures, tmp_path):
+    folder = exported(Onnx(), deployed, pictures, tmp_path)
+    assert (folder / "snippets" / "labels.txt").read_text() == "a\nb\nc\nd\ne\n"
+
+
 def test_every_template_is_used_and_filled_in(deployed, pictures, tmp_path):
     used = {name for names in snippet.BY_TARGET.values() for name in names}
     assert used == {p.name for p in snippet.TEMPLATES.iterdir() if p.is_file()}
-
-
-@pytest.mark.hardware
-@pytest.mark.slow
-def test_cpp_snippet_for_openvino_compiles_against_the_wheel_and_passes(deployed, pictures, tmp_path):
-    import openvino
-
-    root = Path(openvino.__file__).parent
-    library = next(iter(sorted((root / "libs").glob("libopenvino.so*"))), None)
-    if shutil.which("g++") is None or library is None or not (root / "include").is_dir():
-        pytest.skip("needs g++ and OpenVINO's headers")
-    folder = exported(OpenVino(), deployed, pictures, tmp_path)
-    program = str(folder / "run")
-    source = str(folder / "snippets" / "run.cpp")
-    subprocess.run(
-        [
-            "g++",
-            "-std=c++17",
-            "-I",
-            str(root / "include"),
-            source,
-            str(library),
-            f"-Wl,-rpath,{root / 'libs'}",
-            "-o",
-            program,
-        ],
-        check=True,
-    )
-    done = subprocess.run([program, str(folder)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr

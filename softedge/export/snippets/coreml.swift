@@ -1,6 +1,8 @@
-// Runs the model on a golden image with Core ML on macOS; on iOS use the same calls with the model in the app bundle.
+// Runs the model on a golden image with Core ML on macOS 13 or later.
 //   swiftc run.swift -o run && ./run ..
-// Before the model: @BEFORE@.
+// In an app Xcode compiles @MODEL@: load it with MLModel(contentsOf: Bundle.main.url(forResource: "model",
+// withExtension: "mlmodelc")!), once, and call predict.
+// A photo of your own must first be made what contract.json says: @BEFORE@.
 
 import CoreML
 import CoreVideo
@@ -9,56 +11,89 @@ import Foundation
 let size = @SIZE@
 let outputs = @OUTPUTS@
 
-/// The numbers of a NumPy file: a header of known length, then the values in C order, little-endian.
-func readNpy(_ url: URL) throws -> [UInt8] {
-    let bytes = try [UInt8](Data(contentsOf: url))
-    return Array(bytes.dropFirst(10 + Int(bytes[8]) + 256 * Int(bytes[9])))
+struct Unusable: LocalizedError {
+    let errorDescription: String?
+    init(_ why: String) { errorDescription = why }
+}
+
+func contents(_ url: URL) throws -> Data {
+    guard let data = try? Data(contentsOf: url) else { throw Unusable("\(url.path) cannot be read") }
+    return data
+}
+
+/// The first `wanted` bytes of a NumPy file's values: after a header of known length, in C order, little-endian.
+func readNpy(_ url: URL, _ wanted: Int) throws -> [UInt8] {
+    let bytes = [UInt8](try contents(url))
+    let header = bytes.count < 10 ? 10 : 10 + Int(bytes[8]) + 256 * Int(bytes[9])
+    guard bytes.count >= header + wanted else { throw Unusable("\(url.path) is not the file of this model") }
+    return Array(bytes[header..<header + wanted])
+}
+
+/// The names of the outputs; none where the model gives features.
+func readLabels(_ folder: URL) throws -> [String] {
+    guard "@OUTPUT@" == "probabilities" else { return [] }
+    let text = String(decoding: try contents(folder.appendingPathComponent("snippets/labels.txt")), as: UTF8.self)
+    return text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
 }
 
 /// uint8 RGB -> the BGRA pixel buffer that Core ML's image inputs take.
-func pixelBuffer(_ rgb: ArraySlice<UInt8>) -> CVPixelBuffer {
-    var buffer: CVPixelBuffer?
-    CVPixelBufferCreate(nil, size, size, kCVPixelFormatType_32BGRA, nil, &buffer)
-    CVPixelBufferLockBaseAddress(buffer!, [])
-    let row = CVPixelBufferGetBytesPerRow(buffer!)
-    let base = CVPixelBufferGetBaseAddress(buffer!)!.assumingMemoryBound(to: UInt8.self)
+func pixelBuffer(_ rgb: [UInt8]) throws -> CVPixelBuffer {
+    var created: CVPixelBuffer?
+    let status = CVPixelBufferCreate(nil, size, size, kCVPixelFormatType_32BGRA, nil, &created)
+    guard let buffer = created else { throw Unusable("no pixel buffer (error \(status))") }
+    CVPixelBufferLockBaseAddress(buffer, [])
+    defer { CVPixelBufferUnlockBaseAddress(buffer, []) }
+    let row = CVPixelBufferGetBytesPerRow(buffer)
+    let base = CVPixelBufferGetBaseAddress(buffer)!.assumingMemoryBound(to: UInt8.self)
     for y in 0..<size {
         for x in 0..<size {
-            let from = rgb.startIndex + 3 * (y * size + x), to = y * row + 4 * x
+            let from = 3 * (y * size + x), to = y * row + 4 * x
             (base[to], base[to + 1], base[to + 2], base[to + 3]) = (rgb[from + 2], rgb[from + 1], rgb[from], 255)
         }
     }
-    CVPixelBufferUnlockBaseAddress(buffer!, [])
-    return buffer!
+    return buffer
 }
 
-let folder = URL(fileURLWithPath: CommandLine.arguments.count > 1 ? CommandLine.arguments[1] : "..")
-let image = try readNpy(folder.appendingPathComponent("golden/images.npy")).prefix(size * size * 3)
-let golden = try readNpy(folder.appendingPathComponent("golden/expected.npy"))
-let expected = golden.withUnsafeBytes { Array($0.bindMemory(to: Float.self).prefix(outputs)) }
-let contract = try JSONSerialization.jsonObject(
-    with: Data(contentsOf: folder.appendingPathComponent("contract.json"))) as! [String: Any]
-let labels = contract["labels"] as! [String]
-
-let compiled = try MLModel.compileModel(at: folder.appendingPathComponent("@MODEL@"))
-let model = try MLModel(contentsOf: compiled)
-let input = try MLDictionaryFeatureProvider(dictionary: ["image": MLFeatureValue(pixelBuffer: pixelBuffer(image))])
-let result = try model.prediction(from: input)
-
-var found = [Float](repeating: 0, count: outputs)
-for name in result.featureNames {
-    let value = result.featureValue(for: name)!
-    if value.type == .dictionary {
-        for (key, probability) in value.dictionaryValue {
-            found[labels.firstIndex(of: key as! String)!] = probability.floatValue
+/// uint8 RGB, size x size x 3 -> probabilities in the order of the labels (or features).
+func predict(model: MLModel, image: [UInt8], labels: [String]) throws -> [Float] {
+    let value = MLFeatureValue(pixelBuffer: try pixelBuffer(image))
+    let result = try model.prediction(from: MLDictionaryFeatureProvider(dictionary: ["image": value]))
+    for name in result.featureNames {
+        guard let value = result.featureValue(for: name) else { continue }
+        if value.type == .dictionary {
+            return labels.map { value.dictionaryValue[$0]?.floatValue ?? .nan }
         }
-    } else if let array = value.multiArrayValue {
-        found = (0..<outputs).map { array[$0].floatValue }
+        if let array = value.multiArrayValue, array.count == outputs {
+            return (0..<outputs).map { array[$0].floatValue }
+        }
     }
+    throw Unusable("the model gave neither probabilities nor features")
 }
 
-let best = found.indices.max { found[$0] < found[$1] }!
-let difference = zip(found, expected).map { abs($0 - $1) }.max()!
-let scale = labels.isEmpty ? expected.map { abs($0) }.max()! : 1
-print("best \(labels.isEmpty ? String(best) : labels[best]) (\(found[best])), largest difference \(difference)")
-exit(difference <= @TOLERANCE@ * scale ? 0 : 1)
+/// True when the golden image gives the output that it gave on the machine that exported the model.
+func checkGolden(_ folder: URL) async throws -> Bool {
+    let image = try readNpy(folder.appendingPathComponent("golden/images.npy"), size * size * 3)  // the first of several
+    let golden = try readNpy(folder.appendingPathComponent("golden/expected.npy"), outputs * MemoryLayout<Float>.size)
+    let expected = golden.withUnsafeBytes { bytes in
+        (0..<outputs).map { bytes.loadUnaligned(fromByteOffset: $0 * MemoryLayout<Float>.size, as: Float.self) }
+    }
+    let labels = try readLabels(folder)
+
+    let compiled = try await MLModel.compileModel(at: folder.appendingPathComponent("@MODEL@"))
+    let found = try predict(model: try MLModel(contentsOf: compiled), image: image, labels: labels)
+
+    let best = found.indices.max { found[$0] < found[$1] }!
+    let differences = zip(found, expected).map { abs($0 - $1) }
+    let allowed = @TOLERANCE@ * (labels.isEmpty ? expected.map { abs($0) }.max()! : 1)
+    let name = labels.isEmpty ? String(best) : labels[best]
+    print("\(name) \(found[best]), largest difference to the expected output \(differences.max()!) (allowed \(allowed))")
+    return differences.allSatisfy { $0 <= allowed }  // max() may pass over a NaN
+}
+
+do {
+    let folder = URL(fileURLWithPath: CommandLine.arguments.count > 1 ? CommandLine.arguments[1] : "..")
+    exit(try await checkGolden(folder) ? 0 : 1)
+} catch {
+    FileHandle.standardError.write(Data("\(error.localizedDescription)\n".utf8))
+    exit(2)
+}

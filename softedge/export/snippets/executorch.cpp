@@ -1,7 +1,9 @@
 // Runs the model on a golden image with ExecuTorch's C++ API.
-//   cmake: find_package(executorch REQUIRED); link extension_module_static, extension_tensor, portable_ops_lib,
-//   xnnpack_backend
-// Before the model: @BEFORE@.
+//   cmake 3.28 or later: find_package(executorch REQUIRED),
+//   target_link_libraries(run executorch::runtime executorch::kernels_optimized executorch::backend_xnnpack); ./run ..
+// configured with -Dexecutorch_DIR=SITE/executorch/share/cmake, SITE where pip put executorch. A build of ExecuTorch's
+// sources names the same libraries otherwise.
+// A photo of your own must first be made what contract.json says: @BEFORE@.
 
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor.h>
@@ -11,50 +13,83 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <exception>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
-// The numbers of a NumPy file: a header of known length, then the values in C order.
-static std::vector<char> read_npy(const std::string &path) {
+namespace fs = std::filesystem;
+
+constexpr size_t size = @SIZE@, outputs = @OUTPUTS@;
+
+// The first `wanted` bytes of a NumPy file's values: after a header of known length, in C order.
+static std::vector<char> read_npy(const fs::path &path, size_t wanted) {
   std::ifstream file(path, std::ios::binary);
+  if (!file) throw std::runtime_error(path.string() + " cannot be read");
   std::vector<char> bytes((std::istreambuf_iterator<char>(file)), {});
-  if (bytes.size() < 10) {
-    std::fprintf(stderr, "%s cannot be read\n", path.c_str());
-    std::exit(2);
+  const size_t header = bytes.size() < 10 ? 10 : 10 + uint8_t(bytes[8]) + 256 * size_t(uint8_t(bytes[9]));
+  if (bytes.size() < header + wanted) throw std::runtime_error(path.string() + " is not the file of this model");
+  const auto first = bytes.begin() + std::ptrdiff_t(header);
+  return {first, first + std::ptrdiff_t(wanted)};
+}
+
+// The name of an output: its line in labels.txt, or its number where a model gives features and has no labels.
+static std::string label(const fs::path &folder, size_t output) {
+  std::ifstream file(folder / "snippets" / "labels.txt");
+  std::string line;
+  for (size_t i = 0; std::getline(file, line); ++i)
+    if (i == output) return line;
+  return std::to_string(output);
+}
+
+// uint8 RGB, size x size x 3 -> probabilities (or features). An app loads the module once and keeps it.
+static std::vector<float> predict(const fs::path &model, std::vector<char> image) {
+  executorch::extension::Module module(model.string());
+  auto tensor = executorch::extension::from_blob(image.data(), {1, size, size, 3}, executorch::aten::ScalarType::Byte);
+  const auto result = module.forward(tensor);
+  if (!result.ok())
+    throw std::runtime_error(model.string() + " did not run (error " + std::to_string(int(result.error())) + ")");
+  const auto output = result->at(0).toTensor();
+  const float *found = output.const_data_ptr<float>();
+  return {found, found + output.numel()};
+}
+
+// True when the golden image gives the output that it gave on the machine that exported the model.
+static bool check_golden(const fs::path &folder) {
+  const std::vector<char> image = read_npy(folder / "golden" / "images.npy", size * size * 3);  // the first of several
+  const std::vector<char> golden = read_npy(folder / "golden" / "expected.npy", outputs * sizeof(float));
+  std::vector<float> expected(outputs);
+  std::memcpy(expected.data(), golden.data(), golden.size());
+
+  const std::vector<float> found = predict(folder / "@MODEL@", image);
+  if (found.size() != outputs) throw std::runtime_error("the model gave another number of outputs");
+
+  float largest = 0;
+  for (const float value : expected) largest = std::max(largest, std::fabs(value));
+  const bool probabilities = std::string("@OUTPUT@") == "probabilities";
+  const float allowed = @TOLERANCE@f * (probabilities ? 1.0f : largest);
+
+  float difference = 0;
+  bool passed = true;
+  for (size_t i = 0; i < outputs; ++i) {
+    const float apart = std::fabs(found[i] - expected[i]);
+    difference = std::max(difference, apart);
+    passed = passed && apart <= allowed;  // not after the loop: std::max forgets a NaN
   }
-  const size_t header = 10 + static_cast<uint8_t>(bytes[8]) + 256 * static_cast<uint8_t>(bytes[9]);
-  return {bytes.begin() + header, bytes.end()};
+  const auto best = size_t(std::max_element(found.begin(), found.end()) - found.begin());
+  std::printf("%s %g, largest difference to the expected output %g (allowed %g)\n", label(folder, best).c_str(),
+              found[best], difference, allowed);
+  return passed;
 }
 
 int main(int argc, char **argv) {
-  const std::string folder = argc > 1 ? argv[1] : "..";
-  constexpr int size = @SIZE@, outputs = @OUTPUTS@;
-
-  std::vector<char> image = read_npy(folder + "/golden/images.npy");  // uint8 RGB, the first of several
-  std::vector<char> golden = read_npy(folder + "/golden/expected.npy");
-  std::vector<float> expected(outputs);
-  std::memcpy(expected.data(), golden.data(), outputs * sizeof(float));
-
-  executorch::extension::Module module(folder + "/@MODEL@");
-  auto tensor = executorch::extension::from_blob(image.data(), {1, size, size, 3}, executorch::aten::ScalarType::Byte);
-  const auto result = module.forward(tensor);
-  if (!result.ok()) {
-    std::fprintf(stderr, "the model did not run (error %d)\n", static_cast<int>(result.error()));
+  try {
+    return check_golden(argc > 1 ? argv[1] : "..") ? 0 : 1;
+  } catch (const std::exception &error) {
+    std::fprintf(stderr, "%s\n", error.what());
     return 2;
   }
-  const float *found = result->at(0).toTensor().const_data_ptr<float>();
-
-  const auto best = std::max_element(found, found + outputs) - found;
-  float difference = 0, largest = 0;
-  for (int i = 0; i < outputs; ++i) {
-    difference = std::max(difference, std::fabs(found[i] - expected[i]));
-    largest = std::max(largest, std::fabs(expected[i]));
-  }
-  const bool probabilities = std::string("@OUTPUT@") == "probabilities";
-  const float allowed = @TOLERANCE@f * (probabilities ? 1.0f : largest);
-  std::printf("best %td (%g), largest difference to the expected output %g (allowed %g)\n", best, found[best],
-              difference, allowed);
-  return difference <= allowed ? 0 : 1;
 }

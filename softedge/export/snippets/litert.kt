@@ -1,7 +1,8 @@
 // Runs the model on a golden image with LiteRT on Android.
 // Gradle: implementation("com.google.ai.edge.litert:litert:latest.release")
-// Put @MODEL@ and golden/ into a folder of the app (context.filesDir) and call check(folder).
-// Before the model: @BEFORE@.
+// Put @MODEL@, golden/ and snippets/labels.txt into a folder of the app (context.filesDir) and call
+// checkGolden(folder).
+// A photo of your own must first be made what contract.json says: @BEFORE@.
 
 import java.io.File
 import java.nio.ByteBuffer
@@ -12,28 +13,39 @@ import org.tensorflow.lite.Interpreter
 const val SIZE = @SIZE@
 const val OUTPUTS = @OUTPUTS@
 
-/** The numbers of a NumPy file: a header of known length, then the values in C order, little-endian. */
+/** The values of a NumPy file: a header of known length, then the values in C order, little-endian. */
 fun readNpy(file: File): ByteBuffer {
     val bytes = file.readBytes()
     val header = 10 + (bytes[8].toInt() and 255) + 256 * (bytes[9].toInt() and 255)
     return ByteBuffer.wrap(bytes, header, bytes.size - header).slice().order(ByteOrder.LITTLE_ENDIAN)
 }
 
-/** uint8 RGB, SIZE x SIZE x 3 -> probabilities (or features). */
-fun run(model: File, image: ByteArray): FloatArray {
+/** uint8 RGB, SIZE x SIZE x 3 -> probabilities (or features). An app makes the interpreter once and keeps it. */
+fun predict(model: File, image: ByteArray): FloatArray {
     val input = ByteBuffer.allocateDirect(image.size).order(ByteOrder.nativeOrder()).put(image).apply { rewind() }
     val output = arrayOf(FloatArray(OUTPUTS))
     Interpreter(model).use { it.run(input, output) }
     return output[0]
 }
 
+/** The name of an output: its line in labels.txt, or its number where a model gives features and has no labels. */
+fun label(folder: File, output: Int): String {
+    val labels = File(folder, "snippets/labels.txt")
+    return if (labels.exists()) labels.readLines()[output] else output.toString()
+}
+
 /** True when the golden image gives the output that it gave on the machine that exported the model. */
-fun check(folder: File): Boolean {
+fun checkGolden(folder: File): Boolean {
     val image = ByteArray(SIZE * SIZE * 3)
-    readNpy(File(folder, "golden/images.npy")).get(image)
+    readNpy(File(folder, "golden/images.npy")).get(image) // the first of several
     val expected = FloatArray(OUTPUTS)
     readNpy(File(folder, "golden/expected.npy")).asFloatBuffer().get(expected)
-    val found = run(File(folder, "@MODEL@"), image)
-    val scale = if ("@OUTPUT@" == "probabilities") 1f else expected.maxOf { abs(it) }
-    return found.indices.all { abs(found[it] - expected[it]) <= @TOLERANCE@f * scale }
+
+    val found = predict(File(folder, "@MODEL@"), image)
+
+    val difference = expected.indices.maxOf { abs(found[it] - expected[it]) }
+    val allowed = @TOLERANCE@f * if ("@OUTPUT@" == "probabilities") 1f else expected.maxOf { abs(it) }
+    val best = found.indices.maxByOrNull { found[it] }!!
+    println("${label(folder, best)} ${found[best]}, largest difference to the expected output $difference (allowed $allowed)")
+    return difference <= allowed // false for NaN, too
 }

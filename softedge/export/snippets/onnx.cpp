@@ -1,7 +1,7 @@
 // Runs the model on a golden image with onnxruntime's C++ API.
-//   g++ -std=c++17 run.cpp -I $ORT/include -L $ORT/lib -lonnxruntime -o run && ./run ..
+//   g++ -std=c++17 run.cpp -I $ORT/include -L $ORT/lib -Wl,-rpath,$ORT/lib -lonnxruntime -o run && ./run ..
 // ORT is an unpacked release from https://github.com/microsoft/onnxruntime/releases
-// Before the model: @BEFORE@.
+// A photo of your own must first be made what contract.json says: @BEFORE@.
 
 #include <onnxruntime_cxx_api.h>
 
@@ -11,55 +11,89 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <exception>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
-// The numbers of a NumPy file: a header of known length, then the values in C order.
-static std::vector<char> read_npy(const std::string &path) {
+namespace fs = std::filesystem;
+
+constexpr size_t size = @SIZE@, outputs = @OUTPUTS@;
+
+// The first `wanted` bytes of a NumPy file's values: after a header of known length, in C order.
+static std::vector<char> read_npy(const fs::path &path, size_t wanted) {
   std::ifstream file(path, std::ios::binary);
+  if (!file) throw std::runtime_error(path.string() + " cannot be read");
   std::vector<char> bytes((std::istreambuf_iterator<char>(file)), {});
-  if (bytes.size() < 10) {
-    std::fprintf(stderr, "%s cannot be read\n", path.c_str());
-    std::exit(2);
-  }
-  const size_t header = 10 + static_cast<uint8_t>(bytes[8]) + 256 * static_cast<uint8_t>(bytes[9]);
-  return {bytes.begin() + header, bytes.end()};
+  const size_t header = bytes.size() < 10 ? 10 : 10 + uint8_t(bytes[8]) + 256 * size_t(uint8_t(bytes[9]));
+  if (bytes.size() < header + wanted) throw std::runtime_error(path.string() + " is not the file of this model");
+  const auto first = bytes.begin() + std::ptrdiff_t(header);
+  return {first, first + std::ptrdiff_t(wanted)};
 }
 
-int main(int argc, char **argv) {
-  const std::string folder = argc > 1 ? argv[1] : "..";
-  constexpr int64_t size = @SIZE@, outputs = @OUTPUTS@;
+// The name of an output: its line in labels.txt, or its number where a model gives features and has no labels.
+static std::string label(const fs::path &folder, size_t output) {
+  std::ifstream file(folder / "snippets" / "labels.txt");
+  std::string line;
+  for (size_t i = 0; std::getline(file, line); ++i)
+    if (i == output) return line;
+  return std::to_string(output);
+}
 
-  std::vector<char> image = read_npy(folder + "/golden/images.npy");  // uint8 RGB, the first of several
-  std::vector<char> golden = read_npy(folder + "/golden/expected.npy");
-  std::vector<float> expected(outputs);
-  std::memcpy(expected.data(), golden.data(), outputs * sizeof(float));
-
+// uint8 RGB, size x size x 3 -> probabilities (or features). An app makes the session once and keeps it.
+static std::vector<float> predict(const fs::path &model, std::vector<char> image) {
   Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "softedge");
   Ort::SessionOptions options;
   options.SetIntraOpNumThreads(1);
-  Ort::Session session(env, (folder + "/@MODEL@").c_str(), options);
+  Ort::Session session(env, model.c_str(), options);
 
   const std::array<int64_t, 4> shape{1, size, size, 3};
-  auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-  auto input = Ort::Value::CreateTensor<uint8_t>(memory, reinterpret_cast<uint8_t *>(image.data()), size * size * 3,
-                                                 shape.data(), shape.size());
+  const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+  const auto input = Ort::Value::CreateTensor<uint8_t>(memory, reinterpret_cast<uint8_t *>(image.data()), image.size(),
+                                                       shape.data(), shape.size());
   const char *input_names[] = {"image"};
   const char *output_names[] = {"@OUTPUT@"};
-  auto results = session.Run(Ort::RunOptions{nullptr}, input_names, &input, 1, output_names, 1);
+  const auto results = session.Run(Ort::RunOptions{nullptr}, input_names, &input, 1, output_names, 1);
   const float *found = results[0].GetTensorData<float>();
+  return {found, found + results[0].GetTensorTypeAndShapeInfo().GetElementCount()};
+}
 
-  const auto best = std::max_element(found, found + outputs) - found;
-  float difference = 0, largest = 0;
-  for (int64_t i = 0; i < outputs; ++i) {
-    difference = std::max(difference, std::fabs(found[i] - expected[i]));
-    largest = std::max(largest, std::fabs(expected[i]));
-  }
+// True when the golden image gives the output that it gave on the machine that exported the model.
+static bool check_golden(const fs::path &folder) {
+  const std::vector<char> image = read_npy(folder / "golden" / "images.npy", size * size * 3);  // the first of several
+  const std::vector<char> golden = read_npy(folder / "golden" / "expected.npy", outputs * sizeof(float));
+  std::vector<float> expected(outputs);
+  std::memcpy(expected.data(), golden.data(), golden.size());
+
+  const std::vector<float> found = predict(folder / "@MODEL@", image);
+  if (found.size() != outputs) throw std::runtime_error("the model gave another number of outputs");
+
+  float largest = 0;
+  for (const float value : expected) largest = std::max(largest, std::fabs(value));
   const bool probabilities = std::string("@OUTPUT@") == "probabilities";
   const float allowed = @TOLERANCE@f * (probabilities ? 1.0f : largest);
-  std::printf("best %td (%g), largest difference to the expected output %g (allowed %g)\n", best, found[best],
-              difference, allowed);
-  return difference <= allowed ? 0 : 1;
+
+  float difference = 0;
+  bool passed = true;
+  for (size_t i = 0; i < outputs; ++i) {
+    const float apart = std::fabs(found[i] - expected[i]);
+    difference = std::max(difference, apart);
+    passed = passed && apart <= allowed;  // not after the loop: std::max forgets a NaN
+  }
+  const auto best = size_t(std::max_element(found.begin(), found.end()) - found.begin());
+  std::printf("%s %g, largest difference to the expected output %g (allowed %g)\n", label(folder, best).c_str(),
+              found[best], difference, allowed);
+  return passed;
+}
+
+int main(int argc, char **argv) {
+  try {
+    return check_golden(argc > 1 ? argv[1] : "..") ? 0 : 1;
+  } catch (const std::exception &error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 2;
+  }
 }

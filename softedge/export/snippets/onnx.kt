@@ -1,7 +1,8 @@
 // Runs the model on a golden image with onnxruntime on Android or the JVM.
 // Gradle: implementation("com.microsoft.onnxruntime:onnxruntime-android:latest.release")  (JVM: onnxruntime)
-// On Android put @MODEL@ and golden/ into the app's files; on the JVM run with the export folder as argument.
-// Before the model: @BEFORE@.
+// On Android put @MODEL@, golden/ and snippets/labels.txt into a folder of the app (context.filesDir) and call
+// checkGolden(folder); on the JVM run with the export folder as argument.
+// A photo of your own must first be made what contract.json says: @BEFORE@.
 
 import ai.onnxruntime.OnnxJavaType
 import ai.onnxruntime.OnnxTensor
@@ -15,40 +16,51 @@ import kotlin.system.exitProcess
 const val SIZE = @SIZE@
 const val OUTPUTS = @OUTPUTS@
 
-/** The numbers of a NumPy file: a header of known length, then the values in C order, little-endian. */
+/** The values of a NumPy file: a header of known length, then the values in C order, little-endian. */
 fun readNpy(file: File): ByteBuffer {
     val bytes = file.readBytes()
     val header = 10 + (bytes[8].toInt() and 255) + 256 * (bytes[9].toInt() and 255)
     return ByteBuffer.wrap(bytes, header, bytes.size - header).slice().order(ByteOrder.LITTLE_ENDIAN)
 }
 
-/** uint8 RGB, SIZE x SIZE x 3 -> probabilities (or features). */
-fun run(model: File, image: ByteArray): FloatArray {
+/** uint8 RGB, SIZE x SIZE x 3 -> probabilities (or features). An app makes the session once and keeps it. */
+fun predict(model: File, image: ByteArray): FloatArray {
     val environment = OrtEnvironment.getEnvironment()
     environment.createSession(model.path).use { session ->
         val direct = ByteBuffer.allocateDirect(image.size).put(image).apply { rewind() }
         val shape = longArrayOf(1, SIZE.toLong(), SIZE.toLong(), 3)
         OnnxTensor.createTensor(environment, direct, shape, OnnxJavaType.UINT8).use { tensor ->
             session.run(mapOf("image" to tensor)).use { results ->
-                @Suppress("UNCHECKED_CAST")
-                return (results["@OUTPUT@"].get().value as Array<FloatArray>)[0]
+                val output = FloatArray(OUTPUTS)
+                (results["@OUTPUT@"].get() as OnnxTensor).floatBuffer.get(output)
+                return output
             }
         }
     }
 }
 
-fun main(arguments: Array<String>) {
-    val folder = File(arguments.firstOrNull() ?: "..")
+/** The name of an output: its line in labels.txt, or its number where a model gives features and has no labels. */
+fun label(folder: File, output: Int): String {
+    val labels = File(folder, "snippets/labels.txt")
+    return if (labels.exists()) labels.readLines()[output] else output.toString()
+}
+
+/** True when the golden image gives the output that it gave on the machine that exported the model. */
+fun checkGolden(folder: File): Boolean {
     val image = ByteArray(SIZE * SIZE * 3)
-    readNpy(File(folder, "golden/images.npy")).get(image)
+    readNpy(File(folder, "golden/images.npy")).get(image) // the first of several
     val expected = FloatArray(OUTPUTS)
     readNpy(File(folder, "golden/expected.npy")).asFloatBuffer().get(expected)
 
-    val found = run(File(folder, "@MODEL@"), image)
+    val found = predict(File(folder, "@MODEL@"), image)
 
+    val difference = expected.indices.maxOf { abs(found[it] - expected[it]) }
+    val allowed = @TOLERANCE@f * if ("@OUTPUT@" == "probabilities") 1f else expected.maxOf { abs(it) }
     val best = found.indices.maxByOrNull { found[it] }!!
-    val difference = found.indices.maxOf { abs(found[it] - expected[it]) }
-    val scale = if ("@OUTPUT@" == "probabilities") 1f else expected.maxOf { abs(it) }
-    println("best $best (${found[best]}), largest difference to the expected output $difference")
-    exitProcess(if (difference <= @TOLERANCE@f * scale) 0 else 1)
+    println("${label(folder, best)} ${found[best]}, largest difference to the expected output $difference (allowed $allowed)")
+    return difference <= allowed // false for NaN, too
+}
+
+fun main(arguments: Array<String>) {
+    exitProcess(if (checkGolden(File(arguments.firstOrNull() ?: ".."))) 0 else 1)
 }

@@ -1,6 +1,8 @@
 // Runs the model on a golden image with onnxruntime on iOS or macOS.
 // Package: https://github.com/microsoft/onnxruntime-swift-package-manager (product "onnxruntime")
-// Before the model: @BEFORE@.
+// In an app call checkGolden with the folder that holds @MODEL@, golden/ and snippets/labels.txt; as main.swift of a
+// command line tool this runs with the export folder as argument.
+// A photo of your own must first be made what contract.json says: @BEFORE@.
 
 import Foundation
 import OnnxRuntimeBindings
@@ -8,32 +10,67 @@ import OnnxRuntimeBindings
 let size = @SIZE@
 let outputs = @OUTPUTS@
 
-/// The numbers of a NumPy file: a header of known length, then the values in C order, little-endian.
-func readNpy(_ url: URL) throws -> Data {
-    let bytes = try Data(contentsOf: url)
-    return Data(bytes.dropFirst(10 + Int(bytes[8]) + 256 * Int(bytes[9])))
+struct Unusable: LocalizedError {
+    let errorDescription: String?
+    init(_ why: String) { errorDescription = why }
 }
 
-/// uint8 RGB, size x size x 3 -> probabilities (or features).
-func run(model: URL, image: Data) throws -> [Float] {
+func contents(_ url: URL) throws -> Data {
+    guard let data = try? Data(contentsOf: url) else { throw Unusable("\(url.path) cannot be read") }
+    return data
+}
+
+/// The first `wanted` bytes of a NumPy file's values: after a header of known length, in C order, little-endian.
+func readNpy(_ url: URL, _ wanted: Int) throws -> [UInt8] {
+    let bytes = [UInt8](try contents(url))
+    let header = bytes.count < 10 ? 10 : 10 + Int(bytes[8]) + 256 * Int(bytes[9])
+    guard bytes.count >= header + wanted else { throw Unusable("\(url.path) is not the file of this model") }
+    return Array(bytes[header..<header + wanted])
+}
+
+/// The names of the outputs; none where the model gives features.
+func readLabels(_ folder: URL) throws -> [String] {
+    guard "@OUTPUT@" == "probabilities" else { return [] }
+    let text = String(decoding: try contents(folder.appendingPathComponent("snippets/labels.txt")), as: UTF8.self)
+    return text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+}
+
+/// uint8 RGB, size x size x 3 -> probabilities (or features). An app makes the session once and keeps it.
+func predict(model: URL, image: [UInt8]) throws -> [Float] {
     let environment = try ORTEnv(loggingLevel: .error)
     let session = try ORTSession(env: environment, modelPath: model.path, sessionOptions: nil)
     let shape = [1, size, size, 3].map { NSNumber(value: $0) }
-    let tensor = try ORTValue(tensorData: NSMutableData(data: image), elementType: .uInt8, shape: shape)
+    let tensor = try ORTValue(tensorData: NSMutableData(data: Data(image)), elementType: .uInt8, shape: shape)
     let results = try session.run(withInputs: ["image": tensor], outputNames: ["@OUTPUT@"], runOptions: nil)
-    let data = try results["@OUTPUT@"]!.tensorData() as Data
+    guard let output = results["@OUTPUT@"] else { throw Unusable("\(model.path) has no output @OUTPUT@") }
+    let data = try output.tensorData() as Data
+    guard data.count == outputs * MemoryLayout<Float>.size else { throw Unusable("another number of outputs") }
     return data.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
 }
 
-let folder = URL(fileURLWithPath: CommandLine.arguments.count > 1 ? CommandLine.arguments[1] : "..")
-let image = try readNpy(folder.appendingPathComponent("golden/images.npy")).prefix(size * size * 3)
-let golden = try readNpy(folder.appendingPathComponent("golden/expected.npy"))
-let expected = golden.withUnsafeBytes { Array($0.bindMemory(to: Float.self).prefix(outputs)) }
+/// True when the golden image gives the output that it gave on the machine that exported the model.
+func checkGolden(_ folder: URL) throws -> Bool {
+    let image = try readNpy(folder.appendingPathComponent("golden/images.npy"), size * size * 3)  // the first of several
+    let golden = try readNpy(folder.appendingPathComponent("golden/expected.npy"), outputs * MemoryLayout<Float>.size)
+    let expected = golden.withUnsafeBytes { bytes in
+        (0..<outputs).map { bytes.loadUnaligned(fromByteOffset: $0 * MemoryLayout<Float>.size, as: Float.self) }
+    }
+    let labels = try readLabels(folder)
 
-let found = try run(model: folder.appendingPathComponent("@MODEL@"), image: Data(image))
+    let found = try predict(model: folder.appendingPathComponent("@MODEL@"), image: image)
 
-let best = found.indices.max { found[$0] < found[$1] }!
-let difference = zip(found, expected).map { abs($0 - $1) }.max()!
-let scale = "@OUTPUT@" == "probabilities" ? 1 : expected.map { abs($0) }.max()!
-print("best \(best) (\(found[best])), largest difference to the expected output \(difference)")
-exit(difference <= @TOLERANCE@ * scale ? 0 : 1)
+    let best = found.indices.max { found[$0] < found[$1] }!
+    let differences = zip(found, expected).map { abs($0 - $1) }
+    let allowed = @TOLERANCE@ * (labels.isEmpty ? expected.map { abs($0) }.max()! : 1)
+    let name = labels.isEmpty ? String(best) : labels[best]
+    print("\(name) \(found[best]), largest difference to the expected output \(differences.max()!) (allowed \(allowed))")
+    return differences.allSatisfy { $0 <= allowed }  // max() may pass over a NaN
+}
+
+do {
+    let folder = URL(fileURLWithPath: CommandLine.arguments.count > 1 ? CommandLine.arguments[1] : "..")
+    exit(try checkGolden(folder) ? 0 : 1)
+} catch {
+    FileHandle.standardError.write(Data("\(error.localizedDescription)\n".utf8))
+    exit(2)
+}
