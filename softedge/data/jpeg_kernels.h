@@ -37,11 +37,12 @@ typedef struct {
 
 typedef struct {
     /* A row of n blocks, n even, to 8 rows of samples. ``last``: zigzag positions. False: some number is too large. */
-    bool (*inverse_dct)(const int16_t *blocks, const uint8_t *last, int n, const int16_t *quant, uint8_t *to, size_t stride);
+    bool (*inverse_dct)(const int16_t *blocks, const uint8_t *last, int n, const int16_t *quant, uint8_t *to,
+                        size_t stride);
     /* The RGB pixels from ``left`` to ``right`` of row y; BEYOND bytes behind them may be touched. */
     void (*pixels)(const Source *source, int y, int left, int right, Chroma *scratch, uint8_t *to);
-    /* Two rows of RGB at once to two rows of filter->size RGB pixels. Behind the rows 3 * taps + BEYOND bytes may be read,
-       behind the results BEYOND bytes written. */
+    /* Two rows of RGB at once to two rows of filter->size RGB pixels. Behind the rows 3 * taps + BEYOND bytes may be
+       read, behind the results BEYOND bytes written. */
     void (*across)(const Filter *filter, const uint8_t *a, const uint8_t *b, uint8_t *to_a, uint8_t *to_b);
     /* Row i of the result, n bytes and BEYOND more, from the rows of which ``rows`` is number first[i]. */
     void (*down)(const Filter *filter, int i, const uint8_t *rows, size_t stride, size_t n, uint8_t *to);
@@ -49,7 +50,7 @@ typedef struct {
 
 #define TARGET
 #define NAMED(name) name##_plain
-#define AVX2 0
+#define AVX2        0
 #include "jpeg_variant.h"
 #undef TARGET
 #undef NAMED
@@ -58,9 +59,9 @@ typedef struct {
 #if defined(__x86_64__) && !defined(SOFTEDGE_PLAIN)
 #define HAS_AVX2 1
 #include <immintrin.h>
-#define TARGET __attribute__((target("avx2")))
+#define TARGET      __attribute__((target("avx2")))
 #define NAMED(name) name##_avx2
-#define AVX2 1
+#define AVX2        1
 #include "jpeg_variant.h"
 #endif
 

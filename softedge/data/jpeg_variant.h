@@ -3,8 +3,8 @@
 /* ---- the inverse DCT --------------------------------------------------------------------------------------------- */
 
 /* Loeffler, Ligtenberg and Moschytz 1989, with 13-bit constants and 2 more bits between the passes: the rounding of
-   libjpeg's "islow". Its vector versions keep 16 bits between the passes and while two inputs are added. That is the same
-   as long as these numbers stay below 2^14, which no sane picture leaves; beyond it the block is not mine. */
+   libjpeg's "islow". Its vector versions keep 16 bits between the passes and while two inputs are added. That is the
+   same as long as these numbers stay below 2^14, which no sane picture leaves; beyond it the block is not mine. */
 #ifndef F_0_298
 #define F_0_298 2446
 #define F_0_390 3196
@@ -31,7 +31,8 @@ typedef struct {
 
 static TARGET inline Wide NAMED(madd)(__m256i a, __m256i b, int first, int second) {
     const __m256i by = _mm256_set1_epi32((int)((uint32_t)second << 16 | (uint16_t)first));
-    return (Wide){_mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), by), _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), by)};
+    return (Wide){_mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), by),
+                  _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), by)};
 }
 
 static TARGET inline Wide NAMED(add)(Wide a, Wide b) {
@@ -53,7 +54,8 @@ static TARGET inline __attribute__((always_inline)) void NAMED(one_dct)(__m256i 
     __m256i x4 = half ? zero : x[4], x5 = half ? zero : x[5], x6 = half ? zero : x[6], x7 = half ? zero : x[7];
     /* x << 13, as x in the upper word and then 3 back */
     __m256i sum = half ? x[0] : _mm256_add_epi16(x[0], x4), difference = half ? x[0] : _mm256_sub_epi16(x[0], x4);
-    Wide e0 = {_mm256_srai_epi32(_mm256_unpacklo_epi16(zero, sum), 3), _mm256_srai_epi32(_mm256_unpackhi_epi16(zero, sum), 3)};
+    Wide e0 = {_mm256_srai_epi32(_mm256_unpacklo_epi16(zero, sum), 3),
+               _mm256_srai_epi32(_mm256_unpackhi_epi16(zero, sum), 3)};
     Wide e1 = {_mm256_srai_epi32(_mm256_unpacklo_epi16(zero, difference), 3),
                _mm256_srai_epi32(_mm256_unpackhi_epi16(zero, difference), 3)};
     e0 = NAMED(add)(e0, rounding), e1 = NAMED(add)(e1, rounding);
@@ -84,13 +86,13 @@ static TARGET inline void NAMED(transpose)(__m256i x[8]) {
 }
 
 /* Two blocks, one in each half of the registers. ``half``: only their upper left quarters are not 0. */
-static TARGET inline __attribute__((always_inline)) void NAMED(two_blocks)(const int16_t *blocks, const int16_t *quant,
-                                                                           uint8_t *to, size_t stride, bool half,
-                                                                           __m256i *high) {
+static TARGET inline __attribute__((always_inline)) void
+NAMED(two_blocks)(const int16_t *blocks, const int16_t *quant, uint8_t *to, size_t stride, bool half, __m256i *high) {
     __m256i x[8];
     for (int i = 0; i < (half ? 4 : 8); i++) {
-        __m256i pair = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(blocks + 8 * i))),
-                                               _mm_loadu_si128((const __m128i *)(blocks + 64 + 8 * i)), 1);
+        __m256i pair =
+            _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(blocks + 8 * i))),
+                                    _mm_loadu_si128((const __m128i *)(blocks + 64 + 8 * i)), 1);
         x[i] = _mm256_mullo_epi16(pair, _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(quant + 8 * i))));
     }
     NAMED(one_dct)(x, 11, half);
@@ -114,8 +116,8 @@ static TARGET inline __attribute__((always_inline)) void NAMED(two_blocks)(const
     }
 }
 
-static TARGET bool NAMED(inverse_dct)(const int16_t *blocks, const uint8_t *last, int n, const int16_t *quant, uint8_t *to,
-                                      size_t stride) {
+static TARGET bool NAMED(inverse_dct)(const int16_t *blocks, const uint8_t *last, int n, const int16_t *quant,
+                                      uint8_t *to, size_t stride) {
     __m256i high = _mm256_setzero_si256();
     for (int i = 0; i < n; i += 2, blocks += 128, to += 16) {
         if ((last[i] | last[i + 1]) == 0) {
@@ -136,7 +138,8 @@ static TARGET bool NAMED(inverse_dct)(const int16_t *blocks, const uint8_t *last
 
 #else
 
-/* One dimension over x[0], x[step], ...; unsigned, so that what is too large wraps. Results are shifted by the caller. */
+/* One dimension over x[0], x[step], ...; unsigned, so that what is too large wraps. Results are shifted by the caller.
+ */
 static inline void NAMED(one_dct)(const uint32_t x[8], uint32_t out[8]) {
     uint32_t e0 = (x[0] + x[4]) << 13, e1 = (x[0] - x[4]) << 13, z1 = (x[2] + x[6]) * F_0_541;
     uint32_t e2 = z1 - x[6] * F_1_847, e3 = z1 + x[2] * F_0_765;
@@ -224,19 +227,22 @@ static TARGET void NAMED(colour)(const uint8_t *y, const uint8_t *cb, const uint
     /* The constants do not fit into 16 bits: 1.402 is 1 + 26345 / 2^16, 1.772 is 2 - 14942 / 2^16, and so on. */
     const __m256i red = _mm256_set1_epi16(26345), blue = _mm256_set1_epi16(-14942);
     const __m256i green = _mm256_set1_epi32((int)((uint32_t)18734 << 16 | (uint16_t)-22554));
-    const __m256i rg_16 = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 8, -1, 1, 9, -1, 2, 10, -1, 3, 11, -1, 4, 12, -1, 5));
-    const __m256i b_16 = _mm256_broadcastsi128_si256(_mm_setr_epi8(-1, -1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1));
-    const __m256i rg_8 = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(13, -1, 6, 14, -1, 7, 15, -1, -1, -1, -1, -1, -1, -1, -1, -1));
-    const __m256i b_8 = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(-1, 5, -1, -1, 6, -1, -1, 7, -1, -1, -1, -1, -1, -1, -1, -1));
+    const __m256i rg_16 =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 8, -1, 1, 9, -1, 2, 10, -1, 3, 11, -1, 4, 12, -1, 5));
+    const __m256i b_16 =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(-1, -1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1));
+    const __m256i rg_8 =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(13, -1, 6, 14, -1, 7, 15, -1, -1, -1, -1, -1, -1, -1, -1, -1));
+    const __m256i b_8 =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(-1, 5, -1, -1, 6, -1, -1, 7, -1, -1, -1, -1, -1, -1, -1, -1));
     for (int x = 0; x < n; x += 16, to += 48) {
         __m256i luma = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(y + x)));
         __m256i b = _mm256_sub_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(cb + x))), middle);
         __m256i r = _mm256_sub_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(cr + x))), middle);
         __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(b, r), green);
         __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(b, r), green);
-        low = _mm256_srai_epi32(_mm256_add_epi32(low, half), 16), high = _mm256_srai_epi32(_mm256_add_epi32(high, half), 16);
+        low = _mm256_srai_epi32(_mm256_add_epi32(low, half), 16),
+        high = _mm256_srai_epi32(_mm256_add_epi32(high, half), 16);
         __m256i g = _mm256_add_epi16(_mm256_sub_epi16(luma, r), _mm256_packs_epi32(low, high));
         __m256i carry = _mm256_srli_epi16(_mm256_mullo_epi16(r, red), 15); /* the bit that rounds */
         r = _mm256_add_epi16(_mm256_add_epi16(luma, r), _mm256_add_epi16(_mm256_mulhi_epi16(r, red), carry));
@@ -282,17 +288,28 @@ static TARGET void NAMED(pixels)(const Source *source, int y, int left, int righ
 /* ---- resizing ---------------------------------------------------------------------------------------------------- */
 
 #if AVX2
-static TARGET inline __attribute__((always_inline)) void NAMED(across_taps)(const Filter *filter, int taps, const uint8_t *a,
-                                                                            const uint8_t *b, uint8_t *to_a, uint8_t *to_b) {
+/* Two weights, side by side in all of a register. */
+static TARGET inline __m256i NAMED(both)(const int16_t *weight) {
+    int32_t both;
+    memcpy(&both, weight, 4);
+    return _mm256_set1_epi32(both);
+}
+
+static TARGET inline __attribute__((always_inline)) void
+NAMED(across_taps)(const Filter *filter, int taps, const uint8_t *a, const uint8_t *b, uint8_t *to_a, uint8_t *to_b) {
     /* Row a in the lower half of a register, row b in the upper; four pixels of input, two to a product. */
-    const __m256i two = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
-    const __m256i next = _mm256_broadcastsi128_si256(_mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1));
-    const __m256i squeeze = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+    const __m256i two =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
+    const __m256i next =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1));
+    const __m256i squeeze =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
     const __m256i half = _mm256_set1_epi32(1 << (filter->bits - 1));
     const __m128i shift = _mm_cvtsi32_si128(filter->bits);
     const int16_t *weight = filter->weight;
     const int32_t *first = filter->first;
-    for (int i = 0; i < filter->size; i += 4, to_a += 12, to_b += 12) { /* outputs come in fours: make_filter pads them */
+    for (int i = 0; i < filter->size;
+         i += 4, to_a += 12, to_b += 12) { /* outputs come in fours: make_filter pads them */
         __m256i sum[4];
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++, weight += taps) {
@@ -302,9 +319,9 @@ static TARGET inline __attribute__((always_inline)) void NAMED(across_taps)(cons
             for (int t = 0; t < taps; t += 4) {
                 __m256i in = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(in_a + 3 * t)));
                 in = _mm256_inserti128_si256(in, _mm_loadu_si128((const __m128i *)(in_b + 3 * t)), 1);
-                __m256i by = _mm256_broadcastd_epi32(_mm_loadu_si32(weight + t));
+                __m256i by = NAMED(both)(weight + t);
                 sum[j] = _mm256_add_epi32(sum[j], _mm256_madd_epi16(_mm256_shuffle_epi8(in, two), by));
-                by = _mm256_broadcastd_epi32(_mm_loadu_si32(weight + t + 2));
+                by = NAMED(both)(weight + t + 2);
                 sum[j] = _mm256_add_epi32(sum[j], _mm256_madd_epi16(_mm256_shuffle_epi8(in, next), by));
             }
             sum[j] = _mm256_sra_epi32(sum[j], shift);
@@ -316,8 +333,10 @@ static TARGET inline __attribute__((always_inline)) void NAMED(across_taps)(cons
     }
 }
 
-static TARGET void NAMED(across)(const Filter *filter, const uint8_t *a, const uint8_t *b, uint8_t *to_a, uint8_t *to_b) {
-    if (filter->taps == 4) /* enlarging, and all that makes of ImageNet's photos are these two: loops that are unrolled */
+static TARGET void NAMED(across)(const Filter *filter, const uint8_t *a, const uint8_t *b, uint8_t *to_a,
+                                 uint8_t *to_b) {
+    if (filter->taps ==
+        4) /* enlarging, and all that makes of ImageNet's photos are these two: loops that are unrolled */
         NAMED(across_taps)(filter, 4, a, b, to_a, to_b);
     else if (filter->taps == 8)
         NAMED(across_taps)(filter, 8, a, b, to_a, to_b);
@@ -353,10 +372,8 @@ static TARGET void NAMED(down)(const Filter *filter, int i, const uint8_t *rows,
     for (size_t x = 0; x < n; x += 32) {
         __m256i sum[4] = {half, half, half, half};
         for (int t = 0; t < taps; t += 2) {
-            int32_t pair;
-            memcpy(&pair, weight + t, 4);
-            if (pair == 0) continue;
-            const __m256i by = _mm256_set1_epi32(pair);
+            if (weight[t] == 0 && weight[t + 1] == 0) continue;
+            const __m256i by = NAMED(both)(weight + t);
             __m256i a = _mm256_loadu_si256((const __m256i *)(rows + (size_t)t * stride + x));
             __m256i b = _mm256_loadu_si256((const __m256i *)(rows + (size_t)(t + 1) * stride + x));
             __m256i low = _mm256_unpacklo_epi8(a, b), high = _mm256_unpackhi_epi8(a, b);

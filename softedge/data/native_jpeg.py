@@ -77,6 +77,7 @@ class Native:
     def resize(self, image: Uint8, box: Box, flip: bool, size: int) -> Uint8 | None:
         """A crop of uint8 RGB (H, W, 3) to (size, size, 3); None for an image that is not stored row by row."""
         left, top, width, height = box
+        assert 0 <= left <= image.shape[1] - width and 0 <= top <= image.shape[0] - height, (box, image.shape)
         if image.strides[1:] != (3, 1) or image.strides[0] < 3 * image.shape[1]:
             return None
         view, start = np.empty((size, size, 3), np.uint8), image.ctypes.data + top * image.strides[0] + 3 * left
