@@ -19,11 +19,13 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-enum { ABI = 1 }; /* raised with every change of what is exported */
+enum {
+    ABI = 1,          /* raised with every change of what is exported */
+    MOST_CROPS = 4,   /* of one file */
+    MOST_SIDE = 8192, /* of a crop's result */
+};
 
 static double absolute(double x) { return x < 0 ? -x : x; }
-
-/* ---- from a file to samples -------------------------------------------------------------------------------------- */
 
 typedef struct {
     int left, top, right, bottom;
@@ -32,96 +34,9 @@ typedef struct {
 static int at_most(int a, int b) { return a < b ? a : b; }
 static int at_least(int a, int b) { return a > b ? a : b; }
 
-/* The MCUs whose samples the pixels of ``area`` are made of: upsampling looks one sample of chroma further. */
-static Area mcus_of(const Header *head, Area area) {
-    const Component *last = &head->component[head->components - 1];
-    int x = head->h > 1, y = head->v > 1;
-    return (Area){
-        at_least(area.left / head->h - x, 0) / 8,
-        at_least(area.top / head->v - y, 0) / 8,
-        at_most((area.right - 1) / head->h + x, last->width - 1) / 8 + 1,
-        at_most((area.bottom - 1) / head->v + y, last->height - 1) / 8 + 1,
-    };
-}
+static Area area_of(const int32_t box[4]) { return (Area){box[0], box[1], box[0] + box[2], box[1] + box[3]}; }
 
-static void release(Header *head) {
-    for (int i = 0; i < 3; i++) {
-        free(head->component[i].blocks), free(head->component[i].last), free(head->component[i].plane.samples);
-    }
-}
-
-static bool allocate(Header *head, Area mcus) {
-    for (int i = 0; i < head->components; i++) {
-        Component *c = &head->component[i];
-        c->across = ((mcus.right - mcus.left) * c->h + 1) & ~1; /* the inverse DCT takes two blocks at once */
-        size_t blocks = (size_t)(c->across + 1) * (size_t)c->v;
-        c->plane = (Plane){NULL, (size_t)c->across * 8, mcus.left * c->h * 8, mcus.top * c->v * 8, c->width, c->height};
-        size_t rows = (size_t)(mcus.bottom - mcus.top) * (size_t)c->v * 8;
-        c->blocks = calloc(blocks * 64 + 64, sizeof *c->blocks);
-        c->last = calloc(blocks, 1);
-        c->plane.samples = malloc(rows * c->plane.stride + BEYOND);
-        if (c->blocks == NULL || c->last == NULL || c->plane.samples == NULL) return false;
-    }
-    return true;
-}
-
-static bool make_tables(Scan *s) {
-    Header *head = s->head;
-    int largest[2] = {0, 0};
-    bool has_dc[2] = {false, false};
-    for (int i = 0; i < head->components; i++) {
-        const Component *c = &head->component[i];
-        for (int k = 1; k < 64; k++) largest[c->ac] = at_least(largest[c->ac], at_least(head->quant[c->quant][k], 1));
-        has_dc[c->dc] = true;
-        s->decoder[i] = (Decoder){&s->dc[c->dc], &s->ac[c->ac], head->quant[c->quant], 0, 0};
-        s->decoder[i].largest_dc = LARGEST / at_least(head->quant[c->quant][0], 1);
-    }
-    for (int n = 0; n < 2; n++) {
-        if (has_dc[n]) make_dc(&s->dc[n], &head->codes[0][n]);
-        if (largest[n] > 0) make_ac(&s->ac[n], &head->codes[1][n], largest[n]);
-    }
-    return true;
-}
-
-/* Read the whole scan; keep the samples that the pixels of ``area`` need. */
-static bool read_samples(Header *head, const uint8_t *data, size_t size, Area area, const Kernels *kernels) {
-    Area mcus = mcus_of(head, area);
-    int16_t quant[3][64];
-    bool fine = false;
-    Scan *s = malloc(sizeof *s);
-    uint8_t *copy = malloc(size - head->scan + LONGEST_MCU);
-    if (s == NULL || copy == NULL || !allocate(head, mcus)) goto out;
-    s->head = head, s->source = data + head->scan, s->end = data + size, s->copy = copy, s->restarts = 0;
-    make_tables(s);
-    for (int i = 0; i < head->components; i++)
-        for (int k = 0; k < 64; k++) quant[i][natural[k]] = (int16_t)head->quant[head->component[i].quant][k];
-    if (!begin_interval(s)) goto out;
-    for (int y = 0; y < head->mcus_down; y++) {
-        if (y < mcus.top || y >= mcus.bottom) {
-            if (!skip_mcus(s, head->mcus_across)) goto out;
-            continue;
-        }
-        if (!skip_mcus(s, mcus.left) || !keep_mcus(s, mcus.right - mcus.left)) goto out;
-        for (int i = 0; i < head->components; i++) {
-            Component *c = &head->component[i];
-            for (int v = 0; v < c->v; v++) {
-                size_t row = (size_t)v * (size_t)(c->across + 1);
-                uint8_t *to =
-                    c->plane.samples + ((size_t)(y - mcus.top) * (size_t)c->v + (size_t)v) * 8 * c->plane.stride;
-                if (!kernels->inverse_dct(c->blocks + row * 64, c->last + row, c->across, quant[i], to,
-                                          c->plane.stride))
-                    goto out;
-            }
-        }
-        if (!skip_mcus(s, head->mcus_across - mcus.right)) goto out;
-    }
-    fine = ends_with(s, 0xD9);
-out:
-    free(copy), free(s);
-    return fine;
-}
-
-/* ---- from samples to crops --------------------------------------------------------------------------------------- */
+/* ---- from pixels to crops ---------------------------------------------------------------------------------------- */
 
 /* Antialiased bilinear weights for ``from`` pixels to ``size``, as PyTorch and Pillow choose and round them: a triangle
    as wide as two input pixels or, when shrinking, two output pixels. ``flip``: the outputs in reverse. */
@@ -174,12 +89,13 @@ static void release_crop(Crop *c) {
     free(c->rows), free(c->row);
 }
 
-static bool make_crop(Crop *c, const int32_t box[4], int size, bool flip) {
+static bool make_crop(Crop *c, Area area, int size, bool flip) {
     memset(c, 0, sizeof *c);
-    c->area = (Area){box[0], box[1], box[0] + box[2], box[1] + box[3]};
-    if (!make_filter(&c->across, box[2], size, flip) || !make_filter(&c->down, box[3], size, false)) return false;
+    c->area = area;
+    if (!make_filter(&c->across, area.right - area.left, size, flip)) return false;
+    if (!make_filter(&c->down, area.bottom - area.top, size, false)) return false;
     c->stride = (size_t)size * 3 + BEYOND;
-    size_t rows = (size_t)box[3], beyond = (size_t)c->down.taps; /* rows of weight 0 are read, too */
+    size_t rows = (size_t)(area.bottom - area.top), beyond = (size_t)c->down.taps; /* rows of weight 0 are read, too */
     c->rows = malloc((rows + beyond) * c->stride);
     c->row = malloc(c->stride);
     if (c->rows == NULL || c->row == NULL) return false;
@@ -210,6 +126,143 @@ static void finish_crop(Crop *c, uint8_t *to, const Kernels *kernels) {
     }
 }
 
+/* ---- from a file to pixels --------------------------------------------------------------------------------------- */
+
+/* Two rows of pixels and what is needed to make them, in one allocation. */
+typedef struct {
+    uint8_t *rows[2];
+    Chroma chroma;
+} Rows;
+
+static bool make_rows(Rows *rows, int width, int taps) {
+    size_t chroma = (size_t)width + 2 * BEYOND, row = 3 * ((size_t)width + (size_t)taps) + 2 * BEYOND;
+    row += row % 2;
+    chroma += chroma % 2;
+    uint8_t *all = calloc(2 * row + 4 * chroma, 1); /* pixels of weight 0 are read, too */
+    *rows = (Rows){{all, all + row},
+                   {(uint16_t *)(void *)(all + 2 * row), all + 2 * row + 2 * chroma, all + 2 * row + 3 * chroma}};
+    return all != NULL;
+}
+
+/* The MCUs whose samples the pixels of ``area`` are made of: upsampling looks one sample of chroma further. */
+static Area mcus_of(const Header *head, Area area) {
+    const Component *last = &head->component[head->components - 1];
+    int x = head->h > 1, y = head->v > 1;
+    return (Area){
+        at_least(area.left / head->h - x, 0) / 8,
+        at_least(area.top / head->v - y, 0) / 8,
+        at_most((area.right - 1) / head->h + x, last->width - 1) / 8 + 1,
+        at_most((area.bottom - 1) / head->v + y, last->height - 1) / 8 + 1,
+    };
+}
+
+static void release(Header *head) {
+    for (int i = 0; i < 3; i++) {
+        free(head->component[i].blocks), free(head->component[i].last), free(head->component[i].plane.samples);
+    }
+}
+
+static bool allocate(Header *head, Area mcus) {
+    for (int i = 0; i < head->components; i++) {
+        Component *c = &head->component[i];
+        c->across = ((mcus.right - mcus.left) * c->h + 1) & ~1; /* the inverse DCT takes two blocks at once */
+        size_t blocks = (size_t)(c->across + 1) * (size_t)c->v;
+        c->plane = (Plane){NULL, (size_t)c->across * 8, mcus.left * c->h * 8, 16 * c->v - 1, c->width, c->height};
+        size_t rows = (size_t)c->v * 16;
+        c->blocks = calloc(blocks * 64 + 64, sizeof *c->blocks);
+        c->last = calloc(blocks, 1);
+        c->plane.samples = malloc(rows * c->plane.stride + BEYOND);
+        if (c->blocks == NULL || c->last == NULL || c->plane.samples == NULL) return false;
+    }
+    return true;
+}
+
+static void make_tables(Scan *s) {
+    Header *head = s->head;
+    int largest[2] = {0, 0};
+    bool has_dc[2] = {false, false};
+    for (int i = 0; i < head->components; i++) {
+        const Component *c = &head->component[i];
+        for (int k = 1; k < 64; k++) largest[c->ac] = at_least(largest[c->ac], at_least(head->quant[c->quant][k], 1));
+        has_dc[c->dc] = true;
+        s->decoder[i] = (Decoder){&s->dc[c->dc], &s->ac[c->ac], head->quant[c->quant], 0, 0};
+        s->decoder[i].largest_dc = LARGEST / at_least(head->quant[c->quant][0], 1);
+    }
+    for (int n = 0; n < 2; n++) {
+        if (has_dc[n]) make_dc(&s->dc[n], &head->codes[0][n]);
+        if (largest[n] > 0) make_ac(&s->ac[n], &head->codes[1][n], largest[n]);
+    }
+}
+
+/* What is to be done with a file: the pixels of ``area`` to ``rgb``, if that is not NULL, and to some crops. */
+typedef struct {
+    const Kernels *kernels;
+    Header head;
+    Area area;
+    uint8_t *rgb;
+    int count;
+    Crop crops[MOST_CROPS];
+} Job;
+
+/* Row y of the picture, whose samples are there. */
+static void use_row(Job *job, Rows *rows, int y) {
+    const Component *c = job->head.component;
+    const Source source = {c[0].plane, c[1].plane, c[2].plane, job->head.components == 1, job->head.h, job->head.v};
+    uint8_t *row = rows->rows[y % 2], *before = rows->rows[(y + 1) % 2];
+    size_t bytes = 3 * (size_t)(job->area.right - job->area.left);
+    job->kernels->pixels(&source, y, job->area.left, job->area.right, &rows->chroma, row);
+    if (job->rgb) memcpy(job->rgb + (size_t)(y - job->area.top) * bytes, row, bytes);
+    for (int i = 0; i < job->count; i++) add_row(&job->crops[i], y, job->area.left, before, row, job->kernels);
+}
+
+/* From the coefficients of row y of the MCUs to samples. */
+static bool use_mcus(Job *job, int16_t quant[3][64], int y) {
+    for (int i = 0; i < job->head.components; i++) {
+        const Component *c = &job->head.component[i];
+        for (int v = 0; v < c->v; v++) {
+            size_t blocks = (size_t)v * (size_t)(c->across + 1), stride = c->plane.stride;
+            uint8_t *to = c->plane.samples + (size_t)((y * c->v + v) * 8 & c->plane.mask) * stride;
+            if (!job->kernels->inverse_dct(c->blocks + blocks * 64, c->last + blocks, c->across, quant[i], to, stride))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* Read the whole scan, and use what ``area`` needs of it row by row, while it is in the processor's caches. */
+static bool decode(Job *job, const uint8_t *data, size_t size) {
+    Header *head = &job->head;
+    Area area = job->area, mcus = mcus_of(head, area);
+    int16_t quant[3][64];
+    int taps = 0, next = area.top;
+    bool fine = false;
+    Rows rows = {{NULL, NULL}, {NULL, NULL, NULL}};
+    Scan *s = malloc(sizeof *s);
+    uint8_t *copy = malloc(size - head->scan + LONGEST_MCU);
+    for (int i = 0; i < job->count; i++) taps = at_least(taps, job->crops[i].across.taps);
+    if (s == NULL || copy == NULL || !allocate(head, mcus) || !make_rows(&rows, area.right - area.left, taps)) goto out;
+    s->head = head, s->source = data + head->scan, s->end = data + size, s->copy = copy, s->restarts = 0;
+    make_tables(s);
+    for (int i = 0; i < head->components; i++)
+        for (int k = 0; k < 64; k++) quant[i][natural[k]] = (int16_t)head->quant[head->component[i].quant][k];
+    if (!begin_interval(s)) goto out;
+    for (int y = 0; y < head->mcus_down; y++) {
+        if (y < mcus.top || y >= mcus.bottom) {
+            if (!skip_mcus(s, head->mcus_across)) goto out;
+            continue;
+        }
+        if (!skip_mcus(s, mcus.left) || !keep_mcus(s, mcus.right - mcus.left)) goto out;
+        if (!skip_mcus(s, head->mcus_across - mcus.right) || !use_mcus(job, quant, y)) goto out;
+        /* The last row of pixels of an MCU in 4:2:0 waits for the chroma below it. */
+        int ready = y + 1 == mcus.bottom ? area.bottom : at_most((y + 1) * 8 * head->v - (head->v - 1), area.bottom);
+        for (; next < ready; next++) use_row(job, &rows, next);
+    }
+    fine = ends_with(s, 0xD9);
+out:
+    free(copy), free(s), free(rows.rows[0]), release(head);
+    return fine;
+}
+
 /* ---- what Python calls ------------------------------------------------------------------------------------------- */
 
 EXPORT int softedge_jpeg_abi(void) { return ABI; }
@@ -230,75 +283,35 @@ static bool within(const int32_t box[4], int width, int height) {
            box[1] <= height - box[3];
 }
 
-/* Two rows of pixels and what is needed to make them, in one allocation. */
-typedef struct {
-    uint8_t *rows[2];
-    Chroma chroma;
-} Rows;
-
-static bool make_rows(Rows *rows, int width, int taps) {
-    size_t chroma = (size_t)width + 2 * BEYOND, row = 3 * ((size_t)width + (size_t)taps) + 2 * BEYOND;
-    row += row % 2;
-    chroma += chroma % 2;
-    uint8_t *all = calloc(2 * row + 4 * chroma, 1); /* pixels of weight 0 are read, too */
-    *rows = (Rows){{all, all + row},
-                   {(uint16_t *)(void *)(all + 2 * row), all + 2 * row + 2 * chroma, all + 2 * row + 3 * chroma}};
-    return all != NULL;
-}
-
-static Source source_of(const Header *head) {
-    const Component *c = head->component;
-    return (Source){c[0].plane, c[1].plane, c[2].plane, head->components == 1, head->h, head->v};
-}
-
 /* The pixels of a box (left, top, width, height) within the picture, RGB, rows without gaps. 0: not mine. */
 EXPORT int softedge_jpeg_decode(const uint8_t *data, size_t size, const int32_t box[4], uint8_t *rgb, int plain) {
-    const Kernels *kernels = choose_kernels(plain);
-    Header head;
-    Rows rows = {{NULL, NULL}, {NULL, NULL, NULL}};
-    if (!read_header(&head, data, size) || !within(box, head.width, head.height)) return 0;
-    Area area = {box[0], box[1], box[0] + box[2], box[1] + box[3]};
-    bool fine = read_samples(&head, data, size, area, kernels) && make_rows(&rows, box[2], 0);
-    Source source = source_of(&head);
-    for (int y = area.top; fine && y < area.bottom; y++, rgb += 3 * (size_t)box[2]) {
-        kernels->pixels(&source, y, area.left, area.right, &rows.chroma, rows.rows[0]);
-        memcpy(rgb, rows.rows[0], 3 * (size_t)box[2]);
-    }
-    free(rows.rows[0]), release(&head);
-    return fine;
+    Job job;
+    if (!read_header(&job.head, data, size) || !within(box, job.head.width, job.head.height)) return 0;
+    job.kernels = choose_kernels(plain), job.area = area_of(box), job.rgb = rgb, job.count = 0;
+    return decode(&job, data, size);
 }
 
 /* ``count`` <= 4 crops of one picture, each a box to size x size RGB pixels, mirrored where ``flips``. 0: not mine. */
 EXPORT int softedge_jpeg_crops(const uint8_t *data, size_t size, int count, const int32_t *boxes, const uint8_t *flips,
                                int side, uint8_t *const *to, int plain) {
-    const Kernels *kernels = choose_kernels(plain);
-    Header head;
-    Crop crops[4];
-    int made = 0, taps = 0;
-    Rows rows = {{NULL, NULL}, {NULL, NULL, NULL}};
-    Area area = {INT_MAX, INT_MAX, 0, 0};
-    if (count < 1 || count > 4 || side < 1 || side > 8192 || !read_header(&head, data, size)) return 0;
+    Job job;
+    if (count < 1 || count > MOST_CROPS || side < 1 || side > MOST_SIDE || !read_header(&job.head, data, size))
+        return 0;
+    for (int i = 0; i < count; i++)
+        if (!within(boxes + 4 * i, job.head.width, job.head.height)) return 0;
     bool fine = true;
-    for (int i = 0; i < count && fine; i++)
-        if ((fine = within(boxes + 4 * i, head.width, head.height))) {
-            fine = make_crop(&crops[made++], boxes + 4 * i, side, flips[i] != 0);
-            Area one = crops[i].area;
-            area = (Area){at_most(area.left, one.left), at_most(area.top, one.top), at_least(area.right, one.right),
-                          at_least(area.bottom, one.bottom)};
-            taps = at_least(taps, crops[i].across.taps);
-        }
-    fine = fine && read_samples(&head, data, size, area, kernels) && make_rows(&rows, area.right - area.left, taps);
-    Source source = source_of(&head);
-    for (int y = area.top; fine && y < area.bottom; y++) {
-        uint8_t *row = rows.rows[y % 2], *before = rows.rows[(y + 1) % 2];
-        kernels->pixels(&source, y, area.left, area.right, &rows.chroma, row);
-        for (int i = 0; i < count; i++) add_row(&crops[i], y, area.left, before, row, kernels);
+    job.kernels = choose_kernels(plain), job.area = area_of(boxes), job.rgb = NULL;
+    for (job.count = 0; job.count < count && fine; job.count++) {
+        Area one = area_of(boxes + 4 * job.count), *all = &job.area;
+        *all = (Area){at_most(all->left, one.left), at_most(all->top, one.top), at_least(all->right, one.right),
+                      at_least(all->bottom, one.bottom)};
+        fine = make_crop(&job.crops[job.count], one, side, flips[job.count] != 0);
     }
-    for (int i = 0; i < made; i++) {
-        if (fine) finish_crop(&crops[i], to[i], kernels);
-        release_crop(&crops[i]);
+    fine = fine && decode(&job, data, size);
+    for (int i = 0; i < job.count; i++) {
+        if (fine) finish_crop(&job.crops[i], to[i], job.kernels);
+        release_crop(&job.crops[i]);
     }
-    free(rows.rows[0]), release(&head);
     return fine;
 }
 
@@ -306,11 +319,11 @@ EXPORT int softedge_jpeg_crops(const uint8_t *data, size_t size, int count, cons
 EXPORT int softedge_resize(const uint8_t *rgb, size_t stride, int width, int height, int flip, int side, uint8_t *to,
                            int plain) {
     const Kernels *kernels = choose_kernels(plain);
-    const int32_t box[4] = {0, 0, width, height};
     Crop crop;
     Rows rows = {{NULL, NULL}, {NULL, NULL, NULL}};
-    if (width < 1 || height < 1 || side < 1 || side > 8192) return 0;
-    bool fine = make_crop(&crop, box, side, flip != 0) && make_rows(&rows, width, crop.across.taps);
+    if (width < 1 || height < 1 || side < 1 || side > MOST_SIDE) return 0;
+    bool fine =
+        make_crop(&crop, (Area){0, 0, width, height}, side, flip != 0) && make_rows(&rows, width, crop.across.taps);
     for (int y = 0; fine && y < height; y++, rgb += stride) {
         memcpy(rows.rows[y % 2], rgb, 3 * (size_t)width); /* a row that may be read beyond its end */
         add_row(&crop, y, 0, rows.rows[(y + 1) % 2], rows.rows[y % 2], kernels);

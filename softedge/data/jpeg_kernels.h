@@ -12,7 +12,8 @@ enum { BEYOND = 64 }; /* bytes that a loop may read or write behind a buffer of 
 typedef struct {
     uint8_t *samples;
     size_t stride;
-    int left, top;     /* which sample of the component is the first one here */
+    int left;          /* which sample of a row of the component is the first one here */
+    int mask;          /* row y of the component is row y & mask here: only two rows of MCUs are kept */
     int width, height; /* of the component; what lies beyond is no picture */
 } Plane;
 

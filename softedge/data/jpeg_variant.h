@@ -187,7 +187,7 @@ static bool NAMED(inverse_dct)(const int16_t *blocks, const uint8_t *last, int n
 /* ---- upsampling and colour --------------------------------------------------------------------------------------- */
 
 static TARGET inline const uint8_t *NAMED(row)(const Plane *plane, int y) {
-    return plane->samples + (size_t)(y - plane->top) * plane->stride;
+    return plane->samples + (size_t)(y & plane->mask) * plane->stride;
 }
 
 /* libjpeg's triangle filter: 3/4 of the nearer sample and 1/4 of the further one, in each direction that is halved. At
