@@ -25,7 +25,7 @@ from onnxruntime.quantization import CalibrationDataReader, quant_pre_process, q
 
 from softedge import backbones, config
 from softedge.data.decoding import decode, prepare
-from softedge.eval.int8_candidate import Judge, graph_of, outputs
+from softedge.eval.int8_candidate import Judge, outputs
 from softedge.eval.int8_doctor import ranking
 from softedge.eval.int8_equalization import imbalance
 from softedge.eval.int8_formats import FormatLadder
@@ -33,8 +33,9 @@ from softedge.eval.int8_ladder import Ladder, Patients, Rung, gates_of
 from softedge.eval.int8_measures import compare
 from softedge.eval.int8_qat import Schedule
 from softedge.eval.int8_selection import CHOSEN, POOL, alike, doubts
-from softedge.export import onnx_graph, onnx_int8, onnx_ranges
+from softedge.export import onnx_graph
 from softedge.export.deployed import Deployed
+from softedge.export.onnx import Onnx
 from softedge.export.quiet import quiet
 from softedge.records import InputSpec
 from softedge.run import environment, sha256, write_bytes, write_json
@@ -232,9 +233,9 @@ class Bench:
         self.keep("tools", rows)
 
     def onnx(self) -> None:
-        """The default export (float beginning left out: it depends on measured time) and the ladder."""
-        rewritten = graph_of(self.deployed)
-        default = onnx_int8.quantize(rewritten, onnx_ranges.measure(rewritten, self.calibration))
+        """The default export, its float beginning chosen by time on this machine and by closeness, and the ladder."""
+        default, about = Onnx().to_int8(self.graph, self.calibration)
+        print(json.dumps(about), flush=True)
         patients = Patients(self.deployed, default, self.calibration, self.training, self.selection, self.test)
         ladder = Ladder(patients, self.refuse, Schedule(300, 5.0), timed=False, doubts=self.doubts)
         climb = ladder.climb()
@@ -242,7 +243,14 @@ class Bench:
             write_bytes(self.out.with_suffix(".onnx"), climb.model.SerializeToString())
         layers = [layer.to_dict() for layer in climb.layers]
         rungs = [rung.to_dict() for rung in climb.rungs]
-        self.keep("onnx", rungs, recommendation=climb.recommendation, passed=climb.model is not None, layers=layers)
+        self.keep(
+            "onnx",
+            rungs,
+            default=about,
+            recommendation=climb.recommendation,
+            passed=climb.model is not None,
+            layers=layers,
+        )
         print(climb.recommendation, flush=True)
 
     def openvino(self) -> None:

@@ -31,9 +31,9 @@ class CoreMlForm:
             return coreml.program(self.deployed, "w8a8")
 
     @cached_property
-    def _ranges(self) -> coreml_activations.Ranges:
+    def _best(self) -> tuple[coreml_activations.Ranges, list[str]]:
         with quiet():
-            return coreml_activations.best_ranges(self._float, self.calibration)
+            return coreml_activations.best(self._float, self.calibration)
 
     def others(self) -> Iterator[tuple[str, str, Any]]:
         yield "calibrated", "as exported", self.with_float(None, [])
@@ -43,8 +43,9 @@ class CoreMlForm:
         names = coreml_activations.layer_names(self._float)
         place = {name: number for number, name in enumerate(self.layers)}
         chosen = [names[place[layer]] for layer in layers] if len(names) == len(self.layers) else []
+        ranges, in_float = self._best
         with quiet():
-            return coreml.in_8_bits(coreml_activations.with_pairs(self._float, self._ranges, chosen))
+            return coreml.in_8_bits(coreml_activations.with_pairs(self._float, ranges, [*in_float, *chosen]))
 
     def weights(self) -> Any:
         with quiet():

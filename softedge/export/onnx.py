@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Onnx:
-    """batch: "dynamic" or "one".  calibration, percentile: see ``onnx_ranges.measure``; "best": see ``best_ranges``.
+    """batch: "dynamic" or "one".  calibration, percentile: see ``onnx_ranges``; "best": see ``Calibrations``.
 
-    scheme: what int8 computes in integers; None: chosen by measured time (``onnx_speed``).
+    scheme: what int8 computes in integers; None: chosen by measured time and closeness to float (``onnx_speed``).
     safe: int8 whose sums cannot saturate on x86 without VNNI (weights of 7 bits).
     """
 
@@ -68,19 +68,28 @@ class Onnx:
         if not len(calibration):
             raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
         rewritten = onnx_rewrite.for_integers(graph)
-        if self.calibration == "best":
-            method, ranges = onnx_int8.best_ranges(rewritten, calibration)
-        else:
-            method = self.calibration
-            ranges = onnx_ranges.measure(rewritten, calibration, method, self.percentile)
-        about: dict[str, Any] = {"calibration": f"{method} of {len(calibration)} images"}
+        methods = onnx_ranges.METHODS if self.calibration == "best" else (self.calibration,)
+        calibrations = onnx_int8.Calibrations(rewritten, calibration, methods, self.percentile)
+        about: dict[str, Any] = {}
         scheme = self.scheme
         if scheme is None:
-            choice = onnx_speed.choose(graph, rewritten, ranges, calibration[:1])
+            choice = onnx_speed.choose(
+                graph,
+                rewritten,
+                calibrations.ranges[methods[0]],  # of no influence on time
+                calibration[:1],
+                closeness=lambda scheme: calibrations.best(self._safe(scheme))[0],
+            )
             scheme, about["speed"] = choice.scheme, choice.to_dict()
+        scheme = self._safe(scheme)
         if self.safe:
-            scheme, about["safe"] = replace(scheme, reduce_range=True), "weights of 7 bits"
-        return onnx_int8.quantize(rewritten, ranges, scheme), about
+            about["safe"] = "weights of 7 bits"
+        _, method = calibrations.best(scheme)
+        about["calibration"] = f"{method} of {len(calibration)} images"
+        return onnx_int8.quantize(rewritten, calibrations.ranges[method], scheme), about
+
+    def _safe(self, scheme: Scheme) -> Scheme:
+        return replace(scheme, reduce_range=True) if self.safe else scheme
 
     def load(self, artifact: Artifact) -> Predictor:
         return load_model(artifact.path)

@@ -8,6 +8,7 @@ fuse: no pair between a convolution and its ReLU, a hard-swish gate without one,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -88,24 +89,32 @@ def quantize(model: onnx.ModelProto, ranges: Ranges, scheme: Scheme = Scheme()) 
     return join_hard_swish(quantized)
 
 
-def best_ranges(model: onnx.ModelProto, images: Uint8) -> tuple[Method, Ranges]:
-    """The calibration method whose quantized graph is nearest to the float one, and its ranges.
+class Calibrations:
+    """Calibration methods for one graph, compared by the quantized graph that each gives.
 
-    Which one that is differs between networks: on CIFAR-10 the least distortion of each tensor (mse) led on two and
-    lost 3 dB to percentiles on EfficientNet-B0.  A quarter of the images is kept apart to compare on, by the median
-    over images of the signal to noise of the centred log-probabilities (or of the features).
+    Which one is best differs between networks: on CIFAR-10 the least distortion of each tensor (mse) led on two and
+    lost 3 dB to percentiles on EfficientNet-B0.  Of several a quarter of the images is kept apart to compare on.
     """
-    apart = images[::4] if len(images) >= _ENOUGH else images
-    measured = np.delete(images, np.s_[::4], axis=0) if len(images) >= _ENOUGH else images
-    statistics = collect(model, measured)
-    reference = _comparable(model, apart)
-    found: dict[Method, tuple[float, Ranges]] = {}
-    for method in METHODS:
-        ranges = statistics.ranges(method)
-        noisy = _comparable(quantize(model, ranges), apart)
-        found[method] = float(np.median(sqnr(noisy, reference))), ranges
-    best = max(found, key=lambda method: found[method][0])
-    return best, found[best][1]
+
+    def __init__(
+        self, model: onnx.ModelProto, images: Uint8, methods: Sequence[Method] = METHODS, percentile: float = 99.99
+    ):
+        keep_apart = len(methods) > 1 and len(images) >= _ENOUGH
+        apart = images[::4] if len(images) >= _ENOUGH else images
+        measured = np.delete(images, np.s_[::4], axis=0) if keep_apart else images
+        statistics = collect(model, measured)
+        self.model, self.images = model, apart
+        self.ranges: dict[Method, Ranges] = {method: statistics.ranges(method, percentile) for method in methods}
+        self.reference = _comparable(model, apart)
+
+    def closeness(self, method: Method, scheme: Scheme = Scheme()) -> float:
+        """dB: the median over images of the signal to noise of the centred log-probabilities (or of the features)."""
+        noisy = _comparable(quantize(self.model, self.ranges[method], scheme), self.images)
+        return float(np.median(sqnr(noisy, self.reference)))
+
+    def best(self, scheme: Scheme = Scheme()) -> tuple[float, Method]:
+        """dB of the method that is nearest to float when ``scheme`` is quantized, and the method."""
+        return max(((self.closeness(method, scheme), method) for method in self.ranges), key=lambda pair: pair[0])
 
 
 def _comparable(model: onnx.ModelProto, images: Uint8) -> np.ndarray:

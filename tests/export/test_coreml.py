@@ -12,6 +12,7 @@ from softedge.errors import UserError
 from softedge.eval.int8_candidate import graph_of
 from softedge.eval.int8_coreml import CoreMlForm
 from softedge.eval.int8_counting import quantized_ops
+from softedge.export import coreml, coreml_activations
 from softedge.export.coreml import CoreMl, interpreted
 from softedge.export.deployed import Deployed
 from softedge.export.mil_interpreter import Program
@@ -72,12 +73,14 @@ def test_oldest_systems_are_ios_15_16_and_17(exported):
     assert versions == {"fp32": 6, "fp16": 6, "int8": 7, "w8a8": 8}
 
 
-def test_int8_has_every_large_weight_in_eight_bits_and_w8a8_the_activations_too(exported):
+def test_int8_has_every_large_weight_in_eight_bits_and_w8a8_the_activations_of_most_layers_too(model, exported):
     weights = quantized_ops(exported["int8"])
     assert weights["conv_weights"] > weights.get("conv_float", 0)
     assert weights["linear_weights"] + weights.get("linear_float", 0) == 1
     both = quantized_ops(exported["w8a8"])
-    assert both["conv"] >= weights["conv_weights"]
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    dense = [m for m in convolutions if m.groups == 1 and m.kernel_size == (1, 1) and m.weight.numel() > 512]
+    assert len(dense) <= both["conv"], "only the stem, depthwise layers and small weights are left out"
     assert quantized_ops(exported["fp32"]).keys() == {"conv_float", "linear_float"}
     assert exported["int8"].size_bytes < 0.4 * exported["fp32"].size_bytes
 
@@ -154,3 +157,22 @@ def test_layers_put_in_float_lose_their_pairs_and_the_weights_rung_has_none(depl
 def _operations(package):
     function = package.get_spec().mlProgram.functions["main"]
     return function.block_specializations[function.opset].operations
+
+
+def test_the_first_layers_and_depthwise_ones_stay_in_float_where_that_is_clearly_nearer(model):
+    package = coreml.program(Deployed.of(model, SPEC), "w8a8")
+    parts = coreml_activations.float_parts(package)
+    depthwise = sum(isinstance(m, torch.nn.Conv2d) and m.groups > 1 for m in model.modules())
+    assert [len(part) for part in parts][:3] == [0, 2, 1 + depthwise]  # the second layer is depthwise
+    assert set(parts[1]) < set(parts[2]) < set(parts[3])
+    ranges, chosen = coreml_activations.best(package, IMAGES)
+
+    def centred_logits(part):
+        logits = np.log(coreml_activations.run(coreml_activations.with_pairs(package, ranges, part), IMAGES))
+        return logits - logits.mean(1, keepdims=True)
+
+    exact = np.log(coreml_activations.run(package, IMAGES))
+    exact -= exact.mean(1, keepdims=True)
+    noise = [np.square(centred_logits(part) - exact).sum(1) / np.square(exact).sum(1) for part in parts]
+    decibels = [-10 * np.log10(np.median(ratio)) for ratio in noise]
+    assert chosen == next(part for part, value in zip(parts, decibels) if value > max(decibels) - 1)

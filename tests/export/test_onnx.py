@@ -255,6 +255,8 @@ def test_the_default_calibration_is_the_one_nearest_to_float_on_images_apart(dep
         made = onnx_int8.quantize(graph, onnx_ranges.measure(graph, measured, method))
         found = np.concatenate([onnx_ranges.session(made).run(None, {"image": image[None]})[0] for image in apart])
         noise[method] = compare(found, reference).sqnr_db
-    method, ranges = onnx_int8.best_ranges(graph, pictures)
+    calibrations = onnx_int8.Calibrations(graph, pictures)
+    decibels, method = calibrations.best()
     assert noise[method] == max(noise.values()) > min(noise.values())
-    assert ranges == onnx_ranges.measure(graph, measured, method)
+    assert decibels == pytest.approx(noise[method], abs=0.01)
+    assert calibrations.ranges[method] == onnx_ranges.measure(graph, measured, method)
