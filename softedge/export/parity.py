@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softedge.export.target import Float32, Uint8
+from softedge.export.target import Float32, Predictor, Uint8
 
 if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
@@ -46,6 +46,11 @@ def difference(found: Float32, reference: Float32, probabilities: bool = True) -
     gap = np.abs(found.astype(np.float64) - reference)
     largest = float(gap.max()) if np.isfinite(gap).all() else float("inf")
     return largest if probabilities else largest / max(float(np.abs(reference).max()), 1e-12)
+
+
+def one_by_one(predict: Predictor, images: Uint8) -> Float32:
+    """Outputs (N, C) for images (N, H, W, 3), each run alone."""
+    return np.concatenate([predict(images[index : index + 1]) for index in range(len(images))])
 
 
 def sqnr(found: Float32, reference: Float32) -> Float32:

@@ -201,12 +201,19 @@ def write(target: Target, precision: str, source: Source, folder: Path) -> Outco
     images = source.calibration.images if precision in NEEDS_CALIBRATION else source.calibration.images[:0]
     artifact = target.convert(source.deployed, source.deployed.spec, precision, images, partial)
     seconds = time.monotonic() - clock
-    found, reference = target.load(artifact)(source.images), source.deployed.predict(source.images)
+    predict = target.load(artifact)
+    found, reference = predict(source.images), source.deployed.predict(source.images)
     measured = parity.compare(found, reference, artifact.output == "probabilities")
     allowed = contract.tolerance(precision)
     if allowed.parity is not None and not measured.max_abs_diff <= allowed.parity:
         raise UserError(_departure(target, artifact, source, measured.max_abs_diff, allowed.parity))
     n = source.golden
+    alone = parity.one_by_one(predict, source.images[:n])
+    if n and not (gap := parity.difference(alone, found[:n], artifact.output == "probabilities")) <= allowed.replay:
+        raise UserError(
+            f"{artifact.name} answers otherwise for one image than for several (difference {gap:.2g}, allowed "
+            f"{allowed.replay:g}): a fault of this runtime; fix the batch with --set export.batch=one"
+        )
     kept = contract.Golden(source.images[:n], found[:n], reference[:n], source.names[:n])
     about: dict[str, Any] = {
         "checkpoint": {"file": source.checkpoint.name, **source.deployed.about},

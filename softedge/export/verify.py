@@ -10,12 +10,13 @@ import numpy as np
 from softedge import registry
 from softedge.errors import GateFailed
 from softedge.export import contract
-from softedge.export.parity import difference
+from softedge.export.parity import difference, one_by_one
 
 
 def verify(folder: Path) -> dict[str, Any]:
     """Check the hashes, run the golden images, compare with the outputs recorded at export.
 
+    Each image is run in a batch with the others and alone, as an app does: a runtime may have other kernels for one.
     Returns artifact, target, precision, sha256, n, max_abs_diff, tolerance, agreement, passed and ``rows``, one an
     image.  Raises GateFailed when an output differs by more than the contract allows, UserError when files are missing,
     were edited, or the runtime is not installed.
@@ -28,14 +29,16 @@ def verify(folder: Path) -> dict[str, Any]:
         return replay(folder)
     artifact, golden = contract.read(folder), contract.read_golden(folder)
     target = registry.load(registry.TARGETS, artifact.target, "target")()
-    found = target.load(artifact)(golden.images)
+    predict = target.load(artifact)
+    found, alone = predict(golden.images), one_by_one(predict, golden.images)
     if found.shape != golden.expected.shape:
         raise GateFailed(f"{folder} gives outputs of shape {found.shape}, expected {golden.expected.shape}")
     probabilities = artifact.output == "probabilities"
     allowed = float(values["tolerance"]["replay"])
     rows: list[dict[str, Any]] = []
-    for index, (got, wanted) in enumerate(zip(found, golden.expected)):
-        gap = difference(got[None], wanted[None], probabilities)
+    for index, (together, single, wanted) in enumerate(zip(found, alone, golden.expected)):
+        gaps = [difference(value[None], wanted[None], probabilities) for value in (together, single)]
+        gap, got = max(gaps), single if gaps[1] > gaps[0] else together
         first, second = np.sort(wanted)[-2:][::-1] if len(wanted) > 1 else (np.inf, 0.0)
         same = int(got.argmax()) == int(wanted.argmax())
         # Two classes closer than the tolerance may change places without anything being wrong.
@@ -58,7 +61,7 @@ def verify(folder: Path) -> dict[str, Any]:
         "n": len(rows),
         "max_abs_diff": largest,
         "tolerance": allowed,
-        "agreement": float(np.mean(found.argmax(1) == golden.expected.argmax(1))),
+        "agreement": float(np.mean(alone.argmax(1) == golden.expected.argmax(1))),
         "passed": all(row["passed"] for row in rows),
         "rows": rows,
     }

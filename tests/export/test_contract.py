@@ -82,6 +82,18 @@ def test_verify_fails_when_the_runtime_computes_something_else(folder):
         verify(folder)
 
 
+def test_verify_fails_when_the_runtime_computes_something_else_for_one_image_alone(folder, monkeypatch):
+    load = Onnx.load
+
+    def changed(self, artifact):
+        predict = load(self, artifact)
+        return lambda images: predict(images) if len(images) > 1 else np.roll(predict(images), 1, axis=1)
+
+    monkeypatch.setattr(Onnx, "load", changed)
+    with pytest.raises(GateFailed, match="of 4 golden images differ"):
+        verify(folder)
+
+
 def test_folder_without_a_contract_and_contract_of_another_version_are_refused(folder, tmp_path_factory):
     with pytest.raises(UserError, match=r"holds no contract\.json"):
         verify(tmp_path_factory.mktemp("empty"))

@@ -130,6 +130,19 @@ def test_failed_parity_is_an_error_that_names_the_first_layer_that_departs(tmp_p
     assert not (tmp_path / "export" / "wrong-fp32" / "model.onnx").exists()
 
 
+def test_a_runtime_that_answers_otherwise_for_one_image_than_for_several_is_found(tmp_path, source):
+    class Alone(Onnx):
+        name = "alone"
+
+        def load(self, artifact):
+            predict = Onnx.load(self, artifact)
+            return lambda images: predict(images) if len(images) > 1 else np.roll(predict(images), 1, axis=1)
+
+    with pytest.raises(UserError, match="alone-fp32 answers otherwise for one image than for several"):
+        export(Run(tmp_path), [Alone()], source)
+    assert not (tmp_path / "export" / "alone-fp32" / "model.onnx").exists()
+
+
 def test_other_settings_are_refused_without_force(tmp_path, source):
     run = Run(tmp_path)
     export(run, [Onnx()], source)
