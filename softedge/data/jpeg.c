@@ -139,9 +139,10 @@ static bool make_rows(Rows *rows, int width, int taps) {
     row += row % 2;
     chroma += chroma % 2;
     uint8_t *all = calloc(2 * row + 4 * chroma, 1); /* pixels of weight 0 are read, too */
+    if (all == NULL) return false;
     *rows = (Rows){{all, all + row},
                    {(uint16_t *)(void *)(all + 2 * row), all + 2 * row + 2 * chroma, all + 2 * row + 3 * chroma}};
-    return all != NULL;
+    return true;
 }
 
 /* The MCUs whose samples the pixels of ``area`` are made of: upsampling looks one sample of chroma further. */
