@@ -10,7 +10,7 @@ from softedge.data.images import Uint8
 from softedge.eval.int8_measures import Float32
 from softedge.export.deployed import Deployed
 from softedge.export.openvino import OpenVino, from_onnx, predictor, write
-from softedge.export.openvino_int8 import compressed, from_onnx_int8, with_float, with_ranges
+from softedge.export.openvino_int8 import candidates, compressed, from_onnx_int8, with_float, with_ranges
 from softedge.export.quiet import quiet
 
 
@@ -26,12 +26,14 @@ class OpenVinoForm:
         self.deployed, self.calibration, self.onnx, self.safe = deployed, calibration, onnx, safe
 
     def others(self) -> Iterator[tuple[str, str, Any]]:
-        for ranges, fast in (("defaults", True), ("minmax", True), ("minmax", False)):
-            with quiet():
-                made = with_ranges(from_onnx(self.deployed), self.calibration, ranges, self.safe, fast)
-                made = compressed(made)
-            correction = "biases corrected " + ("fast" if fast else "layer by layer")
-            yield "calibrated", f"calibration by {ranges}; {correction}", made
+        network = from_onnx(self.deployed)
+        with quiet():
+            made = [(what, compressed(model)) for what, model in candidates(network, self.calibration, self.safe)]
+        for what, model in made:
+            yield "calibrated", f"calibration by {what}; biases corrected fast", model
+        with quiet():
+            model = compressed(with_ranges(network, self.calibration, "minmax", self.safe, fast=False))
+        yield "calibrated", "calibration by minmax; biases corrected layer by layer", model
         if self.onnx is not None:
             with quiet():
                 made = from_onnx_int8(self.onnx)

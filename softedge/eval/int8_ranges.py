@@ -16,10 +16,15 @@ def best_ranges(candidate: Candidate, calibration: Uint8, judge: Judge) -> tuple
     Returns it and the median signal-to-noise ratio (dB) of every one tried.
     """
     statistics = onnx_ranges.collect(candidate.graph, calibration)
+    found: dict[str, onnx_ranges.Ranges] = {method: statistics.ranges(method) for method in METHODS}
+    kept = statistics.typical()
+    if not kept.all():
+        some = onnx_ranges.collect(candidate.graph, calibration[kept])
+        found |= {f"{method} without outliers": some.ranges(method) for method in METHODS}
     tried: dict[str, float] = {}
     best: tuple[float, Candidate] | None = None
-    for method in METHODS:
-        option = candidate.changed(f"calibration by {method}", ranges=statistics.ranges(method))
+    for method, ranges in found.items():
+        option = candidate.changed(f"calibration by {method}", ranges=ranges)
         tried[method] = judge.sqnr(option)
         if best is None or tried[method] > best[0]:
             best = tried[method], option

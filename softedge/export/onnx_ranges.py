@@ -31,6 +31,7 @@ ALIVE: dict[frozenset[str], tuple[float, float]] = {
     frozenset({"Sigmoid", "Mul"}): (-8.0, np.inf),
 }
 HISTOGRAM_IMAGES = 100  # enough for the bulk of the values, which is what histograms are for
+OUTLIER = 4.0
 Array = NDArray[np.float64]
 
 
@@ -97,6 +98,10 @@ class Statistics:
     counts: NDArray[np.int64] | None
     alive: Array
 
+    def typical(self) -> NDArray[np.bool_]:
+        """(N,): see ``typical``."""
+        return typical(np.maximum(np.abs(self.lows), np.abs(self.highs)))
+
     def ranges(self, method: Method, percentile: float = 99.99) -> Ranges:
         """mean: the mean over images of each image's extremes, so that outlier images do not stretch the range.
         minmax: over all images.  percentile: the central ``percentile`` % of all values.  mse: what rounding and
@@ -137,6 +142,18 @@ def collect(model: onnx.ModelProto, images: Uint8, histograms: bool = True) -> S
             bins = ((some - low[column]) * (BINS / (high[column] - low[column]))).astype(np.int64)
             counts[column] += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
     return Statistics(tuple(names), lows, highs, counts, alive)
+
+
+def typical(extremes: Array) -> NDArray[np.bool_]:
+    """Which images to calibrate on when a few reach much farther than the others.
+
+    extremes: (N, T), the largest absolute value of each tensor on each image.  False for images of which a tensor goes
+    beyond ``OUTLIER`` times its median over images; the most typical nine tenths are always kept.  One such image of
+    100 stretched the ranges of a MobileNetV3-Large up to a hundredfold and cost 11 dB on all others.
+    """
+    middle = np.maximum(np.median(extremes, axis=0), 1e-12)
+    reach = (extremes / middle).max(axis=1, initial=0.0)
+    return reach <= max(OUTLIER, float(np.quantile(reach, 0.9)) if len(reach) else 0.0)
 
 
 def _alive(model: onnx.ModelProto, names: list[str]) -> Array:

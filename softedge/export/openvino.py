@@ -197,16 +197,21 @@ def load_model(path: Path, batch: int = 32) -> Predictor:
         raise UserError(f"{path} cannot be loaded by OpenVINO ({reason})") from error
 
 
-def predictor(model: Any, batch: int = 32) -> Predictor:
-    """Compile a file or a network; left alone, OpenVINO computes in bf16 or f16 where the processor has it."""
+def compiled(model: Any) -> Any:
+    """A file or a network for the CPU; left alone, OpenVINO computes in bf16 or f16 where the processor has it."""
     import openvino as ov
 
-    compiled = ov.Core().compile_model(model, "CPU", _F32)
-    shape = compiled.inputs[0].get_partial_shape()
+    return ov.Core().compile_model(model, "CPU", _F32)
+
+
+def predictor(model: Any, batch: int = 32) -> Predictor:
+    """Run a file or a network in float32."""
+    run = compiled(model)
+    shape = run.inputs[0].get_partial_shape()
     step = batch if shape[0].is_dynamic else shape[0].get_length()
 
     def predict(images: Uint8) -> Float32:
-        parts = [next(iter(compiled(images[i : i + step]).values())) for i in range(0, len(images), step)]
+        parts = [next(iter(run(images[i : i + step]).values())) for i in range(0, len(images), step)]
         return np.concatenate(parts).astype(np.float32)
 
     return predict

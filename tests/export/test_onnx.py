@@ -260,3 +260,24 @@ def test_the_default_calibration_is_the_one_nearest_to_float_on_images_apart(dep
     assert noise[method] == max(noise.values()) > min(noise.values())
     assert decibels == pytest.approx(noise[method], abs=0.01)
     assert calibrations.ranges[method] == onnx_ranges.measure(graph, measured, method)
+
+
+def test_images_that_reach_much_farther_than_the_others_are_left_out_and_at_least_nine_tenths_stay():
+    extremes = np.random.default_rng(0).uniform(0.5, 1.5, (40, 7))
+    assert onnx_ranges.typical(extremes).all()
+    extremes[3, 2], extremes[17, 5] = 60.0, 9.0
+    assert np.flatnonzero(~onnx_ranges.typical(extremes)).tolist() == [3, 17]
+    extremes[:20] *= 50
+    assert onnx_ranges.typical(extremes).mean() >= 0.9
+
+
+def test_one_outlier_among_the_calibration_images_does_not_cost_the_others_their_precision(deployed):
+    rng = np.random.default_rng(0)
+    images = rng.integers(112, 144, (32, 16, 16, 3), dtype=np.uint8)
+    images[5] = rng.integers(0, 2, (16, 16, 3), dtype=np.uint8) * 255
+    graph = onnx_rewrite.for_integers(trace(deployed))
+    calibrations = onnx_int8.Calibrations(graph, images)
+    assert any("without outliers" in name for name in calibrations.ranges)
+    decibels, _ = calibrations.best()
+    assert decibels == max(calibrations.closeness(each) for each in calibrations.ranges)
+    assert calibrations.closeness("minmax without outliers") > calibrations.closeness("minmax")
