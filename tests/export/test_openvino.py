@@ -12,6 +12,7 @@ from openvino import opset13
 
 from softedge import backbones, config
 from softedge.errors import UserError
+from softedge.export import openvino_int8
 from softedge.export.deployed import Deployed
 from softedge.export.openvino import OpenVino, _normalised_by_rows, from_onnx, predictor
 from softedge.export.openvino_int8 import better_in_float, layers, with_ranges
@@ -125,3 +126,16 @@ def test_small_depthwise_layers_and_squeeze_excite_products_stay_in_float_and_la
     ops = with_ranges(small, images, "minmax").get_ordered_ops()
     rounded = [op for op in ops if op.get_input_size() and reads_rounded(op)]
     assert {op.get_type_name() for op in rounded} <= {"Convolution", "MatMul", "Add", "Transpose", "Reshape"}
+
+
+def test_calibration_images_that_reach_much_farther_than_the_others_are_also_left_out(deployed, monkeypatch):
+    rng = np.random.default_rng(0)
+    images = rng.integers(112, 144, (24, 16, 16, 3), dtype=np.uint8)
+    images[5] = rng.integers(0, 2, (16, 16, 3), dtype=np.uint8) * 255
+    seen = []
+    monkeypatch.setattr(openvino_int8, "with_ranges", lambda net, some, ranges, safe: seen.append((ranges, some)))
+    names = [name for name, _ in openvino_int8.candidates(from_onnx(deployed), images)]
+    assert names == ["defaults", "minmax", "defaults without outliers", "minmax without outliers"]
+    assert [len(some) for _, some in seen] == [24, 24, 23, 23]
+    assert np.array_equal(seen[-1][1], np.delete(images, 5, axis=0))
+    assert [n for n, _ in openvino_int8.candidates(from_onnx(deployed), images[6:])] == ["defaults", "minmax"]
