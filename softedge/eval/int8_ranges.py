@@ -6,8 +6,6 @@ from softedge.data.images import Uint8
 from softedge.eval.int8_candidate import Candidate, Judge
 from softedge.export import onnx_ranges
 
-METHODS: tuple[onnx_ranges.Method, ...] = ("mse", "percentile", "mean", "minmax")
-
 
 def best_ranges(candidate: Candidate, calibration: Uint8, judge: Judge) -> tuple[Candidate, dict[str, float]]:
     """Try each calibration of ``onnx_ranges`` and keep the one nearest to fp32 on the judge's images.
@@ -15,15 +13,9 @@ def best_ranges(candidate: Candidate, calibration: Uint8, judge: Judge) -> tuple
     By decibels, not by agreement: on a few hundred images one changed answer is worth more than the difference.
     Returns it and the median signal-to-noise ratio (dB) of every one tried.
     """
-    statistics = onnx_ranges.collect(candidate.graph, calibration)
-    found: dict[str, onnx_ranges.Ranges] = {method: statistics.ranges(method) for method in METHODS}
-    kept = statistics.typical()
-    if not kept.all():
-        some = onnx_ranges.collect(candidate.graph, calibration[kept])
-        found |= {f"{method} without outliers": some.ranges(method) for method in METHODS}
     tried: dict[str, float] = {}
     best: tuple[float, Candidate] | None = None
-    for method, ranges in found.items():
+    for method, ranges in onnx_ranges.by_method(candidate.graph, calibration).items():
         option = candidate.changed(f"calibration by {method}", ranges=ranges)
         tried[method] = judge.sqnr(option)
         if best is None or tried[method] > best[0]:

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from softedge.errors import UserError
 from softedge.export.contract import INPUT
 from softedge.export.onnx_graph import float_nodes
-from softedge.export.onnx_ranges import METHODS, Method, Ranges, collect, session
+from softedge.export.onnx_ranges import METHODS, Method, Ranges, by_method, session
 from softedge.export.onnx_rewrite import GATE, WEIGHTED, attribute, constants, copied, join_hard_swish
 from softedge.export.parity import sqnr
 from softedge.export.target import Uint8
@@ -103,13 +103,8 @@ class Calibrations:
         keep_apart = len(methods) > 1 and len(images) >= _ENOUGH
         apart = images[::4] if len(images) >= _ENOUGH else images
         measured = np.delete(images, np.s_[::4], axis=0) if keep_apart else images
-        statistics = collect(model, measured)
         self.model, self.images = model, apart
-        self.ranges: dict[str, Ranges] = {method: statistics.ranges(method, percentile) for method in methods}
-        kept = statistics.typical()
-        if len(methods) > 1 and not kept.all():
-            some = collect(model, measured[kept])
-            self.ranges |= {f"{method} without outliers": some.ranges(method, percentile) for method in methods}
+        self.ranges = by_method(model, measured, methods, percentile)
         self.reference = _comparable(model, apart)
 
     def closeness(self, method: str, scheme: Scheme = Scheme()) -> float:

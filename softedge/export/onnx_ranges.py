@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -142,6 +142,19 @@ def collect(model: onnx.ModelProto, images: Uint8, histograms: bool = True) -> S
             bins = ((some - low[column]) * (BINS / (high[column] - low[column]))).astype(np.int64)
             counts[column] += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
     return Statistics(tuple(names), lows, highs, counts, alive)
+
+
+def by_method(
+    model: onnx.ModelProto, images: Uint8, methods: Sequence[Method] = METHODS, percentile: float = 99.99
+) -> dict[str, Ranges]:
+    """The ranges of each calibration method; of several also without outliers among the images, if there are any."""
+    statistics = collect(model, images)
+    found: dict[str, Ranges] = {method: statistics.ranges(method, percentile) for method in methods}
+    kept = statistics.typical()
+    if len(methods) > 1 and not kept.all():
+        some = collect(model, images[kept])
+        found |= {f"{method} without outliers": some.ranges(method, percentile) for method in methods}
+    return found
 
 
 def typical(extremes: Array) -> NDArray[np.bool_]:
