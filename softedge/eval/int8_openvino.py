@@ -27,9 +27,13 @@ class OpenVinoForm:
 
     def others(self) -> Iterator[tuple[str, str, Any]]:
         network = from_onnx(self.deployed)
-        with quiet():
-            made = [(what, compressed(model)) for what, model in candidates(network, self.calibration, self.safe)]
-        for what, model in made:
+        options = candidates(network, self.calibration, self.safe)
+        while True:  # each is made only when the one before was refused
+            with quiet():
+                option = next(options, None)
+                if option is None:
+                    break
+                what, model = option[0], compressed(option[1])
             yield "calibrated", f"calibration by {what}; biases corrected fast", model
         with quiet():
             model = compressed(with_ranges(network, self.calibration, "minmax", self.safe, fast=False))

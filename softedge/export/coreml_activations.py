@@ -52,8 +52,9 @@ def best(package: Any, calibration: Uint8) -> tuple[Ranges, list[str]]:
 
     parts = float_parts(package)
     tried = [ranges_of(extremes, option) for option in OPTIONS]
-    ranges = max(tried, key=lambda ranges: decibels(ranges, parts[-1]))
-    found = [decibels(ranges, part) for part in parts]
+    reached = [decibels(ranges, parts[-1]) for ranges in tried]
+    ranges = tried[int(np.argmax(reached))]
+    found = [*(decibels(ranges, part) for part in parts[:-1]), max(reached)]
     return ranges, next(part for part, value in zip(parts, found) if value > max(found) - _CLOSER)
 
 
