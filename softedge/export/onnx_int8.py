@@ -106,6 +106,7 @@ class Calibrations:
         self.model, self.images = model, apart
         self.ranges = by_method(model, measured, methods, percentile)
         self.reference = _comparable(model, apart)
+        self._best: dict[Scheme, tuple[float, str]] = {}  # each takes seconds, and the chosen scheme is asked for twice
 
     def closeness(self, method: str, scheme: Scheme = Scheme()) -> float:
         """dB: the median over images of the signal to noise of the centred log-probabilities (or of the features)."""
@@ -114,7 +115,10 @@ class Calibrations:
 
     def best(self, scheme: Scheme = Scheme()) -> tuple[float, str]:
         """dB of the method that is nearest to float when ``scheme`` is quantized, and the method."""
-        return max(((self.closeness(method, scheme), method) for method in self.ranges), key=lambda pair: pair[0])
+        if scheme not in self._best:
+            tried = ((self.closeness(method, scheme), method) for method in self.ranges)
+            self._best[scheme] = max(tried, key=lambda pair: pair[0])
+        return self._best[scheme]
 
 
 def _comparable(model: onnx.ModelProto, images: Uint8) -> np.ndarray:
