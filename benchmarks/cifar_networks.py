@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from softedge import evaluations, pipeline
+from softedge.stages import evaluations, pipeline
 
 
 def main() -> None:

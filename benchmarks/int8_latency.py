@@ -34,14 +34,15 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     from onnxruntime.quantization import quantize_static
 
     from softedge import backbones, config
-    from softedge.eval.int8_candidate import Candidate, graph_of, leading_float
-    from softedge.export import onnx_graph, onnx_ranges
     from softedge.export.deployed import Deployed
-    from softedge.export.onnx import Onnx
-    from softedge.export.onnx_int8 import Scheme
-    from softedge.export.openvino import from_onnx, write
-    from softedge.export.openvino_int8 import compressed, with_float, with_ranges
+    from softedge.export.onnx import graph as onnx_graph
+    from softedge.export.onnx import ranges as onnx_ranges
+    from softedge.export.onnx.format import Onnx
+    from softedge.export.onnx.quantizer import Scheme
+    from softedge.export.openvino.format import from_onnx, write
+    from softedge.export.openvino.int8 import compressed, with_float, with_ranges
     from softedge.export.quiet import quiet
+    from softedge.quantize.candidate import Candidate, graph_of, leading_float
     from softedge.records import InputSpec
 
     torch.set_num_threads(1)
@@ -101,7 +102,7 @@ def float_layers(found: dict[str, Any], known: set[str]) -> list[str]:
 def runner(path: Path, image: np.ndarray) -> Callable[[], Any]:
     """Run one image through a file on one thread."""
     if path.suffix == ".onnx":
-        from softedge.export.onnx_ranges import session
+        from softedge.export.onnx.ranges import session
 
         run = session(onnx.load(path), threads=1)
         return lambda: run.run(None, {"image": image})

@@ -24,9 +24,12 @@ from torch import nn
 
 from softedge import config
 from softedge.backbones import Classifier, build, normalise
-from softedge.export import onnx_int8, onnx_ranges, onnx_rewrite, onnx_speed
 from softedge.export.deployed import Deployed
-from softedge.export.onnx_graph import float_nodes, trace
+from softedge.export.onnx import quantizer as onnx_int8
+from softedge.export.onnx import ranges as onnx_ranges
+from softedge.export.onnx import rewrite as onnx_rewrite
+from softedge.export.onnx import speed as onnx_speed
+from softedge.export.onnx.graph import float_nodes, trace
 from softedge.records import InputSpec
 from softedge.run import cpu_name
 

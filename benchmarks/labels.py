@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from softedge import data as data_module
-from softedge import pipeline
 from softedge.eval.labels import labels
 from softedge.report.learning_charts import label_efficiency
 from softedge.run import write_text
+from softedge.stages import pipeline
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softedge import backbones, pipeline
+from softedge import backbones
 from softedge import data as data_module
 from softedge.backbones import normalise
 from softedge.data.images import Data
@@ -28,6 +28,7 @@ from softedge.eval.crops import Crops
 from softedge.eval.features import extract
 from softedge.eval.knn import top1
 from softedge.eval.protocols import PROTOCOLS, evaluate, fit
+from softedge.stages import pipeline
 
 MADE_FOR = {"simsiam": ("ImageNet", 1_281_167), "ang-2022": ("CIFAR-10", 50_000)}
 

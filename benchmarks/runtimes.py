@@ -26,7 +26,7 @@ import numpy as np
 
 from softedge import config, registry
 from softedge.backbones import Classifier, build
-from softedge.bench.device import Plan, open_device
+from softedge.bench.base import Plan, open_device
 from softedge.bench.latency import percentiles
 from softedge.export import contract
 from softedge.records import Artifact, InputSpec

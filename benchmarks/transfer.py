@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from softedge import pipeline
-from softedge.eval import detection
-from softedge.eval.detection import transfer
-from softedge.eval.detection_data import detect
+from softedge.detection import transfer as detection
+from softedge.detection.batches import detect
+from softedge.detection.transfer import transfer
 from softedge.records import Result
+from softedge.stages import pipeline
 
 COLUMNS = ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "voc07_AP50", "voc12_AP50")
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from softedge.cli_evaluation import app as evaluation_app
-from softedge.cli_files import app as files_app
-from softedge.cli_options import (
+from softedge.commands.evaluation import app as evaluation_app
+from softedge.commands.files import app as files_app
+from softedge.commands.options import (
     DataOption,
     DevicesOption,
     ForceOption,
@@ -47,7 +47,8 @@ def deploy(
     force: ForceOption = False,
 ) -> None:
     """Images in, checked and timed models and a report out. Without options: the embedded digits, on this CPU."""
-    from softedge import pipeline, summary
+    from softedge.commands import tables as summary
+    from softedge.stages import pipeline
 
     run = pipeline.deploy(
         data, recipe, out, names(targets), names(precisions), addresses(devices), set_ or (), force=force
@@ -67,7 +68,8 @@ def pretrain(
     force: ForceOption = False,
 ) -> None:
     """Pretrain a backbone without labels; a killed run goes on where it was."""
-    from softedge import pipeline, summary
+    from softedge.commands import tables as summary
+    from softedge.stages import pipeline
 
     typer.echo(summary.stage(pipeline.pretrain(data, recipe, out, set_ or (), force=force, gpus=gpus, nodes=nodes)))
 
@@ -84,7 +86,8 @@ def export(
     force: ForceOption = False,
 ) -> None:
     """Write self-contained model files: uint8 image in, probabilities out, labels and golden images beside."""
-    from softedge import pipeline, summary
+    from softedge.commands import tables as summary
+    from softedge.stages import pipeline
 
     results = pipeline.export(run, names(targets), names(precisions), output, set_ or (), force=force)
     typer.echo(summary.stages(results))
@@ -102,7 +105,8 @@ def check(
     force: ForceOption = False,
 ) -> None:
     """Compare every exported file, read back from disk, with PyTorch on real images. Exit code 1 when a gate fails."""
-    from softedge import pipeline, summary
+    from softedge.commands import tables as summary
+    from softedge.stages import pipeline
 
     checked = pipeline.check(run, max_drop, min_agreement, set_ or (), force, max_size, max_p90, against)
     typer.echo(summary.checks(checked))
@@ -118,7 +122,8 @@ def bench(
     force: ForceOption = False,
 ) -> None:
     """Latency and accuracy of the exported files on the devices."""
-    from softedge import pipeline, summary
+    from softedge.commands import tables as summary
+    from softedge.stages import pipeline
 
     typer.echo(summary.stages(pipeline.bench(run, addresses(devices), preset, set_ or (), force=force)))
 
@@ -132,7 +137,8 @@ def bring_in(
     force: ForceOption = False,
 ) -> None:
     """Take latency measured by another tool into the table, marked as such."""
-    from softedge import pipeline, summary
+    from softedge.commands import tables as summary
+    from softedge.stages import pipeline
 
     typer.echo(summary.stages([pipeline.bring_in(run, file, artifact, device, force=force)]))
 
@@ -143,8 +149,8 @@ def report(
     compare: Annotated[bool, typer.Option("--compare", help="Only print what changed between two runs.")] = False,
 ) -> None:
     """Write report.html, report.json and MODEL_CARD.md; several runs stand side by side."""
-    from softedge import pipeline
     from softedge.report import compare_folders
+    from softedge.stages import pipeline
 
     typer.echo(compare_folders(runs) if compare else pipeline.report(*runs))
 
@@ -152,7 +158,8 @@ def report(
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="An export folder, e.g. runs/mine/export/onnx-int8.")]) -> None:
     """Replay the golden images of an exported model with this machine's runtime. Exit code 1 on a difference."""
-    from softedge import pipeline, summary
+    from softedge.commands import tables as summary
+    from softedge.stages import pipeline
 
     typer.echo(summary.verified(pipeline.verify(folder)))
 
@@ -167,8 +174,8 @@ def data_(
     ] = None,
 ) -> None:
     """What was found in a data set, what is bad, and how it would be split."""
-    from softedge import pipeline
     from softedge.data import describe_text
+    from softedge.stages import pipeline
 
     if shrink is not None:
         typer.echo(pipeline.shrink(source, shrink, recipe, set_ or ()))
@@ -179,7 +186,8 @@ def data_(
 @recipes_app.command("list")
 def recipes_list() -> None:
     """The recipes that come with softedge."""
-    from softedge import config, summary
+    from softedge import config
+    from softedge.commands import tables as summary
 
     typer.echo(summary.recipes(config.available()))
 
@@ -210,7 +218,7 @@ def recipes_suggest(
 @app.command()
 def doctor() -> None:
     """What this machine can do: versions, processor, targets and devices, and what is missing."""
-    from softedge import doctor as examine
+    from softedge.stages import doctor as examine
 
     typer.echo(examine.text())
 

@@ -44,6 +44,19 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
+class Precision:
+    """Bits of the weights and of the activations that a model file computes with."""
+
+    weights: int
+    activations: int
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether the weights are stored in 8 bits, whatever the activations are."""
+        return self.weights == 8
+
+
+@dataclass(frozen=True)
 class Artifact:
     """One exported model on disk: ``path`` is the file (a folder for ``.mlpackage``), contract.json lies beside it."""
 

@@ -25,25 +25,25 @@ METHODS = {
 }
 
 TARGETS = {
-    "onnx": "softedge.export.onnx:Onnx",
-    "openvino": "softedge.export.openvino:OpenVino",
-    "coreml": "softedge.export.coreml:CoreMl",
-    "executorch": "softedge.export.executorch:ExecuTorch",
-    "litert": "softedge.export.litert:LiteRt",
+    "onnx": "softedge.export.onnx.format:Onnx",
+    "openvino": "softedge.export.openvino.format:OpenVino",
+    "coreml": "softedge.export.coreml.format:CoreMl",
+    "executorch": "softedge.export.executorch.format:ExecuTorch",
+    "litert": "softedge.export.litert.format:LiteRt",
 }
 
 DEVICES = {
-    "local": "softedge.bench.local:Local",
-    "ssh": "softedge.bench.ssh:Ssh",
-    "adb": "softedge.bench.adb:Adb",
-    "browser": "softedge.bench.browser:Browser",
-    "macos": "softedge.bench.macos:MacOs",
-    "emulated": "softedge.bench.emulated:Emulated",
+    "local": "softedge.bench.local.device:Local",
+    "ssh": "softedge.bench.ssh.device:Ssh",
+    "adb": "softedge.bench.android.device:Adb",
+    "browser": "softedge.bench.browser.device:Browser",
+    "macos": "softedge.bench.macos.device:MacOs",
+    "emulated": "softedge.bench.emulated.device:Emulated",
 }
 
 TASKS = {
-    "voc": "softedge.eval.detection_tasks:VOC",
-    "coco": "softedge.eval.detection_tasks:COCO",
+    "voc": "softedge.detection.tasks:VOC",
+    "coco": "softedge.detection.tasks:COCO",
 }
 
 PRECISIONS = ("fp32", "fp16", "int8")

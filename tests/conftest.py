@@ -11,6 +11,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it fo
 
 import pytest
 
+pytest_plugins = ["toy_run", "tiny_network", "colour_model"]  # fixtures that several folders share
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests that train for more than a few seconds")

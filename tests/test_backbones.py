@@ -6,9 +6,10 @@ import pytest
 import timm
 import torch
 
-from softedge import backbones, config, pipeline
+from softedge import backbones, config
 from softedge.cli import main
 from softedge.errors import UserError
+from softedge.stages import pipeline
 
 NAME = "mobilenetv3_small_050"
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -273,8 +273,8 @@ def test_the_command_launches_its_ranks_and_prints_one_result(tmp_path):
 
 @pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")])
 def test_only_rank_0_makes_the_run_folder(monkeypatch, tmp_path, names):
-    from softedge import pipeline
     from softedge.ssl import ranks
+    from softedge.stages import pipeline
 
     seen = []
     monkeypatch.setattr(ranks, "train", lambda run, *rest: seen.append((run.root / "recipe.toml").exists()))

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from softedge.bench.device import DeviceError, Measurement, Plan, last_line
+from softedge.bench.base import DeviceError, Measurement, Plan, last_line
 from softedge.export.contract import model_files
 from softedge.progress import track
 from softedge.records import Artifact
@@ -63,7 +63,7 @@ def pack(
 
     Returns the hash of every model file by artifact name, to compare with what the device says it loaded.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parent / "board"
     for name in CARRIED:
         shutil.copyfile(package / name, folder / name)
     shutil.copyfile(plan.images, folder / "images.npy")
@@ -183,7 +183,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def describe(command: Sequence[str], spec: str, limit_s: float, env: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What the worker, started by the words of ``command``, says of its machine; DeviceError when it does not start."""
-    words = [*command, str(Path(__file__).with_name("worker.py")), "describe"]
+    words = [*command, str(Path(__file__).parent / "board" / "worker.py"), "describe"]
     try:
         told = subprocess.run(words, capture_output=True, timeout=limit_s, check=True, env=env)
     except (OSError, subprocess.SubprocessError) as error:

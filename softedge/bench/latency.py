@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.bench.device import Measurement, Plan
+from softedge.bench.base import Measurement, Plan
 from softedge.records import Latency
 
 DRIFT_LIMIT = 0.10  # assumption: slower changes are the noise of a machine that does other things too

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.bench import latency
-from softedge.bench.device import Measurement, Plan
+from softedge.bench.base import Measurement, Plan
 from softedge.data.images import UNLABELLED
 from softedge.records import Artifact, Outcome
 from softedge.run import write_text

@@ -209,7 +209,7 @@ class _Bench:
         """Probabilities of the int8 file, read back from disk. Any training image may calibrate: no label is needed."""
         target = registry.load(registry.TARGETS, name, "target")()
         if hasattr(target, "scheme"):  # all layers in integers: the export times how many to leave in float
-            from softedge.export.onnx_int8 import Scheme
+            from softedge.export.onnx.quantizer import Scheme
 
             target = replace(target, scheme=Scheme())
         images = self.arrays[0]

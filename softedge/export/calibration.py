@@ -10,7 +10,7 @@ import numpy as np
 
 from softedge.data.images import Data, Images
 from softedge.errors import UserError
-from softedge.export.target import Uint8
+from softedge.export.base import Uint8
 from softedge.records import InputSpec
 
 FEW = 50  # below it single images decide the ranges (assumption, not measured)

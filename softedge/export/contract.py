@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.errors import UserError
-from softedge.export.target import Float32, Uint8
+from softedge.export.base import Float32, Uint8
 from softedge.records import Artifact, InputSpec, Output
 from softedge.run import atomic_path, read_json, sha256, size_bytes, write_json
 

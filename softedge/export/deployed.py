@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from softedge.backbones import Classifier
-from softedge.export.target import Float32, Uint8
+from softedge.export.base import Float32, Uint8
 from softedge.records import InputSpec, Output
 
 

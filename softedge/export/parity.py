@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softedge.export.target import Float32, Predictor, Uint8
+from softedge.export.base import Float32, Predictor, Uint8
 
 if TYPE_CHECKING:
     from softedge.export.deployed import Deployed

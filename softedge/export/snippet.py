@@ -1,7 +1,8 @@
 """Ready code beside an exported model: loads it, runs one golden image, says whether the answer is the expected one.
 
-The templates are files in ``export/snippets/``, whole programs with a few @NAMES@ to fill in from the contract. The
-compiled ones read the names of the outputs from ``labels.txt``, one on each line: C++ and Kotlin bring no JSON.
+The templates are files in the ``snippets`` folder of each format, whole programs with a few @NAMES@ to fill in from
+the contract. The compiled ones read the names of the outputs from ``labels.txt``, one on each line: C++ and Kotlin bring
+no JSON.
 """
 
 from __future__ import annotations
@@ -11,15 +12,6 @@ from pathlib import Path
 
 from softedge.export import contract
 from softedge.run import write_text
-
-TEMPLATES = Path(__file__).parent / "snippets"
-BY_TARGET = {
-    "onnx": ("onnx.py.txt", "onnx.kt", "onnx.swift", "onnx.cpp"),
-    "openvino": ("openvino.py.txt", "openvino.cpp"),
-    "coreml": ("coreml.py.txt", "coreml.swift"),
-    "executorch": ("executorch.py.txt", "executorch.kt", "executorch.cpp"),
-    "litert": ("litert.py.txt", "litert.kt"),
-}
 
 
 def write(folder: Path) -> list[Path]:
@@ -35,11 +27,11 @@ def write(folder: Path) -> list[Path]:
         "@BEFORE@": values["before_the_model"],
     }
     written = []
-    for name in BY_TARGET.get(values["target"], ()):
-        text = (TEMPLATES / name).read_text()
+    for template in sorted((Path(__file__).parent / values["target"] / "snippets").glob("run.*")):
+        text = template.read_text()
         for key, value in filled.items():
             text = text.replace(key, value)
-        path = folder / "snippets" / f"run{Path(name.removesuffix('.txt')).suffix}"
+        path = folder / "snippets" / template.name.removesuffix(".txt")
         write_text(path, text)
         written.append(path)
     if values["labels"] and written:

@@ -24,7 +24,7 @@ def verify(folder: Path) -> dict[str, Any]:
     folder = Path(folder)
     values = contract.describe(folder)
     if values.get("kind") == "detector":
-        from softedge.export.detector_replay import verify as replay
+        from softedge.detection.replay import verify as replay
 
         return replay(folder)
     artifact, golden = contract.read(folder), contract.read_golden(folder)

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 from adbd_double import CPUINFO, LOADER, AdbdDouble
-from conftest import colours, export
+from colour_model import colours, export
 
-from softedge.bench import android_bundle, job, pinned
-from softedge.bench.device import DeviceError, Plan, open_device
+from softedge.bench import job, pinned
+from softedge.bench.android import bundle as android_bundle
+from softedge.bench.base import DeviceError, Plan, open_device
 from softedge.errors import UserError
 from softedge.records import Artifact
 

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from softedge.bench import adb_client, android_bundle, android_facts, pinned
-from softedge.bench.device import DeviceError, open_device
+from softedge.bench import pinned
+from softedge.bench.android import adb as adb_client
+from softedge.bench.android import bundle as android_bundle
+from softedge.bench.android import facts as android_facts
+from softedge.bench.base import DeviceError, open_device
 from softedge.errors import UserError
 
 # What a Pixel-like phone answers; the formats are those of Android 14's getprop, dumpsys thermalservice and battery.

@@ -21,11 +21,14 @@ from typing import Any
 import numpy as np
 import pytest
 from adbd_double import AdbdDouble
-from conftest import LABELS, SPEC, colours
+from colour_model import LABELS, SPEC, colours
 
-from softedge.bench import browser, browser_visit, ort_web, pinned
-from softedge.bench.browser import Browser
-from softedge.bench.device import DeviceError, Measurement, Plan, open_device
+from softedge.bench import pinned
+from softedge.bench.base import DeviceError, Measurement, Plan, open_device
+from softedge.bench.browser import device as browser
+from softedge.bench.browser import ort_web
+from softedge.bench.browser import visit as browser_visit
+from softedge.bench.browser.device import Browser
 from softedge.errors import UserError
 from softedge.export import contract
 from softedge.records import Artifact
@@ -303,7 +306,7 @@ def test_a_page_in_the_background_keeps_its_answers_and_loses_its_times(
 def test_a_model_of_microseconds_stops_at_the_most_samples_that_are_accepted(
     browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("softedge.bench.browser.MOST_SAMPLES", 600)
+    monkeypatch.setattr("softedge.bench.browser.device.MOST_SAMPLES", 600)
     with open_device(LOCAL) as device:
         assert isinstance(device, Browser)
         browse(device.url)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from softedge.bench import ort_web, pinned
+from softedge.bench import pinned
+from softedge.bench.browser import ort_web
 from softedge.errors import UserError
 
 

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from softedge.bench import browser_address, browser_visit, ort_web
-from softedge.bench.browser import Browser
-from softedge.bench.browser_results import MOST_FEATURES, Answer
-from softedge.bench.browser_server import Inbox, Page, Server
-from softedge.bench.browser_visit import Visit
-from softedge.bench.device import DeviceError, open_device
+from softedge.bench.base import DeviceError, open_device
+from softedge.bench.browser import address as browser_address
+from softedge.bench.browser import ort_web
+from softedge.bench.browser import visit as browser_visit
+from softedge.bench.browser.device import Browser
+from softedge.bench.browser.results import MOST_FEATURES, Answer
+from softedge.bench.browser.server import Inbox, Page, Server
+from softedge.bench.browser.visit import Visit
 from softedge.errors import UserError
 
 SESSION, OTHER = "a" * 32, "b" * 32

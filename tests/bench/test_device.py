@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import SPEC
+from colour_model import SPEC
 
-from softedge.bench.device import Plan, integer, open_device, split_specs
+from softedge.bench.base import Plan, integer, open_device, split_specs
 from softedge.errors import UserError
 
 

@@ -5,11 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import colours
+from colour_model import colours
 from test_local import reference
 
-from softedge.bench import sysroot
-from softedge.bench.device import DeviceError, Plan, open_device
+from softedge.bench.base import DeviceError, Plan, open_device
+from softedge.bench.emulated import sysroot
 from softedge.errors import UserError
 from softedge.records import Artifact
 
@@ -20,7 +20,7 @@ def test_another_processor_computes_the_same_and_is_never_timed(
     kind: str, artifacts: list[Artifact], plan: Plan
 ) -> None:
     if kind == "arm64" and (shutil.which(sysroot.QEMU) is None or sysroot.find() is None):
-        pytest.skip("needs qemu-user-static, and once: python -m softedge.bench.sysroot")
+        pytest.skip("needs qemu-user-static, and once: python -m softedge.bench.emulated.sysroot")
     if kind == "avx2" and shutil.which("qemu-x86_64-static") is None:
         pytest.skip("needs qemu-user-static")
     with open_device(f"emulated:{kind}") as device:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import export
+from colour_model import export
 
 from softedge.bench.imported import bring_in, read
 from softedge.errors import UserError

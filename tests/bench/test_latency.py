@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SPEC
+from colour_model import SPEC
 
-from softedge.bench.device import Measurement, Plan
+from softedge.bench.base import Measurement, Plan
 from softedge.bench.latency import drift, paired_ratio, percentiles, summarise
 
 

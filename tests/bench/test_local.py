@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SPEC, colour_model, colours
+from colour_model import SPEC, colour_model, colours
 
 from softedge.bench import job
-from softedge.bench.device import DeviceError, Measurement, Plan, open_device
+from softedge.bench.base import DeviceError, Measurement, Plan, open_device
 from softedge.export import contract
 from softedge.records import Artifact
 from softedge.run import sha256

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LABELS, colours
+from colour_model import LABELS, colours
 from test_local import reference
 
-from softedge.bench.device import Plan, open_device
+from softedge.bench.base import Plan, open_device
 from softedge.errors import UserError
 from softedge.records import Artifact
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from softedge.bench import pictures
+from softedge.bench.board import pictures
 from softedge.data.decoding import prepare
 from softedge.records import InputSpec
 

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import colours
+from colour_model import colours
 from test_local import processes_with, reference, threads_of
 
 from softedge.bench import job
-from softedge.bench.device import Device, DeviceError, Plan, open_device
-from softedge.bench.remote import Connection
-from softedge.bench.wheels import platforms
+from softedge.bench.base import Device, DeviceError, Plan, open_device
+from softedge.bench.ssh.remote import Connection
+from softedge.bench.ssh.wheels import platforms
 from softedge.records import Artifact
 
 pytestmark = pytest.mark.hardware

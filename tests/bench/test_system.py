@@ -3,7 +3,7 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-from softedge.bench import system
+from softedge.bench.board import system
 
 
 def test_clocks_and_the_hottest_sensor_are_read_from_sysfs(tmp_path: Path) -> None:

@@ -103,8 +103,8 @@ def test_fine_tuning_from_scratch_learns_and_its_file_gives_the_same_accuracy(to
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_fine_tuned_network_is_traced_to_the_same_graph_as_its_file(toy, tmp_path, precision):
-    from softedge.export import onnx_graph
     from softedge.export.deployed import Deployed
+    from softedge.export.onnx import graph as onnx_graph
 
     run, recipe, data = toy("run")
     settings = recipe.finetune.model_copy(update={"min_steps": 1, "max_steps": 1, "precision": precision})
@@ -163,8 +163,8 @@ def test_mixup_of_equal_images_is_plain_cross_entropy():
 
 
 def test_a_file_is_checked_against_the_checkpoint_it_was_exported_from(toy):
-    from softedge.eval.quantization import exported_from
     from softedge.records import Artifact
+    from softedge.stages.check import exported_from
 
     run, _, _ = toy("run")
     for stage in ("probe", "finetune"):

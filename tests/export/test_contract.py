@@ -11,7 +11,7 @@ import pytest
 
 from softedge.errors import GateFailed, UserError
 from softedge.export import contract
-from softedge.export.onnx import Onnx
+from softedge.export.onnx.format import Onnx
 from softedge.export.verify import verify
 
 

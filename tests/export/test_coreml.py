@@ -9,13 +9,14 @@ import torch
 
 from softedge import backbones, config
 from softedge.errors import UserError
-from softedge.eval.int8_candidate import graph_of
-from softedge.eval.int8_coreml import CoreMlForm
-from softedge.eval.int8_counting import quantized_ops
-from softedge.export import coreml, coreml_activations
-from softedge.export.coreml import CoreMl, interpreted
+from softedge.export.coreml import activations as coreml_activations
+from softedge.export.coreml import format as coreml
+from softedge.export.coreml.format import CoreMl, interpreted
+from softedge.export.coreml.interpreter import Program
+from softedge.export.counting import quantized_ops
 from softedge.export.deployed import Deployed
-from softedge.export.mil_interpreter import Program
+from softedge.quantize.candidate import graph_of
+from softedge.quantize.coreml import CoreMlForm
 from softedge.records import InputSpec
 
 pytest.importorskip("coremltools")
@@ -117,7 +118,7 @@ def test_w8a8_without_images_says_what_to_do(model, tmp_path):
 
 
 def test_an_op_without_a_kernel_is_named(exported, monkeypatch):
-    from softedge.export import mil_interpreter
+    from softedge.export.coreml import interpreter as mil_interpreter
 
     monkeypatch.setattr(mil_interpreter, "OPS", {k: v for k, v in mil_interpreter.OPS.items() if k != "conv"})
     with pytest.raises(UserError, match="'conv'"):

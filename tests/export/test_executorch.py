@@ -8,7 +8,7 @@ import pytest
 
 from softedge.errors import UserError
 from softedge.export.contract import artifact_of
-from softedge.export.executorch import ExecuTorch
+from softedge.export.executorch.format import ExecuTorch
 from softedge.export.parity import compare
 
 installed = importlib.util.find_spec("executorch") is not None

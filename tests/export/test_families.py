@@ -10,9 +10,9 @@ from torch import nn
 from softedge import config
 from softedge.backbones import Classifier, build, normalise
 from softedge.export.deployed import Deployed
-from softedge.export.onnx import Onnx
-from softedge.export.onnx_int8 import Scheme, quantized_ops
-from softedge.export.openvino import OpenVino
+from softedge.export.onnx.format import Onnx
+from softedge.export.onnx.quantizer import Scheme, quantized_ops
+from softedge.export.openvino.format import OpenVino
 from softedge.export.parity import compare
 from softedge.records import InputSpec
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from softedge.errors import UserError
-from softedge.export import litert
-from softedge.export.litert import LiteRt
+from softedge.export.litert import format as litert
+from softedge.export.litert.format import LiteRt
 from softedge.export.parity import compare
 
 

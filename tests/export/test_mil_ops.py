@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from softedge.errors import UserError
-from softedge.export.mil_ops import OPS
+from softedge.export.coreml.mil_ops import OPS
 
 
 def numbers(*values):

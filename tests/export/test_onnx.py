@@ -11,10 +11,12 @@ import torch
 from onnx import numpy_helper
 
 from softedge.errors import UserError
-from softedge.export import onnx_int8, onnx_ranges, onnx_rewrite
 from softedge.export.deployed import Deployed
-from softedge.export.onnx import Onnx
-from softedge.export.onnx_graph import to_half, trace
+from softedge.export.onnx import quantizer as onnx_int8
+from softedge.export.onnx import ranges as onnx_ranges
+from softedge.export.onnx import rewrite as onnx_rewrite
+from softedge.export.onnx.format import Onnx
+from softedge.export.onnx.graph import to_half, trace
 from softedge.export.parity import compare
 from softedge.records import InputSpec
 

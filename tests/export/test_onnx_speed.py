@@ -5,8 +5,11 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
-from softedge.export import onnx_graph, onnx_int8, onnx_ranges, onnx_rewrite
-from softedge.export.onnx_speed import choose, fast_enough, pick, prefixes
+from softedge.export.onnx import graph as onnx_graph
+from softedge.export.onnx import quantizer as onnx_int8
+from softedge.export.onnx import ranges as onnx_ranges
+from softedge.export.onnx import rewrite as onnx_rewrite
+from softedge.export.onnx.speed import choose, fast_enough, pick, prefixes
 
 
 def graph(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:

@@ -12,10 +12,10 @@ from openvino import opset13
 
 from softedge import backbones, config
 from softedge.errors import UserError
-from softedge.export import openvino_int8
 from softedge.export.deployed import Deployed
-from softedge.export.openvino import OpenVino, _normalised_by_rows, from_onnx, predictor
-from softedge.export.openvino_int8 import better_in_float, layers, with_ranges
+from softedge.export.openvino import int8 as openvino_int8
+from softedge.export.openvino.format import OpenVino, _normalised_by_rows, from_onnx, predictor
+from softedge.export.openvino.int8 import better_in_float, layers, with_ranges
 from softedge.export.parity import compare
 from softedge.records import InputSpec
 

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from softedge import registry
 from softedge.export import parity
-from softedge.export.onnx import Onnx
+from softedge.export.onnx.format import Onnx
 
 
 def test_difference_agreement_and_sqnr_are_those_of_a_closed_form():

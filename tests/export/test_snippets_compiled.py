@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from softedge.export import contract, snippet
-from softedge.export.executorch import ExecuTorch
-from softedge.export.onnx import Onnx
-from softedge.export.openvino import OpenVino
+from softedge.export.executorch.format import ExecuTorch
+from softedge.export.onnx.format import Onnx
+from softedge.export.openvino.format import OpenVino
 from softedge.records import InputSpec
 
 DOUBLES = Path(__file__).parent / "doubles"

@@ -1,0 +1,1 @@
+"""What travels to a board: Python 3.8 and NumPy, no softedge import."""

@@ -1,0 +1,1 @@
+"""Emulated processors, for numerics only."""

@@ -1,0 +1,138 @@
+"""An arm64 Debian Python with the runtimes in a folder, for qemu's user emulation.
+
+Made on first use, or by ``python -m softedge.bench.emulated.sysroot``.
+
+Packages come from this machine's Debian archive through a private apt state (nothing is installed, the system's dpkg
+knows nothing of it), runtimes from PyPI's aarch64 wheels.  About 10 s and 450 MB, once, in the user's cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from softedge.bench import pinned
+from softedge.bench.base import DeviceError
+from softedge.bench.ssh import wheels
+
+QEMU = "qemu-aarch64-static"
+RUNTIMES = ["numpy", "onnxruntime", "openvino"]
+# onnxruntime and OpenVINO read these to pick their kernels: a Cortex-A76 (Raspberry Pi 5, phones of 2019 and later).
+CORE = "Cortex-A76"
+_CPUINFO = """processor\t: 0
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x4
+CPU part\t: 0xd0b
+CPU revision\t: 1
+"""
+_MIDR = "0x00000000414fd0b1\n"
+
+
+@dataclass(frozen=True)
+class Sysroot:
+    """root: the tree for qemu's -L.  python: its interpreter.  site: for PYTHONPATH."""
+
+    root: Path
+    python: Path
+    site: Path
+
+    def command(self) -> list[str]:
+        """The words that start its Python on this machine."""
+        return [QEMU, "-L", str(self.root), str(self.python)]
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.site), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def find() -> Sysroot | None:
+    """The tree if it was made before."""
+    folder = _folder()
+    pythons = sorted((folder / "root" / "usr" / "bin").glob("python3.[0-9]*"))
+    return Sysroot(folder / "root", pythons[0], folder / "site") if pythons else None
+
+
+def arm64() -> Sysroot:
+    """The tree, made now if need be; DeviceError says what is missing here."""
+    missing = [tool for tool in (QEMU, "apt-get", "apt-cache", "dpkg-deb") if shutil.which(tool) is None]
+    if missing:
+        raise DeviceError(
+            f"emulated:arm64 needs {', '.join(missing)}; on Debian or Ubuntu: sudo apt-get install qemu-user-static"
+        )
+    made = find()
+    if made is not None:
+        return made
+    folder = _folder()
+    partial = folder.with_name(f"{folder.name}-{os.getpid()}")
+    try:
+        with tempfile.TemporaryDirectory(prefix="softedge-apt-") as state:
+            _build(partial, Path(state))
+        os.rename(partial, folder)  # whole or not at all
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    made = find()
+    if made is None:
+        raise DeviceError(f"emulated:arm64: {folder} holds no Python; remove it and try again")
+    return made
+
+
+def _folder() -> Path:
+    return pinned.cache_folder() / "sysroot-arm64"
+
+
+def _build(folder: Path, state: Path) -> None:
+    """Fill ``folder``; ``state`` is where apt works, apart from the system's own."""
+    for name in ("lists/partial", "cache/archives/partial"):
+        (state / name).mkdir(parents=True)
+    (state / "status").touch()
+    options = {
+        "Dir::State": state,
+        "Dir::State::lists": state / "lists",
+        "Dir::State::status": state / "status",
+        "Dir::Cache": state / "cache",
+        "APT::Architecture": "arm64",
+        "APT::Architectures": "arm64",
+        "APT::Install-Recommends": "false",
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+    }
+    settings = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    _run(["apt-get", *settings, "update", "-q"], "read the arm64 package lists")
+    listed = _run(["apt-cache", *settings, "search", "--names-only", r"^python3\.[0-9]+$"], "find Python")
+    versions = sorted(re.findall(r"^python(3\.\d+) ", listed, re.MULTILINE), key=lambda v: int(v.split(".")[1]))
+    if not versions:
+        raise DeviceError("emulated:arm64: this system's package archive has no arm64 Python")
+    python = versions[-1]
+    packages = [f"python{python}", "libstdc++6"]
+    _run(["apt-get", *settings, "install", "-y", "--download-only", *packages], "fetch arm64 packages")
+    archives = state / "cache" / "archives"
+    root = folder / "root"
+    root.mkdir(parents=True)
+    for package in sorted(archives.glob("*.deb")):
+        _run(["dpkg-deb", "-x", str(package), str(root)], f"unpack {package.name}")
+    midr = root / "sys/devices/system/cpu/cpu0/regs/identification"
+    midr.mkdir(parents=True)
+    (midr / "midr_el1").write_text(_MIDR)
+    (root / "proc").mkdir(exist_ok=True)
+    (root / "proc" / "cpuinfo").write_text(_CPUINFO)
+    glibc = _run(["dpkg-deb", "-f", str(next(archives.glob("libc6_*"))), "Version"], "read the glibc version")
+    wheels.unpack(wheels.fetch(RUNTIMES, python, "aarch64", glibc.split("-")[0]), folder / "site")
+
+
+def _run(command: list[str], doing: str) -> str:
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    if answer.returncode != 0:
+        said = [line for line in answer.stderr.splitlines() if line.strip()] or ["no message"]
+        raise DeviceError(f"emulated:arm64: could not {doing}: {said[-1][:300]}")
+    return answer.stdout
+
+
+if __name__ == "__main__":
+    print(arm64().root)

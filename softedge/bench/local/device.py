@@ -1,0 +1,48 @@
+"""This machine as a device: ``local``, ``local:threads=2``, ``local:provider=XNNPACKExecutionProvider``.
+
+``provider`` names onnxruntime's execution provider, ``device`` OpenVINO's device (GPU, NPU), ``precision`` the type
+that OpenVINO computes in, ``python`` another interpreter with its own runtimes.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from softedge.bench import job
+from softedge.bench.base import FolderDevice, Measurement, Plan, last_line
+from softedge.errors import UserError
+from softedge.records import Artifact
+
+
+class Local(FolderDevice):
+    """Runs the worker as a subprocess, so that load time and memory are those of the runtime alone."""
+
+    known_options: tuple[str, ...] = (*job.OPTIONS, "python")
+
+    def __init__(self, spec: str, address: str, options: Mapping[str, str]):
+        super().__init__(spec, address, options)
+        if address:
+            raise UserError(f"device {spec}: local takes options only, for example local:threads=2")
+        self.python = self.options.get("python", sys.executable)
+        self.settings: Mapping[str, str] = self.options  # of the runtimes
+
+    @functools.cache  # noqa: B019  (one device, one answer)
+    def describe(self) -> dict[str, Any]:
+        return job.describe([self.python], self.spec, 60.0)
+
+    def why_not(self, artifact: Artifact) -> str:
+        return job.why_not(artifact)
+
+    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+        hashes = job.pack(folder, artifacts, plan, self.settings, temporary=True)
+        command = [self.python, str(folder / "worker.py"), "run", str(folder)]
+        job.follow(command, plan, f"bench {self.spec}", _explain)
+        return job.unpack(folder, artifacts, hashes, plan)
+
+
+def _explain(code: int, said: bytes) -> str:
+    return f"the worker ended with exit code {code}: {last_line(said)}"

@@ -1,0 +1,1 @@
+"""A Mac running Core ML."""

@@ -1,0 +1,42 @@
+"""Options that several commands share, and how their texts are split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunFolder = Annotated[Path, typer.Argument(help="The run folder, e.g. runs/mine.", show_default=False)]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="A folder of images, or digits, cifar10, cifar100, stl10, imagenet.", show_default=False
+    ),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A recipe's name or TOML file; see: softedge recipes.", show_default=False),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a recipe value: ssl.epochs=50. Repeatable.", show_default=False),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Redo what is done already.")]
+TargetsOption = Annotated[str | None, typer.Option("--targets", help="onnx,openvino,coreml", show_default=False)]
+PrecisionsOption = Annotated[str | None, typer.Option("--precisions", help="fp32,fp16,int8", show_default=False)]
+DevicesOption = Annotated[
+    str | None, typer.Option("--devices", help="local, ssh://user@host, adb://SERIAL, browser: ...", show_default=False)
+]
+
+
+def names(text: str | None) -> list[str] | None:
+    """Split a comma-separated option; None when it was not given."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def addresses(text: str | None) -> list[str] | None:
+    """Split a list of devices, whose own options may hold commas too."""
+    from softedge.bench.base import split_specs
+
+    return None if text is None else list(split_specs(text))

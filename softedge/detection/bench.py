@@ -1,0 +1,107 @@
+"""A transfer folder's exported detectors on a device: rounds, rules and rows of classifiers, AP in place of top-1.
+
+The pictures are brought to one size, the commonest of them: an app feeds frames of one size, and a mean over sizes
+would mean little. Only devices that run ``worker.py`` give boxes back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softedge.bench.base import PRESETS, Device, DeviceError, Measurement, open_device
+from softedge.bench.row import Session
+from softedge.config import Recipe
+from softedge.data.images import UNLABELLED
+from softedge.detection.batches import picture
+from softedge.detection.coco_ap import Detections
+from softedge.detection.export import pixels
+from softedge.detection.objects import Scenes
+from softedge.detection.stages import Trained
+from softedge.errors import UserError, did_you_mean
+from softedge.progress import say
+from softedge.records import Artifact, InputSpec, Outcome, Result
+from softedge.stages.bench import Bench
+
+PICTURES = 100  # at most: a photo takes a megabyte, and the timing needs no more of them
+KINDS = ("local", "ssh", "emulated")
+
+
+def bench(trained: Trained, devices: Sequence[str], preset: str, force: bool = False) -> list[Result]:
+    """One stage ``bench/<file>@<device>`` each, in the transfer folder; DeviceError after all when a device failed."""
+    if preset not in PRESETS:
+        raise UserError(f"unknown preset '{preset}'{did_you_mean(preset, tuple(PRESETS))}")
+    opened = [open_device(spec) for spec in dict.fromkeys(devices)]
+    for device in opened:
+        if device.spec.split(":")[0] not in KINDS:
+            raise UserError(f"detectors are timed on {', '.join(KINDS)}, not on {device.spec}")
+    artifacts = trained.files()
+    photos = Photos(trained.test(), artifacts[0].spec)
+    results: list[Result] = []
+    failures: list[str] = []
+    for device in opened:
+        try:
+            results += _Detectors(trained, device, preset, photos, force).measure(artifacts)
+        except DeviceError as error:
+            failures.append(str(error))
+            say(f"bench: {error}")
+    if failures:
+        raise DeviceError("; ".join(failures))
+    return results
+
+
+class Photos:
+    """Test pictures of one size; the interface of ``bench.stage.Subjects``."""
+
+    def __init__(self, scenes: Scenes, spec: InputSpec):
+        self.scenes = dataclasses.replace(scenes, scenes=scenes.scenes[:PICTURES])
+        self.images, self.spec = self, spec
+        self.names = [scene.path.name for scene in self.scenes.scenes]
+        self.labels: NDArray[np.int64] = np.full(len(self.names), UNLABELLED)
+        sizes = Counter((scene.height, scene.width) for scene in self.scenes.scenes)
+        self.height, self.width = sizes.most_common(1)[0][0]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def write(self, folder: Path) -> tuple[Path, tuple[Path, ...]]:
+        """images.npy, uint8 (N, H, W, 3); no encoded files: decoding a photo is timed with the classifiers."""
+        from PIL import Image
+
+        array = np.empty((len(self), self.height, self.width, 3), np.uint8)
+        for row, scene in zip(array, self.scenes.scenes):
+            photo = Image.fromarray(pixels(picture(scene)))
+            row[:] = np.asarray(photo.resize((self.width, self.height)))  # a copy where the size is this one
+        np.save(folder / "images.npy", array)
+        return folder / "images.npy", ()
+
+    def found(self, rows: NDArray[np.float32]) -> list[Detections]:
+        """The worker's rows (N, 600), scaled back to the size of each picture."""
+        answers = []
+        for row, scene in zip(rows.reshape(len(rows), -1, 6), self.scenes.scenes):
+            row = row[row[:, 5] >= 0]
+            x, y = scene.width / self.width, scene.height / self.height
+            boxes = row[:, :4] * np.array([x, y, x, y], np.float32)
+            answers.append(Detections(boxes, row[:, 4], row[:, 5].astype(np.int64)))
+        return answers
+
+
+class _Detectors(Bench):
+    def __init__(self, trained: Trained, device: Device, preset: str, photos: Photos, force: bool):
+        recipe: Recipe = trained.recipe
+        super().__init__(trained.run, recipe, device, preset, photos, force)  # type: ignore[arg-type]
+        self.trained, self.photos = trained, photos
+
+    def _row(self, session: Session, artifact: Artifact, measurement: Measurement, folder: Path) -> Outcome:
+        outcome = session.row(artifact, measurement, folder)
+        outcome.details["picture"] = [self.photos.height, self.photos.width]
+        if measurement.outputs is not None:
+            outcome.skipped.pop("top1", None)
+            scores = self.trained.task.score(self.photos.scenes, self.photos.found(measurement.outputs), False)
+            outcome.metrics.update(AP=scores["AP"], AP50=scores["AP50"], n_images=len(self.photos))
+        return outcome

@@ -1,0 +1,47 @@
+"""What a transfer task is: how its folder is read, how long it is trained, how it is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softedge.detection import coco, voc
+from softedge.detection.coco_ap import Detections, coco_ap
+from softedge.detection.objects import Scenes
+from softedge.detection.voc_ap import voc_ap
+
+Score = Callable[[Scenes, Sequence[Detections], bool], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """read: folder -> (train, test).  score: (scenes, detections, with masks) -> metrics and "AP50_per_class".
+
+    iterations, milestones (fractions of them, where the rate falls tenfold) and short_sides are MoCo's.
+    """
+
+    name: str
+    read: Callable[[Path], tuple[Scenes, Scenes]]
+    score: Score
+    iterations: int
+    milestones: tuple[float, float]
+    short_sides: tuple[int, ...]
+
+
+def _score_voc(scenes: Scenes, found: Sequence[Detections], masks: bool) -> dict[str, Any]:
+    return {**_score_coco(scenes, found, masks), **voc_ap(scenes, found)}
+
+
+def _score_coco(scenes: Scenes, found: Sequence[Detections], masks: bool) -> dict[str, Any]:
+    values = coco_ap(scenes, found, "bbox")
+    if masks:
+        of_masks = coco_ap(scenes, found, "segm")
+        of_masks.pop("AP50_per_class")
+        values |= {f"mask_{name}": value for name, value in of_masks.items()}
+    return values
+
+
+VOC = Task("voc", voc.read, _score_voc, 24_000, (3 / 4, 11 / 12), tuple(range(480, 801, 32)))
+COCO = Task("coco", coco.read, _score_coco, 90_000, (2 / 3, 8 / 9), tuple(range(640, 801, 32)))

@@ -1,0 +1,68 @@
+"""A few test images for the report: those that int8 gets wrong and fp32 right, then some ordinary ones."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softedge.data.images import Uint8
+from softedge.eval.measures import Float32
+from softedge.run import write_bytes
+
+if TYPE_CHECKING:
+    from softedge.stages.check import Sample
+
+
+def examples(
+    sample: Sample, fp32: Float32, files: Mapping[str, Float32], labels: tuple[str, ...], folder: Path, count: int
+) -> list[dict[str, Any]]:
+    """Choose ``count`` images, write them as PNG into ``folder`` and return their predictions.
+
+    fp32: probabilities (N, C) of PyTorch.  files: artifact name -> probabilities (N, C).  At most half of the images
+    are lost ones: an int8 file answers otherwise than fp32, and fp32 is right (or no label is known), worst first.
+    """
+    eight_bit = [p for name, p in files.items() if name.endswith(("int8", "w8a8"))]
+    truth = np.where(sample.labels >= 0, sample.labels, fp32.argmax(1))
+    right = fp32.argmax(1) == truth
+    changed = np.zeros(len(fp32), int)
+    distance = np.zeros(len(fp32))
+    for found in eight_bit:
+        changed += found.argmax(1) != fp32.argmax(1)
+        distance = np.maximum(distance, np.abs(found - fp32).sum(1))
+    lost = np.flatnonzero((changed > 0) & right)
+    lost = lost[np.lexsort((-distance[lost], -changed[lost]))][: count // 2]
+    ordinary = np.random.default_rng(0).permutation(np.flatnonzero(changed == 0))[: count - len(lost)]
+    rows = []
+    for index in [*lost.tolist(), *ordinary.tolist()]:
+        file = f"{index:05d}.png"
+        write_bytes(folder / file, _png(sample.images[index]))
+        label = int(sample.labels[index])
+        rows.append(
+            {
+                "index": index,
+                "name": sample.names[index],
+                "file": f"{folder.name}/{file}",
+                "label": labels[label] if label >= 0 else None,
+                "lost_by_int8": index in set(lost.tolist()),
+                "fp32": _prediction(fp32[index], labels),
+                "predictions": {name: _prediction(found[index], labels) for name, found in files.items()},
+            }
+        )
+    return rows
+
+
+def _prediction(probabilities: Float32, labels: tuple[str, ...]) -> dict[str, Any]:
+    best = int(probabilities.argmax())
+    return {"predicted": labels[best], "probability": float(probabilities[best])}
+
+
+def _png(image: Uint8) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Core ML: program, int8 candidates, interpreter, counting and snippets."""

@@ -1,0 +1,117 @@
+"""ExecuTorch programs (.pte) for XNNPACK, the CPU backend on Android and iOS: fp32, and int8 by pt2e quantization.
+
+An optional extra, because it brings its own compiler: pip install 'softedge[executorch]'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from softedge.errors import UserError
+from softedge.export.base import Float32, Predictor, Uint8, needs
+from softedge.export.contract import artifact_of
+from softedge.export.quiet import quiet
+from softedge.records import Artifact, InputSpec
+from softedge.run import write_bytes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from softedge.export.deployed import Deployed
+
+
+@dataclass(frozen=True)
+class ExecuTorch:
+    """batch: taken for uniformity; a program holds one image, and memory planned for it."""
+
+    batch: Literal["dynamic", "one"] = "one"
+
+    name = "executorch"
+    precisions = ("fp32", "int8")
+    suffix = ".pte"
+
+    def missing(self) -> str | None:
+        return needs("exporting to ExecuTorch", "executorch", "torchao", extra="executorch")
+
+    def convert(self, model: nn.Module, spec: InputSpec, precision: str, calibration: Uint8, out: Path) -> Artifact:
+        from softedge.export.deployed import Deployed
+
+        if precision not in self.precisions:
+            raise UserError(f"ExecuTorch has no precision '{precision}' here; known: {', '.join(self.precisions)}")
+        if precision == "int8" and not len(calibration):
+            raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
+        deployed = Deployed.of(model, spec)
+        with quiet():
+            program = _lower(deployed, calibration if precision == "int8" else None)
+        path = out / f"model{self.suffix}"
+        write_bytes(path, program)
+        return artifact_of(path, self.name, precision, spec, deployed.labels, deployed.output)
+
+    def runtime(self) -> str:
+        """What ``load`` computes with, for the reports."""
+        from importlib.metadata import version
+
+        return f"executorch {version('executorch')} (XNNPACK)"
+
+    def load(self, artifact: Artifact) -> Predictor:
+        return load_model(artifact.path)
+
+
+def _lower(deployed: Deployed, calibration: Uint8 | None) -> bytes:
+    """Trace, quantize where there are calibration images, and hand every operator that XNNPACK has to it."""
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    folded = deployed.folded()
+    example = (torch.zeros((1, deployed.spec.size, deployed.spec.size, 3), dtype=torch.uint8),)
+    with torch.no_grad():
+        if calibration is not None:
+            folded = _quantize(folded, example, calibration)
+        program = torch.export.export(folded, example, strict=True)
+        edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        return bytes(edge.to_executorch().buffer)
+
+
+def _quantize(model: nn.Module, example: tuple[torch.Tensor], calibration: Uint8) -> Any:
+    """pt2e with XNNPACK's symmetric per-channel weights and asymmetric activations."""
+    import torch
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        convert_pt2e,
+        prepare_pt2e,
+    )
+
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    prepared = prepare_pt2e(torch.export.export(model, example, strict=True).module(), quantizer)
+    for image in calibration:
+        prepared(torch.from_numpy(image[None]))
+    return convert_pt2e(prepared)
+
+
+def load_model(path: Path) -> Predictor:
+    """Run a program with ExecuTorch's own runtime."""
+    if (why := needs("running an ExecuTorch file", "executorch", extra="executorch")) is not None:
+        raise UserError(why)
+    with quiet():
+        import torch
+        from executorch.extension.pybindings.portable_lib import _load_for_executorch
+
+        try:
+            program = _load_for_executorch(str(path))
+        except Exception as error:  # the runtime raises RuntimeError with an error code
+            raise UserError(f"{path} cannot be loaded by ExecuTorch ({str(error).splitlines()[0][:200]})") from error
+
+    def predict(images: Uint8) -> Float32:
+        rows = [program.forward([torch.from_numpy(images[i : i + 1])])[0].numpy().copy() for i in range(len(images))]
+        return np.concatenate(rows).astype(np.float32)
+
+    return predict

@@ -1,0 +1,1 @@
+"""LiteRT (.tflite), converted and run in an environment of its own."""

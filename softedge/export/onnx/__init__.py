@@ -1,0 +1,1 @@
+"""ONNX: graph, int8 candidates, runtime, counting and snippets."""

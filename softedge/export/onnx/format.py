@@ -1,0 +1,146 @@
+"""ONNX files for onnxruntime on any system, phone or browser: fp32, fp16, and int8 that is QDQ u8s8 per channel."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from softedge.errors import UserError
+from softedge.export.base import Float32, Predictor, Uint8, needs
+from softedge.export.contract import artifact_of
+from softedge.records import Artifact, InputSpec
+from softedge.run import write_bytes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from softedge.export.onnx.quantizer import Scheme
+
+
+@dataclass(frozen=True)
+class Onnx:
+    """batch: "dynamic" or "one".  calibration, percentile: see ``onnx_ranges``; "best": see ``Calibrations``.
+
+    scheme: what int8 computes in integers; None: chosen by measured time and closeness to float (``onnx_speed``).
+    safe: int8 whose sums cannot saturate on x86 without VNNI (weights of 7 bits).
+    """
+
+    batch: Literal["dynamic", "one"] = "dynamic"
+    calibration: Literal["best", "mean", "minmax", "percentile", "mse"] = "best"
+    percentile: float = 99.99
+    scheme: Scheme | None = None
+    safe: bool = False
+
+    name = "onnx"
+    precisions = ("fp32", "fp16", "int8")
+    suffix = ".onnx"
+
+    def missing(self) -> str | None:
+        return needs("exporting to ONNX", "onnx", "onnxruntime", "onnxscript")
+
+    def convert(self, model: nn.Module, spec: InputSpec, precision: str, calibration: Uint8, out: Path) -> Artifact:
+        from softedge.export.deployed import Deployed
+        from softedge.export.onnx import graph as onnx_graph
+
+        if precision not in self.precisions:
+            raise UserError(f"ONNX has no precision '{precision}'; known: {', '.join(self.precisions)}")
+        deployed = Deployed.of(model, spec)
+        graph = onnx_graph.trace(deployed, dynamic=self.batch == "dynamic")
+        about: dict[str, Any] = {}
+        if precision == "fp16":
+            graph = onnx_graph.to_half(graph)
+        elif precision == "int8":
+            graph, about = self.to_int8(graph, calibration)
+        onnx_graph.set_metadata(graph, deployed, precision, **about)
+        path = out / f"model{self.suffix}"
+        write_bytes(path, graph.SerializeToString())
+        return artifact_of(path, self.name, precision, spec, deployed.labels, deployed.output)
+
+    def to_int8(self, graph: Any, calibration: Uint8) -> tuple[Any, dict[str, Any]]:
+        """Calibrate and quantize a float ModelProto; returns it with what was chosen."""
+        from softedge.export.onnx import quantizer as onnx_int8
+        from softedge.export.onnx import ranges as onnx_ranges
+        from softedge.export.onnx import rewrite as onnx_rewrite
+        from softedge.export.onnx import speed as onnx_speed
+
+        if not len(calibration):
+            raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
+        rewritten = onnx_rewrite.for_integers(graph)
+        methods = onnx_ranges.METHODS if self.calibration == "best" else (self.calibration,)
+        calibrations = onnx_int8.Calibrations(rewritten, calibration, methods, self.percentile)
+        about: dict[str, Any] = {}
+        scheme = self.scheme
+        if scheme is None:
+            choice = onnx_speed.choose(
+                graph,
+                rewritten,
+                calibrations.ranges[methods[0]],  # of no influence on time
+                calibration[:1],
+                closeness=lambda scheme: calibrations.best(self._safe(scheme))[0],
+            )
+            scheme, about["speed"] = choice.scheme, choice.to_dict()
+        scheme = self._safe(scheme)
+        if self.safe:
+            about["safe"] = "weights of 7 bits"
+        _, method = calibrations.best(scheme)
+        about["calibration"] = f"{method} of {len(calibration)} images"
+        return onnx_int8.quantize(rewritten, calibrations.ranges[method], scheme), about
+
+    def _safe(self, scheme: Scheme) -> Scheme:
+        return replace(scheme, reduce_range=True) if self.safe else scheme
+
+    def load(self, artifact: Artifact) -> Predictor:
+        return load_model(artifact.path)
+
+    def notes(self, artifact: Artifact) -> dict[str, Any]:
+        """What was decided while the file was made, read back from it: integer operators, where the float part ends."""
+        import json
+
+        import onnx
+
+        from softedge.export.onnx.quantizer import quantized_ops
+
+        model = onnx.load(artifact.path)
+        about = {p.key.removeprefix("softedge."): p.value for p in model.metadata_props}
+        notes: dict[str, Any] = {"quantized_ops": quantized_ops(model)}
+        notes |= {key: about[key] for key in ("calibration", "safe") if key in about}
+        if "speed" in about:
+            notes["speed"] = json.loads(about["speed"])
+        return notes
+
+    def layers(self, artifact: Artifact, images: Uint8, deployed: Any) -> Iterator[tuple[str, Float32]]:
+        """Outputs of the convolutions and linear layers in the file, by module name, for ``parity.first_departure``."""
+        from softedge.export.onnx.ranges import layer_outputs
+
+        del deployed  # the file itself knows the names of its weights
+        return layer_outputs(artifact.path, images)
+
+
+def load_model(path: Path, batch: int = 32, threads: int = 0) -> Predictor:
+    """Run a model file with onnxruntime on the CPU. threads: 0 leaves the choice to the runtime."""
+    if (why := needs("running an ONNX file", "onnxruntime")) is not None:
+        raise UserError(why)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no public base
+        raise UserError(f"{path} cannot be loaded by onnxruntime ({str(error).splitlines()[0][:200]})") from error
+    entry = session.get_inputs()[0]
+    step = entry.shape[0] if isinstance(entry.shape[0], int) else batch
+
+    def predict(images: Uint8) -> Float32:
+        parts = [session.run(None, {entry.name: images[i : i + step]})[0] for i in range(0, len(images), step)]
+        return np.concatenate(parts).astype(np.float32)
+
+    return predict

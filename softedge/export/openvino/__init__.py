@@ -1,0 +1,1 @@
+"""OpenVINO IR: graph, int8 candidates, runtime, counting and snippets."""

@@ -1,0 +1,153 @@
+"""int8 for OpenVINO: NNCF's post-training quantization, layers put back into float, and a smaller file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softedge.errors import UserError
+from softedge.export import parity
+from softedge.export.base import Uint8
+from softedge.export.onnx.ranges import typical
+from softedge.export.openvino.format import compiled, predictor
+
+WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
+_CACHED = 3 << 18  # bytes of a float map up to which a depthwise layer is faster in float; at 0.9 MB it was slower
+
+
+def quantize(network: Any, calibration: Uint8, safe: bool = False) -> Any:
+    """NNCF post-training quantization: of ``candidates`` the one nearest to float on the calibration images."""
+    if not len(calibration):
+        raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
+    expected = predictor(network)(calibration)
+    probabilities = "probabilities" in network.outputs[0].get_names()
+    best: tuple[float, Any] = (-math.inf, None)
+    for _, candidate in candidates(network, calibration, safe):
+        found = parity.compare(predictor(candidate)(calibration), expected, probabilities).sqnr_db
+        if found > best[0]:
+            best = found, candidate
+    return compressed(best[1])
+
+
+def candidates(network: Any, calibration: Uint8, safe: bool = False) -> Iterator[tuple[str, Any]]:
+    """(what it is, network): NNCF's defaults, and the mixed preset with the widest ranges; both without outliers, too.
+
+    Mixed: symmetric weights, asymmetric activations, each range that of all images.  Which is closer to float differs
+    between networks.  (The mean of the images' ranges clips too much with the mixed preset.)  Images that reach much
+    farther than the others are left out where there are some, see ``onnx_ranges.typical``.
+    """
+    kept = typical(_extremes(network, calibration))
+    sets = {"": calibration} if kept.all() else {"": calibration, " without outliers": calibration[kept]}
+    for which, images in sets.items():
+        for ranges in ("defaults", "minmax"):
+            yield ranges + which, with_ranges(network, images, ranges, safe=safe)
+
+
+def _extremes(network: Any, images: Uint8) -> np.ndarray:
+    """(N, T): the largest absolute output of each convolution and linear layer on each image."""
+    observed = network.clone()
+    observed.add_outputs([op.output(0) for op in observed.get_ordered_ops() if op.get_type_name() in WEIGHTED])
+    run = compiled(observed)
+    return np.array([[np.abs(value).max() for value in run(image[None]).values()] for image in images])
+
+
+def with_ranges(network: Any, calibration: Uint8, ranges: str, safe: bool = False, fast: bool = True) -> Any:
+    """One quantization by NNCF.  ranges: "mean" or "minmax" of the images' extremes; "defaults": NNCF's own, with the
+    preset for speed.
+
+    safe: weights of 7 bits in all but depthwise layers (NNCF's overflow fix), so that sums of u8 x s8 products never
+    leave 16 bits on x86 without VNNI; NNCF alone does so in the first layer only.  fast: bias correction in its fast
+    form; the full one took 5 points from a MobileNetV3-Large.
+    """
+    import nncf
+    from nncf.quantization.advanced_parameters import OverflowFix
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    advanced = nncf.AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE if safe else OverflowFix.FIRST_LAYER)
+    estimators = {"mean": RangeEstimatorParametersSet.MEAN_MINMAX, "minmax": RangeEstimatorParametersSet.MINMAX}
+    if ranges in estimators:
+        advanced.activations_range_estimator_params = estimators[ranges]
+    return nncf.quantize(
+        network,
+        nncf.Dataset([image[None] for image in calibration]),
+        preset=nncf.QuantizationPreset.MIXED if ranges in estimators else nncf.QuantizationPreset.PERFORMANCE,
+        subset_size=len(calibration),
+        fast_bias_correction=fast,
+        ignored_scope=nncf.IgnoredScope(names=better_in_float(network), validate=False),
+        advanced_parameters=advanced,
+    )
+
+
+def better_in_float(network: Any) -> list[str]:
+    """Names of the operations where integers cost accuracy and gain no time, measured on x86 with AVX512-VNNI.
+
+    Depthwise layers whose maps fit into the processor's cache (integer kernels multiply no faster there: 100 to 160 µs
+    against 130 to 200), the squeeze-excite products (half the time in float) and the means before them.
+    """
+    network = network.clone()
+    network.reshape({network.inputs[0]: [1, *network.inputs[0].get_partial_shape()[1:]]})
+    names = []
+    for op in network.get_ordered_ops():
+        kind = op.get_type_name()
+        if kind == "GroupConvolution":
+            largest = max(math.prod(op.input(0).get_shape()), math.prod(op.output(0).get_shape()))
+            chosen = 4 * largest <= _CACHED
+        else:
+            chosen = kind == "ReduceMean" or (kind == "Multiply" and _products(op))
+        if chosen:
+            names.append(op.get_friendly_name())
+    return names
+
+
+def _products(op: Any) -> bool:
+    """Whether an operation reads two computed values, no constant."""
+    return all(op.input_value(index).get_node().get_type_name() != "Constant" for index in range(2))
+
+
+def compressed(network: Any) -> Any:
+    """8 bits for the weights that are still in float (NNCF leaves squeeze-excite there): they would double the file."""
+    import nncf
+
+    return _shared_limits(nncf.compress_weights(network, mode=nncf.CompressWeightsMode.INT8_SYM))
+
+
+def _shared_limits(network: Any) -> Any:
+    """FakeQuantize with one constant for both its input and its output limit: two layers of the .xml less for each."""
+    for op in network.get_ordered_ops():
+        if op.get_type_name() != "FakeQuantize":
+            continue
+        for source, twin in ((1, 3), (2, 4)):
+            first, second = (op.input_value(port).get_node() for port in (source, twin))
+            constant = first.get_type_name() == second.get_type_name() == "Constant"
+            if constant and np.array_equal(first.get_data(), second.get_data()):
+                op.input(twin).replace_source_output(op.input_value(source))
+    return network
+
+
+def layers(network: Any) -> dict[str, Any]:
+    """Convolutions and linear layers by the name of the ONNX node that they came from."""
+    ops = (op for op in network.get_ordered_ops() if op.get_type_name() in WEIGHTED)
+    return {op.get_friendly_name().split("/")[0]: op for op in ops}
+
+
+def with_float(network: Any, names: Iterable[str]) -> Any:
+    """A copy in which these layers read their input before it was rounded; their weights stay in 8 bits."""
+    changed = network.clone()
+    known = layers(changed)
+    for name in names:
+        op = known.get(name)
+        source = op.input_value(0).get_node() if op is not None else None
+        if op is not None and source is not None and source.get_type_name() == "FakeQuantize":
+            op.input(0).replace_source_output(source.input_value(0))
+    return changed
+
+
+def from_onnx_int8(source: Path) -> Any:
+    """The integers of a QDQ ONNX file instead of NNCF's."""
+    import openvino as ov
+
+    return ov.convert_model(source)

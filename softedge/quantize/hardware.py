@@ -1,0 +1,56 @@
+"""Answers of an int8 file on processors that are not here, under qemu. For numerics only: nothing emulated is timed."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softedge.data.images import Uint8
+from softedge.errors import UserError
+from softedge.eval.measures import Float32
+from softedge.export.contract import tolerance
+from softedge.records import Artifact
+
+IMAGES = 64  # emulation takes about 0.2 s for each
+SATURATES = "u8 x s8 products saturate 16 bits on x86 without VNNI: export again with --set export.safe=true (7 bits)"
+ADVICE = {
+    "onnx": f"{SATURATES}, or set session.x64quantprecision=1 in onnxruntime's session options",
+    "openvino": SATURATES,
+}
+
+
+def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """Run ``artifact`` on an emulated processor of each kind ("avx2", "arm64") and compare with this machine's answers.
+
+    images: uint8 (N, S, S, 3), the first 64 are used.  here: this machine's probabilities (N, C) for them.
+    Returns kind -> {n, changed (fraction), max_abs_diff, advice} or {not_run: the reason}.
+    """
+    from softedge.bench.base import DeviceError, Plan, open_device
+
+    images, here = images[:IMAGES], here[:IMAGES]
+    found: dict[str, Any] = {}
+    for kind in kinds:
+        try:
+            with open_device(f"emulated:{kind}") as device, tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "images.npy"
+                np.save(path, images)
+                measurement = device.run([artifact], Plan.of("quick", path, artifact.spec))[0]
+        except (DeviceError, UserError) as error:
+            found[kind] = {"not_run": str(error)}
+            continue
+        if measurement.skipped or measurement.outputs is None:
+            found[kind] = {"not_run": measurement.skipped or "it returned no outputs"}
+            continue
+        outputs = np.asarray(measurement.outputs, np.float32)
+        changed = float((outputs.argmax(1) != here.argmax(1)).mean())
+        differs = changed > 0 or float(np.abs(outputs - here).max()) > tolerance(artifact.precision).replay
+        found[kind] = {
+            "n": len(images),
+            "changed": changed,
+            "max_abs_diff": float(np.abs(outputs - here).max()),
+            "advice": ADVICE.get(artifact.target, "") if kind == "avx2" and differs else "",
+        }
+    return found

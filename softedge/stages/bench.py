@@ -1,0 +1,191 @@
+"""The bench stage: every exported file on every device, latency and accuracy of the same file in the same run."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softedge.bench.base import PRESETS, Device, DeviceError, Measurement, Plan, open_device
+from softedge.bench.row import Session
+from softedge.config import Recipe
+from softedge.data.images import Data, FileImages, Images
+from softedge.errors import UserError, did_you_mean
+from softedge.export import contract
+from softedge.progress import say
+from softedge.records import Artifact, InputSpec, Outcome, Result
+from softedge.run import Run, perform, read_json, sha256
+
+ENCODED_IMAGES = 16  # files for the end-to-end samples, used in turn
+
+
+def bench(
+    run: Run, recipe: Recipe, data: Data, devices: Sequence[str], preset: str, force: bool = False
+) -> list[Result]:
+    """Measure the run's exported files on the devices; one stage ``bench/<artifact>@<device>`` each.
+
+    A device that fails is reported in every row it should have filled, the others still run, and then DeviceError.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"unknown preset '{preset}'{did_you_mean(preset, tuple(PRESETS))}")
+    opened = [open_device(spec) for spec in dict.fromkeys(devices)]
+    # A format that could not be made has a result with the reason, and no contract.
+    run_exports = [name for name in run.results("export") if (run.folder(f"export/{name}") / contract.FILE).is_file()]
+    if not run_exports:
+        raise UserError(f"{run.root} has no exported files yet; run: softedge export {run.root}")
+    artifacts = [contract.read(run.folder(f"export/{name}")) for name in run_exports]
+    images = Subjects(data, artifacts[0].spec, PRESETS[preset].accuracy_images, recipe.seed)
+    results: list[Result] = []
+    failures: list[str] = []
+    for device in opened:
+        try:
+            results += Bench(run, recipe, device, preset, images, force).measure(artifacts)
+        except DeviceError as error:
+            failures.append(str(error))
+            if device is not opened[-1]:  # the last one is said by whoever catches this
+                say(f"bench: {error}")
+    if failures:
+        raise DeviceError("; ".join(failures))
+    return results
+
+
+class Subjects:
+    """The images of a benchmark: test images where there are any, prepared only when something has to be measured."""
+
+    def __init__(self, data: Data, spec: InputSpec, at_most: int, seed: int):
+        source: Images = data.test if len(data.test) else data.pretrain
+        chosen = np.arange(len(source))
+        if len(source) > at_most:
+            chosen = np.sort(np.random.default_rng(seed).choice(len(source), at_most, replace=False))
+        self.images, self.spec = source.subset(chosen), spec
+        self.labels: NDArray[np.int64] = self.images.labels
+
+    def write(self, folder: Path) -> tuple[Path, tuple[Path, ...]]:
+        """images.npy (uint8, as the model gets them) and some encoded files below ``folder``."""
+        np.save(folder / "images.npy", self.images.prepared(self.spec))
+        return folder / "images.npy", tuple(
+            self._encoded(folder, i) for i in range(min(ENCODED_IMAGES, len(self.images)))
+        )
+
+    def _encoded(self, folder: Path, index: int) -> Path:
+        if isinstance(self.images, FileImages):
+            path = self.images.path(index)
+            if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
+                copy = folder / f"photo-{index}{path.suffix.lower()}"
+                shutil.copyfile(path, copy)
+                return copy
+        from PIL import Image
+
+        Image.fromarray(self.images.decode(index)).save(folder / f"photo-{index}.png")
+        return folder / f"photo-{index}.png"
+
+
+class Bench:
+    """One device's part of the stage."""
+
+    def __init__(self, run: Run, recipe: Recipe, device: Device, preset: str, images: Subjects, force: bool):
+        self.run, self.recipe, self.device, self.preset = run, recipe, device, preset
+        self.images, self.force = images, force
+        self.threads = recipe.bench.threads
+
+    def stage(self, artifact: Artifact) -> str:
+        return f"bench/{artifact.name}@{self.device.folder}"
+
+    def measure(self, artifacts: Sequence[Artifact]) -> list[Result]:
+        """Results of all artifacts, in order; those done before are not measured again."""
+        pending = [artifact for artifact in artifacts if not self._done(artifact)]
+        done = [self._perform(a, _unreachable, False) for a in artifacts if a not in pending]
+        fresh: list[Result] = []
+        if pending:
+            try:
+                fresh = self._measure(pending)
+            except DeviceError as error:
+                for artifact in pending:
+                    self._give_up(artifact, f"not run: {error}")
+                raise
+        by_stage = {result.stage: result for result in [*done, *fresh]}
+        return [by_stage[self.stage(artifact)] for artifact in artifacts]
+
+    def _measure(self, artifacts: Sequence[Artifact]) -> list[Result]:
+        try:
+            about, began, plan, measured = self._run(artifacts)
+        except DeviceError:
+            raise
+        except UserError as error:  # something that this device needs could not be made or fetched
+            raise DeviceError(f"{self.device.label}: {error}") from error
+        names = [str(name) for name in self.images.images.names]
+        here = {a.name: found for a in artifacts if (found := self._local_classes(a, names))}
+        session = Session(began, about, plan, measured, self.images.labels, names, here)
+        return [
+            self._perform(artifact, functools.partial(self._row, session, artifact, measurement), True)
+            for artifact, measurement in zip(artifacts, measured, strict=True)
+        ]
+
+    def _run(self, artifacts: Sequence[Artifact]) -> tuple[dict[str, Any], str, Plan, tuple[Measurement, ...]]:
+        """What the device says of itself, when it began, what it was asked, what it gave."""
+        with tempfile.TemporaryDirectory(prefix="softedge-images-") as folder, self.device as device:
+            images, encoded = self.images.write(Path(folder))
+            plan = Plan.of(
+                self.preset,
+                images,
+                self.images.spec,
+                encoded=encoded,
+                threads=self.threads,
+                seed=self.recipe.seed,
+                time_limit_s=300 + len(artifacts) * (60 + 10 * PRESETS[self.preset].min_seconds),
+            )
+            about = device.describe()
+            began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            return about, began, plan, tuple(device.run(artifacts, plan))
+
+    def _row(self, session: Session, artifact: Artifact, measurement: Measurement, folder: Path) -> Outcome:
+        return session.row(artifact, measurement, folder)
+
+    def _done(self, artifact: Artifact) -> bool:
+        """Whether to leave it alone: measured before, not asked for again, and not merely skipped then."""
+        before = self.run.result(self.stage(artifact))
+        # Settings that changed are refused by perform, before anything is measured.
+        return before is not None and bool(before.metrics) and not self.force
+
+    def _perform(self, artifact: Artifact, work: Callable[[Path], Outcome], force: bool) -> Result:
+        preset = PRESETS[self.preset]
+        recipe = {
+            "device": self.device.label,
+            "preset": self.preset,
+            "min_count": preset.min_count,
+            "min_seconds": preset.min_seconds,
+            "threads": self.threads,
+            "images": len(self.images.images),
+        }
+        return perform(self.run, self.stage(artifact), work, recipe=recipe, inputs=self._inputs(artifact), force=force)
+
+    def _local_classes(self, artifact: Artifact, names: list[str]) -> list[int] | None:
+        """What this machine answered for the same file and images, when ``local`` was benched before."""
+        result = self.run.result(f"bench/{artifact.name}@local")
+        path = self.run.folder(f"bench/{artifact.name}@local") / "samples.json"
+        if self.device.label == "local" or result is None or not path.exists():
+            return None
+        stored = read_json(path)
+        same = result.inputs.get("model") == artifact.sha256 and stored["names"] == names
+        return stored["predictions"] if same else None
+
+    def _inputs(self, artifact: Artifact) -> dict[str, str]:
+        index = self.run.folder("data") / "index.json"
+        return {"model": artifact.sha256, **({"data": sha256(index)} if index.exists() else {})}
+
+    def _give_up(self, artifact: Artifact, reason: str) -> None:
+        """Leave the reason where the numbers would be, unless an earlier measurement is there."""
+        before = self.run.result(self.stage(artifact))
+        if before is None or not before.metrics:
+            self._perform(artifact, lambda folder: Outcome(skipped={"latency": reason, "top1": reason}), True)
+
+
+def _unreachable(folder: Path) -> Outcome:
+    raise AssertionError("a finished stage is not measured again")

@@ -1,0 +1,316 @@
+"""The check stage: every exported file, read back from disk, against PyTorch fp32 on real images.
+
+A file that cannot be run here is "not run" with the reason, never passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softedge import registry
+from softedge.config import Check, Recipe
+from softedge.data.images import UNLABELLED, Data, Images, Uint8
+from softedge.errors import UserError
+from softedge.eval.measures import Float32, Labels, compare
+from softedge.export.counting import quantized_ops
+from softedge.progress import say
+from softedge.quantize import gates as int8_gates
+from softedge.quantize.gates import is_int8
+from softedge.records import Artifact, Outcome, Result
+from softedge.run import Run, perform, sha256
+
+if TYPE_CHECKING:
+    from softedge.export.deployed import Deployed
+
+EXAMPLES = 12
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The images a check is made on.  labels: (N,), ``UNLABELLED`` where unknown.  held_out: no training saw them."""
+
+    images: Uint8
+    labels: Labels
+    names: tuple[str, ...]
+    held_out: bool
+
+
+def check(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+    """Compare every file below ``RUN/export`` with PyTorch fp32; ``details["failed"]`` lists what the gates refuse.
+
+    details: rows (one per file), failed (lines), examples (images with predictions), images (what was compared on).
+    skipped: file -> why it was not run.  Raises UserError when nothing was exported or the network is not there.
+    """
+    folders = sorted(path.parent for path in run.folder("export").glob("*/contract.json"))
+    if not folders:
+        raise UserError(f"{run.root} has no exported files to check; run: softedge export {run.root}")
+    artifacts = [a for a in map(_read, folders) if a.precision != int8_gates.DOCTORED]  # those are made here
+    inputs = {a.name: a.sha256 for a in artifacts}
+    for name in ("data/index.json", "probe/classifier.safetensors", "finetune/classifier.safetensors"):
+        if (run.root / name).is_file():
+            inputs[name] = sha256(run.root / name)
+    settings = {**recipe.section("check"), "seed": recipe.seed}
+
+    def work(folder: Path) -> Outcome:
+        return _check(run, recipe, data, artifacts, folder)
+
+    return perform(run, "check", work, recipe=settings, inputs=inputs, force=force)
+
+
+def _read(folder: Path) -> Artifact:
+    from softedge.export.contract import read
+
+    return read(folder)
+
+
+def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], folder: Path) -> Outcome:
+    sample = choose(data, recipe)
+    outputs: dict[str, Float32] = {}
+    references: dict[tuple[Path, str], Float32] = {}
+    rows: list[dict[str, Any]] = []
+    skipped = _not_exported(run)
+    for artifact in artifacts:
+        source = exported_from(run, artifact), artifact.output
+        if source not in references:
+            references[source] = reference(run, artifact, sample.images)
+        row, found = _row(run, recipe, artifact, sample, references[source])
+        rows.append(row)
+        if found is None:
+            skipped[artifact.name] = row["why"].removeprefix("not run: ")
+        else:
+            outputs[artifact.name] = found
+        if "latency_not_gated" in row:
+            skipped[f"max_p90 {artifact.name}"] = row.pop("latency_not_gated")
+    cures: list[Artifact] = []
+    doctor: dict[str, dict[str, Any]] = {}
+    if recipe.check.doctor:
+        refused = {row["artifact"]: row for row in rows if row["passed"] is False and _mendable(run, row, recipe.check)}
+        for name, cure, told in _cures(run, recipe, data, artifacts, refused, sample, references):
+            doctor[name] = told
+            if cure is None:
+                continue
+            cures.append(cure)
+            row, found = _row(run, recipe, cure, sample, references[exported_from(run, cure), cure.output])
+            rows.append(row)
+            if found is not None:
+                outputs[cure.name] = found
+            if row["passed"]:
+                refused[name]["superseded_by"] = cure.name
+    artifacts = [*artifacts, *cures]
+    _add_size_ratios(rows)
+    failed = [
+        f"{row['artifact']}: {row['why']}" for row in rows if row.get("passed") is False and "superseded_by" not in row
+    ]
+    shown = [a for a in artifacts if a.name in outputs and a.output == "probabilities"]
+    details: dict[str, Any] = {
+        "rows": rows,
+        "failed": failed,
+        "images": {
+            "n": len(sample.images),
+            "labelled": bool((sample.labels != UNLABELLED).all()),
+            "held_out": sample.held_out,
+        },
+        "sqnr_level": "logits, as centred log-probabilities; features for feature exports; median over images",
+    }
+    if "onnx-int8" in doctor:
+        details["doctor"] = doctor.pop("onnx-int8")
+    if doctor:
+        details["doctors"] = doctor
+    if recipe.check.emulate:
+        from softedge.quantize.hardware import ADVICE, changed_answers
+
+        details["hardware"] = {
+            a.name: changed_answers(a, sample.images, outputs[a.name], recipe.check.emulate)
+            for a in artifacts
+            if a.target in ADVICE and is_int8(a.precision) and a.name in outputs
+        }
+    if recipe.check.against:
+        details["against"] = int8_gates.against(rows, Run(recipe.check.against))
+    if shown:
+        from softedge.eval.examples import examples
+
+        source = exported_from(run, shown[0]), "probabilities"
+        chosen = {a.name: outputs[a.name] for a in shown if exported_from(run, a) == source[0]}
+        details["examples"] = examples(
+            sample, references[source], chosen, shown[0].labels, folder / "examples", EXAMPLES
+        )
+    measured = [row for row in rows if row["passed"] is not None]
+    metrics: dict[str, float | int | bool] = {
+        "passed": bool(measured) and not failed,
+        "n": len(sample.images),
+        "files": len(rows),
+        "files_passed": sum(row["passed"] is True for row in rows),
+        "files_failed": len(failed),
+        "files_not_run": len(rows) - len(measured),
+    }
+    return Outcome(metrics, details, skipped)
+
+
+def _row(
+    run: Run, recipe: Recipe, artifact: Artifact, sample: Sample, fp32: Float32
+) -> tuple[dict[str, Any], Float32 | None]:
+    """The measures and verdict of one file, and its outputs (None: it cannot run here)."""
+    row: dict[str, Any] = {
+        "artifact": artifact.name,
+        "target": artifact.target,
+        "precision": artifact.precision,
+        "sha256": artifact.sha256,
+        "size_bytes": artifact.size_bytes,
+    }
+    try:
+        target = registry.load(registry.TARGETS, artifact.target, "target")()
+        found = target.load(artifact)(sample.images)
+    except UserError as error:
+        return {**row, "passed": None, "why": f"not run: {error}"}, None
+    row.update(compare(fp32, found, sample.labels, artifact.output))
+    row["runtime"] = runtime_of(target)
+    row["quantized_ops"] = quantized_ops(artifact)
+    slow, unknown = int8_gates.latency(run, row, recipe.check)
+    why = refusals(row, recipe.check, artifact) + int8_gates.size(row, recipe.check) + slow
+    row.update(passed=not why, why="; ".join(why))
+    if unknown:
+        row["latency_not_gated"] = unknown
+    say(f"check: {_line(row)}")
+    return row, found
+
+
+def _mendable(run: Run, row: dict[str, Any], gates: Check) -> bool:
+    """Refused for its answers: other roundings make a file neither smaller nor faster."""
+    return not int8_gates.size(row, gates) and not int8_gates.latency(run, row, gates)[0]
+
+
+def _cures(
+    run: Run,
+    recipe: Recipe,
+    data: Data,
+    artifacts: list[Artifact],
+    refused: Mapping[str, dict[str, Any]],
+    sample: Sample,
+    references: dict[tuple[Path, str], Float32],
+) -> Iterator[tuple[str, Artifact | None, dict[str, Any]]]:
+    """For each refused int8 file its name, a better file (None: there is none) and what the doctor has to say."""
+    from softedge.quantize import doctor as int8_doctor
+
+    by_name = {artifact.name: artifact for artifact in artifacts}
+    onnx = by_name.get("onnx-int8")
+    told: dict[str, Any] = {}
+    if onnx is not None and onnx.name in refused:
+        fp32 = references[exported_from(run, onnx), onnx.output]
+        patient = network(run, onnx), onnx
+        onnx, told = int8_doctor.cure(run, recipe, data, patient, sample, fp32)
+        yield "onnx-int8", onnx, told
+    for name in ("openvino-int8", "coreml-w8a8"):
+        if name in refused:
+            artifact, row = by_name[name], refused[name]
+            fp32 = references[exported_from(run, artifact), artifact.output]
+            patient = network(run, artifact), artifact
+            yield name, *int8_doctor.cure_elsewhere(run, recipe, data, patient, row, sample, fp32, (onnx, told))
+
+
+def choose(data: Data, recipe: Recipe) -> Sample:
+    """At most ``check.images`` images by seed: of the test split, or unlabelled pretraining ones when there is none."""
+    images: Images = data.test if len(data.test) else data.pretrain
+    if not len(images):
+        raise UserError(f"{data.source} has no images to check the exported files on")
+    order = np.random.default_rng(recipe.seed).permutation(len(images))
+    indices = np.sort(order[: recipe.check.images])
+    chosen = images.subset(indices)
+    return Sample(
+        chosen.prepared(data.spec), np.asarray(chosen.labels), tuple(str(n) for n in chosen.names), len(data.test) > 0
+    )
+
+
+def reference(run: Run, artifact: Artifact, images: Uint8) -> Float32:
+    """PyTorch fp32 outputs of the network that ``artifact`` was exported from."""
+    return network(run, artifact).predict(images)
+
+
+def network(run: Run, artifact: Artifact) -> Deployed:
+    """The network that ``artifact`` was exported from, in PyTorch fp32."""
+    from softedge import backbones
+    from softedge.export.deployed import Deployed
+
+    checkpoint = exported_from(run, artifact)
+    if backbones.describe(checkpoint)["kind"] == "classifier":
+        model = backbones.load_classifier(checkpoint)
+        return Deployed(model, artifact.spec, artifact.labels, artifact.output)
+    return Deployed(backbones.load(checkpoint), artifact.spec)
+
+
+def exported_from(run: Run, artifact: Artifact) -> Path:
+    """The checkpoint an exported file was made from, as its export stage recorded it (else what is there)."""
+    made = run.result(f"export/{artifact.name}")
+    recorded = [run.root / name for name in (made.inputs if made else {}) if name.endswith(".safetensors")]
+    known = [run.folder("probe") / "classifier.safetensors", run.folder("pretrain") / "backbone.safetensors"]
+    if artifact.output == "probabilities":
+        known = known[:1]
+    return next((path for path in [*recorded, *known] if path.is_file()), known[0])
+
+
+def refusals(row: dict[str, Any], gates: Check, artifact: Artifact) -> list[str]:
+    """Why the gates refuse a file, one line per reason; empty when it passes.
+
+    fp32: no probability differs by more than the contract's tolerance, on any image.  fp16: by more than its tolerance
+    on at most one image in a hundred.  All: accuracy drop and agreement as the recipe says.
+    """
+    from softedge.export.contract import tolerance
+
+    why = []
+    parity = tolerance(artifact.precision).parity
+    if parity is not None and artifact.output == "probabilities":
+        measure = "max_abs_diff" if artifact.precision == "fp32" else "p99_abs_diff"
+        if not row[measure] <= parity:
+            why.append(f"{measure} {row[measure]:.2g} is above the tolerance {parity:g}")
+    return why + quality(row, gates, artifact.output)
+
+
+def quality(row: dict[str, Any], gates: Check, output: str) -> list[str]:
+    """What the accuracy gates refuse, one line per reason: agreement, accuracy drop, direction of features."""
+    why = []
+    if "agreement" in row and not row["agreement"] >= gates.min_agreement:
+        why.append(f"agreement {row['agreement']:.3f} is below {gates.min_agreement:g}")
+    if "drop" in row and not row["drop"] <= gates.max_drop:
+        why.append(f"top-1 drop {row['drop']:.3f} is above {gates.max_drop:g}")
+    if output == "features" and not row["distance"] <= 1 - gates.min_agreement:
+        why.append(f"cosine distance {row['distance']:.3f} of the features is above {1 - gates.min_agreement:.3g}")
+    return why
+
+
+def runtime_of(target: Any) -> str:
+    """What computed the outputs, with its version."""
+    if hasattr(target, "runtime"):
+        return str(target.runtime())
+    from importlib.metadata import version
+
+    package = {"onnx": "onnxruntime"}.get(target.name, target.name)
+    return f"{package} {version(package)}"
+
+
+def _add_size_ratios(rows: list[dict[str, Any]]) -> None:
+    """Size relative to the fp32 file of the same target, where there is one."""
+    fp32 = {row["target"]: row["size_bytes"] for row in rows if row["precision"] == "fp32"}
+    for row in rows:
+        if row["target"] in fp32:
+            row["size_ratio"] = row["size_bytes"] / fp32[row["target"]]
+
+
+def _not_exported(run: Run) -> dict[str, str]:
+    """Files that were asked for and could not be exported -> the reason, from the export stage's own records."""
+    skipped: dict[str, str] = {}
+    for name, result in run.results("export").items():
+        if not (run.folder("export") / name / "contract.json").is_file():
+            skipped[name] = "; ".join(result.skipped.values()) or "was not exported"
+    return skipped
+
+
+def _line(row: dict[str, Any]) -> str:
+    parts = [f"{row['artifact']}: {'passed' if row['passed'] else 'FAILED'}"]
+    for key, text in (("agreement", "agreement {:.4f}"), ("top1", "top-1 {:.4f}"), ("max_abs_diff", "max diff {:.2g}")):
+        if key in row:
+            parts.append(text.format(row[key]))
+    return ", ".join(parts) + (f" ({row['why']})" if row["why"] else "")

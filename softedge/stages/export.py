@@ -1,0 +1,263 @@
+"""The export stage: one folder for each format and precision, complete with its contract, or absent with the reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softedge import backbones, config, registry
+from softedge.backbones import Backbone, Classifier
+from softedge.data.images import Data, Images
+from softedge.errors import UserError
+from softedge.export import calibration, contract, parity, snippet
+from softedge.export.base import Target, Uint8
+from softedge.export.deployed import Deployed
+from softedge.progress import say
+from softedge.records import Artifact, Outcome, Result
+from softedge.run import Run, cpu_name, perform, sha256
+
+NEEDS_CALIBRATION = ("int8", "w8a8")
+PARITY_IMAGES = 32  # beyond the golden ones; the int8 files get their full test in `softedge check`
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported: the network, the file it came from, images to calibrate and to compare on."""
+
+    deployed: Deployed
+    checkpoint: Path
+    calibration: calibration.Calibration
+    images: Uint8
+    names: tuple[str, ...]
+    golden: int  # how many of ``images`` travel with the file
+
+
+def export(
+    run: Run,
+    recipe: config.Recipe,
+    data: Data,
+    targets: Iterable[str],
+    precisions: Iterable[str],
+    force: bool = False,
+) -> list[Result]:
+    """Write ``export/<target>-<precision>`` for every combination; each is a stage of its own.
+
+    A format that cannot be made is recorded (``result.skipped["model"]`` holds the reason, the folder no contract.json)
+    and tried again next time; the others go on.  Raises UserError when there is no network to export yet.
+    """
+    checkpoint, output = _checkpoint(run, recipe)
+    digest = sha256(checkpoint)
+    settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
+    if not recipe.export.safe:  # runs made before there was a choice are runs without it
+        settings.pop("safe")
+    return export_formats(
+        run,
+        formats(targets, precisions, recipe.export.batch, recipe.export.safe),
+        lambda: _source(recipe, data, checkpoint, digest, output),
+        recipe={"export": {**settings, "output": output}, "seed": recipe.seed},
+        inputs={checkpoint.relative_to(run.root).as_posix(): digest},
+        force=force,
+    )
+
+
+def formats(
+    targets: Iterable[str], precisions: Iterable[str], batch: str, safe: bool = False
+) -> list[tuple[Target, str]]:
+    """Every target with every precision; UserError for a target that softedge does not know.
+
+    safe: int8 that does not saturate on x86 without VNNI, from the targets that make such kernels.
+    """
+    made: list[Target] = []
+    for name in targets:
+        target = registry.load(registry.TARGETS, name, "target")(batch=batch)
+        made.append(dataclasses.replace(target, safe=True) if safe and hasattr(target, "safe") else target)
+    asked = tuple(precisions)
+    return [(target, precision) for target in made for precision in asked]
+
+
+def export_formats(
+    run: Run,
+    asked: list[tuple[Target, str]],
+    source: Callable[[], Source],
+    *,
+    recipe: dict[str, Any],
+    inputs: dict[str, str],
+    force: bool = False,
+) -> list[Result]:
+    """One stage for each format; ``source`` is called when the first of them is really due: it takes seconds.
+
+    Raises UserError with the first reason when not one of them could be made.
+    """
+    once = functools.cache(source)
+    results = []
+    for target, precision in asked:
+        stage = f"export/{target.name}-{precision}"
+        before = run.result(stage)
+        result = perform(
+            run,
+            stage,
+            functools.partial(attempt, target, precision, once),
+            recipe=recipe,
+            inputs=inputs,
+            force=force or (before is not None and "model" in before.skipped),
+        )
+        results.append(result)
+    if results and all("model" in result.skipped for result in results):
+        raise UserError(f"none of the formats asked for could be exported; {results[0].skipped['model']}")
+    return results
+
+
+def _checkpoint(run: Run, recipe: config.Recipe) -> tuple[Path, str]:
+    if recipe.export.output == "features":
+        run.need("pretrain", "pretrain")
+        return run.folder("pretrain") / "backbone.safetensors", "features"
+    source = recipe.export.source
+    run.need(source, source)
+    return run.folder(source) / "classifier.safetensors", "probabilities"
+
+
+def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, output: str) -> Source:
+    model: Backbone | Classifier
+    model = backbones.load(checkpoint) if output == "features" else backbones.load_classifier(checkpoint)
+    deployed = Deployed(model, data.spec)
+    backbone = model.backbone if isinstance(model, Classifier) else model
+    deployed.about = origin(digest, backbone.settings.name)
+    chosen = calibration.choose(data, recipe.export.calibration_images, recipe.seed)
+    return prepare(deployed, checkpoint, chosen, _comparison(data), recipe.export.golden_images, recipe.seed)
+
+
+def _comparison(data: Data) -> Images:
+    return next((images for images in (data.test, data.train, data.pretrain) if len(images)), data.pretrain)
+
+
+def prepare(
+    deployed: Deployed, checkpoint: Path, chosen: calibration.Calibration, images: Images, golden: int, seed: int
+) -> Source:
+    """Put together what is exported, with a seeded sample of ``images`` to compare on (the golden ones first)."""
+    picked = np.random.default_rng(seed + 1).permutation(len(images))[: golden + PARITY_IMAGES]
+    compared = images.subset(picked)
+    for line in chosen.warnings:
+        say(f"warning: {line}")
+    names = tuple(str(name) for name in compared.names)
+    return Source(deployed, checkpoint, chosen, compared.prepared(deployed.spec), names, golden)
+
+
+def origin(digest: str, backbone: str) -> dict[str, str]:
+    """Where the weights come from, for the file's metadata."""
+    return {
+        "checkpoint_sha256": digest,
+        "backbone": backbone,
+        "softedge": version("softedge"),
+        "torch": version("torch"),
+    }
+
+
+def attempt(target: Target, precision: str, source: Callable[[], Source], folder: Path) -> Outcome:
+    """Export into ``folder``; a failure empties it and becomes the outcome's ``skipped["model"]``."""
+
+    def make() -> Outcome:
+        if (why := target.missing()) is not None:
+            raise UserError(why)
+        return write(target, precision, source(), folder)
+
+    return made_or_told(f"{target.name}-{precision}", make, folder)
+
+
+def made_or_told(name: str, make: Callable[[], Outcome], folder: Path) -> Outcome:
+    """What ``make`` writes into ``folder``, or an empty folder and the reason in ``skipped["model"]``."""
+    try:
+        return make()
+    except (KeyboardInterrupt, OSError, MemoryError):
+        _empty(folder)
+        raise
+    except Exception as error:  # converters raise every kind; one failing format must not take the others down
+        _empty(folder)
+        first = (str(error).strip().splitlines() or [""])[0][:300]
+        reason = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
+        say(f"{name} was not exported: {reason}")
+        return Outcome(skipped={"model": reason})
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def write(target: Target, precision: str, source: Source, folder: Path) -> Outcome:
+    """Convert, read the file back, compare with PyTorch, and move model, golden images and contract into ``folder``."""
+    partial = folder / ".partial"
+    partial.mkdir()
+    clock = time.monotonic()
+    images = source.calibration.images if precision in NEEDS_CALIBRATION else source.calibration.images[:0]
+    artifact = target.convert(source.deployed, source.deployed.spec, precision, images, partial)
+    seconds = time.monotonic() - clock
+    predict = target.load(artifact)
+    found, reference = predict(source.images), source.deployed.predict(source.images)
+    measured = parity.compare(found, reference, artifact.output == "probabilities")
+    allowed = contract.tolerance(precision)
+    if allowed.parity is not None and not measured.max_abs_diff <= allowed.parity:
+        raise UserError(_departure(target, artifact, source, measured.max_abs_diff, allowed.parity))
+    n = source.golden
+    alone = parity.one_by_one(predict, source.images[:n])
+    if n and not (gap := parity.difference(alone, found[:n], artifact.output == "probabilities")) <= allowed.replay:
+        raise UserError(
+            f"{artifact.name} answers otherwise for one image than for several (difference {gap:.2g}, allowed "
+            f"{allowed.replay:g}): a fault of this runtime; fix the batch with --set export.batch=one"
+        )
+    kept = contract.Golden(source.images[:n], found[:n], reference[:n], source.names[:n])
+    about: dict[str, Any] = {
+        "checkpoint": {"file": source.checkpoint.name, **source.deployed.about},
+        "calibration": source.calibration.to_dict() if precision in NEEDS_CALIBRATION else None,
+        "parity": measured.to_dict(),
+        "versions": _versions(),
+        "made_on": cpu_name(),
+    }
+    if (notes := getattr(target, "notes", None)) is not None:
+        about["notes"] = notes(artifact)
+    contract.write(partial, artifact, kept, about)
+    snippet.write(partial)
+    for path in sorted(partial.iterdir(), key=lambda p: p.name == contract.FILE):
+        os.replace(path, folder / path.name)
+    partial.rmdir()
+    metrics = {**measured.to_dict(), "size_bytes": artifact.size_bytes, "seconds": round(seconds, 3)}
+    details = {"artifact": artifact.name, "sha256": artifact.sha256, "tolerance": dataclasses.asdict(allowed), **about}
+    size = artifact.size_bytes / 1e6
+    speed = about.get("notes", {}).get("speed", {}).get("time_over_fp32")
+    timed = f", {speed:.2f} x the time of fp32 here" if speed else ""
+    say(f"{artifact.name}: {size:.2f} MB, largest difference to PyTorch {measured.max_abs_diff:.1g}{timed}")
+    return Outcome(metrics=metrics, details=details)
+
+
+def _departure(target: Target, artifact: Artifact, source: Source, found: float, allowed: float) -> str:
+    line = (
+        f"{artifact.name} differs from PyTorch by {found:.2g} (allowed {allowed:g}) on {len(source.images)} real images"
+    )
+    layers = getattr(target, "layers", None)
+    if layers is None:
+        return line
+    limit = 1e-3 if artifact.precision == "fp32" else 3e-2
+    first = parity.first_departure(
+        source.deployed, lambda images: layers(artifact, images, source.deployed), source.images[:1], limit=limit
+    )
+    return f"{line}; the first layer that departs is {first}" if first else f"{line}; every layer agrees up to the last"
+
+
+def _versions() -> dict[str, str]:
+    import contextlib
+    from importlib.metadata import PackageNotFoundError
+
+    found = {}
+    for package in ("softedge", "torch", "timm", "onnx", "onnxruntime", "openvino", "nncf", "coremltools", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -1,0 +1,204 @@
+"""COCO folders, good and bad."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from softedge.detection import coco
+from softedge.errors import UserError
+
+
+def image(number: int, name: str | None = None) -> dict:
+    return {"id": number, "file_name": name or f"{number}.jpg", "width": 40, "height": 30}
+
+
+def thing(number: int, on: int = 1, category: int = 18, box=(5, 5, 10, 10), **more) -> dict:
+    x, y, w, h = box
+    square = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    common = {"id": number, "image_id": on, "category_id": category, "bbox": list(box), "area": w * h, "iscrowd": 0}
+    return {**common, "segmentation": square, **more}
+
+
+DOG = {"id": 18, "name": "dog"}
+
+
+def make(root, images, annotations, categories=(DOG, {"id": 90, "name": "brush"})):
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train2017", "val2017"):
+        (root / split).mkdir()
+        for item in images:
+            Image.new("RGB", (40, 30)).save(root / split / item["file_name"])
+        values = {"images": list(images), "annotations": list(annotations), "categories": list(categories)}
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(values))
+    return root
+
+
+def test_boxes_and_categories_are_read_in_the_order_of_their_ids(tmp_path):
+    crowd = {"size": [30, 40], "counts": [0, 300, 900]}
+    annotations = [thing(1), thing(2, category=90, box=(0, 0, 4, 8), iscrowd=1, segmentation=crowd)]
+    train, test = coco.read(make(tmp_path, [image(1), image(2)], annotations))
+    assert train.classes == ("dog", "brush") and train.masks
+    scene = train.scenes[0]
+    assert scene.boxes.tolist() == [[5, 5, 15, 15], [0, 0, 4, 8]] and scene.labels.tolist() == [0, 1]
+    assert scene.crowd.tolist() == [False, True] and scene.trainable()[1].tolist() == [0]
+    assert coco.to_bitmap(scene.masks[0], 30, 40)[5:15, 5:15].all()
+    assert len(test) == 2 and len(test.scenes[1].boxes) == 0  # an image without objects stays in the test split
+
+
+def test_what_the_official_tools_ignore_is_ignored_with_a_line(tmp_path):
+    annotations = [thing(1), thing(2, on=99), thing(3, category=5), thing(4, bbox=[1, 2]), thing(1, box=(0, 0, 3, 3))]
+    train, _ = coco.read(make(tmp_path, [image(1)], annotations))
+    assert len(train.scenes[0].boxes) == 2
+    text = "\n".join(train.notices)
+    for words in ("image that is not listed", "category that is not listed", "no box of four", "share an id"):
+        assert words in text
+
+
+def test_odd_boxes_stay_for_evaluation_and_leave_training(tmp_path):
+    annotations = [thing(1, box=(30, 20, 30, 30)), thing(2, box=(5, 5, 0, 9)), thing(3, box=(3, 3, 4, 4))]
+    train, _ = coco.read(make(tmp_path, [image(1)], annotations))
+    clipped, keep = train.scenes[0].trainable()
+    assert keep.tolist() == [0, 2] and clipped[0].tolist() == [30, 20, 40, 30]
+    assert len(train.notices) == 2
+
+
+def test_missing_images_are_left_out_and_all_missing_is_an_error(tmp_path):
+    root = make(tmp_path, [image(1), image(2)], [thing(1)])
+    (root / "train2017/2.jpg").unlink()
+    train, _ = coco.read(root)
+    assert len(train) == 1 and "2.jpg" in train.notices[0]
+    (root / "train2017/1.jpg").unlink()
+    with pytest.raises(UserError, match="none of the 2 images"):
+        coco.read(root)
+
+
+def test_polygons_of_two_corners_are_ignored_and_masks_missing_for_some_turn_masks_off(tmp_path):
+    two = thing(1, segmentation=[[1, 1, 5, 5], [5, 5, 15, 5, 15, 15]])
+    train, _ = coco.read(make(tmp_path / "a", [image(1)], [two]))
+    assert train.masks and len(train.scenes[0].masks[0]) == 1
+    train, _ = coco.read(make(tmp_path / "b", [image(1)], [thing(1), thing(2, segmentation=[])]))
+    assert not train.masks and "only boxes" in train.notices[0]
+
+
+def test_an_image_id_for_two_files_is_an_error_and_for_the_same_file_a_notice(tmp_path):
+    with pytest.raises(UserError, match="ids must be unique"):
+        coco.read(make(tmp_path / "a", [image(1, "x.jpg"), image(1, "y.jpg")], [thing(1)]))
+    train, _ = coco.read(make(tmp_path / "b", [image(1), image(1)], [thing(1)]))
+    assert len(train) == 1 and "listed twice" in train.notices[0]
+
+
+def test_categories_may_have_numbers_for_names_but_not_two_names(tmp_path):
+    train, _ = coco.read(make(tmp_path / "a", [image(1)], [thing(1)], [{"id": 18}]))
+    assert train.classes == ("18",)
+    with pytest.raises(UserError, match="both 'dog' and 'cat'"):
+        coco.read(make(tmp_path / "b", [image(1)], [thing(1)], [DOG, {"id": 18, "name": "cat"}]))
+
+
+def test_another_folder_is_one_clear_line(tmp_path):
+    with pytest.raises(UserError, match="not in COCO format: expected annotations/instances_train"):
+        coco.read(tmp_path)
+    (tmp_path / "instances_train.json").write_text("{}")
+    (tmp_path / "instances_val.json").write_text("{}")
+    with pytest.raises(UserError, match="no list 'images'"):
+        coco.read(tmp_path)
+
+
+def changed(root, change):
+    """A folder whose annotations were changed by hand, both splits alike."""
+    make(root, [image(1)], [thing(1), thing(2, box=(1, 1, 8, 8))])
+    for path in (root / "annotations").glob("*.json"):
+        values = json.loads(path.read_text())
+        change(values)
+        path.write_text(json.dumps(values))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ("dog", "no entries with names"),
+        ({**thing(9), "image_id": [1]}, "image that is not listed"),
+        ({**thing(9), "category_id": [18]}, "category that is not listed"),
+        ({**thing(9), "bbox": [float("nan"), 1, 2, 3]}, "no box of four numbers"),
+        ({**thing(9), "bbox": [1, 1, float("inf"), 3]}, "no box of four numbers"),
+        ({**thing(9), "bbox": [1, 1, 1e30, 3]}, "no box of four numbers"),
+        (thing(9, segmentation={"size": [10, 10], "counts": [0, 100]}), "do not decode to their image's size"),
+        (thing(9, segmentation={"size": [30, 40], "counts": [0, 5000]}), "do not decode to their image's size"),
+        (thing(9, segmentation={"size": [30, 40], "counts": "zzz"}), "do not decode to their image's size"),
+        (thing(9, segmentation={"size": None, "counts": 5}), "do not decode to their image's size"),
+        (thing(9, segmentation=[["a"] * 6]), "no polygon of three corners"),
+        (thing(9, segmentation=[[float("nan")] * 6]), "no polygon of three corners"),
+        (thing(9, segmentation=[1, 1, 5, 1, 5, 5]), "no polygon of three corners"),
+        (thing(9, segmentation="x"), "neither polygons nor run-length codes"),
+    ],
+)
+def test_a_damaged_object_is_ignored_with_a_line_and_the_others_keep_their_masks(tmp_path, entry, line):
+    train, _ = coco.read(changed(tmp_path, lambda values: values["annotations"].append(entry)))
+    assert len(train.scenes[0].boxes) == 2 and train.masks
+    assert line in train.notices[0] and "\n" not in train.notices[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda v: v["images"].append("x"), "lacks id, file_name"),
+        (lambda v: v["images"][0].update(id=[1]), "makes no sense"),
+        (lambda v: v["images"][0].update(width="forty"), "makes no sense"),
+        (lambda v: v["images"][0].update(height=0), "makes no sense"),
+        (lambda v: v["images"][0].update(file_name=5), "makes no sense"),
+        (lambda v: v["categories"].append("dog"), "no id that is a number or a name"),
+        (lambda v: v["categories"].append({"name": "cat"}), "no id that is a number or a name"),
+        (lambda v: v["categories"].clear(), "list no category"),
+        (lambda v: v.update(annotations=None), "no list 'annotations'"),
+    ],
+)
+def test_an_image_or_category_that_means_nothing_is_one_clear_line(tmp_path, change, line):
+    with pytest.raises(UserError, match=line) as error:
+        coco.read(changed(tmp_path, change))
+    assert "\n" not in str(error.value)
+
+
+def test_ids_may_be_names_or_numbers_in_quotes(tmp_path):
+    def rename(values):
+        values["images"][0]["id"] = "first"
+        values["categories"] = [{"id": "18", "name": "dog"}, {"id": "cat"}]
+        for entry, category in zip(values["annotations"], (18, "cat")):
+            entry.update(image_id="first", category_id=category)
+
+    train, _ = coco.read(changed(tmp_path, rename))
+    assert train.classes == ("dog", "cat") and train.scenes[0].labels.tolist() == [0, 1]
+
+
+def test_what_an_object_lacks_is_taken_from_its_box(tmp_path):
+    def strip(values):
+        values["annotations"][0].update(area=None, iscrowd=None)
+        values["annotations"][1].update(area="big", iscrowd="1")
+
+    train, _ = coco.read(changed(tmp_path, strip))
+    assert train.scenes[0].area.tolist() == [100, 64] and train.scenes[0].crowd.tolist() == [False, True]
+
+
+def test_images_without_objects_or_with_crowds_only_are_left_out_of_training(tmp_path):
+    from softedge.detection.batches import Batches
+
+    crowd = thing(2, on=2, iscrowd=1, segmentation={"size": [30, 40], "counts": [0, 300, 900]})
+    train, _ = coco.read(make(tmp_path, [image(1), image(2), image(3)], [thing(1), crowd, thing(3, category=90)]))
+    batches = Batches(train, 1, 0, masks=True, crop=False, workers=0)
+    assert len(train) == 3 and batches.n_scenes == 1
+    ((_, (target,)),) = batches.from_iteration(0, 1)
+    assert len(target["boxes"]) == len(target["masks"]) == 2
+
+
+def test_a_category_without_objects_is_left_out_of_the_mean_as_by_the_official_tools(tmp_path):
+    from softedge.detection.coco_ap import Detections, coco_ap
+    from softedge.detection.objects import compare_splits
+
+    train, test = coco.read(make(tmp_path, [image(1)], [thing(1)]))
+    assert train.classes == ("dog", "brush") and compare_splits(train, test) == []
+    scene = test.scenes[0]
+    found = Detections(scene.boxes, np.ones(1, np.float32), scene.labels, ())
+    assert coco_ap(test, [found], "bbox")["AP"] == pytest.approx(1.0)  # brush, which nobody can find, does not count

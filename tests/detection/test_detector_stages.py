@@ -1,0 +1,110 @@
+"""``softedge export``, ``check``, ``bench`` and ``verify`` on a trained detector."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from voc_squares import squares, transfer_recipe
+
+from softedge import config
+from softedge.bench import base as device
+from softedge.cli import main
+from softedge.detection import transfer as detection
+from softedge.detection import voc
+from softedge.detection.bench import Photos
+from softedge.errors import GateFailed, UserError
+from softedge.stages import pipeline
+
+
+@pytest.fixture
+def trained(request, toy, tmp_path):
+    """(transfer folder, VOC folder) of a detector that was trained for a moment, or the iterations asked for."""
+    folder = squares(tmp_path / "voc", {"train": 8, "val": 4})
+    run, recipe, _ = toy("run")
+    recipe = transfer_recipe(recipe, iterations=getattr(request, "param", 3))
+    (run.root / "recipe.toml").write_text(config.to_toml(recipe))
+    detection.transfer(run, recipe, "voc", folder)
+    return run.folder("transfer/voc"), folder
+
+
+@pytest.mark.parametrize("trained", [3, pytest.param(150, marks=pytest.mark.slow)], indirect=True)
+def test_a_detector_goes_through_the_commands_of_a_classifier(trained, request, monkeypatch, capsys):
+    folder, _ = trained
+    learnt = request.node.callspec.params["trained"] > 100
+    monkeypatch.setitem(device.PRESETS, "quick", device.Preset(4, 0.0, 10))
+
+    def command(*words):
+        with pytest.raises(SystemExit) as ended:
+            main([*words])
+        return ended.value.code
+
+    assert command("export", str(folder), "--targets", "onnx,openvino", "--precisions", "fp32") == 0
+    assert command("check", str(folder)) == 0
+    rows = {row["artifact"]: row for row in json.loads((folder / "check/result.json").read_text())["details"]["rows"]}
+    assert set(rows) == {"onnx-fp32", "openvino-fp32"}
+    for row in rows.values():
+        assert row["passed"] and row["agreement"] > 0.98 and row["drop"] == pytest.approx(0, abs=1e-6)
+    assert rows["onnx-fp32"]["AP"] > 0.01 or not learnt
+    assert "AP" in capsys.readouterr().out
+    assert command("bench", str(folder), "--devices", "local") == 0
+    timed = json.loads((folder / "bench/onnx-fp32@local/result.json").read_text())["metrics"]
+    assert timed["n"] >= 4 and timed["p90_ms"] > 0
+    # The worker's rows are scored like the files of the check: the same pictures, the same boxes.
+    assert timed["AP"] == pytest.approx(rows["onnx-fp32"]["AP"], abs=1e-4)
+    assert command("verify", str(folder / "export/openvino-fp32")) == 0
+
+
+def test_what_a_detector_cannot_be_exported_to_is_told_and_the_rest_goes_on(trained):
+    folder, _ = trained
+    results = pipeline.export(folder, ["coreml", "onnx"], ["fp32"])
+    assert "known: onnx, openvino" in results[0].skipped["model"] and not results[1].skipped
+    with pytest.raises(UserError, match="none of the formats"):
+        pipeline.export(folder, ["coreml"], ["fp32"])
+    checked = pipeline.check(folder)
+    assert "coreml-fp32" in checked.skipped and checked.metrics["files"] == 1
+
+
+def test_a_file_that_loses_average_precision_is_refused_by_the_gate(trained, monkeypatch):
+    from softedge.detection import stages as detector_stages
+
+    folder, _ = trained
+    pipeline.export(folder, ["onnx"], ["fp32"])
+    scores = iter([{"AP": 0.5}, {"AP": 0.4}])
+    monkeypatch.setattr(detector_stages, "score", lambda *_: next(scores))
+    checked = pipeline.check(folder, max_drop=0.05)
+    assert checked.metrics["passed"] is False
+    with pytest.raises(GateFailed, match="AP drop 0.100 is above 0.05"):
+        pipeline.gate(folder)
+
+
+def test_pictures_that_moved_or_changed_are_one_clear_line(trained):
+    folder, pictures = trained
+    box = pictures / "Annotations/val0.xml"
+    text = box.read_text()
+    box.write_text(text.replace("<xmin>", "<xmin>1"))
+    with pytest.raises(UserError, match="was changed since"):
+        pipeline.export(folder, ["onnx"], ["fp32"])
+    shutil.rmtree(pictures)
+    with pytest.raises(UserError, match="which is not there; put them back"):
+        pipeline.export(folder, ["onnx"], ["fp32"])
+
+
+def test_a_device_without_a_worker_and_a_run_without_files_are_one_clear_line(trained):
+    folder, _ = trained
+    with pytest.raises(UserError, match="no exported files yet"):
+        pipeline.check(folder)
+    with pytest.raises(UserError, match="timed on local, ssh, emulated"):
+        pipeline.bench(folder, ["browser:"])
+
+
+def test_rows_of_the_worker_become_boxes_in_the_picture_they_came_from(tmp_path):
+    _, test = voc.read(squares(tmp_path / "voc", {"train": 1, "val": 2}))
+    photos = Photos(test, None)
+    photos.height, photos.width = 48, 192  # the pictures are 96 x 96
+    none = [0, 0, 0, 0, 0, -1]
+    rows = np.array([[[10, 20, 30, 40, 0.5, 1], none], [none, none]], np.float32).reshape(2, 12)
+    first, second = photos.found(rows)
+    assert first.boxes.tolist() == [[5, 40, 15, 80]] and first.labels.tolist() == [1] and len(second.boxes) == 0

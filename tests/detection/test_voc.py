@@ -1,0 +1,133 @@
+"""Pascal VOC folders, good and bad."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from softedge.detection import voc
+from softedge.detection.objects import compare_splits
+from softedge.errors import UserError
+
+
+def xml(objects) -> str:
+    entries = "".join(
+        f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{b[0]}</xmin><ymin>{b[1]}</ymin>"
+        f"<xmax>{b[2]}</xmax><ymax>{b[3]}</ymax></bndbox></object>"
+        for name, b, difficult in objects
+    )
+    return f"<annotation><size><width>1</width><height>1</height></size>{entries}</annotation>"
+
+
+def make(root, splits: dict[str, dict[str, object]], pictures=True):
+    """splits: split -> {image name: list of (class, 1-based box, difficult) or raw text}"""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for split, images in splits.items():
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(images) + "\n")
+        for name, objects in images.items():
+            Image.new("RGB", (40, 30)).save(root / "JPEGImages" / f"{name}.jpg")
+            text = objects if isinstance(objects, str) else xml(objects)
+            (root / "Annotations" / f"{name}.xml").write_text(text)
+    return root
+
+
+def test_boxes_become_corner_coordinates_and_names_become_sorted_classes(tmp_path):
+    root = make(tmp_path, {"train": {"a": [("dog", (1, 1, 40, 30), 0), ("7", (5, 6, 10, 12), 1)]}, "val": {"b": []}})
+    train, test = voc.read(root)
+    assert train.classes == test.classes == ("7", "dog")
+    (scene,) = train.scenes
+    assert scene.boxes.tolist() == [[0, 0, 40, 30], [4, 5, 10, 12]]
+    assert scene.labels.tolist() == [1, 0] and scene.difficult.tolist() == [False, True]
+    assert (scene.width, scene.height) == (40, 30)  # of the picture, not of the wrong xml
+    assert len(test) == 1 and len(test.scenes[0].boxes) == 0
+
+
+def test_voc_2007_and_2012_side_by_side_are_the_07_12_protocol(tmp_path):
+    box = [("dog", (1, 1, 20, 20), 0)]
+    make(tmp_path / "VOCdevkit/VOC2007", {"trainval": {"a": box}, "test": {"b": box, "c": box}})
+    make(tmp_path / "VOCdevkit/VOC2012", {"trainval": {"d": box}, "train": {"d": box}})
+    train, test = voc.read(tmp_path)
+    assert sorted(s.path.stem for s in train.scenes) == ["a", "d"]
+    assert sorted(s.path.stem for s in test.scenes) == ["b", "c"]
+    assert [s.id for s in train.scenes] == [1, 2]
+
+
+def test_boxes_outside_or_without_area_are_noticed_clipped_and_not_learnt(tmp_path):
+    boxes = [("a", (-4, 3, 80, 20), 0), ("a", (10, 10, 9, 20), 0), ("a", (50, 5, 60, 9), 0), ("a", (3, 3, 9, 9), 0)]
+    train, _ = voc.read(make(tmp_path, {"train": {"x": boxes}, "val": {"y": boxes[:1]}}))
+    clipped, keep = train.scenes[0].trainable()
+    assert keep.tolist() == [0, 3] and clipped[0].tolist() == [0, 2, 40, 20]
+    assert len(train.scenes[0].boxes) == 4  # evaluation counts them all, as the official tools do
+    assert any("outside" in line for line in train.notices) and any("pixel or less" in line for line in train.notices)
+
+
+def test_missing_and_damaged_files_are_left_out_with_one_line_each_kind(tmp_path):
+    box = [("a", (1, 1, 20, 20), 0)]
+    root = make(tmp_path, {"train": dict.fromkeys(("ok", "gone", "broken", "bare", "torn"), box), "val": {"v": box}})
+    (root / "JPEGImages/gone.jpg").unlink()
+    (root / "JPEGImages/broken.jpg").write_bytes(b"not an image")
+    (root / "Annotations/bare.xml").unlink()
+    (root / "Annotations/torn.xml").write_text("<annotation><object>")
+    train, _ = voc.read(root)
+    assert [s.path.stem for s in train.scenes] == ["ok"]
+    assert len(train.notices) == 4
+    assert all(any(name in line for line in train.notices) for name in ("gone", "broken", "bare", "torn"))
+
+
+def test_an_object_without_a_box_is_left_out(tmp_path):
+    text = "<annotation><object><name>a</name></object></annotation>"
+    train, _ = voc.read(make(tmp_path, {"train": {"x": text}, "val": {"y": [("a", (1, 1, 9, 9), 0)]}}))
+    assert len(train.scenes[0].boxes) == 0 and "without a name or a box" in train.notices[0]
+    lines = compare_splits(train, train)
+    assert lines == []
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e30", "x", ""])
+def test_a_coordinate_that_is_no_number_leaves_the_object_out(tmp_path, value):
+    good, bad = ("a", (1, 1, 9, 9), 0), ("a", (1, 1, value, 9), 0)
+    train, _ = voc.read(make(tmp_path, {"train": {"x": [good, bad]}, "val": {"y": [good]}}))
+    assert train.scenes[0].boxes.tolist() == [[0, 0, 9, 9]] and "without a name or a box" in train.notices[0]
+
+
+def test_a_list_that_is_no_text_is_one_clear_line(tmp_path):
+    box = [("a", (1, 1, 9, 9), 0)]
+    root = make(tmp_path, {"train": {"x": box}, "val": {"y": box}})
+    (root / "ImageSets/Main/train.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read as a list of image names"):
+        voc.read(root)
+
+
+def test_an_image_that_is_listed_twice_is_used_once(tmp_path):
+    box = [("a", (1, 1, 9, 9), 0)]
+    root = make(tmp_path, {"train": {"x": box}, "val": {"y": box}})
+    (root / "ImageSets/Main/train.txt").write_text("x\nx\n")
+    train, _ = voc.read(root)
+    assert len(train) == 1 and "listed twice" in train.notices[0]
+
+
+def test_a_class_in_test_only_is_told(tmp_path):
+    splits = {"train": {"x": [("a", (1, 1, 9, 9), 0)]}, "val": {"y": [("b", (1, 1, 9, 9), 0)]}}
+    train, test = voc.read(make(tmp_path, splits))
+    lines = compare_splits(train, test)
+    assert lines[0].startswith("no training object of b") and lines[1].startswith("no test object of a")
+
+
+@pytest.mark.parametrize(
+    ("breakage", "line"),
+    [
+        (lambda root: (root / "ImageSets/Main/train.txt").unlink(), "ImageSets/Main"),
+        (lambda root: [p.unlink() for p in (root / "JPEGImages").iterdir()], "no usable training image"),
+        (
+            lambda root: [p.write_text(xml([])) for p in (root / "Annotations").iterdir()],
+            "no annotation holds a single object",
+        ),
+        (lambda root: (root / "Annotations").rename(root / "Labels"), "not in Pascal VOC format"),
+    ],
+)
+def test_what_cannot_be_used_is_one_clear_line(tmp_path, breakage, line):
+    root = make(tmp_path / "d", {"train": {"x": [("a", (1, 1, 9, 9), 0)]}, "val": {"y": []}})
+    breakage(root)
+    with pytest.raises(UserError, match=line) as error:
+        voc.read(root)
+    assert "\n" not in str(error.value)

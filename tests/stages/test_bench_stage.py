@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from colour_model import LABELS, SPEC, colours, export
+
+from softedge import registry
+from softedge.bench import base as devices
+from softedge.bench.base import Device, DeviceError, Measurement, Plan, Preset
+from softedge.config import Recipe
+from softedge.data.images import ArrayImages, Data
+from softedge.errors import UserError
+from softedge.records import Artifact, Outcome
+from softedge.run import Run, perform, sha256
+from softedge.stages import bench as stage
+
+
+class Scripted(Device):
+    """A device whose answers a test writes down; counts how often it was asked."""
+
+    known_options = ("tag",)
+    answer: Callable[[Artifact, Plan], Measurement]
+    asked: list[list[str]]
+
+    def describe(self) -> dict[str, Any]:
+        return {"cpu": "scripted"}
+
+    def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+        type(self).asked.append([a.name for a in artifacts])
+        return [type(self).answer(artifact, plan) for artifact in artifacts]
+
+
+def timed(artifact: Artifact, plan: Plan, right: int = 12, ms: float = 2.0) -> Measurement:
+    """``right`` of the twelve images classified right, 30 samples in 10 rounds."""
+    labels = colours()[1].copy()
+    labels[right:] = (labels[right:] + 1) % 3
+    samples = np.random.default_rng(len(artifact.name)).normal(ms, 0.01, 30).tolist()
+    rounds = np.repeat(np.arange(10), 3).tolist()
+    return Measurement(
+        artifact.name, artifact.sha256, samples_ms=samples, rounds=rounds, outputs=np.eye(3, dtype=np.float32)[labels]
+    )
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
+    monkeypatch.setitem(registry.DEVICES, "scripted", f"{__name__}:Scripted")
+    monkeypatch.setitem(devices.PRESETS, "quick", Preset(20, 0.02, 500))
+    Scripted.answer, Scripted.asked = staticmethod(timed), []  # type: ignore[assignment]
+    return Scripted
+
+
+@pytest.fixture
+def data() -> Data:
+    images, labels = colours()
+    pictures = ArrayImages(images, labels, [f"picture {i}" for i in range(12)])
+    return Data("colours", LABELS, SPEC, pictures, pictures, pictures)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    run = Run(tmp_path / "a run")
+    for kind in ("onnx-fp32", "onnx-int8", "coreml-fp16"):
+        target, precision = kind.split("-")
+
+        def work(folder: Path, target: str = target, precision: str = precision) -> Outcome:
+            artifact = export(folder / "x", target, precision, flawed=precision == "int8")
+            for path in (folder / "x").iterdir():
+                path.rename(folder / path.name)
+            (folder / "x").rmdir()
+            return Outcome({"size_bytes": artifact.size_bytes})
+
+        perform(run, f"export/{kind}", work, recipe={}, inputs={})
+    return run
+
+
+def test_local_latency_and_accuracy_belong_to_the_same_file(run: Run, data: Data) -> None:
+    rows = {r.stage: r for r in stage.bench(run, Recipe(), data, ["local"], "quick")}
+    good, flawed, coreml = (rows[f"bench/{name}@local"] for name in ("onnx-fp32", "onnx-int8", "coreml-fp16"))
+    assert good.metrics["top1"] == 1.0
+    assert flawed.metrics["top1"] == pytest.approx(1 / 3)  # it swaps red and green
+    assert flawed.details["quality"]["passed"] == {"98%": False, "99%": False}
+    for row, name in ((good, "onnx-fp32"), (flawed, "onnx-int8")):
+        assert row.metrics["valid"] is True and row.metrics["n"] >= 20
+        assert row.metrics["min_ms"] <= row.metrics["p50_ms"] <= row.metrics["p90_ms"] <= row.metrics["p99_ms"]
+        assert row.details["sha256"] == sha256(run.folder(f"export/{name}") / "model.onnx")
+        samples = json.loads((run.folder(row.stage) / "samples.json").read_text())
+        assert len(samples["samples_ms"]) == row.metrics["n"] and len(samples["predictions"]) == 12
+    assert coreml.metrics == {} and "Apple" in coreml.skipped["latency"] and "Apple" in coreml.skipped["top1"]
+
+
+def test_finished_rows_are_skipped_and_unmeasured_ones_tried_again(
+    run: Run, data: Data, scripted: type[Scripted]
+) -> None:
+    def no_coreml(artifact: Artifact, plan: Plan) -> Measurement:
+        if artifact.target == "coreml":
+            return Measurement(artifact.name, artifact.sha256, skipped="not run: no Mac")
+        return timed(artifact, plan)
+
+    scripted.answer = staticmethod(no_coreml)  # type: ignore[assignment]
+    first = stage.bench(run, Recipe(), data, ["scripted"], "quick")
+    again = stage.bench(run, Recipe(), data, ["scripted"], "quick")
+    assert scripted.asked == [["coreml-fp16", "onnx-fp32", "onnx-int8"], ["coreml-fp16"]]
+    assert [r.started for r in again[1:]] == [r.started for r in first[1:]]
+    stage.bench(run, Recipe(), data, ["scripted"], "quick", force=True)
+    assert len(scripted.asked[-1]) == 3
+
+
+def test_another_preset_is_refused_before_anything_is_measured(run: Run, data: Data, scripted: type[Scripted]) -> None:
+    stage.bench(run, Recipe(), data, ["scripted"], "quick")
+    with pytest.raises(UserError, match="preset.*--force"):
+        stage.bench(run, Recipe(), data, ["scripted"], "standard")
+    assert len(scripted.asked) == 1
+
+
+def test_a_device_that_fails_is_said_in_its_rows_and_the_others_run(
+    run: Run, data: Data, scripted: type[Scripted]
+) -> None:
+    def gone(artifact: Artifact, plan: Plan) -> Measurement:
+        raise DeviceError("scripted: the cable was pulled")
+
+    scripted.answer = staticmethod(gone)  # type: ignore[assignment]
+    with pytest.raises(DeviceError, match="the cable was pulled"):
+        stage.bench(run, Recipe(), data, ["scripted", "local"], "quick")
+    assert run.result("bench/onnx-fp32@scripted").skipped["latency"] == "not run: scripted: the cable was pulled"  # type: ignore[union-attr]
+    assert run.result("bench/onnx-fp32@local").metrics["n"] >= 20  # type: ignore[union-attr]
+
+
+def test_what_a_device_needs_and_cannot_get_stops_that_device_alone(
+    run: Run, data: Data, scripted: type[Scripted], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lacking(artifact: Artifact, plan: Plan) -> Measurement:
+        raise UserError("no compiler for it is here; install one")
+
+    scripted.answer = staticmethod(lacking)  # type: ignore[assignment]
+    with pytest.raises(DeviceError, match="scripted: no compiler"):
+        stage.bench(run, Recipe(), data, ["local", "scripted"], "quick")
+    assert run.result("bench/onnx-fp32@local").metrics["n"] >= 20  # type: ignore[union-attr]
+    assert "no compiler" in run.result("bench/onnx-fp32@scripted").skipped["latency"]  # type: ignore[union-attr]
+    assert "no compiler" not in capsys.readouterr().err  # said once, by the command
+
+
+def test_a_failed_device_does_not_erase_an_earlier_measurement(run: Run, data: Data, scripted: type[Scripted]) -> None:
+    stage.bench(run, Recipe(), data, ["scripted"], "quick")
+
+    def gone(artifact: Artifact, plan: Plan) -> Measurement:
+        raise DeviceError("scripted: gone")
+
+    scripted.answer = staticmethod(gone)  # type: ignore[assignment]
+    with pytest.raises(DeviceError):
+        stage.bench(run, Recipe(), data, ["scripted"], "quick", force=True)
+    assert run.result("bench/onnx-fp32@scripted").metrics["n"] == 30  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("right", "passed"), [(12, (True, True)), (11, (False, False))])
+def test_quality_gates_compare_with_fp32_on_the_same_device(
+    run: Run, data: Data, scripted: type[Scripted], right: int, passed: tuple[bool, bool]
+) -> None:
+    def answer(artifact: Artifact, plan: Plan) -> Measurement:
+        return timed(artifact, plan, right if artifact.precision == "int8" else 12)
+
+    scripted.answer = staticmethod(answer)  # type: ignore[assignment]
+    stage.bench(run, Recipe(), data, ["scripted"], "quick")
+    quality = run.result("bench/onnx-int8@scripted").details["quality"]  # type: ignore[union-attr]
+    assert tuple(quality["passed"].values()) == passed
+    assert quality["ratio"] == pytest.approx(right / 12)
+
+
+def test_an_untimed_run_gives_accuracy_and_no_latency(run: Run, data: Data, scripted: type[Scripted]) -> None:
+    def numerics(artifact: Artifact, plan: Plan) -> Measurement:
+        outputs = np.eye(3, dtype=np.float32)[colours()[1]]
+        return Measurement(artifact.name, artifact.sha256, outputs=outputs, not_timed="not run: emulated")
+
+    scripted.answer = staticmethod(numerics)  # type: ignore[assignment]
+    row = stage.bench(run, Recipe(), data, ["scripted"], "quick")[0]
+    assert row.metrics["top1"] == 1.0
+    assert row.skipped == {"latency": "not run: emulated"}
+    assert not any(key.endswith("_ms") for key in row.metrics)
+
+
+def test_images_without_labels_are_timed_without_accuracy(run: Run, data: Data) -> None:
+    images, labels = colours()
+    unlabelled = ArrayImages(images, np.full_like(labels, -1), [str(i) for i in range(12)])
+    nothing = unlabelled.subset([])
+    rows = stage.bench(run, Recipe(), Data("x", (), SPEC, unlabelled, nothing, nothing), ["scripted"], "quick")
+    assert "top1" not in rows[0].metrics and rows[0].skipped["top1"] == "not run: no labelled test images"
+    assert rows[0].metrics["n"] == 30
+
+
+def test_a_run_without_exports_says_what_to_do(tmp_path: Path, data: Data) -> None:
+    with pytest.raises(UserError, match="softedge export"):
+        stage.bench(Run(tmp_path), Recipe(), data, ["local"], "quick")
+
+
+def test_agreement_with_this_machine_compares_the_same_file_and_images(
+    run: Run, data: Data, scripted: type[Scripted]
+) -> None:
+    stage.bench(run, Recipe(), data, ["local"], "quick")
+
+    def answer(artifact: Artifact, plan: Plan) -> Measurement:
+        return timed(artifact, plan, right=9)
+
+    scripted.answer = staticmethod(answer)  # type: ignore[assignment]
+    stage.bench(run, Recipe(), data, ["scripted"], "quick")
+    assert run.result("bench/onnx-fp32@scripted").metrics["agreement_local"] == pytest.approx(9 / 12)  # type: ignore[union-attr]
+    assert "agreement_local" not in run.result("bench/onnx-fp32@local").metrics  # type: ignore[union-attr]

@@ -1,0 +1,166 @@
+"""The check stage on files of a made-up target whose outputs the test decides."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from softedge import backbones, config, registry
+from softedge.data.images import ArrayImages, Data
+from softedge.errors import UserError
+from softedge.eval.measures import centred_logits, compare, knn_overlap, sqnr_db
+from softedge.export.contract import Golden, artifact_of, write
+from softedge.export.deployed import Deployed
+from softedge.records import InputSpec
+from softedge.run import Run
+from softedge.stages import check as quantization
+
+SPEC = InputSpec(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+LABELS = ("ant", "bee")
+RECIPE = config.Recipe(name="test", check=config.Check(images=40))
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
+
+
+class Fake:
+    """A target whose file holds how much of the images' answers it swaps and what it adds to the probabilities."""
+
+    name = "fake"
+
+    def runtime(self):
+        return "fake 1.0"
+
+    def load(self, artifact):
+        text = artifact.path.read_text()
+        if text == "absent":
+            raise UserError("running fake needs a fake runtime")
+        swap, add = (float(v) for v in text.split())
+
+        def predict(images):
+            model = backbones.load_classifier(artifact.path.parents[2] / "probe" / "classifier.safetensors")
+            found = Deployed.of(model, SPEC).predict(images) + np.float32(add)
+            found[: round(swap * len(found))] = found[: round(swap * len(found)), ::-1]
+            return found
+
+        return predict
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    module = types.ModuleType("fake_target")
+    module.Fake = Fake
+    monkeypatch.setitem(sys.modules, "fake_target", module)
+    monkeypatch.setitem(registry.TARGETS, "fake", "fake_target:Fake")
+    backbone = backbones.build(config.Backbone(name="mobilenetv3_small_050"))
+    classifier = backbones.Classifier(backbone, LABELS, SPEC).eval()
+    backbones.save(tmp_path / "run" / "probe" / "classifier.safetensors", classifier, SPEC)
+    return Run(tmp_path / "run")
+
+
+def add(run, precision, text):
+    folder = run.folder("export") / f"fake-{precision}"
+    folder.mkdir(parents=True)
+    (folder / "model.fake").write_text(text)
+    golden = Golden(IMAGES[:1], np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32))
+    write(folder, artifact_of(folder / "model.fake", "fake", precision, SPEC, LABELS), golden)
+
+
+def data(labelled=True):
+    names = [f"{i}.png" for i in range(len(IMAGES))]
+    labels = np.arange(len(IMAGES)) % 2 if labelled else np.full(len(IMAGES), -1)
+    every = ArrayImages(IMAGES, labels, names)
+    none = every.subset([])
+    return Data(
+        "test", LABELS if labelled else (), SPEC, every, every if labelled else none, every if labelled else none
+    )
+
+
+def test_equal_files_pass_and_changed_answers_fail_with_the_numbers(run):
+    add(run, "fp32", "0 0")
+    add(run, "int8", "0.25 0")
+    result = quantization.check(run, RECIPE, data())
+    rows = {row["artifact"]: row for row in result.details["rows"]}
+    assert rows["fake-fp32"]["passed"] is True
+    assert rows["fake-fp32"]["max_abs_diff"] == 0.0
+    assert rows["fake-fp32"]["runtime"] == "fake 1.0"
+    assert rows["fake-int8"]["passed"] is False
+    assert rows["fake-int8"]["agreement"] == pytest.approx(0.75)
+    assert rows["fake-int8"]["n"] == 40
+    assert rows["fake-int8"]["drop"] == pytest.approx(rows["fake-int8"]["top1_fp32"] - rows["fake-int8"]["top1"])
+    assert "agreement 0.750 is below 0.98" in result.details["failed"][0]
+    assert result.metrics["passed"] is False
+    assert rows["fake-int8"]["size_ratio"] == pytest.approx(len("0.25 0") / len("0 0"))
+
+
+def test_fp32_is_held_to_the_tolerance_of_its_contract(run):
+    add(run, "fp32", "0 0.001")
+    result = quantization.check(run, RECIPE, data())
+    assert "max_abs_diff 0.001 is above the tolerance 0.0001" in result.details["failed"][0]
+
+
+def test_a_file_that_cannot_run_is_not_run_and_never_passed(run):
+    add(run, "fp32", "0 0")
+    add(run, "int8", "absent")
+    result = quantization.check(run, RECIPE, data())
+    row = result.details["rows"][1]
+    assert row["passed"] is None
+    assert "agreement" not in row
+    assert "fake runtime" in result.skipped["fake-int8"]
+    assert result.metrics["files_not_run"] == 1
+
+
+def test_nothing_measured_is_not_a_pass(run):
+    add(run, "fp32", "absent")
+    assert quantization.check(run, RECIPE, data()).metrics["passed"] is False
+
+
+def test_without_labels_agreement_and_distance_still_judge(run):
+    add(run, "int8", "0.25 0")
+    result = quantization.check(run, RECIPE, data(labelled=False))
+    row = result.details["rows"][0]
+    assert "top1" not in row
+    assert row["agreement"] == pytest.approx(0.75)
+    assert row["distance"] > 0
+    assert result.details["images"] == {"n": 40, "labelled": False, "held_out": False}
+
+
+def test_examples_show_what_int8_loses_first(run):
+    add(run, "int8", "0.25 0")
+    result = quantization.check(run, RECIPE, data(labelled=False))
+    first, last = result.details["examples"][0], result.details["examples"][-1]
+    assert first["lost_by_int8"] and not last["lost_by_int8"]
+    assert first["fp32"]["predicted"] != first["predictions"]["fake-int8"]["predicted"]
+    assert last["fp32"]["predicted"] == last["predictions"]["fake-int8"]["predicted"]
+    assert (run.folder("check") / first["file"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_exports_the_command_to_run_is_named(run):
+    with pytest.raises(UserError, match="softedge export"):
+        quantization.check(run, RECIPE, data())
+
+
+def test_centred_logits_are_logits_up_to_a_constant():
+    logits = RNG.normal(size=(5, 4))
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    expected = logits - logits.mean(1, keepdims=True)
+    np.testing.assert_allclose(centred_logits(probabilities), expected, atol=1e-9)
+
+
+def test_sqnr_of_a_tenth_of_noise_is_twenty_decibels():
+    reference = np.ones((3, 7))
+    assert sqnr_db(reference, reference * 1.1).tolist() == pytest.approx([20.0] * 3)
+    assert sqnr_db(reference, reference).tolist() == pytest.approx([140.0] * 3)
+
+
+def test_neighbours_stay_under_rotation_and_go_under_shuffling():
+    features = RNG.normal(size=(60, 8)).astype(np.float32)
+    rotation, _ = np.linalg.qr(RNG.normal(size=(8, 8)))
+    assert knn_overlap(features, (features @ rotation).astype(np.float32), k=5) > 0.99
+    assert knn_overlap(features, features[::-1].copy(), k=5) < 0.3
+
+
+def test_features_are_compared_by_direction():
+    reference = np.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0], [3.0, 1.0]], np.float32)
+    assert compare(reference, reference * 2, None, "features")["distance"] == pytest.approx(0, abs=1e-6)
+    assert compare(reference, -reference, None, "features")["distance"] == pytest.approx(2)

@@ -1,0 +1,138 @@
+"""Weights that softedge did not train: timm state dicts with an architecture's name, softedge files without one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from softedge import backbones, config
+from softedge.errors import UserError
+from softedge.export import contract
+from softedge.export.verify import verify
+from softedge.records import InputSpec
+from softedge.stages.export_file import export_file, read
+
+NAME = "mobilenetv3_small_050"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    net = timm.create_model(NAME, num_classes=4).eval()
+    folder = tmp_path_factory.mktemp("weights")
+    save_file(net.state_dict(), folder / "net.safetensors")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, folder / "net.pth")
+    return folder, net
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for index in range(60):
+        Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / f"{index:02d}.png")
+    (folder / "broken.png").write_bytes(b"not an image")
+    return folder
+
+
+def test_exported_timm_classifier_is_the_same_function_and_verifies(weights, photos, tmp_path):
+    folder, net = weights
+    (tmp_path / "labels.txt").write_text("ant\nbee\ncat\ndog\n")
+    results = export_file(
+        folder / "net.safetensors",
+        tmp_path / "out",
+        photos,
+        NAME,
+        labels=tmp_path / "labels.txt",
+        size=32,
+        targets=("onnx",),
+        precisions=("fp32", "int8"),
+        calibration_images=20,
+    )
+    assert [r.skipped for r in results] == [{}, {}]
+    exported = tmp_path / "out" / "export" / "onnx-fp32"
+    golden = contract.read_golden(exported)
+    artifact = contract.read(exported)
+    assert artifact.labels == ("ant", "bee", "cat", "dog") and artifact.spec.size == 32 and artifact.spec.resize == 37
+    x = (golden.images / 255.0 - np.array(artifact.spec.mean)) / np.array(artifact.spec.std)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(x.transpose(0, 3, 1, 2)).float()).softmax(1).numpy()
+    assert np.abs(golden.expected - expected).max() < 1e-5
+    assert verify(exported)["passed"] and verify(tmp_path / "out" / "export" / "onnx-int8")["passed"]
+    notes = json.loads((tmp_path / "out" / "export" / "onnx-int8" / "contract.json").read_text())["notes"]
+    assert notes["quantized_ops"]["Conv"] > 30 and notes["quantized_ops"]["Gemm"] == 1
+    done = subprocess.run(
+        [sys.executable, exported / "snippets" / "run.py"], capture_output=True, text=True, check=True
+    )
+    assert "largest difference to the expected output: 0" in done.stdout
+
+
+def test_prefixes_of_training_frameworks_are_taken_off(weights):
+    folder, net = weights
+    deployed, name = read(folder / "net.pth", NAME, size=32)
+    assert name == NAME and deployed.labels == ("0", "1", "2", "3")
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(deployed.model(x), net(x))
+
+
+def test_features_leave_the_classifier_off(weights):
+    folder, net = weights
+    deployed, _ = read(folder / "net.safetensors", NAME, size=32, output="features")
+    assert deployed.output == "features"
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(deployed.model(x), net.forward_head(net.forward_features(x), pre_logits=True))
+
+
+def test_softedge_files_need_no_architecture(tmp_path):
+    spec = InputSpec(32, 36, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    backbone = backbones.build(config.Backbone(name=NAME))
+    backbones.save(tmp_path / "b.safetensors", backbone, spec)
+    deployed, name = read(tmp_path / "b.safetensors")
+    assert (deployed.output, deployed.spec, name) == ("features", spec, NAME)
+
+
+def test_weights_labels_and_images_that_do_not_fit_are_one_clear_line(weights, photos, tmp_path):
+    folder, _ = weights
+    good = folder / "net.safetensors"
+    with pytest.raises(UserError, match="does not hold a mobilenetv3_small_075: .* tensors do not fit"):
+        read(good, "mobilenetv3_small_075")
+    with pytest.raises(UserError, match="did you mean 'mobilenetv3_small_050'"):
+        read(good, "mobilenetv3_small_050x")
+    with pytest.raises(UserError, match="has 2 labels, the classifier 4 classes"):
+        read(good, NAME, labels=["a", "b"])
+    with pytest.raises(UserError, match="has the label 'a' twice"):
+        read(good, NAME, labels=["a", "b", "a", "c"])
+    with pytest.raises(UserError, match="was not written by softedge"):
+        read(good)
+    with pytest.raises(UserError, match="is not there"):
+        read(tmp_path / "none.safetensors", NAME)
+    truncated = tmp_path / "truncated.safetensors"
+    truncated.write_bytes(good.read_bytes()[:20000])
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        read(truncated, NAME)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UserError, match="has no readable images"):
+        export_file(good, tmp_path / "out", empty, NAME, size=32, targets=("onnx",), precisions=("fp32",))
+    assert not (tmp_path / "out" / "export").exists()
+
+
+def test_three_images_all_calibrate_with_a_warning(weights, photos, tmp_path, capsys):
+    folder, _ = weights
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(photos.glob("0*.png"))[:3]:
+        (few / path.name).write_bytes(path.read_bytes())
+    good = folder / "net.safetensors"
+    export_file(good, tmp_path / "out", few, NAME, size=32, targets=("onnx",), precisions=("int8",))
+    assert "only 3 calibration images" in capsys.readouterr().err

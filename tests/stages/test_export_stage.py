@@ -1,0 +1,160 @@
+"""The export stage: a folder is complete or holds the reason; one failing format does not take the others down."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softedge.errors import UserError
+from softedge.export import calibration, contract
+from softedge.export.onnx.format import Onnx
+from softedge.export.openvino.format import OpenVino
+from softedge.run import Run
+from softedge.stages import export as stage
+
+
+class Broken(Onnx):
+    """Writes half a model and fails, as converters do."""
+
+    name = "broken"
+
+    def convert(self, model, spec, precision, images, out):
+        (out / "model.onnx").write_bytes(b"half")
+        raise self.error
+
+    error: Exception = RuntimeError("unsupported operator 'Frobnicate'\nand a long explanation")
+
+
+class Missing(Onnx):
+    name = "missing"
+
+    def missing(self):
+        return "exporting to X needs x; install it with: pip install x"
+
+
+class Wrong(Onnx):
+    """A file that computes something else: the depthwise weights come out scaled."""
+
+    name = "wrong"
+
+    def convert(self, model, spec, precision, images, out):
+        import onnx
+        from onnx import numpy_helper
+
+        from softedge.export.contract import artifact_of
+
+        artifact = Onnx.convert(self, model, spec, precision, images, out)
+        file = onnx.load(artifact.path)
+        tensor = next(t for t in file.graph.initializer if "depthwise" in t.name and "weight" in t.name)
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 2, tensor.name))
+        onnx.save(file, artifact.path)
+        return artifact_of(artifact.path, self.name, precision, spec, artifact.labels)
+
+
+@pytest.fixture
+def source(deployed, pictures):
+    chosen = calibration.Calibration(pictures[:20], source="test pictures")
+    names = tuple(f"p{i}" for i in range(12))
+    return stage.Source(deployed, Path("classifier.safetensors"), chosen, pictures[20:32], names, golden=3)
+
+
+def export(run, targets, source, **options):
+    asked = [(target, "fp32") for target in targets]
+    return stage.export_formats(run, asked, lambda: source, recipe={"x": 1}, inputs={"w": "0"}, **options)
+
+
+def test_complete_folder_has_model_contract_golden_images_and_snippets(tmp_path, source):
+    (result,) = export(Run(tmp_path), [Onnx()], source)
+    folder = tmp_path / "export" / "onnx-fp32"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "contract.json",
+        "golden",
+        "model.onnx",
+        "result.json",
+        "snippets",
+    ]
+    assert result.metrics["size_bytes"] == (folder / "model.onnx").stat().st_size
+    assert result.metrics["max_abs_diff"] < 1e-5 and result.metrics["n"] == 12
+    golden = contract.read_golden(folder)
+    assert golden.names == ("p0", "p1", "p2") and np.array_equal(golden.images, source.images[:3])
+    assert sorted(p.name for p in (folder / "snippets").iterdir()) == [
+        "labels.txt",
+        "run.cpp",
+        "run.kt",
+        "run.py",
+        "run.swift",
+    ]
+    assert not any("@" in p.read_text().replace("@Suppress", "") for p in (folder / "snippets").iterdir())
+
+
+def test_failing_and_missing_targets_are_recorded_and_the_others_go_on(tmp_path, source, capsys):
+    broken, missing, fine = export(Run(tmp_path), [Broken(), Missing(), Onnx()], source)
+    assert broken.skipped == {"model": "RuntimeError: unsupported operator 'Frobnicate'"}
+    assert missing.skipped == {"model": "exporting to X needs x; install it with: pip install x"}
+    assert fine.skipped == {}
+    assert [p.name for p in (tmp_path / "export" / "broken-fp32").iterdir()] == ["result.json"]
+    assert "broken-fp32 was not exported: RuntimeError: unsupported operator" in capsys.readouterr().err
+    assert [a.name for a in contract.exported(tmp_path / "export")] == ["onnx-fp32"]
+
+
+def test_format_that_failed_is_tried_again_and_one_that_is_done_is_not(tmp_path, source):
+    run = Run(tmp_path)
+    export(run, [Broken(), Onnx()], source)
+    with pytest.raises(UserError, match="none of the formats asked for could be exported; RuntimeError: unsupported"):
+        export(run, [Broken()], source)
+    before = (tmp_path / "export" / "onnx-fp32" / "result.json").read_bytes()
+
+    class Mended(Onnx):
+        name = "broken"
+
+    mended, _ = export(run, [Mended(), Onnx()], source)
+    assert mended.skipped == {} and (tmp_path / "export" / "broken-fp32" / "model.onnx").exists()
+    assert (tmp_path / "export" / "onnx-fp32" / "result.json").read_bytes() == before
+
+
+def test_full_disk_stops_the_export_and_leaves_nothing_half_written(tmp_path, source):
+    full = Broken()
+    object.__setattr__(full, "error", OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(OSError, match="No space left"):
+        export(Run(tmp_path), [full], source)
+    assert not any(p.is_file() for p in (tmp_path / "export" / "broken-fp32").rglob("*"))
+
+
+def test_failed_parity_is_an_error_that_names_the_first_layer_that_departs(tmp_path, source):
+    with pytest.raises(UserError, match="wrong-fp32 differs from PyTorch by") as failed:
+        export(Run(tmp_path), [Wrong()], source)
+    assert "the first layer that departs is model.depthwise.0" in str(failed.value)
+    assert not (tmp_path / "export" / "wrong-fp32" / "model.onnx").exists()
+
+
+def test_a_runtime_that_answers_otherwise_for_one_image_than_for_several_is_found(tmp_path, source):
+    class Alone(Onnx):
+        name = "alone"
+
+        def load(self, artifact):
+            predict = Onnx.load(self, artifact)
+            return lambda images: predict(images) if len(images) > 1 else np.roll(predict(images), 1, axis=1)
+
+    with pytest.raises(UserError, match="alone-fp32 answers otherwise for one image than for several"):
+        export(Run(tmp_path), [Alone()], source)
+    assert not (tmp_path / "export" / "alone-fp32" / "model.onnx").exists()
+
+
+def test_other_settings_are_refused_without_force(tmp_path, source):
+    run = Run(tmp_path)
+    export(run, [Onnx()], source)
+    with pytest.raises(UserError, match="made with other settings"):
+        stage.export_formats(run, [(Onnx(), "fp32")], lambda: source, recipe={"x": 2}, inputs={"w": "0"})
+    stage.export_formats(run, [(Onnx(), "fp32")], lambda: source, recipe={"x": 2}, inputs={"w": "0"}, force=True)
+    assert json.loads((tmp_path / "export" / "onnx-fp32" / "result.json").read_text())["recipe"] == {"x": 2}
+
+
+def test_openvino_folder_verifies_too(tmp_path, source):
+    from softedge.export.verify import verify
+
+    export(Run(tmp_path), [OpenVino()], source)
+    assert verify(tmp_path / "export" / "openvino-fp32")["passed"]
