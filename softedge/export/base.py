@@ -1,4 +1,4 @@
-"""What an export format is: the whole contract, in one file. Adding one is a folder beside this file and a registry line.
+"""What an export format is: the whole contract. Adding one is a folder beside this file and a line in the registry.
 
 A format converts a network, reads its own file back, names every file that belongs to a model, says what computes it,
 counts its integer operations, and offers candidates to the int8 search (``quantize/``). Nothing outside a format's

@@ -1,8 +1,8 @@
 """Ready code beside an exported model: loads it, runs one golden image, says whether the answer is the expected one.
 
 The templates are files in the ``snippets`` folder of each format, whole programs with a few @NAMES@ to fill in from
-the contract. The compiled ones read the names of the outputs from ``labels.txt``, one on each line: C++ and Kotlin bring
-no JSON.
+the contract. The compiled ones read the names of the outputs from ``labels.txt``, one on each line: C++ and Kotlin
+bring no JSON.
 """
 
 from __future__ import annotations
