@@ -197,10 +197,10 @@ def recipes_show(
     name: Annotated[str, typer.Argument(help="A recipe's name or TOML file.", show_default=False)],
     set_: SetOption = None,
 ) -> None:
-    """A recipe with every default spelled out, ready to be saved and edited."""
+    """A recipe with every default spelled out; comments say which values it sets itself."""
     from softedge import config
 
-    typer.echo(config.to_toml(config.load(name, set_ or ())), nl=False)
+    typer.echo(config.shown(name, set_ or ()), nl=False)
 
 
 @recipes_app.command("suggest")

@@ -46,6 +46,11 @@ TASKS = {
     "coco": "softedge.detection.tasks:COCO",
 }
 
+# Sections of a recipe that plug-ins bring: a class with a default for every key.
+SECTIONS = {
+    "transfer": "softedge.detection.settings:Transfer",
+}
+
 PRECISIONS = ("fp32", "fp16", "int8")
 
 

@@ -90,11 +90,12 @@ def transfer(
 
     recipe: one whose [transfer] section stands in place of the run's (transfer-voc-c4); ``set`` still wins.
     """
+    from softedge.detection.settings import Transfer
     from softedge.detection.transfer import transfer as train
 
     opened, resolved = reopen(run)
     if recipe is not None:
-        resolved = resolved.model_copy(update={"transfer": config.load(recipe).transfer})
+        resolved = resolved.model_copy(update={"transfer": config.load(recipe).plugin(Transfer)})
     resolved = with_overrides(opened, resolved, set)
     with opened.locked():
         return train(opened, resolved, task, data, init=init, force=force)
