@@ -7,6 +7,7 @@ A recipe is a TOML file. ``load("light-moco", overrides=["ssl.epochs=50"])`` res
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
@@ -282,7 +283,7 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
 
     Every mistake is one UserError line that names the file it is in.
     """
-    return _resolve(recipe_files.layers(name_or_path), overrides)[0]
+    return _read(recipe_files.layers(name_or_path), overrides)[0]
 
 
 def build(values: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "the recipe") -> Recipe:
@@ -300,8 +301,15 @@ def to_toml(recipe: Recipe) -> str:
 def shown(name_or_path: str, overrides: Iterable[str] = ()) -> str:
     """``to_toml`` of a recipe with a comment behind every value that is not a default: who sets it."""
     layers = recipe_files.layers(name_or_path)
-    recipe, merged = _resolve(layers, overrides)
+    recipe, merged = _read(layers, overrides)
     return recipe_files.annotated(recipe.model_dump(mode="json"), merged.origins, own=layers[-1].source)
+
+
+def _read(layers: list[recipe_files.Layer], overrides: Iterable[str]) -> tuple[Recipe, recipe_files.Merged]:
+    """Files that are based on each other; where the last one has no name, that of the file stands for it."""
+    recipe, merged = _resolve(layers, overrides)
+    named = recipe if "name" in merged.values else recipe.model_copy(update={"name": Path(layers[-1].source).stem})
+    return named, merged
 
 
 def _resolve(layers: list[recipe_files.Layer], overrides: Iterable[str]) -> tuple[Recipe, recipe_files.Merged]:

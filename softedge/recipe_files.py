@@ -70,7 +70,7 @@ def find(name_or_path: str, folder: Path = Path()) -> Path:
 
 
 def layers(name_or_path: str) -> list[Layer]:
-    """The recipe and all it is based on, the most basic first. Its name is its own, or that of its file."""
+    """The recipe and all it is based on, the most basic first."""
     path, chain, made = find(name_or_path), list[Path](), list[Layer]()
     while True:
         if path.resolve() in [seen.resolve() for seen in chain]:
@@ -79,8 +79,9 @@ def layers(name_or_path: str) -> list[Layer]:
         chain.append(path)
         values = _read(path)
         base = values.pop("base", None)
-        name = values.pop("name", path.stem)
-        made.insert(0, Layer(path.name, values if len(chain) > 1 else {"name": name, **values}))
+        if made:
+            values.pop("name", None)  # a recipe does not go by the name of its base
+        made.insert(0, Layer(path.name, values))
         if base is None:
             return made
         if not isinstance(base, str):
