@@ -49,7 +49,7 @@ class Backbone(Section):
 
 
 class Augment(Section):
-    """Two views of an image; the defaults are MoCo-v2's (Chen et al. 2020, arXiv 2003.04297)."""
+    """The views of an image; the defaults are MoCo-v2's (Chen et al. 2020, arXiv 2003.04297)."""
 
     min_area: Fraction = 0.2  # smallest area of the random resized crop
     rotate: float = Field(default=0.0, ge=0.0, le=180.0)  # degrees either way, after the crop; not in the papers

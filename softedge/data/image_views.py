@@ -51,6 +51,8 @@ def crops_of_file(data: bytes, draws: Sequence[Draws], row: int, to: Sequence[Ui
     native, head = native_jpeg.decoder(), ordinary_jpeg(data, at_least)
     if native is None or head is None or is_turned(data, head.at):
         return False
+    if len(to) > 4 or len({view.shape for view in to}) > 1:  # more than the decoder takes
+        return False
     boxes = [box(each, row, head.width, head.height) for each in draws]
     if not native.crops(data, boxes, [bool(each.flip[row]) for each in draws], to):
         return False

@@ -21,6 +21,7 @@ from torch.nn.functional import interpolate
 from softedge.config import Augment
 from softedge.data import decoding, native_jpeg
 from softedge.data.decoding import BadImage, decode
+from softedge.data.draws import two_views
 from softedge.data.images import FileImages
 from softedge.data.loading import ViewMaker
 from softedge.data.native_jpeg import Native
@@ -208,13 +209,13 @@ def kinds_of_files(folder: Path) -> FileImages:
 def test_views_are_the_same_bits_with_and_without_it(
     native: Native, tmp_path: Path, augment: Augment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    maker, index = ViewMaker(kinds_of_files(tmp_path), 64, augment, seed=1), np.arange(9)
+    maker, index = ViewMaker(kinds_of_files(tmp_path), two_views(64, augment), seed=1), np.arange(9)
     for epoch in range(4):
         monkeypatch.setattr(native_jpeg, "decoder", lambda: native)
         with_it = maker[epoch, index]
         monkeypatch.setattr(native_jpeg, "decoder", lambda: None)
         without = maker[epoch, index]
-        assert torch.equal(with_it.first, without.first) and torch.equal(with_it.second, without.second)
+        assert all(map(torch.equal, with_it.views, without.views))
     assert not maker.unreadable
 
 
@@ -225,7 +226,7 @@ def test_an_ordinary_file_is_never_decoded_as_a_whole(
     (tmp_path / "a.jpg").write_bytes(encoded(photo(0, 300, 400)))
     monkeypatch.setattr(native_jpeg, "decoder", lambda: native)
     monkeypatch.setattr("softedge.data.loading.decode", lambda *_: pytest.fail("decoded as a whole"))
-    ViewMaker(FileImages(tmp_path, ["a.jpg"], np.zeros(1, np.int64)), 64, Augment(), seed=0)[0, np.arange(1)]
+    ViewMaker(FileImages(tmp_path, ["a.jpg"], np.zeros(1, np.int64)), two_views(64, Augment()), seed=0)[0, np.arange(1)]
 
 
 def test_whole_images_are_decoded_by_it(native: Native, monkeypatch: pytest.MonkeyPatch) -> None:

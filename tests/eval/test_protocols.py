@@ -14,7 +14,7 @@ from softedge.eval import protocols
 
 
 def lars_by_hand(weights, gradients, rates, momentum, decay, trust):
-    """Algorithm 1 of arXiv 1708.03888 in plain numpy, one tensor, the rate outside of the momentum, timm's ε of 1e-8."""
+    """Algorithm 1 of arXiv 1708.03888 in plain numpy, one tensor, the rate outside of the momentum, ε as in timm."""
     w, v = np.array(weights, np.float64), np.zeros_like(weights, np.float64)
     for gradient, rate in zip(gradients, rates):
         g = np.array(gradient, np.float64)
