@@ -14,7 +14,8 @@ from softedge.errors import UserError
 from softedge.run import Run
 from softedge.ssl import optimizers
 from softedge.ssl.dino import DINO, Prototypes, self_distillation
-from softedge.ssl.train import Training, pretrain
+from softedge.ssl.monitor import measures
+from softedge.ssl.train import pretrain
 
 MULTI_CROP = {
     "ssl__method": "dino",
@@ -197,15 +198,12 @@ def test_the_loop_feeds_it_views_of_both_sizes(tmp_path, monkeypatch):
     assert math.isfinite(result.metrics["loss"])
 
 
-def test_it_separates_the_two_classes_without_labels(tmp_path):
-    """k-NN on the features ends above chance and the targets do not collapse into one prototype."""
-    wanted = recipe(**MULTI_CROP, ssl__epochs=20, ssl__knn_every=20, ssl__momentum=0.9)
-    made = pretrain(Run(tmp_path), wanted, data(count=96))
-    assert made.metrics["knn_top1"] > 0.9
-    training = Training(Run(tmp_path), wanted, data(count=96), tmp_path / "pretrain")
-    training._resume()
-    batch, index = next(training.views.epoch(0))
-    assert len(batch) == 5
-    assert training.step == training.steps
-    assert training.method.centre.std() > 0
-    assert len(index) == 16
+@pytest.mark.parametrize("kind", ["one prototype", "uniform"])
+def test_the_monitor_sees_both_ways_to_collapse(kind):
+    """The same distribution for every image is the same point; one prototype each is spread out."""
+    made = build("dino", prototypes=64, projector=(16, 8))
+    prefer = torch.arange(64)[:32]
+    healthy = 9 * F.one_hot(prefer, 64).float()
+    collapsed = torch.zeros(32, 64) if kind == "uniform" else 9 * F.one_hot(torch.zeros_like(prefer), 64).float()
+    assert measures(*made._expected(healthy, healthy))["std"] > 0.5
+    assert measures(*made._expected(collapsed, collapsed))["std"] < 0.01
