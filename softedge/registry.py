@@ -1,11 +1,12 @@
 """Names a user can type, and the code behind them. Imported on use, so that ``softedge --help`` stays fast.
 
-Adding a method, target, device or task is one new file and one line here.
+Adding a method, target, device, task or plug-in is one new file and one line here.
 """
 
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 from softedge.errors import UserError, did_you_mean
@@ -46,7 +47,22 @@ TASKS = {
     "coco": "softedge.detection.tasks:COCO",
 }
 
+# What stands beside the core: a plug-in owns folders of its own, and the commands on such a folder are its methods.
+PLUGINS = {"detection": "softedge.detection.plugin:Detection"}
+
 PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def plugins() -> list[Any]:
+    """Every plug-in. Importing one costs little: what it needs is imported by the method that needs it."""
+    return [load(PLUGINS, name, "plug-in")() for name in PLUGINS]
+
+
+def owner(folder: Any) -> Any | None:
+    """The plug-in that a folder belongs to; None for a run."""
+    if not isinstance(folder, str | Path):
+        return None
+    return next((plugin for plugin in plugins() if plugin.owns(Path(folder))), None)
 
 
 def load(table: dict[str, str], name: str, kind: str) -> Any:

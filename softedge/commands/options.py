@@ -23,6 +23,25 @@ SetOption = Annotated[
     typer.Option("--set", help="Override a recipe value: ssl.epochs=50. Repeatable.", show_default=False),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Redo what is done already.")]
+InitOption = Annotated[
+    str | None,
+    typer.Option("--init", help="ssl, random, imagenet or a weights file", show_default="the recipe's"),
+]
+LabelsOption = Annotated[
+    float | None, typer.Option("--labels", help="Fraction of the training labels to use.", show_default="all")
+]
+MaxDropOption = Annotated[
+    float | None, typer.Option("--max-drop", help="Allowed loss of top-1, e.g. 0.01.", show_default="the recipe's")
+]
+MinAgreementOption = Annotated[
+    float | None, typer.Option("--min-agreement", help="Same answers as fp32.", show_default="the recipe's")
+]
+MaxSizeOption = Annotated[
+    int | None, typer.Option("--max-size", help="Bytes of an int8 file.", show_default="the recipe's")
+]
+MaxP90Option = Annotated[
+    float | None, typer.Option("--max-p90", help="Milliseconds of an int8 file.", show_default="the recipe's")
+]
 TargetsOption = Annotated[str | None, typer.Option("--targets", help="onnx,openvino,coreml", show_default=False)]
 PrecisionsOption = Annotated[str | None, typer.Option("--precisions", help="fp32,fp16,int8", show_default=False)]
 DevicesOption = Annotated[

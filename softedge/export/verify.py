@@ -23,10 +23,6 @@ def verify(folder: Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     values = contract.describe(folder)
-    if values.get("kind") == "detector":
-        from softedge.detection.replay import verify as replay
-
-        return replay(folder)
     artifact, golden = contract.read(folder), contract.read_golden(folder)
     target = registry.load(registry.TARGETS, artifact.target, "target")()
     predict = target.load(artifact)

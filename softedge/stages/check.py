@@ -1,11 +1,11 @@
-"""The check stage: every exported file, read back from disk, against PyTorch fp32 on real images.
+"""``softedge check``: every exported file, read back from disk, against PyTorch fp32 on real images.
 
 A file that cannot be run here is "not run" with the reason, never passed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ from softedge.quantize import gates as int8_gates
 from softedge.quantize.gates import is_int8
 from softedge.records import Artifact, Outcome, Result
 from softedge.run import Run, perform, sha256
+from softedge.stages.base import hashes, on_run
+from softedge.stages.gate import with_latency
 
 if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
@@ -40,7 +42,35 @@ class Sample:
     held_out: bool
 
 
-def check(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+def check(
+    run: str | Path,
+    max_drop: float | None = None,
+    min_agreement: float | None = None,
+    set: Sequence[str] = (),
+    force: bool = False,
+    max_size: int | None = None,
+    max_p90: float | None = None,
+    against: str | Path | None = None,
+) -> Result:
+    """Read every exported file back and compare it with PyTorch; ``gate`` then raises for those that lost too much.
+
+    max_size (bytes) and max_p90 (ms) are for the int8 files.  against: an earlier run to compare with.
+    Latency is judged on what was benched last, also where the comparison with PyTorch was done before.
+    """
+    gates = {"max_drop": max_drop, "min_agreement": min_agreement, "max_size": max_size, "max_p90": max_p90}
+    if plugin := registry.owner(run):
+        checked: Result = plugin.check(run=run, gates=gates, set=set, force=force)
+        return checked
+    given = {**gates, "against": str(against) if against else None}
+    return on_run(measured_and_judged, run, set, force, check=given)
+
+
+def measured_and_judged(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+    """The stage, and then the latency gate on what was benched last."""
+    return with_latency(stage(run, recipe, data, force), run, recipe.check)
+
+
+def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     """Compare every file below ``RUN/export`` with PyTorch fp32; ``details["failed"]`` lists what the gates refuse.
 
     details: rows (one per file), failed (lines), examples (images with predictions), images (what was compared on).
@@ -55,6 +85,9 @@ def check(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         if (run.root / name).is_file():
             inputs[name] = sha256(run.root / name)
     settings = {**recipe.section("check"), "seed": recipe.seed}
+    settings["check"].pop("max_p90")  # judged afterwards, on what was benched (stages/gate.py)
+    if recipe.check.against:  # the earlier run's numbers
+        inputs |= hashes(Run(recipe.check.against), ["check/result.json"])
 
     def work(folder: Path) -> Outcome:
         return _check(run, recipe, data, artifacts, folder)
@@ -84,12 +117,10 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
             skipped[artifact.name] = row["why"].removeprefix("not run: ")
         else:
             outputs[artifact.name] = found
-        if "latency_not_gated" in row:
-            skipped[f"max_p90 {artifact.name}"] = row.pop("latency_not_gated")
     cures: list[Artifact] = []
     doctor: dict[str, dict[str, Any]] = {}
     if recipe.check.doctor:
-        refused = {row["artifact"]: row for row in rows if row["passed"] is False and _mendable(run, row, recipe.check)}
+        refused = {row["artifact"]: row for row in rows if row["passed"] is False and _mendable(row, recipe.check)}
         for name, cure, told in _cures(run, recipe, data, artifacts, refused, sample, references):
             doctor[name] = told
             if cure is None:
@@ -170,18 +201,15 @@ def _row(
     row.update(compare(fp32, found, sample.labels, artifact.output))
     row["runtime"] = runtime_of(target)
     row["quantized_ops"] = quantized_ops(artifact)
-    slow, unknown = int8_gates.latency(run, row, recipe.check)
-    why = refusals(row, recipe.check, artifact) + int8_gates.size(row, recipe.check) + slow
+    why = refusals(row, recipe.check, artifact) + int8_gates.size(row, recipe.check)
     row.update(passed=not why, why="; ".join(why))
-    if unknown:
-        row["latency_not_gated"] = unknown
     say(f"check: {_line(row)}")
     return row, found
 
 
-def _mendable(run: Run, row: dict[str, Any], gates: Check) -> bool:
-    """Refused for its answers: other roundings make a file neither smaller nor faster."""
-    return not int8_gates.size(row, gates) and not int8_gates.latency(run, row, gates)[0]
+def _mendable(row: dict[str, Any], gates: Check) -> bool:
+    """Refused for its answers: other roundings make a file no smaller."""
+    return not int8_gates.size(row, gates)
 
 
 def _cures(

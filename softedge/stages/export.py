@@ -1,4 +1,4 @@
-"""The export stage: one folder for each format and precision, complete with its contract, or absent with the reason."""
+"""``softedge export``: one folder for each format and precision, complete with its contract, or absent with the reason."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from softedge.export.deployed import Deployed
 from softedge.progress import say
 from softedge.records import Artifact, Outcome, Result
 from softedge.run import Run, cpu_name, perform, sha256
+from softedge.stages.base import INDEX, hashes, on_run
 
 NEEDS_CALIBRATION = ("int8", "w8a8")
 PARITY_IMAGES = 32  # beyond the golden ones; the int8 files get their full test in `softedge check`
@@ -43,18 +44,31 @@ class Source:
 
 
 def export(
-    run: Run,
-    recipe: config.Recipe,
-    data: Data,
-    targets: Iterable[str],
-    precisions: Iterable[str],
+    run: str | Path,
+    targets: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    output: str | None = None,
+    set: Sequence[str] = (),
     force: bool = False,
 ) -> list[Result]:
-    """Write ``export/<target>-<precision>`` for every combination; each is a stage of its own.
+    """Export to the targets in the precisions asked for (the recipe's by default).
+
+    run: a run, or a folder of a plug-in (RUN/transfer/voc): then its detector is exported.
+    """
+    if plugin := registry.owner(run):
+        done: list[Result] = plugin.export(run=run, targets=targets, precisions=precisions, set=set, force=force)
+        return done
+    asked = {"targets": targets, "precisions": precisions, "output": output}
+    return on_run(stage, run, set, force, export=asked)
+
+
+def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> list[Result]:
+    """Write ``export/<target>-<precision>`` for everything that the recipe asks for; each has a result of its own.
 
     A format that cannot be made is recorded (``result.skipped["model"]`` holds the reason, the folder no contract.json)
     and tried again next time; the others go on.  Raises UserError when there is no network to export yet.
     """
+    known_names(recipe)
     checkpoint, output = _checkpoint(run, recipe)
     digest = sha256(checkpoint)
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
@@ -62,12 +76,21 @@ def export(
         settings.pop("safe")
     return export_formats(
         run,
-        formats(targets, precisions, recipe.export.batch, recipe.export.safe),
+        formats(recipe.export.targets, recipe.export.precisions, recipe.export.batch, recipe.export.safe),
         lambda: _source(recipe, data, checkpoint, digest, output),
         recipe={"export": {**settings, "output": output}, "seed": recipe.seed},
-        inputs={checkpoint.relative_to(run.root).as_posix(): digest},
+        # The images, too: they calibrate, and some of them travel with the file.
+        inputs={checkpoint.relative_to(run.root).as_posix(): digest, **hashes(run, [INDEX])},
         force=force,
     )
+
+
+def known_names(recipe: config.Recipe) -> None:
+    """Refuse an unknown target, and nothing to export, before any work."""
+    for target in recipe.export.targets:
+        registry.load(registry.TARGETS, target, "target")
+    if not recipe.export.targets or not recipe.export.precisions:
+        raise UserError("nothing to export: give at least one of --targets and one of --precisions")
 
 
 def formats(
@@ -101,11 +124,11 @@ def export_formats(
     once = functools.cache(source)
     results = []
     for target, precision in asked:
-        stage = f"export/{target.name}-{precision}"
-        before = run.result(stage)
+        folder = f"export/{target.name}-{precision}"
+        before = run.result(folder)
         result = perform(
             run,
-            stage,
+            folder,
             functools.partial(attempt, target, precision, once),
             recipe=recipe,
             inputs=inputs,

@@ -1,7 +1,4 @@
-"""Stage "data": find the images, set the bad ones aside, split, measure, and write down what was decided.
-
-``data/index.json`` lists every image with its hash, split and label, so that a run always says what it was trained on.
-"""
+"""``data/index.json``: every image with its hash, split and label, so that a run always says what it was trained on."""
 
 from __future__ import annotations
 
@@ -13,42 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from softedge.config import Recipe
 from softedge.data import sources
-from softedge.data.examining import Examined, examine, input_spec, named
+from softedge.data.examining import Examined, named
 from softedge.data.images import Data, FileImages, Images
 from softedge.data.shards import TarImages
 from softedge.data.sources import Found
 from softedge.errors import UserError
 from softedge.progress import say
-from softedge.records import InputSpec, Outcome, Result
-from softedge.run import Run, perform, read_json, write_text
+from softedge.records import InputSpec
+from softedge.run import Run, read_json
 
-STAGE = "data"
-_BAD_SHOWN = 5
-
-
-def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Result:
-    """Stage "data": writes data/index.json and data/result.json; skipped when the same images were prepared before."""
-    found = sources.find(source)
-    settings = {**recipe.section("data")["data"], "source": sources.canonical(source), "seed": recipe.seed}
-    settings.pop("workers")  # how fast, not what
-
-    def work(folder: Path) -> Outcome:
-        examined = examine(source, recipe)
-        _tell(examined)
-        spec = input_spec(examined, recipe)
-        write_text(folder / "index.json", "".join(_index_lines(examined, spec)))
-        details = {**summary(examined, spec), "root": _root(found)}
-        return Outcome(metrics=dict(examined.counts()), details=details)
-
-    return perform(run, STAGE, work, recipe=settings, inputs={"images": fingerprint(found)}, force=force)
+BAD_SHOWN = 5  # on the terminal; index.json lists all
 
 
 def load(run: Run) -> Data:
     """Read a prepared data set back. UserError when it was not prepared, or its images are gone."""
-    result = run.need(STAGE, "deploy --out")
-    index = read_json(run.folder(STAGE) / "index.json")
+    result = run.need("data", "deploy --out")
+    index = read_json(run.folder("data") / "index.json")
     spec, classes = InputSpec.from_dict(index["spec"]), tuple(index["classes"])
     rows = [item for item in index["items"] if item["split"] != "duplicate"]
     root = result.details["root"]
@@ -74,7 +52,8 @@ def load(run: Run) -> Data:
     )
 
 
-def _root(found: Found) -> str | None:
+def root_of(found: Found) -> str | None:
+    """The folder that the images lie in; None when they are not single files."""
     first = next(iter(found.splits.values()))
     return str(first.root) if isinstance(first, FileImages) else None
 
@@ -94,7 +73,7 @@ def fingerprint(found: Found) -> str:
     return digest.hexdigest()
 
 
-def _index_lines(examined: Examined, spec: InputSpec) -> Iterator[str]:
+def index_lines(examined: Examined, spec: InputSpec) -> Iterator[str]:
     """index.json, one image a line: it can be read, compared and searched with ordinary tools."""
     head = {
         "schema": 1,
@@ -126,12 +105,13 @@ def summary(examined: Examined, spec: InputSpec) -> dict[str, Any]:
     }
 
 
-def _tell(examined: Examined) -> None:
+def announce(examined: Examined) -> None:
+    """Say what was set aside and why."""
     for notice in examined.found.notices:
         say(f"data: {notice}")
     if examined.bad:
-        shown = "; ".join(f"{b['name']} ({b['reason']})" for b in examined.bad[:_BAD_SHOWN])
-        more = f"; and {len(examined.bad) - _BAD_SHOWN} more" if len(examined.bad) > _BAD_SHOWN else ""
+        shown = "; ".join(f"{b['name']} ({b['reason']})" for b in examined.bad[:BAD_SHOWN])
+        more = f"; and {len(examined.bad) - BAD_SHOWN} more" if len(examined.bad) > BAD_SHOWN else ""
         say(
             f"data: {len(examined.bad)} of {len(examined.found)} images cannot be read and are set aside: {shown}{more}"
         )

@@ -10,14 +10,15 @@ import torch
 
 from softedge import distributed
 from softedge.config import Recipe
-from softedge.data import load, prepare
+from softedge.data import load
 from softedge.errors import Interrupted, UserError
 from softedge.progress import say
 from softedge.records import Result
 from softedge.run import Run
 from softedge.ssl import sizing
 from softedge.ssl.launch import Ended, launch
-from softedge.ssl.train import pretrain
+from softedge.stages import pretrain
+from softedge.stages.data import prepare
 
 
 def wanted(gpus: int, nodes: int) -> bool:
@@ -40,9 +41,9 @@ def train(run: Run, recipe: Recipe, force: bool, gpus: int, nodes: int, command:
         try:
             with distributed.joined():
                 return _as_rank(run, recipe, force)
-        except (Interrupted, KeyboardInterrupt):
+        except (Interrupted, KeyboardInterrupt) as error:
             if distributed.launched() or os.environ.get("RANK", "0") != "0":
-                raise SystemExit(130) from None  # one says it for all
+                raise SystemExit(getattr(error, "code", 130)) from None  # one says it for all
             raise
     with run.locked():
         prepare(run, recipe, recipe.data.source, force=force)
@@ -55,9 +56,10 @@ def train(run: Run, recipe: Recipe, force: bool, gpus: int, nodes: int, command:
     try:
         launch(command, gpus, nodes)
     except Ended as ended:
-        if ended.code in (130, -2, -15):
+        if ended.code in (130, 143, -2, -15):
             raise Interrupted(
-                f"the ranks have ended, {_kept(run, recipe, images)}; run the same command again to go on"
+                f"the ranks have ended, {_kept(run, recipe, images)}; run the same command again to go on",
+                143 if ended.code in (143, -15) else 130,
             ) from None
         if ended.code == distributed.LEFT_ALONE:
             raise UserError(
@@ -86,9 +88,9 @@ def _as_rank(run: Run, recipe: Recipe, force: bool) -> Result:
         with run.locked():
             prepare(run, recipe, recipe.data.source)
             distributed.anyone(False)  # the others wait here for the data
-            return pretrain(run, recipe, load(run), force=force)
+            return pretrain.stage(run, recipe, load(run), force=force)
     distributed.anyone(False)
-    return pretrain(run, recipe, load(run), force=force)
+    return pretrain.stage(run, recipe, load(run), force=force)
 
 
 def command(data: str | None, recipe: str | None, out: str | Path, overrides: Sequence[str], force: bool) -> list[str]:
