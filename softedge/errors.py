@@ -20,7 +20,7 @@ class GateFailed(Exception):
 
 
 class Interrupted(Exception):
-    """Stopped by a signal after everything was saved; the message says how to go on. Exit code 130, or 143 (SIGTERM)."""
+    """Stopped by a signal after everything was saved; the message says how to go on. Exit code 130 (SIGTERM: 143)."""
 
     def __init__(self, message: str, code: int = 130):
         super().__init__(message)

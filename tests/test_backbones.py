@@ -9,7 +9,8 @@ import torch
 from softedge import backbones, config
 from softedge.cli import main
 from softedge.errors import UserError
-from softedge.stages import pipeline
+from softedge.stages.opening import reopen
+from softedge.stages.pretrain import pretrain
 
 NAME = "mobilenetv3_small_050"
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -110,5 +111,5 @@ def toy_run(tmp_path):
                 path = tmp_path / "photos" / split / label / f"{number}.png"
                 Image.new("RGB", (40, 40), colour).save(path)
     overrides = ["data.size=32", f"backbone.name={NAME}", "ssl.epochs=1", "ssl.batch=4", "ssl.knn_every=0"]
-    pipeline.pretrain(str(tmp_path / "photos"), "small-domain", tmp_path / "run", set=overrides)
-    return pipeline.reopen(tmp_path / "run")
+    pretrain(str(tmp_path / "photos"), "small-domain", tmp_path / "run", set=overrides)
+    return reopen(tmp_path / "run")

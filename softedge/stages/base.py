@@ -1,8 +1,8 @@
 """What a stage is, and the one way in which a command runs it on a run.
 
-A command names a run folder and options. ``on_run`` opens the run under its lock, puts ``--set`` and the options into the
-recipe, reads the data back and calls the stage. A stage is called with (run, recipe, data, force), by ``on_run`` and by
-``deploy`` alike. Most are a ``Stage``: a declaration of what the result depends on, and the work.
+A command names a run folder and options. ``on_run`` opens the run under its lock, puts ``--set`` and the options into
+the recipe, reads the data back and calls the stage. A stage is called with (run, recipe, data, force), by ``on_run``
+and by ``deploy`` alike. Most are a ``Stage``: a declaration of what the result depends on, and the work.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``softedge export``: one folder for each format and precision, complete with its contract, or absent with the reason."""
+"""``softedge export``: a folder for each format and precision, complete with its contract, or the reason why not."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The gates that need the results of several stages, judged anew by every command that asks.
 
-``softedge check`` compares with PyTorch, ``softedge bench`` measures latency. Whether a file is fast enough is decided from
-both, whichever of them was run last.
+``softedge check`` compares with PyTorch, ``softedge bench`` measures latency. Whether a file is fast enough is decided
+from both, whichever of them was run last.
 """
 
 from __future__ import annotations

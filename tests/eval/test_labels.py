@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from softedge import registry
-from softedge.eval.labels import labels
 from softedge.eval.labels_verdict import compare, mean_and_interval, verdict
+from softedge.stages.labels import stage as labels
 
 
 def row(init: str, fraction: float, values: list[float], method: str = "finetune", file: str = "pytorch") -> dict:

@@ -67,7 +67,7 @@ def test_a_refused_file_is_replaced_by_what_the_doctor_finds_and_the_gate_opens(
     verdicts = iter([["agreement 0.5 is below 0.98"], []])
     monkeypatch.setattr(int8_doctor, "treat", treat)
     monkeypatch.setattr(quantization, "refusals", lambda row, gates, artifact: next(verdicts))
-    result = quantization.check(exported, recipe(images=20), DATA, force=True)
+    result = quantization.stage(exported, recipe(images=20), DATA, force=True)
     rows = {row["artifact"]: row for row in result.details["rows"]}
     assert rows["onnx-int8"]["passed"] is False
     assert rows["onnx-int8"]["superseded_by"] == "onnx-int8-doctor"
@@ -83,15 +83,15 @@ def test_a_refused_file_is_replaced_by_what_the_doctor_finds_and_the_gate_opens(
 def test_when_nothing_helps_the_run_fails(exported, monkeypatch):
     monkeypatch.setattr(int8_doctor, "treat", lambda deployed, *rest: climb_to(None, deployed))
     monkeypatch.setattr(quantization, "refusals", lambda row, gates, artifact: ["agreement 0.5 is below 0.98"])
-    result = quantization.check(exported, recipe(images=20), DATA, force=True)
+    result = quantization.stage(exported, recipe(images=20), DATA, force=True)
     assert result.details["failed"] == ["onnx-int8: agreement 0.5 is below 0.98"]
     assert result.details["doctor"]["passed"] is False
 
 
 def test_checking_again_does_not_count_the_doctors_file_as_a_new_input(exported, monkeypatch):
     monkeypatch.setattr(int8_doctor, "treat", lambda deployed, *rest: climb_to(None, deployed))
-    first = quantization.check(exported, recipe(images=20, doctor=False), DATA, force=True)
-    again = quantization.check(exported, recipe(images=20, doctor=False), DATA)
+    first = quantization.stage(exported, recipe(images=20, doctor=False), DATA, force=True)
+    again = quantization.stage(exported, recipe(images=20, doctor=False), DATA)
     assert set(first.inputs) == {"onnx-int8", "probe/classifier.safetensors"}
     assert again.started == first.started
 
@@ -104,7 +104,7 @@ def test_layers_in_float_still_have_their_weights_in_eight_bits(exported):
 
 
 def test_size_limit_refuses_and_says_the_bytes(exported):
-    result = quantization.check(exported, recipe(images=20, doctor=False, max_size=1000), DATA, force=True)
+    result = quantization.stage(exported, recipe(images=20, doctor=False, max_size=1000), DATA, force=True)
     assert "above the limit of 1000" in result.details["failed"][0]
 
 

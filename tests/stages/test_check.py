@@ -79,7 +79,7 @@ def data(labelled=True):
 def test_equal_files_pass_and_changed_answers_fail_with_the_numbers(run):
     add(run, "fp32", "0 0")
     add(run, "int8", "0.25 0")
-    result = quantization.check(run, RECIPE, data())
+    result = quantization.stage(run, RECIPE, data())
     rows = {row["artifact"]: row for row in result.details["rows"]}
     assert rows["fake-fp32"]["passed"] is True
     assert rows["fake-fp32"]["max_abs_diff"] == 0.0
@@ -95,14 +95,14 @@ def test_equal_files_pass_and_changed_answers_fail_with_the_numbers(run):
 
 def test_fp32_is_held_to_the_tolerance_of_its_contract(run):
     add(run, "fp32", "0 0.001")
-    result = quantization.check(run, RECIPE, data())
+    result = quantization.stage(run, RECIPE, data())
     assert "max_abs_diff 0.001 is above the tolerance 0.0001" in result.details["failed"][0]
 
 
 def test_a_file_that_cannot_run_is_not_run_and_never_passed(run):
     add(run, "fp32", "0 0")
     add(run, "int8", "absent")
-    result = quantization.check(run, RECIPE, data())
+    result = quantization.stage(run, RECIPE, data())
     row = result.details["rows"][1]
     assert row["passed"] is None
     assert "agreement" not in row
@@ -112,12 +112,12 @@ def test_a_file_that_cannot_run_is_not_run_and_never_passed(run):
 
 def test_nothing_measured_is_not_a_pass(run):
     add(run, "fp32", "absent")
-    assert quantization.check(run, RECIPE, data()).metrics["passed"] is False
+    assert quantization.stage(run, RECIPE, data()).metrics["passed"] is False
 
 
 def test_without_labels_agreement_and_distance_still_judge(run):
     add(run, "int8", "0.25 0")
-    result = quantization.check(run, RECIPE, data(labelled=False))
+    result = quantization.stage(run, RECIPE, data(labelled=False))
     row = result.details["rows"][0]
     assert "top1" not in row
     assert row["agreement"] == pytest.approx(0.75)
@@ -127,7 +127,7 @@ def test_without_labels_agreement_and_distance_still_judge(run):
 
 def test_examples_show_what_int8_loses_first(run):
     add(run, "int8", "0.25 0")
-    result = quantization.check(run, RECIPE, data(labelled=False))
+    result = quantization.stage(run, RECIPE, data(labelled=False))
     first, last = result.details["examples"][0], result.details["examples"][-1]
     assert first["lost_by_int8"] and not last["lost_by_int8"]
     assert first["fp32"]["predicted"] != first["predictions"]["fake-int8"]["predicted"]
@@ -137,7 +137,7 @@ def test_examples_show_what_int8_loses_first(run):
 
 def test_without_exports_the_command_to_run_is_named(run):
     with pytest.raises(UserError, match="softedge export"):
-        quantization.check(run, RECIPE, data())
+        quantization.stage(run, RECIPE, data())
 
 
 def test_centred_logits_are_logits_up_to_a_constant():
