@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from softedge.commands.options import (
+    AllowMissingOption,
     ForceOption,
     MaxDropOption,
     MaxP90Option,
@@ -31,15 +32,18 @@ def export(
     output: Annotated[
         str | None, typer.Option("--output", help="probabilities or features", show_default=False)
     ] = None,
+    allow_missing: AllowMissingOption = False,
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
     """Write self-contained model files: uint8 image in, probabilities out, labels and golden images beside."""
     from softedge.commands import tables
     from softedge.stages.export import export as write
+    from softedge.stages.gate import require
 
     results = write(run, names(targets), names(precisions), output, set_ or (), force=force)
     typer.echo(tables.stages(results))
+    require([] if allow_missing else results)
 
 
 @app.command()
@@ -61,7 +65,7 @@ def check(
     from softedge.stages.gate import gate
 
     typer.echo(tables.checks(compare(run, max_drop, min_agreement, set_ or (), force, max_size, max_p90, against)))
-    gate(run, max_p90)
+    gate(run, max_p90, allow_missing=True)
 
 
 @app.command()
@@ -92,16 +96,19 @@ def export_file(
     batch: Annotated[str, typer.Option("--batch", help="dynamic or one")] = "dynamic",
     targets: TargetsOption = None,
     precisions: PrecisionsOption = None,
+    allow_missing: AllowMissingOption = False,
     force: ForceOption = False,
 ) -> None:
     """Export any timm classifier or backbone from a file: no run, no training, the same contract."""
     from softedge.commands import tables
     from softedge.stages.export_file import export_file as write
+    from softedge.stages.gate import require
 
     asked = {"targets": names(targets), "precisions": names(precisions)}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     results = write(weights, out, images, backbone, labels, size, output=output, batch=batch, force=force, **given)
     typer.echo(tables.stages(results))
+    require([] if allow_missing else results)
 
 
 @app.command("litert-setup")

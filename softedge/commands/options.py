@@ -42,6 +42,9 @@ MaxSizeOption = Annotated[
 MaxP90Option = Annotated[
     float | None, typer.Option("--max-p90", help="Milliseconds of an int8 file.", show_default="the recipe's")
 ]
+AllowMissingOption = Annotated[
+    bool, typer.Option("--allow-missing", help="Exit with 0 when a format asked for could not be made.")
+]
 TargetsOption = Annotated[str | None, typer.Option("--targets", help="onnx,openvino,coreml", show_default=False)]
 PrecisionsOption = Annotated[str | None, typer.Option("--precisions", help="fp32,fp16,int8", show_default=False)]
 DevicesOption = Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from softedge.commands.options import (
+    AllowMissingOption,
     DataOption,
     DevicesOption,
     ForceOption,
@@ -38,12 +39,13 @@ def deploy(
     min_agreement: MinAgreementOption = None,
     max_size: MaxSizeOption = None,
     max_p90: MaxP90Option = None,
+    allow_missing: AllowMissingOption = False,
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
     """Images in, checked and timed models and a report out. Without options: the embedded digits, on this CPU.
 
-    Exit code 1 when a gate fails.
+    Exit code 1 when a file fails a gate or is missing.
     """
     from softedge.commands import tables
     from softedge.stages.deploy import deploy as make
@@ -64,7 +66,7 @@ def deploy(
         max_p90=max_p90,
     )
     typer.echo(tables.deployment(run))
-    gate(run)
+    gate(run, allow_missing=allow_missing)
 
 
 @app.command()

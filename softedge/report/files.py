@@ -67,7 +67,8 @@ Row = dict[str, Any]
 
 def rows(run: Run, export: Stage, check: Stage, bench: Stage, asked: list[str]) -> list[Row]:
     """One row per artifact, in the order target, precision; see schema.md, ``files``."""
-    checked = {row["artifact"]: row for row in _check_rows(check)}
+    slow = _too_slow(run)
+    checked = {row["artifact"]: row | slow.get((row["artifact"], row.get("sha256")), {}) for row in _check_rows(check)}
     timed: dict[str, dict[str, Result]] = {}
     for name, result in bench.results.items():
         artifact, _, device = name.partition("@")
@@ -77,6 +78,15 @@ def rows(run: Run, export: Stage, check: Stage, bench: Stage, asked: list[str]) 
     _add_distributions(run, table)
     targets = list(dict.fromkeys(row["target"] for row in table))
     return sorted(table, key=lambda row: targets.index(row["target"]))  # a cured file beside the one it replaces
+
+
+def _too_slow(run: Run) -> dict[tuple[str, str | None], Row]:
+    """(file, hash) -> what the latency gate changes in its row of the check, as it was judged last."""
+    try:
+        refused = read_json(run.root / "gate.json")["too_slow"]
+        return {(row["artifact"], row["sha256"]): {"passed": False, "why": row["why"]} for row in refused}
+    except (UserError, KeyError, TypeError):  # no limit was asked for, or an old run
+        return {}
 
 
 def _check_rows(check: Stage) -> list[Row]:

@@ -23,6 +23,7 @@ from softedge.export import contract
 from softedge.progress import say
 from softedge.records import Artifact, InputSpec, Outcome, Result
 from softedge.run import Run, perform, read_json, sha256
+from softedge.stages import gate
 from softedge.stages.base import on_run
 
 ENCODED_IMAGES = 16  # files for the end-to-end samples, used in turn
@@ -39,7 +40,14 @@ def bench(
     if plugin := registry.owner(run):
         done: list[Result] = plugin.bench(run=run, devices=devices, preset=preset, set=set, force=force)
         return done
-    return on_run(stage, run, set, force, bench={"devices": devices, "preset": preset})
+    return on_run(measured_and_judged, run, set, force, bench={"devices": devices, "preset": preset})
+
+
+def measured_and_judged(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Result]:
+    """The stage, and then the latency gate on the new numbers."""
+    measured = stage(run, recipe, data, force)
+    gate.stage(run, recipe, data)
+    return measured
 
 
 def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Result]:

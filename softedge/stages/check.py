@@ -23,8 +23,8 @@ from softedge.quantize import gates as int8_gates
 from softedge.quantize.gates import is_int8
 from softedge.records import Artifact, Outcome, Result
 from softedge.run import Run, perform, sha256
+from softedge.stages import gate
 from softedge.stages.base import hashes, on_run
-from softedge.stages.gate import with_latency
 
 if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
@@ -67,7 +67,8 @@ def check(
 
 def measured_and_judged(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     """The stage, and then the latency gate on what was benched last."""
-    return with_latency(stage(run, recipe, data, force), run, recipe.check)
+    checked = stage(run, recipe, data, force)
+    return gate.stage(run, recipe, data) or checked
 
 
 def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:

@@ -18,8 +18,8 @@ from softedge.stages.export import known_names
 from softedge.stages.opening import choose_recipe, replaced, started
 from softedge.stages.report import report
 
-# After the data stage, each a module of this package with a ``stage``; then the gate is judged and the report written.
-STAGES = ("pretrain", "probe", "export", "check", "bench")
+# Each a module of this package with a ``stage``. The data stage goes before them, the report is written after them.
+STAGES = ("pretrain", "probe", "export", "check", "bench", "gate")
 NEED_LABELS = ("probe",)
 
 
