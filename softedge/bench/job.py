@@ -73,7 +73,7 @@ def pack(
         shutil.copyfile(file, folder / encoded[-1])
     entries, hashes = [], {}
     for artifact in artifacts:
-        files = model_files(artifact.path)
+        files = model_files(artifact.path, artifact.target)
         (folder / artifact.name).mkdir()
         for file in files:
             copy = shutil.copytree if file.is_dir() else shutil.copyfile

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softedge import config, registry
+from softedge import config
 from softedge.config import Recipe
 from softedge.detection import commands as detectors
 from softedge.errors import GateFailed, UserError
@@ -303,10 +303,10 @@ def _chain(run: Run, recipe: Recipe, force: bool) -> None:
 def _known_targets(recipe: Recipe) -> None:
     """Refuse an unknown target or device before hours of training, not after."""
     from softedge.bench.base import open_device
+    from softedge.export.base import combinations
 
     for device in recipe.bench.devices:
         open_device(device)  # nothing is connected yet
-    for target in recipe.export.targets:
-        registry.load(registry.TARGETS, target, "target")
+    combinations(recipe.export.targets, recipe.export.precisions)
     if not recipe.export.targets or not recipe.export.precisions:
         raise UserError("nothing to export: give at least one of --targets and one of --precisions")
