@@ -208,7 +208,7 @@ class Format(ABC):
 
 def open_format(name: str, batch: str = "dynamic", safe: bool = False) -> Format:
     """The format of that name, softedge's own or one of an installed package; UserError when there is none."""
-    kind: type[Format] = registry.load(registry.FORMATS, name, "format")
+    kind: type[Format] = registry.load(registry.FORMATS, name, "target")
     return kind(batch=batch, safe=safe)
 
 

@@ -36,7 +36,7 @@ def test_worker_that_fails_is_one_line(monkeypatch, tmp_path):
 
 
 def test_worker_imports_nothing_of_softedge():
-    code = "import sys; import litert_worker; print([m for m in sys.modules if m.startswith(('softedge', 'torch'))])"
+    code = "import sys; import worker; print([m for m in sys.modules if m.startswith(('softedge', 'torch'))])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=litert.WORKER.parent, capture_output=True, text=True, check=True
     )

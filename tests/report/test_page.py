@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import synthetic_run
 
-from softedge.report import report
+from softedge.report import charts, report
 from softedge.run import Run
 
 VOID = {"meta", "br", "img", "hr", "input", "link"}

@@ -56,9 +56,19 @@ class Wrong(Onnx):
         return artifact_of(artifact.path, self.name, precision, artifact.spec, artifact.labels)
 
 
+class Alone(Onnx):
+    """A file whose classes change places when an image is run alone."""
+
+    name = "alone"
+
+    def load(self, artifact):
+        predict = Onnx.load(self, artifact)
+        return lambda images: predict(images) if len(images) > 1 else np.roll(predict(images), 1, axis=1)
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    for kind in (Broken, Missing, Wrong):
+    for kind in (Broken, Missing, Wrong, Alone):
         monkeypatch.setitem(registry.FORMATS, kind.name, f"{__name__}:{kind.__name__}")
 
 
@@ -139,13 +149,6 @@ def test_failed_parity_is_an_error_that_names_the_first_layer_that_departs(tmp_p
 
 
 def test_a_runtime_that_answers_otherwise_for_one_image_than_for_several_is_found(tmp_path, source):
-    class Alone(Onnx):
-        name = "alone"
-
-        def load(self, artifact):
-            predict = Onnx.load(self, artifact)
-            return lambda images: predict(images) if len(images) > 1 else np.roll(predict(images), 1, axis=1)
-
     with pytest.raises(UserError, match="alone-fp32 answers otherwise for one image than for several"):
         export(Run(tmp_path), [Alone()], source)
     assert not (tmp_path / "export" / "alone-fp32" / "model.onnx").exists()

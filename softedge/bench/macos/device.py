@@ -22,7 +22,6 @@ class MacOs(Local):
     """The local worker with Core ML as its runtime; off macOS every artifact is skipped with the reason."""
 
     formats = ("coreml",)
-    called = "macos:"
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
         self.known_options = ("python",)
@@ -34,8 +33,8 @@ class MacOs(Local):
         self.settings = {"units": units}
 
     def why_not(self, artifact: Artifact) -> str:
-        if why := super().why_not(artifact):
-            return why
+        if artifact.target not in self.formats:
+            return "not run: macos: runs Core ML files; the others run on local"
         if platform.system() != "Darwin":
             return f"not run: Core ML runs on macOS, this is {platform.system()}"
         return ""
