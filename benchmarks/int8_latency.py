@@ -39,8 +39,8 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     from softedge.export.onnx import ranges as onnx_ranges
     from softedge.export.onnx.format import Onnx
     from softedge.export.onnx.quantizer import Scheme
-    from softedge.export.openvino.format import from_onnx, write
     from softedge.export.openvino.int8 import compressed, with_float, with_ranges
+    from softedge.export.openvino.network import from_onnx, write
     from softedge.export.quiet import quiet
     from softedge.quantize.candidate import Candidate, graph_of, leading_float
     from softedge.records import InputSpec

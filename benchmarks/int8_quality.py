@@ -268,7 +268,7 @@ class Bench:
         few = slice(0, 256)
         self.selection = replace(self.selection, images=self.selection.images[few], fp32=self.selection.fp32[few])
         with tempfile.TemporaryDirectory() as folder:
-            made = CoreMl().convert(self.deployed, self.deployed.spec, "int8", self.calibration, Path(folder))
+            made = CoreMl().convert(self.deployed, "int8", self.calibration, Path(folder))
             rows = [self.row("W8", CoreMl().load(made)(self.test.images), made.size_bytes)]
         self.keep("coreml-w8", rows)
 
@@ -280,7 +280,7 @@ class Bench:
     def _elsewhere(self, part: str, target: Any, precision: str, form: Callable[[list[str]], Any]) -> None:
         """The file that is exported by default, and the ladder where the gate refuses it."""
         with tempfile.TemporaryDirectory() as folder:
-            made = target.convert(self.deployed, self.deployed.spec, precision, self.calibration, Path(folder))
+            made = target.convert(self.deployed, precision, self.calibration, Path(folder))
             measured = self.row("default", target.load(made)(self.test.images), made.size_bytes)
         why = tuple(self.refuse(measured))
         self.keep(part, [{"rung": "default", **measured, "passed": not why}], passed=not why)

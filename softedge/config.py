@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError
 
+from softedge import registry
 from softedge.errors import UserError, did_you_mean
 from softedge.section import Fraction, Positive, Section
 from softedge.ssl_settings import BYOL as BYOL
@@ -129,7 +130,7 @@ class Labels(Section):
     seeds: Annotated[int, Field(ge=2)] = 3
     given: tuple[str, ...] = ()  # further initial weights: "imagenet" or files
     methods: tuple[Literal["probe", "finetune"], ...] = ("probe", "finetune")
-    int8: Literal["", "onnx", "openvino"] = "onnx"  # measure the exported int8 file of every classifier too; "": do not
+    int8: str = registry.DEFAULT_FORMATS[0]  # measure the exported int8 file of every classifier too; "": do not
 
 
 class Linear(Section):
@@ -165,8 +166,8 @@ class Transfer(Section):
 
 class Export(Section):
     source: Literal["probe", "finetune"] = "probe"  # which classifier is deployed
-    targets: tuple[str, ...] = ("onnx", "openvino", "coreml")
-    precisions: tuple[Literal["fp32", "fp16", "int8", "w8a8"], ...] = ("fp32", "fp16", "int8")  # w8a8: Core ML only
+    targets: tuple[str, ...] = registry.DEFAULT_FORMATS
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # and others that a format has: Core ML w8a8
     batch: Literal["dynamic", "one"] = "dynamic"
     output: Literal["probabilities", "features"] = "probabilities"
     calibration_images: Positive = 300

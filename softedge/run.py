@@ -23,11 +23,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from softedge import registry
 from softedge.errors import UserError
 from softedge.progress import say
 from softedge.records import Outcome, Result
 
-_VERSIONS_OF = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino", "nncf", "coremltools", "numpy")
+_VERSIONS_OF = ("softedge", "torch", "torchvision", "timm", "numpy")  # and the packages of every format
 
 
 @contextlib.contextmanager
@@ -120,14 +121,8 @@ def size_bytes(path: str | Path) -> int:
 
 def environment() -> dict[str, Any]:
     """Where a number comes from: versions, processor, threads, system, commit of this package."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for package in ("softedge", *_VERSIONS_OF):
-        with contextlib.suppress(PackageNotFoundError):
-            versions[package] = version(package)
     values: dict[str, Any] = {
-        "versions": versions,
+        "versions": versions(),
         "python": platform.python_version(),
         "os": platform.platform(),
         "cpu": cpu_name(),
@@ -141,6 +136,18 @@ def environment() -> dict[str, Any]:
         if torch.cuda.is_available():
             values["gpu"] = torch.cuda.get_device_name()
     return values
+
+
+def versions() -> dict[str, str]:
+    """Installed packages that a number may depend on: those of the training, and those of every format."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    of_formats = (package for entry in registry.formats() for package in entry.packages)
+    for package in dict.fromkeys((*_VERSIONS_OF, *of_formats)):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def command_line() -> str:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from softedge import registry
+
 RunFolder = Annotated[Path, typer.Argument(help="The run folder, e.g. runs/mine.", show_default=False)]
 DataOption = Annotated[
     str | None,
@@ -45,7 +47,9 @@ MaxP90Option = Annotated[
 AllowMissingOption = Annotated[
     bool, typer.Option("--allow-missing", help="Exit with 0 when a format asked for could not be made.")
 ]
-TargetsOption = Annotated[str | None, typer.Option("--targets", help="onnx,openvino,coreml", show_default=False)]
+TargetsOption = Annotated[
+    str | None, typer.Option("--targets", help=",".join(registry.DEFAULT_FORMATS), show_default=False)
+]
 PrecisionsOption = Annotated[str | None, typer.Option("--precisions", help="fp32,fp16,int8", show_default=False)]
 DevicesOption = Annotated[
     str | None, typer.Option("--devices", help="local, ssh://user@host, adb://SERIAL, browser: ...", show_default=False)

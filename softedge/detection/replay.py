@@ -61,9 +61,9 @@ def read(folder: Path) -> Artifact:
     if values.get("kind") != "detector":
         raise UserError(f"{folder} does not hold a detector")
     path = Path(folder) / values["model"]
-    if missing := [file for file in model_files(path) if not file.is_file()]:
+    if missing := [file for file in model_files(path, values["target"]) if not file.is_file()]:
         raise UserError(f"{missing[0]} is not there, but {Path(folder) / FILE} names it; export the detector again")
-    if model_sha256(path) != values["sha256"]:
+    if model_sha256(path, values["target"]) != values["sha256"]:
         raise UserError(f"{path} was changed after the export; export the detector again")
     # Any picture goes in as it is: size and resize stand for nothing but a field that classifiers have.
     spec = InputSpec.from_dict(values["preprocessing"])

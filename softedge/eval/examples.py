@@ -11,6 +11,7 @@ import numpy as np
 
 from softedge.data.images import Uint8
 from softedge.eval.measures import Float32
+from softedge.records import Precision
 from softedge.run import write_bytes
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def examples(
     fp32: probabilities (N, C) of PyTorch.  files: artifact name -> probabilities (N, C).  At most half of the images
     are lost ones: an int8 file answers otherwise than fp32, and fp32 is right (or no label is known), worst first.
     """
-    eight_bit = [p for name, p in files.items() if name.endswith(("int8", "w8a8"))]
+    eight_bit = [p for name, p in files.items() if Precision.named(name.partition("-")[2]).is_int8]
     truth = np.where(sample.labels >= 0, sample.labels, fp32.argmax(1))
     right = fp32.argmax(1) == truth
     changed = np.zeros(len(fp32), int)

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from softedge import registry
 from softedge.backbones import Backbone, Classifier
 from softedge.config import Recipe
 from softedge.data.images import Data, Uint8
@@ -31,6 +30,8 @@ from softedge.eval import finetune, linear
 from softedge.eval.features import extract
 from softedge.eval.knn import top1
 from softedge.eval.labels_verdict import comparisons, mean_and_interval, verdict
+from softedge.export.base import open_format
+from softedge.export.deployed import Deployed
 from softedge.progress import say
 from softedge.records import Outcome
 from softedge.run import Run, read_json, write_json
@@ -185,15 +186,11 @@ class _Bench:
 
     def _int8(self, classifier: Classifier, name: str) -> Any:
         """Probabilities of the int8 file, read back from disk. Any training image may calibrate: no label is needed."""
-        target = registry.load(registry.TARGETS, name, "target")()
-        if hasattr(target, "scheme"):  # all layers in integers: the export times how many to leave in float
-            from softedge.export.onnx.quantizer import Scheme
-
-            target = replace(target, scheme=Scheme())
+        target = open_format(name).without_timing()
         images = self.arrays[0]
         chosen = np.random.default_rng(0).permutation(len(images))[: self.recipe.export.calibration_images]
         if missing := target.missing():
             raise UserError(missing)
         with tempfile.TemporaryDirectory(prefix="softedge-") as folder:
-            artifact = target.convert(classifier, self.data.spec, "int8", images[chosen], Path(folder))
+            artifact = target.convert(Deployed(classifier, self.data.spec), "int8", images[chosen], Path(folder))
             return target.load(artifact)(self.arrays[1])

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.records import Artifact, InputSpec, Precision
+from softedge import registry
+from softedge.errors import UserError, did_you_mean
+from softedge.records import Artifact, Precision
 
 if TYPE_CHECKING:  # verify loads formats on machines without torch
-    from torch import nn
-
     from softedge.export.deployed import Deployed
 
 Uint8 = NDArray[np.uint8]
@@ -88,20 +88,41 @@ class Candidates(ABC):
 
 
 class Format(ABC):
-    """A format that models are exported to.  Made as ``Format(batch="one", safe=True)``.
+    """A format that models are exported to.  Made by ``open_format("onnx", batch="one", safe=True)``.
 
-    name: as typed by the user.  title: as people write it.  suffix: of the model's main file.
-    precisions: what it can make, by the name a user types.
-    batch: "dynamic" or "one"; a format that holds one image ignores it.
-    safe: int8 kernels whose sums cannot saturate on x86 without VNNI; a format without such kernels ignores it.
+    name: as typed by the user, no hyphens.  title: as people write it.  suffix: of the model's main file.
+    precisions: what it can make, by the name a user types; ``Precision.named`` must agree about what is int8.
+    packages: distributions that make and run its files; their versions are recorded with every result.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     suffix: ClassVar[str]
     precisions: ClassVar[Mapping[str, Precision]]
+    packages: ClassVar[tuple[str, ...]] = ()
+
+    # What a board needs to run it: import name -> what pip calls it.  The options that a device's address may give its
+    # runtime (``local:provider=...``).  Why only special devices run it, and which; empty: any machine with Python.
+    board_packages: ClassVar[Mapping[str, str]] = {}
+    board_options: ClassVar[tuple[str, ...]] = ()
+    special_device: ClassVar[str] = ""
+
+    saturation_advice: ClassVar[str] = ""
+    """What to do about int8 kernels whose sums saturate on x86 without VNNI; empty: this format has no such kernels."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "-" in getattr(cls, "name", ""):
+            raise TypeError(f"{cls.__qualname__}.name is '{cls.name}': a hyphen separates format and precision")
+        for name, bits in getattr(cls, "precisions", {}).items():
+            if Precision.named(name).is_int8 != bits.is_int8:
+                raise TypeError(f"{cls.__qualname__}.precisions: '{name}' is a misleading name for {bits}")
 
     def __init__(self, batch: str = "dynamic", safe: bool = False):
+        """batch: "dynamic" or "one"; a format that holds one image ignores it.
+
+        safe: int8 kernels whose sums cannot saturate on x86 without VNNI; a format without such kernels ignores it.
+        """
         self.batch, self.safe = batch, safe
 
     @abstractmethod
@@ -124,9 +145,20 @@ class Format(ABC):
     def runtime(self) -> str:
         """What ``load`` computes with, with its version: "onnxruntime 1.31.1"."""
 
+    def bits(self, precision: str) -> Precision:
+        """Bits of a precision by name, variants such as ``int8-search`` included; UserError for one it cannot make."""
+        found = self.precisions.get(precision) or self.precisions.get(precision.partition("-")[0])
+        if found is None:
+            raise UserError(f"{self.title} has no precision '{precision}'; known: {', '.join(self.precisions)}")
+        return found
+
     def files(self, path: Path) -> list[Path]:
         """All files of the model whose main file is ``path``: they are hashed, checked and sent together."""
         return [path]
+
+    def without_timing(self) -> Format:
+        """The same format making no choice by timing here: for many int8 files whose accuracy alone is wanted."""
+        return self
 
     def candidates(self, deployed: Deployed, precision: str, calibration: Uint8) -> Candidates | None:
         """What the int8 search can choose among for ``precision``; None: ``convert`` makes the only file there is."""
@@ -153,48 +185,48 @@ class Format(ABC):
 
     def snippets(self) -> list[Path]:
         """Templates of ready code: files ``run.py.txt``, ``run.cpp`` ... in ``snippets/`` of the format's folder."""
-        import inspect
-
-        return sorted((Path(inspect.getfile(type(self))).parent / "snippets").glob("run.*"))
+        return sorted((self._folder() / "snippets").glob("run.*"))
 
     def board_runtime(self) -> Path | None:
         """A Python 3.8 file without softedge imports that runs this format on a device; None: devices cannot run it.
 
         It defines ``class Runtime`` as ``bench/board/worker.py`` describes it, and travels to the board.
         """
-        import inspect
-
-        path = Path(inspect.getfile(type(self))).parent / "board_runtime.py"
+        path = self._folder() / "board_runtime.py"
         return path if path.is_file() else None
 
+    def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
+        """What its ``Runtime`` on a board is told, as JSON values.  options: those of the device's address."""
+        return {}
 
-@runtime_checkable
-class Target(Protocol):
-    """A format that models are exported to. Made by ``Target()`` or ``Target(batch="one")``.
+    def _folder(self) -> Path:
+        """Where the format's own code lies."""
+        import inspect
 
-    name: as typed by the user.  precisions: what ``convert`` can make.  suffix: of the model file (``.onnx``).
+        return Path(inspect.getfile(type(self))).parent
+
+
+def open_format(name: str, batch: str = "dynamic", safe: bool = False) -> Format:
+    """The format of that name, softedge's own or one of an installed package; UserError when there is none."""
+    kind: type[Format] = registry.load(registry.FORMATS, name, "target")
+    return kind(batch=batch, safe=safe)
+
+
+def combinations(
+    names: Iterable[str], precisions: Iterable[str], batch: str = "dynamic", safe: bool = False
+) -> list[tuple[Format, str]]:
+    """Every format with every precision; UserError for a format that is unknown, or a precision that none of them has.
+
+    A precision that some of them have is left to the others to refuse: the reason stands in their row of the table.
     """
-
-    name: str
-    precisions: tuple[str, ...]
-    suffix: str
-
-    def missing(self) -> str | None:
-        """Why this target cannot be used here, in one line that says what to install; None when it can."""
-        ...
-
-    def convert(self, model: nn.Module, spec: InputSpec, precision: str, calibration: Uint8, out: Path) -> Artifact:
-        """Write ``model{suffix}`` into the existing folder ``out`` and describe it.
-
-        model: a ``Classifier`` (probabilities), a ``Backbone`` (features) or a ``Deployed``.
-        calibration: uint8 (N, size, size, 3), used by int8 only; may be empty for the other precisions.
-        Prints nothing.  Raises UserError for a precision or an operator that the format cannot express.
-        """
-        ...
-
-    def load(self, artifact: Artifact) -> Predictor:
-        """The file read back from disk and run by the target's own runtime (no torch)."""
-        ...
+    asked = tuple(precisions)
+    made = [open_format(name, batch, safe) for name in names]
+    known = list(dict.fromkeys(name for entry in made for name in entry.precisions))
+    for precision in asked:
+        if made and precision not in known:
+            titles = ", ".join(entry.title for entry in made)
+            raise UserError(f"export.precisions: no '{precision}' in {titles}{did_you_mean(precision, known)}")
+    return [(entry, precision) for entry in made for precision in asked]
 
 
 def needs(what: str, *packages: str, extra: str = "") -> str | None:

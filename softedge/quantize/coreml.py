@@ -10,7 +10,8 @@ from typing import Any
 from softedge.data.images import Uint8
 from softedge.eval.measures import Float32
 from softedge.export.coreml import activations as coreml_activations
-from softedge.export.coreml import format as coreml
+from softedge.export.coreml import package as coreml
+from softedge.export.coreml.format import CoreMl
 from softedge.export.deployed import Deployed
 from softedge.export.quiet import quiet
 
@@ -22,6 +23,7 @@ class CoreMlForm:
     """
 
     name = "Core ML"
+    target = CoreMl.name
 
     def __init__(self, deployed: Deployed, calibration: Uint8, layers: Sequence[str]):
         self.deployed, self.calibration, self.layers = deployed, calibration, layers
@@ -57,7 +59,7 @@ class CoreMlForm:
             return coreml_activations.run(model, images)
 
     def save(self, model: Any, folder: Path) -> Path:
-        path = folder / f"model{coreml.CoreMl.suffix}"
+        path = folder / f"model{CoreMl.suffix}"
         with quiet():
             coreml.write(model, self.deployed, path, weights=False)
         return path

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from softedge import registry
 from softedge.config import Recipe
 from softedge.data.images import Data, Uint8
 from softedge.eval.measures import Float32, Labels
 from softedge.export import contract, snippet
+from softedge.export.base import open_format
 from softedge.export.deployed import Deployed
 from softedge.export.onnx import ranges as onnx_ranges
 from softedge.export.onnx.format import load_model
@@ -103,7 +103,7 @@ def cure_elsewhere(
     def work(folder: Path) -> Outcome:
         path = form.save(climb.model, folder)
         made = contract.artifact_of(path, artifact.target, DOCTORED, artifact.spec, artifact.labels, artifact.output)
-        answers = registry.load(registry.TARGETS, made.target, "target")().load(made)(sample.images[golden])
+        answers = open_format(made.target).load(made)(sample.images[golden])
         kept = contract.Golden(sample.images[golden], answers, fp32[golden])
         contract.write(folder, made, kept, {"doctor": climb.recommendation})
         snippet.write(folder)

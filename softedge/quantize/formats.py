@@ -26,6 +26,7 @@ class Format(Protocol):
     """What a format can do about a refused file. Models are the format's own, in memory."""
 
     name: str
+    target: str
 
     def others(self) -> Iterator[tuple[str, str, Any]]:
         """(rung, what was done, model) for every other way to quantize all layers."""
@@ -117,7 +118,7 @@ class FormatLadder:
         measures = self._measure(model, self.test)
         why = [*self.refuse(measures), *(f"on {apart['n']} images apart: {line}" for line in self.refuse(apart))]
         with tempfile.TemporaryDirectory() as folder:
-            size = sum(size_bytes(file) for file in model_files(self.form.save(model, Path(folder))))
+            size = sum(size_bytes(file) for file in model_files(self.form.save(model, Path(folder)), self.form.target))
         shown = {f"apart_{key}": apart[key] for key in ("n", "agreement", "sqnr_db") if key in apart}
         rung = Rung(name, what, measures, size, None, tuple(why), True, {**(details or {}), **shown})
         self.rungs.append(rung)

@@ -5,26 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from softedge.config import Check
+from softedge.records import Precision
 from softedge.run import Run
 
 DOCTORED = "int8-doctor"  # precision of the file that the doctor makes in place of a refused one
 COMPARED = ("top1", "agreement", "sqnr_db", "size_bytes")
 
 
-def is_int8(precision: str) -> bool:
-    return precision.startswith("int8") or precision == "w8a8"
-
-
 def size(row: dict[str, Any], gates: Check) -> list[str]:
     """Why the size gate refuses an int8 file; fp32 and fp16 files are not what a size limit is about."""
-    if gates.max_size and is_int8(row["precision"]) and row["size_bytes"] > gates.max_size:
+    if gates.max_size and Precision.named(row["precision"]).is_int8 and row["size_bytes"] > gates.max_size:
         return [f"{row['size_bytes']} bytes are above the limit of {gates.max_size}"]
     return []
 
 
 def latency(run: Run, row: dict[str, Any], gates: Check) -> tuple[list[str], str | None]:
     """Why the latency gate refuses an int8 file on each device it was timed on; and why it could not be asked."""
-    if not gates.max_p90 or not is_int8(row["precision"]):
+    if not gates.max_p90 or not Precision.named(row["precision"]).is_int8:
         return [], None
     timed = {
         name.partition("@")[2]: result.metrics["p90_ms"]

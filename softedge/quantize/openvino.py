@@ -9,8 +9,9 @@ from typing import Any
 from softedge.data.images import Uint8
 from softedge.eval.measures import Float32
 from softedge.export.deployed import Deployed
-from softedge.export.openvino.format import OpenVino, from_onnx, predictor, write
+from softedge.export.openvino.format import OpenVino
 from softedge.export.openvino.int8 import candidates, compressed, from_onnx_int8, with_float, with_ranges
+from softedge.export.openvino.network import from_onnx, predictor, write
 from softedge.export.quiet import quiet
 
 
@@ -21,6 +22,7 @@ class OpenVinoForm:
     """
 
     name = "OpenVINO"
+    target = OpenVino.name
 
     def __init__(self, deployed: Deployed, calibration: Uint8, onnx: Path | None = None, safe: bool = False):
         self.deployed, self.calibration, self.onnx, self.safe = deployed, calibration, onnx, safe

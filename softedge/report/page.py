@@ -19,14 +19,14 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
     environment.filters |= {
         "emphasise": emphasise,
         "artifact": words.artifact_name,
-        "series": charts._series,
+        "series": charts.series,
         "moment": words.moment,
         "chosen": chosen,
-        "eight_bit": phrases.is_eight_bit,
+        "eight_bit": words.is_int8,
         "with_roles": with_roles,
         "timed_on": lambda rows, device: [r for r in rows if r["devices"].get(device)],
     }
-    environment.tests["eight_bit"] = phrases.is_eight_bit
+    environment.tests["eight_bit"] = words.is_int8
     runs = report["runs"]
     css = environment.get_template("report.css").render()
 
@@ -129,7 +129,7 @@ def chosen(picks: list[Values], device: str) -> str:
 def sections(run: Values) -> list[tuple[str, str]]:
     """Anchors and titles of the sections that are there."""
     found = [("files", "Every file"), ("learning", "What pretraining bought")]
-    if any(phrases.is_eight_bit(row["precision"]) for row in run["files"]):
+    if any(words.is_int8(row["precision"]) for row in run["files"]):
         found.append(("int8", "What int8 costs"))
     found += [("latency", "Latency"), ("images", "Test images"), ("missing", "Failed and not run")]
     return [*found, ("data", "Data"), ("provenance", "Provenance")]

@@ -214,7 +214,7 @@ def curves_note(run: Values) -> Markup:
 
 
 def int8_lead(run: Values) -> str:
-    eight = [row for row in run["files"] if is_eight_bit(row["precision"]) and row["gate"] != "not run"]
+    eight = [row for row in run["files"] if words.is_int8(row["precision"]) and row["gate"] != "not run"]
     if not eight:
         return "No int8 file was checked."
     passed = [words.artifact_name(row["artifact"]) for row in eight if row["gate"] == "passed"]
@@ -231,10 +231,6 @@ def int8_lead(run: Values) -> str:
         )
     gained = any((row.get("drop") or 0) < 0 for row in eight)
     return "; ".join(said) + "." + (" An int8 accuracy above fp32 is chance, not a gain." if gained else "")
-
-
-def is_eight_bit(precision: str) -> bool:
-    return "int8" in precision or "w8a8" in precision
 
 
 def device_lead(run: Values, device: str) -> str:

@@ -17,10 +17,9 @@ from softedge.config import Check, Recipe
 from softedge.data.images import UNLABELLED, Data, Images, Uint8
 from softedge.errors import UserError
 from softedge.eval.measures import Float32, Labels, compare
-from softedge.export.counting import quantized_ops
+from softedge.export.base import open_format
 from softedge.progress import say
 from softedge.quantize import gates as int8_gates
-from softedge.quantize.gates import is_int8
 from softedge.records import Artifact, Outcome, Result
 from softedge.run import Run, perform, sha256
 from softedge.stages import gate
@@ -154,12 +153,12 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
     if doctor:
         details["doctors"] = doctor
     if recipe.check.emulate:
-        from softedge.quantize.hardware import ADVICE, changed_answers
+        from softedge.quantize.hardware import changed_answers
 
         details["hardware"] = {
             a.name: changed_answers(a, sample.images, outputs[a.name], recipe.check.emulate)
             for a in artifacts
-            if a.target in ADVICE and is_int8(a.precision) and a.name in outputs
+            if a.is_int8 and a.name in outputs and open_format(a.target).saturation_advice
         }
     if recipe.check.against:
         details["against"] = int8_gates.against(rows, Run(recipe.check.against))
@@ -195,13 +194,13 @@ def _row(
         "size_bytes": artifact.size_bytes,
     }
     try:
-        target = registry.load(registry.TARGETS, artifact.target, "target")()
+        target = open_format(artifact.target)
         found = target.load(artifact)(sample.images)
     except UserError as error:
         return {**row, "passed": None, "why": f"not run: {error}"}, None
     row.update(compare(fp32, found, sample.labels, artifact.output))
-    row["runtime"] = runtime_of(target)
-    row["quantized_ops"] = quantized_ops(artifact)
+    row["runtime"] = target.runtime()
+    row["quantized_ops"] = target.integer_operations(artifact)
     why = refusals(row, recipe.check, artifact) + int8_gates.size(row, recipe.check)
     row.update(passed=not why, why="; ".join(why))
     say(f"check: {_line(row)}")
@@ -308,16 +307,6 @@ def quality(row: dict[str, Any], gates: Check, output: str) -> list[str]:
     if output == "features" and not row["distance"] <= 1 - gates.min_agreement:
         why.append(f"cosine distance {row['distance']:.3f} of the features is above {1 - gates.min_agreement:.3g}")
     return why
-
-
-def runtime_of(target: Any) -> str:
-    """What computed the outputs, with its version."""
-    if hasattr(target, "runtime"):
-        return str(target.runtime())
-    from importlib.metadata import version
-
-    package = {"onnx": "onnxruntime"}.get(target.name, target.name)
-    return f"{package} {version(package)}"
 
 
 def _add_size_ratios(rows: list[dict[str, Any]]) -> None:

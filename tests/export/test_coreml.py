@@ -10,10 +10,10 @@ import torch
 from softedge import backbones, config
 from softedge.errors import UserError
 from softedge.export.coreml import activations as coreml_activations
-from softedge.export.coreml import format as coreml
-from softedge.export.coreml.format import CoreMl, interpreted
+from softedge.export.coreml import package as coreml
+from softedge.export.coreml.format import CoreMl
 from softedge.export.coreml.interpreter import Program
-from softedge.export.counting import quantized_ops
+from softedge.export.coreml.predict import interpreted
 from softedge.export.deployed import Deployed
 from softedge.quantize.candidate import graph_of
 from softedge.quantize.coreml import CoreMlForm
@@ -46,7 +46,7 @@ def model():
 def exported(model, tmp_path_factory):
     made = {}
     for precision in CoreMl.precisions:
-        made[precision] = CoreMl().convert(model, SPEC, precision, IMAGES, tmp_path_factory.mktemp(precision))
+        made[precision] = CoreMl().convert(Deployed(model, SPEC), precision, IMAGES, tmp_path_factory.mktemp(precision))
     return made
 
 
@@ -75,14 +75,14 @@ def test_oldest_systems_are_ios_15_16_and_17(exported):
 
 
 def test_int8_has_every_large_weight_in_eight_bits_and_w8a8_the_activations_of_most_layers_too(model, exported):
-    weights = quantized_ops(exported["int8"])
+    weights = CoreMl().integer_operations(exported["int8"])
     assert weights["conv_weights"] > weights.get("conv_float", 0)
     assert weights["linear_weights"] + weights.get("linear_float", 0) == 1
-    both = quantized_ops(exported["w8a8"])
+    both = CoreMl().integer_operations(exported["w8a8"])
     convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
     dense = [m for m in convolutions if m.groups == 1 and m.kernel_size == (1, 1) and m.weight.numel() > 512]
     assert len(dense) <= both["conv"], "only the stem, depthwise layers and small weights are left out"
-    assert quantized_ops(exported["fp32"]).keys() == {"conv_float", "linear_float"}
+    assert CoreMl().integer_operations(exported["fp32"]).keys() == {"conv_float", "linear_float"}
     assert exported["int8"].size_bytes < 0.4 * exported["fp32"].size_bytes
 
 
@@ -93,13 +93,13 @@ def test_one_image_and_a_batch_give_the_same(exported):
 
 
 def test_conversion_prints_nothing(model, tmp_path, capfd, recwarn):
-    CoreMl().convert(model, SPEC, "fp16", IMAGES[:0], tmp_path)
+    CoreMl().convert(Deployed(model, SPEC), "fp16", IMAGES[:0], tmp_path)
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
 
 
 def test_backbone_becomes_a_feature_extractor(model, tmp_path):
-    artifact = CoreMl().convert(model.backbone, SPEC, "fp32", IMAGES[:0], tmp_path)
+    artifact = CoreMl().convert(Deployed(model.backbone, SPEC), "fp32", IMAGES[:0], tmp_path)
     assert artifact.output == "features"
     expected = Deployed.of(model.backbone, SPEC).predict(IMAGES)
     np.testing.assert_allclose(interpreted(artifact)(IMAGES), expected, atol=1e-4)
@@ -108,13 +108,13 @@ def test_backbone_becomes_a_feature_extractor(model, tmp_path):
 @pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18"])
 def test_the_interpreter_runs_the_other_families(name, tmp_path):
     model = trained(name)
-    artifact = CoreMl().convert(model, SPEC, "fp32", IMAGES[:0], tmp_path)
+    artifact = CoreMl().convert(Deployed(model, SPEC), "fp32", IMAGES[:0], tmp_path)
     np.testing.assert_allclose(interpreted(artifact)(IMAGES), Deployed.of(model, SPEC).predict(IMAGES), atol=1e-4)
 
 
 def test_w8a8_without_images_says_what_to_do(model, tmp_path):
     with pytest.raises(UserError, match="calibration images"):
-        CoreMl().convert(model, SPEC, "w8a8", IMAGES[:0], tmp_path)
+        CoreMl().convert(Deployed(model, SPEC), "w8a8", IMAGES[:0], tmp_path)
 
 
 def test_an_op_without_a_kernel_is_named(exported, monkeypatch):

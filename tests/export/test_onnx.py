@@ -40,14 +40,14 @@ def ranges(rewritten, pictures):
 @pytest.mark.parametrize(("precision", "largest"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 0.2)])
 def test_reloaded_file_agrees_with_pytorch(deployed, pictures, tmp_path, precision, largest):
     target = Onnx(scheme=SPEED)
-    artifact = target.convert(deployed, deployed.spec, precision, pictures, tmp_path)
+    artifact = target.convert(deployed, precision, pictures, tmp_path)
     found = compare(target.load(artifact)(pictures), deployed.predict(pictures))
     assert found.max_abs_diff <= largest
     assert found.agreement >= (1.0 if precision == "fp32" else 0.95)
 
 
 def test_file_takes_a_uint8_image_and_carries_labels_preprocessing_and_origin(deployed, pictures, tmp_path):
-    artifact = Onnx().convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    artifact = Onnx().convert(deployed, "fp32", pictures[:0], tmp_path)
     model = onnx.load(artifact.path)
     entry = model.graph.input[0]
     assert (entry.name, entry.type.tensor_type.elem_type) == ("image", onnx.TensorProto.UINT8)
@@ -70,21 +70,21 @@ def test_fp16_file_is_half_the_size_and_keeps_float32_at_both_ends(deployed, pic
 
 def test_batch_one_export_has_a_fixed_batch_and_still_runs_many_images(deployed, pictures, tmp_path):
     target = Onnx(batch="one")
-    artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    artifact = target.convert(deployed, "fp32", pictures[:0], tmp_path)
     assert onnx.load(artifact.path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
     assert np.abs(target.load(artifact)(pictures[:5]) - deployed.predict(pictures[:5])).max() < 1e-5
 
 
 def test_int8_without_calibration_images_and_unknown_precisions_are_one_clear_line(deployed, pictures, tmp_path):
     with pytest.raises(UserError, match="needs calibration images, found none"):
-        Onnx().convert(deployed, deployed.spec, "int8", pictures[:0], tmp_path)
+        Onnx().convert(deployed, "int8", pictures[:0], tmp_path)
     with pytest.raises(UserError, match="no precision 'int4'"):
-        Onnx().convert(deployed, deployed.spec, "int4", pictures, tmp_path)
+        Onnx().convert(deployed, "int4", pictures, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_file_is_one_clear_line(deployed, pictures, tmp_path):
-    artifact = Onnx().convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    artifact = Onnx().convert(deployed, "fp32", pictures[:0], tmp_path)
     artifact.path.write_bytes(artifact.path.read_bytes()[:500])
     with pytest.raises(UserError, match="cannot be loaded by onnxruntime"):
         Onnx().load(artifact)
@@ -227,7 +227,7 @@ def test_operator_that_onnx_cannot_express_is_named_in_one_line(tmp_path, pictur
 
     odd = Deployed(Odd(), InputSpec(16, 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)), output="features")
     with pytest.raises(UserError, match="ONNX cannot express this network: .*bessel_j0") as failed:
-        Onnx().convert(odd, odd.spec, "fp32", pictures[:0], tmp_path)
+        Onnx().convert(odd, "fp32", pictures[:0], tmp_path)
     assert "\n" not in str(failed.value) and list(tmp_path.iterdir()) == []
 
 

@@ -14,8 +14,9 @@ from softedge import backbones, config
 from softedge.errors import UserError
 from softedge.export.deployed import Deployed
 from softedge.export.openvino import int8 as openvino_int8
-from softedge.export.openvino.format import OpenVino, _normalised_by_rows, from_onnx, predictor
+from softedge.export.openvino.format import OpenVino
 from softedge.export.openvino.int8 import better_in_float, layers, with_ranges
+from softedge.export.openvino.network import _normalised_by_rows, from_onnx, predictor
 from softedge.export.parity import compare
 from softedge.records import InputSpec
 
@@ -23,7 +24,7 @@ from softedge.records import InputSpec
 @pytest.mark.parametrize(("precision", "largest"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 0.4)])
 def test_reloaded_file_agrees_with_pytorch(deployed, pictures, tmp_path, precision, largest):
     target = OpenVino()
-    artifact = target.convert(deployed, deployed.spec, precision, pictures[:40], tmp_path)
+    artifact = target.convert(deployed, precision, pictures[:40], tmp_path)
     found = compare(target.load(artifact)(pictures), deployed.predict(pictures))
     assert found.max_abs_diff <= largest and found.sqnr_db > 15
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.bin", "model.xml"]
@@ -38,21 +39,21 @@ def test_reloaded_file_agrees_with_pytorch(deployed, pictures, tmp_path, precisi
 
 def test_batch_one_runs_many_images(deployed, pictures, tmp_path):
     target = OpenVino(batch="one")
-    artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    artifact = target.convert(deployed, "fp32", pictures[:0], tmp_path)
     assert np.abs(target.load(artifact)(pictures[:3]) - deployed.predict(pictures[:3])).max() < 1e-5
 
 
 def test_int8_without_images_and_a_damaged_file_are_one_clear_line(deployed, pictures, tmp_path):
     with pytest.raises(UserError, match="needs calibration images, found none"):
-        OpenVino().convert(deployed, deployed.spec, "int8", pictures[:0], tmp_path)
-    artifact = OpenVino().convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+        OpenVino().convert(deployed, "int8", pictures[:0], tmp_path)
+    artifact = OpenVino().convert(deployed, "fp32", pictures[:0], tmp_path)
     artifact.path.write_text(artifact.path.read_text()[:300])
     with pytest.raises(UserError, match="cannot be loaded by OpenVINO"):
         OpenVino().load(artifact)
 
 
 def test_limits_of_a_rounding_are_stored_once(deployed, pictures, tmp_path):
-    artifact = OpenVino().convert(deployed, deployed.spec, "int8", pictures[:8], tmp_path)
+    artifact = OpenVino().convert(deployed, "int8", pictures[:8], tmp_path)
     text = artifact.path.read_text()
     constants = len(re.findall(r'name="[^"]*/(?:input|output)_(?:low|high)"', text))
     assert constants == 2 * text.count('type="FakeQuantize"')
@@ -65,7 +66,7 @@ def test_the_safe_file_has_weights_of_7_bits_where_products_are_added_in_pairs(d
     for safe in (False, True):
         folder = tmp_path / str(safe)
         folder.mkdir()
-        artifact = OpenVino(safe=safe).convert(deployed, deployed.spec, "int8", pictures[:40], folder)
+        artifact = OpenVino(safe=safe).convert(deployed, "int8", pictures[:40], folder)
         network = ov.Core().read_model(artifact.path)
         dense = [op for op in layers(network).values() if op.get_type_name() != "GroupConvolution"]
         rounded = [op for op in dense if reads_rounded(op)]

@@ -8,12 +8,11 @@ import torch
 from softedge import backbones, config
 from softedge.data.images import ArrayImages, Data
 from softedge.export.contract import Golden, artifact_of, read, write
-from softedge.export.counting import quantized_ops
 from softedge.export.deployed import Deployed
 from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.quantizer import Scheme
-from softedge.export.openvino import format as openvino
 from softedge.export.openvino import int8 as openvino_int8
+from softedge.export.openvino import network as openvino
 from softedge.export.verify import verify
 from softedge.quantize import doctor as int8_doctor
 from softedge.quantize.candidate import graph_of
@@ -42,7 +41,7 @@ def exported(tmp_path_factory):
     graph = graph_of(Deployed(classifier, SPEC))
     chosen = [node.name for node in graph.graph.node if node.op_type == "Conv"][-2:]
     scheme = Scheme(float_nodes=frozenset(chosen))
-    artifact = Onnx(scheme=scheme).convert(classifier, SPEC, "int8", IMAGES[:8], folder)
+    artifact = Onnx(scheme=scheme).convert(Deployed(classifier, SPEC), "int8", IMAGES[:8], folder)
     assert artifact == artifact_of(folder / "model.onnx", "onnx", "int8", SPEC, LABELS)
     write(folder, artifact, Golden(IMAGES[:1], np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32)))
     return Run(root)
@@ -97,7 +96,7 @@ def test_checking_again_does_not_count_the_doctors_file_as_a_new_input(exported,
 
 
 def test_layers_in_float_still_have_their_weights_in_eight_bits(exported):
-    counted = quantized_ops(read(exported.folder("export") / "onnx-int8"))
+    counted = Onnx().integer_operations(read(exported.folder("export") / "onnx-int8"))
     assert counted["linear"] == 1
     assert counted["conv"] > 40
     assert counted.get("conv_float", 0) + counted.get("conv_weights", 0) == 2
@@ -144,7 +143,7 @@ def test_a_refused_openvino_file_ends_with_other_layers_in_float_or_8_bit_weight
     folder = exported.folder("export") / "openvino-int8"
     folder.mkdir(parents=True, exist_ok=True)
     deployed = Deployed(backbones.load_classifier(exported.folder("probe") / "classifier.safetensors"), SPEC)
-    patient = OpenVino().convert(deployed, SPEC, "int8", IMAGES[:8], folder)
+    patient = OpenVino().convert(deployed, "int8", IMAGES[:8], folder)
     fp32 = deployed.predict(IMAGES)
     sample = quantization.Sample(IMAGES, np.arange(24) % 2, tuple(str(i) for i in range(24)), True)
     row = {"agreement": 0.5, "sqnr_db": 1.0, "passed": False, "why": "agreement 0.500 is below 1"}

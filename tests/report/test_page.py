@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import synthetic_run
 
-from softedge.report import report
+from softedge.report import charts, report
 from softedge.run import Run
 
 VOID = {"meta", "br", "img", "hr", "input", "link"}
@@ -170,11 +170,7 @@ def test_text_has_the_contrast_that_wcag_aa_asks_for(full: Run, colours: str) ->
         "good",
         "bad",
         "warn",
-        "onnx",
-        "openvino",
-        "coreml",
-        "executorch",
-        "litert",
+        *(f"format-{place}" for place in range(charts.COLOURS)),
         "other",
     ]
     for ink in [*inks, "c0", "c1", "c2", "c3"]:

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from softedge import backbones, config, registry
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
 from softedge.eval.measures import centred_logits, compare, knn_overlap, sqnr_db
+from softedge.export.base import Format
 from softedge.export.contract import Golden, artifact_of, write
 from softedge.export.deployed import Deployed
-from softedge.records import InputSpec
+from softedge.records import InputSpec, Precision
 from softedge.run import Run
 from softedge.stages import check as quantization
 
@@ -23,10 +25,19 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
 
 
-class Fake:
-    """A target whose file holds how much of the images' answers it swaps and what it adds to the probabilities."""
+class Fake(Format):
+    """A format whose file holds how much of the images' answers it swaps and what it adds to the probabilities."""
 
     name = "fake"
+    title = "Fake"
+    suffix = ".fake"
+    precisions: ClassVar = {"fp32": Precision(32, 32), "fp16": Precision(16, 16), "int8": Precision(8, 8)}
+
+    def missing(self):
+        return None
+
+    def convert(self, deployed, precision, calibration, out):
+        raise AssertionError("nothing is exported here")
 
     def runtime(self):
         return "fake 1.0"
@@ -51,7 +62,7 @@ def run(tmp_path, monkeypatch):
     module = types.ModuleType("fake_target")
     module.Fake = Fake
     monkeypatch.setitem(sys.modules, "fake_target", module)
-    monkeypatch.setitem(registry.TARGETS, "fake", "fake_target:Fake")
+    monkeypatch.setitem(registry.FORMATS, "fake", "fake_target:Fake")
     backbone = backbones.build(config.Backbone(name="mobilenetv3_small_050"))
     classifier = backbones.Classifier(backbone, LABELS, SPEC).eval()
     backbones.save(tmp_path / "run" / "probe" / "classifier.safetensors", classifier, SPEC)

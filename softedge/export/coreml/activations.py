@@ -15,6 +15,8 @@ from torch import Tensor
 
 from softedge.eval.measures import centred_logits, sqnr_db
 from softedge.export.base import Float32, Uint8
+from softedge.export.coreml.interpreter import Program
+from softedge.export.coreml.predict import planes, probabilities
 
 _BATCH = 16
 _JUDGED = 48  # calibration images that decide between the options
@@ -101,9 +103,6 @@ def ranges_of(extremes: Extremes, option: float | None) -> Ranges:
 
 def run(package: Any, images: Uint8, observe: Any = None) -> Float32:
     """The outputs of a package in memory, float32 (N, C), computed by the reference interpreter."""
-    from softedge.export.coreml.format import planes, probabilities
-    from softedge.export.coreml.interpreter import Program
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.mlpackage"
         package.save(str(path))

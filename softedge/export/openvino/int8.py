@@ -13,7 +13,7 @@ from softedge.errors import UserError
 from softedge.export import parity
 from softedge.export.base import Uint8
 from softedge.export.onnx.ranges import typical
-from softedge.export.openvino.format import compiled, predictor
+from softedge.export.openvino.network import compiled, predictor
 
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
 _CACHED = 3 << 18  # bytes of a float map up to which a depthwise layer is faster in float; at 0.9 MB it was slower
