@@ -43,7 +43,9 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path):
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "README.md").read_text()
     results = (ROOT / "benchmarks" / "results" / "README.md").read_text()
-    assert not [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md" and page.name not in index]
+    assert not [
+        page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md" and page.name not in index
+    ]
     assert not [page.name for page in RESULTS if page.name != "README.md" and f"({page.name}" not in results]
 
 
@@ -76,7 +78,7 @@ def example(page: str) -> dict[str, object]:
     """The names that the first Python block of a page defines."""
     names: dict[str, object] = {"__name__": "example"}
     block = next(block for block in PYTHON if block.page.name == page)
-    exec(compile(block.text, str(block), "exec"), names)
+    exec(compile(block.text, str(block), "exec", dont_inherit=True), names)
     return names
 
 
