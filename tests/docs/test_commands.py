@@ -23,7 +23,7 @@ OTHER_PROGRAMS = {"opt_in_out"}  # of OpenVINO
 
 
 def parse(words: list[str]) -> dict[str, Any]:
-    """The values of a ``softedge ...`` line, parsed by the app and not run; raises the parser's error when it is wrong."""
+    """The values of a ``softedge ...`` line, parsed by the app and not run; its error for a wrong one."""
     command: Any = typer.main.get_command(app)
     context = command.make_context("softedge", words[1:])
     while isinstance(command, typer.core.TyperGroup):
