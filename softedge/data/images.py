@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from softedge.data import decoding
+from softedge.data.decoding import BadImage, prepare
 from softedge.progress import say
 from softedge.records import InputSpec
 
@@ -36,8 +38,6 @@ class Images(ABC):
 
     def prepared(self, spec: InputSpec) -> Uint8:
         """All images as the model gets them, uint8 (N, size, size, 3): shorter side to ``resize``, centre crop."""
-        from softedge.data.decoding import BadImage, prepare
-
         batch = np.empty((len(self), spec.size, spec.size, 3), np.uint8)
         for index in range(len(self)):
             try:
@@ -70,9 +70,7 @@ class EncodedImages(Images):
         """The bytes of the file; ``decoding.BadImage`` when they cannot be had."""
 
     def decode(self, index: int) -> Uint8:
-        from softedge.data.decoding import decode
-
-        return decode(self.read(index))
+        return decoding.decode(self.read(index))
 
 
 class FileImages(EncodedImages):
@@ -85,9 +83,7 @@ class FileImages(EncodedImages):
         return self.root / self.names[index]
 
     def read(self, index: int) -> bytes:
-        from softedge.data.decoding import read
-
-        return read(self.path(index))
+        return decoding.read(self.path(index))
 
     def subset(self, indices: NDArray[np.int64] | Sequence[int]) -> FileImages:
         chosen = np.asarray(indices, np.int64)

@@ -23,8 +23,8 @@ from softedge.data import image_views
 from softedge.data.decoding import BadImage, decode
 from softedge.data.draws import Draws, Ints, draw
 from softedge.data.images import EncodedImages, Images, Uint8
-from softedge.data.screening import usable_cores
 from softedge.memory import keep_freed
+from softedge.threads import cores
 
 CACHE_BYTES = 4 << 30  # decoded images are kept in memory up to this and a quarter of what is free
 _CHUNK = 32  # images per message from a worker: small enough for a container's 64 MB of shared memory
@@ -121,7 +121,7 @@ class ViewMaker(Dataset[Chunk]):
         first = [image for image in map(self._decode_or_none, sample.tolist()) if image is not None]
         if sum(image.nbytes for image in first) / max(1, len(first)) * len(self.images) > budget:
             return False
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             decoded = list(pool.map(self._decode_or_none, range(len(self.images))))
         nothing = np.zeros((1, 1, 3), np.uint8)
         self.cache = [nothing if image is None else image for image in decoded]

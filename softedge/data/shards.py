@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.data.decoding import BadImage
-from softedge.data.folders import EXTENSIONS, SPLITS
 from softedge.data.images import UNLABELLED, EncodedImages, Images
-from softedge.data.sources import Found
+from softedge.data.inventory import EXTENSIONS, SPLITS, Inventory
 from softedge.errors import UserError
 
 _LONGEST_LABEL = 256  # bytes of a .cls member
@@ -114,7 +113,7 @@ class _Member:
     split: str
 
 
-def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Found:
+def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
     """List the images in the shards; one that cannot be read to its end is used as far as it goes, with a notice.
 
     An image's class is what the ``.cls`` member of its sample says, a number or a name; without one it is unlabelled.
@@ -162,7 +161,7 @@ def _found(
     classes: Mapping[str, str],
     ignored: Mapping[str, int],
     notices: list[str],
-) -> Found:
+) -> Inventory:
     """Number the classes and sort the images into splits."""
     names = sorted({classes[m.sample] for m in members if classes.get(m.sample)}, key=_numbers_first)
     if len(names) == 1:
@@ -183,7 +182,7 @@ def _found(
     found: dict[str, Images] = {
         split: images.subset(np.flatnonzero(mask)) for split, mask in splits.items() if mask.any()
     }
-    return Found(source, tuple(names), found, ignored, tuple(notices))
+    return Inventory(source, tuple(names), found, ignored, tuple(notices))
 
 
 def _numbers_first(name: str) -> tuple[bool, int, str]:

@@ -17,8 +17,8 @@ from softedge.config import Recipe
 from softedge.data import sources
 from softedge.data.examining import Examined, examine, input_spec, named
 from softedge.data.images import Data, FileImages, Images
+from softedge.data.inventory import Inventory
 from softedge.data.shards import TarImages
-from softedge.data.sources import Found
 from softedge.errors import UserError
 from softedge.progress import say
 from softedge.records import InputSpec, Outcome, Result
@@ -74,12 +74,12 @@ def load(run: Run) -> Data:
     )
 
 
-def _root(found: Found) -> str | None:
+def _root(found: Inventory) -> str | None:
     first = next(iter(found.splits.values()))
     return str(first.root) if isinstance(first, FileImages) else None
 
 
-def fingerprint(found: Found) -> str:
+def fingerprint(found: Inventory) -> str:
     """A hash that changes when files come, go, are renamed or change size: cheap enough to take at every start."""
     digest = hashlib.sha256(json.dumps([found.source if not found.in_files else "", found.classes]).encode())
     for split, images in found.splits.items():
