@@ -6,7 +6,6 @@ decoder that the peer's examples use, or from memory.
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +18,7 @@ from PIL import Image, ImageFilter
 
 from softedge.backbones import normalise
 from softedge.config import IMAGENET_MEAN, IMAGENET_STD, Augment
-from softedge.data import native_jpeg, sources
+from softedge.data import sources
 from softedge.data.images import ArrayImages, FileImages, Images
 from softedge.data.loading import ViewMaker
 from softedge.data.views import TwoViews
@@ -148,15 +147,8 @@ def ours(
     normalised: bool = False,
     crops_only: bool = False,
     cached: bool = False,
-    native: bool = True,
 ) -> Contender:
-    """What one of our workers does; for images in memory, what the training process does.
-
-    native: False leaves JPEG to simplejpeg and the resize to torch, in the whole process.
-    """
-    if not native:
-        os.environ[native_jpeg.SWITCH] = "0"
-        native_jpeg.decoder.cache_clear()
+    """What one of our workers does; for images in memory, what the training process does."""
     spec = InputSpec(size, size, IMAGENET_MEAN, IMAGENET_STD)
     keep_freed()  # as in our workers
     if isinstance(images, FileImages):
@@ -190,8 +182,5 @@ CONTENDERS: dict[str, Callable[[Images, int], Contender]] = {
     "ours, uint8 (normalised on the device)": ours,
     "ours, cached: decoded once": partial(ours, cached=True),
     "ours, crops only (the rest on a GPU)": partial(ours, crops_only=True),
-    "ours, uint8, with simplejpeg": partial(ours, native=False),
-    "ours, cached, with simplejpeg": partial(ours, cached=True, native=False),
-    "ours, crops only, with simplejpeg": partial(ours, crops_only=True, native=False),
 }
-FILES_ONLY = ("ours, cached: decoded once", "ours, crops only (the rest on a GPU)", *list(CONTENDERS)[-3:])
+FILES_ONLY = ("ours, cached: decoded once", "ours, crops only (the rest on a GPU)")

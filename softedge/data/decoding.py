@@ -1,8 +1,7 @@
 """Picture files to upright uint8 RGB, and the one preprocessing that a deployed model expects.
 
-Ordinary JPEG goes through the package's own decoder (``native_jpeg.py``) where that was built, else through
-libjpeg-turbo directly where ``simplejpeg`` is installed; everything else, and everything unusual, through Pillow. All
-follow libjpeg-turbo's defaults and give the same bits.
+Ordinary JPEG goes to libjpeg-turbo directly where ``simplejpeg`` is installed; everything else, and everything unusual,
+through Pillow. Both follow libjpeg-turbo's defaults and give the same bits.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from softedge.data import native_jpeg
 from softedge.records import InputSpec
 
 Uint8 = NDArray[np.uint8]
@@ -88,30 +86,8 @@ def check_header(data: bytes) -> tuple[int, int]:
     return size
 
 
-def ordinary_jpeg(data: bytes, at_least: int = 0) -> native_jpeg.Head | None:
-    """The header of a file that the package's own decoder may take; None for any other, or without such a decoder.
-
-    A file that ``decode`` would give at a fraction of its size, because of ``at_least``, is none.
-    """
-    native = native_jpeg.decoder()
-    head = native.head(data) if native is not None else None
-    if head is not None and at_least > 0 and min(head.width, head.height) + 1 >= 2 * at_least:
-        return None
-    return head
-
-
-def is_turned(data: bytes, header: int) -> bool:
-    """Whether Exif says that the picture of a JPEG file is not upright. ``header``: where its frame header is."""
-    return _may_be_turned(data[:header]) and _orientation(data) in _NUMPY_UPRIGHT
-
-
 def _decode_jpeg(data: bytes, at_least: int) -> Uint8 | None:
-    """The fast paths for ordinary JPEG; None hands over to Pillow."""
-    native, ordinary = native_jpeg.decoder(), ordinary_jpeg(data, at_least)
-    if native is not None and ordinary is not None:
-        image = native.decode(data, (0, 0, ordinary.width, ordinary.height))
-        if image is not None:
-            return _upright(image, data, ordinary.at)
+    """The fast path for ordinary JPEG; None hands over to Pillow."""
     try:
         import simplejpeg
     except ImportError:
@@ -124,11 +100,7 @@ def _decode_jpeg(data: bytes, at_least: int) -> Uint8 | None:
         image = simplejpeg.decode_jpeg(data, "RGB", **smaller)
     except ValueError:  # damaged, or only unusual: Pillow decides and knows the reason
         return None
-    return _upright(image, data, head.at)
-
-
-def _upright(image: Uint8, data: bytes, header: int) -> Uint8:
-    turn = _NUMPY_UPRIGHT.get(_orientation(data)) if _may_be_turned(data[:header]) else None
+    turn = _NUMPY_UPRIGHT.get(_orientation(data)) if _may_be_turned(data[: head.at]) else None
     return image if turn is None else np.ascontiguousarray(turn(image))
 
 

@@ -71,13 +71,7 @@ class ViewMaker(Dataset[Chunk]):
 
     def crop(self, index: int, draws: tuple[Draws, Draws], row: int, to: tuple[Uint8, Uint8]) -> None:
         """The two crops of an image into ``to``, uint8 (size, size, 3) each."""
-        if self.cache is None and isinstance(self.images, EncodedImages):
-            data = self.images.read(index)
-            if image_views.crops_of_file(data, draws, row, to, self.at_least):
-                return
-            image = decode(data, self.at_least)
-        else:
-            image = self.decode(index)
+        image = self.decode(index)
         for view, each in zip(to, draws):
             view[:] = image_views.crop(image, each, row, self.size)
 
