@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -56,6 +57,18 @@ def decode(source: str | Path | bytes, at_least: int = 0) -> Uint8:
         if image is not None:
             return image
     return _decode_with_pillow(data)
+
+
+def decode_smaller(data: bytes, side: int) -> Uint8:
+    """``decode``, and the shorter side shrunk to ``side`` pixels where it is longer: the mean of the pixels that each
+    new one covers. Never enlarged.
+    """
+    image = decode(data, side)
+    height, width = image.shape[:2]
+    factor = side / min(height, width)
+    if factor >= 1:
+        return image
+    return cv2.resize(image, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA)
 
 
 def read(path: Path) -> bytes:
@@ -194,8 +207,7 @@ def _to_rgb(image: Image.Image) -> Uint8:
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    array = np.asarray(image.convert("RGB"))
-    return np.ascontiguousarray(array)
+    return np.array(image.convert("RGB"))  # a copy: torch warns of arrays that it could not write to
 
 
 def _to_eight_bits(values: NDArray[Any], mode: str) -> Uint8:

@@ -63,7 +63,17 @@ class ArrayImages(Images):
 
 
 class EncodedImages(Images):
-    """Images as the bytes of files, wherever these lie."""
+    """Images as the bytes of files, wherever these lie.
+
+    hashes: the sha256 of each file when it was looked at, in hexadecimal; empty where nothing looked yet.
+    """
+
+    hashes: Sequence[str] = ()
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where they lie, the same text for every subset."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
@@ -76,8 +86,13 @@ class EncodedImages(Images):
 class FileImages(EncodedImages):
     """Image files below ``root``; ``names`` are their paths relative to it, with forward slashes."""
 
-    def __init__(self, root: Path, names: Sequence[str], labels: NDArray[np.int64]):
+    def __init__(self, root: Path, names: Sequence[str], labels: NDArray[np.int64], hashes: Sequence[str] = ()):
         self.root, self.names, self.labels = Path(root), names, np.asarray(labels, np.int64)
+        self.hashes = hashes
+
+    @property
+    def place(self) -> str:
+        return str(self.root)
 
     def path(self, index: int) -> Path:
         return self.root / self.names[index]
@@ -87,7 +102,8 @@ class FileImages(EncodedImages):
 
     def subset(self, indices: NDArray[np.int64] | Sequence[int]) -> FileImages:
         chosen = np.asarray(indices, np.int64)
-        return FileImages(self.root, [self.names[i] for i in chosen], self.labels[chosen])
+        hashes = [self.hashes[i] for i in chosen] if self.hashes else ()
+        return FileImages(self.root, [self.names[i] for i in chosen], self.labels[chosen], hashes)
 
 
 @dataclass(frozen=True)

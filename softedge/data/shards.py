@@ -31,10 +31,20 @@ class TarImages(EncodedImages):
     """Members of tar files.  names: "shard.tar/member.jpg".  places: int64 (N, 3), shard, offset and size in bytes."""
 
     def __init__(
-        self, shards: Sequence[Path], names: Sequence[str], places: NDArray[np.int64], labels: NDArray[np.int64]
+        self,
+        shards: Sequence[Path],
+        names: Sequence[str],
+        places: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        hashes: Sequence[str] = (),
     ):
         self.shards, self.names, self.places, self.labels = list(shards), names, places, labels
+        self.hashes = hashes
         self._open: dict[int, int] = {}  # shard -> file descriptor of this process
+
+    @property
+    def place(self) -> str:
+        return "\n".join(map(str, self.shards))
 
     def read(self, index: int) -> bytes:
         shard, offset, size = self.places[index].tolist()
@@ -50,7 +60,8 @@ class TarImages(EncodedImages):
 
     def subset(self, indices: NDArray[np.int64] | Sequence[int]) -> TarImages:
         chosen = np.asarray(indices, np.int64)
-        return TarImages(self.shards, [self.names[i] for i in chosen], self.places[chosen], self.labels[chosen])
+        hashes = [self.hashes[i] for i in chosen] if self.hashes else ()
+        return TarImages(self.shards, [self.names[i] for i in chosen], self.places[chosen], self.labels[chosen], hashes)
 
     @classmethod
     def joined(cls, parts: Sequence[TarImages]) -> TarImages:

@@ -16,7 +16,7 @@ import numpy as np
 from softedge.config import Recipe
 from softedge.data import sources
 from softedge.data.examining import Examined, examine, input_spec, named
-from softedge.data.images import Data, FileImages, Images
+from softedge.data.images import Data, EncodedImages, FileImages, Images
 from softedge.data.inventory import Inventory
 from softedge.data.shards import TarImages
 from softedge.errors import UserError
@@ -60,7 +60,10 @@ def load(run: Run) -> Data:
             raise UserError(
                 f"the images of {run.root} were in {root}, which is not there; bring them back, or start another run"
             )
-        everything = FileImages(Path(root), [row["name"] for row in rows], np.array([row["label"] for row in rows]))
+        labels = np.array([row["label"] for row in rows], np.int64)
+        everything = FileImages(Path(root), [row["name"] for row in rows], labels)
+    if isinstance(everything, EncodedImages):
+        everything.hashes = [row["sha256"] for row in rows]
     of_split = {
         split: [i for i, row in enumerate(rows) if row["split"] == split] for split in ("train", "test", "unlabelled")
     }

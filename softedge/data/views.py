@@ -83,8 +83,8 @@ class TwoViews:
     def _hire(self, workers: int) -> Workers:
         maker = ViewMaker(self.images, self.size, self.augment, self.seed, crops_only=self.batched)
         count = _choose_workers(workers, self.batched)
-        if count == 0 or multiprocessing.get_start_method() == "fork":  # a forked worker shares the memory
-            maker.fill_cache(min(CACHE_BYTES, free_bytes() // 4))
+        forked = count == 0 or multiprocessing.get_start_method() == "fork"  # then workers share this memory
+        maker.fill_cache(min(CACHE_BYTES, free_bytes() // 4) if forked else 0, disk_first=self.world > 1)
         self._note(list(maker.unreadable.items()))
         return Workers(maker, count)
 
