@@ -17,7 +17,7 @@ from PIL import Image
 
 from softedge.config import Augment
 from softedge.data import pixel_store
-from softedge.data.decoding import decode, decode_smaller
+from softedge.data.decoding import decode_smaller
 from softedge.data.images import FileImages
 from softedge.data.pixel_store import PixelStore, open_store
 from softedge.data.views import TwoViews
