@@ -6,10 +6,16 @@ through Pillow. Both follow libjpeg-turbo's defaults and give the same bits.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import stat
 import struct
+import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from softedge.errors import UserError
 from softedge.records import InputSpec
 
 Uint8 = NDArray[np.uint8]
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: beyond it a small file may fill the memory
+_MAX_BYTES, _MAX_PIXELS = "SOFTEDGE_MAX_BYTES", "SOFTEDGE_MAX_PIXELS"
 _EXIF_ORIENTATION = 0x0112
 _NUMPY_UPRIGHT = {  # Exif orientation -> what makes the array upright
     2: lambda a: a[:, ::-1],
@@ -72,12 +80,65 @@ def decode_smaller(data: bytes, side: int) -> Uint8:
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a file; ``BadImage`` when it cannot be opened."""
+    """The bytes of a regular file; ``BadImage`` when it is none, cannot be opened, or is too large."""
     try:
-        with open(path, "rb", buffering=0) as file:  # unbuffered: one copy less of a file that is read at once
+        # Unbuffered: one copy less of a file that is read at once. Not blocking: a pipe without a writer would for ever.
+        with open(path, "rb", buffering=0, opener=_not_blocking) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadImage("is not a regular file")
+            if status.st_size > max_bytes():
+                raise BadImage(
+                    f"{status.st_size:,} bytes are more than the limit of {max_bytes():,} ({_MAX_BYTES} sets it)"
+                )
             return file.readall()
-    except OSError as error:
-        raise BadImage(f"cannot be opened ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise BadImage(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _not_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@cache
+def max_bytes() -> int:
+    """The largest file that is read: ``SOFTEDGE_MAX_BYTES``, else 512 MB."""
+    return _limit(_MAX_BYTES, 512_000_000)
+
+
+@cache
+def max_pixels() -> int:
+    """The largest picture that is decoded: ``SOFTEDGE_MAX_PIXELS``, else Pillow's own limit."""
+    return _limit(_MAX_PIXELS, MAX_PIXELS)
+
+
+def _limit(variable: str, default: int) -> int:
+    text = os.environ.get(variable, "")
+    if text and not text.isdecimal():
+        raise UserError(f"{variable}={text} is not a whole number; give one, or unset it for {default:,}")
+    return int(text or default)
+
+
+class _Budget:
+    """At most so many pixels are being decoded at a time by all threads together; a larger picture is decoded alone."""
+
+    def __init__(self, pixels: int):
+        self._pixels, self._taken, self._changed = pixels, 0, threading.Condition()
+
+    @contextlib.contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self._pixels)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_BUDGET = _Budget(100_000_000)  # 0.3 GB of RGB, up to 1.2 GB while 16 bits become 8
 
 
 def check_header(data: bytes) -> tuple[int, int]:
@@ -106,11 +167,12 @@ def _decode_jpeg(data: bytes, at_least: int) -> Uint8 | None:
     except ImportError:
         return None
     head = _jpeg_head(data)
-    if head is None or head.components not in (1, 3) or head.pixels > MAX_PIXELS:
+    if head is None or head.components not in (1, 3) or head.pixels > max_pixels():
         return None
     smaller = {"min_height": at_least, "min_width": at_least, "min_factor": 2} if at_least > 0 else {}
     try:
-        image = simplejpeg.decode_jpeg(data, "RGB", **smaller)
+        with _BUDGET.take(head.pixels):
+            image = simplejpeg.decode_jpeg(data, "RGB", **smaller)
     except ValueError:  # damaged, or only unusual: Pillow decides and knows the reason
         return None
     turn = _NUMPY_UPRIGHT.get(_orientation(data)) if _may_be_turned(data[: head.at]) else None
@@ -158,8 +220,10 @@ def _opened(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = Image.open(io.BytesIO(data))
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}")
+    if image.width * image.height > max_pixels():
+        raise BadImage(
+            f"{image.width} x {image.height} pixels are more than the limit of {max_pixels():,} ({_MAX_PIXELS} sets it)"
+        )
     return image
 
 
@@ -175,7 +239,7 @@ def _decode_with_pillow(data: bytes) -> Uint8:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _opened(data) as image:
+            with _opened(data) as image, _BUDGET.take(image.width * image.height):
                 image.load()
                 try:
                     upright = ImageOps.exif_transpose(image)

@@ -44,3 +44,8 @@ class Inventory:
 def local_root() -> Path:
     """Where published data sets are kept: $SOFTEDGE_DATA, else ~/.cache/softedge."""
     return Path(os.environ.get("SOFTEDGE_DATA") or Path.home() / ".cache" / "softedge").expanduser()
+
+
+def printable(name: str) -> str:
+    """A file's name as text that any file can hold: bytes that are not UTF-8 become ``\\xff``.  See ``raw_name``."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
