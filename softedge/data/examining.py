@@ -11,9 +11,9 @@ import numpy as np
 from softedge.config import Recipe
 from softedge.data import published, sources
 from softedge.data.images import UNLABELLED, ArrayImages, FileImages, Images
+from softedge.data.inventory import Inventory
 from softedge.data.screening import DECODE_AT_MOST, Look, screen
 from softedge.data.shards import TarImages
-from softedge.data.sources import Found
 from softedge.data.splitting import hold_out, leaks
 from softedge.errors import UserError
 from softedge.records import InputSpec
@@ -36,7 +36,7 @@ class Item:
 class Examined:
     """A source after screening and splitting, before anything is written."""
 
-    found: Found
+    found: Inventory
     items: list[Item]
     bad: list[dict[str, str]]  # name, reason
     longer_side: int  # of the largest image, pixels
@@ -85,7 +85,7 @@ def examine(source: str, recipe: Recipe) -> Examined:
     return Examined(found, items, bad, longer_side, thorough or not found.in_files)
 
 
-def _split(found: Found, good: Mapping[str, list[tuple[str, int, Look]]], recipe: Recipe) -> list[Item]:
+def _split(found: Inventory, good: Mapping[str, list[tuple[str, int, Look]]], recipe: Recipe) -> list[Item]:
     """Give every readable image its split; nothing with the bytes of a test image stays in training."""
     rows = {split: [Item(name, look.sha256, split, label) for name, label, look in good[split]] for split in good}
     train = rows.get("train", [])
@@ -153,7 +153,7 @@ def measure(examined: Examined, spec: InputSpec) -> tuple[tuple[float, float, fl
     return tuple(round(float(m), 4) for m in mean), tuple(round(float(s), 4) for s in std)  # type: ignore[return-value]
 
 
-def named(found: Found, names: list[str], spec: InputSpec) -> Images:
+def named(found: Inventory, names: list[str], spec: InputSpec) -> Images:
     """The images of these names, in this order, of tar shards or of a data set that lives in memory (as one array)."""
     if tars := [images for images in found.splits.values() if isinstance(images, TarImages)]:
         shards = TarImages.joined(tars)

@@ -12,9 +12,9 @@ import numpy as np
 
 from softedge.data import sources
 from softedge.data.examining import Examined, named
-from softedge.data.images import Data, FileImages, Images
+from softedge.data.images import Data, EncodedImages, FileImages, Images
+from softedge.data.inventory import Inventory
 from softedge.data.shards import TarImages
-from softedge.data.sources import Found
 from softedge.errors import UserError
 from softedge.progress import say
 from softedge.records import InputSpec
@@ -38,7 +38,10 @@ def load(run: Run) -> Data:
             raise UserError(
                 f"the images of {run.root} were in {root}, which is not there; bring them back, or start another run"
             )
-        everything = FileImages(Path(root), [row["name"] for row in rows], np.array([row["label"] for row in rows]))
+        labels = np.array([row["label"] for row in rows], np.int64)
+        everything = FileImages(Path(root), [row["name"] for row in rows], labels)
+    if isinstance(everything, EncodedImages):
+        everything.hashes = [row["sha256"] for row in rows]
     of_split = {
         split: [i for i, row in enumerate(rows) if row["split"] == split] for split in ("train", "test", "unlabelled")
     }
@@ -52,13 +55,13 @@ def load(run: Run) -> Data:
     )
 
 
-def root_of(found: Found) -> str | None:
+def root_of(found: Inventory) -> str | None:
     """The folder that the images lie in; None when they are not single files."""
     first = next(iter(found.splits.values()))
     return str(first.root) if isinstance(first, FileImages) else None
 
 
-def fingerprint(found: Found) -> str:
+def fingerprint(found: Inventory) -> str:
     """A hash that changes when files come, go, are renamed or change size: cheap enough to take at every start."""
     digest = hashlib.sha256(json.dumps([found.source if not found.in_files else "", found.classes]).encode())
     for split, images in found.splits.items():

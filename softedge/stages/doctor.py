@@ -6,7 +6,6 @@ import importlib.util
 import shutil
 from pathlib import Path
 
-from softedge.data import native_jpeg
 from softedge.run import environment
 
 _INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
@@ -33,7 +32,6 @@ def text() -> str:
         "versions " + ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
         _gpu(),
         f"free disk here {shutil.disk_usage('.').free / 1e9:.1f} GB",
-        native_jpeg.status(),
     ]
     for target, (packages, remedy) in _NEEDS.items():
         missing = [package for package in packages if importlib.util.find_spec(package) is None]
