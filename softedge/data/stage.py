@@ -15,7 +15,7 @@ import numpy as np
 
 from softedge.config import Recipe
 from softedge.data import sources
-from softedge.data.examining import Examined, examine, input_spec, named
+from softedge.data.examining import Examined, examine, input_spec, named, preprocessing_origin
 from softedge.data.images import Data, FileImages, Images
 from softedge.data.shards import TarImages
 from softedge.data.sources import Found
@@ -23,6 +23,7 @@ from softedge.errors import UserError
 from softedge.progress import say
 from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, perform, read_json, write_text
+from softedge.weights import starting
 
 STAGE = "data"
 _BAD_SHOWN = 5
@@ -33,16 +34,22 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Resul
     found = sources.find(source)
     settings = {**recipe.section("data")["data"], "source": sources.canonical(source), "seed": recipe.seed}
     settings.pop("workers")  # how fast, not what
+    if recipe.backbone.weights != "random":  # their preprocessing becomes that of the data
+        settings["weights"] = starting.resolve(recipe.backbone).weights
 
     def work(folder: Path) -> Outcome:
         examined = examine(source, recipe)
         _tell(examined)
         spec = input_spec(examined, recipe)
+        origin = preprocessing_origin(recipe)
+        if recipe.backbone.weights != "random":
+            say(f"data: {origin}")
         write_text(folder / "index.json", "".join(_index_lines(examined, spec)))
-        details = {**summary(examined, spec), "root": _root(found)}
+        details = {**summary(examined, spec), "preprocessing": origin, "root": _root(found)}
         return Outcome(metrics=dict(examined.counts()), details=details)
 
-    return perform(run, STAGE, work, recipe=settings, inputs={"images": fingerprint(found)}, force=force)
+    inputs = {"images": fingerprint(found), **starting.inputs(recipe.backbone)}
+    return perform(run, STAGE, work, recipe=settings, inputs=inputs, force=force)
 
 
 def load(run: Run) -> Data:

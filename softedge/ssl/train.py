@@ -41,6 +41,7 @@ from softedge.ssl.method import Method
 from softedge.ssl.monitor import Knn, measures
 from softedge.ssl.signals import StopRequest
 from softedge.ssl.stopwatch import Stopwatch
+from softedge.weights import starting
 
 STAGE = "pretrain"
 LOG_STEPS = 100  # at most this many steps between lines of metrics.jsonl; the end of an epoch always has one
@@ -86,8 +87,7 @@ def _depends_on(run: Run, recipe: Recipe) -> tuple[dict[str, Any], dict[str, str
     index = run.folder("data") / "index.json"
     if index.exists():
         inputs["data/index.json"] = sha256(index)
-    if recipe.backbone.weights not in ("random", "imagenet"):
-        inputs["weights"] = sha256(recipe.backbone.weights) if Path(recipe.backbone.weights).is_file() else "absent"
+    inputs |= starting.inputs(recipe.backbone)
     for path in filter(None, recipe.ssl.files()):
         inputs[Path(path).name] = sha256(path) if Path(path).is_file() else "absent"
     return settings, inputs

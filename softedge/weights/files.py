@@ -90,6 +90,7 @@ def description(path: Path) -> dict[str, Any]:
 
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
-    with contextlib.suppress(Exception), safe_open(path, framework="pt") as file:  # a damaged file is refused on reading
+    # A damaged file is refused when its tensors are read.
+    with contextlib.suppress(Exception), safe_open(path, framework="pt") as file:
         return dict(json.loads((file.metadata() or {})["softedge"]))
     return {}

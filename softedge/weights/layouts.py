@@ -28,8 +28,9 @@ _COUNTER = "num_batches_tracked"  # says nothing about the function, and old fil
 def fit(state: State, net: nn.Module, name: str, where: str) -> tuple[dict[str, Tensor], list[str]]:
     """Rename ``state`` for ``net`` (timm's ``name`` without its classifier).
 
-    Returns the tensors by the network's own names, and the names of a classifier that is left off.  where: the file, for
-    messages.  UserError in one line when a tensor is missing, has another shape, or has no place in the network.
+    Returns the tensors by the network's own names, and the names of a classifier that is left off.
+    where: the file, for messages.
+    UserError, one line, when a tensor is missing, has another shape, or has no place in the network.
     """
     wanted = net.state_dict()
     best: tuple[int, str] | None = None

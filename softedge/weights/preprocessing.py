@@ -34,7 +34,7 @@ def _short(values: Channels) -> str:
 
 
 def of_timm(name: str, origin: str = "") -> Preprocessing | None:
-    """What timm records for the pretrained weights that ``name`` (with its tag, if any) stands for; None without any."""
+    """What timm records for the pretrained weights of ``name`` (with its tag, if any); None without any."""
     import timm
 
     settings = timm.get_pretrained_cfg(name)
