@@ -41,10 +41,12 @@ class Data(Section):
 
     source: str = "digits"  # a known name or a folder
     size: Positive = 224  # height = width of the network's input, pixels
-    resize: int = Field(default=0, ge=0)  # shorter side before the centre crop; 0: size / 0.875, the ImageNet habit
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    mean: Literal["auto"] | Channels = IMAGENET_MEAN  # per channel, of x / 255; "auto" measures the pretraining images
-    std: Literal["auto"] | Channels = IMAGENET_STD
+    resize: int = Field(default=0, ge=0)  # shorter side before the centre crop; 0: size / crop of the weights (0.875)
+    # Preprocessing belongs to the starting weights. Random ones have none: "weights" is then bilinear and ImageNet's
+    # mean and std (per channel, of x / 255), "auto" measures them on the pretraining images.
+    interpolation: Literal["weights", "bilinear", "bicubic"] = "weights"
+    mean: Literal["weights", "auto"] | Channels = "weights"
+    std: Literal["weights", "auto"] | Channels = "weights"
     test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out by content hash when there is no test split
     workers: int = Field(default=-1, ge=-1)  # loader processes; -1: chosen from the cores; 0: in this process
 
@@ -54,7 +56,9 @@ class Backbone(Section):
 
     name: str = "mobilenetv3_large_100"
     stem_stride: Literal[1, 2] = 2  # 1 for images of 32 pixels or so
-    weights: str = "random"  # "random", "imagenet" (timm downloads them) or a file (.safetensors, .pth state dict)
+    # "random"; "auto": the best there are (an installed package, else timm's hub, else random); "package"; "imagenet"
+    # (timm's, from the hub); or a file (.safetensors, .pth)
+    weights: str = "random"
 
 
 class Augment(Section):
@@ -304,7 +308,7 @@ def _explain(error: ValidationError, values: Mapping[str, Any], source: str) -> 
     # A union adds its tag to the place ("ssl", "light-moco", "queue"); a user never typed it.
     if len(place) > 1 and place[0] == "ssl" and place[1] in _methods():
         place.pop(1)
-    dotted = ".".join(p for p in place if p not in ("literal['auto']",) and not p.startswith(("tuple[", "function-")))
+    dotted = ".".join(p for p in place if not p.startswith(("literal[", "tuple[", "function-")))
     if first["type"] == "extra_forbidden":
         near = did_you_mean(dotted, keys) if any(k.split(".")[-1] for k in keys) else ""
         return f"unknown key '{dotted}' in {source}{near if 'did you mean' in near else '; see: softedge recipes show'}"

@@ -11,6 +11,7 @@ from softedge.cli import main
 from softedge.errors import UserError
 from softedge.stages.opening import reopen
 from softedge.stages.pretrain import pretrain
+from softedge.weights import hub
 
 NAME = "mobilenetv3_small_050"
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -26,6 +27,7 @@ def fetched(monkeypatch) -> dict[str, torch.Tensor]:
             network(torch.randn(4, 3, 64, 64) + 0.5)
     state = network.state_dict()
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(state))
+    monkeypatch.setattr(hub, "unavailable", lambda name: "")
     return state
 
 
@@ -35,6 +37,7 @@ def no_network(monkeypatch) -> None:
         raise OSError("We couldn't connect to the hub to load the files\nand could not find them in the cached files")
 
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", refuse)
+    monkeypatch.setattr(hub, "unavailable", lambda name: "")
 
 
 def test_imagenet_weights_are_those_that_were_fetched_without_their_classifier(fetched):

@@ -11,13 +11,15 @@ from typing import Any
 
 from softedge.config import Recipe
 from softedge.data import load
-from softedge.data.examining import examine, input_spec
+from softedge.data.examining import examine, input_spec, preprocessing_origin
 from softedge.data.images import Data
 from softedge.data.index import announce, fingerprint, index_lines, root_of, summary
 from softedge.data.sources import canonical, find
+from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, write_text
 from softedge.stages.opening import choose_recipe
+from softedge.weights import starting
 
 
 def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Result:
@@ -25,16 +27,22 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Resul
     images = find(source)
     settings = {**recipe.section("data")["data"], "source": canonical(source), "seed": recipe.seed}
     settings.pop("workers")  # how fast, not what
+    if recipe.backbone.weights != "random":  # their preprocessing becomes that of the data
+        settings["weights"] = starting.resolve(recipe.backbone).weights
 
     def work(folder: Path) -> Outcome:
         examined = examine(source, recipe)
         announce(examined)
         spec = input_spec(examined, recipe)
+        origin = preprocessing_origin(recipe)
+        if recipe.backbone.weights != "random":
+            say(f"data: {origin}")
         write_text(folder / "index.json", "".join(index_lines(examined, spec)))
-        details = {**summary(examined, spec), "root": root_of(images)}
+        details = {**summary(examined, spec), "preprocessing": origin, "root": root_of(images)}
         return Outcome(metrics=dict(examined.counts()), details=details)
 
-    return perform(run, "data", work, recipe=settings, inputs={"images": fingerprint(images)}, force=force)
+    inputs = {"images": fingerprint(images), **starting.inputs(recipe.backbone)}
+    return perform(run, "data", work, recipe=settings, inputs=inputs, force=force)
 
 
 def opened(run: Run, recipe: Recipe, force: bool = False) -> Data:

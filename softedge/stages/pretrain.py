@@ -19,6 +19,7 @@ from softedge.ssl.train import Training
 from softedge.stages.base import INDEX
 from softedge.stages.data import opened
 from softedge.stages.opening import choose_recipe, started
+from softedge.weights import starting
 
 NAME = "pretrain"
 
@@ -92,8 +93,7 @@ def inputs_of(run: Run, recipe: Recipe) -> dict[str, str]:
     inputs = {}
     if (run.root / INDEX).exists():
         inputs[INDEX] = sha256(run.root / INDEX)
-    if recipe.backbone.weights not in ("random", "imagenet"):
-        inputs["weights"] = sha256(recipe.backbone.weights) if Path(recipe.backbone.weights).is_file() else "absent"
+    inputs |= starting.inputs(recipe.backbone)
     for path in filter(None, recipe.ssl.files()):
         inputs[Path(path).name] = sha256(path) if Path(path).is_file() else "absent"
     return inputs
