@@ -96,6 +96,11 @@ TASKS = {
 # What stands beside the core: a plug-in owns folders of its own, and the commands on such a folder are its methods.
 PLUGINS = {"detection": "softedge.detection.plugin:Detection"}
 
+# Sections of a recipe that plug-ins bring: a class with a default for every key.
+SECTIONS = {
+    "transfer": "softedge.detection.settings:Transfer",
+}
+
 
 def plugins() -> list[Any]:
     """Every plug-in. Importing one costs little: what it needs is imported by the method that needs it."""

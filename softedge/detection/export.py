@@ -27,6 +27,7 @@ from softedge.detection.coco_ap import Detections
 from softedge.detection.objects import Scenes
 from softedge.detection.precisions import Pictures
 from softedge.detection.replay import RUNNERS, Outputs, Uint8, agreement
+from softedge.detection.settings import Transfer
 from softedge.errors import UserError
 from softedge.export.base import open_format
 from softedge.export.contract import FILE, SCHEMA, model_files, model_sha256
@@ -67,7 +68,7 @@ def load(folder: Path) -> DeployedDetector:
     if about.get("kind") != "detector":
         raise UserError(f"{path} is not a detector; run: softedge transfer RUN --task voc --data DIR")
     backbone = backbones.build(config.Backbone(**about["backbone"]))
-    settings, spec = config.Transfer(**about["transfer"]), InputSpec.from_dict(about["spec"])
+    settings, spec = Transfer(**about["transfer"]), InputSpec.from_dict(about["spec"])
     classes = tuple(about["classes"])
     model = detection_models.build(
         backbone, about["head"], len(classes), about["masks"], settings, spec, settings.short_sides

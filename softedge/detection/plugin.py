@@ -120,10 +120,11 @@ def transfer(
     recipe: one whose [transfer] section stands in place of the run's (transfer-voc-c4); ``set`` still wins.
     """
     from softedge import config
+    from softedge.detection.settings import Transfer
     from softedge.detection.transfer import transfer as train
     from softedge.stages.opening import reopened, with_overrides
 
     with reopened(run) as (opened, resolved):
         if recipe is not None:
-            resolved = resolved.model_copy(update={"transfer": config.load(recipe).transfer})
+            resolved = resolved.model_copy(update={"transfer": config.load(recipe).plugin(Transfer)})
         return train(opened, with_overrides(opened, resolved, set), task, data, init=init, force=force)

@@ -25,7 +25,6 @@ from softedge.backbones import Backbone, normalise
 from softedge.data.images import Data, Images
 from softedge.eval.crops import Crops
 from softedge.eval.features import extract
-from softedge.lars import Lars
 from softedge.progress import track
 from softedge.records import InputSpec
 
@@ -44,8 +43,15 @@ class Protocol:
     initial_std: float | None  # None: PyTorch's own
 
 
+def _lars(parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """LARS on all tensors alike, biases too, as NVIDIA's LARC does around PyTorch's SGD."""
+    from timm.optim import Lars
+
+    return Lars(parameters, lr, momentum=0.9, always_adapt=True)
+
+
 PROTOCOLS: dict[Literal["simsiam", "ang-2022"], Protocol] = {
-    "simsiam": Protocol(90, 4096, lambda p, lr: Lars(p, lr), lambda batch: 0.1 * batch / 256, True, False, 0.08, 0.01),
+    "simsiam": Protocol(90, 4096, _lars, lambda batch: 0.1 * batch / 256, True, False, 0.08, 0.01),
     "ang-2022": Protocol(100, 512, lambda p, lr: torch.optim.Adam(p, lr), lambda _: 1e-3, False, True, 0.08, None),
 }
 

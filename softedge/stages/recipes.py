@@ -14,8 +14,8 @@ def available() -> dict[str, Path]:
 
 
 def show(name: str, set: Sequence[str] = ()) -> str:
-    """A recipe as TOML, every default spelled out."""
-    return config.to_toml(config.load(name, set))
+    """A recipe as TOML, every default spelled out; comments say which values a file sets."""
+    return config.shown(name, set)
 
 
 def suggest(data: str, minutes: float = 30.0, size: int = 0) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from softedge import config
 from softedge.cli import main
 
 
@@ -77,8 +78,10 @@ def test_a_shown_recipe_is_a_recipe(capsys, tmp_path, monkeypatch):
     code, out, _ = run(capsys, "recipes", "show", "light-moco", "--set", "ssl.epochs=7")
     assert code == 0
     Path("mine.toml").write_text(out)
-    assert run(capsys, "recipes", "show", "mine.toml")[1] == out
-    assert "epochs = 7" in out
+    assert config.load("mine.toml") == config.load("light-moco", ["ssl.epochs=7"])
+    assert "epochs = 7  # from --set\n" in out
+    assert "alpha = 0.8  # set here\n" in out
+    assert 'alpha_schedule = "static"\n' in out  # a default
 
 
 def test_a_folder_that_is_not_a_run_is_left_alone(capsys, tmp_path):

@@ -94,14 +94,14 @@ def test_another_teacher_of_the_same_name_is_another_training(teacher_file, tmp_
 
 
 def test_a_state_dict_of_timm_is_a_teacher_when_its_name_is_given(teacher_file):
-    plain = config.SEED(teacher=str(teacher_file.with_name("timm.pth")), teacher_name="resnet18")
+    plain = seed.SEED.Settings(teacher=str(teacher_file.with_name("timm.pth")), teacher_name="resnet18")
     one, two = seed.load_teacher(plain), backbones.load(teacher_file)
     assert torch.equal(one.net.conv1.weight, two.net.conv1.weight)
 
 
 def test_a_state_dict_without_a_name_is_refused_with_the_setting_to_add(teacher_file):
     with pytest.raises(UserError, match="ssl.teacher: .*--set ssl.teacher_name="):
-        seed.load_teacher(config.SEED(teacher=str(teacher_file.with_name("timm.pth"))))
+        seed.load_teacher(seed.SEED.Settings(teacher=str(teacher_file.with_name("timm.pth"))))
 
 
 @pytest.mark.parametrize(
@@ -110,4 +110,4 @@ def test_a_state_dict_without_a_name_is_refused_with_the_setting_to_add(teacher_
 )
 def test_a_missing_teacher_is_one_clear_line(settings, message):
     with pytest.raises(UserError, match=message):
-        seed.load_teacher(config.SEED(**settings))
+        seed.load_teacher(seed.SEED.Settings(**settings))
