@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from softedge.errors import UserError
-from softedge.export.base import Float32, Predictor, Uint8, needs
+from softedge.export.base import Candidates, Float32, Predictor, Uint8, needs
 from softedge.export.contract import artifact_of, to_json
 from softedge.export.deployed import Deployed
+from softedge.export.nearest import write_nearest
 from softedge.export.quiet import quiet
 from softedge.records import Artifact, InputSpec
 
@@ -34,6 +35,7 @@ class CoreMl:
 
     name = "coreml"
     precisions = ("fp32", "fp16", "int8", "w8a8")
+    searchable = ("w8a8",)
     suffix = ".mlpackage"
 
     def __init__(self, batch: str = "one"):
@@ -53,15 +55,20 @@ class CoreMl:
                 "Core ML w8a8 needs calibration images, found none; give images or export int8 (weights only)"
             )
         deployed = Deployed.of(model, spec)
+        path = Path(out) / f"model{self.suffix}"
         with quiet():
-            package = program(deployed, precision)
-            if precision == "w8a8":
-                from softedge.export.coreml.activations import quantize_activations
-
-                package = quantize_activations(package, calibration)
-            path = Path(out) / f"model{self.suffix}"
-            write(package, deployed, path, weights=precision in ("int8", "w8a8"))
+            if (candidates := self.candidates(deployed, precision, calibration)) is not None:
+                path = write_nearest(candidates, deployed, Path(out))
+            else:
+                write(program(deployed, precision), deployed, path, weights=precision == "int8")
         return artifact_of(path, self.name, precision, spec, deployed.labels, deployed.output)
+
+    def candidates(
+        self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
+    ) -> Candidates | None:
+        from softedge.export.coreml.candidates import CoreMlCandidates
+
+        return CoreMlCandidates(deployed, calibration, like) if precision in self.searchable else None
 
     def runtime(self) -> str:
         """What ``load`` computes with, for the reports."""
@@ -129,10 +136,10 @@ def probabilities(values: dict[str, Any], output: str) -> np.ndarray:
     return value.float().numpy()
 
 
-def write(package: Any, deployed: Deployed, path: Path, weights: bool) -> None:
-    """Describe a package like every export and write it.  weights: store them in 8 bits."""
+def write(package: Any, deployed: Deployed, path: Path, weights: bool, **about: Any) -> None:
+    """Describe a package like every export and write it.  weights: store them in 8 bits.  about: more metadata."""
     package = in_8_bits(package) if weights else package
-    _save(_named(package, deployed), path)
+    _save(_named(package, deployed, about), path)
 
 
 def program(deployed: Deployed, precision: str) -> Any:
@@ -182,7 +189,15 @@ def in_8_bits(package: Any) -> Any:
     return optimize.linear_quantize_weights(package, optimize.OptimizationConfig(global_config=weights))
 
 
-def _named(package: Any, deployed: Deployed) -> Any:
+def metadata(path: Path) -> dict[str, str]:
+    """What ``write`` put into a package besides the model, by name."""
+    import coremltools as ct
+
+    stored = ct.models.MLModel(str(path), skip_model_load=True).user_defined_metadata
+    return {key.removeprefix("softedge."): value for key, value in stored.items()}
+
+
+def _named(package: Any, deployed: Deployed, about: Mapping[str, Any]) -> Any:
     """The package with its output called as the contract says and a description of its input."""
     import coremltools as ct
 
@@ -196,7 +211,7 @@ def _named(package: Any, deployed: Deployed) -> Any:
         f"RGB image, {shape.size} x {shape.size}: shorter side resized to {shape.resize}, centre crop; "
         "scaling, mean and std are inside the model"
     )
-    values = {"input": to_json(shape.to_dict()), "output": deployed.output, **deployed.about}
+    values = {"input": to_json(shape.to_dict()), "output": deployed.output, **deployed.about, **about}
     named.user_defined_metadata.update({f"softedge.{key}": str(value) for key, value in values.items()})
     return named
 

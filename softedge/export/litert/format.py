@@ -73,6 +73,7 @@ class LiteRt:
     name = "litert"
     precisions = ("fp32", "int8")
     suffix = ".tflite"
+    searchable: tuple[str, ...] = ()
 
     def missing(self) -> str | None:
         if _complete():

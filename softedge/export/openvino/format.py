@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import Float32, Predictor, Uint8, needs
+from softedge.export.base import Candidates, Float32, Predictor, Uint8, needs
 from softedge.export.contract import INPUT, artifact_of
 from softedge.export.quiet import quiet
 from softedge.records import Artifact, InputSpec
@@ -22,6 +22,8 @@ from softedge.run import fsync_folder
 if TYPE_CHECKING:
     from torch import nn
 
+    from softedge.export.deployed import Deployed
+
 _F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
@@ -29,7 +31,7 @@ _F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 class OpenVino:
     """batch: "dynamic" or "one".  The IR is two files, ``model.xml`` and its weights ``model.bin``.
 
-    safe: int8 whose sums cannot overflow on x86 without VNNI (weights of 7 bits), see ``openvino_int8.quantize``.
+    safe: int8 whose sums cannot overflow on x86 without VNNI (weights of 7 bits), see ``int8.with_ranges``.
     """
 
     batch: Literal["dynamic", "one"] = "dynamic"
@@ -37,6 +39,7 @@ class OpenVino:
 
     name = "openvino"
     precisions = ("fp32", "fp16", "int8")
+    searchable = ("int8",)
     suffix = ".xml"
 
     def missing(self) -> str | None:
@@ -44,19 +47,28 @@ class OpenVino:
 
     def convert(self, model: nn.Module, spec: InputSpec, precision: str, calibration: Uint8, out: Path) -> Artifact:
         from softedge.export.deployed import Deployed
+        from softedge.export.nearest import write_nearest
 
         if precision not in self.precisions:
             raise UserError(f"OpenVINO has no precision '{precision}'; known: {', '.join(self.precisions)}")
         deployed = Deployed.of(model, spec)
         path = out / f"model{self.suffix}"
         with quiet():
-            network = from_onnx(deployed, dynamic=self.batch == "dynamic")
-            if precision == "int8":
-                from softedge.export.openvino.int8 import quantize
-
-                network = quantize(network, calibration, self.safe)
-            write(network, deployed, precision, path)
+            if (candidates := self.candidates(deployed, precision, calibration)) is not None:
+                path = write_nearest(candidates, deployed, out)
+            else:
+                write(from_onnx(deployed, dynamic=self.batch == "dynamic"), deployed, precision, path)
         return artifact_of(path, self.name, precision, spec, deployed.labels, deployed.output)
+
+    def candidates(
+        self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
+    ) -> Candidates | None:
+        from softedge.export.openvino.candidates import OpenVinoCandidates
+
+        del like  # nothing is chosen by speed
+        if precision not in self.searchable:
+            return None
+        return OpenVinoCandidates(deployed, calibration, safe=self.safe, dynamic=self.batch == "dynamic")
 
     def load(self, artifact: Artifact) -> Predictor:
         return load_model(artifact.path)
