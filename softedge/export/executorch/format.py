@@ -34,7 +34,7 @@ class ExecuTorch:
     name = "executorch"
     precisions = ("fp32", "int8")
     suffix = ".pte"
-    searchable: tuple[str, ...] = ()
+    searchable = ()
 
     def missing(self) -> str | None:
         return needs("exporting to ExecuTorch", "executorch", "torchao", extra="executorch")

@@ -73,7 +73,7 @@ class LiteRt:
     name = "litert"
     precisions = ("fp32", "int8")
     suffix = ".tflite"
-    searchable: tuple[str, ...] = ()
+    searchable = ()
 
     def missing(self) -> str | None:
         if _complete():
