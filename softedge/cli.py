@@ -94,6 +94,15 @@ def export(
 
 
 @app.command()
+def quantize(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
+    """Search for better int8 files where the exported ones may not pass the gates of check."""
+    from softedge.commands import tables as summary
+    from softedge.stages import pipeline
+
+    typer.echo(summary.stages(pipeline.quantize(run, set_ or (), force=force)))
+
+
+@app.command()
 def check(
     run: RunFolder,
     max_drop: Annotated[float | None, typer.Option("--max-drop", help="Allowed loss of top-1, e.g. 0.01.")] = None,

@@ -29,6 +29,13 @@ from softedge.ssl_settings import Supervised as Supervised
 
 CONFIGS = Path(__file__).parent / "configs"
 
+# Keys as they were named in recipes of earlier runs, which can still be reopened.
+RENAMED = {
+    "check.doctor": "quantize.search",
+    "check.tune_steps": "quantize.tune_steps",
+    "check.tune_minutes": "quantize.tune_minutes",
+}
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -171,7 +178,16 @@ class Export(Section):
     output: Literal["probabilities", "features"] = "probabilities"
     calibration_images: Positive = 300
     safe: bool = False  # int8 weights of 7 bits: no saturation on x86 without VNNI, at some cost everywhere
+    float_prefix: str = ""  # layer where the integers of an int8 file begin (ONNX); "": chosen by speed and closeness
     golden_images: Positive = 8
+
+
+class Quantize(Section):
+    """The search for a better int8 file where the exported one may not pass the gates of ``check``."""
+
+    search: bool = True
+    tune_steps: Positive = 300  # of fine-tuning, nearly its last resort
+    tune_minutes: float = Field(default=5.0, gt=0.0)  # at most, on this machine
 
 
 class Check(Section):
@@ -182,9 +198,6 @@ class Check(Section):
     images: Positive = 1000  # test images at most
     max_size: int = Field(default=0, ge=0)  # bytes of an int8 file; 0: no limit
     max_p90: float = Field(default=0.0, ge=0.0)  # ms of an int8 file wherever it was timed; 0: no limit
-    doctor: bool = True  # climb to better quantization when the int8 ONNX file is refused
-    tune_steps: Positive = 300  # of fine-tuning, nearly its last resort
-    tune_minutes: float = Field(default=5.0, gt=0.0)  # at most, on this machine
     emulate: tuple[Literal["avx2", "arm64"], ...] = ()  # run int8 files under qemu and count changed answers
     against: str = ""  # an earlier run to compare with
 
@@ -210,6 +223,7 @@ class Recipe(Section):
     linear: Linear = Linear()
     transfer: Transfer = Transfer()
     export: Export = Export()
+    quantize: Quantize = Quantize()
     check: Check = Check()
     bench: Bench = Bench()
 
@@ -261,6 +275,7 @@ def build(values: Mapping[str, Any], overrides: Iterable[str] = (), source: str 
             if not isinstance(at, dict):
                 raise UserError(f"--set {override}: '{parent}' is a value, not a section")
         at[last] = value
+    _rename(merged)
     if isinstance(merged.get("ssl"), dict):
         merged["ssl"].setdefault("method", "light-moco")
         set_here = {parse_override(override)[0] for override in overrides}
@@ -270,6 +285,15 @@ def build(values: Mapping[str, Any], overrides: Iterable[str] = (), source: str 
         return Recipe.model_validate(merged)
     except ValidationError as error:
         raise UserError(_explain(error, merged, source)) from None
+
+
+def _rename(values: dict[str, Any]) -> None:
+    """Move values of ``RENAMED`` keys to their new places, where nothing stands yet."""
+    for old, new in RENAMED.items():
+        section, key = old.split(".")
+        if isinstance(values.get(section), dict) and key in values[section]:
+            place, name = new.split(".")
+            values.setdefault(place, {}).setdefault(name, values[section].pop(key))
 
 
 def parse_override(text: str) -> tuple[str, Any]:

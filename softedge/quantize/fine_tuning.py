@@ -47,6 +47,7 @@ class Schedule:
 def fine_tune(
     deployed: Deployed,
     roundings: Sequence[Rounding],
+    image: Uint8,
     images: Uint8,
     schedule: Schedule = Schedule(),
 ) -> tuple[Deployed, Ranges, int]:
@@ -54,13 +55,13 @@ def fine_tune(
 
         L = KL(softmax f(x) || softmax g(x)) + ||f(x) - g(x)||^2 / ||f(x)||^2,   f: fp32, g: int8
 
-    deployed: the fp32 network.  roundings: the activations that the file rounds, on the first image.
+    deployed: the fp32 network.  roundings: the activations that the file rounds, on ``image`` (1, S, S, 3).
     images: uint8 (N, S, S, 3).
     Returns a network with tuned weights (float, BatchNorm folded), the learned ranges by rounding, and the number of
     steps.  Raises UserError when ``schedule.minutes`` hold too few of them.
     """
     teacher = deployed.folded().model.eval()
-    student = simulate(deployed, roundings, images[:1])
+    student = simulate(deployed, roundings, image)
     student.train(False)  # there is no BatchNorm left to train, and no dropout wanted
     rounding = student.rounding().values()
     widths = [float((r.high - r.low).detach()) for r in rounding]
@@ -108,7 +109,9 @@ def distance(target: Tensor, outputs: Tensor, logits: bool) -> Tensor:
     relative = (outputs - target).square().sum(1) / target.square().sum(1).clamp_min(1e-12)
     if not logits:
         return relative.mean()
-    divergence = functional.kl_div(outputs.log_softmax(1), target.log_softmax(1), reduction="batchmean", log_target=True)
+    divergence = functional.kl_div(
+        outputs.log_softmax(1), target.log_softmax(1), reduction="batchmean", log_target=True
+    )
     return divergence + relative.mean()
 
 

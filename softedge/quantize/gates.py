@@ -13,7 +13,7 @@ COMPARED = ("top1", "agreement", "sqnr_db", "size_bytes")
 
 
 def is_int8(precision: str) -> bool:
-    return precision.startswith("int8") or precision.startswith("w8a8")
+    return precision.startswith(("int8", "w8a8"))
 
 
 def quality(measures: Mapping[str, Any], gates: Check, output: str) -> list[str]:

@@ -5,34 +5,43 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softedge.config import Check, Recipe
-from softedge.data.images import Data, Uint8
+from softedge.data.images import Data, Images, Uint8
 from softedge.eval.measures import Float32, Labels
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import Judge
+from softedge.records import InputSpec
 
 TRAINING = 4096  # images that fine-tuning sees
 CHOSEN = 768  # images to choose on, at most
-POOL = 3  # candidates for each of them
+POOL = 2  # candidates for each of them, where they are chosen to be as hard as new ones
 SURE = 1.28  # standard errors below a measured agreement: nine times in ten the test images agree at least as often
+FLOOR_DB = 6.0  # noise of half the signal: such a file may agree on lopsided images and is broken all the same
 _FEWEST = 64  # images to choose on; with fewer left, calibration images serve again
 
 
 @dataclass(frozen=True)
 class Selection:
-    """calibration, training: uint8 (N, S, S, 3).  judge: the selection images, in random order, with fp32's answers.
+    """calibration: uint8 (N, S, S, 3).  judge: the selection images, in random order, with fp32's answers.
 
-    how: which images were selected, in words.
+    pool: all that fine-tuning may see.  how: which images were selected, in words.
     """
 
     calibration: Uint8
     judge: Judge
-    training: Uint8
+    pool: Images
+    spec: InputSpec
     how: str
+
+    @cached_property
+    def training(self) -> Uint8:
+        """Images to fine-tune on, (N, S, S, 3); read when they are asked for: they are many."""
+        return self.pool.prepared(self.spec)
 
 
 def select(data: Data, recipe: Recipe, deployed: Deployed, validation_top1: float | None = None) -> Selection:
@@ -55,18 +64,20 @@ def select(data: Data, recipe: Recipe, deployed: Deployed, validation_top1: floa
     unlabelled, how = rest[labels[rest] < 0], "a sample"
     if len(unlabelled) >= _FEWEST and len(unlabelled) < len(rest):
         rest, how = unlabelled, "unlabelled ones, which the classifier was not trained on"
-    rest = rest[: POOL * CHOSEN]
+    matched = validation_top1 is not None and deployed.output == "probabilities" and bool((labels[rest] >= 0).all())
+    rest = rest[: POOL * CHOSEN if matched else CHOSEN]
     images = _in_order(rest, lambda chosen: pool.subset(chosen).prepared(data.spec))
     answers = deployed.predict(images)
-    most = min(CHOSEN, max(len(rest) // 2, min(len(rest), _FEWEST)))
-    chosen = np.arange(most)
-    if validation_top1 is not None and deployed.output == "probabilities" and bool((labels[rest] >= 0).all()):
+    chosen = np.arange(len(rest))
+    if matched and validation_top1 is not None:
+        most = min(CHOSEN, max(len(rest) // 2, min(len(rest), _FEWEST)))
         chosen = as_hard(answers, labels[rest], validation_top1, most)
         how = f"fp32 is right on {100 * validation_top1:.1f} % of them, as on its validation images"
     return Selection(
         pool.subset(np.sort(calibration)).prepared(data.spec),
         Judge(images[chosen], answers[chosen], deployed.output),
-        pool.subset(np.sort(order[:TRAINING])).prepared(data.spec),
+        pool.subset(np.sort(order[:TRAINING])),
+        data.spec,
         f"{len(chosen)} training images{'' if apart else ', calibration images among them'}: {how}",
     )
 
@@ -101,6 +112,12 @@ def as_hard(fp32: Float32, labels: Labels, top1: float, count: int) -> NDArray[n
     close = correct[np.argsort(margins(fp32[correct]), kind="stable")[: wanted - len(wrong)]]
     easy = np.setdiff1d(correct, close)[: count - len(wrong) - len(close)]
     return np.random.default_rng(0).permutation(np.concatenate([wrong, close, easy]))
+
+
+def broken(measures: Mapping[str, float | int]) -> list[str]:
+    """Why a file is no candidate, whatever share of the answers agrees: constant answers agree with the largest class."""
+    noise = float(measures["sqnr_db"])
+    return [] if noise >= FLOOR_DB else [f"signal to noise {noise:.1f} dB is below {FLOOR_DB:g}"]
 
 
 def doubts(measures: Mapping[str, float | int], gates: Check, n_test: int) -> list[str]:

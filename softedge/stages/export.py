@@ -58,11 +58,12 @@ def export(
     checkpoint, output = _checkpoint(run, recipe)
     digest = sha256(checkpoint)
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
-    if not recipe.export.safe:  # runs made before there was a choice are runs without it
-        settings.pop("safe")
+    for name in ("safe", "float_prefix"):  # runs made before there was a choice are runs without it
+        if not settings[name]:
+            settings.pop(name)
     return export_formats(
         run,
-        formats(targets, precisions, recipe.export.batch, recipe.export.safe),
+        formats(targets, precisions, recipe.export.batch, recipe.export.safe, recipe.export.float_prefix),
         lambda: _source(recipe, data, checkpoint, digest, output),
         recipe={"export": {**settings, "output": output}, "seed": recipe.seed},
         inputs={checkpoint.relative_to(run.root).as_posix(): digest},
@@ -71,16 +72,19 @@ def export(
 
 
 def formats(
-    targets: Iterable[str], precisions: Iterable[str], batch: str, safe: bool = False
+    targets: Iterable[str], precisions: Iterable[str], batch: str, safe: bool = False, float_prefix: str = ""
 ) -> list[tuple[Target, str]]:
     """Every target with every precision; UserError for a target that softedge does not know.
 
-    safe: int8 that does not saturate on x86 without VNNI, from the targets that make such kernels.
+    safe: int8 that does not saturate on x86 without VNNI, from the targets that make such kernels.  float_prefix: see
+    ``config.Export``.
     """
     made: list[Target] = []
     for name in targets:
         target = registry.load(registry.TARGETS, name, "target")(batch=batch)
-        made.append(dataclasses.replace(target, safe=True) if safe and hasattr(target, "safe") else target)
+        for key, value in (("safe", safe), ("float_prefix", float_prefix)):
+            target = dataclasses.replace(target, **{key: value}) if value and hasattr(target, key) else target
+        made.append(target)
     asked = tuple(precisions)
     return [(target, precision) for target in made for precision in asked]
 

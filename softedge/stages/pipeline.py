@@ -1,6 +1,6 @@
 """The commands as functions: each opens the run, does one stage (or finds it done) and returns what it measured.
 
-``deploy`` is the chain: data -> pretrain -> probe -> export -> check -> bench -> report.
+``deploy`` is the chain: data -> pretrain -> probe -> export -> quantize -> check -> bench -> report.
 """
 
 from __future__ import annotations
@@ -206,11 +206,27 @@ def check(
         return measure(opened, recipe, data_of(opened, recipe), force=force)
 
 
+def quantize(run: str | Path, set: Sequence[str] = (), force: bool = False) -> list[Result]:
+    """Judge each exported int8 file on training images, and search for a better one where it may not pass the gates."""
+    from softedge.stages.quantize import quantize as search
+
+    opened, recipe = reopen(run, set)
+    with opened.locked():
+        return search(opened, recipe, data_of(opened, recipe), force=force)
+
+
 def gate(run: str | Path | Run) -> None:
-    """GateFailed when a file of the run failed its check, naming each and the reason."""
+    """GateFailed when a file of the run failed its check or is slower than allowed, naming each and the reason."""
+    from softedge.quantize.gates import latency_refusals
+
     opened = run if isinstance(run, Run) else Run(run) if detectors.is_detector(run) else reopen(run)[0]
     checked = opened.result("check")
-    failed = checked.details.get("failed", []) if checked else []
+    failed = list(checked.details.get("failed", [])) if checked else []
+    limit = checked.recipe.get("check", {}).get("max_p90") if checked else None
+    slow, unknown = latency_refusals(opened, limit or 0.0)
+    for reason in unknown.values():
+        say(f"max_p90 was not judged: {reason}")
+    failed += [f"{name}: {why}" for name, why in slow.items()]
     if failed:
         raise GateFailed("; ".join(failed))
 
@@ -286,6 +302,7 @@ def _chain(run: Run, recipe: Recipe, force: bool) -> None:
     from softedge.stages.bench import bench as measure_latency
     from softedge.stages.check import check as compare
     from softedge.stages.export import export as write_models
+    from softedge.stages.quantize import quantize as search
 
     images = data_of(run, recipe, force)
     _pretrain(run, recipe, images, force)
@@ -295,6 +312,7 @@ def _chain(run: Run, recipe: Recipe, force: bool) -> None:
         say("no labelled images: the exported models give features; label a few images to get a classifier")
         recipe = replaced(recipe, export={"output": "features"})
     write_models(run, recipe, images, recipe.export.targets, recipe.export.precisions, force=force)
+    search(run, recipe, images, force=force)
     compare(run, recipe, images, force=force)
     measure_latency(run, recipe, images, recipe.bench.devices, recipe.bench.preset, force=force)
     report(run.root)
