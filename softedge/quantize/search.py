@@ -41,7 +41,7 @@ class Problem:
     network: fp32.  make: a network -> the candidates of the format for it.  judge: the selection images.
     accepts: the gates, why they refuse measures.  doubts: why measures on the selection images do not promise that the
     gates will accept the file on others; an option without doubts is good enough.
-    calibration: uint8 (N, S, S, 3), to equalize on.  training: gives the images to fine-tune on.  schedule: of the fine-tuning.
+    calibration: uint8 (N, S, S, 3), to equalize on.  training: gives the images to fine-tune on.  schedule: of that.
     others: int8 files of the network that are good enough already, of other formats.  layers: a ranking that another
     search has made, for formats that rank by a proxy.
     timed: measure the time of each step where the format can.
@@ -153,13 +153,14 @@ class _Search:
         worst = worst[: max(1, len(worst) // 8)]
         plain = self.candidates.with_float(self.plain, worst) if worst else self.plain
         plain = plain or self.plain
-        roundings = self.candidates.roundings(plain, self.problem.calibration[:1])
+        image = self.problem.calibration[:1]
+        roundings = self.candidates.roundings(plain, image)
         if not roundings:
             self._note("tuned", "this format's rounding cannot be simulated for fine-tuning")
             return
         try:
             network, ranges, steps = fine_tune(
-                self.network, roundings, self.problem.calibration[:1], self.problem.training(), self.problem.schedule
+                self.network, roundings, image, self.problem.training(), self.problem.schedule
             )
         except UserError as error:  # a network that torch.fx cannot trace, or a machine that is too slow
             self._note("tuned", str(error))

@@ -1,6 +1,7 @@
 """The check stage: every exported file, read back from disk, against PyTorch fp32 on real images.
 
-The test images are asked here and nowhere before, once for each file: nothing is chosen by them.  A file that cannot be run here is "not run" with the reason, never passed.
+The test images are asked here and nowhere before, once for each file: nothing is chosen by them.  A file that cannot be
+run here is "not run" with the reason, never passed.
 """
 
 from __future__ import annotations

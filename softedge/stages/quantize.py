@@ -46,7 +46,7 @@ def quantize(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[
     order = list(registry.TARGETS)
     results = []
     for artifact in sorted(artifacts, key=lambda a: (order.index(a.target), a.precision)):
-        format_, _ = formats([artifact.target], [artifact.precision], recipe.export.batch, recipe.export.safe)[0]
+        format_: Any = formats([artifact.target], [artifact.precision], recipe.export.batch, recipe.export.safe)[0][0]
         if artifact.precision in format_.searchable:
             results.append(session.one(artifact, format_, force))
     return results
