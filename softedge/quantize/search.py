@@ -1,6 +1,6 @@
 """The int8 search: better ways to quantize a network, from cheap to expensive, until one is good enough.
 
-    default -> calibration -> equalization -> bias correction -> the integers of another format's file -> fewest float
+    default -> calibration -> the integers of another format's file -> equalization -> bias correction -> fewest float
     layers -> fine-tuning, with float layers where it is not enough -> 8-bit weights alone
 
 One loop over what a format's ``Candidates`` offer.  Everything is measured and chosen on the selection images
@@ -93,9 +93,9 @@ class _Search:
             self.candidates = self.original = self.problem.make(self.network)
             for step in (
                 self._calibrate,
+                self._translate,
                 self._equalize,
                 self._correct_biases,
-                self._translate,
                 self._mix,
                 self._tune,
                 self._weights_only,
@@ -110,6 +110,12 @@ class _Search:
         choice = nearest(self.candidates, self.problem.judge)
         self.option = self.plain = choice.option
         self._record("calibrated", self.candidates, choice.option, choice.measures, {"tried_db": choice.tried})
+
+    def _translate(self) -> None:
+        for artifact in self.problem.others:
+            option = self.original.from_file(artifact)
+            if option is not None:
+                self._record("translated", self.original, option)
 
     def _equalize(self) -> None:
         balanced, pairs = equalize(self.network, self.problem.calibration[:EQUALIZATION_IMAGES])
@@ -131,12 +137,6 @@ class _Search:
         choice = Choice(option, self.problem.judge.measure(self.candidates, option), {})
         if self._keep_if_better("bias", self.candidates, choice):
             self.option, self.corrected = option, True
-
-    def _translate(self) -> None:
-        for artifact in self.problem.others:
-            option = self.original.from_file(artifact)
-            if option is not None:
-                self._record("translated", self.original, option)
 
     def _mix(self) -> None:
         """The fewest layers in float with which the option is good enough, or as many as are allowed."""
