@@ -32,6 +32,7 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     import torch
     from int8_quality import Reader
     from onnxruntime.quantization import quantize_static
+    from softedge.quantize.candidate import Candidate, graph_of, leading_float
 
     from softedge import backbones, config
     from softedge.export.deployed import Deployed
@@ -42,7 +43,6 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     from softedge.export.openvino.int8 import compressed, with_float, with_ranges
     from softedge.export.openvino.network import from_onnx, write
     from softedge.export.quiet import quiet
-    from softedge.quantize.candidate import Candidate, graph_of, leading_float
     from softedge.records import InputSpec
 
     torch.set_num_threads(1)

@@ -22,6 +22,10 @@ import numpy as np
 import onnx
 import torch
 from onnxruntime.quantization import CalibrationDataReader, quant_pre_process, quantize_static
+from softedge.quantize.candidate import Judge, outputs
+from softedge.quantize.doctor import ranking
+from softedge.quantize.formats import FormatLadder
+from softedge.quantize.ladder import Ladder, Patients, Rung, gates_of
 
 from softedge import backbones, config
 from softedge.data.decoding import decode, prepare
@@ -30,12 +34,8 @@ from softedge.export.deployed import Deployed
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx.format import Onnx
 from softedge.export.quiet import quiet
-from softedge.quantize.candidate import Judge, outputs
-from softedge.quantize.doctor import ranking
 from softedge.quantize.equalization import imbalance
 from softedge.quantize.fine_tuning import Schedule
-from softedge.quantize.formats import FormatLadder
-from softedge.quantize.ladder import Ladder, Patients, Rung, gates_of
 from softedge.quantize.selection import CHOSEN, POOL, alike, doubts
 from softedge.records import InputSpec
 from softedge.run import environment, sha256, write_bytes, write_json
@@ -254,16 +254,18 @@ class Bench:
         print(climb.recommendation, flush=True)
 
     def openvino(self) -> None:
-        from softedge.export.openvino.format import OpenVino
         from softedge.quantize.openvino import OpenVinoForm
+
+        from softedge.export.openvino.format import OpenVino
 
         found = json.loads(self.out.read_text()).get("onnx", {}) if self.out.exists() else {}
         passed = self.out.with_suffix(".onnx") if found.get("passed") else None
         self._elsewhere("openvino", OpenVino(), "int8", lambda _: OpenVinoForm(self.deployed, self.calibration, passed))
 
     def coreml(self) -> None:
-        from softedge.export.coreml.format import CoreMl
         from softedge.quantize.coreml import CoreMlForm
+
+        from softedge.export.coreml.format import CoreMl
 
         few = slice(0, 256)
         self.selection = replace(self.selection, images=self.selection.images[few], fp32=self.selection.fp32[few])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from softedge.stages.linear import linear
     from softedge.stages.pretrain import pretrain
     from softedge.stages.probe import probe
+    from softedge.stages.quantize import quantize
     from softedge.stages.report import report
     from softedge.stages.verify import verify
 
@@ -53,6 +54,7 @@ __all__ = [
     "linear",
     "pretrain",
     "probe",
+    "quantize",
     "report",
     "shrink",
     "transfer",

@@ -23,6 +23,13 @@ from softedge.recipes.section import Fraction, Positive, Section
 
 METHOD = "light-moco"  # where a recipe does not name one
 
+# Keys as they were named in recipes of earlier runs, which can still be reopened.
+RENAMED = {
+    "check.doctor": "quantize.search",
+    "check.tune_steps": "quantize.tune_steps",
+    "check.tune_minutes": "quantize.tune_minutes",
+}
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -179,7 +186,16 @@ class Export(Section):
     output: Literal["probabilities", "features"] = "probabilities"
     calibration_images: Positive = 300
     safe: bool = False  # int8 weights of 7 bits: no saturation on x86 without VNNI, at some cost everywhere
+    float_prefix: str = ""  # layer where the integers of an int8 file begin (ONNX); "": chosen by speed and closeness
     golden_images: Positive = 8
+
+
+class Quantize(Section):
+    """The search for a better int8 file where the exported one may not pass the gates of ``check``."""
+
+    search: bool = True
+    tune_steps: Positive = 300  # of fine-tuning, nearly its last resort
+    tune_minutes: float = Field(default=5.0, gt=0.0)  # at most, on this machine
 
 
 class Check(Section):
@@ -190,9 +206,6 @@ class Check(Section):
     images: Positive = 1000  # test images at most
     max_size: int = Field(default=0, ge=0)  # bytes of an int8 file; 0: no limit
     max_p90: float = Field(default=0.0, ge=0.0)  # ms of an int8 file wherever it was timed; 0: no limit
-    doctor: bool = True  # climb to better quantization when the int8 ONNX file is refused
-    tune_steps: Positive = 300  # of fine-tuning, nearly its last resort
-    tune_minutes: float = Field(default=5.0, gt=0.0)  # at most, on this machine
     emulate: tuple[Literal["avx2", "arm64"], ...] = ()  # run int8 files under qemu and count changed answers
     against: str = ""  # an earlier run to compare with
 
@@ -247,6 +260,7 @@ class Recipe(Section):
     labels: Labels = Labels()
     linear: Linear = Linear()
     export: Export = Export()
+    quantize: Quantize = Quantize()
     check: Check = Check()
     bench: Bench = Bench()
 
@@ -327,10 +341,20 @@ def _resolve(layers: list[recipe_files.Layer], overrides: Iterable[str]) -> tupl
     _leave_to_other_methods(merged, given)
     for layer in given:
         merged.add(layer)
+    _rename(merged.values)
     try:
         return Recipe.model_validate(merged.values), merged
     except ValidationError as error:
         raise UserError(recipe_errors.explain(error, _known_keys(merged.values), merged.origin)) from None
+
+
+def _rename(values: dict[str, Any]) -> None:
+    """Move values of ``RENAMED`` keys to their new places, where nothing stands yet."""
+    for old, new in RENAMED.items():
+        section, key = old.split(".")
+        if isinstance(values.get(section), dict) and key in values[section]:
+            place, name = new.split(".")
+            values.setdefault(place, {}).setdefault(name, values[section].pop(key))
 
 
 def _leave_to_other_methods(merged: recipe_files.Merged, layers: list[recipe_files.Layer]) -> None:

@@ -47,6 +47,15 @@ def export(
 
 
 @app.command()
+def quantize(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
+    """Search for better int8 files where the exported ones may not pass the gates of check."""
+    from softedge.commands import tables
+    from softedge.stages.quantize import quantize as search
+
+    typer.echo(tables.stages(search(run, set_ or (), force=force)))
+
+
+@app.command()
 def check(
     run: RunFolder,
     max_drop: MaxDropOption = None,

@@ -83,7 +83,7 @@ def _measure(
     metrics = {"knn_top1": neighbours(keep), "linear_top1": top1(logits, truth)}
     if classes > 5:
         metrics["linear_top5"] = topk(logits, truth, 5)
-    details: dict[str, Any] = {"weight_decay": best.weight_decay}
+    details: dict[str, Any] = {"weight_decay": best.weight_decay, "validation_top1": best.validation_top1}
     if settings.few_labels and settings.few_labels < len(keep) / classes:
         knns, linears = [], []
         for draw in range(_DRAWS):

@@ -34,56 +34,100 @@ Predictor = Callable[[Uint8], Float32]
 class Option:
     """One way to quantize a network.
 
-    step: which kind of change made it, one of ``quantize.search.STEPS``.  what: what was done, in words.
-    model: the quantized model in memory, in the format's own terms; only the format looks inside.
+    what: what was done, in words.  model: in the format's own terms; only the format looks inside.
+    tier: options of a higher tier compute more in float, so that one must be clearly nearer to fp32 to be preferred.
+    details: what was decided while it was made (JSON values); written into the file.
     """
 
-    step: str
     what: str
     model: Any
+    tier: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Candidates(ABC):
-    """The int8 candidates of one network in one format: what the search (``quantize.search``) chooses among.
+@dataclass(frozen=True)
+class Rounding:
+    """An activation that an option rounds to 8 bits: its range, and its float values (1, C, ...) on one image."""
 
-    Made by ``Format.candidates``.  Every method but the first three may say "not possible" by returning None.
+    name: str
+    low: float
+    high: float
+    values: Float32
+
+
+class Candidates(ABC):
+    """The int8 candidates of one network in one format, for the export and the search (``quantize.search``) to choose.
+
+    Made by ``Format.candidates``; cheap to make, the work is done when it is asked for.  Methods that are not abstract
+    are optional: what they return by default says "this format cannot".
     """
+
+    most_images: ClassVar[int] = 768
+    """Images that options are judged on, at most; fewer where the runtime is slow."""
 
     @abstractmethod
     def calibrations(self) -> Iterator[Option]:
-        """Every way to quantize the whole network, cheapest first; made lazily, one at a time."""
+        """Every way to quantize the whole network, by tier; made lazily, one at a time."""
+
+    @abstractmethod
+    def comparison(self) -> Uint8:
+        """The calibration images (N, S, S, 3) on which the export compares the calibrations."""
 
     @abstractmethod
     def predict(self, option: Option, images: Uint8) -> Float32:
-        """Outputs (N, C) of an option for uint8 (N, S, S, 3)."""
+        """Outputs (N, C) of an option for uint8 (N, S, S, 3), as its file would answer."""
 
     @abstractmethod
     def write(self, option: Option, out: Path) -> Path:
-        """Write an option into ``out`` like an export; the path of its main file."""
+        """Write an option into the existing folder ``out`` like an export; the path of its main file."""
 
     def layers(self) -> Sequence[str]:
         """Names of the layers with weights, in order of computation; empty when none can be kept in float."""
         return ()
 
+    def float_layers(self, option: Option) -> frozenset[str]:
+        """Which of ``layers`` the option computes in float."""
+        return frozenset()
+
     def with_float(self, option: Option, layers: Sequence[str]) -> Option | None:
-        """``option`` with these layers computed in float."""
+        """``option`` with these layers computed in float as well."""
         return None
 
-    def equalized(self, option: Option) -> Option | None:
-        """``option`` after cross-layer equalization (Nagel et al. 2019, arXiv 1906.04721)."""
+    def alone(self, option: Option, layer: str) -> Option | None:
+        """``option`` with this layer in 8 bits and all others in float, to learn what the layer costs."""
+        return self.with_float(option, [name for name in self.layers() if name != layer])
+
+    def describe(self, option: Option, layer: str) -> dict[str, Any]:
+        """What the report shows of a layer: ``weight`` (its name), ``shape``, ``low`` and ``high`` of its input,
+        ``widest`` of its weights."""
+        return {}
+
+    def proxy(self) -> Candidates | None:
+        """Candidates of another format with the same layers in the same order, where those are faster to rank."""
         return None
 
     def bias_corrected(self, option: Option) -> Option | None:
         """``option`` with biases corrected for the mean error of each layer."""
         return None
 
-    def fine_tuned(self, option: Option, float_layers: Sequence[str]) -> Option | None:
-        """``option`` after quantization-aware fine-tuning, with these layers in float."""
+    def roundings(self, option: Option, image: Uint8) -> Sequence[Rounding]:
+        """Every activation that ``option`` rounds, on one image (1, S, S, 3): what fine-tuning simulates."""
+        return ()
+
+    def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option:
+        """``option`` with the weights of ``network`` and the ranges, by rounding, that fine-tuning has learned."""
+        raise NotImplementedError
+
+    def from_file(self, artifact: Artifact) -> Option | None:
+        """An int8 file of the same network, of this or another format, as an option; None when it cannot be read."""
         return None
 
     def weights_only(self) -> Option | None:
         """8-bit weights, float arithmetic: where nothing else holds."""
+        return None
+
+    def time_over_fp32(self, option: Option) -> float | None:
+        """Processor time of one image over that of the float model, one thread; None where it is not measured."""
         return None
 
 
@@ -100,6 +144,8 @@ class Format(ABC):
     suffix: ClassVar[str]
     precisions: ClassVar[Mapping[str, Precision]]
     packages: ClassVar[tuple[str, ...]] = ()
+    searchable: ClassVar[tuple[str, ...]] = ()
+    """The precisions for which ``candidates`` offers a choice."""
 
     # What a board needs to run it: import name -> what pip calls it.  The options that a device's address may give its
     # runtime (``local:provider=...``).  Why only special devices run it, and which; empty: any machine with Python.
@@ -118,12 +164,13 @@ class Format(ABC):
             if Precision.named(name).is_int8 != bits.is_int8:
                 raise TypeError(f"{cls.__qualname__}.precisions: '{name}' is a misleading name for {bits}")
 
-    def __init__(self, batch: str = "dynamic", safe: bool = False):
+    def __init__(self, batch: str = "dynamic", safe: bool = False, float_prefix: str = ""):
         """batch: "dynamic" or "one"; a format that holds one image ignores it.
 
         safe: int8 kernels whose sums cannot saturate on x86 without VNNI; a format without such kernels ignores it.
+        float_prefix: the layer at which the integer part begins, for formats that choose it by speed; empty: chosen.
         """
-        self.batch, self.safe = batch, safe
+        self.batch, self.safe, self.float_prefix = batch, safe, float_prefix
 
     @abstractmethod
     def missing(self) -> str | None:
@@ -160,8 +207,14 @@ class Format(ABC):
         """The same format making no choice by timing here: for many int8 files whose accuracy alone is wanted."""
         return self
 
-    def candidates(self, deployed: Deployed, precision: str, calibration: Uint8) -> Candidates | None:
-        """What the int8 search can choose among for ``precision``; None: ``convert`` makes the only file there is."""
+    def candidates(
+        self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
+    ) -> Candidates | None:
+        """What can be chosen among for ``precision``; None: ``convert`` makes the only file there is.
+
+        like: an exported file of the same network whose part in float is kept instead of being chosen again.  Its
+        options are judged on other images, so that all of ``calibration`` may set their ranges.
+        """
         return None
 
     def integer_operations(self, artifact: Artifact) -> dict[str, int]:
@@ -206,21 +259,25 @@ class Format(ABC):
         return Path(inspect.getfile(type(self))).parent
 
 
-def open_format(name: str, batch: str = "dynamic", safe: bool = False) -> Format:
+def open_format(name: str, batch: str = "dynamic", safe: bool = False, float_prefix: str = "") -> Format:
     """The format of that name, softedge's own or one of an installed package; UserError when there is none."""
     kind: type[Format] = registry.load(registry.FORMATS, name, "target")
-    return kind(batch=batch, safe=safe)
+    return kind(batch=batch, safe=safe, float_prefix=float_prefix) if float_prefix else kind(batch=batch, safe=safe)
 
 
 def combinations(
-    names: Iterable[str], precisions: Iterable[str], batch: str = "dynamic", safe: bool = False
+    names: Iterable[str],
+    precisions: Iterable[str],
+    batch: str = "dynamic",
+    safe: bool = False,
+    float_prefix: str = "",
 ) -> list[tuple[Format, str]]:
     """Every format with every precision; UserError for a format that is unknown, or a precision that none of them has.
 
     A precision that some of them have is left to the others to refuse: the reason stands in their row of the table.
     """
     asked = tuple(precisions)
-    made = [open_format(name, batch, safe) for name in names]
+    made = [open_format(name, batch, safe, float_prefix) for name in names]
     known = list(dict.fromkeys(name for entry in made for name in entry.precisions))
     for precision in asked:
         if made and precision not in known:

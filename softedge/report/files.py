@@ -113,7 +113,7 @@ def _row(
         row |= {key: checked[key] for key in _CHECKED if checked.get(key) is not None}
         for key in ("sha256", "size_bytes"):
             row.setdefault(key, checked.get(key))
-        row |= _treatment(check, name)
+        row |= _searched(run, check, name)
         if checked.get("superseded_by"):
             row["superseded_by"] = checked["superseded_by"]
         row["gate"] = {True: "passed", False: "failed"}.get(checked.get("passed"), "not run")  # type: ignore[arg-type]
@@ -135,30 +135,30 @@ def _row(
     return row
 
 
-def _treatment(check: Stage, name: str) -> Row:
-    """What the int8 doctor did for a refused file (rungs, layers), and the answers of a file on other processors."""
-    details = check.result.details if check.result else {}
-    doctor, emulated = details.get("doctor"), details.get("hardware")
-    found: Row = {}
-    if name != "onnx-int8":
-        doctor = (details.get("doctors") or {}).get(name)
-    if isinstance(doctor, dict):
-        found = {
-            "ladder": [_with_verdict(r) for r in doctor.get("rungs") or []],
-            "layers": doctor.get("layers"),
-            "advice": doctor.get("recommendation"),
+def _searched(run: Run, check: Stage, name: str) -> Row:
+    """What the int8 search tried for a file (steps, layers), and the answers of the file on other processors."""
+    made = run.results("quantize").get(name)
+    details = made.details if made else {}
+    steps = details.get("steps") or []
+    shown: Row = {}
+    if any(not step.get("passed") for step in steps):
+        shown = {
+            "search": [_with_verdict(step) for step in steps],
+            "layers": details.get("layers"),
+            "advice": details.get("recommendation"),
         }
+    emulated = (check.result.details if check.result else {}).get("hardware")
     if isinstance(emulated, dict) and name in emulated:
-        found["emulated"] = emulated[name]
-    return {key: value for key, value in found.items() if value}
+        shown["emulated"] = emulated[name]
+    return {key: value for key, value in shown.items() if value}
 
 
-def _with_verdict(rung: Row) -> Row:
-    """A step of the doctor with its verdict in a word or two; the numbers beside it say why."""
-    if not is_number(rung.get("sqnr_db")) and not is_number(rung.get("agreement")):
-        return {**rung, "verdict": "not run", "size_bytes": None}
-    said = "passes" if rung.get("passed") else "refused"
-    return {**rung, "verdict": said + ("" if rung.get("kept", True) else ", not kept")}
+def _with_verdict(step: Row) -> Row:
+    """A step of the search with its verdict in a word or two; the numbers beside it say why."""
+    if not is_number(step.get("sqnr_db")) and not is_number(step.get("agreement")):
+        return {**step, "verdict": "not run", "size_bytes": None}
+    said = "passes" if step.get("passed") else "refused"
+    return {**step, "verdict": said + ("" if step.get("kept", True) else ", not kept")}
 
 
 def _exported(run: Run, name: str, made: Result) -> Row:

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Undefined
 from markupsafe import Markup, escape
 
-from softedge.report import charts, facts, ladder_charts, learning_charts, phrases, timings, words
+from softedge.report import charts, facts, learning_charts, phrases, search_charts, timings, words
 
 Values = dict[str, Any]
 
@@ -57,7 +57,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         by_group=by_group,
         worst_layers=worst_layers,
         layer_name=words.layer_name,
-        ladder=ladder_charts,
+        search=search_charts,
         plain=plain,
         columns=columns,
         all_curves=all_curves,
@@ -217,7 +217,7 @@ RUNG = {
 
 
 def columns(rows: list[Values]) -> list[tuple[str, str]]:
-    """Key and title of the numbers that the rungs of an int8 ladder tell."""
+    """Key and title of the numbers that the steps of an int8 search have."""
     return [(key, title) for key, title in RUNG.items() if any(row.get(key) for row in rows)]
 
 

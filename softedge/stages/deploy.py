@@ -19,7 +19,7 @@ from softedge.stages.opening import choose_recipe, replaced, started
 from softedge.stages.report import report
 
 # Each a module of this package with a ``stage``. The data stage goes before them, the report is written after them.
-STAGES = ("pretrain", "probe", "export", "check", "bench", "gate")
+STAGES = ("pretrain", "probe", "export", "quantize", "check", "bench", "gate")
 NEED_LABELS = ("probe",)
 
 

@@ -71,11 +71,18 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> l
     checkpoint, output = _checkpoint(run, recipe)
     digest = sha256(checkpoint)
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
-    if not recipe.export.safe:  # runs made before there was a choice are runs without it
-        settings.pop("safe")
+    for name in ("safe", "float_prefix"):  # runs made before there was a choice are runs without it
+        if not settings[name]:
+            settings.pop(name)
     return export_formats(
         run,
-        combinations(recipe.export.targets, recipe.export.precisions, recipe.export.batch, recipe.export.safe),
+        combinations(
+            recipe.export.targets,
+            recipe.export.precisions,
+            recipe.export.batch,
+            recipe.export.safe,
+            recipe.export.float_prefix,
+        ),
         lambda: _source(recipe, data, checkpoint, digest, output),
         recipe={"export": {**settings, "output": output}, "seed": recipe.seed},
         # The images, too: they calibrate, and some of them travel with the file.

@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from softedge.quantize.candidate import graph_of
+from softedge.quantize.coreml import CoreMlForm
 
 from softedge import backbones, config
 from softedge.errors import UserError
@@ -15,8 +17,6 @@ from softedge.export.coreml.format import CoreMl
 from softedge.export.coreml.interpreter import Program
 from softedge.export.coreml.predict import interpreted
 from softedge.export.deployed import Deployed
-from softedge.quantize.candidate import graph_of
-from softedge.quantize.coreml import CoreMlForm
 from softedge.records import InputSpec
 
 pytest.importorskip("coremltools")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from softedge.errors import UserError
-from softedge.export.base import Float32, Format, Predictor, Uint8, needs
+from softedge.export.base import Candidates, Float32, Format, Predictor, Uint8, needs
 from softedge.export.contract import artifact_of
 from softedge.export.quiet import quiet
 from softedge.records import Artifact, Precision
@@ -30,6 +30,7 @@ class CoreMl(Format):
     name = "coreml"
     title = "Core ML"
     suffix = ".mlpackage"
+    searchable = ("w8a8",)
     precisions: ClassVar[Mapping[str, Precision]] = {
         "fp32": Precision(32, 32),
         "fp16": Precision(16, 16),
@@ -52,16 +53,22 @@ class CoreMl(Format):
                 "Core ML w8a8 needs calibration images, found none; give images or export int8 (weights only)"
             )
         from softedge.export.coreml.package import program, write
+        from softedge.export.nearest import write_nearest
 
+        path = Path(out) / f"model{self.suffix}"
         with quiet():
-            package = program(deployed, precision)
-            if bits.activations == 8:
-                from softedge.export.coreml.activations import quantize_activations
-
-                package = quantize_activations(package, calibration)
-            path = Path(out) / f"model{self.suffix}"
-            write(package, deployed, path, weights=bits.is_int8)
+            if (candidates := self.candidates(deployed, precision, calibration)) is not None:
+                path = write_nearest(candidates, deployed, Path(out))
+            else:
+                write(program(deployed, precision), deployed, path, weights=bits.is_int8)
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
+
+    def candidates(
+        self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
+    ) -> Candidates | None:
+        from softedge.export.coreml.candidates import CoreMlCandidates
+
+        return CoreMlCandidates(deployed, calibration, like) if precision in self.searchable else None
 
     def runtime(self) -> str:
         if platform.system() == "Darwin":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ LABEL = "label"
 _WEIGHT_THRESHOLD = 512  # coremltools' default of 2048 values leaves squeeze-excite layers in float
 
 
-def write(package: Any, deployed: Deployed, path: Path, weights: bool) -> None:
-    """Describe a package like every export and write it.  weights: store them in 8 bits."""
+def write(package: Any, deployed: Deployed, path: Path, weights: bool, **about: Any) -> None:
+    """Describe a package like every export and write it.  weights: store them in 8 bits.  about: more metadata."""
     package = in_8_bits(package) if weights else package
-    _save(_named(package, deployed), path)
+    _save(_named(package, deployed, about), path)
 
 
 def program(deployed: Deployed, precision: str) -> Any:
@@ -72,7 +73,15 @@ def in_8_bits(package: Any) -> Any:
     return optimize.linear_quantize_weights(package, optimize.OptimizationConfig(global_config=weights))
 
 
-def _named(package: Any, deployed: Deployed) -> Any:
+def metadata(path: Path) -> dict[str, str]:
+    """What ``write`` put into a package besides the model, by name."""
+    import coremltools as ct
+
+    stored = ct.models.MLModel(str(path), skip_model_load=True).user_defined_metadata
+    return {key.removeprefix("softedge."): value for key, value in stored.items()}
+
+
+def _named(package: Any, deployed: Deployed, about: Mapping[str, Any]) -> Any:
     """The package with its output called as the contract says and a description of its input."""
     import coremltools as ct
 
@@ -86,7 +95,7 @@ def _named(package: Any, deployed: Deployed) -> Any:
         f"RGB image, {shape.size} x {shape.size}: shorter side resized to {shape.resize}, centre crop; "
         "scaling, mean and std are inside the model"
     )
-    values = {"input": to_json(shape.to_dict()), "output": deployed.output, **deployed.about}
+    values = {"input": to_json(shape.to_dict()), "output": deployed.output, **deployed.about, **about}
     named.user_defined_metadata.update({f"softedge.{key}": str(value) for key, value in values.items()})
     return named
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import Float32, Format, Predictor, Uint8, needs
+from softedge.export.base import Candidates, Float32, Format, Predictor, Uint8, needs
 from softedge.export.contract import artifact_of
 from softedge.export.openvino.network import F32, from_onnx, predictor, write
 from softedge.export.quiet import quiet
@@ -26,6 +26,7 @@ class OpenVino(Format):
     name = "openvino"
     title = "OpenVINO"
     suffix = ".xml"
+    searchable = ("int8",)
     precisions: ClassVar[Mapping[str, Precision]] = {
         "fp32": Precision(32, 32),
         "fp16": Precision(16, 16),
@@ -42,16 +43,26 @@ class OpenVino(Format):
         return needs("exporting to OpenVINO", "openvino", "nncf", "onnx", "onnxscript")
 
     def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
-        bits = self.bits(precision)
+        from softedge.export.nearest import write_nearest
+
+        self.bits(precision)
         path = out / f"model{self.suffix}"
         with quiet():
-            network = from_onnx(deployed, dynamic=self.batch == "dynamic")
-            if bits.is_int8:
-                from softedge.export.openvino.int8 import quantize
-
-                network = quantize(network, calibration, self.safe)
-            write(network, deployed, precision, path)
+            if (candidates := self.candidates(deployed, precision, calibration)) is not None:
+                path = write_nearest(candidates, deployed, out)
+            else:
+                write(from_onnx(deployed, dynamic=self.batch == "dynamic"), deployed, precision, path)
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
+
+    def candidates(
+        self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
+    ) -> Candidates | None:
+        from softedge.export.openvino.candidates import OpenVinoCandidates
+
+        del like  # nothing is chosen by speed
+        if precision not in self.searchable:
+            return None
+        return OpenVinoCandidates(deployed, calibration, safe=self.safe, dynamic=self.batch == "dynamic")
 
     def files(self, path: Path) -> list[Path]:
         return [path, path.with_suffix(".bin")]
