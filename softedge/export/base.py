@@ -132,7 +132,7 @@ class Candidates(ABC):
 
 
 class Format(ABC):
-    """A format that models are exported to.  Made by ``open_format("onnx", batch="one", safe=True)``.
+    """A format that models are exported to.  Made by ``open_format``.
 
     name: as typed by the user, no hyphens.  title: as people write it.  suffix: of the model's main file.
     precisions: what it can make, by the name a user types; ``Precision.named`` must agree about what is int8.
@@ -238,25 +238,27 @@ class Format(ABC):
 
     def snippets(self) -> list[Path]:
         """Templates of ready code: files ``run.py.txt``, ``run.cpp`` ... in ``snippets/`` of the format's folder."""
-        return sorted((self._folder() / "snippets").glob("run.*"))
+        folder = self._beside("snippets")
+        return sorted(folder.glob("run.*")) if folder else []
 
     def board_runtime(self) -> Path | None:
         """A Python 3.8 file without softedge imports that runs this format on a device; None: devices cannot run it.
 
         It defines ``class Runtime`` as ``bench/board/worker.py`` describes it, and travels to the board.
         """
-        path = self._folder() / "board_runtime.py"
-        return path if path.is_file() else None
+        return self._beside("board_runtime.py")
 
     def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
         """What its ``Runtime`` on a board is told, as JSON values.  options: those of the device's address."""
         return {}
 
-    def _folder(self) -> Path:
-        """Where the format's own code lies."""
+    def _beside(self, name: str) -> Path | None:
+        """A file or folder beside the code of the format, or of a format that it derives from."""
         import inspect
 
-        return Path(inspect.getfile(type(self))).parent
+        kinds = [kind for kind in type(self).__mro__ if issubclass(kind, Format) and kind is not Format]
+        places = [Path(inspect.getfile(kind)).parent / name for kind in kinds]
+        return next((place for place in places if place.exists()), None)
 
 
 def open_format(name: str, batch: str = "dynamic", safe: bool = False, float_prefix: str = "") -> Format:

@@ -35,7 +35,7 @@ def steps(identity: str, width: float, taken: Sequence[Values]) -> Markup:
     ]
     marks = [(x(r), y(a), 6.0) for r, a in zip(ratios, agreement)]
     for (across, up, radius), entry in zip(marks, shown):
-        kind = "dot onnx" if entry.get("passed") else "dot onnx not-passed"
+        kind = "dot accent" if entry.get("passed") else "dot accent not-passed"
         parts.append(svg.tag("circle", cx=across, cy=up, r=radius, class_=kind))
     labels = [str(r["step"]) for r in shown]
     sizes = [(svg.text_width(label, 13) + 4, 16.0) for label in labels]

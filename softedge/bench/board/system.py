@@ -64,7 +64,8 @@ def runtimes(packages: Sequence[str] = ()) -> dict[str, str]:
     from importlib import metadata
 
     found = {}
-    for name in dict.fromkeys((*PACKAGES, *packages)):
+    known = {name.lower() for name in PACKAGES}
+    for name in (*PACKAGES, *(name for name in packages if name.lower() not in known)):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
