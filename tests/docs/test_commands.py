@@ -94,11 +94,11 @@ def test_every_command_is_documented():
 
 
 def photos(folder: Path) -> None:
-    """20 pictures of 300 pixels in each of three classes: a bright square in another colour on noise."""
+    """30 pictures of 300 pixels in each of three classes: a bright square in another colour on noise."""
     rng = np.random.default_rng(0)
     for channel, name in enumerate(("red", "green", "blue")):
         (folder / name).mkdir(parents=True)
-        for number in range(20):
+        for number in range(30):
             image = rng.integers(0, 120, (300, 300, 3), dtype=np.uint8)
             y, x = rng.integers(20, 160, 2)
             image[y : y + 120, x : x + 120, channel] = 255
