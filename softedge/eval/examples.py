@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from softedge.data.images import Uint8
-from softedge.eval.measures import Float32
+from softedge.eval.measures import Float32, Labels
 from softedge.records import Precision
 from softedge.run import write_bytes
 
-if TYPE_CHECKING:
-    from softedge.stages.check import Sample
+
+@dataclass(frozen=True)
+class Sample:
+    """The images a check is made on.  labels: (N,), ``UNLABELLED`` where unknown.  held_out: no training saw them."""
+
+    images: Uint8
+    labels: Labels
+    names: tuple[str, ...]
+    held_out: bool
 
 
 def examples(

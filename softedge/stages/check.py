@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,8 @@ from softedge import registry
 from softedge.config import Check, Recipe
 from softedge.data.images import UNLABELLED, Data, Images, Uint8
 from softedge.errors import UserError
-from softedge.eval.measures import Float32, Labels, compare
+from softedge.eval.examples import Sample
+from softedge.eval.measures import Float32, compare
 from softedge.export.base import open_format
 from softedge.progress import say
 from softedge.quantize.gates import SEARCHED, quality, size
@@ -32,16 +32,6 @@ if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
 
 EXAMPLES = 12
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The images a check is made on.  labels: (N,), ``UNLABELLED`` where unknown.  held_out: no training saw them."""
-
-    images: Uint8
-    labels: Labels
-    names: tuple[str, ...]
-    held_out: bool
 
 
 def check(

@@ -6,17 +6,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from softedge.quantize.candidate import graph_of
-from softedge.quantize.coreml import CoreMlForm
 
 from softedge import backbones, config
 from softedge.errors import UserError
 from softedge.export.coreml import activations as coreml_activations
 from softedge.export.coreml import package as coreml
+from softedge.export.coreml.candidates import CoreMlCandidates
 from softedge.export.coreml.format import CoreMl
 from softedge.export.coreml.interpreter import Program
 from softedge.export.coreml.predict import interpreted
 from softedge.export.deployed import Deployed
+from softedge.export.nearest import Judge, nearest
 from softedge.records import InputSpec
 
 pytest.importorskip("coremltools")
@@ -144,14 +144,16 @@ def test_other_labels_in_the_contract_than_in_the_file_are_refused(exported):
     assert json.loads((exported["fp32"].path / "Manifest.json").read_text())
 
 
-def test_layers_put_in_float_lose_their_pairs_and_the_weights_rung_has_none(deployed, pictures):
-    names = [n.name for n in graph_of(deployed).graph.node if n.op_type in ("Conv", "Gemm")]
-    form = CoreMlForm(deployed, pictures[:16], names)
-    models = [form.with_float(None, []), form.with_float(None, names[2:4]), form.weights()]
-    pairs = [sum(op.type == "quantize" for op in _operations(model)) for model in models]
+def test_layers_put_in_float_lose_their_pairs_and_weights_alone_have_none(deployed, pictures):
+    candidates = CoreMlCandidates(deployed, pictures[:16])
+    default = next(iter(candidates.calibrations()))
+    few = candidates.with_float(default, candidates.layers()[2:4])
+    options = [default, few, candidates.weights_only()]
+    packages = [candidates._package(option) for option in options]
+    pairs = [sum(op.type == "quantize" for op in _operations(package)) for package in packages]
     assert pairs[0] > pairs[1] > pairs[2] == 0
     reference = deployed.predict(pictures)
-    noise = [np.abs(form.predict(model, pictures) - reference).mean() for model in models]
+    noise = [np.abs(candidates.predict(option, pictures) - reference).mean() for option in options]
     assert noise[2] < noise[0]
 
 
@@ -166,7 +168,8 @@ def test_the_first_layers_and_depthwise_ones_stay_in_float_where_that_is_clearly
     depthwise = sum(isinstance(m, torch.nn.Conv2d) and m.groups > 1 for m in model.modules())
     assert [len(part) for part in parts][:3] == [0, 2, 1 + depthwise]  # the second layer is depthwise
     assert set(parts[1]) < set(parts[2]) < set(parts[3])
-    ranges, chosen = coreml_activations.best(package, IMAGES)
+    choice = nearest(CoreMlCandidates(Deployed(model, SPEC), IMAGES), Judge.of(Deployed(model, SPEC), IMAGES))
+    ranges, chosen = choice.option.model.ranges, choice.option.model.in_float
 
     def centred_logits(part):
         logits = np.log(coreml_activations.run(coreml_activations.with_pairs(package, ranges, part), IMAGES))

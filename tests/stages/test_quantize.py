@@ -13,21 +13,21 @@ from softedge import backbones, config
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
 from softedge.export.contract import Golden, artifact_of, read, write
-from softedge.export.counting import quantized_ops
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import nearest
 from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.quantizer import Scheme
-from softedge.export.openvino import format as openvino
 from softedge.export.openvino import int8 as openvino_int8
+from softedge.export.openvino import network as openvino
+from softedge.export.openvino.format import OpenVino
 from softedge.export.verify import verify
 from softedge.quantize.selection import select
 from softedge.records import InputSpec
 from softedge.run import Run
 from softedge.stages import check as checking
 from softedge.stages import quantize as stage
-from softedge.stages.check import check
-from softedge.stages.quantize import quantize
+from softedge.stages.check import stage as check
+from softedge.stages.quantize import stage as quantize
 
 SPEC = InputSpec(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
@@ -51,7 +51,7 @@ def made(tmp_path_factory):
     deployed = Deployed(classifier, SPEC)
     options = Onnx().candidates(deployed, "int8", IMAGES[:8])
     chosen = [name for name in options.layers() if "conv" in name][-2:]
-    artifact = Onnx(scheme=Scheme(float_nodes=frozenset(chosen))).convert(classifier, SPEC, "int8", IMAGES[:8], folder)
+    artifact = Onnx(scheme=Scheme(float_nodes=frozenset(chosen))).convert(deployed, "int8", IMAGES[:8], folder)
     assert artifact == artifact_of(folder / "model.onnx", "onnx", "int8", SPEC, LABELS)
     write(folder, artifact, Golden(IMAGES[:1], np.zeros((1, 2), np.float32), deployed.predict(IMAGES[:1])))
     return root
@@ -173,7 +173,7 @@ def test_a_searched_file_of_an_earlier_export_is_left_out_and_said(run, monkeypa
     quantize(run, recipe(**LENIENT), DATA)
     folder = run.folder("export") / "onnx-int8"
     deployed = Deployed(backbones.load_classifier(run.folder("probe") / "classifier.safetensors"), SPEC)
-    artifact = Onnx(scheme=Scheme()).convert(deployed, SPEC, "int8", IMAGES[:9], folder)
+    artifact = Onnx(scheme=Scheme()).convert(deployed, "int8", IMAGES[:9], folder)
     write(folder, artifact, Golden(IMAGES[:1], np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32)))
     checked = check(run, recipe(**LENIENT), DATA)
     assert [row["artifact"] for row in checked.details["rows"]] == ["onnx-int8"]
@@ -190,7 +190,7 @@ def test_checking_again_is_done_before_and_the_search_can_be_switched_off(run, m
 
 
 def test_layers_in_float_still_have_their_weights_in_eight_bits(run):
-    counted = quantized_ops(read(run.folder("export") / "onnx-int8"))
+    counted = open_format("onnx").integer_operations(read(run.folder("export") / "onnx-int8"))
     assert counted["linear"] == 1
     assert counted["conv"] > 40
     assert counted.get("conv_float", 0) + counted.get("conv_weights", 0) == 2
@@ -253,13 +253,11 @@ def test_images_without_a_label_are_selected_where_there_are_enough():
 
 def test_a_refused_openvino_file_ends_with_other_layers_in_float_or_8_bit_weights(run):
     pytest.importorskip("nncf")
-    from softedge.export.openvino.format import OpenVino
-
     shutil.rmtree(run.folder("export") / "onnx-int8")
     folder = run.folder("export") / "openvino-int8"
     folder.mkdir(parents=True)
     deployed = Deployed(backbones.load_classifier(run.folder("probe") / "classifier.safetensors"), SPEC)
-    exported = OpenVino().convert(deployed, SPEC, "int8", IMAGES[:8], folder)
+    exported = OpenVino().convert(deployed, "int8", IMAGES[:8], folder)
     write(folder, exported, Golden(IMAGES[:1], np.zeros((1, 2), np.float32), deployed.predict(IMAGES[:1])))
     strict = recipe(min_agreement=1.0, max_drop=0.0)
     result = quantize(run, strict, DATA)[0]
@@ -277,7 +275,7 @@ def test_a_refused_openvino_file_ends_with_other_layers_in_float_or_8_bit_weight
 def test_openvino_layers_put_in_float_read_unrounded_values_and_keep_8_bit_weights(run):
     pytest.importorskip("nncf")
     deployed = Deployed(backbones.load_classifier(run.folder("probe") / "classifier.safetensors"), SPEC)
-    options = openvino.OpenVino().candidates(deployed, "int8", IMAGES[:8])
+    options = OpenVino().candidates(deployed, "int8", IMAGES[:8])
     choice = nearest(options, stage_judge(deployed))
     network = choice.option.model.network
     names = [n for n, op in openvino_int8.layers(network).items() if openvino_int8.reads_rounded(op)]
