@@ -12,6 +12,7 @@ import torch
 from softedge import backbones, config
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
+from softedge.export.base import open_format
 from softedge.export.contract import Golden, artifact_of, read, write
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import nearest
