@@ -207,9 +207,8 @@ def worst_layers(row: Values, most: int = 15) -> list[tuple[str, float]]:
     return sorted(items, key=lambda item: item[1])[:most]
 
 
-RUNG = {
+STEP_COLUMNS = {
     "agreement": "same answers",
-    "apart_agreement": "on images apart",
     "sqnr_db": "noise, dB",
     "size_bytes": "size",
     "time_over_fp32": "time over fp32",
@@ -218,7 +217,7 @@ RUNG = {
 
 def columns(rows: list[Values]) -> list[tuple[str, str]]:
     """Key and title of the numbers that the steps of an int8 search have."""
-    return [(key, title) for key, title in RUNG.items() if any(row.get(key) for row in rows)]
+    return [(key, title) for key, title in STEP_COLUMNS.items() if any(row.get(key) for row in rows)]
 
 
 def plain(key: str, value: Any) -> Any:
