@@ -151,7 +151,7 @@ def check_header(data: bytes) -> tuple[int, int]:
     try:
         with _opened(data) as image:
             image_format, size = image.format, image.size
-    except BadImage:
+    except (BadImage, UserError):
         raise
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
         raise BadImage(_reason(error)) from error
@@ -246,7 +246,7 @@ def _decode_with_pillow(data: bytes) -> Uint8:
                 except Exception:  # damaged metadata must not cost the picture
                     upright = image
                 return _to_rgb(upright)
-    except BadImage:
+    except (BadImage, UserError):
         raise
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, ValueError, EOFError, struct.error, ...
         raise BadImage(_reason(error)) from error

@@ -24,6 +24,7 @@ from softedge.detection import models as detection_models
 from softedge.detection import precisions as detector_precisions
 from softedge.detection.batches import picture, to_detections
 from softedge.detection.coco_ap import Detections
+from softedge.detection.formats import OPENVINO
 from softedge.detection.objects import Scenes
 from softedge.detection.precisions import Pictures
 from softedge.detection.replay import RUNNERS, Outputs, Uint8, agreement
@@ -137,7 +138,7 @@ def convert(
     """Write the bare model file into ``out``; ``image`` is what the graph is traced with."""
     source = out / "traced.onnx"
     _to_onnx(detector, image, source)
-    if target == "openvino":
+    if target == OPENVINO:
         return _to_openvino(source, out / "model.xml", detector.labels, precision, calibration)
     path = out / "model.onnx"
     if precision == "int8" and calibration is not None:

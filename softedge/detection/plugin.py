@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from softedge.detection.formats import FORMATS
 from softedge.errors import GateFailed, UserError
 from softedge.records import Result
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     import typer
 
     from softedge.detection.stages import Trained
-
-TARGETS = ("onnx", "openvino")
 
 
 class Detection:
@@ -42,7 +41,7 @@ class Detection:
         from softedge.detection.stages import export as write
 
         with _opened(run, set, export={"precisions": precisions}) as trained:
-            return write(trained, targets or TARGETS, trained.recipe.export.precisions, force)
+            return write(trained, targets or FORMATS, trained.recipe.export.precisions, force)
 
     def check(
         self, run: str | Path, gates: Mapping[str, Any] | None = None, set: Sequence[str] = (), force: bool = False

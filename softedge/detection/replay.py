@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softedge.detection.formats import ONNX, OPENVINO
 from softedge.errors import GateFailed, UserError
 from softedge.export.base import needs
 from softedge.export.contract import FILE, describe, model_files, model_sha256
@@ -41,8 +42,8 @@ def run_openvino(path: Path, threads: int = 1) -> Runner:
     return lambda image: dict(zip(names, (np.array(value) for value in compiled([image[None]]).values())))
 
 
-RUNNERS: dict[str, Callable[[Path], Runner]] = {"onnx": run_onnx, "openvino": run_openvino}
-_PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+RUNNERS: dict[str, Callable[[Path], Runner]] = {ONNX: run_onnx, OPENVINO: run_openvino}
+_PACKAGES = {ONNX: "onnxruntime", OPENVINO: OPENVINO}
 
 
 def runner(artifact: Artifact) -> Runner:

@@ -10,6 +10,7 @@ from softedge.config import Recipe
 from softedge.data.images import Data
 from softedge.errors import UserError
 from softedge.eval.labels import measure, name_of
+from softedge.export.base import open_format
 from softedge.records import Outcome, Result
 from softedge.run import Run
 from softedge.stages.base import INDEX, Stage, network, on_run, start_files
@@ -34,6 +35,8 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _ready(run: Run, recipe: Recipe, data: Data) -> None:
+    if recipe.labels.int8:
+        open_format(recipe.labels.int8)  # a mistyped name shows now
     starts = _starts(recipe)
     if len({name_of(start) for start in starts}) < len(starts):
         raise UserError(f"labels.given: two weights of the same name in {', '.join(recipe.labels.given)}; rename one")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import sys
 import tomllib
+import types
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from pages import PAGES, RESULTS, ROOT, Block, blocks
 
 import softedge
-from softedge import backbones, config
+from softedge import backbones, config, registry
 from softedge.export.deployed import Deployed
 from softedge.records import InputSpec
 
@@ -82,8 +84,10 @@ def example(page: str) -> dict[str, object]:
     return names
 
 
-def test_the_example_format_gives_the_outputs_of_pytorch(tmp_path):
+def test_the_example_format_gives_the_outputs_of_pytorch(tmp_path, monkeypatch):
     kind = example("add-a-format.md")["TorchScript"]
+    monkeypatch.setitem(sys.modules, "example_format", types.SimpleNamespace(TorchScript=kind))
+    monkeypatch.setitem(registry.FORMATS, kind.name, "example_format:TorchScript")
     spec = InputSpec(32, 32, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     backbone = backbones.build(config.Backbone(name="mobilenetv3_small_050"), seed=0)
     deployed = Deployed(backbones.Classifier(backbone, ("a", "b", "c"), spec), spec)
