@@ -12,7 +12,6 @@ import torch
 from softedge import backbones, config
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
-from softedge.export.base import open_format
 from softedge.export.contract import Golden, artifact_of, read, write
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import nearest
@@ -190,13 +189,6 @@ def test_checking_again_is_done_before_and_the_search_can_be_switched_off(run, m
     assert set(first.inputs) == {"onnx-int8", "probe/classifier.safetensors"}
 
 
-def test_layers_in_float_still_have_their_weights_in_eight_bits(run):
-    counted = open_format("onnx").integer_operations(read(run.folder("export") / "onnx-int8"))
-    assert counted["linear"] == 1
-    assert counted["conv"] > 40
-    assert counted.get("conv_float", 0) + counted.get("conv_weights", 0) == 2
-
-
 def test_size_limit_refuses_says_the_bytes_and_starts_no_search(run, monkeypatch):
     result = check(run, recipe(max_size=1000), DATA, force=True)
     assert "above the limit of 1000" in result.details["failed"][0]
@@ -224,23 +216,6 @@ def many(labels):
     spec = InputSpec(8, 8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     every = ArrayImages(images, labels, [str(i) for i in range(1200)])
     return Data("test", LABELS, spec, every, every, every.subset([]))
-
-
-def test_calibration_and_selection_images_are_apart_and_as_hard_as_the_validation_images():
-    labels = (np.arange(1200) % 10 == 0).astype(np.int64)  # fp32 always says 0 and is right on nine in ten
-    data = many(labels)
-    selection = select(data, config.Recipe(name="test"), Halving(), validation_top1=0.75)
-    keys = [[image.tobytes() for image in part] for part in (selection.calibration, selection.judge.images)]
-    assert (len(set(keys[0])), len(set(keys[1])), len(selection.training)) == (300, 450, 1200)
-    assert not set(keys[0]) & set(keys[1])
-    known = dict(zip((image.tobytes() for image in data.pretrain.array), labels))
-    wrong = np.array([known[key] for key in keys[1]], bool)
-    assert wrong.sum() >= 88, "all of the pool that are wrong"
-    assert Halving().predict(selection.judge.images[~wrong])[:, 0].min() < 0.52, "and those of which fp32 is least sure"
-    np.testing.assert_array_equal(selection.judge.fp32, Halving().predict(selection.judge.images))
-    assert "75.0 %" in selection.how
-    plain = select(data, config.Recipe(name="test"), Halving())
-    assert len(plain.judge.images) == 768 and "a sample" in plain.how
 
 
 def test_images_without_a_label_are_selected_where_there_are_enough():
