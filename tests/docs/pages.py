@@ -14,14 +14,14 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 RESULTS = tuple(sorted((ROOT / "benchmarks" / "results").glob("*.md")))
 
 _BLOCK = re.compile(
-    r"^(?P<indent> *)(?:<!-- (?P<mark>run|run slow) -->\n *)?```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$",
+    r"^(?P<indent> *)(?:<!-- (?P<mark>run) -->\n *)?```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced code block.  mark: "run" or "run slow" where a comment above it says that the tests run it, else ""."""
+    """A fenced code block.  mark: "run" where a comment above it says that the tests run it, else ""."""
 
     page: Path
     line: int

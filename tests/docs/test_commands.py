@@ -122,10 +122,3 @@ def _run(block: Block, folder: Path) -> None:
 def test_commands_that_are_marked_run_on_a_small_folder(block: Block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _run(block, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("block", _marked("run slow"), ids=str)
-def test_longer_commands_that_are_marked_run_on_a_small_folder(block: Block, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    _run(block, tmp_path)
