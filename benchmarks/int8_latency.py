@@ -38,8 +38,9 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     from softedge.export.onnx import graph as onnx_graph
     from softedge.export.onnx import ranges as onnx_ranges
     from softedge.export.onnx import rewrite
-    from softedge.export.onnx.candidates import Quantization, leading_float
+    from softedge.export.onnx.candidates import leading_float
     from softedge.export.onnx.format import Onnx
+    from softedge.export.onnx.quantization import Quantization
     from softedge.export.onnx.quantizer import Scheme
     from softedge.export.openvino.int8 import compressed, with_float, with_ranges
     from softedge.export.openvino.network import from_onnx, write

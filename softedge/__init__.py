@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _ELSEWHERE = {  # not in the module of softedge.stages that has the function's own name
     "inspect": "softedge.stages.data",
     "shrink": "softedge.stages.data",
-    "transfer": "softedge.detection.plugin",  # a plug-in's: a name to import by, no import
+    "transfer": "softedge.detection.start",  # a plug-in's: a name to import by, no import
 }
 
 __all__ = [

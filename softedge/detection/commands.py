@@ -27,6 +27,6 @@ def transfer(
 ) -> None:
     """Train a detector on the backbone and measure AP; then export, check and bench RUN/transfer/TASK like a run."""
     from softedge.commands import tables
-    from softedge.detection.plugin import transfer as train
+    from softedge.detection.start import transfer as train
 
     typer.echo(tables.stage(train(run, task, data, init, set_ or (), force=force, recipe=recipe)))

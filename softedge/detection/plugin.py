@@ -1,4 +1,4 @@
-"""Detection as a plug-in: the command ``transfer``, and what the other commands do on a transfer folder.
+"""Detection as a plug-in: its own command, and what the other commands do on a transfer folder.
 
 Registered as ``registry.PLUGINS["detection"]``. Importing it is cheap: whatever is heavy is imported where it is used.
 """
@@ -103,27 +103,3 @@ def _opened(folder: str | Path, overrides: Sequence[str], **sections: dict[str, 
 
     with reopened(around(folder), overrides, **sections) as (_, recipe):
         yield Trained(folder, recipe)
-
-
-def transfer(
-    run: str | Path,
-    task: str,
-    data: str | Path,
-    init: str | None = None,
-    set: Sequence[str] = (),
-    force: bool = False,
-    recipe: str | None = None,
-) -> Result:
-    """Train a detector (and masks on COCO) on the backbone and measure average precision.
-
-    recipe: one whose [transfer] section stands in place of the run's (transfer-voc-c4); ``set`` still wins.
-    """
-    from softedge import config
-    from softedge.detection.settings import Transfer
-    from softedge.detection.transfer import transfer as train
-    from softedge.stages.opening import reopened, with_overrides
-
-    with reopened(run) as (opened, resolved):
-        if recipe is not None:
-            resolved = resolved.model_copy(update={"transfer": config.load(recipe).plugin(Transfer)})
-        return train(opened, with_overrides(opened, resolved, set), task, data, init=init, force=force)

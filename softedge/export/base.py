@@ -114,9 +114,9 @@ class Candidates(ABC):
         """Every activation that ``option`` rounds, on one image (1, S, S, 3): what fine-tuning simulates."""
         return ()
 
-    def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option:
+    def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option | None:
         """``option`` with the weights of ``network`` and the ranges, by rounding, that fine-tuning has learned."""
-        raise NotImplementedError
+        return None
 
     def from_file(self, artifact: Artifact) -> Option | None:
         """An int8 file of the same network, of this or another format, as an option; None when it cannot be read."""

@@ -166,6 +166,9 @@ class _Search:
             self._note("tuned", str(error))
             return
         tuned = self.candidates.tuned(plain, network, ranges)
+        if tuned is None:
+            self._note("tuned", "this format takes no fine-tuned weights")
+            return
         tuned = replace(tuned, what=f"{plain.what}; fine-tuned {steps} steps")
         choice = Choice(tuned, self.problem.judge.measure(self.candidates, tuned), {})
         self._keep_if_better("tuned", self.candidates, choice)

@@ -17,7 +17,7 @@ from softedge.records import Result
 from softedge.run import Run
 from softedge.ssl import sizing
 from softedge.ssl.launch import Ended, launch
-from softedge.stages import pretrain
+from softedge.stages.base import Performs
 from softedge.stages.data import prepare
 
 
@@ -31,8 +31,10 @@ def first() -> bool:
     return distributed.asked_world() == 1 or os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
-def train(run: Run, recipe: Recipe, force: bool, gpus: int, nodes: int, command: Sequence[str]) -> Result:
-    """Stage "pretrain" of ``run`` on ``gpus`` x ``nodes`` processes.
+def train(
+    stage: Performs[Result], run: Run, recipe: Recipe, force: bool, gpus: int, nodes: int, command: Sequence[str]
+) -> Result:
+    """``stage`` "pretrain" of ``run`` on ``gpus`` x ``nodes`` processes.
 
     command: the arguments of ``softedge`` that bring a launched process here again.
     The effective batch, its shares and the queue are checked against the images before anything is launched.
@@ -40,7 +42,7 @@ def train(run: Run, recipe: Recipe, force: bool, gpus: int, nodes: int, command:
     if distributed.asked_world() > 1:
         try:
             with distributed.joined():
-                return _as_rank(run, recipe, force)
+                return _as_rank(stage, run, recipe, force)
         except (Interrupted, KeyboardInterrupt) as error:
             if distributed.launched() or os.environ.get("RANK", "0") != "0":
                 raise SystemExit(getattr(error, "code", 130)) from None  # one says it for all
@@ -82,15 +84,15 @@ def _kept(run: Run, recipe: Recipe, images: int) -> str:
     return f"the checkpoint {path} holds epoch {epoch:.1f} of {recipe.ssl.epochs}"
 
 
-def _as_rank(run: Run, recipe: Recipe, force: bool) -> Result:
+def _as_rank(stage: Performs[Result], run: Run, recipe: Recipe, force: bool) -> Result:
     """Rank 0 holds the run folder and prepares the data, then all train."""
     if distributed.rank() == 0:
         with run.locked():
             prepare(run, recipe, recipe.data.source)
             distributed.anyone(False)  # the others wait here for the data
-            return pretrain.stage(run, recipe, load(run), force=force)
+            return stage(run, recipe, load(run), force=force)
     distributed.anyone(False)
-    return pretrain.stage(run, recipe, load(run), force=force)
+    return stage(run, recipe, load(run), force=force)
 
 
 def command(data: str | None, recipe: str | None, out: str | Path, overrides: Sequence[str], force: bool) -> list[str]:

@@ -236,7 +236,7 @@ def test_the_papers_schedules_are_those_of_mocos_configurations(recipe, task, fa
 
 
 def test_a_transfer_recipe_runs_on_a_resnet_and_set_still_wins(toy, tmp_path):
-    from softedge.detection.plugin import transfer
+    from softedge.detection.start import transfer
 
     folder = squares(tmp_path / "voc", {"train": 4, "val": 2})
     run, recipe, _ = toy("run")

@@ -12,15 +12,18 @@ import torch
 from softedge import backbones, config
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
+from softedge.export.base import open_format
 from softedge.export.contract import Golden, artifact_of, read, write
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import nearest
+from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.quantizer import Scheme
 from softedge.export.openvino import int8 as openvino_int8
 from softedge.export.openvino import network as openvino
 from softedge.export.openvino.format import OpenVino
 from softedge.export.verify import verify
+from softedge.quantize import search as searching
 from softedge.quantize.selection import select
 from softedge.records import InputSpec
 from softedge.run import Run
@@ -50,16 +53,25 @@ def made(tmp_path_factory):
     folder.mkdir(parents=True)
     deployed = Deployed(classifier, SPEC)
     options = Onnx().candidates(deployed, "int8", IMAGES[:8])
-    chosen = [name for name in options.layers() if "conv" in name][-2:]
+    chosen = options.layers()[-3:-1]
     artifact = Onnx(scheme=Scheme(float_nodes=frozenset(chosen))).convert(deployed, "int8", IMAGES[:8], folder)
     assert artifact == artifact_of(folder / "model.onnx", "onnx", "int8", SPEC, LABELS)
     write(folder, artifact, Golden(IMAGES[:1], np.zeros((1, 2), np.float32), deployed.predict(IMAGES[:1])))
-    return root
+    return root, deployed
 
 
 @pytest.fixture
-def run(made, tmp_path):
-    return Run(shutil.copytree(made, tmp_path / "run"))
+def run(made, tmp_path, monkeypatch):
+    """The network is traced once for all tests, and nothing is timed."""
+    root, deployed = made
+    monkeypatch.setattr(stage, "network", lambda run, artifact: deployed)
+    monkeypatch.setattr(OnnxCandidates, "time_over_fp32", lambda self, option: None)
+    return Run(shutil.copytree(root, tmp_path / "run"))
+
+
+@pytest.fixture
+def deployed(made):
+    return made[1]
 
 
 def recipe(search=True, **gates):
@@ -116,6 +128,9 @@ def test_a_refused_file_is_superseded_by_the_one_that_the_search_finds(run, monk
 
 
 def test_when_nothing_helps_the_run_fails(run, monkeypatch):
+    monkeypatch.setattr(searching, "rank", lambda *rest: [])  # a minute, and tested with the search
+    monkeypatch.setattr(OnnxCandidates, "bias_corrected", lambda *rest: None)
+    monkeypatch.setattr(OnnxCandidates, "roundings", lambda *rest: ())
     monkeypatch.setattr(stage, "quality", lambda measures, gates, output: ["refused"])
     monkeypatch.setattr(checking, "refusals", lambda row, gates, artifact: ["agreement 0.5 is below 0.98"])
     result = quantize(run, recipe(), DATA)[0]
@@ -134,18 +149,12 @@ class Watched(ArrayImages):
         Watched.asked += 1
         return super().prepared(spec)
 
-    def decode(self, index):
-        raise AssertionError("read one by one")
-
     def subset(self, indices):
         some = super().subset(indices)
         return Watched(some.array, some.labels, some.names)
 
 
 def test_the_test_images_are_asked_once_and_not_to_choose(run, monkeypatch):
-    monkeypatch.setattr(
-        Watched, "prepared", lambda self, spec: (setattr(Watched, "asked", Watched.asked + 1), self.array)[1]
-    )
     monkeypatch.setattr(Watched, "asked", 0)
     watched = dataclasses.replace(DATA, test=Watched(TEST.array, TEST.labels, TEST.names))
     refused(monkeypatch)
@@ -167,12 +176,11 @@ def test_the_test_images_are_asked_once_and_not_to_choose(run, monkeypatch):
     assert len(tested) == len(set(tested)) == 20
 
 
-def test_a_searched_file_of_an_earlier_export_is_left_out_and_said(run, monkeypatch):
+def test_a_searched_file_of_an_earlier_export_is_left_out_and_said(run, deployed, monkeypatch):
     refused(monkeypatch)
     monkeypatch.setattr(stage, "broken", lambda measures: [])
     quantize(run, recipe(**LENIENT), DATA)
     folder = run.folder("export") / "onnx-int8"
-    deployed = Deployed(backbones.load_classifier(run.folder("probe") / "classifier.safetensors"), SPEC)
     artifact = Onnx(scheme=Scheme()).convert(deployed, "int8", IMAGES[:9], folder)
     write(folder, artifact, Golden(IMAGES[:1], np.zeros((1, 2), np.float32), np.zeros((1, 2), np.float32)))
     checked = check(run, recipe(**LENIENT), DATA)
@@ -187,6 +195,13 @@ def test_checking_again_is_done_before_and_the_search_can_be_switched_off(run, m
     first = check(run, recipe(search=False), DATA)
     assert check(run, recipe(search=False), DATA).started == first.started
     assert set(first.inputs) == {"onnx-int8", "probe/classifier.safetensors"}
+
+
+def test_layers_in_float_still_have_their_weights_in_eight_bits(run):
+    counted = open_format("onnx").integer_operations(read(run.folder("export") / "onnx-int8"))
+    assert counted["linear"] == 1
+    assert counted["conv"] > 40
+    assert counted.get("conv_float", 0) + counted.get("conv_weights", 0) == 2
 
 
 def test_size_limit_refuses_says_the_bytes_and_starts_no_search(run, monkeypatch):
@@ -218,6 +233,23 @@ def many(labels):
     return Data("test", LABELS, spec, every, every, every.subset([]))
 
 
+def test_calibration_and_selection_images_are_apart_and_as_hard_as_the_validation_images():
+    labels = (np.arange(1200) % 10 == 0).astype(np.int64)  # fp32 always says 0 and is right on nine in ten
+    data = many(labels)
+    selection = select(data, config.Recipe(name="test"), Halving(), validation_top1=0.75)
+    keys = [[image.tobytes() for image in part] for part in (selection.calibration, selection.judge.images)]
+    assert (len(set(keys[0])), len(set(keys[1])), len(selection.training)) == (300, 450, 1200)
+    assert not set(keys[0]) & set(keys[1])
+    known = dict(zip((image.tobytes() for image in data.pretrain.array), labels))
+    assert {key for key, label in known.items() if label and key not in keys[0]} <= set(keys[1]), "all that are wrong"
+    wrong = np.array([known[key] for key in keys[1]], bool)
+    assert Halving().predict(selection.judge.images[~wrong])[:, 0].min() < 0.52, "and those of which fp32 is least sure"
+    np.testing.assert_array_equal(selection.judge.fp32, Halving().predict(selection.judge.images))
+    assert "75.0 %" in selection.how
+    plain = select(data, config.Recipe(name="test"), Halving())
+    assert len(plain.judge.images) == 768 and "a sample" in plain.how
+
+
 def test_images_without_a_label_are_selected_where_there_are_enough():
     labels = np.where(np.arange(1200) < 800, 0, -1)
     data = many(labels)
@@ -227,12 +259,11 @@ def test_images_without_a_label_are_selected_where_there_are_enough():
     assert "unlabelled" in selection.how
 
 
-def test_a_refused_openvino_file_ends_with_other_layers_in_float_or_8_bit_weights(run):
+def test_a_refused_openvino_file_ends_with_other_layers_in_float_or_8_bit_weights(run, deployed):
     pytest.importorskip("nncf")
     shutil.rmtree(run.folder("export") / "onnx-int8")
     folder = run.folder("export") / "openvino-int8"
     folder.mkdir(parents=True)
-    deployed = Deployed(backbones.load_classifier(run.folder("probe") / "classifier.safetensors"), SPEC)
     exported = OpenVino().convert(deployed, "int8", IMAGES[:8], folder)
     write(folder, exported, Golden(IMAGES[:1], np.zeros((1, 2), np.float32), deployed.predict(IMAGES[:1])))
     strict = recipe(min_agreement=1.0, max_drop=0.0)
@@ -248,9 +279,8 @@ def test_a_refused_openvino_file_ends_with_other_layers_in_float_or_8_bit_weight
     assert found.size_bytes < 0.4 * sum(t.numel() * 4 for t in deployed.state_dict().values())
 
 
-def test_openvino_layers_put_in_float_read_unrounded_values_and_keep_8_bit_weights(run):
+def test_openvino_layers_put_in_float_read_unrounded_values_and_keep_8_bit_weights(deployed):
     pytest.importorskip("nncf")
-    deployed = Deployed(backbones.load_classifier(run.folder("probe") / "classifier.safetensors"), SPEC)
     options = OpenVino().candidates(deployed, "int8", IMAGES[:8])
     choice = nearest(options, stage_judge(deployed))
     network = choice.option.model.network

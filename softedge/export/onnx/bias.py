@@ -15,7 +15,7 @@ from softedge.export.onnx.rewrite import constants, copied, set_constant
 from softedge.progress import track
 
 if TYPE_CHECKING:
-    from softedge.export.onnx.candidates import Quantization
+    from softedge.export.onnx.quantization import Quantization
 
 
 def correct_biases(made: Quantization, images: Uint8) -> Quantization:

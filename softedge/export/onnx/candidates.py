@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from softedge.export.deployed import Deployed
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx import rewrite
 from softedge.export.onnx.bias import correct_biases
-from softedge.export.onnx.quantizer import FOLLOWERS, WEIGHTED, Scheme, quantize, store_weights_in_int8
+from softedge.export.onnx.quantization import Quantization
+from softedge.export.onnx.quantizer import FOLLOWERS, WEIGHTED, Scheme, store_weights_in_int8
 from softedge.export.onnx.ranges import METHODS, Method, Ranges, by_method, float_tensors, run, session, with_outputs
 from softedge.export.onnx.ranges import measure as measure_ranges
 from softedge.export.onnx.speed import Beginning, beginnings, fixed, race
@@ -28,26 +29,6 @@ _ENOUGH = 16  # calibration images from which on a quarter can be kept apart
 _CORRECTION = 128  # calibration images that biases are corrected on
 _SECONDS = 2.0  # of processor time to compare one option with fp32
 _LEVELS = 255  # of an unsigned 8-bit activation
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """graph: the float graph, rewritten for integers.  ranges: of its activations.  scheme: what stays in float."""
-
-    graph: onnx.ModelProto
-    ranges: Ranges
-    scheme: Scheme = field(default_factory=Scheme)
-
-    def model(self) -> onnx.ModelProto:
-        return quantize(self.graph, self.ranges, self.scheme)
-
-    def layers(self) -> list[str]:
-        """Names of the nodes with weights, in order."""
-        return [node.name for node in self.graph.graph.node if node.op_type in WEIGHTED]
-
-    def in_float(self, names: frozenset[str]) -> Quantization:
-        """The same with exactly these nodes in float."""
-        return replace(self, scheme=replace(self.scheme, float_nodes=names))
 
 
 class OnnxCandidates(Candidates):
