@@ -44,7 +44,7 @@ def pretrain(
                 with started(out, resolved, force):
                     pass  # the process that trains takes the lock
             command = ranks.command(data, recipe, out, set, force)
-            return ranks.train(stage, run, resolved, force, gpus, nodes, command)
+            return ranks.train(run, resolved, force, gpus, nodes, command, stage)
     with started(out, resolved, force) as run:
         return stage(run, resolved, opened(run, resolved, force), force)
 

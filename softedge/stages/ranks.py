@@ -32,7 +32,7 @@ def first() -> bool:
 
 
 def train(
-    stage: Performs[Result], run: Run, recipe: Recipe, force: bool, gpus: int, nodes: int, command: Sequence[str]
+    run: Run, recipe: Recipe, force: bool, gpus: int, nodes: int, command: Sequence[str], stage: Performs[Result]
 ) -> Result:
     """``stage`` "pretrain" of ``run`` on ``gpus`` x ``nodes`` processes.
 
