@@ -15,8 +15,7 @@ from softedge.export.coreml.format import CoreMl, interpreted
 from softedge.export.coreml.interpreter import Program
 from softedge.export.counting import quantized_ops
 from softedge.export.deployed import Deployed
-from softedge.quantize.candidate import graph_of
-from softedge.quantize.coreml import CoreMlForm
+from softedge.export.nearest import Judge, nearest
 from softedge.records import InputSpec
 
 pytest.importorskip("coremltools")
@@ -144,15 +143,24 @@ def test_other_labels_in_the_contract_than_in_the_file_are_refused(exported):
     assert json.loads((exported["fp32"].path / "Manifest.json").read_text())
 
 
-def test_layers_put_in_float_lose_their_pairs_and_the_weights_rung_has_none(deployed, pictures):
-    names = [n.name for n in graph_of(deployed).graph.node if n.op_type in ("Conv", "Gemm")]
-    form = CoreMlForm(deployed, pictures[:16], names)
-    models = [form.with_float(None, []), form.with_float(None, names[2:4]), form.weights()]
-    pairs = [sum(op.type == "quantize" for op in _operations(model)) for model in models]
+def test_layers_put_in_float_lose_their_pairs_and_8_bit_weights_alone_have_none(deployed, pictures):
+    candidates = CoreMl().candidates(deployed, "w8a8", pictures[:16])
+    made = next(candidates.calibrations())
+    assert len(candidates.layers()) == len(candidates.proxy().layers())
+    options = [made, candidates.with_float(made, candidates.layers()[2:4]), candidates.weights_only()]
+    pairs = [sum(op.type == "quantize" for op in _operations(candidates._package(option))) for option in options]
     assert pairs[0] > pairs[1] > pairs[2] == 0
+    assert candidates.float_layers(options[1]) == {*candidates.float_layers(made), *candidates.layers()[2:4]}
     reference = deployed.predict(pictures)
-    noise = [np.abs(form.predict(model, pictures) - reference).mean() for model in models]
+    noise = [np.abs(candidates.predict(option, pictures) - reference).mean() for option in options]
     assert noise[2] < noise[0]
+
+
+def test_the_part_in_float_is_written_into_the_package_and_kept_by_the_search(deployed, pictures, tmp_path):
+    artifact = CoreMl().convert(deployed, deployed.spec, "w8a8", pictures[:16], tmp_path)
+    kept = int(coreml.metadata(artifact.path)["float_part"])
+    again = CoreMl().candidates(deployed, "w8a8", pictures[:16], like=artifact)
+    assert {option.tier for option in again.calibrations()} == {kept}
 
 
 def _operations(package):
@@ -166,14 +174,18 @@ def test_the_first_layers_and_depthwise_ones_stay_in_float_where_that_is_clearly
     depthwise = sum(isinstance(m, torch.nn.Conv2d) and m.groups > 1 for m in model.modules())
     assert [len(part) for part in parts][:3] == [0, 2, 1 + depthwise]  # the second layer is depthwise
     assert set(parts[1]) < set(parts[2]) < set(parts[3])
-    ranges, chosen = coreml_activations.best(package, IMAGES)
+    deployed = Deployed.of(model, SPEC)
+    candidates = CoreMl().candidates(deployed, "w8a8", IMAGES)
+    chosen = nearest(candidates, Judge.of(deployed, IMAGES)).option
 
-    def centred_logits(part):
-        logits = np.log(coreml_activations.run(coreml_activations.with_pairs(package, ranges, part), IMAGES))
+    def centred(probabilities):
+        logits = np.log(probabilities)
         return logits - logits.mean(1, keepdims=True)
 
-    exact = np.log(coreml_activations.run(package, IMAGES))
-    exact -= exact.mean(1, keepdims=True)
-    noise = [np.square(centred_logits(part) - exact).sum(1) / np.square(exact).sum(1) for part in parts]
-    decibels = [-10 * np.log10(np.median(ratio)) for ratio in noise]
-    assert chosen == next(part for part, value in zip(parts, decibels) if value > max(decibels) - 1)
+    exact = centred(deployed.predict(IMAGES))
+    best = {}
+    for option in candidates.calibrations():
+        noise = np.square(centred(candidates.predict(option, IMAGES)) - exact).sum(1) / np.square(exact).sum(1)
+        best[option.tier] = max(best.get(option.tier, -np.inf), -10 * np.log10(np.median(noise)))
+    assert chosen.tier == next(tier for tier, value in best.items() if value > max(best.values()) - 1)
+    assert list(chosen.model.in_float) == parts[chosen.tier]

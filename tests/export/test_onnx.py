@@ -12,9 +12,11 @@ from onnx import numpy_helper
 
 from softedge.errors import UserError
 from softedge.export.deployed import Deployed
+from softedge.export.nearest import Judge, nearest
 from softedge.export.onnx import quantizer as onnx_int8
 from softedge.export.onnx import ranges as onnx_ranges
 from softedge.export.onnx import rewrite as onnx_rewrite
+from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.graph import to_half, trace
 from softedge.export.parity import compare
@@ -248,7 +250,7 @@ def test_max_pool_stays_on_the_integers_of_its_input(tmp_path, pictures):
     assert "DequantizeLinear" not in ops[:pool] and ops.count("QLinearConv") == 2
 
 
-def test_the_default_calibration_is_the_one_nearest_to_float_on_images_apart(deployed, pictures, rewritten):
+def test_the_default_calibration_is_the_one_nearest_to_float_on_images_kept_out_of_it(deployed, pictures, rewritten):
     graph = rewritten
     measured, apart = np.delete(pictures, np.s_[::4], axis=0), pictures[::4]
     reference = deployed.predict(apart)
@@ -257,11 +259,14 @@ def test_the_default_calibration_is_the_one_nearest_to_float_on_images_apart(dep
         made = onnx_int8.quantize(graph, onnx_ranges.measure(graph, measured, method))
         found = np.concatenate([onnx_ranges.session(made).run(None, {"image": image[None]})[0] for image in apart])
         noise[method] = compare(found, reference).sqnr_db
-    calibrations = onnx_int8.Calibrations(graph, pictures)
-    decibels, method = calibrations.best()
+    options = OnnxCandidates(deployed, pictures, scheme=SPEED)
+    assert np.array_equal(options.comparison(), apart)
+    choice = nearest(options, Judge.of(deployed, apart))
+    method = choice.option.what.removeprefix("calibration by ")
     assert noise[method] == max(noise.values()) > min(noise.values())
-    assert decibels == pytest.approx(noise[method], abs=0.01)
-    assert calibrations.ranges[method] == onnx_ranges.measure(graph, measured, method)
+    assert choice.tried[choice.option.what] == pytest.approx(noise[method], abs=0.01)
+    assert choice.option.model.ranges == onnx_ranges.measure(graph, measured, method)
+    assert choice.option.details["calibration"] == f"{method} of {len(pictures)} images"
 
 
 def test_images_that_reach_much_farther_than_the_others_are_left_out_and_at_least_nine_tenths_stay():
@@ -277,9 +282,34 @@ def test_one_outlier_among_the_calibration_images_does_not_cost_the_others_their
     rng = np.random.default_rng(0)
     images = rng.integers(112, 144, (32, 16, 16, 3), dtype=np.uint8)
     images[5] = rng.integers(0, 2, (16, 16, 3), dtype=np.uint8) * 255
-    graph = onnx_rewrite.for_integers(trace(deployed))
-    calibrations = onnx_int8.Calibrations(graph, images)
-    assert any("without outliers" in name for name in calibrations.ranges)
-    decibels, _ = calibrations.best()
-    assert decibels == max(calibrations.closeness(each) for each in calibrations.ranges)
-    assert calibrations.closeness("minmax without outliers") > calibrations.closeness("minmax")
+    options = OnnxCandidates(deployed, images, scheme=SPEED)
+    tried = nearest(options, Judge.of(deployed, options.comparison())).tried
+    assert any("without outliers" in name for name in tried)
+    assert tried["calibration by minmax without outliers"] > tried["calibration by minmax"]
+
+
+def test_the_search_keeps_the_float_beginning_of_the_file_and_calibrates_on_all_images(deployed, pictures, tmp_path):
+    graph = trace(deployed)
+    weights = [node.input[1].split(".weight")[0] for node in graph.graph.node if node.op_type == "Conv"]
+    until = weights[1].removeprefix("model.")
+    target = Onnx(float_prefix=until)
+    artifact = target.convert(deployed, deployed.spec, "int8", pictures[:40], tmp_path)
+    assert target.notes(artifact)["speed"] == {"float_until": until}
+    again = Onnx().candidates(deployed, "int8", pictures[:40], like=artifact)
+    option = next(again.calibrations())
+    first = next(name for name in again.layers() if name not in again.float_layers(option))
+    assert again.describe(option, first)["weight"].startswith(weights[1])
+    assert again.ranges["mean"] == onnx_ranges.measure(again.graph, pictures[:40], "mean")
+
+
+def test_a_fixed_float_beginning_gives_the_same_bits_again(deployed, pictures, tmp_path):
+    until = next(n.input[1] for n in trace(deployed).graph.node if n.op_type == "Conv").split(".weight")[0]
+    made = []
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        target = Onnx(float_prefix=until.removeprefix("model."))
+        made.append(target.convert(deployed, deployed.spec, "int8", pictures[:40], tmp_path / place).sha256)
+    assert made[0] == made[1]
+    with pytest.raises(UserError, match=r"export.float_prefix.*'nowhere'"):
+        (tmp_path / "c").mkdir()
+        Onnx(float_prefix="nowhere").convert(deployed, deployed.spec, "int8", pictures[:40], tmp_path / "c")

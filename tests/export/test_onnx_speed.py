@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from softedge.export.nearest import Judge, nearest
 from softedge.export.onnx import graph as onnx_graph
-from softedge.export.onnx import quantizer as onnx_int8
-from softedge.export.onnx import ranges as onnx_ranges
 from softedge.export.onnx import rewrite as onnx_rewrite
-from softedge.export.onnx.speed import choose, fast_enough, pick, prefixes
+from softedge.export.onnx import speed
+from softedge.export.onnx.candidates import OnnxCandidates
+from softedge.export.onnx.speed import Race, prefixes, race
 
 
 def graph(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
@@ -42,32 +44,70 @@ def test_a_preprocessing_with_a_branch_is_still_a_float_part():
     assert prefixes(graph(nodes)) == {"stem": frozenset({"normalise", "mean"})}
 
 
-def test_the_shortest_float_part_wins_unless_a_longer_one_is_faster_or_clearly_nearer_to_float():
-    times = {"none": 1.02, "stem": 1.0, "block": 1.01}
-    assert pick(times, {}) == "none", "2 % are noise"
-    assert pick({**times, "none": 1.05}, {}) == "stem"
-    assert pick(times, {"none": 19.0, "stem": 19.6, "block": 19.9}) == "none"
-    assert pick(times, {"none": 19.0, "stem": 27.2, "block": 27.5}) == "stem"
+def measured(**times):
+    return Race({name: np.full(40, value) for name, value in times.items()})
 
 
 def test_no_float_part_is_bought_with_a_file_slower_than_fp32():
-    times = {"none": 0.80, "stem": 0.83, "block": 0.90}
-    assert fast_enough(times, base=1.0) == ["none", "stem"]
-    assert fast_enough({"none": 0.99, "stem": 1.02, "block": 1.03}, base=1.0) == ["none"]
-    assert fast_enough({"none": 1.20, "stem": 1.21, "block": 1.24}, base=1.0) == ["none", "stem"]
+    def fast_enough(base, *times):
+        race = measured(fp32=base, **dict(zip(("none", "stem", "block"), times)))
+        return race.fast_enough(["none", "stem", "block"], "fp32")
+
+    assert fast_enough(1.0, 0.80, 0.83, 0.90) == ["none", "stem"]
+    assert fast_enough(1.0, 0.99, 1.02, 1.03) == ["none"]
+    assert fast_enough(1.0, 1.20, 1.21, 1.24) == ["none", "stem"]
+    assert fast_enough(1.5, 1.20, 1.00, 1.01) == ["stem", "block"], "the default is clearly too slow"
 
 
-def test_the_float_part_is_chosen_among_the_fast_ones_by_what_the_quantized_graph_answers(deployed, pictures):
+def test_what_is_not_clear_is_decided_for_the_default():
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.9, 1.1, 40)
+    steady = {"fp32": 2 * base, "none": base, "stem": 1.02 * base}
+    assert Race(steady).fast_enough(["none", "stem"], "fp32") == ["none", "stem"], "both are slow in the same rounds"
+    doubtful = steady | {"stem": 1.04 * base * rng.uniform(0.9, 1.1, 40)}
+    assert Race(doubtful).ratio("stem", "none").high > 1.05
+    assert Race(doubtful).fast_enough(["none", "stem"], "fp32") == ["none"]
+    useless = steady | {"stem": 0.5 * base * rng.uniform(0.3, 3, 40)}
+    assert Race(useless).fast_enough(["none", "stem"], "fp32") == ["none"], "too noisy to say anything"
+
+
+def test_the_interval_of_a_ratio_holds_its_median_in_nineteen_cases_of_twenty():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        ratio = Race({"a": rng.lognormal(0.1, 0.2, 31), "b": np.ones(31)}).ratio("a", "b")
+        held += ratio.low <= np.exp(0.1) <= ratio.high
+    assert 0.93 <= held / 400 <= 0.99
+
+
+def test_time_that_other_processes_take_is_not_counted(deployed, pictures, monkeypatch):
+    """The clock of the wall is not asked at all."""
+
+    def wall():
+        raise AssertionError("wall-clock time")
+
+    for name in ("perf_counter", "monotonic", "time"):
+        monkeypatch.setattr(speed.time, name, wall)
     fp32 = onnx_graph.trace(deployed)
-    graph = onnx_rewrite.for_integers(fp32)
-    ranges = onnx_ranges.measure(graph, pictures, "minmax")
-    known = {scheme: 10.0 * len(scheme) for scheme in prefixes(graph).values()}
-    choice = choose(fp32, graph, ranges, pictures[:1], 0.2, lambda scheme: known[scheme.float_nodes])
-    assert choice.closeness == {
-        name: known[names] for name, names in prefixes(graph).items() if name in choice.closeness
-    }
-    assert choice.scheme.float_nodes == max((prefixes(graph)[name] for name in choice.closeness), key=len)
-    made = onnx_int8.quantize(graph, ranges, choice.scheme)
+    samples = race({"one": fp32, "two": fp32}, pictures[:1], 0.05).samples
+    assert len(samples["one"]) == len(samples["two"]) >= 9 and (samples["one"] > 0).all()
+
+
+def test_of_the_fast_beginnings_the_one_that_answers_like_fp32_is_taken(deployed, pictures, monkeypatch):
+    graph = onnx_rewrite.for_integers(onnx_graph.trace(deployed))
+    places = prefixes(graph)
+    all_fast = lambda models, *rest: measured(**dict.fromkeys(models, 1.0))  # noqa: E731
+    monkeypatch.setattr(speed, "race", all_fast)
+    options = OnnxCandidates(deployed, pictures)
+    made = {option.tier: option.model.scheme.float_nodes for option in options.calibrations()}
+    assert list(made.values()) == list(places.values())
+    choice = nearest(options, Judge.of(deployed, options.comparison()))
+    best = {tier: max(db for what, db in choice.tried.items() if what.endswith(f"until {name}"))
+            for tier, name in enumerate(places)}  # fmt: skip
+    assert choice.option.tier == next(tier for tier, db in best.items() if db >= max(best.values()) - 1)
+    about = choice.option.details["speed"]
+    assert about["float_until"] == list(places)[choice.option.tier] and about["interval"] == [1.0, 1.0]
+    made = options.with_float(choice.option, ()).model.model()
     read = {name for node in made.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     for node in made.graph.node:
-        assert node.name not in choice.scheme.float_nodes or not read.intersection(node.input[:1])
+        assert node.name not in choice.option.model.scheme.float_nodes or not read.intersection(node.input[:1])

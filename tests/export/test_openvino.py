@@ -13,9 +13,11 @@ from openvino import opset13
 from softedge import backbones, config
 from softedge.errors import UserError
 from softedge.export.deployed import Deployed
-from softedge.export.openvino import int8 as openvino_int8
+from softedge.export.onnx.format import Onnx
+from softedge.export.onnx.quantizer import Scheme
+from softedge.export.openvino import candidates as openvino_candidates
 from softedge.export.openvino.format import OpenVino, _normalised_by_rows, from_onnx, predictor
-from softedge.export.openvino.int8 import better_in_float, layers, with_ranges
+from softedge.export.openvino.int8 import better_in_float, calibration_sets, layers, reads_rounded, with_ranges
 from softedge.export.parity import compare
 from softedge.records import InputSpec
 
@@ -75,10 +77,6 @@ def test_the_safe_file_has_weights_of_7_bits_where_products_are_added_in_pairs(d
     assert max(largest[True]) <= 64 < max(largest[False])
 
 
-def reads_rounded(op):
-    return op.input_value(0).get_node().get_type_name() == "FakeQuantize"
-
-
 def weight_of(op):
     node = op.input_value(1).get_node()
     while node.get_type_name() != "Constant":
@@ -132,10 +130,27 @@ def test_calibration_images_that_reach_much_farther_than_the_others_are_also_lef
     rng = np.random.default_rng(0)
     images = rng.integers(112, 144, (24, 16, 16, 3), dtype=np.uint8)
     images[5] = rng.integers(0, 2, (16, 16, 3), dtype=np.uint8) * 255
+    sets = calibration_sets(from_onnx(deployed), images)
+    assert {name: len(some) for name, some in sets.items()} == {"": 24, " without outliers": 23}
+    assert np.array_equal(sets[" without outliers"], np.delete(images, 5, axis=0))
+    assert list(calibration_sets(from_onnx(deployed), images[6:])) == [""]
     seen = []
-    monkeypatch.setattr(openvino_int8, "with_ranges", lambda net, some, ranges, safe: seen.append((ranges, some)))
-    names = [name for name, _ in openvino_int8.candidates(from_onnx(deployed), images)]
-    assert names == ["defaults", "minmax", "defaults without outliers", "minmax without outliers"]
+    monkeypatch.setattr(openvino_candidates, "with_ranges", lambda net, some, ranges, safe: seen.append((ranges, some)))
+    monkeypatch.setattr(openvino_candidates, "compressed", lambda network: network)
+    options = list(OpenVino().candidates(deployed, "int8", images).calibrations())
+    names = ["defaults", "minmax", "defaults without outliers", "minmax without outliers"]
+    assert [option.what for option in options] == [f"calibration by {name}" for name in names]
     assert [len(some) for _, some in seen] == [24, 24, 23, 23]
-    assert np.array_equal(seen[-1][1], np.delete(images, 5, axis=0))
-    assert [n for n, _ in openvino_int8.candidates(from_onnx(deployed), images[6:])] == ["defaults", "minmax"]
+
+
+def test_the_integers_of_an_onnx_file_and_full_bias_correction_are_options(deployed, pictures, tmp_path):
+    options = OpenVino().candidates(deployed, "int8", pictures[:16])
+    (tmp_path / "onnx").mkdir()
+    onnx = Onnx(scheme=Scheme()).convert(deployed, deployed.spec, "int8", pictures[:16], tmp_path / "onnx")
+    translated = options.predict(options.from_file(onnx), pictures)
+    same = compare(translated, Onnx().load(onnx)(pictures)).sqnr_db
+    assert same > compare(translated, deployed.predict(pictures)).sqnr_db, "nearer to that file than to fp32"
+    made = options.with_float(next(options.calibrations()), options.layers()[-1:])
+    corrected = options.bias_corrected(made)
+    assert options.float_layers(corrected) == options.float_layers(made) >= {options.layers()[-1]}
+    assert "layer by layer" in corrected.what and options.bias_corrected(options.from_file(onnx)) is None

@@ -11,6 +11,7 @@ import torch
 from onnx import numpy_helper
 
 from softedge import registry
+from softedge.eval.measures import sqnr_db
 from softedge.export import parity
 from softedge.export.onnx.format import Onnx
 
@@ -22,8 +23,10 @@ def test_difference_agreement_and_sqnr_are_those_of_a_closed_form():
     found = parity.compare(softmax(noisy), softmax(logits))
     assert found.max_abs_diff == pytest.approx(np.abs(softmax(noisy) - softmax(logits)).max())
     assert found.agreement == 1.0
-    assert parity.sqnr(noisy[:1], logits[:1])[0] == pytest.approx(10 * np.log10(8 / 0.06), abs=1e-4)
-    assert parity.sqnr(noisy[1:], logits[1:])[0] == 120
+    assert sqnr_db(logits[:1], noisy[:1])[0] == pytest.approx(10 * np.log10(8 / 0.06), abs=1e-4)
+    assert sqnr_db(logits[1:], noisy[1:])[0] == pytest.approx(140)
+    assert found.sqnr_db == pytest.approx((10 * np.log10(8 / 0.06) + 140) / 2, abs=2)
+    assert parity.compare(np.full_like(softmax(logits), np.nan), softmax(logits)).agreement == 0
 
 
 def test_nan_counts_as_infinitely_different():
