@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Undefined
 from markupsafe import Markup, escape
 
-from softedge.report import charts, facts, ladder_charts, learning_charts, phrases, timings, words
+from softedge.report import charts, facts, learning_charts, phrases, search_charts, timings, words
 
 Values = dict[str, Any]
 
@@ -57,7 +57,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         by_group=by_group,
         worst_layers=worst_layers,
         layer_name=words.layer_name,
-        ladder=ladder_charts,
+        search=search_charts,
         plain=plain,
         columns=columns,
         all_curves=all_curves,
@@ -207,9 +207,8 @@ def worst_layers(row: Values, most: int = 15) -> list[tuple[str, float]]:
     return sorted(items, key=lambda item: item[1])[:most]
 
 
-RUNG = {
+STEP = {
     "agreement": "same answers",
-    "apart_agreement": "on images apart",
     "sqnr_db": "noise, dB",
     "size_bytes": "size",
     "time_over_fp32": "time over fp32",
@@ -217,8 +216,8 @@ RUNG = {
 
 
 def columns(rows: list[Values]) -> list[tuple[str, str]]:
-    """Key and title of the numbers that the rungs of an int8 ladder tell."""
-    return [(key, title) for key, title in RUNG.items() if any(row.get(key) for row in rows)]
+    """Key and title of the numbers that are known of the steps of an int8 search."""
+    return [(key, title) for key, title in STEP.items() if any(row.get(key) for row in rows)]
 
 
 def plain(key: str, value: Any) -> Any:

@@ -135,6 +135,6 @@ def is_number(value: Any) -> bool:
 
 
 def layer_name(layer: Mapping[str, Any]) -> str:
-    """What a layer of the int8 doctor is called: its weight's name in the network, else the node's in the file."""
+    """What a layer is called in the int8 search: its weight's name in the network, else the node's in the file."""
     weight = str(layer.get("weight") or "").removesuffix(".weight").removeprefix("model.").removeprefix("backbone.net.")
     return weight or str(layer.get("name", ""))

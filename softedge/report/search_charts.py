@@ -1,4 +1,4 @@
-"""The charts of the int8 doctor: its steps by answers and time, and the ranges of the layers that lose the most."""
+"""The charts of the int8 search: its steps by answers and time, and the ranges of the layers that lose the most."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from softedge.report.placement import Box, place
 Values = Mapping[str, Any]
 
 
-def timed(rungs: Sequence[Values]) -> list[Values]:
+def timed(rows: Sequence[Values]) -> list[Values]:
     """The steps with both an agreement and a measured time."""
-    return [r for r in rungs if words.is_number(r.get("agreement")) and words.is_number(r.get("time_over_fp32"))]
+    return [r for r in rows if words.is_number(r.get("agreement")) and words.is_number(r.get("time_over_fp32"))]
 
 
-def steps(identity: str, width: float, rungs: Sequence[Values]) -> Markup:
-    """Same answers as fp32 over time relative to fp32, one dot a step; those that the gate refuses are hollow."""
-    shown = timed(rungs)
+def steps(identity: str, width: float, rows: Sequence[Values]) -> Markup:
+    """Same answers as fp32 over time relative to fp32, one dot a step; those that are not good enough are hollow."""
+    shown = timed(rows)
     height, left, right, top, bottom = (320.0 if width > HALF else 300.0), 58.0, width - 14, 40.0, 46.0
     ratios, agreement = [r["time_over_fp32"] for r in shown], [r["agreement"] for r in shown]
     x = svg.Scale(*svg.padded(min([*ratios, 0.95]), max([*ratios, 1.05]), share=0.1), left, right)
     low, high = svg.padded(min(agreement), max(agreement), least=0.02, share=0.15)
     y = svg.Scale(low, high, height - bottom, top)
     parts = [
-        svg.y_axis(y, left, right, "same answers as fp32, test images", lambda v: words.percent(v, 1)),
+        svg.y_axis(y, left, right, "same answers as fp32, selection images", lambda v: words.percent(v, 1)),
         svg.x_axis(x, height - bottom, "time over that of fp32 (left is faster)", lambda v: f"{v:g}"),
         svg.line(x(1.0), top, x(1.0), height - bottom, class_="gate"),
         svg.text(x(1.0) + 5, top + 10, "fp32", class_="tick"),
     ]
     marks = [(x(r), y(a), 6.0) for r, a in zip(ratios, agreement)]
-    for (across, up, radius), rung in zip(marks, shown):
-        kind = "dot onnx" if rung.get("passed") else "dot onnx not-passed"
+    for (across, up, radius), row in zip(marks, shown):
+        kind = "dot onnx" if row.get("passed") else "dot onnx not-passed"
         parts.append(svg.tag("circle", cx=across, cy=up, r=radius, class_=kind))
-    labels = [str(r["rung"]) for r in shown]
+    labels = [str(r["step"]) for r in shown]
     sizes = [(svg.text_width(label, 13) + 4, 16.0) for label in labels]
     for label, box in zip(labels, place(marks, sizes, Box(left, top - 14, right, height - bottom))):
         parts.append(svg.text(box.left + 2, box.bottom - 4, label, class_="value"))
     about = "; ".join(
-        f"{r['rung']} {words.percent(r['agreement'], 1)} at {r['time_over_fp32']:.2f} × the time" for r in shown
+        f"{r['step']} {words.percent(r['agreement'], 1)} at {r['time_over_fp32']:.2f} × the time" for r in shown
     )
     return svg.chart(identity, width, height, "Same answers over time, by step", about, *parts)
 
