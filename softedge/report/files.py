@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,9 @@ BINS = 120
 Row = dict[str, Any]
 
 
-def rows(run: Run, export: Stage, check: Stage, bench: Stage, asked: list[str]) -> list[Row]:
+def rows(run: Run, done: Mapping[str, Stage], asked: list[str]) -> list[Row]:
     """One row per artifact, in the order target, precision; see schema.md, ``files``."""
+    export, check, bench = done["export"], done["check"], done["bench"]
     slow = _too_slow(run)
     checked = {row["artifact"]: row | slow.get((row["artifact"], row.get("sha256")), {}) for row in _check_rows(check)}
     timed: dict[str, dict[str, Result]] = {}
@@ -74,10 +76,13 @@ def rows(run: Run, export: Stage, check: Stage, bench: Stage, asked: list[str]) 
         artifact, _, device = name.partition("@")
         timed.setdefault(artifact, {})[device] = result
     names = list(dict.fromkeys([*asked, *export.results, *checked, *timed]))
-    table = [_row(run, name, export, check, checked.get(name), timed.get(name, {}), bench) for name in names]
+    table = [
+        _row(run, name, export, check, checked.get(name), timed.get(name, {}), bench) | _search(done["quantize"], name)
+        for name in names
+    ]
     _add_distributions(run, table)
     targets = list(dict.fromkeys(row["target"] for row in table))
-    return sorted(table, key=lambda row: targets.index(row["target"]))  # a cured file beside the one it replaces
+    return sorted(table, key=lambda row: targets.index(row["target"]))  # a searched file beside the one it replaces
 
 
 def _too_slow(run: Run) -> dict[tuple[str, str | None], Row]:
@@ -113,7 +118,7 @@ def _row(
         row |= {key: checked[key] for key in _CHECKED if checked.get(key) is not None}
         for key in ("sha256", "size_bytes"):
             row.setdefault(key, checked.get(key))
-        row |= _searched(run, check, name)
+        row |= _emulated(check, name)
         if checked.get("superseded_by"):
             row["superseded_by"] = checked["superseded_by"]
         row["gate"] = {True: "passed", False: "failed"}.get(checked.get("passed"), "not run")  # type: ignore[arg-type]
@@ -135,22 +140,25 @@ def _row(
     return row
 
 
-def _searched(run: Run, check: Stage, name: str) -> Row:
-    """What the int8 search tried for a file (steps, layers), and the answers of the file on other processors."""
-    made = run.results("quantize").get(name)
-    details = made.details if made else {}
+def _search(quantize: Stage, name: str) -> Row:
+    """What the int8 search tried for a file; nothing where the exported file was good enough."""
+    details = quantize.results[name].details if name in quantize.results else {}
     steps = details.get("steps") or []
-    shown: Row = {}
-    if any(not step.get("passed") for step in steps):
-        shown = {
-            "search": [_with_verdict(step) for step in steps],
-            "layers": details.get("layers"),
-            "advice": details.get("recommendation"),
-        }
-    emulated = (check.result.details if check.result else {}).get("hardware")
-    if isinstance(emulated, dict) and name in emulated:
-        shown["emulated"] = emulated[name]
-    return {key: value for key, value in shown.items() if value}
+    if all(step.get("passed") for step in steps):
+        return {}
+    values = {
+        "search": [_with_verdict(step) for step in steps],
+        "layers": details.get("layers"),
+        "selection": details.get("selection"),
+        "advice": details.get("recommendation"),
+    }
+    return {key: value for key, value in values.items() if value}
+
+
+def _emulated(check: Stage, name: str) -> Row:
+    """The answers of a file on other processors."""
+    hardware = check.result.details.get("hardware") if check.result else None
+    return {"emulated": hardware[name]} if isinstance(hardware, dict) and hardware.get(name) else {}
 
 
 def _with_verdict(step: Row) -> Row:

@@ -90,7 +90,7 @@ def stage_failed(run: Values, stage: Values) -> bool:
 
 
 def is_failure(row: Values) -> bool:
-    """Refused by the gate, and no cured file stands in its place."""
+    """Refused by the gate, and no searched file stands in its place."""
     return row["gate"] == "failed" and not row.get("superseded_by")
 
 

@@ -128,6 +128,7 @@ class FileRow(Entry):
     calibration: Free = {}
     layers: list[Free] = []
     search: list[Free] = []
+    selection: str = ""
     advice: str | Free | list[Any] = ""
     superseded_by: str = ""
     emulated: dict[str, Free] = {}

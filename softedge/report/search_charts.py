@@ -28,7 +28,7 @@ def steps(identity: str, width: float, taken: Sequence[Values]) -> Markup:
     low, high = svg.padded(min(agreement), max(agreement), least=0.02, share=0.15)
     y = svg.Scale(low, high, height - bottom, top)
     parts = [
-        svg.y_axis(y, left, right, "same answers as fp32, test images", lambda v: words.percent(v, 1)),
+        svg.y_axis(y, left, right, "same answers as fp32, selection images", lambda v: words.percent(v, 1)),
         svg.x_axis(x, height - bottom, "time over that of fp32 (left is faster)", lambda v: f"{v:g}"),
         svg.line(x(1.0), top, x(1.0), height - bottom, class_="gate"),
         svg.text(x(1.0) + 5, top + 10, "fp32", class_="tick"),

@@ -5,6 +5,7 @@ Everything is judged on training images apart from the calibration set; the test
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -104,6 +105,8 @@ class _Session:
         if why and (reason := self._not_searched(artifact)):
             say(f"{artifact.name}: {'; '.join(why)}; not searched: {reason}")
             return Outcome(metrics, {**details, "steps": [default.to_dict()]}, {"search": reason})
+        if why and (option := candidates.from_file(artifact)) is not None:
+            default = dataclasses.replace(default, time_over_fp32=candidates.time_over_fp32(option))
         problem = Problem(
             network=deployed,
             make=make,

@@ -256,7 +256,9 @@ def _check(run: Run, rng: np.random.Generator) -> None:
         },
         {"step": "tuned", "what": "too slow here", "why": "too slow here", "size_bytes": 0, "passed": False},
     ]
-    searched = {"recommendation": "Keep two layers in float.", "steps": steps, "layers": layers, "file": "onnx-int8"}
+    said = {"selection": "768 training images: a sample"}
+    said |= {"recommendation": "Keep two layers in float.", "file": "onnx-int8"}
+    searched = {**said, "steps": steps, "layers": layers}
     result(run, "quantize/onnx-int8", {"good": False}, details=searched)
     weights = {"recommendation": "Use 'weights' of OpenVINO.", "steps": steps[:1], "file": "openvino-int8"}
     result(run, "quantize/openvino-int8", {"good": False}, details=weights)
