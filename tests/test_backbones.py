@@ -63,11 +63,13 @@ def test_a_file_of_published_weights_gives_the_same_network(fetched, tmp_path, s
 
 def test_a_run_starts_fine_tuning_probing_and_detectors_from_fetched_weights(fetched, toy_run):
     from softedge.eval import finetune
+    from softedge.stages.finetune import stage as finetune_stage
 
     run, recipe = toy_run
     start = finetune.initial(run, recipe, "imagenet", seed=0)
     assert torch.equal(start.net.state_dict()["conv_stem.weight"], fetched["conv_stem.weight"])
-    assert finetune.inputs(run, ["imagenet"]).keys() == {"data/index.json"}
+    asked = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"init": "imagenet"})})
+    assert list(finetune_stage.reads(run, asked)) == ["data/index.json"]
 
 
 def test_without_a_network_it_is_one_line_that_says_what_to_do(no_network, toy_run, capsys):

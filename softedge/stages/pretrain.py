@@ -56,7 +56,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     SIGINT or SIGTERM. On several ranks all of them call it, and rank 0 writes.
     """
     sizing.check(recipe, len(data.pretrain), distributed.world())
-    values, inputs = settings(recipe), inputs(run, recipe)
+    values, inputs = settings(recipe), inputs_of(run, recipe)
 
     def work(folder: Path) -> Outcome:
         try:
@@ -88,7 +88,8 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def inputs(run: Run, recipe: Recipe) -> dict[str, str]:
+def inputs_of(run: Run, recipe: Recipe) -> dict[str, str]:
+    """Hashes of the images' index and of the weights that the training starts from or learns from."""
     inputs = {}
     if (run.root / INDEX).exists():
         inputs[INDEX] = sha256(run.root / INDEX)
