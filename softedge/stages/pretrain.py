@@ -89,7 +89,6 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def inputs_of(run: Run, recipe: Recipe) -> dict[str, str]:
-    """Hashes of the images' index and of the weights that the training starts from or learns from."""
     inputs = {}
     if (run.root / INDEX).exists():
         inputs[INDEX] = sha256(run.root / INDEX)
