@@ -16,6 +16,7 @@ import softedge
 from softedge import registry
 from softedge.cli import main
 from softedge.errors import GateFailed, UserError
+from softedge.export.onnx.format import Onnx
 
 TINY = [
     "data.size=32",
@@ -178,20 +179,17 @@ def test_check_after_bench_sees_the_new_numbers(copy, capsys):
     assert command("check", copy, "--max-p90", "400") == 0
 
 
-class Impossible:
-    """A target that this machine cannot make."""
+class Impossible(Onnx):
+    """A format that this machine cannot make."""
 
     name = "impossible"
-
-    def __init__(self, batch: str):
-        pass
 
     def missing(self) -> str:
         return "exporting to Impossible needs a program that is not here"
 
 
 def test_a_format_that_could_not_be_made_is_in_the_table_and_exits_with_one(copy, capsys, monkeypatch):
-    monkeypatch.setitem(registry.TARGETS, "impossible", f"{__name__}:Impossible")
+    monkeypatch.setitem(registry.FORMATS, "impossible", f"{__name__}:Impossible")
     asked = ("export", copy, "--targets", "onnx,impossible", "--precisions", "fp32")
     assert command(*asked) == 1
     said = capsys.readouterr()
