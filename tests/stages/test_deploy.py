@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,10 @@ import pytest
 from PIL import Image
 
 import softedge
+from softedge import registry
+from softedge.cli import main
 from softedge.errors import GateFailed, UserError
+from softedge.export.onnx.format import Onnx
 
 TINY = [
     "data.size=32",
@@ -116,10 +122,10 @@ def test_another_recipe_is_refused_and_nothing_is_lost(deployed, photos):
     assert (deployed / "pretrain" / "backbone.safetensors").read_bytes() == weights
 
 
-def test_a_gate_that_fails_says_which_file(deployed):
-    softedge.check(deployed, set=["check.max_size=1000", "check.doctor=false"], force=True)
+def test_a_gate_that_fails_says_which_file(copy):
+    softedge.check(copy, set=["check.max_size=1000", "check.doctor=false"], force=True)
     with pytest.raises(GateFailed, match=r"onnx-int8.*1,?000"):
-        softedge.gate(deployed)
+        softedge.gate(copy)
 
 
 def test_verify_replays_the_golden_images(deployed):
@@ -137,3 +143,80 @@ def test_unlabelled_images_alone_give_a_feature_extractor(photos, tmp_path):
     contract = json.loads((run.root / "export" / "onnx-fp32" / "contract.json").read_text())
     assert "features" in json.dumps(contract["output"])
     assert run.result("probe") is None
+
+
+def command(*words: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return ended.value.code
+
+
+@pytest.fixture
+def copy(deployed, tmp_path) -> Path:
+    """The deployed run, to be changed."""
+    return Path(shutil.copytree(deployed, tmp_path / "copy"))
+
+
+def test_a_deployment_that_is_too_slow_exits_with_one_and_names_the_file(copy, capsys):
+    assert command("deploy", "--out", copy, "--max-p90", "0.0001") == 1
+    said = capsys.readouterr()
+    assert "failed: onnx-int8: p90 " in said.err and "above the limit of 0.0001 ms" in said.err
+    assert "FAILED" in said.out and (copy / "report.html").is_file()
+    assert command("deploy", "--out", copy, "--max-p90", "100000") == 0
+
+
+def test_check_after_bench_sees_the_new_numbers(copy, capsys):
+    assert command("check", copy, "--max-p90", "400", "--max-drop", "1", "--min-agreement", "0") == 0
+    path = copy / "bench" / "onnx-int8@local" / "result.json"
+    timed = json.loads(path.read_text())
+    timed["metrics"]["p90_ms"] = 500.0
+    path.write_text(json.dumps(timed))
+    assert command("check", copy, "--max-p90", "400") == 1
+    said = capsys.readouterr()
+    assert "check: done before, skipped" in said.err
+    assert "onnx-int8: p90 500.00 ms on local above the limit of 400 ms" in said.err
+    assert command("bench", copy, "--force") == 0
+    assert command("check", copy, "--max-p90", "400") == 0
+
+
+class Impossible(Onnx):
+    """A format that this machine cannot make."""
+
+    name = "impossible"
+
+    def missing(self) -> str:
+        return "exporting to Impossible needs a program that is not here"
+
+
+def test_a_format_that_could_not_be_made_is_in_the_table_and_exits_with_one(copy, capsys, monkeypatch):
+    monkeypatch.setitem(registry.FORMATS, "impossible", f"{__name__}:Impossible")
+    asked = ("export", copy, "--targets", "onnx,impossible", "--precisions", "fp32")
+    assert command(*asked) == 1
+    said = capsys.readouterr()
+    assert "not run: impossible-fp32: exporting to Impossible needs a program" in said.out
+    assert "failed: impossible-fp32 was not made: exporting to Impossible needs a program" in said.err
+    assert command(*asked, "--allow-missing") == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_stage_says_one_line_and_is_done_by_the_next_start(copy, capsys, monkeypatch, number, code):
+    with monkeypatch.context() as patch:
+        patch.setattr("softedge.stages.knn.extract", lambda *_: os.kill(os.getpid(), number))
+        assert command("knn", copy) == code
+    said = capsys.readouterr().err
+    stopped = "stopped: finished stages are kept; run the same command again to go on"
+    assert said.splitlines() == ["data: done before, skipped", stopped]
+    assert not (copy / "knn" / "result.json").exists()
+    assert command("knn", copy) == 0 and (copy / "knn" / "result.json").exists()
+
+
+def test_the_commands_stay_functions_after_the_packages_of_their_names_were_imported(tmp_path):
+    import softedge.bench
+    import softedge.export
+    import softedge.report
+
+    for call in (softedge.export, softedge.bench, softedge.report, softedge.probe):
+        for _ in range(2):
+            with pytest.raises(UserError, match="not a softedge run"):
+                call(tmp_path)
+    assert set(softedge.__all__) <= set(dir(softedge))
