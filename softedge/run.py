@@ -277,17 +277,18 @@ def perform(
     begun = read_json(begun_path) if begun_path.exists() else None
     if done is not None or (begun is not None and force):
         _set_aside(run, stage)
-    elif begun is not None and resumable and (changed := differences(begun, asked)):
+    elif begun is not None and resumable and (changed := differences({key: begun.get(key) for key in asked}, asked)):
         raise UserError(
             f"{folder} holds unfinished work made with other settings ({'; '.join(changed[:6])}); "
             "add --force to start over, or use another --out"
         )
     elif folder.exists() and not resumable:
         shutil.rmtree(folder)
+    resumed = _earlier(folder, begun) if begun is not None and begun_path.exists() else {}
     folder.mkdir(parents=True, exist_ok=True)
-    if not begun_path.exists():
-        write_json(begun_path, asked)
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    start = {"started": now, "spent": 0.0} | resumed | {"at": time.time()}
+    write_json(begun_path, asked | {"start": start})
     clock = time.monotonic()
     outcome = work(folder)
     result = Result(
@@ -297,8 +298,8 @@ def perform(
         recipe=asked["recipe"],
         inputs=asked["inputs"],
         environment=environment(),
-        started=started,
-        seconds=round(time.monotonic() - clock, 3),
+        started=start["started"],
+        seconds=round(start["spent"] + time.monotonic() - clock, 3),
         details=outcome.details,
         skipped=outcome.skipped,
     )
@@ -306,6 +307,15 @@ def perform(
     with contextlib.suppress(FileNotFoundError):
         begun_path.unlink()
     return result
+
+
+def _earlier(folder: Path, begun: Mapping[str, Any]) -> dict[str, Any]:
+    """When unfinished work was first started, and the seconds spent on it: a start lasted until its last file."""
+    start = begun.get("start")
+    if not isinstance(start, Mapping):
+        return {}
+    last = max(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
+    return {"started": start["started"], "spent": start["spent"] + max(last - start["at"], 0.0)}
 
 
 def _set_aside(run: Run, stage: str) -> None:
