@@ -287,7 +287,7 @@ def perform(
     resumed = _earlier(folder, begun) if begun is not None and begun_path.exists() else {}
     folder.mkdir(parents=True, exist_ok=True)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    start = {"started": now, "spent": 0.0} | resumed | {"at": time.time()}
+    start: dict[str, Any] = {"started": now, "spent": 0.0} | resumed | {"at": time.time()}
     write_json(begun_path, asked | {"start": start})
     clock = time.monotonic()
     outcome = work(folder)
