@@ -71,6 +71,9 @@ def stage_summary(run: Values, stage: Values) -> str:
         return f"{words.percent(linear)} linear" if linear is not None else "done"
     if name == "export":
         return f"{len(made)} of {words.plural(len(files), 'file')}"
+    if name == "quantize":
+        searched = sum(bool(row.get("search")) for row in files)
+        return f"{words.plural(searched, 'int8 file')} searched" if searched else "no search needed"
     if name == "check":
         passed, failed = sum(row["gate"] == "passed" for row in files), sum(is_failure(row) for row in files)
         return f"{passed} passed, {failed} failed" if failed else f"{passed} of {len(made)} passed"

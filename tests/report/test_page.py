@@ -306,6 +306,7 @@ def test_every_searched_int8_file_shows_its_steps_their_time_and_the_ranges_of_i
     assert "blocks.0.conv_pwl: input -3 to 6.1, largest weight 1.5" in texts
     captions = " ".join(element["text"] for element in page.all("caption"))
     assert "outside the calibration and test sets (768 training images: a sample)." in captions
+    assert "2 int8 files searched" in " ".join(element["text"] for element in page.all("span"))
     cells = [element["text"] for element in page.all("td")]
     assert "too slow herenot run" in cells, "a step that was not taken tells its reason once, and has no size"
     assert "0\u202fbytes" not in cells and "0 bytes" not in cells
