@@ -13,13 +13,22 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from softedge import recipe_errors, recipe_files, registry
+from softedge import registry
 from softedge.errors import UserError
-from softedge.recipe_files import available as available
-from softedge.recipe_files import parse_override as parse_override
-from softedge.section import Fraction, Positive, Section
+from softedge.recipes import errors as recipe_errors
+from softedge.recipes import files as recipe_files
+from softedge.recipes.files import available as available
+from softedge.recipes.files import parse_override as parse_override
+from softedge.recipes.section import Fraction, Positive, Section
 
 METHOD = "light-moco"  # where a recipe does not name one
+
+# Keys as they were named in recipes of earlier runs, which can still be reopened.
+RENAMED = {
+    "check.doctor": "quantize.search",
+    "check.tune_steps": "quantize.tune_steps",
+    "check.tune_minutes": "quantize.tune_minutes",
+}
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -32,10 +41,12 @@ class Data(Section):
 
     source: str = "digits"  # a known name or a folder
     size: Positive = 224  # height = width of the network's input, pixels
-    resize: int = Field(default=0, ge=0)  # shorter side before the centre crop; 0: size / 0.875, the ImageNet habit
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    mean: Literal["auto"] | Channels = IMAGENET_MEAN  # per channel, of x / 255; "auto" measures the pretraining images
-    std: Literal["auto"] | Channels = IMAGENET_STD
+    resize: int = Field(default=0, ge=0)  # shorter side before the centre crop; 0: size / crop of the weights (0.875)
+    # Preprocessing belongs to the starting weights. Random ones have none: "weights" is then bilinear and ImageNet's
+    # mean and std (per channel, of x / 255), "auto" measures them on the pretraining images.
+    interpolation: Literal["weights", "bilinear", "bicubic"] = "weights"
+    mean: Literal["weights", "auto"] | Channels = "weights"
+    std: Literal["weights", "auto"] | Channels = "weights"
     test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out by content hash when there is no test split
     workers: int = Field(default=-1, ge=-1)  # loader processes; -1: chosen from the cores; 0: in this process
 
@@ -45,7 +56,9 @@ class Backbone(Section):
 
     name: str = "mobilenetv3_large_100"
     stem_stride: Literal[1, 2] = 2  # 1 for images of 32 pixels or so
-    weights: str = "random"  # "random", "imagenet" (timm downloads them) or a file (.safetensors, .pth state dict)
+    # "random"; "auto": the best there are (an installed package, else timm's hub, else random); "package"; "imagenet"
+    # (timm's, from the hub); or a file (.safetensors, .pth)
+    weights: str = "random"
 
 
 class Augment(Section):
@@ -154,7 +167,7 @@ class Labels(Section):
     seeds: Annotated[int, Field(ge=2)] = 3
     given: tuple[str, ...] = ()  # further initial weights: "imagenet" or files
     methods: tuple[Literal["probe", "finetune"], ...] = ("probe", "finetune")
-    int8: Literal["", "onnx", "openvino"] = "onnx"  # measure the exported int8 file of every classifier too; "": do not
+    int8: str = registry.DEFAULT_FORMATS[0]  # measure the exported int8 file of every classifier too; "": do not
 
 
 class Linear(Section):
@@ -167,13 +180,22 @@ class Linear(Section):
 
 class Export(Section):
     source: Literal["probe", "finetune"] = "probe"  # which classifier is deployed
-    targets: tuple[str, ...] = ("onnx", "openvino", "coreml")
-    precisions: tuple[Literal["fp32", "fp16", "int8", "w8a8"], ...] = ("fp32", "fp16", "int8")  # w8a8: Core ML only
+    targets: tuple[str, ...] = registry.DEFAULT_FORMATS
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # and others that a format has: Core ML w8a8
     batch: Literal["dynamic", "one"] = "dynamic"
     output: Literal["probabilities", "features"] = "probabilities"
     calibration_images: Positive = 300
     safe: bool = False  # int8 weights of 7 bits: no saturation on x86 without VNNI, at some cost everywhere
+    float_prefix: str = ""  # layer where the integers of an int8 file begin (ONNX); "": chosen by speed and closeness
     golden_images: Positive = 8
+
+
+class Quantize(Section):
+    """The search for a better int8 file where the exported one may not pass the gates of ``check``."""
+
+    search: bool = True
+    tune_steps: Positive = 300  # of fine-tuning, nearly its last resort
+    tune_minutes: float = Field(default=5.0, gt=0.0)  # at most, on this machine
 
 
 class Check(Section):
@@ -184,9 +206,6 @@ class Check(Section):
     images: Positive = 1000  # test images at most
     max_size: int = Field(default=0, ge=0)  # bytes of an int8 file; 0: no limit
     max_p90: float = Field(default=0.0, ge=0.0)  # ms of an int8 file wherever it was timed; 0: no limit
-    doctor: bool = True  # climb to better quantization when the int8 ONNX file is refused
-    tune_steps: Positive = 300  # of fine-tuning, nearly its last resort
-    tune_minutes: float = Field(default=5.0, gt=0.0)  # at most, on this machine
     emulate: tuple[Literal["avx2", "arm64"], ...] = ()  # run int8 files under qemu and count changed answers
     against: str = ""  # an earlier run to compare with
 
@@ -241,6 +260,7 @@ class Recipe(Section):
     labels: Labels = Labels()
     linear: Linear = Linear()
     export: Export = Export()
+    quantize: Quantize = Quantize()
     check: Check = Check()
     bench: Bench = Bench()
 
@@ -321,10 +341,20 @@ def _resolve(layers: list[recipe_files.Layer], overrides: Iterable[str]) -> tupl
     _leave_to_other_methods(merged, given)
     for layer in given:
         merged.add(layer)
+    _rename(merged.values)
     try:
         return Recipe.model_validate(merged.values), merged
     except ValidationError as error:
         raise UserError(recipe_errors.explain(error, _known_keys(merged.values), merged.origin)) from None
+
+
+def _rename(values: dict[str, Any]) -> None:
+    """Move values of ``RENAMED`` keys to their new places, where nothing stands yet."""
+    for old, new in RENAMED.items():
+        section, key = old.split(".")
+        if isinstance(values.get(section), dict) and key in values[section]:
+            place, name = new.split(".")
+            values.setdefault(place, {}).setdefault(name, values[section].pop(key))
 
 
 def _leave_to_other_methods(merged: recipe_files.Merged, layers: list[recipe_files.Layer]) -> None:

@@ -1,29 +1,36 @@
 """Picture files to upright uint8 RGB, and the one preprocessing that a deployed model expects.
 
-Ordinary JPEG goes through the package's own decoder (``native_jpeg.py``) where that was built, else through
-libjpeg-turbo directly where ``simplejpeg`` is installed; everything else, and everything unusual, through Pillow. All
-follow libjpeg-turbo's defaults and give the same bits.
+Ordinary JPEG goes to libjpeg-turbo directly where ``simplejpeg`` is installed; everything else, and everything unusual,
+through Pillow. Both follow libjpeg-turbo's defaults and give the same bits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import stat
 import struct
+import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from softedge.data import native_jpeg
+from softedge.errors import UserError
 from softedge.records import InputSpec
 
 Uint8 = NDArray[np.uint8]
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: beyond it a small file may fill the memory
+_MAX_BYTES, _MAX_PIXELS = "SOFTEDGE_MAX_BYTES", "SOFTEDGE_MAX_PIXELS"
 _EXIF_ORIENTATION = 0x0112
 _NUMPY_UPRIGHT = {  # Exif orientation -> what makes the array upright
     2: lambda a: a[:, ::-1],
@@ -60,13 +67,78 @@ def decode(source: str | Path | bytes, at_least: int = 0) -> Uint8:
     return _decode_with_pillow(data)
 
 
+def decode_smaller(data: bytes, side: int) -> Uint8:
+    """``decode``, and the shorter side shrunk to ``side`` pixels where it is longer: the mean of the pixels that each
+    new one covers. Never enlarged.
+    """
+    image = decode(data, side)
+    height, width = image.shape[:2]
+    factor = side / min(height, width)
+    if factor >= 1:
+        return image
+    return cv2.resize(image, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA)
+
+
 def read(path: Path) -> bytes:
-    """The bytes of a file; ``BadImage`` when it cannot be opened."""
+    """The bytes of a regular file; ``BadImage`` when it is none, cannot be opened, or is too large."""
     try:
-        with open(path, "rb", buffering=0) as file:  # unbuffered: one copy less of a file that is read at once
+        # Unbuffered: one copy less of a file that is read at once. Not blocking: a pipe without a writer would hang.
+        with open(path, "rb", buffering=0, opener=_not_blocking) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadImage("is not a regular file")
+            if status.st_size > max_bytes():
+                raise BadImage(
+                    f"{status.st_size:,} bytes are more than the limit of {max_bytes():,} ({_MAX_BYTES} sets it)"
+                )
             return file.readall()
-    except OSError as error:
-        raise BadImage(f"cannot be opened ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise BadImage(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _not_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@cache
+def max_bytes() -> int:
+    """The largest file that is read: ``SOFTEDGE_MAX_BYTES``, else 512 MB."""
+    return _limit(_MAX_BYTES, 512_000_000)
+
+
+@cache
+def max_pixels() -> int:
+    """The largest picture that is decoded: ``SOFTEDGE_MAX_PIXELS``, else Pillow's own limit."""
+    return _limit(_MAX_PIXELS, MAX_PIXELS)
+
+
+def _limit(variable: str, default: int) -> int:
+    text = os.environ.get(variable, "")
+    if text and not text.isdecimal():
+        raise UserError(f"{variable}={text} is not a whole number; give one, or unset it for {default:,}")
+    return int(text or default)
+
+
+class _Budget:
+    """At most so many pixels are being decoded at a time by all threads together; a larger picture is decoded alone."""
+
+    def __init__(self, pixels: int):
+        self._pixels, self._taken, self._changed = pixels, 0, threading.Condition()
+
+    @contextlib.contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self._pixels)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_BUDGET = _Budget(100_000_000)  # 0.3 GB of RGB, up to 1.2 GB while 16 bits become 8
 
 
 def check_header(data: bytes) -> tuple[int, int]:
@@ -79,7 +151,7 @@ def check_header(data: bytes) -> tuple[int, int]:
     try:
         with _opened(data) as image:
             image_format, size = image.format, image.size
-    except BadImage:
+    except (BadImage, UserError):
         raise
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
         raise BadImage(_reason(error)) from error
@@ -88,47 +160,22 @@ def check_header(data: bytes) -> tuple[int, int]:
     return size
 
 
-def ordinary_jpeg(data: bytes, at_least: int = 0) -> native_jpeg.Head | None:
-    """The header of a file that the package's own decoder may take; None for any other, or without such a decoder.
-
-    A file that ``decode`` would give at a fraction of its size, because of ``at_least``, is none.
-    """
-    native = native_jpeg.decoder()
-    head = native.head(data) if native is not None else None
-    if head is not None and at_least > 0 and min(head.width, head.height) + 1 >= 2 * at_least:
-        return None
-    return head
-
-
-def is_turned(data: bytes, header: int) -> bool:
-    """Whether Exif says that the picture of a JPEG file is not upright. ``header``: where its frame header is."""
-    return _may_be_turned(data[:header]) and _orientation(data) in _NUMPY_UPRIGHT
-
-
 def _decode_jpeg(data: bytes, at_least: int) -> Uint8 | None:
-    """The fast paths for ordinary JPEG; None hands over to Pillow."""
-    native, ordinary = native_jpeg.decoder(), ordinary_jpeg(data, at_least)
-    if native is not None and ordinary is not None:
-        image = native.decode(data, (0, 0, ordinary.width, ordinary.height))
-        if image is not None:
-            return _upright(image, data, ordinary.at)
+    """The fast path for ordinary JPEG; None hands over to Pillow."""
     try:
         import simplejpeg
     except ImportError:
         return None
     head = _jpeg_head(data)
-    if head is None or head.components not in (1, 3) or head.pixels > MAX_PIXELS:
+    if head is None or head.components not in (1, 3) or head.pixels > max_pixels():
         return None
     smaller = {"min_height": at_least, "min_width": at_least, "min_factor": 2} if at_least > 0 else {}
     try:
-        image = simplejpeg.decode_jpeg(data, "RGB", **smaller)
+        with _BUDGET.take(head.pixels):
+            image = simplejpeg.decode_jpeg(data, "RGB", **smaller)
     except ValueError:  # damaged, or only unusual: Pillow decides and knows the reason
         return None
-    return _upright(image, data, head.at)
-
-
-def _upright(image: Uint8, data: bytes, header: int) -> Uint8:
-    turn = _NUMPY_UPRIGHT.get(_orientation(data)) if _may_be_turned(data[:header]) else None
+    turn = _NUMPY_UPRIGHT.get(_orientation(data)) if _may_be_turned(data[: head.at]) else None
     return image if turn is None else np.ascontiguousarray(turn(image))
 
 
@@ -173,8 +220,10 @@ def _opened(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = Image.open(io.BytesIO(data))
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}")
+    if image.width * image.height > max_pixels():
+        raise BadImage(
+            f"{image.width} x {image.height} pixels are more than the limit of {max_pixels():,} ({_MAX_PIXELS} sets it)"
+        )
     return image
 
 
@@ -190,14 +239,14 @@ def _decode_with_pillow(data: bytes) -> Uint8:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _opened(data) as image:
+            with _opened(data) as image, _BUDGET.take(image.width * image.height):
                 image.load()
                 try:
                     upright = ImageOps.exif_transpose(image)
                 except Exception:  # damaged metadata must not cost the picture
                     upright = image
                 return _to_rgb(upright)
-    except BadImage:
+    except (BadImage, UserError):
         raise
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, ValueError, EOFError, struct.error, ...
         raise BadImage(_reason(error)) from error
@@ -222,8 +271,7 @@ def _to_rgb(image: Image.Image) -> Uint8:
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    array = np.asarray(image.convert("RGB"))
-    return np.ascontiguousarray(array)
+    return np.array(image.convert("RGB"))  # a copy: torch warns of arrays that it could not write to
 
 
 def _to_eight_bits(values: NDArray[Any], mode: str) -> Uint8:

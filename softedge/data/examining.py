@@ -8,17 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from softedge.config import Recipe
+from softedge.config import IMAGENET_MEAN, IMAGENET_STD, Recipe
 from softedge.data import published, sources
 from softedge.data.images import UNLABELLED, ArrayImages, FileImages, Images
+from softedge.data.inventory import Inventory
 from softedge.data.screening import DECODE_AT_MOST, Look, screen
 from softedge.data.shards import TarImages
-from softedge.data.sources import Found
 from softedge.data.splitting import hold_out, leaks
 from softedge.errors import UserError
 from softedge.records import InputSpec
 
 _MEASURED_IMAGES = 2000  # images that mean and standard deviation are measured on
+_CROP = 0.875  # side of the centre crop / shorter side where the weights do not say: the ImageNet habit
 _SMALL = 1.15  # images up to this times the input size are taken whole, without the centre crop's margin
 
 
@@ -36,7 +37,7 @@ class Item:
 class Examined:
     """A source after screening and splitting, before anything is written."""
 
-    found: Found
+    found: Inventory
     items: list[Item]
     bad: list[dict[str, str]]  # name, reason
     longer_side: int  # of the largest image, pixels
@@ -85,7 +86,7 @@ def examine(source: str, recipe: Recipe) -> Examined:
     return Examined(found, items, bad, longer_side, thorough or not found.in_files)
 
 
-def _split(found: Found, good: Mapping[str, list[tuple[str, int, Look]]], recipe: Recipe) -> list[Item]:
+def _split(found: Inventory, good: Mapping[str, list[tuple[str, int, Look]]], recipe: Recipe) -> list[Item]:
     """Give every readable image its split; nothing with the bytes of a test image stays in training."""
     rows = {split: [Item(name, look.sha256, split, label) for name, label, look in good[split]] for split in good}
     train = rows.get("train", [])
@@ -116,22 +117,44 @@ def _moved(item: Item, split: str) -> Item:
 
 
 def input_spec(examined: Examined, recipe: Recipe) -> InputSpec:
-    """The preprocessing of this run, with ``resize = 0`` and ``mean/std = "auto"`` worked out."""
-    settings = recipe.data
+    """The preprocessing of this run: what the recipe says, else that of the weights that training starts from."""
+    from softedge.weights import starting
+
+    settings, given = recipe.data, starting.preprocessing_of(recipe.backbone)
     resize = settings.resize
     if resize == 0:
         whole = examined.longer_side <= _SMALL * settings.size
-        resize = settings.size if whole else round(settings.size / 0.875)
+        resize = settings.size if whole else round(settings.size / (given.crop if given else _CROP))
     if resize < settings.size:
         raise UserError(
             f"data.resize = {resize} is smaller than data.size = {settings.size}; use 0, or {settings.size} and more"
         )
-    fixed = InputSpec(settings.size, resize, (0.0,) * 3, (1.0,) * 3, settings.interpolation)  # type: ignore[arg-type]
+    interpolation = settings.interpolation
+    if interpolation == "weights":
+        interpolation = given.interpolation if given else "bilinear"
     mean, std = settings.mean, settings.std
+    if given is not None:
+        mean, std = (given.mean if isinstance(mean, str) else mean), (given.std if isinstance(std, str) else std)
     if mean == "auto" or std == "auto":
+        fixed = InputSpec(settings.size, resize, (0.0,) * 3, (1.0,) * 3, interpolation)  # type: ignore[arg-type]
         measured = measure(examined, fixed)
         mean, std = (measured[0] if mean == "auto" else mean), (measured[1] if std == "auto" else std)
-    return InputSpec(settings.size, resize, mean, std, settings.interpolation)
+    mean, std = (IMAGENET_MEAN if mean == "weights" else mean), (IMAGENET_STD if std == "weights" else std)
+    return InputSpec(settings.size, resize, mean, std, interpolation)
+
+
+def preprocessing_origin(recipe: Recipe) -> str:
+    """Where mean, std and interpolation come from, in one line."""
+    from softedge.weights import starting
+
+    given, settings = starting.preprocessing_of(recipe.backbone), recipe.data
+    if given is not None and all(isinstance(v, str) for v in (settings.mean, settings.std)):
+        return str(given)
+    if not isinstance(settings.mean, str) or not isinstance(settings.std, str):
+        return "normalisation from the recipe"
+    if "auto" in (settings.mean, settings.std):
+        return "normalisation measured on the training images"
+    return "ImageNet's normalisation, before random weights"
 
 
 def measure(examined: Examined, spec: InputSpec) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -153,7 +176,7 @@ def measure(examined: Examined, spec: InputSpec) -> tuple[tuple[float, float, fl
     return tuple(round(float(m), 4) for m in mean), tuple(round(float(s), 4) for s in std)  # type: ignore[return-value]
 
 
-def named(found: Found, names: list[str], spec: InputSpec) -> Images:
+def named(found: Inventory, names: list[str], spec: InputSpec) -> Images:
     """The images of these names, in this order, of tar shards or of a data set that lives in memory (as one array)."""
     if tars := [images for images in found.splits.values() if isinstance(images, TarImages)]:
         shards = TarImages.joined(tars)

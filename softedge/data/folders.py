@@ -11,17 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from softedge.data.images import UNLABELLED, FileImages, Images
-from softedge.data.sources import Found
+from softedge.data.inventory import EXTENSIONS, SPLITS, Inventory
 from softedge.errors import UserError
 
-_FORMATS = "jpg|jpeg|jpe|jfif|png|bmp|gif|webp|tif|tiff|ppm|pgm|pbm|pnm|avif|heic|heif|jp2|tga"
-EXTENSIONS = frozenset(f".{extension}" for extension in _FORMATS.split("|"))
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    **dict.fromkeys(("unlabeled", "unlabelled"), "unlabelled"),
-}
 _JUNK_FOLDERS = ("__MACOSX", "__pycache__")
 
 Parts = tuple[str, ...]  # a path below the root, split at its slashes
@@ -69,7 +61,7 @@ def scan(root: Path) -> Listing:
     return Listing(tuple(sorted(names)), dict(ignored))
 
 
-def find(root: Path, source: str, readable: Mapping[str, str] | None = None) -> Found:
+def find(root: Path, source: str, readable: Mapping[str, str] | None = None) -> Inventory:
     """Find the images below ``root`` and read labels and splits from the names of its folders.
 
     readable: folder name -> class name, where a data set names its folders by code.
@@ -95,7 +87,7 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None) -> 
             labels = np.array([UNLABELLED if c is None else number[c] for _, c in group], np.int64)
             splits[split] = FileImages(root, ["/".join(p) for p, _ in group], labels)
     classes = tuple((readable or {}).get(folder, folder) for folder in folders)
-    return Found(source, classes, splits, listing.ignored, tuple(notices))
+    return Inventory(source, classes, splits, listing.ignored, tuple(notices))
 
 
 Labelled = list[tuple[Parts, str | None]]  # path below the root, class folder

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from softedge.data import decoding
+from softedge.data.decoding import BadImage, prepare
 from softedge.progress import say
 from softedge.records import InputSpec
 
@@ -36,8 +38,6 @@ class Images(ABC):
 
     def prepared(self, spec: InputSpec) -> Uint8:
         """All images as the model gets them, uint8 (N, size, size, 3): shorter side to ``resize``, centre crop."""
-        from softedge.data.decoding import BadImage, prepare
-
         batch = np.empty((len(self), spec.size, spec.size, 3), np.uint8)
         for index in range(len(self)):
             try:
@@ -63,35 +63,47 @@ class ArrayImages(Images):
 
 
 class EncodedImages(Images):
-    """Images as the bytes of files, wherever these lie."""
+    """Images as the bytes of files, wherever these lie.
+
+    hashes: the sha256 of each file when it was looked at, in hexadecimal; empty where nothing looked yet.
+    """
+
+    hashes: Sequence[str] = ()
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where they lie, the same text for every subset."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
         """The bytes of the file; ``decoding.BadImage`` when they cannot be had."""
 
     def decode(self, index: int) -> Uint8:
-        from softedge.data.decoding import decode
-
-        return decode(self.read(index))
+        return decoding.decode(self.read(index))
 
 
 class FileImages(EncodedImages):
     """Image files below ``root``; ``names`` are their paths relative to it, with forward slashes."""
 
-    def __init__(self, root: Path, names: Sequence[str], labels: NDArray[np.int64]):
+    def __init__(self, root: Path, names: Sequence[str], labels: NDArray[np.int64], hashes: Sequence[str] = ()):
         self.root, self.names, self.labels = Path(root), names, np.asarray(labels, np.int64)
+        self.hashes = hashes
+
+    @property
+    def place(self) -> str:
+        return str(self.root)
 
     def path(self, index: int) -> Path:
         return self.root / self.names[index]
 
     def read(self, index: int) -> bytes:
-        from softedge.data.decoding import read
-
-        return read(self.path(index))
+        return decoding.read(self.path(index))
 
     def subset(self, indices: NDArray[np.int64] | Sequence[int]) -> FileImages:
         chosen = np.asarray(indices, np.int64)
-        return FileImages(self.root, [self.names[i] for i in chosen], self.labels[chosen])
+        hashes = [self.hashes[i] for i in chosen] if self.hashes else ()
+        return FileImages(self.root, [self.names[i] for i in chosen], self.labels[chosen], hashes)
 
 
 @dataclass(frozen=True)

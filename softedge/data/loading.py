@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from softedge.data import image_views
-from softedge.data.decoding import BadImage, decode
+from softedge.data.decoding import BadImage, decode_smaller
 from softedge.data.draws import Draws, Ints, View, draw
 from softedge.data.images import EncodedImages, Images, Uint8
-from softedge.data.screening import usable_cores
+from softedge.data.pixel_store import PixelStore, open_store
 from softedge.memory import keep_freed
+from softedge.threads import cores
 
 CACHE_BYTES = 4 << 30  # decoded images are kept in memory up to this and a quarter of what is free
 _CHUNK = 32  # images per message from a worker: small enough for a container's 64 MB of shared memory
@@ -51,7 +52,8 @@ class ViewMaker(Dataset[Chunk]):
 
     def __init__(self, images: Images, views: Sequence[View], seed: int, crops_only: bool = False):
         self.images, self.views, self.seed, self.crops_only = images, tuple(views), seed, crops_only
-        self.cache: list[Uint8] | None = None
+        self.cache: list[Uint8] | None = None  # all images, in memory
+        self.store: PixelStore | None = None  # as many as there is room for, on disk
         self.unreadable: dict[int, str] = {}
 
     @property
@@ -60,22 +62,18 @@ class ViewMaker(Dataset[Chunk]):
         return max(pixels_needed(view.size, view.augment.min_area) for view in self.views)
 
     def decode(self, index: int) -> Uint8:
-        """The image, possibly at a fraction of its size when it is far larger than any crop needs."""
+        """The image, shrunk when it is larger than any crop needs."""
         if self.cache is not None:
             return self.cache[index]
+        if self.store is not None and (stored := self.store.get(index)) is not None:
+            return stored
         if isinstance(self.images, EncodedImages):
-            return decode(self.images.read(index), self.at_least)
+            return decode_smaller(self.images.read(index), self.at_least)
         return self.images.decode(index)
 
     def crop(self, index: int, draws: Sequence[Draws], row: int, to: Sequence[Uint8]) -> None:
         """The crops of an image into ``to``, uint8 (size, size, 3) each."""
-        if self.cache is None and isinstance(self.images, EncodedImages):
-            data = self.images.read(index)
-            if image_views.crops_of_file(data, draws, row, to, self.at_least):
-                return
-            image = decode(data, self.at_least)
-        else:
-            image = self.decode(index)
+        image = self.decode(index)
         for view, each in zip(to, draws):
             view[:] = image_views.crop(image, each, row, len(view))
 
@@ -110,15 +108,28 @@ class ViewMaker(Dataset[Chunk]):
         found = list(self.unreadable.items())[before:]
         return Chunk(made, torch.from_numpy(shown), found)
 
-    def fill_cache(self, budget: int) -> bool:
-        """Decode everything into memory when that fits into ``budget`` bytes; returns whether it did."""
+    def fill_cache(self, budget: int, disk_first: bool = False) -> bool:
+        """Decode everything once: into memory when that fits into ``budget`` bytes, else into a store on disk.
+
+        disk_first: several ranks share a store, but not their memory.
+        Returns whether there is a cache now.  The views are the same with and without one.
+        """
         if not isinstance(self.images, EncodedImages) or self.cache is not None:
             return self.cache is not None
+        if disk_first:
+            self.store = open_store(self.images, self.at_least)
+        if self.store is None and not self._fill_memory(budget) and not disk_first:
+            self.store = open_store(self.images, self.at_least)
+        return self.cache is not None or self.store is not None
+
+    def _fill_memory(self, budget: int) -> bool:
+        if budget <= 0:
+            return False
         sample = np.linspace(0, len(self.images) - 1, min(16, len(self.images))).astype(int)
         first = [image for image in map(self._decode_or_none, sample.tolist()) if image is not None]
         if sum(image.nbytes for image in first) / max(1, len(first)) * len(self.images) > budget:
             return False
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             decoded = list(pool.map(self._decode_or_none, range(len(self.images))))
         nothing = np.zeros((1, 1, 3), np.uint8)
         self.cache = [nothing if image is None else image for image in decoded]

@@ -6,7 +6,6 @@ A bad file is set aside with its reason and never stops a run.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from softedge.data.decoding import BadImage, check_header, decode
 from softedge.data.images import ArrayImages, EncodedImages, Images
 from softedge.progress import track
+from softedge.threads import cores
 
 DECODE_AT_MOST = 20_000  # beyond it only headers are checked now; the loader sets aside what fails to decode later
 _CHUNK = 64
@@ -33,15 +33,10 @@ def screen(images: Images, what: str, thorough: bool) -> list[Look]:
     """Look at every image, in order. ``thorough`` decodes each file, else only its header is checked."""
     chunks = [range(start, min(start + _CHUNK, len(images))) for start in range(0, len(images), _CHUNK)]
     looks: list[Look] = []
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for chunk in track(_in_order(pool, images, chunks, thorough), what, total=len(chunks)):
             looks += chunk
     return looks
-
-
-def usable_cores() -> int:
-    """Cores this process may run on, which in a container are fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_order(

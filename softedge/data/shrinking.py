@@ -18,10 +18,10 @@ from softedge.config import Recipe
 from softedge.data.decoding import BadImage, decode
 from softedge.data.folders import scan
 from softedge.data.loading import pixels_needed
-from softedge.data.screening import usable_cores
 from softedge.errors import UserError
 from softedge.progress import track
 from softedge.run import atomic_path
+from softedge.threads import cores
 
 _SAVED = {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}, ".png": {}}  # suffix -> how Pillow writes it
 
@@ -67,7 +67,7 @@ def shrink(source: str, out: Path, recipe: Recipe) -> Shrunk:
         raise UserError(f"no images in {root}; give a folder of images")
 
     def copies() -> Iterator[tuple[str, str]]:
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             yield from pool.map(lambda name: _copy(root / name, out / name, side), names)
 
     done = list(track(zip(names, copies()), "shrinking", total=len(names)))

@@ -27,6 +27,7 @@ from softedge.eval import finetune
 from softedge.progress import say, track
 from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, atomic_path, perform
+from softedge.stages.base import INDEX, hashes, start_files
 
 
 def transfer(
@@ -46,7 +47,9 @@ def transfer(
             f"--data {data_dir} is not a folder; give the {task.upper()} folder with annotations and images"
         )
     train, test = asked.read(Path(data_dir))
-    inputs = finetune.inputs(run, [settings.init]) | {"annotations": fingerprint(train, test)}
+    if settings.init == "ssl":
+        run.need("pretrain", "pretrain")
+    inputs = hashes(run, [INDEX, *start_files([settings.init])]) | {"annotations": fingerprint(train, test)}
     name = settings.init if settings.init in ("random", "imagenet") else Path(settings.init).stem
     stage = f"transfer/{task}" if settings.init == "ssl" else f"transfer/{task}-{name}"
     section = settings.model_dump(mode="json", exclude={"workers", "checkpoint_every"})

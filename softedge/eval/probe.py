@@ -1,4 +1,4 @@
-"""Stage "probe": what the frozen features are worth, beside the same network with random weights."""
+"""Probing: what the frozen features are worth, beside the same network with random weights."""
 
 from __future__ import annotations
 
@@ -12,65 +12,23 @@ from numpy.typing import NDArray
 from softedge import backbones
 from softedge.config import Probe, Recipe
 from softedge.data.images import Data
-from softedge.errors import UserError
 from softedge.eval import linear
 from softedge.eval.features import extract
 from softedge.eval.knn import knn_predict, top1, topk
 from softedge.progress import say
-from softedge.records import Outcome, Result
-from softedge.run import Run, atomic_path, perform, sha256
+from softedge.records import Outcome
+from softedge.run import atomic_path
 
 _DRAWS = 5  # random choices of the few labels; the mean is reported, the spread stands in the details
 
 
-def probe(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
-    """Measure k-NN and linear accuracy on the test split and write ``probe/classifier.safetensors``.
+def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
+    """Measure k-NN and linear accuracy on the test split and write ``classifier.safetensors`` into ``folder``.
 
-    Needs the "pretrain" stage and labels. Metrics: knn_top1, linear_top1, linear_top5 (more than 5 classes),
-    few_knn_top1, few_linear_top1 (``probe.few_labels`` per class, mean of five draws), and the same with ``random_``
-    in front for random weights.
+    weights: the pretrained backbone.  Metrics: knn_top1, linear_top1, linear_top5 (more than 5 classes), few_knn_top1,
+    few_linear_top1 (``probe.few_labels`` per class, mean of five draws), and the same with ``random_`` in front for
+    random weights.
     """
-    weights = run.folder("pretrain") / "backbone.safetensors"
-    run.need("pretrain", "pretrain")
-    if not len(data.train):
-        raise UserError(
-            f"{run.root} has no labelled images to probe with; add class folders, or export features: "
-            f"softedge export {run.root} --output features"
-        )
-    return perform(
-        run,
-        "probe",
-        lambda folder: _probe(folder, recipe, data, weights),
-        recipe=recipe.section("seed", "knn", "probe"),
-        inputs=_inputs(run, weights),
-        force=force,
-    )
-
-
-def knn(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
-    """Stage "knn": weighted k-NN accuracy of the pretrained features on the test split, with ``recipe.knn``."""
-    weights = run.folder("pretrain") / "backbone.safetensors"
-    run.need("pretrain", "pretrain")
-    if not len(data.train):
-        raise UserError(f"{run.root} has no labelled images for k-NN; add class folders to the data")
-
-    def work(folder: Path) -> Outcome:
-        backbone = backbones.load(weights)
-        train, test = (extract(backbone, images, data.spec) for images in (data.train, data.test))
-        votes = knn_predict(train, data.train.labels, test, len(data.classes), recipe.knn.k, recipe.knn.temperature)
-        return Outcome({"knn_top1": top1(votes, data.test.labels), "n_train": len(train), "n_test": len(test)})
-
-    return perform(run, "knn", work, recipe=recipe.section("knn"), inputs=_inputs(run, weights), force=force)
-
-
-def _inputs(run: Run, weights: Path) -> dict[str, str]:
-    return {
-        "data/index.json": sha256(run.folder("data") / "index.json"),
-        "pretrain/backbone.safetensors": sha256(weights),
-    }
-
-
-def _probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
     backbone = backbones.load(weights)
     train_images, test_images = data.train.prepared(data.spec), data.test.prepared(data.spec)
     rng = np.random.default_rng(recipe.seed)
@@ -125,7 +83,7 @@ def _measure(
     metrics = {"knn_top1": neighbours(keep), "linear_top1": top1(logits, truth)}
     if classes > 5:
         metrics["linear_top5"] = topk(logits, truth, 5)
-    details: dict[str, Any] = {"weight_decay": best.weight_decay}
+    details: dict[str, Any] = {"weight_decay": best.weight_decay, "validation_top1": best.validation_top1}
     if settings.few_labels and settings.few_labels < len(keep) / classes:
         knns, linears = [], []
         for draw in range(_DRAWS):

@@ -8,7 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from softedge.section import Fraction
+from softedge.recipes.section import Fraction
 from softedge.ssl.target import Predicting
 
 

@@ -16,7 +16,7 @@ from softedge.backbones import Backbone
 from softedge.config import Pretraining, Recipe
 from softedge.data.draws import View, two_views
 from softedge.errors import UserError
-from softedge.section import Fraction, Positive
+from softedge.recipes.section import Fraction, Positive
 from softedge.ssl.method import Embedder, reproducible
 from softedge.ssl.target import Target, WithTarget
 

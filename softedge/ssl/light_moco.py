@@ -16,7 +16,7 @@ from softedge.backbones import Backbone
 from softedge.config import Pretraining, Recipe
 from softedge.data.images import Images
 from softedge.errors import UserError
-from softedge.section import Fraction, Positive
+from softedge.recipes.section import Fraction, Positive
 from softedge.ssl import key_norm, losses, sizing
 from softedge.ssl.method import Embedder, OneEncoder, reproducible
 from softedge.ssl.queue import KeyQueue

@@ -13,7 +13,7 @@ from softedge import distributed
 from softedge.backbones import Backbone
 from softedge.config import Recipe
 from softedge.data.images import Images
-from softedge.section import Positive
+from softedge.recipes.section import Positive
 from softedge.ssl import sizing
 from softedge.ssl.queue import KeyQueue
 from softedge.ssl.target import Predicting

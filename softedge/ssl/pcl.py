@@ -17,7 +17,7 @@ from softedge.config import Recipe
 from softedge.data.images import Images
 from softedge.errors import UserError
 from softedge.progress import say
-from softedge.section import Positive
+from softedge.recipes.section import Positive
 from softedge.ssl import clustering, sizing
 from softedge.ssl.light_moco import MoCoV2
 

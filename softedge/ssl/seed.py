@@ -16,7 +16,7 @@ from softedge.backbones import Backbone
 from softedge.data.draws import View
 from softedge.data.images import Images
 from softedge.errors import UserError
-from softedge.section import Positive
+from softedge.recipes.section import Positive
 from softedge.ssl import sizing
 from softedge.ssl.method import Embedder, OneEncoder, reproducible
 from softedge.ssl.queue import KeyQueue

@@ -14,7 +14,7 @@ from softedge import distributed
 from softedge.backbones import Backbone
 from softedge.config import Pretraining
 from softedge.errors import UserError
-from softedge.section import Positive
+from softedge.recipes.section import Positive
 from softedge.ssl.method import Embedder, OneEncoder, reproducible
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from softedge import distributed
 from softedge.backbones import Backbone
 from softedge.config import Pretraining
-from softedge.section import Fraction
+from softedge.recipes.section import Fraction
 from softedge.ssl.dual_temperature import dual_temperature
 from softedge.ssl.method import Embedder, reproducible
 from softedge.ssl.target import Target, WithTarget

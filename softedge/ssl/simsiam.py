@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from softedge.backbones import Backbone
 from softedge.config import Pretraining
-from softedge.section import Positive
+from softedge.recipes.section import Positive
 from softedge.ssl.method import Embedder, OneEncoder, projector, reproducible
 
 

@@ -15,7 +15,7 @@ from softedge.config import Pretraining, Recipe
 from softedge.data.draws import View
 from softedge.data.images import UNLABELLED, Images
 from softedge.errors import UserError
-from softedge.section import Fraction
+from softedge.recipes.section import Fraction
 from softedge.ssl.method import Method, reproducible
 
 

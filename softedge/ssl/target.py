@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from softedge.backbones import Backbone
 from softedge.config import Pretraining
-from softedge.section import Fraction, Positive
+from softedge.recipes.section import Fraction, Positive
 from softedge.ssl import key_norm
 from softedge.ssl.method import Embedder, OneEncoder, projector, reproducible
 from softedge.ssl.schedule import cosine

@@ -236,7 +236,7 @@ def test_the_papers_schedules_are_those_of_mocos_configurations(recipe, task, fa
 
 
 def test_a_transfer_recipe_runs_on_a_resnet_and_set_still_wins(toy, tmp_path):
-    from softedge.stages import evaluations
+    from softedge.detection.start import transfer
 
     folder = squares(tmp_path / "voc", {"train": 4, "val": 2})
     run, recipe, _ = toy("run")
@@ -245,11 +245,11 @@ def test_a_transfer_recipe_runs_on_a_resnet_and_set_still_wins(toy, tmp_path):
     backbones.save(run.folder("pretrain") / "backbone.safetensors", backbones.build(backbone), SPEC)
     short = ["iterations=2", "batch=2", "short_sides=[96]", "test_short_side=96", "rois=8", "workers=0"]
     overrides = [f"transfer.{value}" for value in short]
-    result = evaluations.transfer(run.root, "voc", folder, set=overrides, recipe="transfer-voc-c4")
+    result = transfer(run.root, "voc", folder, set=overrides, recipe="transfer-voc-c4")
     assert (result.details["head"], result.metrics["iterations"]) == ("c4", 2)
     assert result.recipe["transfer"]["lr"] == 0.02 and result.recipe["transfer"]["warmup"] == 100
     assert {"AP", "AP50", "AP75", "voc07_AP50"} <= set(result.metrics)
     with pytest.raises(UserError, match="the c4 head is for ResNets"):
         mobile, _, _ = toy("mobile")
         (mobile.root / "recipe.toml").write_text(config.to_toml(recipe))
-        evaluations.transfer(mobile.root, "voc", folder, recipe="transfer-voc-c4")
+        transfer(mobile.root, "voc", folder, recipe="transfer-voc-c4")

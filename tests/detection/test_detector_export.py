@@ -17,8 +17,8 @@ from softedge.detection import replay as detector_replay
 from softedge.detection.objects import Scene, Scenes
 from softedge.detection.settings import Transfer
 from softedge.errors import GateFailed, UserError
-from softedge.export import verify
 from softedge.records import InputSpec
+from softedge.stages import verify
 
 SPEC = InputSpec(64, 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
 

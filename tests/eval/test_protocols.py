@@ -11,10 +11,11 @@ from timm.optim import Lars
 
 from softedge import backbones, config
 from softedge.eval import protocols
+from softedge.stages import linear
 
 
 def lars_by_hand(weights, gradients, rates, momentum, decay, trust):
-    """Algorithm 1 of arXiv 1708.03888 in plain numpy, one tensor, the rate outside of the momentum, ε as in timm."""
+    """Algorithm 1 of arXiv 1708.03888 in plain numpy, one tensor, rate outside of the momentum, timm's ε of 1e-8."""
     w, v = np.array(weights, np.float64), np.zeros_like(weights, np.float64)
     for gradient, rate in zip(gradients, rates):
         g = np.array(gradient, np.float64)
@@ -75,6 +76,6 @@ def test_a_protocol_trains_the_linear_layer_and_leaves_the_network_as_it_was(toy
 def test_the_stage_says_how_far_the_cached_probe_is_from_the_protocol(toy):
     run, recipe, data = toy("run")
     settings = recipe.linear.model_copy(update={"epochs": 2, "batch": 16})
-    result = protocols.linear(run, recipe.model_copy(update={"linear": settings}), data)
+    result = linear.stage(run, recipe.model_copy(update={"linear": settings}), data)
     assert result.stage == "linear/simsiam" and "probe_gap" in result.skipped
     assert result.recipe["linear"] == config.Linear(epochs=2, batch=16).model_dump(mode="json")

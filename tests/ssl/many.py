@@ -25,6 +25,7 @@ from softedge.ssl.simclr import SimCLR
 from softedge.ssl.simco import SimCo
 from softedge.ssl.simmoco import SimMoCo
 from softedge.ssl.simsiam import SimSiam
+from softedge.stages import pretrain
 
 NAMES = ("simclr", "simmoco", "simco", "byol", "simsiam", "msf", "pcl-v2", "seed", "dino")
 WITH_PROJECTOR = {"projector": (16, 4)}
@@ -86,7 +87,7 @@ def stopped_and_whole(wanted: config.Recipe, folder: Path, monkeypatch: pytest.M
     """Final states of a training that was stopped in the middle of its second epoch and started again, and of one that
     was not."""
     whole, stopped = Run(folder / "whole"), Run(folder / "stopped")
-    train.pretrain(whole, wanted, data())
+    pretrain.stage(whole, wanted, data())
     update, done = train.Training.update, 0
 
     def and_stop(self, *args):
@@ -98,8 +99,8 @@ def stopped_and_whole(wanted: config.Recipe, folder: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(train.Training, "update", and_stop)
-        train.pretrain(stopped, wanted, data())
-    train.pretrain(stopped, wanted, data())
+        pretrain.stage(stopped, wanted, data())
+    pretrain.stage(stopped, wanted, data())
     ours, theirs = (
         torch.load(run.folder("pretrain") / "last.pt", weights_only=True)["method"] for run in (stopped, whole)
     )

@@ -15,7 +15,7 @@ from softedge.run import Run
 from softedge.ssl import optimizers
 from softedge.ssl.dino import DINO, Prototypes, self_distillation
 from softedge.ssl.monitor import measures
-from softedge.ssl.train import pretrain
+from softedge.stages import pretrain
 
 MULTI_CROP = {
     "ssl__method": "dino",
@@ -193,7 +193,7 @@ def test_the_loop_feeds_it_views_of_both_sizes(tmp_path, monkeypatch):
     monkeypatch.setattr(
         DINO, "forward", lambda self, v, index: shapes.append([x.shape[-1] for x in v]) or forward(self, v, index)
     )
-    result = pretrain(Run(tmp_path), recipe(**MULTI_CROP, ssl__epochs=1, optim__warmup_epochs=0), data())
+    result = pretrain.stage(Run(tmp_path), recipe(**MULTI_CROP, ssl__epochs=1, optim__warmup_epochs=0), data())
     assert shapes == [[SPEC.size, SPEC.size, 16, 16, 16]] * 3
     assert math.isfinite(result.metrics["loss"])
 

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from softedge import backbones, config
 from softedge.errors import UserError
 from softedge.run import Run
-from softedge.ssl import seed, train
+from softedge.ssl import seed
+from softedge.stages import pretrain
 
 
 def unit(*shape, seed=0):
@@ -86,9 +87,9 @@ def test_a_given_teacher_file_is_used_and_the_students_head_is_as_wide(teacher_f
 
 def test_another_teacher_of_the_same_name_is_another_training(teacher_file, tmp_path):
     made = recipe(ssl__method="seed", ssl__teacher=f'"{teacher_file}"')
-    before = train._depends_on(Run(tmp_path / "run"), made)
+    before = pretrain.settings(made), pretrain.inputs_of(Run(tmp_path / "run"), made)
     teacher_file.write_bytes(b"another")
-    after = train._depends_on(Run(tmp_path / "run"), made)
+    after = pretrain.settings(made), pretrain.inputs_of(Run(tmp_path / "run"), made)
     assert before[0] == after[0]
     assert before[1] != after[1]
 

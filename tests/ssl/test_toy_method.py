@@ -16,7 +16,7 @@ from softedge.data.draws import View
 from softedge.errors import UserError
 from softedge.run import Run
 from softedge.ssl.method import Embedder, OneEncoder, reproducible
-from softedge.ssl.train import pretrain
+from softedge.stages import pretrain
 
 
 class Toy(OneEncoder):
@@ -85,6 +85,6 @@ def test_its_recipe_survives_being_spelled_out(tmp_path):
 
 
 def test_it_trains_through_the_loop_with_the_views_it_asks_for(tmp_path):
-    result = pretrain(Run(tmp_path), recipe(), data())
+    result = pretrain.stage(Run(tmp_path), recipe(), data())
     assert result.metrics["steps"] == 3
     assert torch.isfinite(torch.tensor(result.metrics["loss"]))

@@ -12,10 +12,11 @@ from pictures import class_folders, photo, save
 from PIL import Image
 
 from softedge import config
-from softedge.data import describe, describe_text, load, prepare
+from softedge.data import describe, describe_text, load
 from softedge.data.images import Data
 from softedge.errors import UserError
 from softedge.run import Run, read_json
+from softedge.stages.data import prepare
 
 
 def recipe(**data: object) -> config.Recipe:
