@@ -8,6 +8,7 @@ import pytest
 
 from softedge import config, registry
 from softedge.errors import UserError
+from softedge.recipes import methods
 
 
 @pytest.mark.parametrize("name", sorted(config.available()))
@@ -22,7 +23,7 @@ def test_every_default_is_visible():
     shown = tomllib.loads(config.to_toml(config.build({})))
     for section, model in (
         ("optim", config.Optim),
-        ("ssl", config.settings_of("light-moco")),
+        ("ssl", methods.settings_of("light-moco")),
         ("augment", config.Augment),
     ):
         assert set(shown[section]) == set(model.model_fields)
@@ -70,7 +71,7 @@ def test_a_recipe_is_frozen():
 
 @pytest.mark.parametrize("name", registry.METHODS)
 def test_a_methods_settings_have_its_name_and_a_default_for_everything_else(name):
-    assert config.build({"ssl": {"method": name}}).ssl == config.settings_of(name)(method=name)
+    assert config.build({"ssl": {"method": name}}).ssl == methods.settings_of(name)(method=name)
 
 
 def write(folder, **files):
