@@ -82,7 +82,7 @@ def decode_smaller(data: bytes, side: int) -> Uint8:
 def read(path: Path) -> bytes:
     """The bytes of a regular file; ``BadImage`` when it is none, cannot be opened, or is too large."""
     try:
-        # Unbuffered: one copy less of a file that is read at once. Not blocking: a pipe without a writer would for ever.
+        # Unbuffered: one copy less of a file that is read at once.
         with open(path, "rb", buffering=0, opener=_not_blocking) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -97,6 +97,7 @@ def read(path: Path) -> bytes:
 
 
 def _not_blocking(path: str, flags: int) -> int:
+    """Open a file; a pipe without a writer would else be waited for without end."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -151,7 +152,7 @@ def check_header(data: bytes) -> tuple[int, int]:
     try:
         with _opened(data) as image:
             image_format, size = image.format, image.size
-    except BadImage:
+    except (BadImage, UserError):
         raise
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
         raise BadImage(_reason(error)) from error
@@ -246,7 +247,7 @@ def _decode_with_pillow(data: bytes) -> Uint8:
                 except Exception:  # damaged metadata must not cost the picture
                     upright = image
                 return _to_rgb(upright)
-    except BadImage:
+    except (BadImage, UserError):
         raise
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, ValueError, EOFError, struct.error, ...
         raise BadImage(_reason(error)) from error

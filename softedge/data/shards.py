@@ -130,8 +130,8 @@ class _Member:
 class _Labels:
     """The ``.cls`` members, by the image they belong to.
 
-    An image takes the member of its own name but for the last suffix (``clip03.0007.png`` and ``clip03.0007.cls``), else
-    the one of its sample by WebDataset's rule, where a name ends at its first dot (``7.left.png`` and ``7.cls``).
+    An image takes the member of its own name but for the last suffix (``clip03.0007.png`` and ``clip03.0007.cls``),
+    else the one of its sample by WebDataset's rule, where a name ends at its first dot (``7.left.png`` and ``7.cls``).
     """
 
     def __init__(self) -> None:
@@ -139,28 +139,25 @@ class _Labels:
         self._samples: dict[str, list[str]] = {}  # name up to its first dot -> members
 
     def add(self, member: str, text: str) -> None:
-        self._exact[_without_suffix(member)] = text
+        stem = _without_suffix(member)
+        if stem in self._exact:
+            raise UserError(f"{member} is a second label of {stem}, beside one with another suffix; remove one of them")
+        self._exact[stem] = text
         self._samples.setdefault(_sample(member), []).append(member)
 
     def of(self, image: str) -> str:
         """The class of an image, "" without one. UserError when two members could be meant."""
-        exact = self._exact.get(_without_suffix(image))
-        if exact is not None:
-            return exact
         sample = _sample(image)
+        for name in (_without_suffix(image), sample):
+            if name in self._exact:
+                return self._exact[name]
         members = self._samples.get(sample, [])
-        if len(members) > 1 and sample not in self._exact:
+        if len(members) > 1:
             raise UserError(
                 f"{image} has no label of its own and two that could be meant: {members[0]} and {members[1]}; "
                 f"name its label {_without_suffix(image)}.cls"
             )
-        return (
-            self._exact[sample]
-            if sample in self._exact
-            else self._exact[_without_suffix(members[0])]
-            if members
-            else ""
-        )
+        return self._exact[_without_suffix(members[0])] if members else ""
 
     def __len__(self) -> int:
         return len(self._exact)
@@ -201,8 +198,8 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
                         continue
                     if str(path) in seen:
                         raise UserError(
-                            f"{shard} holds {printable(member.name)} twice (appended with tar -r?), and only one can be "
-                            "right; write the shard again"
+                            f"{shard} holds {printable(member.name)} twice (appended with tar -r?), and only one can "
+                            "be right; write the shard again"
                         )
                     seen.add(str(path))
                     name = prefix + printable(str(path))
