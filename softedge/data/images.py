@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,7 +97,12 @@ class FileImages(EncodedImages):
         return str(self.root)
 
     def path(self, index: int) -> Path:
-        return self.root / self.names[index]
+        name = self.names[index]
+        path = self.root / name
+        if "\\x" in name and not path.exists():  # the name has bytes that are not UTF-8: inventory.printable
+            raw = re.sub(rb"\\x([89a-f][0-9a-f])", lambda code: bytes.fromhex(code[1].decode()), os.fsencode(name))
+            return self.root / os.fsdecode(raw)
+        return path
 
     def read(self, index: int) -> bytes:
         return decoding.read(self.path(index))
