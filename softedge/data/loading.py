@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from softedge.config import Augment
 from softedge.data import image_views
-from softedge.data.decoding import BadImage, decode_smaller
+from softedge.data.decoding import BadImage
 from softedge.data.draws import Draws, Ints, draw
 from softedge.data.images import EncodedImages, Images, Uint8
 from softedge.data.pixel_store import PixelStore, open_store
@@ -70,7 +70,7 @@ class ViewMaker(Dataset[Chunk]):
         if self.store is not None and (stored := self.store.get(index)) is not None:
             return stored
         if isinstance(self.images, EncodedImages):
-            return decode_smaller(self.images.read(index), self.at_least)
+            return self.images.decode_smaller(index, self.at_least)
         return self.images.decode(index)
 
     def crop(self, index: int, draws: tuple[Draws, Draws], row: int, to: tuple[Uint8, Uint8]) -> None:

@@ -38,10 +38,8 @@ class TarImages(EncodedImages):
         names: Sequence[str],
         places: NDArray[np.int64],
         labels: NDArray[np.int64],
-        hashes: Sequence[str] = (),
     ):
         self.shards, self.names, self.places, self.labels = list(shards), names, places, labels
-        self.hashes = hashes
         self._open: dict[int, int] = {}  # shard -> file descriptor of this process
 
     @property
@@ -49,6 +47,8 @@ class TarImages(EncodedImages):
         return "\n".join(map(str, self.shards))
 
     def read(self, index: int) -> bytes:
+        if (copy := self.copy(index)) is not None:
+            return decoding.read(copy)
         shard, offset, size = self.places[index].tolist()
         if size > decoding.max_bytes():
             raise BadImage(f"{size:,} bytes are more than the limit of {decoding.max_bytes():,}")
@@ -64,8 +64,9 @@ class TarImages(EncodedImages):
 
     def subset(self, indices: NDArray[np.int64] | Sequence[int]) -> TarImages:
         chosen = np.asarray(indices, np.int64)
-        hashes = [self.hashes[i] for i in chosen] if self.hashes else ()
-        return TarImages(self.shards, [self.names[i] for i in chosen], self.places[chosen], self.labels[chosen], hashes)
+        subset = TarImages(self.shards, [self.names[i] for i in chosen], self.places[chosen], self.labels[chosen])
+        subset._alike(self, chosen)
+        return subset
 
     @classmethod
     def joined(cls, parts: Sequence[TarImages]) -> TarImages:
