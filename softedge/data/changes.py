@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softedge.data.inventory import Inventory
+from softedge.errors import UserError
 from softedge.run import read_json
 
 _SHOWN = 3
@@ -37,9 +38,12 @@ class Changes:
 def since(index: Path, found: Inventory, hashes: Mapping[str, Sequence[str]]) -> Changes:
     """Compare a run's data/index.json with what is found now."""
     before = read_json(index)
-    items = {row["name"]: row for row in before["items"]}
-    bad = {row["name"] for row in before["bad"]}
-    classes = dict(enumerate(before["classes"]))
+    try:
+        items = {row["name"]: (row["sha256"], row["label"]) for row in before["items"]}
+        bad = {row["name"] for row in before["bad"]}
+        classes = dict(enumerate(before["classes"]))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{index} is damaged ({type(error).__name__}: {error}); make it again with --force") from error
     new, changed, seen = [], [], set()
     for split, images in found.splits.items():
         for name, label, digest in zip(images.names, images.labels.tolist(), hashes[split]):
@@ -49,7 +53,7 @@ def since(index: Path, found: Inventory, hashes: Mapping[str, Sequence[str]]) ->
                 new += [name] if name not in bad else []
                 continue
             label_now = found.classes[label] if label >= 0 else None
-            if known["sha256"] != digest or classes.get(known["label"]) != label_now:
+            if known[0] != digest or classes.get(known[1]) != label_now:
                 changed.append(name)
     gone = [name for name in items if name not in seen]
     return Changes(tuple(new), tuple(gone), tuple(changed))

@@ -87,6 +87,10 @@ class EncodedImages(Images):
         """Where they lie, the same text for every subset."""
 
     @abstractmethod
+    def file(self, index: int) -> Path:
+        """The file on the disk that holds the image, alone or among others."""
+
+    @abstractmethod
     def read(self, index: int) -> bytes:
         """The bytes of the file; ``decoding.BadImage`` when they cannot be had."""
 
@@ -134,6 +138,9 @@ class FileImages(EncodedImages):
             raw = re.sub(rb"\\x([89a-f][0-9a-f])", lambda code: bytes.fromhex(code[1].decode()), os.fsencode(name))
             return self.root / os.fsdecode(raw)
         return path
+
+    def file(self, index: int) -> Path:
+        return self.path(index)
 
     def read(self, index: int) -> bytes:
         return decoding.read(self.path(index))

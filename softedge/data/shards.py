@@ -46,6 +46,9 @@ class TarImages(EncodedImages):
     def place(self) -> str:
         return "\n".join(map(str, self.shards))
 
+    def file(self, index: int) -> Path:
+        return self.shards[int(self.places[index, 0])]
+
     def read(self, index: int) -> bytes:
         if (copy := self.copy(index)) is not None:
             return decoding.read(copy)

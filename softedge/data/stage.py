@@ -77,12 +77,18 @@ def load(run: Run) -> Data:
 
     An image that is gone or has changed is refused where its pixels are needed.
     """
+    path = run.folder(STAGE) / "index.json"
     result = run.need(STAGE, "deploy --out")
-    index = read_json(run.folder(STAGE) / "index.json")
+    try:
+        return _loaded(run, read_json(path), result.details["root"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); make it again with --force") from error
+
+
+def _loaded(run: Run, index: dict[str, Any], root: str | None) -> Data:
     spec, classes = InputSpec.from_dict(index["spec"]), tuple(index["classes"])
     rows = [item for item in index["items"] if item["split"] in _USED]
     known = [(row["name"], row["sha256"], row["label"]) for row in rows]
-    root = result.details["root"]
     found: Inventory | None = None
     if root is None:
         try:

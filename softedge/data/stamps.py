@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge.data.decoding import BadImage
-from softedge.data.images import ArrayImages, EncodedImages, FileImages
+from softedge.data.images import ArrayImages, EncodedImages
 from softedge.data.inventory import Inventory
 from softedge.progress import track
 from softedge.run import read_json, write_json
@@ -51,7 +51,7 @@ def content_hashes(found: Inventory, stamps: Path | None = None) -> dict[str, li
 
 def _of_files(images: EncodedImages, known: Mapping[str, Any], kept: dict[str, Any]) -> list[str]:
     def one(index: int) -> tuple[str, Stamp | None]:
-        stamp = _stamp(images.path(index)) if isinstance(images, FileImages) else None
+        stamp = _stamp(images.file(index))
         if stamp is not None and known.get(images.names[index], [None])[0] == stamp:
             return str(known[images.names[index]][1]), stamp
         began = time.time_ns()
