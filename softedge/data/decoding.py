@@ -269,12 +269,14 @@ def wide_maximum(data: bytes) -> tuple[str, float] | None:
     if data[:3] == b"\xff\xd8\xff":
         return None
     try:
-        with _opened(data) as image:
-            if not image.mode.startswith(("I", "F")):
-                return None
-            with _BUDGET.take(image.width * image.height):
-                values = np.asarray(image)
-                return image.mode[0], float(np.nanmax(np.where(np.isfinite(values), values, 0)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _opened(data) as image:
+                if not image.mode.startswith(("I", "F")):
+                    return None
+                with _BUDGET.take(image.width * image.height):
+                    values = np.asarray(image)
+                    return image.mode[0], float(np.nanmax(np.where(np.isfinite(values), values, 0)))
     except (BadImage, UserError):
         raise
     except Exception as error:
