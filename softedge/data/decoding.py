@@ -87,7 +87,7 @@ def decode_smaller(data: bytes, side: int, white: White | None = None) -> Uint8:
 def read(path: Path) -> bytes:
     """The bytes of a regular file; ``BadImage`` when it is none, cannot be opened, or is too large."""
     try:
-        # Unbuffered: one copy less of a file that is read at once.
+        # Unbuffered: one copy less of a file that is read at once. Not blocking: a pipe without a writer would hang.
         with open(path, "rb", buffering=0, opener=_not_blocking) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):

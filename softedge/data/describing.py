@@ -13,7 +13,7 @@ _SHOWN = 12
 def describe(source: str, recipe: Recipe) -> dict[str, Any]:
     """Find, screen and split as a run would; writes nothing. UserError as there."""
     from softedge.data.examining import examine, input_spec
-    from softedge.data.stage import summary
+    from softedge.data.index import summary
 
     examined = examine(source, recipe)
     spec = input_spec(examined, recipe)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from softedge.config import Recipe
+from softedge.config import IMAGENET_MEAN, IMAGENET_STD, Recipe
 from softedge.data import published, sources
 from softedge.data.images import UNLABELLED, ArrayImages, EncodedImages, FileImages, Images
 from softedge.data.inventory import Inventory
@@ -22,6 +22,7 @@ from softedge.records import InputSpec
 
 _MEASURED_IMAGES = 2000  # images that mean and standard deviation are measured on
 _GONE = (0, 0, 0)  # of an image that is not in the shards any more: an empty file
+_CROP = 0.875  # side of the centre crop / shorter side where the weights do not say: the ImageNet habit
 _SMALL = 1.15  # images up to this times the input size are taken whole, without the centre crop's margin
 
 
@@ -115,22 +116,44 @@ def _check_contradictions(found: Inventory, items: Sequence[Item], contrary: Seq
 
 
 def input_spec(examined: Examined, recipe: Recipe) -> InputSpec:
-    """The preprocessing of this run, with ``resize = 0`` and ``mean/std = "auto"`` worked out."""
-    settings = recipe.data
+    """The preprocessing of this run: what the recipe says, else that of the weights that training starts from."""
+    from softedge.weights import starting
+
+    settings, given = recipe.data, starting.preprocessing_of(recipe.backbone)
     resize = settings.resize
     if resize == 0:
         whole = examined.longer_side <= _SMALL * settings.size
-        resize = settings.size if whole else round(settings.size / 0.875)
+        resize = settings.size if whole else round(settings.size / (given.crop if given else _CROP))
     if resize < settings.size:
         raise UserError(
             f"data.resize = {resize} is smaller than data.size = {settings.size}; use 0, or {settings.size} and more"
         )
-    fixed = InputSpec(settings.size, resize, (0.0,) * 3, (1.0,) * 3, settings.interpolation)  # type: ignore[arg-type]
+    interpolation = settings.interpolation
+    if interpolation == "weights":
+        interpolation = given.interpolation if given else "bilinear"
     mean, std = settings.mean, settings.std
+    if given is not None:
+        mean, std = (given.mean if isinstance(mean, str) else mean), (given.std if isinstance(std, str) else std)
     if mean == "auto" or std == "auto":
+        fixed = InputSpec(settings.size, resize, (0.0,) * 3, (1.0,) * 3, interpolation)  # type: ignore[arg-type]
         measured = measure(examined, fixed)
         mean, std = (measured[0] if mean == "auto" else mean), (measured[1] if std == "auto" else std)
-    return InputSpec(settings.size, resize, mean, std, settings.interpolation)
+    mean, std = (IMAGENET_MEAN if mean == "weights" else mean), (IMAGENET_STD if std == "weights" else std)
+    return InputSpec(settings.size, resize, mean, std, interpolation)
+
+
+def preprocessing_origin(recipe: Recipe) -> str:
+    """Where mean, std and interpolation come from, in one line."""
+    from softedge.weights import starting
+
+    given, settings = starting.preprocessing_of(recipe.backbone), recipe.data
+    if given is not None and all(isinstance(v, str) for v in (settings.mean, settings.std)):
+        return str(given)
+    if not isinstance(settings.mean, str) or not isinstance(settings.std, str):
+        return "normalisation from the recipe"
+    if "auto" in (settings.mean, settings.std):
+        return "normalisation measured on the training images"
+    return "ImageNet's normalisation, before random weights"
 
 
 def measure(examined: Examined, spec: InputSpec) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -134,8 +134,8 @@ class _Member:
 class _Labels:
     """The ``.cls`` members, by the image they belong to.
 
-    An image takes the member of its own name but for the last suffix (``clip03.0007.png`` and ``clip03.0007.cls``),
-    else the one of its sample by WebDataset's rule, where a name ends at its first dot (``7.left.png`` and ``7.cls``).
+    An image takes the member of its own name but the last suffix (``clip03.0007.png`` and ``clip03.0007.cls``), else
+    the one of its sample by WebDataset's rule, where a name ends at its first dot (``7.left.png`` and ``7.cls``).
     """
 
     def __init__(self) -> None:
@@ -202,8 +202,8 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
                         continue
                     if str(path) in seen:
                         raise UserError(
-                            f"{shard} holds {printable(member.name)} twice (appended with tar -r?), and only one can "
-                            "be right; write the shard again"
+                            f"{shard} holds {printable(member.name)} twice (appended with tar -r?); only one can be "
+                            "right; write the shard again"
                         )
                     seen.add(str(path))
                     name = prefix + printable(str(path))

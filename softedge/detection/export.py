@@ -24,10 +24,13 @@ from softedge.detection import models as detection_models
 from softedge.detection import precisions as detector_precisions
 from softedge.detection.batches import picture, to_detections
 from softedge.detection.coco_ap import Detections
+from softedge.detection.formats import OPENVINO
 from softedge.detection.objects import Scenes
 from softedge.detection.precisions import Pictures
 from softedge.detection.replay import RUNNERS, Outputs, Uint8, agreement
+from softedge.detection.settings import Transfer
 from softedge.errors import UserError
+from softedge.export.base import open_format
 from softedge.export.contract import FILE, SCHEMA, model_files, model_sha256
 from softedge.export.quiet import quiet
 from softedge.records import InputSpec
@@ -66,7 +69,7 @@ def load(folder: Path) -> DeployedDetector:
     if about.get("kind") != "detector":
         raise UserError(f"{path} is not a detector; run: softedge transfer RUN --task voc --data DIR")
     backbone = backbones.build(config.Backbone(**about["backbone"]))
-    settings, spec = config.Transfer(**about["transfer"]), InputSpec.from_dict(about["spec"])
+    settings, spec = Transfer(**about["transfer"]), InputSpec.from_dict(about["spec"])
     classes = tuple(about["classes"])
     model = detection_models.build(
         backbone, about["head"], len(classes), about["masks"], settings, spec, settings.short_sides
@@ -107,10 +110,10 @@ def export(
         raise UserError("an int8 detector needs pictures to calibrate on, found none")
     out.mkdir(parents=True, exist_ok=True)
     images = [pixels(picture(scene)) for scene in scenes.scenes[:golden]]
-    path = out / ("model.onnx" if target == "onnx" else "model.xml")
+    path = out / f"model{open_format(target).suffix}"
     with tempfile.TemporaryDirectory(prefix=".model-", dir=out) as folder:
         made = convert(detector, target, precision, images[0], calibration, Path(folder))
-        for file in reversed(model_files(made)):  # the .xml, which is looked for, last
+        for file in reversed(model_files(made, target)):  # the .xml, which is looked for, last
             os.replace(file, out / file.name)
     runner = RUNNERS[target](path)
     parity = []
@@ -135,7 +138,7 @@ def convert(
     """Write the bare model file into ``out``; ``image`` is what the graph is traced with."""
     source = out / "traced.onnx"
     _to_onnx(detector, image, source)
-    if target == "openvino":
+    if target == OPENVINO:
         return _to_openvino(source, out / "model.xml", detector.labels, precision, calibration)
     path = out / "model.onnx"
     if precision == "int8" and calibration is not None:
@@ -162,9 +165,9 @@ def _write_contract(
         "target": kind[0],
         "precision": kind[1],
         "model": path.name,
-        "files": [file.name for file in model_files(path)],
-        "sha256": model_sha256(path),
-        "size_bytes": sum(size_bytes(file) for file in model_files(path)),
+        "files": [file.name for file in model_files(path, kind[0])],
+        "sha256": model_sha256(path, kind[0]),
+        "size_bytes": sum(size_bytes(file) for file in model_files(path, kind[0])),
         "input": {"name": "image", "dtype": "uint8", "layout": "NHWC", "color": "RGB", "shape": [1, "H", "W", 3]},
         "before_the_model": "nothing: resizing, scaling, mean and std are inside the model, and so is NMS",
         "preprocessing": detector.spec.to_dict(),

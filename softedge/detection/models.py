@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from softedge.backbones import Backbone
-from softedge.config import Transfer
+from softedge.detection.settings import Transfer
 from softedge.errors import UserError
 from softedge.records import InputSpec
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softedge.detection.formats import ONNX, OPENVINO
 from softedge.errors import GateFailed, UserError
 from softedge.export.base import needs
 from softedge.export.contract import FILE, describe, model_files, model_sha256
@@ -41,8 +42,8 @@ def run_openvino(path: Path, threads: int = 1) -> Runner:
     return lambda image: dict(zip(names, (np.array(value) for value in compiled([image[None]]).values())))
 
 
-RUNNERS: dict[str, Callable[[Path], Runner]] = {"onnx": run_onnx, "openvino": run_openvino}
-_PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+RUNNERS: dict[str, Callable[[Path], Runner]] = {ONNX: run_onnx, OPENVINO: run_openvino}
+_PACKAGES = {ONNX: "onnxruntime", OPENVINO: OPENVINO}
 
 
 def runner(artifact: Artifact) -> Runner:
@@ -61,9 +62,9 @@ def read(folder: Path) -> Artifact:
     if values.get("kind") != "detector":
         raise UserError(f"{folder} does not hold a detector")
     path = Path(folder) / values["model"]
-    if missing := [file for file in model_files(path) if not file.is_file()]:
+    if missing := [file for file in model_files(path, values["target"]) if not file.is_file()]:
         raise UserError(f"{missing[0]} is not there, but {Path(folder) / FILE} names it; export the detector again")
-    if model_sha256(path) != values["sha256"]:
+    if model_sha256(path, values["target"]) != values["sha256"]:
         raise UserError(f"{path} was changed after the export; export the detector again")
     # Any picture goes in as it is: size and resize stand for nothing but a field that classifiers have.
     spec = InputSpec.from_dict(values["preprocessing"])

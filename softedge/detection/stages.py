@@ -25,9 +25,10 @@ from softedge.detection.replay import Outputs, Runner, Uint8
 from softedge.detection.tasks import Task
 from softedge.detection.transfer import fingerprint
 from softedge.errors import UserError
+from softedge.export.base import open_format
 from softedge.export.contract import FILE
 from softedge.progress import say, track
-from softedge.records import Artifact, Outcome, Result
+from softedge.records import Artifact, Outcome, Precision, Result
 from softedge.run import Run, perform, sha256
 from softedge.stages.export import made_or_told
 
@@ -97,7 +98,7 @@ def export(trained: Trained, targets: Sequence[str], precisions: Sequence[str], 
     """Write ``export/<target>-<precision>``; what cannot be made is recorded with the reason, the others go on."""
     results = []
     for target in targets:
-        registry.load(registry.TARGETS, target, "target")
+        open_format(target)
         for precision in precisions:
             stage = f"export/{target}-{precision}"
             before = trained.run.result(stage)
@@ -199,9 +200,10 @@ def refusals(row: dict[str, Any], recipe: Recipe) -> list[str]:
     gates, why = recipe.check, []
     if row["drop"] > gates.max_drop:
         why.append(f"AP drop {row['drop']:.3f} is above {gates.max_drop:g}")
-    if row["precision"] != "int8" and row["agreement"] < gates.min_agreement:
+    int8 = Precision.named(row["precision"]).is_int8
+    if not int8 and row["agreement"] < gates.min_agreement:
         why.append(f"agreement {row['agreement']:.3f} is below {gates.min_agreement:g}")
-    if gates.max_size and row["precision"] == "int8" and row["size_bytes"] > gates.max_size:
+    if gates.max_size and int8 and row["size_bytes"] > gates.max_size:
         why.append(f"{row['size_bytes']} bytes is above {gates.max_size}")
     return why
 

@@ -16,16 +16,18 @@ import torch
 from torch import nn
 
 from softedge import registry
-from softedge.config import Recipe, Transfer
+from softedge.config import Recipe
 from softedge.detection.batches import Batches, detect
 from softedge.detection.models import Head, build, parameter_groups, without_shared
 from softedge.detection.objects import Scenes, compare_splits, tell
+from softedge.detection.settings import Transfer
 from softedge.detection.tasks import Task
 from softedge.errors import UserError
 from softedge.eval import finetune
 from softedge.progress import say, track
 from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, atomic_path, perform
+from softedge.stages.base import INDEX, hashes, start_files
 
 
 def transfer(
@@ -33,19 +35,21 @@ def transfer(
 ) -> Result:
     """Train and score a detector on a VOC or COCO folder.
 
-    init: "ssl", "random", "imagenet" or a weights file; None: ``recipe.transfer.init``.  The stage is
+    init: "ssl", "random", "imagenet" or a weights file; None: that of ``[transfer]``.  The stage is
     ``transfer/<task>`` from the SSL backbone and ``transfer/<task>-<init>`` else, so that they stand side by side.
     Metrics (fractions): AP, AP50, AP75 by COCO's definition, AP_small..., with masks mask_AP...; on VOC also
     voc07_AP, voc07_AP50, voc07_AP75 (11-point) and voc12_AP50 (area). Details: per_class, curve, losses, notices.
     """
     asked: Task = registry.load(registry.TASKS, task, "task")
-    settings = recipe.transfer.model_copy(update={"init": init} if init else {})
+    settings = recipe.plugin(Transfer).model_copy(update={"init": init} if init else {})
     if not Path(data_dir).is_dir():
         raise UserError(
             f"--data {data_dir} is not a folder; give the {task.upper()} folder with annotations and images"
         )
     train, test = asked.read(Path(data_dir))
-    inputs = finetune.inputs(run, [settings.init]) | {"annotations": fingerprint(train, test)}
+    if settings.init == "ssl":
+        run.need("pretrain", "pretrain")
+    inputs = hashes(run, [INDEX, *start_files([settings.init])]) | {"annotations": fingerprint(train, test)}
     name = settings.init if settings.init in ("random", "imagenet") else Path(settings.init).stem
     stage = f"transfer/{task}" if settings.init == "ssl" else f"transfer/{task}-{name}"
     section = settings.model_dump(mode="json", exclude={"workers", "checkpoint_every"})

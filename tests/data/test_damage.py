@@ -14,12 +14,13 @@ from pictures import class_folders, photo
 from PIL import Image
 
 from softedge import config
-from softedge.data import load, origins, prepare, shards
+from softedge.data import load, origins, shards
 from softedge.data.decoding import BadImage, decode, wide_maximum
 from softedge.data.sources import find
 from softedge.data.stamps import content_hashes
 from softedge.errors import UserError
 from softedge.run import Run
+from softedge.stages.data import prepare
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")
 

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from softedge import config
-from softedge.data import describe, load, prepare
+from softedge.data import describe, load
 from softedge.data.decoding import decode
 from softedge.data.ranges import white_of
 from softedge.run import Run
+from softedge.stages.data import prepare
 
 
 def values(seed: int, highest: float) -> np.ndarray:

@@ -14,6 +14,7 @@ from softedge.detection import transfer as detection
 from softedge.detection import voc
 from softedge.detection.batches import Batches, detect, picture, to_detections
 from softedge.detection.objects import Scene
+from softedge.detection.settings import Transfer
 from softedge.errors import UserError
 from softedge.records import InputSpec
 
@@ -50,7 +51,7 @@ def test_the_feature_maps_are_those_of_the_pretrained_network(name):
     ],
 )
 def test_every_head_trains_and_detects(name, head, masks):
-    settings = config.Transfer(rois=16, test_short_side=64)
+    settings = Transfer(rois=16, test_short_side=64)
     model = detection_models.build(small(name), head, 2, masks, settings, SPEC, (64,))
     images = [torch.rand(3, 80, 64), torch.rand(3, 64, 96)]
     target = {"boxes": torch.tensor([[5.0, 5.0, 40.0, 50.0]]), "labels": torch.tensor([2])}
@@ -72,7 +73,7 @@ def test_every_head_trains_and_detects(name, head, masks):
 
 def test_the_c4_head_is_the_pretrained_last_stage_and_a_batch_norm():
     backbone = small("resnet18")
-    model = detection_models.build(backbone, "c4", 20, True, config.Transfer(), SPEC, (64,))
+    model = detection_models.build(backbone, "c4", 20, True, Transfer(), SPEC, (64,))
     stage = model.roi_heads.box_head.stage
     assert torch.equal(stage.layer4[0].conv1.weight, backbone.net.layer4[0].conv1.weight)
     assert model.roi_heads.mask_head is stage and isinstance(stage.norm, torch.nn.BatchNorm2d)
@@ -83,7 +84,7 @@ def test_the_c4_head_is_the_pretrained_last_stage_and_a_batch_norm():
 
 
 def test_norm_layers_get_no_weight_decay():
-    model = detection_models.build(small(), "fpn", 2, False, config.Transfer(), SPEC, (64,))
+    model = detection_models.build(small(), "fpn", 2, False, Transfer(), SPEC, (64,))
     decayed, plain = detection_models.parameter_groups(model, 1e-4)
     assert decayed["weight_decay"] == 1e-4 and plain["weight_decay"] == 0
     norm = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
@@ -195,7 +196,7 @@ def test_detections_carry_classes_without_the_background_and_masks_as_codes():
 
 def test_detecting_leaves_the_training_mode_as_it_was(tmp_path):
     _, test = voc.read(squares(tmp_path / "voc", {"train": 1, "val": 2}))
-    model = detection_models.build(small(), "ssdlite", 2, False, config.Transfer(), SPEC, (96,)).train()
+    model = detection_models.build(small(), "ssdlite", 2, False, Transfer(), SPEC, (96,)).train()
     assert len(detect(model, test)) == 2 and model.training
 
 
@@ -235,7 +236,7 @@ def test_the_papers_schedules_are_those_of_mocos_configurations(recipe, task, fa
 
 
 def test_a_transfer_recipe_runs_on_a_resnet_and_set_still_wins(toy, tmp_path):
-    from softedge.stages import evaluations
+    from softedge.detection.start import transfer
 
     folder = squares(tmp_path / "voc", {"train": 4, "val": 2})
     run, recipe, _ = toy("run")
@@ -244,11 +245,11 @@ def test_a_transfer_recipe_runs_on_a_resnet_and_set_still_wins(toy, tmp_path):
     backbones.save(run.folder("pretrain") / "backbone.safetensors", backbones.build(backbone), SPEC)
     short = ["iterations=2", "batch=2", "short_sides=[96]", "test_short_side=96", "rois=8", "workers=0"]
     overrides = [f"transfer.{value}" for value in short]
-    result = evaluations.transfer(run.root, "voc", folder, set=overrides, recipe="transfer-voc-c4")
+    result = transfer(run.root, "voc", folder, set=overrides, recipe="transfer-voc-c4")
     assert (result.details["head"], result.metrics["iterations"]) == ("c4", 2)
     assert result.recipe["transfer"]["lr"] == 0.02 and result.recipe["transfer"]["warmup"] == 100
     assert {"AP", "AP50", "AP75", "voc07_AP50"} <= set(result.metrics)
     with pytest.raises(UserError, match="the c4 head is for ResNets"):
         mobile, _, _ = toy("mobile")
         (mobile.root / "recipe.toml").write_text(config.to_toml(recipe))
-        evaluations.transfer(mobile.root, "voc", folder, recipe="transfer-voc-c4")
+        transfer(mobile.root, "voc", folder, recipe="transfer-voc-c4")

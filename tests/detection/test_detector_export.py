@@ -15,9 +15,10 @@ from softedge.detection import export as detector
 from softedge.detection import models as detection_models
 from softedge.detection import replay as detector_replay
 from softedge.detection.objects import Scene, Scenes
+from softedge.detection.settings import Transfer
 from softedge.errors import GateFailed, UserError
-from softedge.export import verify
 from softedge.records import InputSpec
+from softedge.stages import verify
 
 SPEC = InputSpec(64, 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
 
@@ -35,7 +36,7 @@ def pictures(folder: Path, *sizes: tuple[int, int]) -> Scenes:
 
 def untrained(head: str, masks: bool = False) -> detector.DeployedDetector:
     backbone = backbones.build(config.Backbone(name="mobilenetv3_small_050"))
-    settings = config.Transfer(test_short_side=64)
+    settings = Transfer(test_short_side=64)
     torch.manual_seed(0)
     model = detection_models.build(backbone, head, 2, masks, settings, SPEC, (64,)).eval()
     for module in model.modules():  # fresh BatchNorm statistics let the signal die: every box would score the same

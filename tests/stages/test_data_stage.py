@@ -14,11 +14,12 @@ from pictures import class_folders, photo, save
 from PIL import Image
 
 from softedge import config
-from softedge.data import describe, describe_text, load, prepare
+from softedge.data import describe, describe_text, load
 from softedge.data.examining import examine
 from softedge.data.images import Data
 from softedge.errors import UserError
 from softedge.run import Run, read_json, write_json
+from softedge.stages.data import changed, prepare
 
 
 def recipe(**data: object) -> config.Recipe:
@@ -134,7 +135,10 @@ def test_the_stage_is_skipped_when_done_and_goes_on_with_the_images_it_knows(
     run = Run(tmp_path / "run")
     first = prepare(run, recipe(), str(source))
     assert prepare(run, recipe(), str(source)) == first and "done before" in capsys.readouterr().err
+    here = recipe(source=str(source))
+    assert not changed(run, here) and not changed(Run(tmp_path / "none"), here)
     save(source / "a" / "new.jpg", 99)
+    assert changed(run, here), "what deploy --update asks"
     assert prepare(run, recipe(), str(source)) == first
     assert "1 new since this run was made; softedge deploy --update trains on them" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"test_fraction.*--force"):
