@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from softedge.stages.evaluations import backbone, finetune, knn, labels, linear, probe, transfer
+    from softedge.stages.evaluations import backbone, finetune, knn, labels, linear, probe
     from softedge.stages.pipeline import bench, bring_in, check, deploy, export, gate, inspect, pretrain, report, verify
 
 _WHERE = {
     "softedge.stages.pipeline": (
         *("bench", "bring_in", "check", "deploy", "export", "gate", "inspect", "pretrain", "report", "verify"),
     ),
-    "softedge.stages.evaluations": ("backbone", "finetune", "knn", "labels", "linear", "probe", "transfer"),
+    "softedge.stages.evaluations": ("backbone", "finetune", "knn", "labels", "linear", "probe"),
+    "softedge.detection.transfer": ("transfer",),
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from softedge import registry
 from softedge.commands.evaluation import app as evaluation_app
 from softedge.commands.files import app as files_app
 from softedge.commands.options import (
@@ -33,6 +34,8 @@ recipes_app = typer.Typer(no_args_is_help=True, help="List, show and suggest rec
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(evaluation_app)  # its commands stand beside the others
 app.add_typer(files_app)
+for plugin in registry.PLUGINS:
+    app.add_typer(registry.load(registry.PLUGINS, plugin, "plug-in")().commands())
 
 
 @app.command()

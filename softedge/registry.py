@@ -6,6 +6,7 @@ Adding a method, target, device or task is one new file and one line here.
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 from softedge.errors import UserError, did_you_mean
@@ -46,6 +47,10 @@ TASKS = {
     "coco": "softedge.detection.tasks:COCO",
 }
 
+PLUGINS = {
+    "detection": "softedge.detection.plugin:Detection",
+}
+
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -55,3 +60,13 @@ def load(table: dict[str, str], name: str, kind: str) -> Any:
         raise UserError(f"unknown {kind} '{name}'{did_you_mean(name, tuple(table))}")
     module, attribute = table[name].split(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def plugin_of(folder: Any) -> Any:
+    """The plug-in that owns a folder a user gave; None for an ordinary run or export folder."""
+    if isinstance(folder, str | Path):
+        for name in PLUGINS:
+            plugin = load(PLUGINS, name, "plug-in")()
+            if plugin.owns(Path(folder)):
+                return plugin
+    return None

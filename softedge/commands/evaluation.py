@@ -1,4 +1,4 @@
-"""Commands that measure what the features are worth: k-NN, linear, few labels, fine-tuning, detection."""
+"""Commands that measure what the features are worth: k-NN, linear, few labels, fine-tuning."""
 
 from __future__ import annotations
 
@@ -87,29 +87,6 @@ def labels(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -
     from softedge.stages import evaluations
 
     typer.echo(summary.stage(evaluations.labels(run, set_ or (), force=force)))
-
-
-@app.command()
-def transfer(
-    run: RunFolder,
-    task: Annotated[str, typer.Option("--task", help="voc or coco", show_default=False)],
-    data: Annotated[Path, typer.Option("--data", help="The VOC or COCO folder.", show_default=False)],
-    init: Annotated[
-        str | None, typer.Option("--init", help="ssl, random, imagenet or a weights file", show_default="the recipe's")
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", help="Its [transfer] section, e.g. transfer-voc-c4.", show_default="the run's"),
-    ] = None,
-    set_: SetOption = None,
-    force: ForceOption = False,
-) -> None:
-    """Train a detector on the backbone and measure AP; then export, check and bench RUN/transfer/TASK like a run."""
-    from softedge.commands import tables as summary
-    from softedge.stages import evaluations
-
-    result = evaluations.transfer(run, task, data, init, set_ or (), force=force, recipe=recipe)
-    typer.echo(summary.stage(result))
 
 
 @app.command()

@@ -18,11 +18,10 @@ from softedge.bench.base import PRESETS, Device, DeviceError, Measurement, open_
 from softedge.bench.row import Session
 from softedge.config import Recipe
 from softedge.data.images import UNLABELLED
-from softedge.detection.batches import picture
-from softedge.detection.coco_ap import Detections
-from softedge.detection.export import pixels
-from softedge.detection.objects import Scenes
-from softedge.detection.stages import Trained
+from softedge.detection import pictures
+from softedge.detection.detections import Detections
+from softedge.detection.scenes import Scenes
+from softedge.detection.trained import Trained
 from softedge.errors import UserError, did_you_mean
 from softedge.progress import say
 from softedge.records import Artifact, InputSpec, Outcome, Result
@@ -75,12 +74,12 @@ class Photos:
 
         array = np.empty((len(self), self.height, self.width, 3), np.uint8)
         for row, scene in zip(array, self.scenes.scenes):
-            photo = Image.fromarray(pixels(picture(scene)))
+            photo = Image.fromarray(pictures.pixels(scene))
             row[:] = np.asarray(photo.resize((self.width, self.height)))  # a copy where the size is this one
         np.save(folder / "images.npy", array)
         return folder / "images.npy", ()
 
-    def found(self, rows: NDArray[np.float32]) -> list[Detections]:
+    def detections(self, rows: NDArray[np.float32]) -> list[Detections]:
         """The worker's rows (N, 600), scaled back to the size of each picture."""
         answers = []
         for row, scene in zip(rows.reshape(len(rows), -1, 6), self.scenes.scenes):
@@ -102,6 +101,6 @@ class _Detectors(Bench):
         outcome.details["picture"] = [self.photos.height, self.photos.width]
         if measurement.outputs is not None:
             outcome.skipped.pop("top1", None)
-            scores = self.trained.task.score(self.photos.scenes, self.photos.found(measurement.outputs), False)
+            scores = self.trained.task.score(self.photos.scenes, self.photos.detections(measurement.outputs), False)
             outcome.metrics.update(AP=scores["AP"], AP50=scores["AP50"], n_images=len(self.photos))
         return outcome

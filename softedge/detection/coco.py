@@ -11,7 +11,8 @@ import numpy as np
 
 from softedge.detection import coco_entries
 from softedge.detection.coco_entries import Key
-from softedge.detection.objects import Notices, Scene, Scenes, Segmentation
+from softedge.detection.notices import Notices
+from softedge.detection.scenes import Scene, Scenes, Segmentation
 from softedge.errors import UserError
 from softedge.run import read_json
 
@@ -134,21 +135,3 @@ def _area(annotation: Mapping[str, Any], sides: np.ndarray[Any, np.dtype[np.floa
     """Of the mask, as the file has it; of the box where it has none. Sizes of objects are told apart by it."""
     area = annotation.get("area")
     return float(area if isinstance(area, int | float) and math.isfinite(area) else sides.prod())
-
-
-def to_rle(mask: Segmentation, height: int, width: int) -> dict[str, Any]:
-    """Any COCO segmentation as one compressed run-length code."""
-    from faster_coco_eval import mask as codec
-
-    if isinstance(mask, dict):
-        return codec.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
-    if not mask:
-        return codec.encode(np.zeros((height, width), np.uint8, order="F"))
-    return codec.merge(codec.frPyObjects(mask, height, width))
-
-
-def to_bitmap(mask: Segmentation, height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """uint8 (height, width), 1 inside."""
-    from faster_coco_eval import mask as codec
-
-    return np.asarray(codec.decode(to_rle(mask, height, width)), np.uint8)

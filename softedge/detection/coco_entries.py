@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from softedge.detection.objects import Notices, Segmentation
+from softedge.detection.notices import Notices
+from softedge.detection.scenes import Segmentation
 from softedge.errors import UserError
 
 Key = int | str

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from softedge.detection import coco, voc
-from softedge.detection.coco_ap import Detections, coco_ap
-from softedge.detection.objects import Scenes
+from softedge.detection.coco_ap import coco_ap
+from softedge.detection.detections import Detections
+from softedge.detection.scenes import Scenes
 from softedge.detection.voc_ap import voc_ap
 
 Score = Callable[[Scenes, Sequence[Detections], bool], dict[str, Any]]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from softedge.detection.objects import Notices, Scene, Scenes
+from softedge.detection.notices import Notices
+from softedge.detection.scenes import Scene, Scenes
 from softedge.errors import UserError
 
 _LARGEST = 1e7  # pixels; beyond it a coordinate is damage

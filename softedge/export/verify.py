@@ -22,11 +22,9 @@ def verify(folder: Path) -> dict[str, Any]:
     were edited, or the runtime is not installed.
     """
     folder = Path(folder)
+    if (plugin := registry.plugin_of(folder)) is not None:
+        return plugin.verify(folder)
     values = contract.describe(folder)
-    if values.get("kind") == "detector":
-        from softedge.detection.replay import verify as replay
-
-        return replay(folder)
     artifact, golden = contract.read(folder), contract.read_golden(folder)
     target = registry.load(registry.TARGETS, artifact.target, "target")()
     predict = target.load(artifact)

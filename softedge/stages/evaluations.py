@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from softedge import config
 from softedge.errors import UserError, did_you_mean
 from softedge.records import Result
-from softedge.stages.pipeline import data_of, reopen, replaced, with_overrides
+from softedge.stages.pipeline import data_of, reopen, replaced
 
 
 def knn(
@@ -75,29 +74,6 @@ def labels(run: str | Path, set: Sequence[str] = (), force: bool = False) -> Res
     opened, recipe = reopen(run, set)
     with opened.locked():
         return measure(opened, recipe, data_of(opened, recipe), force=force)
-
-
-def transfer(
-    run: str | Path,
-    task: str,
-    data: str | Path,
-    init: str | None = None,
-    set: Sequence[str] = (),
-    force: bool = False,
-    recipe: str | None = None,
-) -> Result:
-    """Train a detector (and masks on COCO) on the backbone and measure average precision.
-
-    recipe: one whose [transfer] section stands in place of the run's (transfer-voc-c4); ``set`` still wins.
-    """
-    from softedge.detection.transfer import transfer as train
-
-    opened, resolved = reopen(run)
-    if recipe is not None:
-        resolved = resolved.model_copy(update={"transfer": config.load(recipe).transfer})
-    resolved = with_overrides(opened, resolved, set)
-    with opened.locked():
-        return train(opened, resolved, task, data, init=init, force=force)
 
 
 def backbone(run: str | Path, framework: str = "timm", out: Path | None = None) -> Path:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from softedge import config, registry
 from softedge.config import Recipe
-from softedge.detection import commands as detectors
 from softedge.errors import GateFailed, UserError
 from softedge.progress import say
 from softedge.records import Result
@@ -169,8 +168,8 @@ def export(
     """
     from softedge.stages.export import export as write
 
-    if detectors.is_detector(run):
-        return detectors.export(run, targets, precisions, set, force)
+    if (plugin := registry.plugin_of(run)) is not None:
+        return plugin.export(run, targets=targets, precisions=precisions, set=set, force=force)
     opened, recipe = reopen(run, set)
     recipe = replaced(recipe, export={"targets": targets, "precisions": precisions, "output": output})
     _known_targets(recipe)
@@ -196,9 +195,9 @@ def check(
     """
     from softedge.stages.check import check as measure
 
-    if detectors.is_detector(run):
+    if (plugin := registry.plugin_of(run)) is not None:
         gates = {"max_drop": max_drop, "min_agreement": min_agreement, "max_size": max_size}
-        return detectors.check(run, gates, set, force)
+        return plugin.check(run, gates=gates, set=set, force=force)
     opened, recipe = reopen(run, set)
     gates = {"max_drop": max_drop, "min_agreement": min_agreement, "max_size": max_size, "max_p90": max_p90}
     recipe = replaced(recipe, check={**gates, "against": str(against) if against else None})
@@ -208,7 +207,9 @@ def check(
 
 def gate(run: str | Path | Run) -> None:
     """GateFailed when a file of the run failed its check, naming each and the reason."""
-    opened = run if isinstance(run, Run) else Run(run) if detectors.is_detector(run) else reopen(run)[0]
+    if (plugin := registry.plugin_of(run)) is not None:
+        return plugin.gate(run)
+    opened = run if isinstance(run, Run) else reopen(run)[0]
     checked = opened.result("check")
     failed = checked.details.get("failed", []) if checked else []
     if failed:
@@ -225,8 +226,8 @@ def bench(
     """Latency and accuracy of the exported files on the devices."""
     from softedge.stages.bench import bench as measure
 
-    if detectors.is_detector(run):
-        return detectors.bench(run, devices, preset, set, force)
+    if (plugin := registry.plugin_of(run)) is not None:
+        return plugin.bench(run, devices=devices, preset=preset, set=set, force=force)
     opened, recipe = reopen(run, set)
     recipe = replaced(recipe, bench={"devices": devices, "preset": preset})
     with opened.locked():

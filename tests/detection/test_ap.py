@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softedge.detection.coco import to_bitmap, to_rle
-from softedge.detection.coco_ap import Detections, coco_ap, ground_truth, results
-from softedge.detection.objects import Scene, Scenes
+from softedge.detection.coco_ap import coco_ap, ground_truth, results
+from softedge.detection.detections import Detections
+from softedge.detection.masks import to_bitmap, to_rle
+from softedge.detection.scenes import Scene, Scenes
 from softedge.detection.voc_ap import average_precision, overlap, voc_ap
 
 SIDE = 100

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from softedge.detection import coco
+from softedge.detection.masks import to_bitmap
 from softedge.errors import UserError
 
 
@@ -45,7 +46,7 @@ def test_boxes_and_categories_are_read_in_the_order_of_their_ids(tmp_path):
     scene = train.scenes[0]
     assert scene.boxes.tolist() == [[5, 5, 15, 15], [0, 0, 4, 8]] and scene.labels.tolist() == [0, 1]
     assert scene.crowd.tolist() == [False, True] and scene.trainable()[1].tolist() == [0]
-    assert coco.to_bitmap(scene.masks[0], 30, 40)[5:15, 5:15].all()
+    assert to_bitmap(scene.masks[0], 30, 40)[5:15, 5:15].all()
     assert len(test) == 2 and len(test.scenes[1].boxes) == 0  # an image without objects stays in the test split
 
 
@@ -194,8 +195,9 @@ def test_images_without_objects_or_with_crowds_only_are_left_out_of_training(tmp
 
 
 def test_a_category_without_objects_is_left_out_of_the_mean_as_by_the_official_tools(tmp_path):
-    from softedge.detection.coco_ap import Detections, coco_ap
-    from softedge.detection.objects import compare_splits
+    from softedge.detection.coco_ap import coco_ap
+    from softedge.detection.detections import Detections
+    from softedge.detection.notices import compare_splits
 
     train, test = coco.read(make(tmp_path, [image(1)], [thing(1)]))
     assert train.classes == ("dog", "brush") and compare_splits(train, test) == []

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from softedge.detection import voc
-from softedge.detection.objects import compare_splits
+from softedge.detection.notices import compare_splits
 from softedge.errors import UserError
 
 

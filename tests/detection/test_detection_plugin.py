@@ -26,7 +26,7 @@ def trained(request, toy, tmp_path):
     run, recipe, _ = toy("run")
     recipe = transfer_recipe(recipe, iterations=getattr(request, "param", 3))
     (run.root / "recipe.toml").write_text(config.to_toml(recipe))
-    detection.transfer(run, recipe, "voc", folder)
+    detection.train(run, recipe, "voc", folder)
     return run.folder("transfer/voc"), folder
 
 
@@ -68,12 +68,12 @@ def test_what_a_detector_cannot_be_exported_to_is_told_and_the_rest_goes_on(trai
 
 
 def test_a_file_that_loses_average_precision_is_refused_by_the_gate(trained, monkeypatch):
-    from softedge.detection import stages as detector_stages
+    from softedge.detection import check as detector_check
 
     folder, _ = trained
     pipeline.export(folder, ["onnx"], ["fp32"])
     scores = iter([{"AP": 0.5}, {"AP": 0.4}])
-    monkeypatch.setattr(detector_stages, "score", lambda *_: next(scores))
+    monkeypatch.setattr(detector_check, "score", lambda *_: next(scores))
     checked = pipeline.check(folder, max_drop=0.05)
     assert checked.metrics["passed"] is False
     with pytest.raises(GateFailed, match="AP drop 0.100 is above 0.05"):
@@ -106,5 +106,5 @@ def test_rows_of_the_worker_become_boxes_in_the_picture_they_came_from(tmp_path)
     photos.height, photos.width = 48, 192  # the pictures are 96 x 96
     none = [0, 0, 0, 0, 0, -1]
     rows = np.array([[[10, 20, 30, 40, 0.5, 1], none], [none, none]], np.float32).reshape(2, 12)
-    first, second = photos.found(rows)
+    first, second = photos.detections(rows)
     assert first.boxes.tolist() == [[5, 40, 15, 80]] and first.labels.tolist() == [1] and len(second.boxes) == 0

@@ -1,0 +1,33 @@
+"""A scene's picture as pixels, refused when it does not fit its annotation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from softedge.data.decoding import BadImage, decode
+from softedge.detection.scenes import Scene
+from softedge.errors import UserError
+
+Uint8 = NDArray[np.uint8]
+
+
+def pixels(scene: Scene) -> Uint8:
+    """uint8 RGB (H, W, 3), upright; UserError when the file does not fit its annotation."""
+    try:
+        image = decode(scene.path)
+    except BadImage as error:
+        raise UserError(f"{scene.path}: {error}; mend it, or take it off the list of images") from error
+    if image.shape[:2] != (scene.height, scene.width):
+        raise UserError(
+            f"{scene.path} has {image.shape[1]} x {image.shape[0]} pixels, its annotation says {scene.width} x "
+            f"{scene.height}; boxes would be misplaced"
+        )
+    return image.copy()  # a decoder may lend memory that PyTorch must not write to
+
+
+def planes(scene: Scene) -> Tensor:
+    """The same picture as float32 (3, H, W) in 0..1."""
+    return torch.from_numpy(pixels(scene)).permute(2, 0, 1).float().div_(255)
