@@ -34,8 +34,8 @@ recipes_app = typer.Typer(no_args_is_help=True, help="List, show and suggest rec
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(evaluation_app)  # its commands stand beside the others
 app.add_typer(files_app)
-for plugin in registry.PLUGINS:
-    app.add_typer(registry.load(registry.PLUGINS, plugin, "plug-in")().commands())
+for plugin in registry.plugins():
+    app.add_typer(plugin.commands())
 
 
 @app.command()

@@ -47,11 +47,22 @@ TASKS = {
     "coco": "softedge.detection.tasks:COCO",
 }
 
-PLUGINS = {
-    "detection": "softedge.detection.plugin:Detection",
-}
+# What stands beside the core: a plug-in owns folders of its own, and the commands on such a folder are its methods.
+PLUGINS = {"detection": "softedge.detection.plugin:Detection"}
 
 PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def plugins() -> list[Any]:
+    """Every plug-in. Importing one costs little: what it needs is imported by the method that needs it."""
+    return [load(PLUGINS, name, "plug-in")() for name in PLUGINS]
+
+
+def owner(folder: Any) -> Any | None:
+    """The plug-in that a folder belongs to; None for a run."""
+    if not isinstance(folder, str | Path):
+        return None
+    return next((plugin for plugin in plugins() if plugin.owns(Path(folder))), None)
 
 
 def load(table: dict[str, str], name: str, kind: str) -> Any:
@@ -60,13 +71,3 @@ def load(table: dict[str, str], name: str, kind: str) -> Any:
         raise UserError(f"unknown {kind} '{name}'{did_you_mean(name, tuple(table))}")
     module, attribute = table[name].split(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def plugin_of(folder: Any) -> Any:
-    """The plug-in that owns a folder a user gave; None for an ordinary run or export folder."""
-    if isinstance(folder, str | Path):
-        for name in PLUGINS:
-            plugin = load(PLUGINS, name, "plug-in")()
-            if plugin.owns(Path(folder)):
-                return plugin
-    return None

@@ -22,7 +22,7 @@ def verify(folder: Path) -> dict[str, Any]:
     were edited, or the runtime is not installed.
     """
     folder = Path(folder)
-    if (plugin := registry.plugin_of(folder)) is not None:
+    if (plugin := registry.owner(folder)) is not None:
         return plugin.verify(folder)
     values = contract.describe(folder)
     artifact, golden = contract.read(folder), contract.read_golden(folder)

@@ -168,7 +168,7 @@ def export(
     """
     from softedge.stages.export import export as write
 
-    if (plugin := registry.plugin_of(run)) is not None:
+    if (plugin := registry.owner(run)) is not None:
         return plugin.export(run, targets=targets, precisions=precisions, set=set, force=force)
     opened, recipe = reopen(run, set)
     recipe = replaced(recipe, export={"targets": targets, "precisions": precisions, "output": output})
@@ -195,7 +195,7 @@ def check(
     """
     from softedge.stages.check import check as measure
 
-    if (plugin := registry.plugin_of(run)) is not None:
+    if (plugin := registry.owner(run)) is not None:
         gates = {"max_drop": max_drop, "min_agreement": min_agreement, "max_size": max_size}
         return plugin.check(run, gates=gates, set=set, force=force)
     opened, recipe = reopen(run, set)
@@ -207,7 +207,7 @@ def check(
 
 def gate(run: str | Path | Run) -> None:
     """GateFailed when a file of the run failed its check, naming each and the reason."""
-    if (plugin := registry.plugin_of(run)) is not None:
+    if (plugin := registry.owner(run)) is not None:
         return plugin.gate(run)
     opened = run if isinstance(run, Run) else reopen(run)[0]
     checked = opened.result("check")
@@ -226,7 +226,7 @@ def bench(
     """Latency and accuracy of the exported files on the devices."""
     from softedge.stages.bench import bench as measure
 
-    if (plugin := registry.plugin_of(run)) is not None:
+    if (plugin := registry.owner(run)) is not None:
         return plugin.bench(run, devices=devices, preset=preset, set=set, force=force)
     opened, recipe = reopen(run, set)
     recipe = replaced(recipe, bench={"devices": devices, "preset": preset})
