@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from softedge.detection.masks import to_bitmap
+from softedge.detection.masks import decode
 from softedge.detection.pictures import planes
 from softedge.detection.scenes import Scene, Scenes
 from softedge.errors import UserError
@@ -90,7 +90,7 @@ class _Items(Dataset[tuple[Tensor, Target]]):
             "labels": torch.from_numpy(scene.labels[keep] + 1),
         }
         if self.masks:
-            maps = np.stack([to_bitmap(scene.masks[i], scene.height, scene.width) for i in keep])
+            maps = np.stack([decode(scene.masks[i], scene.height, scene.width) for i in keep])
             target["masks"] = tv_tensors.Mask(torch.from_numpy(maps))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(hash((self.seed, position)) % _SEEDS)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from softedge.detection import pictures
 from softedge.detection.detections import Detections
+from softedge.detection.masks import encode
 from softedge.detection.scenes import Scenes
 from softedge.progress import track
 
@@ -33,10 +34,8 @@ def to_detections(output: dict[str, Tensor]) -> Detections:
     """torchvision's output for one image; label 1 is class 0, a mask is where its probability is above a half."""
     masks: tuple[dict[str, Any], ...] = ()
     if "masks" in output:
-        from faster_coco_eval import mask as codec
-
         maps = (output["masks"][:, 0] > 0.5).numpy().astype(np.uint8)
-        masks = tuple(codec.encode(np.asfortranarray(one)) for one in maps)
+        masks = tuple(encode(one) for one in maps)
     return Detections(
         output["boxes"].float().numpy(),
         output["scores"].float().numpy(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softedge.detection.scenes import Segmentation
 
@@ -16,12 +17,20 @@ def to_rle(mask: Segmentation, height: int, width: int) -> dict[str, Any]:
     if isinstance(mask, dict):
         return codec.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
     if not mask:
-        return codec.encode(np.zeros((height, width), np.uint8, order="F"))
+        return encode(np.zeros((height, width), np.uint8))
     return codec.merge(codec.frPyObjects(mask, height, width))
 
 
-def to_bitmap(mask: Segmentation, height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """uint8 (height, width), 1 inside."""
+def encode(bitmap: NDArray[np.uint8]) -> dict[str, Any]:
+    """uint8 (height, width), 1 inside -> a compressed run-length code."""
+    from faster_coco_eval import mask as codec
+
+    code: dict[str, Any] = codec.encode(np.asfortranarray(bitmap))
+    return code
+
+
+def decode(mask: Segmentation, height: int, width: int) -> NDArray[np.uint8]:
+    """Any COCO segmentation -> uint8 (height, width), 1 inside."""
     from faster_coco_eval import mask as codec
 
     return np.asarray(codec.decode(to_rle(mask, height, width)), np.uint8)

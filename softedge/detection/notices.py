@@ -15,13 +15,20 @@ class Notices:
 
     def __init__(self, where: str):
         self.where = where
-        self._found: dict[str, list[str]] = {}
+        self._items: dict[str, list[str]] = {}
+        self._lines: list[str] = []
 
     def add(self, kind: str, what: str) -> None:
-        self._found.setdefault(kind, []).append(what)
+        """One more of a kind: "N <kind> (a, b and n more)"."""
+        self._items.setdefault(kind, []).append(what)
+
+    def note(self, line: str) -> None:
+        """A line of its own."""
+        self._lines.append(f"{self.where}: {line}")
 
     def lines(self) -> tuple[str, ...]:
-        return tuple(f"{self.where}: {len(what)} {kind} ({shortened(what)})" for kind, what in self._found.items())
+        counted = (f"{self.where}: {len(what)} {kind} ({shortened(what)})" for kind, what in self._items.items())
+        return (*self._lines, *counted)
 
 
 def shortened(items: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from softedge.detection.scenes import Scene
 from softedge.errors import UserError
 
 Uint8 = NDArray[np.uint8]
+_ORIENTATION = 0x0112
 
 
 def pixels(scene: Scene) -> Uint8:
@@ -31,3 +34,15 @@ def pixels(scene: Scene) -> Uint8:
 def planes(scene: Scene) -> Tensor:
     """The same picture as float32 (3, H, W) in 0..1."""
     return torch.from_numpy(pixels(scene)).permute(2, 0, 1).float().div_(255)
+
+
+def header(path: Path) -> tuple[tuple[int, int], int] | None:
+    """(width, height) in the file and Exif's orientation, 1 to 8; None when it cannot be read. Nothing is decoded."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            return image.size, orientation if orientation in range(1, 9) else 1
+    except Exception:  # Pillow's readers raise many kinds on damaged files
+        return None

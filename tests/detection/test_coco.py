@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from softedge.detection import coco
-from softedge.detection.masks import to_bitmap
+from softedge.detection.masks import decode
 from softedge.errors import UserError
 
 
@@ -46,7 +46,7 @@ def test_boxes_and_categories_are_read_in_the_order_of_their_ids(tmp_path):
     scene = train.scenes[0]
     assert scene.boxes.tolist() == [[5, 5, 15, 15], [0, 0, 4, 8]] and scene.labels.tolist() == [0, 1]
     assert scene.crowd.tolist() == [False, True] and scene.trainable()[1].tolist() == [0]
-    assert to_bitmap(scene.masks[0], 30, 40)[5:15, 5:15].all()
+    assert decode(scene.masks[0], 30, 40)[5:15, 5:15].all()
     assert len(test) == 2 and len(test.scenes[1].boxes) == 0  # an image without objects stays in the test split
 
 
