@@ -18,17 +18,22 @@ _ORIENTATION = 0x0112
 
 
 def pixels(scene: Scene) -> Uint8:
-    """uint8 RGB (H, W, 3), upright; UserError when the file does not fit its annotation."""
+    """uint8 RGB (H, W, 3), upright; UserError when the file cannot be read or does not fit its annotation."""
     try:
         image = decode(scene.path)
+        check_size(scene, image)
     except BadImage as error:
         raise UserError(f"{scene.path}: {error}; mend it, or take it off the list of images") from error
-    if image.shape[:2] != (scene.height, scene.width):
-        raise UserError(
-            f"{scene.path} has {image.shape[1]} x {image.shape[0]} pixels, its annotation says {scene.width} x "
-            f"{scene.height}; boxes would be misplaced"
-        )
     return image.copy()  # a decoder may lend memory that PyTorch must not write to
+
+
+def check_size(scene: Scene, image: Uint8) -> None:
+    """``BadImage`` when the picture has another size than its boxes were drawn on."""
+    if image.shape[:2] != (scene.height, scene.width):
+        raise BadImage(
+            f"{image.shape[1]} x {image.shape[0]} pixels, its annotation says {scene.width} x {scene.height}; boxes "
+            "would be misplaced"
+        )
 
 
 def planes(scene: Scene) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pascal VOC folders (Everingham et al. 2010) as scenes; see ``voc_layout.py`` for folders, ``voc_xml.py`` for files."""
+"""Pascal VOC folders (Everingham et al. 2010) as scenes; folders: ``voc_layout.py``, files: ``voc_xml.py``."""
 
 from __future__ import annotations
 
