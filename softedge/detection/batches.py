@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,9 @@ class Batches:
     def from_iteration(self, start: int, stop: int) -> Iterator[tuple[list[Tensor], list[Target]]]:
         """Batches ``start`` to ``stop`` - 1."""
         keys: Any = _Keys(self._seed, self.n_scenes, self._batch, start, stop)
-        loader: Any = DataLoader(self._items, batch_sampler=keys, num_workers=self._workers, collate_fn=_lists)
+        loader: Any = DataLoader(
+            self._items, batch_sampler=keys, num_workers=self._workers, collate_fn=_lists, worker_init_fn=_leave_signals
+        )
         yield from loader
 
 
@@ -96,6 +99,11 @@ class _Items(Dataset[tuple[Tensor, Target]]):
             torch.manual_seed(hash((self.seed, position)) % _SEEDS)
             image, target = self.change(tv_tensors.Image(planes(scene)), target)
         return image.as_subclass(Tensor), {k: v.as_subclass(Tensor) for k, v in target.items()}  # type: ignore[arg-type]
+
+
+def _leave_signals(number: int) -> None:
+    """Ctrl-C reaches every process of a terminal; only the training answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _lists(items: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:

@@ -33,7 +33,12 @@ def read(folder: str | Path) -> tuple[Scenes, Scenes]:
     late = Notices(str(folder))
     splits = coco_layout.find(folder, late)
     values = [_content(split.annotations) for split in splits]
-    names = [coco_entries.categories(v["categories"], s.annotations) for v, s in zip(values, splits)]
+    names = [
+        coco_entries.categories(
+            coco_entries.without_heading(content["categories"], content["annotations"]), split.annotations
+        )
+        for content, split in zip(values, splits)
+    ]
     classes = tuple(dict.fromkeys(name for named in names for name in named.values()))
     notices = [Notices(_shown(folder, split)) for split in splits]
     drawn = [

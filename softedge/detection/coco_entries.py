@@ -38,9 +38,8 @@ def images(path: Path, listed: list[Any], notices: Notices) -> dict[Key, Mapping
         if identity is None or not isinstance(entry["file_name"], str) or not all(number(s) and s > 0 for s in sides):
             raise UserError(f"{path}: an image's id, file_name, width or height makes no sense: {str(entry)[:120]}")
         if sides[0] * sides[1] > MAX_PIXELS:
-            raise UserError(
-                f"{path}: {entry['file_name']} has {sides[0]} x {sides[1]} pixels, more than {MAX_PIXELS:,}"
-            )
+            size = f"{sides[0]} x {sides[1]}"
+            raise UserError(f"{path}: {entry['file_name']} has {size} pixels, the limit is {MAX_PIXELS:,}")
         other = entries.setdefault(identity, entry)
         if other is entry:
             continue
@@ -77,6 +76,17 @@ def categories(listed: list[Any], path: Path) -> dict[Key, str]:
                 "use one id for both"
             )
     return names
+
+
+def without_heading(listed: list[Any], annotations: list[Any]) -> list[Any]:
+    """The categories without the one that Roboflow puts above all others, named like the project; it has no objects."""
+    entries = [entry for entry in listed if isinstance(entry, dict)]
+    above = {str(entry.get("supercategory")) for entry in entries}
+    headings = [e for e in entries if e.get("supercategory") == "none" and str(e.get("name")) in above]
+    if not headings or len(headings) == len(listed):
+        return listed
+    used = {key(thing.get("category_id")) for thing in annotations if isinstance(thing, dict)}
+    return [entry for entry in listed if entry not in headings or key(entry.get("id")) in used]
 
 
 def problem(entry: Any, known: Mapping[Key, Any], index: Mapping[Key, int]) -> str:

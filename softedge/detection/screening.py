@@ -47,7 +47,7 @@ def screen(train: Scenes, test: Scenes, where: str) -> LeftOut:
     for number, split in enumerate((train, test)):
         for scene, (digest, bad) in zip(split.scenes, looks[number]):
             if bad:
-                notices[number].add(f"pictures are left out: {bad}", scene.path.name)
+                notices[number].add("pictures cannot be used and are left out", f"{scene.path.name}: {bad}")
                 names[number].add(str(scene.path))
             elif number == 0 and digest in tested:
                 notices[0].add("training pictures are in the test split, too, and are not trained on", scene.path.name)

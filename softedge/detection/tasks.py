@@ -20,13 +20,15 @@ Score = Callable[[Scenes, Sequence[Detections], bool], dict[str, Any]]
 class Task:
     """read: folder -> (train, test).  score: (scenes, detections, with masks) -> metrics and "AP50_per_class".
 
-    iterations, milestones (fractions of them, where the rate falls tenfold) and short_sides are MoCo's.
+    iterations (for a data set of ``pictures``), milestones (fractions of them, where the rate falls tenfold) and
+    short_sides are MoCo's.
     """
 
     name: str
     read: Callable[[Path], tuple[Scenes, Scenes]]
     score: Score
     iterations: int
+    pictures: int
     milestones: tuple[float, float]
     short_sides: tuple[int, ...]
 
@@ -44,5 +46,5 @@ def _score_coco(scenes: Scenes, found: Sequence[Detections], masks: bool) -> dic
     return values
 
 
-VOC = Task("voc", voc.read, _score_voc, 24_000, (3 / 4, 11 / 12), tuple(range(480, 801, 32)))
-COCO = Task("coco", coco.read, _score_coco, 90_000, (2 / 3, 8 / 9), tuple(range(640, 801, 32)))
+VOC = Task("voc", voc.read, _score_voc, 24_000, 16_551, (3 / 4, 11 / 12), tuple(range(480, 801, 32)))
+COCO = Task("coco", coco.read, _score_coco, 90_000, 117_266, (2 / 3, 8 / 9), tuple(range(640, 801, 32)))

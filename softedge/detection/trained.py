@@ -19,6 +19,7 @@ from softedge.detection import contract, deployed, pictures
 from softedge.detection.folder import WEIGHTS, around
 from softedge.detection.format import Uint8
 from softedge.detection.scenes import Scenes, fingerprint
+from softedge.detection.screening import LeftOut
 from softedge.detection.tasks import Task
 from softedge.errors import UserError
 from softedge.records import Artifact
@@ -50,7 +51,9 @@ class Trained:
         train, test = self.task.read(data)
         if fingerprint(train, test) != self.result.inputs["annotations"]:
             raise UserError(f"{data} was changed since {self.run.root} was trained; run softedge transfer again")
-        return train, test
+        # Not decoded again: what was left out of the training is still left out.
+        listed = self.result.details.get("left_out", {})
+        return LeftOut(frozenset(listed.get("train", ())), frozenset(listed.get("test", ()))).apply(train, test)
 
     @functools.cached_property
     def detector(self) -> deployed.DeployedDetector:

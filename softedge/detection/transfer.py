@@ -15,20 +15,25 @@ from torch import nn
 
 from softedge import config, registry
 from softedge.config import Recipe
+from softedge.detection import planning
 from softedge.detection.batches import Batches
 from softedge.detection.folder import WEIGHTS
 from softedge.detection.inference import detect
-from softedge.detection.models import Head, build, without_shared
+from softedge.detection.models import build, without_shared
 from softedge.detection.notices import compare_splits, tell
+from softedge.detection.planning import Plan
 from softedge.detection.scenes import Scenes, fingerprint
+from softedge.detection.screening import screen
 from softedge.detection.settings import Transfer
 from softedge.detection.tasks import Task
-from softedge.detection.training import CHECKPOINT, Training
+from softedge.detection.training import CHECKPOINT, Training, seconds_per_iteration
 from softedge.errors import UserError
 from softedge.eval import finetune
 from softedge.progress import say
 from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, atomic_path, perform
+
+USELESS = 0.005  # AP; below it a detector is as good as none
 
 
 def transfer(
@@ -79,7 +84,7 @@ def train(
     return perform(
         run,
         stage,
-        lambda folder: _Transfer(run, recipe, asked, settings, train, test, Path(data_dir)).work(folder),
+        lambda folder: _Transfer(run, recipe, asked, settings, Path(data_dir)).work(folder, train, test),
         recipe={"transfer": section, "seed": recipe.seed, "backbone": recipe.section("backbone")["backbone"]["name"]},
         inputs=inputs,
         force=force,
@@ -88,68 +93,85 @@ def train(
 
 
 class _Transfer:
-    def __init__(
-        self, run: Run, recipe: Recipe, task: Task, settings: Transfer, train: Scenes, test: Scenes, data: Path
-    ):
-        self.run, self.recipe, self.task, self.settings = run, recipe, task, settings
-        self.train, self.test, self.data = train, test, data
-        self.iterations = settings.iterations or task.iterations
+    def __init__(self, run: Run, recipe: Recipe, task: Task, settings: Transfer, data: Path):
+        self.run, self.recipe, self.task, self.settings, self.data = run, recipe, task, settings, data
+        self.given = settings.iterations > 0
 
-    def work(self, folder: Path) -> Outcome:
-        notices = [*self.train.notices, *self.test.notices, *compare_splits(self.train, self.test)]
+    def work(self, folder: Path, train: Scenes, test: Scenes) -> Outcome:
+        left_out = screen(train, test, str(self.data))
+        self.train, self.test = left_out.apply(train, test)
+        notices = [*train.notices, *test.notices, *left_out.notices, *compare_splits(self.train, self.test)]
         tell(notices)
-        model, head, masks, spec, backbone = self._model()
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
-        training = Training(
-            model,
-            self.settings,
-            self.iterations,
-            self.task.milestones,
-            self.recipe.seed,
-            lambda: self._score(model, masks),
-        )
-        crop, workers = head == "ssdlite", self.settings.workers
-        batches = Batches(self.train, self.settings.batch, self.recipe.seed, masks=masks, crop=crop, workers=workers)
-        training.run(batches, folder)
+        model, masks, about = self._model()
+        plan = self._train(folder, model, masks)
+        # Saved before it is scored: whatever happens then, the training is not lost.
+        self._save(folder / WEIGHTS, model, {**about, "masks": masks})
         scores = self._score(model, masks)
         per_class = scores.pop("AP50_per_class")
-        about = {"head": head, "masks": masks, "spec": spec.to_dict(), "backbone": backbone}
-        self._save(folder / WEIGHTS, model, about)
+        cautions = []
+        if scores["AP"] < USELESS:
+            cautions.append(
+                f"AP {scores['AP']:.3f}: this detector finds nothing; train longer (--set transfer.minutes=...), from "
+                "pretrained weights, or look at the boxes of the training pictures"
+            )
+        for line in cautions:
+            say(f"transfer: caution: {line}")
         skipped = {}
         if self.train.masks and not masks:
-            skipped["masks"] = "the ssdlite head has none" if head == "ssdlite" else "transfer.masks is off"
+            skipped["masks"] = "the ssdlite head has none" if plan.head == "ssdlite" else "transfer.masks is off"
         details = {
             "task": self.task.name,
             "data": str(self.data.resolve()),  # exporting, checking and timing the detector need the pictures again
+            "left_out": {"train": sorted(left_out.train), "test": sorted(left_out.test)},
             "init": self.settings.init,
-            "head": head,
-            "iterations": self.iterations,
+            "head": plan.head,
+            "iterations": plan.iterations,
+            "plan": plan.to_dict(),
             "AP50_per_class": per_class,
-            "curve": training.curve,
-            "losses": finetune.thinned(training.losses),
+            "curve": self.training.curve,
+            "losses": finetune.thinned(self.training.losses),
             "classes": list(self.test.classes),
             "notices": notices,
+            "cautions": cautions,
         }
-        counts = {"n_train": len(self.train), "n_test": len(self.test), "iterations": self.iterations}
+        counts = {"n_train": len(self.train), "n_test": len(self.test), "iterations": plan.iterations}
         (folder / CHECKPOINT).unlink(missing_ok=True)
+        (folder / planning.FILE).unlink(missing_ok=True)
         return Outcome({**scores, **counts}, details, skipped)
 
-    def _model(self) -> tuple[nn.Module, Head, bool, InputSpec, dict[str, Any]]:
+    def _model(self) -> tuple[nn.Module, bool, dict[str, Any]]:
+        """The network, whether it gives masks, and what ``deployed.load`` must know to build it again."""
         backbone = finetune.initial(self.run, self.recipe, self.settings.init, self.recipe.seed)
-        head: Head = "c4" if backbone.settings.name.startswith("resnet") else "fpn"
-        if self.settings.head != "auto":
-            head = self.settings.head
+        place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.settings = planning.resolve(self.settings, backbone.settings.name, self.task, self.train, place)
+        head: Any = self.settings.head
         masks = self.settings.masks and self.train.masks and self.test.masks and head != "ssdlite"
         spec = self._spec()
-        sides = self.settings.short_sides or ((320,) if head == "ssdlite" else self.task.short_sides)
         torch.manual_seed(self.recipe.seed)  # heads start alike, whatever the backbone starts from
-        model = build(backbone, head, len(self.train.classes), masks, self.settings, spec, sides)
+        sides = self.settings.short_sides
+        model = build(backbone, head, len(self.train.classes), masks, self.settings, spec, sides).to(place)
         say(
-            f"transfer: {self.task.name} with {backbone.settings.name} and {head} from {self.settings.init}, "
-            f"{len(self.train)} training and {len(self.test)} test images, {self.iterations} iterations"
+            f"transfer: {self.task.name} with {backbone.settings.name} from {self.settings.init}, {len(self.train)} "
+            f"training and {len(self.test)} test images"
         )
         settings = {**backbone.settings.model_dump(mode="json"), "weights": "random"}
-        return model, head, masks, spec, settings
+        return model, masks, {"head": head, "spec": spec.to_dict(), "backbone": settings}
+
+    def _train(self, folder: Path, model: nn.Module, masks: bool) -> Plan:
+        settings, seed, crop = self.settings, self.recipe.seed, self.settings.head == "ssdlite"
+        batches = Batches(self.train, settings.batch, seed, masks=masks, crop=crop, workers=settings.workers)
+        plan = Plan.read(folder)
+        if plan is None:
+            place = next(model.parameters()).device
+            plan = Plan.made(settings, seconds_per_iteration(model, batches), place, given=self.given)
+            plan.write(folder)
+        for line in plan.lines(batches.n_scenes):
+            say(f"transfer: {line}")
+        self.training = Training(
+            model, settings, plan.iterations, self.task.milestones, seed, lambda: self._score(model, masks)
+        )
+        self.training.run(batches, folder)
+        return plan
 
     def _spec(self) -> InputSpec:
         """The normalisation that the backbone was pretrained with."""
@@ -164,15 +186,9 @@ class _Transfer:
         return self.task.score(self.test, detect(model, self.test, "measure"), masks)
 
     def _save(self, path: Path, model: nn.Module, about: dict[str, Any]) -> None:
-        """Weights and everything that ``deployed.load`` needs to rebuild the network."""
         from safetensors.torch import save_file
 
-        sides = self.settings.short_sides or ((320,) if about["head"] == "ssdlite" else self.task.short_sides)
-        values = {
-            "kind": "detector",
-            **about,
-            "classes": list(self.train.classes),
-            "transfer": {**self.settings.model_dump(mode="json"), "short_sides": list(sides)},
-        }
+        settings = self.settings.model_dump(mode="json")
+        values = {"kind": "detector", **about, "classes": list(self.train.classes), "transfer": settings}
         with atomic_path(path) as temporary:
             save_file(without_shared(model), temporary, metadata={"softedge": json.dumps(values)})

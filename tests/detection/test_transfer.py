@@ -141,18 +141,18 @@ def test_a_killed_transfer_goes_on_and_ends_with_the_same_numbers(toy, tmp_path,
     recipe = transfer_recipe(recipe, iterations=6, checkpoint_every=2, evaluate_every=3)
     whole = detection.train(run, recipe, "voc", folder)
     other, _, _ = toy("other")
-    original = training.Training._loss
+    original = training.Training._step
 
     def dies(self, *args):
         if len(self.losses) == 5:
             raise KeyboardInterrupt
         return original(self, *args)
 
-    monkeypatch.setattr(training.Training, "_loss", dies)
+    monkeypatch.setattr(training.Training, "_step", dies)
     with pytest.raises(KeyboardInterrupt):
         detection.train(other, recipe, "voc", folder)
     assert (other.folder("transfer/voc") / "last.pt").is_file()
-    monkeypatch.setattr(training.Training, "_loss", original)
+    monkeypatch.setattr(training.Training, "_step", original)
     resumed = detection.train(other, recipe, "voc", folder)
     assert resumed.details["losses"] == whole.details["losses"]
     assert resumed.metrics == whole.metrics and resumed.details["curve"] == whole.details["curve"]
