@@ -14,6 +14,7 @@ from softedge.detection.detections import Detections
 from softedge.detection.format import Outputs, Runner
 from softedge.detection.replay import agreement
 from softedge.detection.scenes import Scenes
+from softedge.detection.tasks import USELESS
 from softedge.detection.trained import Trained
 from softedge.errors import UserError
 from softedge.progress import say, track
@@ -60,8 +61,13 @@ def _check(trained: Trained, artifacts: list[Artifact]) -> Outcome:
         say(f"check: {artifact.name}: AP {row['AP']:.4f}, PyTorch {fp32['AP']:.4f}; {row['why'] or 'passed'}")
     failed = [f"{row['artifact']}: {row['why']}" for row in rows if row["passed"] is False]
     measured = any(row["passed"] is not None for row in rows)
+    cautions = []
+    if fp32["AP"] < USELESS:
+        cautions.append(f"AP {fp32['AP']:.3f}: the detector finds nothing, so no file can lose anything; train it again")
+        say(f"check: caution: {cautions[0]}")
     metrics = {**fp32, "n": len(test), "files": len(rows), "files_failed": len(failed)}
-    return Outcome({**metrics, "passed": measured and not failed}, {"rows": rows, "failed": failed}, skipped)
+    details = {"rows": rows, "failed": failed, "cautions": cautions}
+    return Outcome({**metrics, "passed": measured and not failed}, details, skipped)
 
 
 def _answers(run: Runner, scenes: Scenes, name: str) -> tuple[list[Outputs], list[Detections]]:

@@ -13,6 +13,8 @@ from softedge.detection.detections import Detections
 from softedge.detection.scenes import Scenes
 from softedge.detection.voc_ap import voc_ap
 
+USELESS = 0.005  # AP; below it a detector is as good as none
+
 Score = Callable[[Scenes, Sequence[Detections], bool], dict[str, Any]]
 
 

@@ -25,7 +25,7 @@ from softedge.detection.planning import Plan
 from softedge.detection.scenes import Scenes, fingerprint
 from softedge.detection.screening import screen
 from softedge.detection.settings import Transfer
-from softedge.detection.tasks import Task
+from softedge.detection.tasks import USELESS, Task
 from softedge.detection.training import CHECKPOINT, Training, seconds_per_iteration
 from softedge.errors import UserError
 from softedge.eval import finetune
@@ -33,7 +33,6 @@ from softedge.progress import say
 from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, atomic_path, perform
 
-USELESS = 0.005  # AP; below it a detector is as good as none
 
 
 def transfer(

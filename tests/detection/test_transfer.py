@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +19,7 @@ from softedge.detection.features import features
 from softedge.detection.inference import detect, to_detections
 from softedge.detection.scenes import Scene
 from softedge.detection.settings import Transfer
-from softedge.errors import UserError
+from softedge.errors import Interrupted, UserError
 from softedge.records import InputSpec
 
 SPEC = InputSpec(64, 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -252,3 +255,76 @@ def test_a_transfer_recipe_runs_on_a_resnet_and_set_still_wins(toy, tmp_path):
         mobile, _, _ = toy("mobile")
         (mobile.root / "recipe.toml").write_text(config.to_toml(recipe))
         detection.transfer(mobile.root, "voc", folder, recipe="transfer-voc-c4")
+
+
+def test_a_stop_before_the_first_checkpoint_loses_nothing(toy, tmp_path, monkeypatch):
+    folder = squares(tmp_path / "voc", {"train": 8, "val": 4})
+    run, recipe, _ = toy("whole")
+    recipe = transfer_recipe(recipe, iterations=4, checkpoint_every=500)
+    whole = detection.train(run, recipe, "voc", folder)
+    other, _, _ = toy("other")
+    original = training.Training._step
+
+    def stopped(self, iteration, images, targets):
+        original(self, iteration, images, targets)
+        if iteration == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(training.Training, "_step", stopped)
+    with pytest.raises(Interrupted, match="iteration 2 of 4 is saved; run the same command again"):
+        detection.train(other, recipe, "voc", folder)
+    monkeypatch.setattr(training.Training, "_step", original)
+    resumed = detection.train(other, recipe, "voc", folder)
+    assert resumed.details["losses"] == whole.details["losses"] and resumed.metrics == whole.metrics
+
+
+def test_what_goes_wrong_while_scoring_does_not_cost_the_training(toy, tmp_path, monkeypatch):
+    folder = squares(tmp_path / "voc", {"train": 4, "val": 2})
+    run, recipe, _ = toy("run")
+    recipe = transfer_recipe(recipe, iterations=2)
+    score = detection._Transfer._score
+
+    def fails(*_):
+        raise UserError("a picture that went away")
+
+    monkeypatch.setattr(detection._Transfer, "_score", fails)
+    with pytest.raises(UserError, match="went away"):
+        detection.train(run, recipe, "voc", folder)
+    assert (run.folder("transfer/voc") / "detector.safetensors").is_file()
+    monkeypatch.setattr(detection._Transfer, "_score", score)
+    monkeypatch.setattr(training.Training, "_step", fails)  # not one more iteration
+    assert "AP" in detection.train(run, recipe, "voc", folder).metrics
+
+
+def test_a_truncated_test_picture_is_left_out_before_the_training(toy, tmp_path):
+    folder = squares(tmp_path / "voc", {"train": 4, "val": 3})
+    path = folder / "JPEGImages/val1.png"
+    path.write_bytes(path.read_bytes()[:900])
+    run, recipe, _ = toy("run")
+    result = detection.train(run, transfer_recipe(recipe, iterations=1), "voc", folder)
+    assert result.metrics["n_test"] == 2
+    assert any("val1.png: truncated" in line for line in result.details["notices"])
+    from softedge.detection.trained import Trained
+
+    _, test = Trained(run.folder("transfer/voc"), recipe).scenes
+    assert [scene.path.stem for scene in test.scenes] == ["val0", "val2"]
+
+
+def test_a_detector_that_finds_nothing_is_cautioned_against(toy, tmp_path, capsys, monkeypatch):
+    folder = squares(tmp_path / "voc", {"train": 4, "val": 2})
+    run, recipe, _ = toy("run")
+    monkeypatch.setattr(detection._Transfer, "_score", lambda *_: {"AP": 0.0, "AP50": 0.0, "AP50_per_class": {}})
+    result = detection.train(run, transfer_recipe(recipe, iterations=1), "voc", folder)
+    assert "AP 0.000: this detector finds nothing" in result.details["cautions"][0]
+    assert "caution: AP 0.000" in capsys.readouterr().err
+
+
+def test_without_settings_the_plan_is_told_and_kept_in_the_time_there_is(toy, tmp_path, capsys):
+    folder = squares(tmp_path / "voc", {"train": 6, "val": 2})
+    run, recipe, _ = toy("run")
+    open_ = {"iterations": 0, "minutes": 0.02, "head": "auto", "short_sides": (), "batch": 0}
+    result = detection.train(run, transfer_recipe(recipe, **open_), "voc", folder)
+    plan = result.details["plan"]
+    assert (plan["head"], plan["side"], plan["batch"]) == ("ssdlite", 96, 16)
+    assert plan["iterations"] == result.metrics["iterations"] < plan["wanted"] == 122
+    assert f"transfer: ssdlite at 96 pixels, {plan['iterations']} iterations of 16" in capsys.readouterr().err
