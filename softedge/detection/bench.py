@@ -59,8 +59,8 @@ def bench(trained: Trained, devices: Sequence[str], preset: str, force: bool = F
 class Photos:
     """Test pictures of one size; the interface of ``stages.bench.Subjects``.
 
-    Pictures of the commonest size come first and go in as the check gives them.  Others are scaled to fit, keeping their
-    proportions, and padded: a stretched picture shows objects that the detector has never seen.
+    Pictures of the commonest size come first and go in as the check gives them.  Others are scaled to fit, keep their
+    proportions and are padded: a stretched picture shows objects that the detector has never seen.
     """
 
     def __init__(self, scenes: Scenes, spec: InputSpec):

@@ -63,7 +63,9 @@ def _check(trained: Trained, artifacts: list[Artifact]) -> Outcome:
     measured = any(row["passed"] is not None for row in rows)
     cautions = []
     if fp32["AP"] < USELESS:
-        cautions.append(f"AP {fp32['AP']:.3f}: the detector finds nothing, so no file can lose anything; train it again")
+        cautions.append(
+            f"AP {fp32['AP']:.3f}: the detector finds nothing, so no file can lose anything; train it again"
+        )
         say(f"check: caution: {cautions[0]}")
     metrics = {**fp32, "n": len(test), "files": len(rows), "files_failed": len(failed)}
     details = {"rows": rows, "failed": failed, "cautions": cautions}

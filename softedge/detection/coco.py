@@ -30,7 +30,7 @@ def read(folder: str | Path) -> tuple[Scenes, Scenes]:
     of unknown images or categories) is ignored with a notice; ambiguous ids and names are a UserError.
     """
     folder = Path(folder)
-    late = Notices(str(folder))
+    late = Notices(folder.name)
     splits = coco_layout.find(folder, late)
     values = [_content(split.annotations) for split in splits]
     names = [

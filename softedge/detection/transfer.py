@@ -34,7 +34,6 @@ from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, atomic_path, perform
 
 
-
 def transfer(
     run: str | Path,
     task: str,
@@ -75,7 +74,8 @@ def train(
         raise UserError(
             f"--data {data_dir} is not a folder; give the {task.upper()} folder with annotations and images"
         )
-    train, test = asked.read(Path(data_dir))
+    data = Path(data_dir).resolve()  # the paths of its pictures are kept: they are read again from wherever one is
+    train, test = asked.read(data)
     inputs = finetune.inputs(run, [settings.init]) | {"annotations": fingerprint(train, test)}
     name = settings.init if settings.init in ("random", "imagenet") else Path(settings.init).stem
     stage = f"transfer/{task}" if settings.init == "ssl" else f"transfer/{task}-{name}"
@@ -83,7 +83,7 @@ def train(
     return perform(
         run,
         stage,
-        lambda folder: _Transfer(run, recipe, asked, settings, Path(data_dir)).work(folder, train, test),
+        lambda folder: _Transfer(run, recipe, asked, settings, data).work(folder, train, test),
         recipe={"transfer": section, "seed": recipe.seed, "backbone": recipe.section("backbone")["backbone"]["name"]},
         inputs=inputs,
         force=force,
@@ -97,7 +97,7 @@ class _Transfer:
         self.given = settings.iterations > 0
 
     def work(self, folder: Path, train: Scenes, test: Scenes) -> Outcome:
-        left_out = screen(train, test, str(self.data))
+        left_out = screen(train, test, self.data.name)
         self.train, self.test = left_out.apply(train, test)
         notices = [*train.notices, *test.notices, *left_out.notices, *compare_splits(self.train, self.test)]
         tell(notices)
@@ -120,7 +120,7 @@ class _Transfer:
             skipped["masks"] = "the ssdlite head has none" if plan.head == "ssdlite" else "transfer.masks is off"
         details = {
             "task": self.task.name,
-            "data": str(self.data.resolve()),  # exporting, checking and timing the detector need the pictures again
+            "data": str(self.data),  # exporting, checking and timing the detector need the pictures again
             "left_out": {"train": sorted(left_out.train), "test": sorted(left_out.test)},
             "init": self.settings.init,
             "head": plan.head,

@@ -22,7 +22,8 @@ def read(folder: str | Path) -> tuple[Scenes, Scenes]:
 
     An image or annotation that is missing or damaged is left out with a notice; UserError when nothing is left.
     """
-    notices = Notices(f"{folder} (train)"), Notices(f"{folder} (test)")
+    name = Path(folder).name
+    notices = Notices(f"{name} (train)"), Notices(f"{name} (test)")
     entries = voc_layout.find(Path(folder), *notices)
     names: list[list[list[str]]] = []
     drawn: list[list[Drawn]] = []

@@ -43,4 +43,8 @@ def rows(run: Values) -> list[tuple[str, Values]]:
 
 def cautions(run: Values) -> list[str]:
     """What a reader must know of the detectors: one that finds nothing passes every gate, because it cannot lose."""
-    return [f"Detector {task}: {line}" for task, entry in run.get("transfer", {}).items() for line in entry.get("cautions", [])]
+    return [
+        f"Detector {task}: {line}"
+        for task, entry in run.get("transfer", {}).items()
+        for line in entry.get("cautions", [])
+    ]

@@ -116,7 +116,9 @@ def test_pictures_of_another_size_are_fitted_not_stretched(tmp_path):
     _, test = voc.read(squares(tmp_path / "voc", {"train": 1, "val": 3}))
     tall = test.scenes[1].path
     Image.new("RGB", (30, 60), (200, 10, 10)).save(tall)
-    test = dataclasses.replace(test, scenes=(dataclasses.replace(test.scenes[1], width=30, height=60), *test.scenes[::2]))
+    test = dataclasses.replace(
+        test, scenes=(dataclasses.replace(test.scenes[1], width=30, height=60), *test.scenes[::2])
+    )
     photos = Photos(test, None)
     assert (photos.height, photos.width, photos.letterboxed) == (96, 96, 1)
     assert photos.names[-1] == tall.name  # those that go in as they are come first

@@ -110,7 +110,10 @@ def test_coco_boxes_and_masks_turn_with_the_photo(tmp_path, orientation, kind):
     bitmap = np.zeros(STORED[::-1], np.uint8)
     bitmap[y1:y2, x1:x2] = 1
     code = masks.encode(bitmap)
-    code = {"size": code["size"], "counts": code["counts"].decode() if isinstance(code["counts"], bytes) else code["counts"]}
+    code = {
+        "size": code["size"],
+        "counts": code["counts"].decode() if isinstance(code["counts"], bytes) else code["counts"],
+    }
     segmentation = [[x1, y1, x2, y1, x2, y2, x1, y2]] if kind == "polygon" else code
     train, _ = coco.read(coco_folder(tmp_path, orientation, STORED, BOX, segmentation))
     (scene,) = train.scenes

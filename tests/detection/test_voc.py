@@ -134,6 +134,7 @@ def test_what_cannot_be_used_is_one_clear_line(tmp_path, breakage, line):
 
 
 BOXES = [("a", (1, 1, 9, 9), 0)]
+DECLARED = b'<?xml version="1.0" encoding="utf-8"?>'
 
 
 def labelimg(root, n: int, pictures: str = "images", annotations: str = "annotations"):
@@ -146,8 +147,11 @@ def labelimg(root, n: int, pictures: str = "images", annotations: str = "annotat
     return root
 
 
-@pytest.mark.parametrize(("pictures", "annotations"), [("images", "annotations"), ("JPEGImages", "Annotations"), ("", "")])
-def test_a_folder_without_splits_holds_a_fifth_out_by_content(tmp_path, pictures, annotations):
+@pytest.mark.parametrize(
+    ("pictures", "annotations"), [("images", "annotations"), ("JPEGImages", "Annotations"), ("", "")]
+)
+def test_a_folder_without_splits_holds_a_fifth_out_by_content(tmp_path, folders):
+    pictures, annotations = folders
     root = labelimg(tmp_path, 40, pictures, annotations)
     train, test = voc.read(root)
     names = [{scene.path.name for scene in split.scenes} for split in (train, test)]
@@ -203,7 +207,10 @@ def test_xml_in_a_declared_encoding_is_read(tmp_path, encoding):
     ("data", "reason"),
     [
         (xml([("狗", (1, 1, 9, 9), 0)]).encode("gbk"), "is not XML"),
-        (b'<?xml version="1.0" encoding="utf-8"?>' + xml([("狗", (1, 1, 9, 9), 0)]).encode("gbk"), "is not text in utf-8"),
+        (
+            b'<?xml version="1.0" encoding="utf-8"?>' + xml([("狗", (1, 1, 9, 9), 0)]).encode("gbk"),
+            "is not text in utf-8",
+        ),
         (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "unknown encoding"),
         (b"", "is not XML"),
         (b"\x00\x01\x02", "is not XML"),
