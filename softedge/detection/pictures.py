@@ -15,6 +15,7 @@ from softedge.errors import UserError
 
 Uint8 = NDArray[np.uint8]
 _ORIENTATION = 0x0112
+_MARKS = (b"eXIf", b"exif", b"adobe.xmp")  # of metadata in a PNG
 
 
 def pixels(scene: Scene) -> Uint8:
@@ -47,6 +48,9 @@ def header(path: Path) -> tuple[tuple[int, int], int] | None:
 
     try:
         with Image.open(path) as image:
+            # Pillow decodes a whole PNG to look for Exif data behind the pixels.
+            if image.format == "PNG" and not any(mark in path.read_bytes() for mark in _MARKS):
+                return image.size, 1
             orientation = image.getexif().get(_ORIENTATION, 1)
             return image.size, orientation if orientation in range(1, 9) else 1
     except Exception:  # Pillow's readers raise many kinds on damaged files
