@@ -147,9 +147,7 @@ def labelimg(root, n: int, pictures: str = "images", annotations: str = "annotat
     return root
 
 
-@pytest.mark.parametrize(
-    ("pictures", "annotations"), [("images", "annotations"), ("JPEGImages", "Annotations"), ("", "")]
-)
+@pytest.mark.parametrize("folders", [("images", "annotations"), ("JPEGImages", "Annotations"), ("", "")])
 def test_a_folder_without_splits_holds_a_fifth_out_by_content(tmp_path, folders):
     pictures, annotations = folders
     root = labelimg(tmp_path, 40, pictures, annotations)
