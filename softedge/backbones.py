@@ -1,5 +1,7 @@
 """timm networks as feature extractors, and the classifier that is probed, exported and deployed.
 
+Any timm network that turns images into one row of features each; where it starts from is ``softedge/weights/``.
+
 Weights travel as safetensors with the settings in the file's metadata, so that a file alone rebuilds its network.
 """
 
@@ -7,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 from softedge import config
 from softedge.errors import UserError, did_you_mean
 from softedge.records import InputSpec
-
-FAMILIES = ("mobilenetv3", "efficientnet", "tf_efficientnet", "tf_mobilenetv3", "resnet")
+from softedge.weights import layouts, starting
+from softedge.weights.files import read_state as read_state
 
 
 class Backbone(nn.Module):
@@ -28,35 +29,53 @@ class Backbone(nn.Module):
         super().__init__()
         import timm
 
-        if not settings.name.startswith(FAMILIES) or settings.name not in timm.list_models():
-            known = [n for n in timm.list_models() if n.startswith(FAMILIES)]
-            raise UserError(f"unknown backbone '{settings.name}'{did_you_mean(settings.name, known)[:300]}")
+        known = timm.list_models()
+        if settings.name.partition(".")[0] not in known:
+            near = did_you_mean(settings.name, known)
+            hint = near if "did you mean" in near else "; see timm.list_models()"
+            raise UserError(f"unknown backbone '{settings.name}'{hint}")
         self.settings = settings
-        self.net = timm.create_model(settings.name, pretrained=settings.weights == "imagenet", num_classes=0)
+        self.net = timm.create_model(settings.name, pretrained=False, num_classes=0)
         if settings.stem_stride == 1:
-            if settings.weights == "imagenet" and settings.name.startswith("resnet"):
+            if settings.weights not in ("random", "auto") and hasattr(self.net, "maxpool"):
                 raise UserError(
-                    f"the ImageNet weights of {settings.name} are for its own stem, not for that of small images "
+                    f"given weights of {settings.name} are for its own stem, not for that of small images "
                     "(backbone.stem_stride = 1); use backbone.stem_stride = 2 and larger images"
                 )
-            _small_image_stem(self.net)
-        with torch.no_grad():
-            self.num_features: int = self.net.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
+            _small_image_stem(self.net, settings.name)
+        self.num_features: int = _features(self.net, settings.name)
         self.net.train()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
 
-def _small_image_stem(net: nn.Module) -> None:
+def _features(net: nn.Module, name: str) -> int:
+    """Width of the pooled features; UserError for networks that do not give one row of them for any image."""
+    try:
+        with torch.no_grad():
+            found = net.eval()(torch.zeros(1, 3, 64, 64))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(
+            f"backbone '{name}' does not take any size of image ({reason}); use a convolutional one"
+        ) from error
+    if not isinstance(found, Tensor) or found.ndim != 2:
+        raise UserError(f"backbone '{name}' does not give one row of features an image; use a classification network")
+    return int(found.shape[1])
+
+
+def _small_image_stem(net: nn.Module, name: str) -> None:
     """Keep the resolution of 32-pixel images: stem of stride 1; ResNets also 3x3 and no max pool (SimCLR, B.9)."""
+    stem: Any = getattr(net, "conv_stem", None) or getattr(net, "conv1", None)
+    if not isinstance(stem, nn.Conv2d):
+        raise UserError(f"backbone.stem_stride = 1: {name} has another kind of stem; use backbone.stem_stride = 2")
     if hasattr(net, "conv_stem"):
-        cast(nn.Conv2d, net.conv_stem).stride = (1, 1)
-    else:
-        old = cast(nn.Conv2d, net.conv1)
-        net.conv1 = nn.Conv2d(3, old.out_channels, 3, stride=1, padding=1, bias=False)
-        nn.init.kaiming_normal_(cast(nn.Conv2d, net.conv1).weight, mode="fan_out", nonlinearity="relu")
-        net.maxpool = nn.Identity()
+        stem.stride = (1, 1)
+        return
+    net.conv1 = nn.Conv2d(3, stem.out_channels, 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(cast(nn.Conv2d, net.conv1).weight, mode="fan_out", nonlinearity="relu")
+    net.maxpool = nn.Identity()
 
 
 class Classifier(nn.Module):
@@ -74,61 +93,18 @@ class Classifier(nn.Module):
 
 
 def build(settings: config.Backbone, seed: int = 0) -> Backbone:
-    """Build a backbone with reproducible random weights, ImageNet weights from timm, or weights from a file."""
+    """Build a backbone with reproducible random weights, or those that ``settings.weights`` names."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            backbone = Backbone(settings)
-        except UserError:
-            raise
-        except Exception as error:  # timm and the hub raise many kinds when the download fails
-            if settings.weights != "imagenet":
-                raise
-            raise UserError(
-                f"backbone.weights = 'imagenet': timm could not fetch {settings.name} ({type(error).__name__}); "
-                "give a file instead, or use 'random'"
-            ) from error
-    if settings.weights not in ("random", "imagenet"):
-        load_weights(backbone, Path(settings.weights))
+        backbone = Backbone(settings)
+    starting.load(backbone.net, settings)
     return backbone
 
 
 def load_weights(backbone: Backbone, path: Path) -> None:
-    """Load a softedge backbone, or a timm / torchvision-style state dict without its classifier, into ``backbone``."""
-    state = read_state(path)
-    for prefix in ("backbone.net.", "backbone.", "net.", "module.", ""):
-        stripped = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        wanted = backbone.net.state_dict()
-        matching = {k: v for k, v in stripped.items() if k in wanted and v.shape == wanted[k].shape}
-        if matching and len(matching) == len(wanted):
-            backbone.net.load_state_dict(matching)
-            return
-    wanted = backbone.net.state_dict()
-    missing = [k for k in wanted if k not in state] or ["another shape"]
-    raise UserError(
-        f"{path} does not hold weights of {backbone.settings.name} (stem stride {backbone.settings.stem_stride}): "
-        f"{len(missing)} of {len(wanted)} tensors do not fit, the first is '{missing[0]}'"
-    )
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without unpickling code: safetensors, or torch.load with weights_only."""
-    if not path.is_file():
-        raise UserError(f"weights file {path} is not there")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # safetensors and torch raise their own kinds for damaged files
-        raise UserError(f"{path} cannot be read as weights ({str(error).splitlines()[0][:160]})") from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds no state dict (name -> tensor)")
-    return dict(state)
+    """Load a softedge backbone, or a state dict in one of the layouts of ``softedge.weights``, into ``backbone``."""
+    fitting, _ = layouts.fit(read_state(path), backbone.net, backbone.settings.name, str(path))
+    backbone.net.load_state_dict(fitting, strict=False)
 
 
 def save(path: Path, module: Backbone | Classifier, spec: InputSpec, **extra: Any) -> None:
@@ -140,7 +116,7 @@ def save(path: Path, module: Backbone | Classifier, spec: InputSpec, **extra: An
     backbone = module.backbone if isinstance(module, Classifier) else module
     description = {
         "kind": "classifier" if isinstance(module, Classifier) else "backbone",
-        "backbone": {**backbone.settings.model_dump(mode="json"), "weights": "random"},
+        "backbone": {**backbone.settings.model_dump(mode="json"), "weights": "random"},  # they are in this file
         "spec": spec.to_dict(),
         "labels": list(module.labels) if isinstance(module, Classifier) else [],
         **extra,

@@ -9,7 +9,9 @@ import torch
 from softedge import backbones, config
 from softedge.cli import main
 from softedge.errors import UserError
-from softedge.stages import pipeline
+from softedge.stages.opening import reopen
+from softedge.stages.pretrain import pretrain
+from softedge.weights import hub
 
 NAME = "mobilenetv3_small_050"
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -25,6 +27,7 @@ def fetched(monkeypatch) -> dict[str, torch.Tensor]:
             network(torch.randn(4, 3, 64, 64) + 0.5)
     state = network.state_dict()
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(state))
+    monkeypatch.setattr(hub, "unavailable", lambda name: "")
     return state
 
 
@@ -34,6 +37,7 @@ def no_network(monkeypatch) -> None:
         raise OSError("We couldn't connect to the hub to load the files\nand could not find them in the cached files")
 
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", refuse)
+    monkeypatch.setattr(hub, "unavailable", lambda name: "")
 
 
 def test_imagenet_weights_are_those_that_were_fetched_without_their_classifier(fetched):
@@ -62,11 +66,12 @@ def test_a_file_of_published_weights_gives_the_same_network(fetched, tmp_path, s
 
 def test_a_run_starts_fine_tuning_probing_and_detectors_from_fetched_weights(fetched, toy_run):
     from softedge.eval import finetune
+    from softedge.stages.base import start_files
 
     run, recipe = toy_run
     start = finetune.initial(run, recipe, "imagenet", seed=0)
     assert torch.equal(start.net.state_dict()["conv_stem.weight"], fetched["conv_stem.weight"])
-    assert finetune.inputs(run, ["imagenet"]).keys() == {"data/index.json"}
+    assert start_files(["imagenet"]) == []
 
 
 def test_without_a_network_it_is_one_line_that_says_what_to_do(no_network, toy_run, capsys):
@@ -110,5 +115,5 @@ def toy_run(tmp_path):
                 path = tmp_path / "photos" / split / label / f"{number}.png"
                 Image.new("RGB", (40, 40), colour).save(path)
     overrides = ["data.size=32", f"backbone.name={NAME}", "ssl.epochs=1", "ssl.batch=4", "ssl.knn_every=0"]
-    pipeline.pretrain(str(tmp_path / "photos"), "small-domain", tmp_path / "run", set=overrides)
-    return pipeline.reopen(tmp_path / "run")
+    pretrain(str(tmp_path / "photos"), "small-domain", tmp_path / "run", set=overrides)
+    return reopen(tmp_path / "run")

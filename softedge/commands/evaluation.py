@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from softedge.commands.options import ForceOption, RunFolder, SetOption
+from softedge.commands.options import ForceOption, InitOption, LabelsOption, RunFolder, SetOption
 
 app = typer.Typer()
 
@@ -23,26 +23,24 @@ def knn(
     force: ForceOption = False,
 ) -> None:
     """Weighted k-NN accuracy of the frozen features."""
-    from softedge.commands import tables as summary
-    from softedge.stages import evaluations
+    from softedge.commands import tables
+    from softedge.stages.knn import knn as measure
 
-    typer.echo(summary.stage(evaluations.knn(run, k, temperature, preset, force=force)))
+    typer.echo(tables.stage(measure(run, k, temperature, preset, force=force)))
 
 
 @app.command()
 def probe(
     run: RunFolder,
-    labels: Annotated[
-        float | None, typer.Option("--labels", help="Fraction of the training labels to use.", show_default="all")
-    ] = None,
+    labels: LabelsOption = None,
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
     """Linear and k-NN accuracy of the frozen features; writes the classifier that is exported."""
-    from softedge.commands import tables as summary
-    from softedge.stages import evaluations
+    from softedge.commands import tables
+    from softedge.stages.probe import probe as measure
 
-    typer.echo(summary.stage(evaluations.probe(run, labels, set_ or (), force=force)))
+    typer.echo(tables.stage(measure(run, labels, set_ or (), force=force)))
 
 
 @app.command()
@@ -55,38 +53,34 @@ def linear(
     force: ForceOption = False,
 ) -> None:
     """Linear accuracy by the full protocol of a paper, with augmentation, on the frozen network."""
-    from softedge.commands import tables as summary
-    from softedge.stages import evaluations
+    from softedge.commands import tables
+    from softedge.stages.linear import linear as measure
 
-    typer.echo(summary.stage(evaluations.linear(run, protocol, set_ or (), force=force)))
+    typer.echo(tables.stage(measure(run, protocol, set_ or (), force=force)))
 
 
 @app.command()
 def finetune(
     run: RunFolder,
-    init: Annotated[
-        str | None, typer.Option("--init", help="ssl, random, imagenet or a weights file", show_default="the recipe's")
-    ] = None,
-    labels: Annotated[
-        float | None, typer.Option("--labels", help="Fraction of the training labels to use.", show_default="all")
-    ] = None,
+    init: InitOption = None,
+    labels: LabelsOption = None,
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
     """Train the whole network on the labels; export it with: --set export.source=finetune."""
-    from softedge.commands import tables as summary
-    from softedge.stages import evaluations
+    from softedge.commands import tables
+    from softedge.stages.finetune import finetune as train
 
-    typer.echo(summary.stage(evaluations.finetune(run, init, labels, set_ or (), force=force)))
+    typer.echo(tables.stage(train(run, init, labels, set_ or (), force=force)))
 
 
 @app.command()
 def labels(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
     """Was pretraining worth it? Accuracy at 1 %, 10 % and 100 % of the labels, with and without it."""
-    from softedge.commands import tables as summary
-    from softedge.stages import evaluations
+    from softedge.commands import tables
+    from softedge.stages.labels import labels as measure
 
-    typer.echo(summary.stage(evaluations.labels(run, set_ or (), force=force)))
+    typer.echo(tables.stage(measure(run, set_ or (), force=force)))
 
 
 @app.command()
@@ -98,6 +92,6 @@ def backbone(
     ] = None,
 ) -> None:
     """Write the pretrained backbone for those who train elsewhere."""
-    from softedge.stages import evaluations
+    from softedge.stages.backbone import backbone as write
 
-    typer.echo(evaluations.backbone(run, framework, out))
+    typer.echo(write(run, framework, out))

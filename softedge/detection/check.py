@@ -18,7 +18,7 @@ from softedge.detection.tasks import USELESS
 from softedge.detection.trained import Trained
 from softedge.errors import UserError
 from softedge.progress import say, track
-from softedge.records import Artifact, Outcome, Result
+from softedge.records import Artifact, Outcome, Precision, Result
 from softedge.run import Run, perform
 
 
@@ -93,9 +93,10 @@ def refusals(row: dict[str, Any], recipe: Recipe) -> list[str]:
     gates, why = recipe.check, []
     if row["drop"] > gates.max_drop:
         why.append(f"AP drop {row['drop']:.3f} is above {gates.max_drop:g}")
-    if row["precision"] != "int8" and row["agreement"] < gates.min_agreement:
+    int8 = Precision.named(row["precision"]).is_int8
+    if not int8 and row["agreement"] < gates.min_agreement:
         why.append(f"agreement {row['agreement']:.3f} is below {gates.min_agreement:g}")
-    if gates.max_size and row["precision"] == "int8" and row["size_bytes"] > gates.max_size:
+    if gates.max_size and int8 and row["size_bytes"] > gates.max_size:
         why.append(f"{row['size_bytes']} bytes is above {gates.max_size}")
     return why
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from softedge.commands.options import ForceOption, RunFolder, SetOption
+from softedge.commands.options import ForceOption, InitOption, RunFolder, SetOption
 
 app = typer.Typer()
 
@@ -17,9 +17,7 @@ def transfer(
     run: RunFolder,
     task: Annotated[str, typer.Option("--task", help="voc or coco", show_default=False)],
     data: Annotated[Path, typer.Option("--data", help="The VOC or COCO folder.", show_default=False)],
-    init: Annotated[
-        str | None, typer.Option("--init", help="ssl, random, imagenet or a weights file", show_default="the recipe's")
-    ] = None,
+    init: InitOption = None,
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", help="Its \\[transfer] section, e.g. transfer-voc-c4.", show_default="the run's"),
@@ -29,6 +27,6 @@ def transfer(
 ) -> None:
     """Train a detector on the backbone and measure AP; then export, check and bench RUN/transfer/TASK like a run."""
     from softedge.commands import tables
-    from softedge.detection.transfer import transfer as train
+    from softedge.detection.start import transfer as train
 
     typer.echo(tables.stage(train(run, task, data, init, set_ or (), force=force, recipe=recipe)))

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge import registry
 from softedge.detection import contract, formats, pictures
 from softedge.detection.deployed import DeployedDetector, trace
 from softedge.detection.format import Pictures
@@ -20,6 +19,7 @@ from softedge.detection.replay import agreement
 from softedge.detection.scenes import Scenes
 from softedge.detection.trained import Trained
 from softedge.errors import UserError
+from softedge.export.base import open_format
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import atomic_path, perform
@@ -32,7 +32,7 @@ def export(trained: Trained, targets: Sequence[str], precisions: Sequence[str], 
     """Write ``export/<target>-<precision>``; what cannot be made is recorded with the reason, the others go on."""
     results = []
     for target in targets:
-        registry.load(registry.TARGETS, target, "target")
+        open_format(target)
         for precision in precisions:
             stage = f"export/{target}-{precision}"
             before = trained.run.result(stage)

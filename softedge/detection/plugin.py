@@ -50,11 +50,13 @@ class Detection:
         with _opened(run, set, export={"precisions": precisions}) as trained:
             return export(trained, targets or tuple(formats.FORMATS), trained.recipe.export.precisions, force)
 
-    def check(self, run: str | Path, gates: Mapping[str, Any], set: Sequence[str] = (), force: bool = False) -> Result:
+    def check(
+        self, run: str | Path, gates: Mapping[str, Any] | None = None, set: Sequence[str] = (), force: bool = False
+    ) -> Result:
         """Compare every exported file with PyTorch by average precision; gates: values of the recipe's [check]."""
         from softedge.detection.check import check
 
-        with _opened(run, set, check=dict(gates)) as trained:
+        with _opened(run, set, check=dict(gates or {})) as trained:
             return check(trained, force)
 
     def bench(
@@ -93,10 +95,9 @@ class Detection:
 def _opened(folder: str | Path, overrides: Sequence[str], **sections: dict[str, Any]) -> Iterator[Trained]:
     """The transfer folder, with the settings of the run around it; the run is locked."""
     from softedge.detection.trained import Trained
-    from softedge.stages.pipeline import reopen, replaced
+    from softedge.stages.opening import reopened
 
     if not is_transfer(folder):
         raise UserError(f"{folder} is an exported file of a detector; give its transfer folder, like RUN/transfer/voc")
-    run, recipe = reopen(around(folder), overrides)
-    with run.locked():
-        yield Trained(folder, replaced(recipe, **sections))
+    with reopened(around(folder), overrides, **sections) as (_, recipe):
+        yield Trained(folder, recipe)

@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from softedge.data.decoding import BadImage, check_header, decode, read
+from softedge.data.decoding import BadImage, decode, read
 from softedge.detection.notices import Notices
 from softedge.detection.pictures import check_size
 from softedge.detection.scenes import Scene, Scenes
 from softedge.errors import UserError
 from softedge.progress import track
-
-DECODE_AT_MOST = 20_000  # of both splits; beyond it only the headers are checked, and files are compared by their bytes
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,7 @@ def _without(scenes: Scenes, names: frozenset[str]) -> Scenes:
 
 def screen(train: Scenes, test: Scenes, where: str) -> LeftOut:
     """Read every picture; UserError when a split has nothing left."""
-    thorough = len(train) + len(test) <= DECODE_AT_MOST
-    looks = [_look_at(split.scenes, thorough) for split in (train, test)]
+    looks = [_look_at(split.scenes) for split in (train, test)]
     notices = Notices(f"{where} (train)"), Notices(f"{where} (test)")
     names: list[set[str]] = [set(), set()]
     tested = {digest for digest, bad in looks[1] if not bad}
@@ -59,21 +56,17 @@ def screen(train: Scenes, test: Scenes, where: str) -> LeftOut:
     return LeftOut(frozenset(names[0]), frozenset(names[1]), lines)
 
 
-def _look_at(scenes: Sequence[Scene], thorough: bool) -> list[tuple[str, str]]:
+def _look_at(scenes: Sequence[Scene]) -> list[tuple[str, str]]:
     """(hash of the content, what is wrong with it) of each picture."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:
-        looks = pool.map(lambda scene: _look(scene, thorough), scenes)
+        looks = pool.map(_look, scenes)
         return list(track(looks, "looking at the pictures", total=len(scenes)))
 
 
-def _look(scene: Scene, thorough: bool) -> tuple[str, str]:
+def _look(scene: Scene) -> tuple[str, str]:
     try:
-        data = read(scene.path)
-        if not thorough:
-            check_header(data)
-            return hashlib.sha256(data).hexdigest(), ""
-        image = decode(data)
+        image = decode(read(scene.path))
         check_size(scene, image)
         # Of the pixels: the same picture with other metadata is the same picture.
         return hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest(), ""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from softedge.section import Fraction, Positive, Section
+from softedge.recipes.section import Fraction, Positive, Section
 
 
 class Transfer(Section):

@@ -6,14 +6,13 @@ Resumes automatically from its last checkpoint if interrupted.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from softedge import config, registry
+from softedge import registry
 from softedge.config import Recipe
 from softedge.detection import planning
 from softedge.detection.batches import Batches
@@ -32,29 +31,7 @@ from softedge.eval import finetune
 from softedge.progress import say
 from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, atomic_path, perform
-
-
-def transfer(
-    run: str | Path,
-    task: str,
-    data: str | Path,
-    init: str | None = None,
-    set: Sequence[str] = (),
-    force: bool = False,
-    recipe: str | None = None,
-) -> Result:
-    """Train a detector (and masks on COCO) on the backbone and measure average precision.
-
-    recipe: one whose [transfer] section stands in place of the run's (transfer-voc-c4); ``set`` still wins.
-    """
-    from softedge.stages.pipeline import reopen, with_overrides
-
-    opened, resolved = reopen(run)
-    if recipe is not None:
-        resolved = resolved.model_copy(update={"transfer": config.load(recipe).transfer})
-    resolved = with_overrides(opened, resolved, set)
-    with opened.locked():
-        return train(opened, resolved, task, data, init=init, force=force)
+from softedge.stages.base import INDEX, hashes, start_files
 
 
 def train(
@@ -62,21 +39,22 @@ def train(
 ) -> Result:
     """Train and score a detector on a VOC or COCO folder.
 
-    init: "ssl", "random", "imagenet" or a weights file; None: ``recipe.transfer.init``.  The stage is
+    init: "ssl", "random", "imagenet" or a weights file; None: that of ``[transfer]``.  The stage is
     ``transfer/<task>`` from the SSL backbone and ``transfer/<task>-<init>`` else, so that they stand side by side.
     Metrics (fractions): AP, AP50, AP75 by COCO's definition, AP_small..., with masks mask_AP...; on VOC also
     voc07_AP, voc07_AP50, voc07_AP75 (11-point) and voc12_AP50 (area). Details: per_class, curve, losses, notices.
     """
     asked: Task = registry.load(registry.TASKS, task, "task")
-    values = recipe.section("transfer")["transfer"] | ({"init": init} if init else {})
-    settings = Transfer.model_validate(values)
+    settings = recipe.plugin(Transfer).model_copy(update={"init": init} if init else {})
     if not Path(data_dir).is_dir():
         raise UserError(
             f"--data {data_dir} is not a folder; give the {task.upper()} folder with annotations and images"
         )
     data = Path(data_dir).resolve()  # the paths of its pictures are kept: they are read again from wherever one is
     train, test = asked.read(data)
-    inputs = finetune.inputs(run, [settings.init]) | {"annotations": fingerprint(train, test)}
+    if settings.init == "ssl":
+        run.need("pretrain", "pretrain")
+    inputs = hashes(run, [INDEX, *start_files([settings.init])]) | {"annotations": fingerprint(train, test)}
     name = settings.init if settings.init in ("random", "imagenet") else Path(settings.init).stem
     stage = f"transfer/{task}" if settings.init == "ssl" else f"transfer/{task}-{name}"
     section = settings.model_dump(mode="json", exclude={"workers", "checkpoint_every"})

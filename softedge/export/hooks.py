@@ -16,15 +16,10 @@ from softedge import backbones
 from softedge.backbones import Backbone
 from softedge.errors import UserError, did_you_mean
 from softedge.run import Run, atomic_path
+from softedge.weights.layouts import TORCHVISION, norms
 
 State = dict[str, Tensor]
 
-TORCHVISION = {  # timm's name -> torchvision's, where the two are the same network
-    "mobilenetv3_small_100": "mobilenet_v3_small",
-    "mobilenetv3_large_100": "mobilenet_v3_large",
-    **{f"efficientnet_b{i}": f"efficientnet_b{i}" for i in range(5)},
-    **{f"resnet{n}": f"resnet{n}" for n in (18, 34, 50, 101, 152)},
-}
 _DETECTRON2 = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
@@ -61,7 +56,7 @@ def to_torchvision(backbone: Backbone) -> State:
     if len(wanted) != len(ours) or any(a.numel() != b.numel() for (_, a), b in zip(wanted, ours)):
         raise UserError(f"{backbone.settings.name}: torchvision {_torchvision_version()} has other layers than timm's")
     state = _copied({key: ours.reshape(theirs.shape) for (key, theirs), ours in zip(wanted, ours)})
-    for (name, theirs), (_, mine) in zip(_norms(net), _norms(backbone.net)):
+    for (name, theirs), (_, mine) in zip(norms(net), norms(backbone.net)):
         if theirs.eps != mine.eps:
             variance = state[f"{name}.running_var"]
             state[f"{name}.weight"] *= ((variance + theirs.eps) / (variance + mine.eps)).sqrt()
@@ -150,7 +145,3 @@ def _last_linear(net: nn.Module) -> set[str]:
     """The keys of the classifier's last layer, which a pretrained backbone does not have."""
     name = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
     return {f"{name}.weight", f"{name}.bias"}
-
-
-def _norms(net: nn.Module) -> list[tuple[str, nn.BatchNorm2d]]:
-    return [(name, module) for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d)]

@@ -13,8 +13,11 @@ from softedge.report.stages import Stage
 from softedge.report.words import is_number
 from softedge.run import Run
 
-STAGES = ("data", "pretrain", "probe", "finetune", "linear", "labels", "transfer", "export", "check", "bench")
-OPTIONAL = ("finetune", "linear", "labels", "transfer")  # not part of a deployment: silent when not run
+STAGES = (
+    *("data", "pretrain", "probe", "finetune", "linear", "labels", "transfer"),
+    *("export", "quantize", "check", "bench"),
+)
+OPTIONAL = ("quantize", "finetune", "linear", "labels", "transfer")  # not part of a deployment: silent when not run
 
 Values = dict[str, Any]
 
@@ -33,7 +36,7 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "data": _data(done["data"]),
         "pretrain": _pretrain(run, done["pretrain"]),
         "probe": _probe(done["probe"]),
-        "files": files.rows(run, done["export"], done["check"], done["bench"], files.asked_for(recipe)),
+        "files": files.rows(run, done, files.asked_for(recipe)),
         "devices": devices.collected(done["bench"]),
         "check": _check(done["check"]),
         "examples": _examples(done["check"]),

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from voc_squares import squares, transfer_recipe
 
+import softedge
 from softedge import config
 from softedge.bench import base as device
 from softedge.cli import main
@@ -18,7 +19,6 @@ from softedge.detection import transfer as detection
 from softedge.detection import voc
 from softedge.detection.bench import Photos
 from softedge.errors import GateFailed, UserError
-from softedge.stages import pipeline
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def test_a_detector_goes_through_the_commands_of_a_classifier(trained, request, 
 
 def test_what_a_detector_cannot_be_exported_to_is_told_and_the_rest_goes_on(trained):
     folder, _ = trained
-    results = pipeline.export(folder, ["coreml", "onnx"], ["fp32"])
+    results = softedge.export(folder, ["coreml", "onnx"], ["fp32"])
     assert "known: onnx, openvino" in results[0].skipped["model"] and not results[1].skipped
     with pytest.raises(UserError, match="none of the formats"):
-        pipeline.export(folder, ["coreml"], ["fp32"])
-    checked = pipeline.check(folder)
+        softedge.export(folder, ["coreml"], ["fp32"])
+    checked = softedge.check(folder)
     assert "coreml-fp32" in checked.skipped and checked.metrics["files"] == 1
 
 
@@ -73,13 +73,13 @@ def test_a_file_that_loses_average_precision_is_refused_by_the_gate(trained, mon
     from softedge.detection import check as detector_check
 
     folder, _ = trained
-    pipeline.export(folder, ["onnx"], ["fp32"])
+    softedge.export(folder, ["onnx"], ["fp32"])
     scores = iter([{"AP": 0.5}, {"AP": 0.4}])
     monkeypatch.setattr(detector_check, "score", lambda *_: next(scores))
-    checked = pipeline.check(folder, max_drop=0.05)
+    checked = softedge.check(folder, max_drop=0.05)
     assert checked.metrics["passed"] is False
     with pytest.raises(GateFailed, match="AP drop 0.100 is above 0.05"):
-        pipeline.gate(folder)
+        softedge.gate(folder)
 
 
 def test_pictures_that_moved_or_changed_are_one_clear_line(trained):
@@ -88,18 +88,18 @@ def test_pictures_that_moved_or_changed_are_one_clear_line(trained):
     text = box.read_text()
     box.write_text(text.replace("<xmin>", "<xmin>1"))
     with pytest.raises(UserError, match="was changed since"):
-        pipeline.export(folder, ["onnx"], ["fp32"])
+        softedge.export(folder, ["onnx"], ["fp32"])
     shutil.rmtree(pictures)
     with pytest.raises(UserError, match="which is not there; put them back"):
-        pipeline.export(folder, ["onnx"], ["fp32"])
+        softedge.export(folder, ["onnx"], ["fp32"])
 
 
 def test_a_device_without_a_worker_and_a_run_without_files_are_one_clear_line(trained):
     folder, _ = trained
     with pytest.raises(UserError, match="no exported files yet"):
-        pipeline.check(folder)
+        softedge.check(folder)
     with pytest.raises(UserError, match="timed on local, ssh, emulated"):
-        pipeline.bench(folder, ["browser:"])
+        softedge.bench(folder, ["browser:"])
 
 
 def test_rows_of_the_worker_become_boxes_in_the_picture_they_came_from(tmp_path):

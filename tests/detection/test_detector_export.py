@@ -20,8 +20,8 @@ from softedge.detection.replay import agreement
 from softedge.detection.scenes import Scene, Scenes
 from softedge.detection.settings import Transfer
 from softedge.errors import GateFailed, UserError
-from softedge.export import verify
 from softedge.records import InputSpec
+from softedge.stages import verify
 
 SPEC = InputSpec(64, 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
 

@@ -19,6 +19,7 @@ from softedge.detection.features import features
 from softedge.detection.inference import detect, to_detections
 from softedge.detection.scenes import Scene
 from softedge.detection.settings import Transfer
+from softedge.detection.start import transfer
 from softedge.errors import Interrupted, UserError
 from softedge.records import InputSpec
 
@@ -226,7 +227,7 @@ def test_a_trained_detector_is_rebuilt_from_its_file(toy, tmp_path):
     ],
 )
 def test_the_papers_schedules_are_those_of_mocos_configurations(recipe, task, falls):
-    settings, asked = config.load(recipe).transfer, registry.load(registry.TASKS, task, "task")
+    settings, asked = config.load(recipe).plugin(Transfer), registry.load(registry.TASKS, task, "task")
     first, second, end = falls
 
     def at(iteration):
@@ -247,14 +248,14 @@ def test_a_transfer_recipe_runs_on_a_resnet_and_set_still_wins(toy, tmp_path):
     backbones.save(run.folder("pretrain") / "backbone.safetensors", backbones.build(backbone), SPEC)
     short = ["iterations=2", "batch=2", "short_sides=[96]", "test_short_side=96", "rois=8", "workers=0"]
     overrides = [f"transfer.{value}" for value in short]
-    result = detection.transfer(run.root, "voc", folder, set=overrides, recipe="transfer-voc-c4")
+    result = transfer(run.root, "voc", folder, set=overrides, recipe="transfer-voc-c4")
     assert (result.details["head"], result.metrics["iterations"]) == ("c4", 2)
     assert result.recipe["transfer"]["lr"] == 0.02 and result.recipe["transfer"]["warmup"] == 100
     assert {"AP", "AP50", "AP75", "voc07_AP50"} <= set(result.metrics)
     with pytest.raises(UserError, match="the c4 head is for ResNets"):
         mobile, _, _ = toy("mobile")
         (mobile.root / "recipe.toml").write_text(config.to_toml(recipe))
-        detection.transfer(mobile.root, "voc", folder, recipe="transfer-voc-c4")
+        transfer(mobile.root, "voc", folder, recipe="transfer-voc-c4")
 
 
 def test_a_stop_before_the_first_checkpoint_loses_nothing(toy, tmp_path, monkeypatch):

@@ -1,0 +1,96 @@
+"""Weights files as others write them, read without running any code that they hold."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softedge.errors import UserError
+from softedge.progress import say
+
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # averaged weights, better than the trained ones
+NESTED = ("state_dict", "model_state_dict", "model", "net", "module")
+WRAPPERS = ("module.", "_orig_mod.", "model.")  # DDP, torch.compile and trainers' own
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict (name -> tensor) in a .safetensors or .pth file; UserError, one line, for anything else.
+
+    Checkpoints are looked into (``state_dict``, ``model``, ...); averaged weights are preferred, and a line says so.
+    A prefix that every name carries (``module.``, ``_orig_mod.``, ``model.``) is taken off.
+    """
+    if not path.is_file():
+        raise UserError(f"weights file {path} is not there")
+    state = _state_in(_read(path), path)
+    if state is None:
+        raise UserError(f"{path} holds no state dict (name -> tensor)")
+    if "n_averaged" in state:  # torch.optim.swa_utils.AveragedModel's counter
+        del state["n_averaged"]
+    return unwrapped(state)
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with torch.serialization.safe_globals(_plain_types()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors and torch raise their own kinds for damaged files
+        raise UserError(f"{path} cannot be read as weights ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    refused = next((line for line in lines if "Unsupported global" in line or "GLOBAL" in line), None)
+    return (refused or lines[0]).strip()[:160]
+
+
+def _plain_types() -> list[Any]:
+    """What trainers put beside the weights and cannot do anything: settings, numbers. Nothing else is unpickled."""
+    scalars = [np.dtype, *(type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32, np.bool_))]
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    return [argparse.Namespace, scalar, (scalar, "numpy.core.multiarray.scalar"), *scalars]
+
+
+def _state_in(content: Any, path: Path) -> dict[str, Tensor] | None:
+    if not isinstance(content, Mapping):
+        return None
+    for key in (*AVERAGED, *NESTED):
+        inner = _state_in(content.get(key), path)
+        if inner:
+            if key in AVERAGED and any(isinstance(content.get(other), Mapping) for other in NESTED):
+                say(f"weights: {path} holds averaged weights ('{key}') beside the trained ones; the averaged are used")
+            return inner
+    if content and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+        return dict(content)
+    return None
+
+
+def unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes of wrappers that all names carry."""
+    while prefix := next((p for p in WRAPPERS if state and all(key.startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def description(path: Path) -> dict[str, Any]:
+    """What softedge wrote about a network into its safetensors file; empty for a file of others."""
+    import json
+
+    from safetensors import safe_open
+
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    # A damaged file is refused when its tensors are read.
+    with contextlib.suppress(Exception), safe_open(path, framework="pt") as file:
+        return dict(json.loads((file.metadata() or {})["softedge"]))
+    return {}

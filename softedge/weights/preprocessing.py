@@ -1,0 +1,92 @@
+"""The preprocessing that weights were trained with. It belongs to the weights, never to the architecture's name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from softedge.errors import UserError
+
+Channels = tuple[float, float, float]
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """mean, std: per channel, of x / 255.  crop: side of the centre crop / shorter side.  origin: who says so."""
+
+    mean: Channels
+    std: Channels
+    interpolation: Interpolation
+    crop: float
+    size: int  # pixels the weights were trained at
+    origin: str
+
+    def __str__(self) -> str:
+        return f"normalisation {_short(self.mean)}/{_short(self.std)}, {self.interpolation}, {self.origin}"
+
+
+def _short(values: Channels) -> str:
+    return f"{values[0]:g}" if len(set(values)) == 1 else "(" + ", ".join(f"{v:g}" for v in values) + ")"
+
+
+def of_timm(name: str, origin: str = "") -> Preprocessing | None:
+    """What timm records for the pretrained weights of ``name`` (with its tag, if any); None without any."""
+    import timm
+
+    settings = timm.get_pretrained_cfg(name)
+    if settings is None:
+        return None
+    tagged = f"{settings.architecture or name}" + (f".{settings.tag}" if settings.tag else "")
+    values = {
+        "mean": settings.mean,
+        "std": settings.std,
+        "interpolation": settings.interpolation,
+        "crop_pct": settings.crop_pct,
+        "input_size": settings.input_size,
+    }
+    return _from_values(values, origin or f"from timm's settings of {tagged}")
+
+
+def beside(path: Path, name: str) -> Preprocessing | None:
+    """The settings in ``config.json`` beside a weights file (timm's format, or image_mean and image_std at the top).
+
+    None where there is no such file, it says nothing about preprocessing, or it describes another architecture.
+    """
+    config = path.parent / "config.json"
+    if not config.is_file():
+        return None
+    try:
+        content = json.loads(config.read_text())
+        if not isinstance(content, dict):
+            raise TypeError("not an object")
+        if content.get("architecture", name).split(".")[0] != name.split(".")[0]:
+            return None
+        values = {**content, **(content.get("pretrained_cfg") or {})}
+        values.setdefault("mean", values.get("image_mean"))
+        values.setdefault("std", values.get("image_std"))
+        if values["mean"] is None or values["std"] is None:
+            return None
+        return _from_values(values, f"from {config}")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{config} cannot be read as settings of weights ({error}); mend it, or remove it and set data.mean and "
+            "data.std"
+        ) from error
+
+
+def _from_values(values: Mapping[str, Any], origin: str) -> Preprocessing:
+    mean, std = (tuple(float(v) for v in values[key]) for key in ("mean", "std"))
+    if len(mean) != 3 or len(std) != 3:
+        raise ValueError("mean and std need three values")
+    return Preprocessing(
+        mean,  # type: ignore[arg-type]
+        std,  # type: ignore[arg-type]
+        "bicubic" if values.get("interpolation") == "bicubic" else "bilinear",
+        float(values.get("crop_pct") or 1.0),
+        int((values.get("input_size") or (3, 224, 224))[-1]),
+        origin,
+    )
