@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from softedge.bench.browser import ort_web
 from softedge.bench.browser.server import Page
 from softedge.errors import UserError, did_you_mean
 from softedge.export import contract
+from softedge.export.base import open_format
 from softedge.live.corrections import folder_names
 from softedge.records import Artifact
 from softedge.run import read_json
@@ -30,6 +34,14 @@ class Subject:
     @property
     def labels(self) -> tuple[str, ...]:
         return self.artifact.labels
+
+    def without_photos(self) -> Subject:
+        """The same file with coloured noise as golden images: an app is published, the user's pictures are not."""
+        rng, size = np.random.default_rng(0), self.artifact.spec.size
+        coarse = rng.integers(0, 256, (len(self.golden.images), 8, 8, 3), dtype=np.uint8)
+        images = np.stack([np.asarray(Image.fromarray(image).resize((size, size))) for image in coarse])
+        expected = open_format(self.artifact.target).load(self.artifact)(images)
+        return Subject(self.artifact, contract.Golden(images, expected, expected))
 
     def about(self, app: bool) -> dict[str, Any]:
         """What the page knows: no path and no name of this machine in it.  app: without a computer behind it."""

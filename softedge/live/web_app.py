@@ -31,7 +31,7 @@ def write(subject: Subject, folder: Path, name: str) -> int:
         raise UserError(f"--app {folder} is a file; give a new folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARK).is_file():
         raise UserError(f"--app {folder} is not empty and holds no app of softedge; give a new folder")
-    files = _files(subject, name)
+    files = _files(subject.without_photos(), name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         made = Path(temporary) / "app"

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from chromium import Chromium
 from colour_model import LABELS
 from PIL import Image
-from subjects import make_run, video
+from subjects import make_run, predict, video
 
 from softedge.bench.browser import ort_web
 from softedge.errors import UserError
@@ -90,6 +91,17 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, small_runtime: 
         with pytest.raises(UserError, match=words):
             web_app.write(subject, tmp_path / folder, "a run")
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
+
+
+def test_the_app_contains_none_of_the_users_pictures(tmp_path: Path, small_runtime: None) -> None:
+    run = make_run(tmp_path / "run")
+    subject = choose(run)
+    web_app.write(subject, tmp_path / "app", "a run")
+    data = (tmp_path / "app" / "golden.bin").read_bytes()
+    images = np.frombuffer(data, np.uint8).reshape(subject.golden.images.shape)
+    assert not any((image == photo).all() for image in images for photo in subject.golden.images)
+    about = json.loads((tmp_path / "app" / "about.json").read_text())
+    np.testing.assert_allclose(about["golden"], predict(subject.artifact.path, images), atol=1e-6)
 
 
 @pytest.mark.hardware
