@@ -254,6 +254,17 @@ function listen() {
   });
 }
 
+// Does this browser compute what was exported?  After the first answer: nobody should wait for it.
+async function replay() {
+  const { largest } = await classifier.replay();
+  fact("Golden images", `${about.golden.length}, largest difference ${largest.toPrecision(2)}, allowed ${about.tolerance}`);
+  if (largest <= about.tolerance) return;
+  element("golden").textContent = "This browser's answers differ from those at export by more than the contract allows: "
+    + `${largest.toPrecision(2)} on the golden images, ${about.tolerance} allowed.`
+    + (about.int8 ? " x86 computers without VNNI saturate in int8: the difference may be the exporting computer's." : "");
+  element("golden").hidden = false;
+}
+
 const PRIVATE = "Pictures stay on this device";
 
 async function main() {
@@ -263,14 +274,10 @@ async function main() {
   document.title = `${about.name} · softedge`;
   classifier = new Classifier();
   const { threads } = await classifier.load(about);
-  const { largest } = await classifier.replay();
-  const good = largest <= about.tolerance;
   fact("File", `${about.name}, ${(about.size_bytes / 1e6).toFixed(2)} MB`);
   fact("SHA-256", about.sha256);
   fact("Runtime", `onnxruntime-web ${about.runtime}, WebAssembly, ${threads} ${threads === 1 ? "thread" : "threads"}`);
   fact("Input", `${about.preprocessing.size} × ${about.preprocessing.size} pixels, ${about.preprocessing.interpolation}`);
-  fact("Golden images", `${about.golden.length}, largest difference ${largest.toPrecision(2)}, allowed ${about.tolerance}`);
-  if (!good) problem("This browser does not compute what was exported: the golden images differ.");
   fact("Time", "milliseconds of the model alone, median of the last 15 pictures");
   listen();
   element("photo").hidden = false;
@@ -284,6 +291,7 @@ async function main() {
     element("photo").classList.add("main");
     hint(`${still} For the live picture, run softedge try with --https or --cable: browsers give cameras to secure pages only.`);
   }
+  await replay();
 }
 
 async function install() {

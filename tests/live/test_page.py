@@ -182,7 +182,7 @@ def test_a_runtime_that_answers_otherwise_is_reported(tmp_path: Path, browse: Br
         about["golden"][0].reverse()
         server.pages["about.json"] = Page("application/json", json.dumps(about).encode())
         browser = browse(network(server), OTHERS)
-        assert "golden images differ" in browser.wait("document.getElementById('problem').innerText")
+        assert "differ from those at export" in browser.wait("document.getElementById('golden').innerText")
 
 
 def test_a_wrong_answer_is_kept_on_the_computer_under_the_right_label(tmp_path: Path, browse: Browse) -> None:
