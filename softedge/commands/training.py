@@ -40,6 +40,9 @@ def deploy(
     max_size: MaxSizeOption = None,
     max_p90: MaxP90Option = None,
     allow_missing: AllowMissingOption = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Train again where images have come, gone or changed.")
+    ] = False,
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
@@ -64,6 +67,7 @@ def deploy(
         min_agreement=min_agreement,
         max_size=max_size,
         max_p90=max_p90,
+        update=update,
     )
     typer.echo(tables.deployment(run))
     gate(run, allow_missing=allow_missing)

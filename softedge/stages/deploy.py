@@ -13,7 +13,7 @@ from softedge.data.images import Data
 from softedge.progress import say
 from softedge.run import Run
 from softedge.stages.base import Performs
-from softedge.stages.data import opened
+from softedge.stages.data import changed, opened
 from softedge.stages.export import known_names
 from softedge.stages.opening import choose_recipe, replaced, started
 from softedge.stages.report import report
@@ -36,11 +36,13 @@ def deploy(
     min_agreement: float | None = None,
     max_size: int | None = None,
     max_p90: float | None = None,
+    update: bool = False,
 ) -> Run:
     """From images to a checked, timed model and its report; ``gate(run)`` then says whether every file passed.
 
     Every stage that is done is skipped, so calling it again resumes where the last call was stopped.
-    max_drop, min_agreement, max_size (bytes), max_p90 (ms): the gates, as in ``check``.
+    max_drop, min_agreement, max_size (bytes), max_p90 (ms): the gates, as in ``check``.  update: do all of it again
+    where images have come, gone or changed.
     """
     resolved = replaced(
         choose_recipe(data, recipe, set, out),
@@ -50,6 +52,7 @@ def deploy(
     )
     _refuse_unknown(resolved)
     with started(out or f"runs/{Path(resolved.data.source).name}", resolved, force) as run:
+        force = force or (update and changed(run, resolved))
         images = opened(run, resolved, force)
         names, resolved = chain(resolved, images)
         for name in names:
