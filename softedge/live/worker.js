@@ -11,10 +11,17 @@ async function bytes(name) {
   return new Uint8Array(await answer.arrayBuffer());
 }
 
+// The browser's own, thirty times as fast, is there on secure pages only.
+async function hash(file) {
+  if (!self.crypto || !self.crypto.subtle) return sha256(file);
+  const digest = new Uint8Array(await self.crypto.subtle.digest("SHA-256", file));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 async function load(given) {
   about = given;
   const file = await bytes("model.onnx");
-  if (sha256(file) !== about.sha256) throw new Error("The model file is damaged: its hash is not the exported file's.");
+  if (await hash(file) !== about.sha256) throw new Error("The model file is damaged: its hash is not the exported file's.");
   ort = await import("./ort/ort.wasm.min.mjs");
   ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
