@@ -38,8 +38,8 @@ from softedge.records import Outcome
 from softedge.run import Run, read_json, write_json
 
 SCOPE = (
-    "intervals of the gains cover the draw of the labels, the training seed, for random starts the initial weights, and "
-    "the choice of the test images; those of single rows leave out the test images"
+    "intervals of the gains cover the draw of the labels, the training seed, the choice of the test images and, for "
+    "random starts, the initial weights; those of single rows leave out the test images"
 )
 
 
