@@ -19,7 +19,7 @@ def read_features(folder: Path) -> dict[str, NDArray[Any]] | None:
 
 
 def read_answers(folder: Path) -> dict[str, NDArray[Any]] | None:
-    """indices, test_labels, test_predictions (N,), test_probabilities (N, C) of the exported classifier, if readable."""
+    """indices, test_labels, test_predictions (N,) and test_probabilities (N, C) of the exported classifier."""
     return _read(folder / "predictions.npz", ("indices", "test_labels", "test_predictions"))
 
 

@@ -24,7 +24,8 @@ def _held_back(pick: Pick, run: Values) -> Pick:
     metrics, rival = run["baselines"]["metrics"], run["baselines"]["rival"]
     answer = (
         f"Do not ship {words.artifact_name(pick.artifact)} yet: the network gets {words.percent(metrics['top1'])} of "
-        f"{words.count(metrics['n_test'])} test images right, and {_called(rival)} {words.percent(metrics['cheap_top1'])}."
+        f"{words.count(metrics['n_test'])} test images right, "
+        f"and {_called(rival)} {words.percent(metrics['cheap_top1'])}."
     )
     interval = f"{words.points(metrics['gain_low'])} to {words.points(metrics['gain_high'])}"
     reason = (

@@ -170,7 +170,7 @@ class Bench:
         return session.row(artifact, measurement, folder)
 
     def _done(self, artifact: Artifact) -> bool:
-        """Whether to leave it alone: measured before, of this file, not asked for again, and not merely skipped then."""
+        """Whether to leave it alone: this file was measured, not merely skipped, and is not asked for again."""
         before = self.run.result(self.stage(artifact))
         # Settings that changed are refused by perform, before anything is measured.
         measured = before is not None and bool(before.metrics) and before.inputs == self._inputs(artifact)

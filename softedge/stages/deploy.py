@@ -43,7 +43,7 @@ def deploy(
 ) -> Run:
     """From images to a checked, timed model and its report; ``gate(run)`` then says whether every file passed.
 
-    A folder of images without a recipe is planned first (``softedge.plan``): network, pixels and epochs for ``minutes``.
+    A folder of images without a recipe is planned first: network, pixels and epochs for ``minutes`` (``softedge.plan``).
 
     Every stage that is done is skipped, so calling it again resumes where the last call was stopped.
     max_drop, min_agreement, max_size (bytes), max_p90 (ms): the gates, as in ``check``.

@@ -117,7 +117,7 @@ def _steps(counts: Counts, weights: str, ssl: int, tuned: int, second: float, le
 
 
 def _affordable(counts: Counts, given: bool, seconds: float, size: int, minutes: float) -> float:
-    """Epochs that fit: of fine-tuning from given weights, else of pretraining with the fine-tuning that belongs to it."""
+    """Epochs that fit: of fine-tuning from given weights, else of pretraining with its share of fine-tuning."""
     second = _at(size, seconds)
     rest = OTHER_STAGES + (_probe(counts, second) + 0.2 if counts.train else 0.0)
     an_epoch = counts.train if given else 2 * counts.pretrain + _TUNED * counts.train

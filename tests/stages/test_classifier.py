@@ -62,7 +62,7 @@ def test_the_comparison_follows_the_classifier_and_counts_its_answers(toy):  # n
     kept = np.load(run.folder("baselines") / "predictions.npz")
     assert second.metrics["top1"] == (kept["test_predictions"] == data.test.labels).mean()
     assert second.metrics["useful"] is False  # a random head does not beat a colour histogram
-    assert [row["name"] for row in second.details["rows"]][0] == "majority class"
+    assert next(row["name"] for row in second.details["rows"]) == "majority class"
 
 
 def test_no_epochs_keep_the_starting_weights(toy):  # noqa: F811
