@@ -149,7 +149,7 @@ class Finetune(Section):
     max_steps: int = Field(default=0, ge=0)  # 0: no limit
     batch: Positive = 64
     lr: float = Field(default=1e-3, gt=0.0)  # of the head
-    layer_decay: float = Field(default=0.8, gt=0.0, le=1.0)  # rate of a layer / rate of the next; scratch has 1
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)  # rate of a layer / rate of the next; scratch has 1
     weight_decay: float = Field(default=0.05, ge=0.0)
     warmup: Fraction = 0.1  # fraction of the steps
     label_smoothing: Fraction = 0.1

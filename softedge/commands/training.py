@@ -44,6 +44,9 @@ def deploy(
     max_p90: MaxP90Option = None,
     min_accuracy: MinAccuracyOption = None,
     allow_missing: AllowMissingOption = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Train again where images have come, gone or changed.")
+    ] = False,
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
@@ -70,6 +73,7 @@ def deploy(
         max_p90=max_p90,
         minutes=minutes,
         min_accuracy=min_accuracy,
+        update=update,
     )
     typer.echo(tables.deployment(run))
     gate(run, allow_missing=allow_missing)

@@ -4,47 +4,55 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from softedge.data import sources
+from softedge.data import keeping, sources
 from softedge.data.examining import Examined, named
 from softedge.data.images import Data, EncodedImages, FileImages, Images
 from softedge.data.inventory import Inventory
-from softedge.data.shards import TarImages
 from softedge.errors import UserError
 from softedge.progress import say
 from softedge.records import InputSpec
 from softedge.run import Run, read_json
 
-BAD_SHOWN = 5  # on the terminal; index.json lists all
+BAD_SHOWN = 5
+_USED = ("train", "test", "unlabelled")  # the others are set aside
+_COLUMNS = ("name", "sha256", "split", "label")
 
 
 def load(run: Run) -> Data:
-    """Read a prepared data set back. UserError when it was not prepared, or its images are gone."""
+    """Read a prepared data set back, whatever became of its files since; UserError when it was not prepared.
+
+    An image that is gone or has changed is refused where its pixels are needed.
+    """
+    path = run.folder("data") / "index.json"
     result = run.need("data", "deploy --out")
-    index = read_json(run.folder("data") / "index.json")
+    try:
+        return _loaded(run, read_json(path), result.details["root"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); make it again with --force") from error
+
+
+def _loaded(run: Run, index: dict[str, Any], root: str | None) -> Data:
     spec, classes = InputSpec.from_dict(index["spec"]), tuple(index["classes"])
-    rows = [item for item in index["items"] if item["split"] != "duplicate"]
-    root = result.details["root"]
-    everything: Images
+    rows = [item for item in index["items"] if item["split"] in _USED]
+    known = [(row["name"], row["sha256"], row["label"]) for row in rows]
+    found: Inventory | None = None
     if root is None:
-        everything = named(sources.find(index["source"]), [row["name"] for row in rows], spec)
-    else:
-        if not Path(root).is_dir():
-            raise UserError(
-                f"the images of {run.root} were in {root}, which is not there; bring them back, or start another run"
-            )
-        labels = np.array([row["label"] for row in rows], np.int64)
-        everything = FileImages(Path(root), [row["name"] for row in rows], labels)
+        try:
+            found = sources.find(index["source"])
+        except UserError:
+            if index["source"] in sources.NAMES:
+                raise
+            root = index["source"]  # shards that are gone
+    everything = images_of(found, root, known, spec, index.get("white"))
     if isinstance(everything, EncodedImages):
-        everything.hashes = [row["sha256"] for row in rows]
-    of_split = {
-        split: [i for i, row in enumerate(rows) if row["split"] == split] for split in ("train", "test", "unlabelled")
-    }
+        everything.kept = run.folder("data") / keeping.FOLDER
+    of_split = {split: [i for i, row in enumerate(rows) if row["split"] == split] for split in _USED}
     return Data(
         source=index["source"],
         classes=classes,
@@ -55,24 +63,40 @@ def load(run: Run) -> Data:
     )
 
 
+def images_of(
+    found: Inventory | None,
+    root: str | None,
+    known: Sequence[tuple[str, str, int]],
+    spec: InputSpec,
+    white: Mapping[str, float] | None,
+) -> Images:
+    """The images of an index: name, sha256 and label each."""
+    names = [name for name, _, _ in known]
+    labels = np.array([label for _, _, label in known], np.int64)
+    if root is None:
+        assert found is not None
+        images = named(found, names, spec)
+        images.labels = labels
+    else:
+        images = FileImages(Path(root), names, labels)
+    if isinstance(images, EncodedImages):
+        images.hashes, images.white = [sha256 for _, sha256, _ in known], white or None
+    return images
+
+
 def root_of(found: Inventory) -> str | None:
     """The folder that the images lie in; None when they are not single files."""
     first = next(iter(found.splits.values()))
     return str(first.root) if isinstance(first, FileImages) else None
 
 
-def fingerprint(found: Inventory) -> str:
-    """A hash that changes when files come, go, are renamed or change size: cheap enough to take at every start."""
+def fingerprint(found: Inventory, hashes: Mapping[str, Sequence[str]]) -> str:
+    """A hash that changes when images come, go, are renamed, relabelled or edited.  hashes: ``content_hashes``."""
     digest = hashlib.sha256(json.dumps([found.source if not found.in_files else "", found.classes]).encode())
     for split, images in found.splits.items():
         digest.update(json.dumps([split, len(images)]).encode() + images.labels.tobytes())
-        if isinstance(images, FileImages):
-            for index, name in enumerate(images.names):
-                path = images.path(index)
-                size = path.stat().st_size if path.exists() else -1
-                digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
-        elif isinstance(images, TarImages):
-            digest.update("\n".join(images.names).encode(errors="surrogateescape") + images.places.tobytes())
+        for name, content in zip(images.names, hashes[split]):
+            digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
 
 
@@ -84,11 +108,12 @@ def index_lines(examined: Examined, spec: InputSpec) -> Iterator[str]:
         "classes": examined.found.classes,
         "spec": spec.to_dict(),
         "counts": examined.counts(),
+        "white": examined.white,
         "bad": examined.bad,
     }
     yield json.dumps(head, indent=1)[:-2] + ',\n "items": ['
     for number, item in enumerate(examined.items):
-        yield ("," if number else "") + "\n  " + json.dumps(vars(item))
+        yield ("," if number else "") + "\n  " + json.dumps({key: getattr(item, key) for key in _COLUMNS})
     yield "\n ]\n}\n"
 
 
@@ -102,7 +127,8 @@ def summary(examined: Examined, spec: InputSpec) -> dict[str, Any]:
         "bad": examined.bad,
         "ignored": dict(examined.found.ignored),
         "notices": list(examined.found.notices),
-        "verified": examined.verified,
+        "contradictions": examined.contradictions,
+        "verified": True,
         "longer_side": examined.longer_side,
         "spec": spec.to_dict(),
     }
@@ -119,4 +145,7 @@ def announce(examined: Examined) -> None:
             f"data: {len(examined.bad)} of {len(examined.found)} images cannot be read and are set aside: {shown}{more}"
         )
     if duplicates := examined.counts()["n_duplicates"]:
-        say(f"data: {duplicates} training images are exact copies of test images and are set aside")
+        say(f"data: {duplicates} copies of test images are set aside")
+    if examined.contradictions:
+        shown = "; ".join(" and ".join(names[:2]) for names in examined.contradictions[:BAD_SHOWN])
+        say(f"data: {len(examined.contradictions)} pictures have two labels and are set aside: {shown}")

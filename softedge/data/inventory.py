@@ -47,5 +47,8 @@ def local_root() -> Path:
 
 
 def printable(name: str) -> str:
-    """A file's name as text that any file can hold: bytes that are not UTF-8 become ``\\xff``.  See ``raw_name``."""
+    r"""A file's name as text that any file can hold: bytes that are not UTF-8 become ``\xff``.
+
+    ``FileImages.path`` finds the file by it.
+    """
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

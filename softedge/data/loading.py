@@ -19,16 +19,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from softedge.config import Augment
-from softedge.data import image_views
-from softedge.data.decoding import BadImage, decode_smaller
+from softedge.data import image_views, shared_memory
+from softedge.data.decoding import BadImage
 from softedge.data.draws import Draws, Ints, draw
 from softedge.data.images import EncodedImages, Images, Uint8
 from softedge.data.pixel_store import PixelStore, open_store
 from softedge.memory import keep_freed
+from softedge.progress import say
 from softedge.threads import cores
 
 CACHE_BYTES = 4 << 30  # decoded images are kept in memory up to this and a quarter of what is free
-_CHUNK = 32  # images per message from a worker: small enough for a container's 64 MB of shared memory
+_CHUNK = 32  # images per message from a worker
+_PREFETCH = 4  # messages that a worker makes ahead
 
 Key = tuple[int, Ints]  # epoch, indices
 
@@ -42,6 +44,10 @@ class Chunk:
     second: Tensor
     index: Tensor
     bad: list[tuple[int, str]]
+
+    def taken_out(self) -> Chunk:
+        """A copy in this process's own memory."""
+        return Chunk(self.first.clone(), self.second.clone(), self.index.clone(), self.bad)
 
 
 def pixels_needed(size: int, min_area: float) -> int:
@@ -59,6 +65,11 @@ class ViewMaker(Dataset[Chunk]):
         self.unreadable: dict[int, str] = {}
 
     @property
+    def bytes_per_image(self) -> int:
+        """Of the views of one image."""
+        return 2 * self.size * self.size * 3
+
+    @property
     def at_least(self) -> int:
         """Pixels of the shorter side that a decoded image keeps."""
         return pixels_needed(self.size, self.augment.min_area)
@@ -70,7 +81,7 @@ class ViewMaker(Dataset[Chunk]):
         if self.store is not None and (stored := self.store.get(index)) is not None:
             return stored
         if isinstance(self.images, EncodedImages):
-            return decode_smaller(self.images.read(index), self.at_least)
+            return self.images.decode_smaller(index, self.at_least)
         return self.images.decode(index)
 
     def crop(self, index: int, draws: tuple[Draws, Draws], row: int, to: tuple[Uint8, Uint8]) -> None:
@@ -171,17 +182,25 @@ class Workers:
     """Runs a ``ViewMaker`` in processes that live as long as this object; in this process when ``count`` is 0."""
 
     def __init__(self, maker: ViewMaker, count: int):
-        self.maker, self.count = maker, count
+        self.shares = shares = shared_memory.fitting(
+            count, maker.bytes_per_image, shared_memory.free_bytes(), _CHUNK, _PREFETCH
+        )
+        if shares.workers < count or shares.chunk < _CHUNK or shares.prefetch < _PREFETCH:
+            say(
+                f"data: {shared_memory.FOLDER} has little room: {shares.workers} loader processes send {shares.chunk} "
+                "images at a time; start the container with more (docker run --shm-size=2g) for full speed"
+            )
+        self.maker, self.count = maker, shares.workers
         self.sampler = _Keys()
         self.loader: DataLoader[Chunk] | None = None
-        if count > 0:
+        if self.count > 0:
             self.loader = DataLoader(
                 maker,
                 sampler=self.sampler,
                 batch_size=None,
-                num_workers=count,
+                num_workers=self.count,
                 collate_fn=_as_it_is,
-                prefetch_factor=4,
+                prefetch_factor=shares.prefetch,
                 persistent_workers=True,
                 worker_init_fn=_quiet,
                 generator=torch.Generator(),  # else every pass would draw from the global state that training saves
@@ -189,7 +208,8 @@ class Workers:
 
     def run(self, epoch: int, batches: list[Ints]) -> Iterator[list[Chunk]]:
         """The chunks of each batch, in order."""
-        parts = [[(epoch, b[at : at + _CHUNK]) for at in range(0, len(b), _CHUNK)] for b in batches]
+        size = self.shares.chunk
+        parts = [[(epoch, b[at : at + size]) for at in range(0, len(b), size)] for b in batches]
         if self.loader is None:
             for part in parts:
                 yield [self.maker[key] for key in part]
@@ -197,7 +217,7 @@ class Workers:
         self.sampler.keys = [key for part in parts for key in part]
         arriving = iter(self.loader)
         for part in parts:
-            yield [next(arriving) for _ in part]
+            yield [next(arriving).taken_out() if self.shares.taken_out else next(arriving) for _ in part]
 
 
 def _as_it_is(chunk: Any) -> Any:

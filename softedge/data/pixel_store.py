@@ -92,7 +92,7 @@ def open_store(images: EncodedImages, side: int) -> PixelStore | None:
     if not images.hashes or limit_bytes() == 0:
         return None
     root = cache_folder() / "pixels"
-    about = {"source": images.place, "side": side, "version": _VERSION}
+    about = {"source": images.place, "side": side, "white": dict(images.white or {}), "version": _VERSION}
     folder = root / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:20]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -211,7 +211,7 @@ def _write(
             data = images.read(index)
             if hashlib.sha256(data).hexdigest() != images.hashes[index]:
                 return None  # changed since it was looked at: whoever needs it decodes what is there
-            return decode_smaller(data, side)
+            return decode_smaller(data, side, images.white)
         except BadImage:
             return None
 
@@ -240,7 +240,7 @@ def _estimate(images: EncodedImages, missing: Sequence[int], side: int) -> int:
     sizes = []
     for at in chosen.tolist():
         with contextlib.suppress(BadImage):
-            sizes.append(decode_smaller(images.read(missing[at]), side).nbytes)
+            sizes.append(images.decode_smaller(missing[at], side).nbytes)
     return int(np.mean(sizes) * len(missing) * 1.02) if sizes else 0
 
 

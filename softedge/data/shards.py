@@ -38,17 +38,20 @@ class TarImages(EncodedImages):
         names: Sequence[str],
         places: NDArray[np.int64],
         labels: NDArray[np.int64],
-        hashes: Sequence[str] = (),
     ):
         self.shards, self.names, self.places, self.labels = list(shards), names, places, labels
-        self.hashes = hashes
         self._open: dict[int, int] = {}  # shard -> file descriptor of this process
 
     @property
     def place(self) -> str:
         return "\n".join(map(str, self.shards))
 
+    def file(self, index: int) -> Path:
+        return self.shards[int(self.places[index, 0])]
+
     def read(self, index: int) -> bytes:
+        if (copy := self.copy(index)) is not None:
+            return decoding.read(copy)
         shard, offset, size = self.places[index].tolist()
         if size > decoding.max_bytes():
             raise BadImage(f"{size:,} bytes are more than the limit of {decoding.max_bytes():,}")
@@ -64,8 +67,9 @@ class TarImages(EncodedImages):
 
     def subset(self, indices: NDArray[np.int64] | Sequence[int]) -> TarImages:
         chosen = np.asarray(indices, np.int64)
-        hashes = [self.hashes[i] for i in chosen] if self.hashes else ()
-        return TarImages(self.shards, [self.names[i] for i in chosen], self.places[chosen], self.labels[chosen], hashes)
+        subset = TarImages(self.shards, [self.names[i] for i in chosen], self.places[chosen], self.labels[chosen])
+        subset._alike(self, chosen)
+        return subset
 
     @classmethod
     def joined(cls, parts: Sequence[TarImages]) -> TarImages:
@@ -139,28 +143,25 @@ class _Labels:
         self._samples: dict[str, list[str]] = {}  # name up to its first dot -> members
 
     def add(self, member: str, text: str) -> None:
-        self._exact[_without_suffix(member)] = text
+        stem = _without_suffix(member)
+        if stem in self._exact:
+            raise UserError(f"{member} is a second label of {stem}, beside one with another suffix; remove one of them")
+        self._exact[stem] = text
         self._samples.setdefault(_sample(member), []).append(member)
 
     def of(self, image: str) -> str:
         """The class of an image, "" without one. UserError when two members could be meant."""
-        exact = self._exact.get(_without_suffix(image))
-        if exact is not None:
-            return exact
         sample = _sample(image)
+        for name in (_without_suffix(image), sample):
+            if name in self._exact:
+                return self._exact[name]
         members = self._samples.get(sample, [])
-        if len(members) > 1 and sample not in self._exact:
+        if len(members) > 1:
             raise UserError(
                 f"{image} has no label of its own and two that could be meant: {members[0]} and {members[1]}; "
                 f"name its label {_without_suffix(image)}.cls"
             )
-        return (
-            self._exact[sample]
-            if sample in self._exact
-            else self._exact[_without_suffix(members[0])]
-            if members
-            else ""
-        )
+        return self._exact[_without_suffix(members[0])] if members else ""
 
     def __len__(self) -> int:
         return len(self._exact)

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from softedge import backbones
 from softedge.config import Probe, Recipe
 from softedge.data.images import Data
-from softedge.eval import linear
-from softedge.eval.features import extract
+from softedge.eval import linear, validation
+from softedge.eval.features import extract, save
 from softedge.eval.knn import knn_predict, top1, topk
 from softedge.progress import say
 from softedge.records import Outcome
-from softedge.run import atomic_path
 
 _DRAWS = 5  # random choices of the few labels; the mean is reported, the spread stands in the details
 
@@ -25,9 +24,9 @@ _DRAWS = 5  # random choices of the few labels; the mean is reported, the spread
 def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
     """Measure k-NN and linear accuracy on the test split and write ``classifier.safetensors`` into ``folder``.
 
-    weights: the pretrained backbone.  Metrics: knn_top1, linear_top1, linear_top5 (more than 5 classes), few_knn_top1,
-    few_linear_top1 (``probe.few_labels`` per class, mean of five draws), and the same with ``random_`` in front for
-    random weights.
+    weights: the pretrained backbone.  Metrics: knn_top1, linear_top1, linear_top5 (more than 5 classes), val_top1 (of
+    the linear layer on the validation images, trained without them), few_knn_top1, few_linear_top1
+    (``probe.few_labels`` per class, mean of five draws), and the same with ``random_`` in front for random weights.
     """
     backbone = backbones.load(weights)
     train_images, test_images = data.train.prepared(data.spec), data.test.prepared(data.spec)
@@ -37,20 +36,16 @@ def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
 
     train, test = extract(backbone, train_images, data.spec), extract(backbone, test_images, data.spec)
     metrics, details, best, logits = _measure(recipe, data, train, test, keep)
+    held = validation.held_out(data.train.subset(keep), recipe.seed)
+    if held.any():
+        metrics["val_top1"] = _validated(train[keep], data.train.labels[keep], held, best.weight_decay, recipe)
 
     classifier = backbones.Classifier(backbone, data.classes, data.spec).eval()
     with torch.no_grad():
         classifier.head.weight.copy_(torch.from_numpy(best.weight))
         classifier.head.bias.copy_(torch.from_numpy(best.bias))
     backbones.save(folder / "classifier.safetensors", classifier, data.spec)
-    with atomic_path(folder / "features.npz") as temporary, open(temporary, "wb") as file:
-        np.savez(
-            file,
-            test_features=test,
-            test_labels=data.test.labels,
-            test_predictions=logits.argmax(1),
-            test_probabilities=_softmax(logits),
-        )
+    save(folder, test, data.test.labels, logits)
     skipped = {}
     if recipe.probe.random_baseline:
         # As built, BatchNorm at its initial statistics: measured on digits this is a far stronger baseline (k-NN .83)
@@ -97,6 +92,8 @@ def _measure(
     return metrics, details, best, logits
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    shifted = np.exp(logits - logits.max(1, keepdims=True))
-    return shifted / shifted.sum(1, keepdims=True)
+def _validated(
+    features: NDArray[np.float32], labels: NDArray[np.int64], held: NDArray[np.bool_], decay: float, recipe: Recipe
+) -> float:
+    fitted = linear.fit(features[~held], labels[~held], int(labels.max()) + 1, (decay,), recipe.seed)
+    return top1(fitted(features[held]), labels[held])

@@ -83,7 +83,8 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     verdict = "clearly better" if metrics["useful"] else "not clearly better"
     say(
         f"baselines: the {chosen} classifier gets {metrics['top1']:.3f} right, "
-        f"{rival.name} {metrics['cheap_top1']:.3f}: {verdict} (95 % interval of the difference {gain.low:+.3f} to {gain.high:+.3f})"
+        f"{rival.name} {metrics['cheap_top1']:.3f}: {verdict} "
+        f"(95 % interval of the difference {gain.low:+.3f} to {gain.high:+.3f})"
     )
     return Outcome(metrics, details)
 

@@ -30,7 +30,7 @@ def trained(run: Run) -> dict[str, Result]:
 
 def val_top1(result: Result) -> float | None:
     """Accuracy on the validation part of the training images; None where the stage did not measure it."""
-    value = result.metrics.get("val_top1", result.details.get("validation_top1"))
+    value = result.metrics.get("val_top1")
     return None if value is None else float(value)
 
 

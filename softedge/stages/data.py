@@ -5,30 +5,57 @@ Also the command ``softedge data``, which only looks, and its ``--shrink``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from softedge.config import Recipe
-from softedge.data import load
+from softedge.data import keeping, load, sources, stamps
+from softedge.data.changes import since
 from softedge.data.examining import examine, input_spec, preprocessing_origin
-from softedge.data.images import Data
-from softedge.data.index import announce, fingerprint, index_lines, root_of, summary
-from softedge.data.sources import canonical, find
+from softedge.data.images import Data, EncodedImages
+from softedge.data.index import announce, fingerprint, images_of, index_lines, root_of, summary
+from softedge.data.keeping import keep
+from softedge.data.stamps import content_hashes
+from softedge.errors import UserError
 from softedge.progress import say
 from softedge.records import Outcome, Result
-from softedge.run import Run, perform, write_text
+from softedge.run import Run, differences, perform, write_text
 from softedge.stages.opening import choose_recipe
 from softedge.weights import starting
 
+_UPDATE = "softedge deploy --update trains on"
+
 
 def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Result:
-    """Write data/index.json and data/result.json; skipped when the same images were prepared before."""
-    images = find(source)
-    settings = {**recipe.section("data")["data"], "source": canonical(source), "seed": recipe.seed}
+    """Stage "data": writes data/index.json and data/result.json; skipped when it was done before.
+
+    Images that came since are named, and the run goes on with those it knows. Images that are gone or have changed are
+    refused until the model is trained; then they are named, too, and later stages use what the run kept.
+    """
+    settings = {**recipe.section("data")["data"], "source": sources.canonical(source), "seed": recipe.seed}
     settings.pop("workers")  # how fast, not what
     if recipe.backbone.weights != "random":  # their preprocessing becomes that of the data
         settings["weights"] = starting.resolve(recipe.backbone).weights
+    weights = starting.inputs(recipe.backbone)
+    done = None if force else run.result("data")
+    trained = run.result("pretrain") is not None
+    try:
+        found = sources.find(source)
+    except UserError as error:
+        if done is None or not trained or differences(done.recipe, settings):
+            raise
+        say(f"data: {error}; the run goes on with what it kept")
+        return done
+    hashes = content_hashes(found, run.root / stamps.FILE)
+    same = done is not None and all(done.inputs.get(name) == content for name, content in weights.items())
+    if done is not None and same and not differences(done.recipe, json.loads(json.dumps(settings))):
+        changes = since(run.folder("data") / "index.json", found, hashes)
+        if (changes.gone or changes.changed) and not trained:
+            raise UserError(f"the images of {run.root} are not those it was made with: {changes}; {_UPDATE} them")
+        say(f"data: {changes} since this run was made; {_UPDATE} them" if changes else "data: done before, skipped")
+        return done
 
     def work(folder: Path) -> Outcome:
         examined = examine(source, recipe)
@@ -38,11 +65,24 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Resul
         if recipe.backbone.weights != "random":
             say(f"data: {origin}")
         write_text(folder / "index.json", "".join(index_lines(examined, spec)))
-        details = {**summary(examined, spec), "preprocessing": origin, "root": root_of(images)}
+        tested = [item for item in examined.items if item.split == "test"]
+        images = images_of(found, root_of(found), [(i.name, i.sha256, i.label) for i in tested], spec, examined.white)
+        kept = keep(images, folder / keeping.FOLDER) if isinstance(images, EncodedImages) else 0
+        details = {**summary(examined, spec), "preprocessing": origin, "root": root_of(found), "kept": kept}
         return Outcome(metrics=dict(examined.counts()), details=details)
 
-    inputs = {"images": fingerprint(images), **starting.inputs(recipe.backbone)}
+    inputs = {"images": fingerprint(found, hashes), **weights}
     return perform(run, "data", work, recipe=settings, inputs=inputs, force=force)
+
+
+def changed(run: Run, recipe: Recipe) -> bool:
+    """Whether images have come, gone or changed since the run was made; False for a new run, or all images gone."""
+    index = run.folder("data") / "index.json"
+    try:
+        found = sources.find(recipe.data.source)
+    except UserError:
+        return False
+    return index.is_file() and bool(since(index, found, content_hashes(found, run.root / stamps.FILE)))
 
 
 def opened(run: Run, recipe: Recipe, force: bool = False) -> Data:

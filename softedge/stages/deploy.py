@@ -14,7 +14,7 @@ from softedge.progress import say
 from softedge.run import Run
 from softedge.stages import plan
 from softedge.stages.base import Performs
-from softedge.stages.data import opened
+from softedge.stages.data import changed, opened
 from softedge.stages.export import known_names
 from softedge.stages.opening import replaced, started
 from softedge.stages.report import report
@@ -40,14 +40,16 @@ def deploy(
     max_p90: float | None = None,
     minutes: float | None = None,
     min_accuracy: float | None = None,
+    update: bool = False,
 ) -> Run:
     """From images to a checked, timed model and its report; ``gate(run)`` then says whether every file passed.
 
-    A folder of images without a recipe is planned first: network, pixels and epochs for ``minutes`` (``softedge.plan``).
+    A folder of images without a recipe is planned first (``softedge.plan``): network, pixels, epochs for ``minutes``.
 
     Every stage that is done is skipped, so calling it again resumes where the last call was stopped.
     max_drop, min_agreement, max_size (bytes), max_p90 (ms): the gates, as in ``check``.
-    min_accuracy: top-1 on the test images that every file needs.
+    min_accuracy: top-1 on the test images that every file needs.  update: do all of it again
+    where images have come, gone or changed.
     """
     chosen, planned = plan.recipe_for(data, recipe, set, out, minutes)
     resolved = replaced(
@@ -63,10 +65,11 @@ def deploy(
         },
     )
     _refuse_unknown(resolved)
-    with started(out or f"runs/{Path(resolved.data.source).name}", resolved, force) as run:
+    with started(out or plan.default_out(resolved.data.source), resolved, force) as run:
         if planned is not None:
             plan.announce(planned)
             plan.write(run, planned)
+        force = force or (update and changed(run, resolved))
         images = opened(run, resolved, force)
         names, resolved = chain(resolved, images)
         for name in names:

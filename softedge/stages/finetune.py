@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from softedge import backbones
 from softedge.config import Recipe
 from softedge.data.images import Data
 from softedge.errors import UserError
-from softedge.eval.features import extract
+from softedge.eval import validation
+from softedge.eval.features import extract, save
 from softedge.eval.finetune import initial, thinned, train
 from softedge.eval.knn import top1, topk
 from softedge.eval.linear import pick_fraction
@@ -32,8 +34,9 @@ def finetune(
     """Fine-tune and write ``finetune/classifier.safetensors``, which ``export.source = "finetune"`` deploys.
 
     init: "ssl", "random", "imagenet" or a weights file.  labels: fraction of the training labels to use.
-    Metrics: top1, top5 (more than 5 classes), n_train, n_test, steps, loss (mean of the last tenth), and probe_top1
-    where the frozen features were probed on as many labels: a network that stays below it was trained too little.
+    Metrics: top1, top5 (more than 5 classes), val_top1 on the validation part of the training images (where there are
+    enough), n_train, n_test, steps, loss (mean of the last tenth), and probe_top1 where the frozen features were probed
+    on as many labels: a network that stays below it was trained too little.
     """
     return on_run(stage, run, set, force, finetune={"init": init, "labels": labels})
 
@@ -48,17 +51,27 @@ def _labelled(run: Run, recipe: Recipe, data: Data) -> None:
 def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     settings = recipe.finetune
     keep = pick_fraction(data.train.labels, settings.labels, np.random.default_rng(recipe.seed))
-    say(f"finetune: from {settings.init}, {len(keep)} labelled images, {len(data.test)} test images")
+    held = validation.held_out(data.train.subset(keep), recipe.seed)
+    of_them = f"{len(keep)} labelled images, {held.sum()} of them for validation"
+    say(f"finetune: from {settings.init}, {of_them}, {len(data.test)} test images")
     backbone = initial(run, recipe, settings.init, recipe.seed)
-    classifier, losses = train(backbone, data, data.train.subset(keep), recipe, seed=recipe.seed, show=True)
+    classifier, losses = train(backbone, data, data.train.subset(keep[~held]), recipe, seed=recipe.seed, show=True)
     backbones.save(folder / "classifier.safetensors", classifier, data.spec, init=settings.init)
-    logits = extract(classifier, data.test, data.spec)
-    metrics: dict[str, Any] = {"top1": top1(logits, data.test.labels)}
+    metrics: dict[str, Any] = {}
+    if held.any():
+        validated = data.train.subset(keep[held])
+        metrics["val_top1"] = top1(extract(classifier, validated, data.spec), validated.labels)
+    features = extract(classifier.backbone, data.test, data.spec)
+    with torch.inference_mode():
+        logits = classifier.head(torch.from_numpy(features)).numpy()
+    save(folder, features, data.test.labels, logits)
+    metrics["top1"] = top1(logits, data.test.labels)
     if len(data.classes) > 5:
         metrics["top5"] = topk(logits, data.test.labels, 5)
     last = losses[-max(1, len(losses) // 10) :]
     metrics |= {"n_train": len(keep), "n_test": len(data.test), "steps": len(losses), "loss": float(np.mean(last))}
     details: dict[str, Any] = {"init": settings.init, "losses": thinned(losses), "classes": list(data.classes)}
+    details["validation_top1"] = metrics.get("val_top1")
     probed = run.result("probe")
     if probed is not None and settings.init == "ssl" and probed.metrics.get("n_train") == len(keep):
         metrics["probe_top1"] = probed.metrics["linear_top1"]

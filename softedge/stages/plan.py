@@ -42,6 +42,8 @@ def recipe_for(
     A named recipe, a named data set and the recipe of an existing run are taken as they are; ``--set`` wins over all.
     """
     folder = data is not None and Path(data).expanduser().is_dir()
+    if folder and out is None and data is not None:
+        out = default_out(data)
     if out is not None and recipe is None and (kept := _kept(out, data, minutes)):
         return config.build(kept.model_dump(mode="json"), set), None
     if recipe is not None or not folder or data is None:
@@ -50,6 +52,11 @@ def recipe_for(
         return _resolved(choose_recipe(data, recipe, set, out)), None
     made, chosen = _made(data, minutes if minutes is not None else config.Plan().minutes, set)
     return chosen, made
+
+
+def default_out(source: str) -> str:
+    """The run folder where none is named."""
+    return f"runs/{Path(source).expanduser().resolve().name}"
 
 
 def write(run: Run, made: Plan) -> None:

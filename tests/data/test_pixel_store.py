@@ -100,7 +100,7 @@ def test_only_what_is_new_or_changed_is_decoded(tmp_path: Path, monkeypatch: pyt
     seen = []
     real = pixel_store.decode_smaller
     monkeypatch.setattr(pixel_store, "_estimate", lambda *_: 1)
-    monkeypatch.setattr(pixel_store, "decode_smaller", lambda data, side: seen.append(1) or real(data, side))
+    monkeypatch.setattr(pixel_store, "decode_smaller", lambda *given: seen.append(1) or real(*given))
     assert holds(opened(images), images) and len(seen) == 2
 
 
@@ -186,7 +186,7 @@ def _build(folder: Path, start: object, queue: object) -> None:
     images = hashed(FileImages(folder, sorted(p.name for p in folder.iterdir()), np.arange(12)))
     calls = []
     real = pixel_store.decode_smaller
-    pixel_store.decode_smaller = lambda data, side: calls.append(1) or real(data, side)  # type: ignore[assignment]
+    pixel_store.decode_smaller = lambda *given: calls.append(1) or real(*given)  # type: ignore[assignment]
     start.wait()  # type: ignore[attr-defined]
     store = opened(images)
     queue.put((len(calls), holds(store, images)))  # type: ignore[attr-defined]
