@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -77,7 +78,7 @@ def choose(counts: Counts, network: str, weights: str, seconds: float, minutes: 
     least, enough, most = _GIVEN_EPOCHS if given and counts.train else _SSL_EPOCHS
     affordable = {size: _affordable(counts, given, seconds, size, minutes) for size in sizes}
     size = next((s for s in reversed(sizes) if affordable[s] >= enough), sizes[0])
-    epochs = max(least, min(most, int(affordable[size])))
+    epochs = max(least, int(min(most, affordable[size])))
     notes = []
     if affordable[size] < least:
         notes.append(f"{minutes:g} minutes are too few here; this is the least that makes sense")
@@ -117,11 +118,14 @@ def _steps(counts: Counts, weights: str, ssl: int, tuned: int, second: float, le
 
 
 def _affordable(counts: Counts, given: bool, seconds: float, size: int, minutes: float) -> float:
-    """Epochs that fit: of fine-tuning from given weights, else of pretraining with its share of fine-tuning."""
+    """Epochs that fit: of fine-tuning from given weights, else of pretraining with its share of fine-tuning.
+
+    Infinitely many where nothing is trained: given weights and no labels.
+    """
     second = _at(size, seconds)
     rest = OTHER_STAGES + (_probe(counts, second) + 0.2 if counts.train else 0.0)
     an_epoch = counts.train if given else 2 * counts.pretrain + _TUNED * counts.train
-    return max(0.0, minutes - rest) / max(1e-9, _minutes(an_epoch * second)) if an_epoch else 0.0
+    return max(0.0, minutes - rest) / max(1e-9, _minutes(an_epoch * second)) if an_epoch else math.inf
 
 
 def _probe(counts: Counts, second: float) -> float:

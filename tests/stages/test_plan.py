@@ -109,3 +109,8 @@ def test_the_digits_stay_as_they_are():
 def test_a_plan_needs_a_folder():
     with pytest.raises(UserError, match="not a folder"):
         plan.plan("digits")
+
+
+def test_given_weights_without_labels_are_exported_as_they_are():
+    found = of(15, train=0, test=0)
+    assert found.values["ssl.epochs"] == 0 and found.size == SIZES[-1] and not found.notes
