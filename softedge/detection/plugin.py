@@ -1,6 +1,7 @@
-"""Detection as a plug-in: its own command, and what the other commands do on a transfer folder.
+"""What the rest of softedge may ask of detection, and nothing else is called from outside: ``registry.PLUGINS``.
 
-Registered as ``registry.PLUGINS["detection"]``. Importing it is cheap: whatever is heavy is imported where it is used.
+A transfer folder (RUN/transfer/voc) is owned by this plug-in: the commands of a run work on it, too. Nothing heavy is
+imported before something is done.
 """
 
 from __future__ import annotations
@@ -10,24 +11,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softedge.detection.formats import FORMATS
+from softedge.detection.folder import around, is_transfer
 from softedge.errors import GateFailed, UserError
 from softedge.records import Result
+from softedge.run import Run
 
 if TYPE_CHECKING:
     import typer
 
-    from softedge.detection.stages import Trained
+    from softedge.detection.trained import Trained
 
 
 class Detection:
-    """What the core asks of a plug-in; ``run`` is a transfer folder (RUN/transfer/voc) in all of it."""
+    """Detectors: ``softedge transfer``, and export, check, bench and verify of what it trained."""
 
     name = "detection"
 
     def owns(self, folder: Path) -> bool:
-        """Whether it is a transfer folder, or an exported detector."""
-        return (folder / "detector.safetensors").is_file() or _holds_a_detector(folder / "contract.json")
+        """Whether it is a transfer folder or the folder of a detector's exported file."""
+        if is_transfer(folder) or not (Path(folder) / "contract.json").is_file():
+            return is_transfer(folder)
+        from softedge.detection import contract
+
+        return contract.is_detector(folder)
 
     def export(
         self,
@@ -38,19 +44,20 @@ class Detection:
         force: bool = False,
     ) -> list[Result]:
         """Export the detector; without names, to the formats that can hold one."""
-        from softedge.detection.stages import export as write
+        from softedge.detection import formats
+        from softedge.detection.export import export
 
         with _opened(run, set, export={"precisions": precisions}) as trained:
-            return write(trained, targets or FORMATS, trained.recipe.export.precisions, force)
+            return export(trained, targets or tuple(formats.FORMATS), trained.recipe.export.precisions, force)
 
     def check(
         self, run: str | Path, gates: Mapping[str, Any] | None = None, set: Sequence[str] = (), force: bool = False
     ) -> Result:
-        """Compare every exported file with PyTorch by average precision."""
-        from softedge.detection.stages import check as measure
+        """Compare every exported file with PyTorch by average precision; gates: values of the recipe's [check]."""
+        from softedge.detection.check import check
 
         with _opened(run, set, check=dict(gates or {})) as trained:
-            return measure(trained, force)
+            return check(trained, force)
 
     def bench(
         self,
@@ -61,45 +68,36 @@ class Detection:
         force: bool = False,
     ) -> list[Result]:
         """Latency and average precision of the exported files on the devices."""
-        from softedge.detection.bench import bench as measure
+        from softedge.detection.bench import bench
 
         with _opened(run, set, bench={"devices": devices, "preset": preset}) as trained:
-            return measure(trained, trained.recipe.bench.devices, trained.recipe.bench.preset, force)
+            return bench(trained, trained.recipe.bench.devices, trained.recipe.bench.preset, force)
 
     def gate(self, run: str | Path) -> None:
         """GateFailed when a file failed its check, naming each and the reason."""
-        from softedge.run import Run
-
         checked = Run(run).result("check")
-        if checked is not None and checked.details.get("failed"):
-            raise GateFailed("; ".join(checked.details["failed"]))
+        if checked is not None and (failed := checked.details.get("failed", [])):
+            raise GateFailed("; ".join(failed))
 
-    def verify(self, folder: Path) -> dict[str, Any]:
-        """Replay the golden images of an exported detector."""
+    def verify(self, folder: str | Path) -> dict[str, Any]:
+        """Replay the golden pictures of an export folder; GateFailed when detections do not come again."""
         from softedge.detection.replay import verify
 
-        return verify(folder)
+        return verify(Path(folder))
 
     def commands(self) -> typer.Typer:
-        """The commands that stand beside those of the core."""
         from softedge.detection.commands import app
 
         return app
 
 
-def _holds_a_detector(contract: Path) -> bool:
-    from softedge.run import read_json
-
-    try:
-        return contract.is_file() and read_json(contract).get("kind") == "detector"
-    except (UserError, AttributeError):  # damaged: whoever reads it next explains it
-        return False
-
-
 @contextmanager
 def _opened(folder: str | Path, overrides: Sequence[str], **sections: dict[str, Any]) -> Iterator[Trained]:
-    from softedge.detection.stages import Trained, around
+    """The transfer folder, with the settings of the run around it; the run is locked."""
+    from softedge.detection.trained import Trained
     from softedge.stages.opening import reopened
 
+    if not is_transfer(folder):
+        raise UserError(f"{folder} is an exported file of a detector; give its transfer folder, like RUN/transfer/voc")
     with reopened(around(folder), overrides, **sections) as (_, recipe):
         yield Trained(folder, recipe)

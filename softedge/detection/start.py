@@ -24,7 +24,7 @@ def transfer(
 
     recipe: one whose [transfer] section stands in place of the run's (transfer-voc-c4); ``set`` still wins.
     """
-    from softedge.detection.transfer import transfer as train
+    from softedge.detection.transfer import train
 
     with reopened(run) as (opened, resolved):
         if recipe is not None:

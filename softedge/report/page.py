@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Undefined
 from markupsafe import Markup, escape
 
-from softedge.report import charts, facts, learning_charts, phrases, search_charts, timings, words
+from softedge.report import charts, detectors, facts, learning_charts, phrases, search_charts, timings, words
 
 Values = dict[str, Any]
 
@@ -69,6 +69,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         moved=moved,
         transfer_rows=transfer_rows,
         per_class_rows=per_class_rows,
+        detector_rows=detectors.rows,
         recipe_text=recipe_text,
         data_facts=facts.data_facts,
         environment_facts=facts.environment_facts,

@@ -122,7 +122,8 @@ def _data(run: Run, rng: np.random.Generator) -> None:
         name = f"{label}/{index:04d}.png"
         (images / name).parent.mkdir(exist_ok=True)
         Image.fromarray(picture(label, rng)).save(images / name)
-        items.append({"name": name, "sha256": digest(name), "split": split, "label": label})
+        content = hashlib.sha256((images / name).read_bytes()).hexdigest()
+        items.append({"name": name, "sha256": content, "split": split, "label": label})
     spec = {
         "size": SIZE, "resize": SIZE, "crop": "center", "interpolation": "bilinear", "antialias": True,
         "mean": [0.3, 0.3, 0.3], "std": [0.2, 0.2, 0.2],

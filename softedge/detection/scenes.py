@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.progress import say
-
 Segmentation = list[list[float]] | dict[str, Any] | None
 """Polygons [[x, y, x, y, ...], ...], a run-length code {"size": [h, w], "counts": ...}, or no mask."""
-
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -70,37 +66,13 @@ class Scenes:
         return dict(zip(self.classes, counts.tolist()))
 
 
-class Notices:
-    """Collects oddities by kind and words each kind as one line."""
-
-    def __init__(self, where: str):
-        self.where = where
-        self._found: dict[str, list[str]] = {}
-
-    def add(self, kind: str, what: str) -> None:
-        self._found.setdefault(kind, []).append(what)
-
-    def lines(self) -> tuple[str, ...]:
-        return tuple(f"{self.where}: {len(what)} {kind} ({shortened(what)})" for kind, what in self._found.items())
-
-
-def shortened(items: Sequence[str]) -> str:
-    """The first few of many."""
-    more = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def compare_splits(train: Scenes, test: Scenes) -> list[str]:
-    """Lines on classes that a detector cannot learn or that cannot be measured."""
-    learnt, asked = train.per_class(), test.per_class()
-    lines = []
-    if only_test := [c for c in test.classes if asked[c] and not learnt[c]]:
-        lines.append(f"no training object of {shortened(only_test)}: they count in the mean with what is found")
-    if only_train := [c for c in test.classes if learnt[c] and not asked[c]]:
-        lines.append(f"no test object of {shortened(only_train)}: they are left out of the mean")
-    return lines
-
-
-def tell(lines: Iterable[str]) -> None:
-    for line in lines:
-        say(f"data: {line}")
+def fingerprint(*splits: Scenes) -> str:
+    """A hash of the names and annotations of all scenes."""
+    digest = hashlib.sha256()
+    for scenes in splits:
+        digest.update(repr((scenes.classes, len(scenes), scenes.masks)).encode())
+        for scene in scenes.scenes:
+            digest.update(repr((scene.path.name, scene.width, scene.height)).encode())
+            for array in (scene.boxes, scene.labels, scene.crowd, scene.difficult):
+                digest.update(array.tobytes())
+    return digest.hexdigest()

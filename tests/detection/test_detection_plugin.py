@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from voc_squares import squares, transfer_recipe
 
 import softedge
@@ -26,7 +28,7 @@ def trained(request, toy, tmp_path):
     run, recipe, _ = toy("run")
     recipe = transfer_recipe(recipe, iterations=getattr(request, "param", 3))
     (run.root / "recipe.toml").write_text(config.to_toml(recipe))
-    detection.transfer(run, recipe, "voc", folder)
+    detection.train(run, recipe, "voc", folder)
     return run.folder("transfer/voc"), folder
 
 
@@ -68,12 +70,12 @@ def test_what_a_detector_cannot_be_exported_to_is_told_and_the_rest_goes_on(trai
 
 
 def test_a_file_that_loses_average_precision_is_refused_by_the_gate(trained, monkeypatch):
-    from softedge.detection import stages as detector_stages
+    from softedge.detection import check as detector_check
 
     folder, _ = trained
     softedge.export(folder, ["onnx"], ["fp32"])
     scores = iter([{"AP": 0.5}, {"AP": 0.4}])
-    monkeypatch.setattr(detector_stages, "score", lambda *_: next(scores))
+    monkeypatch.setattr(detector_check, "score", lambda *_: next(scores))
     checked = softedge.check(folder, max_drop=0.05)
     assert checked.metrics["passed"] is False
     with pytest.raises(GateFailed, match="AP drop 0.100 is above 0.05"):
@@ -103,8 +105,26 @@ def test_a_device_without_a_worker_and_a_run_without_files_are_one_clear_line(tr
 def test_rows_of_the_worker_become_boxes_in_the_picture_they_came_from(tmp_path):
     _, test = voc.read(squares(tmp_path / "voc", {"train": 1, "val": 2}))
     photos = Photos(test, None)
-    photos.height, photos.width = 48, 192  # the pictures are 96 x 96
+    photos.height, photos.width = 48, 192  # the pictures are 96 x 96: they fill 48 x 48 at the left
     none = [0, 0, 0, 0, 0, -1]
     rows = np.array([[[10, 20, 30, 40, 0.5, 1], none], [none, none]], np.float32).reshape(2, 12)
-    first, second = photos.found(rows)
-    assert first.boxes.tolist() == [[5, 40, 15, 80]] and first.labels.tolist() == [1] and len(second.boxes) == 0
+    first, second = photos.detections(rows)
+    assert first.boxes.tolist() == [[20, 40, 60, 80]] and first.labels.tolist() == [1] and len(second.boxes) == 0
+
+
+def test_pictures_of_another_size_are_fitted_not_stretched(tmp_path):
+    _, test = voc.read(squares(tmp_path / "voc", {"train": 1, "val": 3}))
+    tall = test.scenes[1].path
+    Image.new("RGB", (30, 60), (200, 10, 10)).save(tall)
+    test = dataclasses.replace(
+        test, scenes=(dataclasses.replace(test.scenes[1], width=30, height=60), *test.scenes[::2])
+    )
+    photos = Photos(test, None)
+    assert (photos.height, photos.width, photos.letterboxed) == (96, 96, 1)
+    assert photos.names[-1] == tall.name  # those that go in as they are come first
+    path, _ = photos.write(tmp_path)
+    array = np.load(path)
+    assert (array[0] == np.asarray(Image.open(test.scenes[1].path))).all()
+    assert (array[2, :, :48] == (200, 10, 10)).all() and (array[2, :, 48:] == 114).all()
+    rows = np.array([[[0, 0, 48, 96, 0.9, 0]]] * 3, np.float32).reshape(3, 6)
+    assert photos.detections(rows)[2].boxes.tolist() == [[0, 0, 30, 60]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +12,15 @@ from PIL import Image
 from voc_squares import squares, transfer_recipe
 
 from softedge import backbones, config, registry
-from softedge.detection import models as detection_models
+from softedge.detection import models, pictures, training, voc
 from softedge.detection import transfer as detection
-from softedge.detection import voc
-from softedge.detection.batches import Batches, detect, picture, to_detections
-from softedge.detection.objects import Scene
+from softedge.detection.batches import Batches
+from softedge.detection.features import features
+from softedge.detection.inference import detect, to_detections
+from softedge.detection.scenes import Scene
 from softedge.detection.settings import Transfer
-from softedge.errors import UserError
+from softedge.detection.start import transfer
+from softedge.errors import Interrupted, UserError
 from softedge.records import InputSpec
 
 SPEC = InputSpec(64, 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -28,7 +33,7 @@ def small(name: str = "mobilenetv3_small_050") -> backbones.Backbone:
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "efficientnet_b0", "resnet18"])
 def test_the_feature_maps_are_those_of_the_pretrained_network(name):
     backbone = small(name).eval()
-    net = detection_models.features(backbone, (1, 2, 3, 4)).eval()
+    net = features(backbone, (1, 2, 3, 4)).eval()
     state = backbone.net.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
     images = torch.randn(1, 3, 64, 64)
@@ -52,7 +57,7 @@ def test_the_feature_maps_are_those_of_the_pretrained_network(name):
 )
 def test_every_head_trains_and_detects(name, head, masks):
     settings = Transfer(rois=16, test_short_side=64)
-    model = detection_models.build(small(name), head, 2, masks, settings, SPEC, (64,))
+    model = models.build(small(name), head, 2, masks, settings, SPEC, (64,))
     images = [torch.rand(3, 80, 64), torch.rand(3, 64, 96)]
     target = {"boxes": torch.tensor([[5.0, 5.0, 40.0, 50.0]]), "labels": torch.tensor([2])}
     if masks:
@@ -73,19 +78,19 @@ def test_every_head_trains_and_detects(name, head, masks):
 
 def test_the_c4_head_is_the_pretrained_last_stage_and_a_batch_norm():
     backbone = small("resnet18")
-    model = detection_models.build(backbone, "c4", 20, True, Transfer(), SPEC, (64,))
+    model = models.build(backbone, "c4", 20, True, Transfer(), SPEC, (64,))
     stage = model.roi_heads.box_head.stage
     assert torch.equal(stage.layer4[0].conv1.weight, backbone.net.layer4[0].conv1.weight)
     assert model.roi_heads.mask_head is stage and isinstance(stage.norm, torch.nn.BatchNorm2d)
     assert model.roi_heads.box_predictor.cls_score.in_features == 512
-    stored = detection_models.without_shared(model)
+    stored = models.without_shared(model)
     assert not any(key.startswith("roi_heads.mask_head") for key in stored)
     assert len({v.data_ptr() for v in stored.values() if v.numel()}) == sum(v.numel() > 0 for v in stored.values())
 
 
 def test_norm_layers_get_no_weight_decay():
-    model = detection_models.build(small(), "fpn", 2, False, Transfer(), SPEC, (64,))
-    decayed, plain = detection_models.parameter_groups(model, 1e-4)
+    model = models.build(small(), "fpn", 2, False, Transfer(), SPEC, (64,))
+    decayed, plain = models.parameter_groups(model, 1e-4)
     assert decayed["weight_decay"] == 1e-4 and plain["weight_decay"] == 0
     norm = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
     assert any(p is norm.weight for p in plain["params"])
@@ -94,7 +99,7 @@ def test_norm_layers_get_no_weight_decay():
 
 def test_the_rate_is_mocos_schedule():
     def at(iteration):
-        return detection.rate(iteration, 24000, 100, (3 / 4, 11 / 12))
+        return training.rate(iteration, 24000, 100, (3 / 4, 11 / 12))
 
     assert at(0) == pytest.approx(0.001) and at(50) == pytest.approx(0.5005) and at(100) == 1
     assert at(17999) == 1 and at(18000) == pytest.approx(0.1) and at(22000) == pytest.approx(0.01)
@@ -131,28 +136,28 @@ def test_an_image_of_another_size_than_annotated_is_one_clear_line(tmp_path):
     empty = np.zeros(0)
     scene = Scene(1, tmp_path / "a.png", 30, 40, empty.reshape(0, 4), empty, empty, empty, empty)
     with pytest.raises(UserError, match="40 x 30 pixels, its annotation says 30 x 40"):
-        picture(scene)
+        pictures.pixels(scene)
 
 
 def test_a_killed_transfer_goes_on_and_ends_with_the_same_numbers(toy, tmp_path, monkeypatch):
     folder = squares(tmp_path / "voc", {"train": 8, "val": 4})
     run, recipe, _ = toy("whole")
     recipe = transfer_recipe(recipe, iterations=6, checkpoint_every=2, evaluate_every=3)
-    whole = detection.transfer(run, recipe, "voc", folder)
+    whole = detection.train(run, recipe, "voc", folder)
     other, _, _ = toy("other")
-    original = detection._Transfer._loss
+    original = training.Training._step
 
     def dies(self, *args):
         if len(self.losses) == 5:
             raise KeyboardInterrupt
         return original(self, *args)
 
-    monkeypatch.setattr(detection._Transfer, "_loss", dies)
+    monkeypatch.setattr(training.Training, "_step", dies)
     with pytest.raises(KeyboardInterrupt):
-        detection.transfer(other, recipe, "voc", folder)
+        detection.train(other, recipe, "voc", folder)
     assert (other.folder("transfer/voc") / "last.pt").is_file()
-    monkeypatch.setattr(detection._Transfer, "_loss", original)
-    resumed = detection.transfer(other, recipe, "voc", folder)
+    monkeypatch.setattr(training.Training, "_step", original)
+    resumed = detection.train(other, recipe, "voc", folder)
     assert resumed.details["losses"] == whole.details["losses"]
     assert resumed.metrics == whole.metrics and resumed.details["curve"] == whole.details["curve"]
     assert not (other.folder("transfer/voc") / "last.pt").exists()
@@ -161,7 +166,7 @@ def test_a_killed_transfer_goes_on_and_ends_with_the_same_numbers(toy, tmp_path,
 def test_random_weights_stand_in_a_stage_of_their_own(toy, tmp_path):
     folder = squares(tmp_path / "voc", {"train": 4, "val": 2})
     run, recipe, _ = toy("run")
-    result = detection.transfer(run, transfer_recipe(recipe, iterations=1), "voc", folder, init="random")
+    result = detection.train(run, transfer_recipe(recipe, iterations=1), "voc", folder, init="random")
     assert result.stage == "transfer/voc-random" and result.details["init"] == "random"
     assert {"AP", "AP50", "AP75", "voc07_AP50", "voc12_AP50"} <= set(result.metrics)
 
@@ -169,9 +174,9 @@ def test_random_weights_stand_in_a_stage_of_their_own(toy, tmp_path):
 def test_an_unknown_task_or_folder_is_one_clear_line(toy, tmp_path):
     run, recipe, _ = toy("run")
     with pytest.raises(UserError, match="unknown task 'vox'; did you mean 'voc'"):
-        detection.transfer(run, recipe, "vox", tmp_path)
+        detection.train(run, recipe, "vox", tmp_path)
     with pytest.raises(UserError, match="is not a folder"):
-        detection.transfer(run, recipe, "coco", tmp_path / "nowhere")
+        detection.train(run, recipe, "coco", tmp_path / "nowhere")
     assert set(registry.TASKS) == {"voc", "coco"}
 
 
@@ -179,7 +184,7 @@ def test_an_unknown_task_or_folder_is_one_clear_line(toy, tmp_path):
 def test_ssdlite_learns_to_find_squares(toy, tmp_path):
     folder = squares(tmp_path / "voc", {"train": 24, "val": 12})
     run, recipe, _ = toy("run")
-    result = detection.transfer(run, transfer_recipe(recipe, iterations=300), "voc", folder)
+    result = detection.train(run, transfer_recipe(recipe, iterations=300), "voc", folder)
     assert result.metrics["AP50"] > 0.5
 
 
@@ -196,16 +201,16 @@ def test_detections_carry_classes_without_the_background_and_masks_as_codes():
 
 def test_detecting_leaves_the_training_mode_as_it_was(tmp_path):
     _, test = voc.read(squares(tmp_path / "voc", {"train": 1, "val": 2}))
-    model = detection_models.build(small(), "ssdlite", 2, False, Transfer(), SPEC, (96,)).train()
+    model = models.build(small(), "ssdlite", 2, False, Transfer(), SPEC, (96,)).train()
     assert len(detect(model, test)) == 2 and model.training
 
 
 def test_a_trained_detector_is_rebuilt_from_its_file(toy, tmp_path):
-    from softedge.detection.export import load
+    from softedge.detection.deployed import load
 
     folder = squares(tmp_path / "voc", {"train": 4, "val": 2})
     run, recipe, _ = toy("run")
-    detection.transfer(run, transfer_recipe(recipe, iterations=3), "voc", folder)
+    detection.train(run, transfer_recipe(recipe, iterations=3), "voc", folder)
     again = load(run.folder("transfer/voc"))
     _, test = voc.read(folder)
     first = detect(again.model, test)
@@ -222,11 +227,11 @@ def test_a_trained_detector_is_rebuilt_from_its_file(toy, tmp_path):
     ],
 )
 def test_the_papers_schedules_are_those_of_mocos_configurations(recipe, task, falls):
-    settings, asked = config.load(recipe).transfer, registry.load(registry.TASKS, task, "task")
+    settings, asked = config.load(recipe).plugin(Transfer), registry.load(registry.TASKS, task, "task")
     first, second, end = falls
 
     def at(iteration):
-        return settings.lr * detection.rate(iteration, settings.iterations, settings.warmup, asked.milestones)
+        return settings.lr * training.rate(iteration, settings.iterations, settings.warmup, asked.milestones)
 
     assert settings.iterations == end and (settings.head, settings.batch, settings.test_short_side) == ("c4", 16, 800)
     assert at(first - 1) == 0.02 and at(first) == pytest.approx(0.002) == at(second - 1)
@@ -236,8 +241,6 @@ def test_the_papers_schedules_are_those_of_mocos_configurations(recipe, task, fa
 
 
 def test_a_transfer_recipe_runs_on_a_resnet_and_set_still_wins(toy, tmp_path):
-    from softedge.detection.start import transfer
-
     folder = squares(tmp_path / "voc", {"train": 4, "val": 2})
     run, recipe, _ = toy("run")
     backbone = config.Backbone(name="resnet18")
@@ -253,3 +256,76 @@ def test_a_transfer_recipe_runs_on_a_resnet_and_set_still_wins(toy, tmp_path):
         mobile, _, _ = toy("mobile")
         (mobile.root / "recipe.toml").write_text(config.to_toml(recipe))
         transfer(mobile.root, "voc", folder, recipe="transfer-voc-c4")
+
+
+def test_a_stop_before_the_first_checkpoint_loses_nothing(toy, tmp_path, monkeypatch):
+    folder = squares(tmp_path / "voc", {"train": 8, "val": 4})
+    run, recipe, _ = toy("whole")
+    recipe = transfer_recipe(recipe, iterations=4, checkpoint_every=500)
+    whole = detection.train(run, recipe, "voc", folder)
+    other, _, _ = toy("other")
+    original = training.Training._step
+
+    def stopped(self, iteration, images, targets):
+        original(self, iteration, images, targets)
+        if iteration == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(training.Training, "_step", stopped)
+    with pytest.raises(Interrupted, match="iteration 2 of 4 is saved; run the same command again"):
+        detection.train(other, recipe, "voc", folder)
+    monkeypatch.setattr(training.Training, "_step", original)
+    resumed = detection.train(other, recipe, "voc", folder)
+    assert resumed.details["losses"] == whole.details["losses"] and resumed.metrics == whole.metrics
+
+
+def test_what_goes_wrong_while_scoring_does_not_cost_the_training(toy, tmp_path, monkeypatch):
+    folder = squares(tmp_path / "voc", {"train": 4, "val": 2})
+    run, recipe, _ = toy("run")
+    recipe = transfer_recipe(recipe, iterations=2)
+    score = detection._Transfer._score
+
+    def fails(*_):
+        raise UserError("a picture that went away")
+
+    monkeypatch.setattr(detection._Transfer, "_score", fails)
+    with pytest.raises(UserError, match="went away"):
+        detection.train(run, recipe, "voc", folder)
+    assert (run.folder("transfer/voc") / "detector.safetensors").is_file()
+    monkeypatch.setattr(detection._Transfer, "_score", score)
+    monkeypatch.setattr(training.Training, "_step", fails)  # not one more iteration
+    assert "AP" in detection.train(run, recipe, "voc", folder).metrics
+
+
+def test_a_truncated_test_picture_is_left_out_before_the_training(toy, tmp_path):
+    folder = squares(tmp_path / "voc", {"train": 4, "val": 3})
+    path = folder / "JPEGImages/val1.png"
+    path.write_bytes(path.read_bytes()[:900])
+    run, recipe, _ = toy("run")
+    result = detection.train(run, transfer_recipe(recipe, iterations=1), "voc", folder)
+    assert result.metrics["n_test"] == 2
+    assert any("val1.png: truncated" in line for line in result.details["notices"])
+    from softedge.detection.trained import Trained
+
+    _, test = Trained(run.folder("transfer/voc"), recipe).scenes
+    assert [scene.path.stem for scene in test.scenes] == ["val0", "val2"]
+
+
+def test_a_detector_that_finds_nothing_is_cautioned_against(toy, tmp_path, capsys, monkeypatch):
+    folder = squares(tmp_path / "voc", {"train": 4, "val": 2})
+    run, recipe, _ = toy("run")
+    monkeypatch.setattr(detection._Transfer, "_score", lambda *_: {"AP": 0.0, "AP50": 0.0, "AP50_per_class": {}})
+    result = detection.train(run, transfer_recipe(recipe, iterations=1), "voc", folder)
+    assert "AP 0.000: this detector finds nothing" in result.details["cautions"][0]
+    assert "caution: AP 0.000" in capsys.readouterr().err
+
+
+def test_without_settings_the_plan_is_told_and_kept_in_the_time_there_is(toy, tmp_path, capsys):
+    folder = squares(tmp_path / "voc", {"train": 6, "val": 2})
+    run, recipe, _ = toy("run")
+    open_ = {"iterations": 0, "minutes": 0.02, "head": "auto", "short_sides": (), "batch": 0}
+    result = detection.train(run, transfer_recipe(recipe, **open_), "voc", folder)
+    plan = result.details["plan"]
+    assert (plan["head"], plan["side"], plan["batch"]) == ("ssdlite", 96, 16)
+    assert plan["iterations"] == result.metrics["iterations"] < plan["wanted"] == 122
+    assert f"transfer: ssdlite at 96 pixels, {plan['iterations']} iterations of 16" in capsys.readouterr().err
