@@ -130,9 +130,9 @@ def chosen(picks: list[Values], device: str) -> str:
 
 
 def sections(run: Values) -> list[tuple[str, str]]:
+    """Anchors and titles of the sections that are there."""
     bought = "What pretraining bought" if phrases.pretrained(run) else "What the given weights bought"
     found = [("files", "Every file"), ("learning", bought)]
-    found = [("files", "Every file"), ("learning", "What pretraining bought")]
     if any(words.is_int8(row["precision"]) for row in run["files"]):
         found.append(("int8", "What int8 costs"))
     found += [("latency", "Latency"), ("images", "Test images"), ("missing", "Failed and not run")]
