@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from softedge.stages.backbone import backbone
+    from softedge.stages.baselines import baselines
     from softedge.stages.bench import bench
     from softedge.stages.bring_in import bring_in
     from softedge.stages.check import check
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from softedge.stages.knn import knn
     from softedge.stages.labels import labels
     from softedge.stages.linear import linear
+    from softedge.stages.plan import plan
     from softedge.stages.pretrain import pretrain
     from softedge.stages.probe import probe
     from softedge.stages.quantize import quantize
@@ -40,6 +42,7 @@ _ELSEWHERE = {  # not in the module of softedge.stages that has the function's o
 
 __all__ = [
     "backbone",
+    "baselines",
     "bench",
     "bring_in",
     "check",
@@ -52,6 +55,7 @@ __all__ = [
     "knn",
     "labels",
     "linear",
+    "plan",
     "pretrain",
     "probe",
     "quantize",

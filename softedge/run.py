@@ -253,11 +253,13 @@ def perform(
     inputs: Mapping[str, str],
     force: bool = False,
     resumable: bool = False,
+    renew: bool = False,
 ) -> Result:
     """Do a stage once: skip it when done, refuse when it was done differently, redo it with ``force``.
 
     work: writes into the folder it is given and returns an ``Outcome``; ``result.json`` is written after it.
     recipe: the settings the stage depends on.  inputs: name -> sha256 of what it reads.
+    renew: redo it where the inputs alone have changed (cheap stages, which follow what they read).
     resumable: keep a half-finished folder of the same recipe and inputs (``work`` goes on from it), else start clean.
     """
     folder = run.folder(stage)
@@ -268,7 +270,7 @@ def perform(
         if not changed and not force:
             say(f"{stage}: done before, skipped")
             return done
-        if not force:
+        if not force and not (renew and not differences({"recipe": done.recipe}, {"recipe": asked["recipe"]})):
             raise UserError(
                 f"{folder} was made with other settings ({'; '.join(changed[:6])}); "
                 "add --force to redo it, or use another --out"
@@ -276,7 +278,7 @@ def perform(
     begun_path = folder / "begun.json"
     begun = read_json(begun_path) if begun_path.exists() else None
     if done is not None or (begun is not None and force):
-        _set_aside(run, stage)
+        set_aside(run, stage)
     elif begun is not None and resumable and (changed := differences({key: begun.get(key) for key in asked}, asked)):
         raise UserError(
             f"{folder} holds unfinished work made with other settings ({'; '.join(changed[:6])}); "
@@ -318,8 +320,8 @@ def _earlier(folder: Path, begun: Mapping[str, Any]) -> dict[str, Any]:
     return {"started": start["started"], "spent": start["spent"] + max(last - start["at"], 0.0)}
 
 
-def _set_aside(run: Run, stage: str) -> None:
-    """Keep the one previous version of a stage that is redone with --force: days of training may be in it."""
+def set_aside(run: Run, stage: str) -> None:
+    """Keep the one previous version of a stage that is redone: days of training may be in it."""
     previous = run.root / ".previous" / stage
     if previous.exists():
         shutil.rmtree(previous)

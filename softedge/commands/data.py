@@ -32,6 +32,18 @@ def data_(
     typer.echo(describe_text(data.inspect(source, recipe, set_ or ())))
 
 
+@app.command()
+def plan(
+    data: Annotated[str, typer.Option("--data", help="A folder of images.", show_default=False)],
+    minutes: Annotated[float, typer.Option("--minutes", help="For everything, about.", min=0.01)] = 15.0,
+    set_: SetOption = None,
+) -> None:
+    """What deploy would do: network, pixels, stages and minutes, measured on this machine. Trains nothing."""
+    from softedge.stages.plan import plan as make
+
+    typer.echo(make(data, minutes, set_ or ()).text())
+
+
 @recipes.command("list")
 def list_() -> None:
     """The recipes that come with softedge."""

@@ -75,6 +75,15 @@ def finetune(
 
 
 @app.command()
+def baselines(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
+    """Cheap classifiers beside the run's: majority class, SVMs on colour histogram and HOG, in seconds."""
+    from softedge.commands import tables
+    from softedge.stages.baselines import baselines as measure
+
+    typer.echo(tables.stage(measure(run, set_ or (), force=force)))
+
+
+@app.command()
 def labels(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
     """Was pretraining worth it? Accuracy at 1 %, 10 % and 100 % of the labels, with and without it."""
     from softedge.commands import tables

@@ -44,6 +44,14 @@ MaxSizeOption = Annotated[
 MaxP90Option = Annotated[
     float | None, typer.Option("--max-p90", help="Milliseconds of an int8 file.", show_default="the recipe's")
 ]
+MinAccuracyOption = Annotated[
+    float | None,
+    typer.Option("--min-accuracy", help="Least top-1 on the test images, e.g. 0.9.", show_default="no limit"),
+]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option("--minutes", help="For everything, about; of a folder of images.", show_default="15", min=0.01),
+]
 AllowMissingOption = Annotated[
     bool, typer.Option("--allow-missing", help="Exit with 0 when a format asked for could not be made.")
 ]

@@ -79,7 +79,9 @@ def hash_chain(run: Values) -> list[Values]:
         for key, what in (
             ("data/index.json", "the list of images and their split"),
             ("pretrain/backbone.safetensors", "the pretrained backbone"),
-            ("probe/classifier.safetensors", "the classifier on it"),
+            ("probe/classifier.safetensors", "the linear classifier on it"),
+            ("finetune/classifier.safetensors", "the fine-tuned classifier"),
+            ("distil/classifier.safetensors", "the distilled classifier"),
         )
         if inputs.get(key)
     ]

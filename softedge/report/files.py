@@ -183,6 +183,9 @@ def _exported(run: Run, name: str, made: Result) -> Row:
         row["calibration"] = {key: contract["calibration"].get(key) for key in ("images", "source", "warnings")}
     if isinstance(contract.get("notes"), dict):
         row["notes"] = contract["notes"]
+    source = next((Path(key).parent.name for key in made.inputs if key.endswith("classifier.safetensors")), "")
+    if source:
+        row["source"] = source
     checkpoint = contract.get("checkpoint")
     if isinstance(checkpoint, dict) and checkpoint.get("checkpoint_sha256"):
         row["checkpoint_sha256"] = checkpoint["checkpoint_sha256"]

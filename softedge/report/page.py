@@ -88,7 +88,9 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
                 "probe_rows",
                 "few_range",
                 "learning_lead",
+                "cheap_lead",
                 "curves_note",
+                "pretrained",
                 "int8_lead",
                 "further",
                 "device_lead",
@@ -129,7 +131,8 @@ def chosen(picks: list[Values], device: str) -> str:
 
 def sections(run: Values) -> list[tuple[str, str]]:
     """Anchors and titles of the sections that are there."""
-    found = [("files", "Every file"), ("learning", "What pretraining bought")]
+    bought = "What pretraining bought" if phrases.pretrained(run) else "What the given weights bought"
+    found = [("files", "Every file"), ("learning", bought)]
     if any(words.is_int8(row["precision"]) for row in run["files"]):
         found.append(("int8", "What int8 costs"))
     found += [("latency", "Latency"), ("images", "Test images"), ("missing", "Failed and not run")]

@@ -41,7 +41,7 @@ def about(run: Values) -> str:
     recipe, data = run["recipe"], run["data"]
     parts = [
         recipe.get("backbone", {}).get("name", ""),
-        recipe.get("ssl", {}).get("method", ""),
+        recipe.get("ssl", {}).get("method", "") if pretrained(run) else "",
         _source_name(data.get("source") or recipe.get("data", {}).get("source", "")),
     ]
     days = sorted(stage["started"] for stage in run["stages"] if stage.get("started"))
@@ -65,10 +65,17 @@ def stage_summary(run: Values, stage: Values) -> str:
     if name == "pretrain":
         epochs = run["pretrain"].get("metrics", {}).get("epochs")
         spent = words.duration(stage["seconds"])
+        if epochs == 0:
+            return "left out"
         return f"{words.plural(epochs, 'epoch')}, {spent}" if epochs else spent
     if name == "probe":
         linear = run["probe"]["metrics"].get("linear_top1")
         return f"{words.percent(linear)} linear" if linear is not None else "done"
+    if name in ("finetune", "distil") and words.is_number(run[name].get("metrics", {}).get("top1")):
+        return f"{words.percent(run[name]['metrics']['top1'])} top-1"
+    if name == "baselines":
+        metrics = run["baselines"].get("metrics", {})
+        return f"cheap: {words.percent(metrics['cheap_top1'])}" if "cheap_top1" in metrics else "done"
     if name == "export":
         return f"{len(made)} of {words.plural(len(files), 'file')}"
     if name == "quantize":
@@ -171,6 +178,11 @@ PROBES = {
 }
 
 
+def pretrained(run: Values) -> bool:
+    """Whether the run trained without labels, rather than keeping the weights it started from."""
+    return run["pretrain"].get("metrics", {}).get("epochs") != 0
+
+
 def probe_rows(run: Values) -> list[tuple[str, str]]:
     metrics, few = run["probe"]["metrics"], run["probe"].get("few_labels_per_class", "few")
     return [(key, title.format(few=few)) for key, title in PROBES.items() if key in metrics]
@@ -195,13 +207,16 @@ def learning_lead(run: Values) -> Markup:
     with_ = f"With {few} labels per class" if key.startswith("few") else "With all labels"
     what = "k-NN" if "knn" in key else "a linear classifier"
     verb = "gains" if gains[key] > 0 else "loses"
-    return Markup("{}, {} {} {} points from pretraining: {} instead of {}.").format(
+    return Markup("{}, {} {} {} points from {}: {} instead of {}.").format(
         with_, what, verb, number(gains[key], words.points(gains[key]).lstrip("+" + words.MINUS)),
+        "pretraining" if pretrained(run) else "the given weights",
         SHOW["percent"](metrics[key]), SHOW["percent"](metrics[f"random_{key}"]),
     )  # fmt: skip
 
 
 def curves_note(run: Values) -> Markup:
+    if not pretrained(run):
+        return Markup("Not pretrained: the starting weights were kept.")
     metrics, ssl = run["pretrain"].get("metrics", {}), run["recipe"].get("ssl", {})
     parts = [Markup(escape(ssl.get("method", "")))]
     for key, write, unit in (
@@ -279,9 +294,21 @@ def _range(values: list[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def cheap_lead(run: Values) -> Markup:
+    """Is the network worth it, in a sentence with the interval."""
+    metrics, rival = run["baselines"]["metrics"], run["baselines"]["rival"]
+    said = "The network is clearly better" if metrics["useful"] else "The network is not clearly better"
+    return Markup("{} than the strongest cheap classifier, {}: {} against {}, {} points (95 % {} to {}).").format(
+        said, rival if rival.startswith("SVM") else f"the {rival}", SHOW["percent"](metrics["top1"]),
+        SHOW["percent"](metrics["cheap_top1"]), SHOW["points"](metrics["gain"]), SHOW["points"](metrics["gain_low"]),
+        SHOW["points"](metrics["gain_high"]),
+    )  # fmt: skip
+
+
 def further(run: Values) -> list[tuple[str, str, float]]:
     """Fine-tuning and linear protocols: (what, measure, fraction)."""
     measures = {"top1": "top-1", "top5": "top-5"}
-    found = [("fine-tuned", run["finetune"].get("metrics", {}))] if run["finetune"] else []
+    trained = (("fine-tuned", "finetune"), ("distilled", "distil"))
+    found = [(what, run[stage].get("metrics", {})) for what, stage in trained if run[stage]]
     found += [(f"linear, protocol {name}", metrics) for name, metrics in run["linear"].items()]
     return [(what, measures[key], metrics[key]) for what, metrics in found for key in measures if key in metrics]

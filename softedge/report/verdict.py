@@ -27,7 +27,9 @@ class Pick:
     """The answer for one device. ``device`` is empty when nothing was timed."""
 
     device: str
-    status: str  # "ship", "ship, not timed", "nothing passed", "not checked", "nothing exported"
+    status: (
+        str  # "ship", "ship, not timed", "not better than cheap", "nothing passed", "not checked", "nothing exported"
+    )
     artifact: str
     answer: str
     reason: str

@@ -44,6 +44,7 @@ class Stage:
     work: (run, recipe, data, folder) -> Outcome; writes into the folder.
     ready: raises UserError where the work cannot be done, before anything is hashed or written.
     after: stages that must be finished before.
+    renew: done again where the files it reads have changed and its settings have not.
     resumable: the work goes on from a folder that was left half-finished.
     """
 
@@ -54,6 +55,7 @@ class Stage:
     ready: Callable[[Run, Recipe, Data], None] | None = None
     after: Callable[[Recipe], Iterable[str]] | tuple[str, ...] = ()
     resumable: bool = False
+    renew: bool = False
 
     def __call__(self, run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         for before in self.after(recipe) if callable(self.after) else self.after:
@@ -68,6 +70,7 @@ class Stage:
             inputs=hashes(run, self.reads(run, recipe)),
             force=force,
             resumable=self.resumable,
+            renew=self.renew,
         )
 
 

@@ -170,10 +170,11 @@ class Bench:
         return session.row(artifact, measurement, folder)
 
     def _done(self, artifact: Artifact) -> bool:
-        """Whether to leave it alone: measured before, not asked for again, and not merely skipped then."""
+        """Whether to leave it alone: this file was measured, not merely skipped, and is not asked for again."""
         before = self.run.result(self.stage(artifact))
         # Settings that changed are refused by perform, before anything is measured.
-        return before is not None and bool(before.metrics) and not self.force
+        measured = before is not None and bool(before.metrics) and before.inputs == self._inputs(artifact)
+        return measured and not self.force
 
     def _perform(self, artifact: Artifact, work: Callable[[Path], Outcome], force: bool) -> Result:
         preset = PRESETS[self.preset]

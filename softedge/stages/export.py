@@ -24,7 +24,8 @@ from softedge.export.base import Format, Uint8, combinations
 from softedge.export.deployed import Deployed
 from softedge.progress import say
 from softedge.records import Artifact, Outcome, Result
-from softedge.run import Run, cpu_name, perform, sha256, versions
+from softedge.run import Run, cpu_name, perform, set_aside, sha256, versions
+from softedge.stages import classifier
 from softedge.stages.base import INDEX, hashes, on_run
 
 PARITY_IMAGES = 32  # beyond the golden ones; the int8 files get their full test in `softedge check`
@@ -70,7 +71,9 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> l
     known_names(recipe)
     checkpoint, output = _checkpoint(run, recipe)
     digest = sha256(checkpoint)
+    _set_aside_others(run, checkpoint.relative_to(run.root).as_posix(), digest)
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
+    settings["source"] = checkpoint.parent.name if output == "probabilities" else "probe"  # "best" is one of them
     for name in ("safe", "float_prefix"):  # runs made before there was a choice are runs without it
         if not settings[name]:
             settings.pop(name)
@@ -134,9 +137,19 @@ def _checkpoint(run: Run, recipe: config.Recipe) -> tuple[Path, str]:
     if recipe.export.output == "features":
         run.need("pretrain", "pretrain")
         return run.folder("pretrain") / "backbone.safetensors", "features"
-    source = recipe.export.source
-    run.need(source, source)
+    source = classifier.source(run, recipe)
+    if recipe.export.source == "best":
+        say(classifier.why(run, source))
     return run.folder(source) / "classifier.safetensors", "probabilities"
+
+
+def _set_aside_others(run: Run, name: str, digest: str) -> None:
+    """Files of another classifier leave ``export/``: what lies there together must answer alike."""
+    for folder, result in run.results("export").items():
+        networks = {key: value for key, value in result.inputs.items() if key.endswith(".safetensors")}
+        if networks and networks != {name: digest}:
+            say(f"export/{folder} was made from {', '.join(networks)}; made anew from {name}")
+            set_aside(run, f"export/{folder}")
 
 
 def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, output: str) -> Source:

@@ -31,6 +31,9 @@ TINY = [
     "optim.lr=0.03",
     "optim.warmup_epochs=0",
     "probe.few_labels=3",
+    "finetune.epochs=1",
+    "finetune.min_steps=8",
+    "finetune.batch=16",
     "export.calibration_images=24",
     "check.max_drop=1.0",
     "check.min_agreement=0.0",
@@ -70,6 +73,7 @@ def test_a_deployment_leaves_every_file_of_the_run_folder(deployed):
         "recipe.toml data/index.json data/result.json pretrain/metrics.jsonl pretrain/backbone.safetensors "
         "pretrain/result.json probe/classifier.safetensors probe/result.json export/onnx-fp32/model.onnx "
         "export/onnx-fp32/contract.json export/onnx-int8/model.onnx export/onnx-int8/result.json check/result.json "
+        "finetune/result.json baselines/result.json "
         "bench/onnx-int8@local/result.json bench/onnx-int8@local/samples.json report.html report.json MODEL_CARD.md"
     ).split():
         assert (deployed / name).is_file(), name
@@ -95,7 +99,8 @@ def test_the_exported_file_answers_like_the_checkpoint_on_the_test_images(deploy
     images = data.test.prepared(data.spec)
     session = onnxruntime.InferenceSession(deployed / "export" / "onnx-fp32" / "model.onnx")
     probabilities = session.run(None, {"image": images})[0]
-    model = backbones.load_classifier(deployed / "probe" / "classifier.safetensors")
+    chosen = json.loads((deployed / "baselines" / "result.json").read_text())["details"]["classifier"]
+    model = backbones.load_classifier(deployed / chosen / "classifier.safetensors")
     mean, std = torch.tensor(data.spec.mean), torch.tensor(data.spec.std)
     with torch.no_grad():
         inputs = ((torch.from_numpy(images) / 255 - mean) / std).permute(0, 3, 1, 2)
