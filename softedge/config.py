@@ -180,7 +180,7 @@ class Plan(Section):
 
 class Export(Section):
     # which classifier is deployed; "best": of those of the run, the best on validation images
-    source: Literal["best", "probe", "finetune", "distil"] = "best"
+    source: Literal["best", "probe", "finetune"] = "best"
     targets: tuple[str, ...] = registry.DEFAULT_FORMATS
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # and others that a format has: Core ML w8a8
     batch: Literal["dynamic", "one"] = "dynamic"

@@ -81,7 +81,6 @@ def hash_chain(run: Values) -> list[Values]:
             ("pretrain/backbone.safetensors", "the pretrained backbone"),
             ("probe/classifier.safetensors", "the linear classifier on it"),
             ("finetune/classifier.safetensors", "the fine-tuned classifier"),
-            ("distil/classifier.safetensors", "the distilled classifier"),
         )
         if inputs.get(key)
     ]

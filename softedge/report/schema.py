@@ -197,7 +197,6 @@ class RunEntry(Entry):
     check: Free
     examples: list[Free]
     finetune: Free
-    distil: Free
     baselines: Free
     labels: Free
     linear: dict[str, Free]

@@ -71,9 +71,6 @@ def origin(run: Values) -> str:
         number = run["finetune"].get("metrics", {}).get("n_train")
         images = f" on {words.count(number)} labelled images" if number else ""
         said.append(f"was fine-tuned in all layers{images}")
-    elif source == "distil":
-        teacher = run["distil"].get("teacher", "a larger network")
-        said.append(f"learned from the answers of {teacher} on all images")
     elif source == "probe":
         said.append("was given a linear classifier on its frozen features")
     return words.listing(said) + "."

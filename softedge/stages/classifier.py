@@ -7,7 +7,7 @@ from softedge.errors import UserError
 from softedge.records import Result
 from softedge.run import Run
 
-SOURCES = ("probe", "finetune", "distil")  # in the order of the chain; each writes classifier.safetensors
+SOURCES = ("probe", "finetune")  # in the order of the chain; each writes classifier.safetensors
 
 
 def source(run: Run, recipe: Recipe) -> str:

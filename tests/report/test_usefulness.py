@@ -14,7 +14,7 @@ def run(useful: bool, **more: Any) -> dict[str, Any]:
     baselines = {"metrics": metrics, "rival": "SVM on a colour histogram", "classifier": "probe"}
     recipe = {"backbone": {"weights": "random"}, "plan": {"minutes": 15.0}, "ssl": {"method": "simco"}}
     values = {"baselines": baselines, "recipe": recipe, "data": {"classes": list("abcdef")}, "finetune": {}}
-    return {**values, "pretrain": {"metrics": {"epochs": 60}}, "files": [], "distil": {}, **more}
+    return {**values, "pretrain": {"metrics": {"epochs": 60}}, "files": [], **more}
 
 
 def test_a_network_below_a_colour_histogram_is_not_headlined_ship() -> None:
