@@ -137,7 +137,7 @@ class Finetune(Section):
 
     init: str = "ssl"  # "ssl", "random", "imagenet" (timm downloads them) or a weights file
     epochs: Positive = 50
-    min_steps: Positive = 200  # a handful of labels gets this many steps nevertheless
+    min_steps: Positive = 200  # at least this many steps, however few labels
     max_steps: int = Field(default=0, ge=0)  # 0: no limit
     batch: Positive = 64
     lr: float = Field(default=1e-3, gt=0.0)  # of the head

@@ -91,7 +91,7 @@ def joined(timeout_minutes: float = 30.0) -> Iterator[None]:
         if not _another_is_gone(error):
             raise
         if not launched():
-            say(f"rank {rank()} ends because another has ended: {str(error).splitlines()[0]}")
+            say(f"rank {rank()} stops because another rank has ended: {str(error).splitlines()[0]}")
         raise SystemExit(LEFT_ALONE) from None
     finally:
         dist.destroy_process_group()

@@ -210,7 +210,7 @@ def test_a_rank_whose_peer_is_gone_ends_in_one_line_with_a_code_of_its_own():
     ]
     said = [process.communicate(timeout=120)[1] for process in ranks]
     assert ranks[0].returncode == distributed.LEFT_ALONE
-    assert "rank 0 ends because another has ended" in said[0]
+    assert "rank 0 stops because another rank has ended" in said[0]
     assert "Traceback" not in said[0]
 
 
@@ -306,7 +306,7 @@ def test_ctrl_c_at_the_launcher_alone_stops_all_ranks_with_a_checkpoint(tmp_path
         said = there.communicate(timeout=120)[1]
     assert there.returncode == 130, said
     assert "stopped: the ranks have ended, the checkpoint" in said
-    assert "of 100; run the same command again to go on" in said
+    assert "of 100; run the same command again to resume" in said
     assert "Traceback" not in said
     position = torch.load(tmp_path / "pretrain" / "last.pt", weights_only=True)["position"]
     assert position["step"] >= 22

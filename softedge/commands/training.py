@@ -1,4 +1,4 @@
-"""``deploy``, the whole way, and ``pretrain``, its longest part."""
+"""``deploy``, the whole chain, and ``pretrain``, its longest stage."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def deploy(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Images in, checked and timed models and a report out. Without options: the embedded digits, on this CPU.
+    """Train on a folder of images, then export, check, time and report. Without options: the embedded digits.
 
     A folder is planned first, see: softedge plan. Exit code 1 when a file fails a gate or is missing.
     """
@@ -85,7 +85,7 @@ def pretrain(
     recipe: RecipeOption = None,
     out: Annotated[Path, typer.Option("--out", help="The run folder.")] = Path("runs/default"),
     gpus: Annotated[int, typer.Option("--gpus", help="Processes on this machine, one per GPU.", min=1)] = 1,
-    nodes: Annotated[int, typer.Option("--nodes", help="Machines that take part.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", help="Number of machines.", min=1)] = 1,
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:

@@ -49,7 +49,7 @@ class Chunk:
 
 
 def pixels_needed(size: int, min_area: float) -> int:
-    """Pixels of the shorter side that no crop can tell from more: the smallest crop is still not enlarged."""
+    """Pixels of the shorter side beyond which no crop changes: the smallest crop is still not enlarged."""
     return math.ceil(size / math.sqrt(max(min_area, 0.01) * 0.75))
 
 

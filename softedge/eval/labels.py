@@ -8,7 +8,7 @@ Every start (random, SSL, given weights) sees the same draws of labels. ``result
     verdict      {answer: yes | partly | no | not shown, headline, sentences}: computed, also when the answer is no
     scope        what the intervals cover
 
-Every measured cell is kept in ``labels/cells``; a killed stage goes on from them.
+Every measured cell is kept in ``labels/cells``; an interrupted stage resumes from them.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from torch import fx, nn
 
 
 class _Tracer(fx.Tracer):
-    """timm's BatchNormAct2d is a module with an activation inside: a leaf here, or tracing would take it apart."""
+    """timm's BatchNormAct2d is a module with an activation inside: a leaf here, or tracing would split it."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, nn.BatchNorm2d) or super().is_leaf_module(module, name)

@@ -65,7 +65,7 @@ def _data(stage: Stage) -> Values:
     if stage.result is None:
         return {}
     values = {**stage.result.metrics, **stage.result.details}
-    values.pop("root", None)  # where the images lie is nobody's business in a report that is passed on
+    values.pop("root", None)  # a report that is passed on must not show where the images are stored
     values["source"] = str(values.get("source", "")).rstrip("/").rsplit("/", 1)[-1]
     return values
 
@@ -186,7 +186,7 @@ def _not_run(done: dict[str, Stage], values: Values) -> list[Values]:
 
 
 def _provenance(run: Run, done: dict[str, Stage], recipe: Values) -> Values:
-    """Where the numbers come from: hashes, machine, versions, seed, commands."""
+    """Provenance: hashes, machine, versions, seed, commands."""
     environments = [
         result.environment for stage in done.values() for result in stage.results.values() if result.environment
     ]
@@ -234,5 +234,5 @@ def _performed(done: dict[str, Stage]) -> list[Values]:
 
 
 def _without_places(command: str) -> str:
-    """Folders by their names: where they lie is nobody's business in a report that is passed on."""
+    """Folders by their names: a report that is passed on must not show where they are stored."""
     return re.sub(r"(?<![\w:/.])(?:~|\.{1,2})?/(?:[^\s'\"=,/]+/)+(?=[^\s'\"=,/]+)", "", command)

@@ -218,9 +218,9 @@ def _skipped(stage: Stage, name: str) -> str:
 def _timing(result: Result) -> Row:
     row: Row = {key: result.metrics[key] for key in _TIMED if result.metrics.get(key) is not None}
     row |= {key: result.details[key] for key in _ABOUT if result.details.get(key) not in (None, "", [], {})}
-    weather = {key: result.details[key] for key in ("before", "after") if result.details.get(key)}
-    if weather:
-        row["weather"] = weather
+    conditions = {key: result.details[key] for key in ("before", "after") if result.details.get(key)}
+    if conditions:
+        row["conditions"] = conditions
     row["valid"] = bool(result.metrics.get("valid", False))
     row["measured"] = result.started
     ratios = _ratios(result.details.get("paired"))

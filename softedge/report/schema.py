@@ -97,7 +97,7 @@ class Timing(Entry):
     measured_elsewhere: bool = False
     tool: str = ""
     caveat: str = ""
-    weather: dict[Literal["before", "after"], Free] = {}
+    conditions: dict[Literal["before", "after"], Free] = {}
     ratios: dict[str, Ratio] = {}
     histogram: Histogram | None = None
 

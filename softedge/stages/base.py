@@ -45,7 +45,7 @@ class Stage:
     ready: raises UserError where the work cannot be done, before anything is hashed or written.
     after: stages that must be finished before.
     renew: done again where the files it reads have changed and its settings have not.
-    resumable: the work goes on from a folder that was left half-finished.
+    resumable: the work resumes in a folder that was left half-finished.
     """
 
     name: str | Callable[[Recipe], str]
@@ -89,7 +89,7 @@ def on_run(
 
 
 def hashes(run: Run, files: Iterable[str | Path]) -> dict[str, str]:
-    """name -> sha256. A str is a file of the run, a Path lies anywhere; "absent" for those that are not there."""
+    """name -> sha256. A str is a file of the run, a Path can be anywhere; "absent" for those that are not there."""
     places = {str(file): file if isinstance(file, Path) else run.root / file for file in files}
     return {name: sha256(path) if path.is_file() else "absent" for name, path in places.items()}
 

@@ -88,7 +88,7 @@ def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
             left_out |= {*NEED_TEST}
         return [name for name in STAGES if name not in left_out], recipe
     if recipe.export.output == "probabilities":
-        say("no labelled images: the exported models give features; label a few images to get a classifier")
+        say("no labelled images: the exported models return features; label a few images to get a classifier")
         recipe = replaced(recipe, export={"output": "features"})
     return [name for name in STAGES if name not in NEED_LABELS], recipe
 

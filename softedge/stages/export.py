@@ -238,8 +238,8 @@ def write(format_: Format, precision: str, source: Source, folder: Path) -> Outc
     alone = parity.one_by_one(predict, source.images[:n])
     if n and not (gap := parity.difference(alone, found[:n], artifact.output == "probabilities")) <= allowed.replay:
         raise UserError(
-            f"{artifact.name} answers otherwise for one image than for several (difference {gap:.2g}, allowed "
-            f"{allowed.replay:g}): a fault of this runtime; fix the batch with --set export.batch=one"
+            f"{artifact.name} gives different outputs for one image than for a batch (difference {gap:.2g}, allowed "
+            f"{allowed.replay:g}): this is a fault of the runtime; fix the batch size with --set export.batch=one"
         )
     kept = contract.Golden(source.images[:n], found[:n], reference[:n], source.names[:n])
     about: dict[str, Any] = {

@@ -183,7 +183,9 @@ def readable(root: Path, count: int, seed: int) -> FileImages:
     from softedge.data.folders import scan
 
     if not root.is_dir():
-        raise UserError(f"images folder {root} is not there; give a folder of real images to calibrate and compare on")
+        raise UserError(
+            f"images folder {root} does not exist; give a folder of real images to calibrate and compare on"
+        )
     names = scan(root).names
     images = FileImages(root, names, np.full(len(names), UNLABELLED))
     good: list[int] = []

@@ -27,7 +27,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     A prefix that every name carries (``module.``, ``_orig_mod.``, ``model.``) is taken off.
     """
     if not path.is_file():
-        raise UserError(f"weights file {path} is not there")
+        raise UserError(f"weights file {path} does not exist")
     state = _state_in(_read(path), path)
     if state is None:
         raise UserError(f"{path} holds no state dict (name -> tensor)")

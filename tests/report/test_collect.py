@@ -85,7 +85,7 @@ def test_a_long_curve_is_averaged_down_and_keeps_its_end() -> None:
 
 
 def test_comparing_a_run_with_itself_finds_nothing(full: Run) -> None:
-    assert compare(full, full).endswith("nothing differs")
+    assert compare(full, full).endswith("no differences")
 
 
 def test_comparing_two_runs_names_what_changed(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_failed_parity_is_an_error_that_names_the_first_layer_that_departs(tmp_p
 
 
 def test_a_runtime_that_answers_otherwise_for_one_image_than_for_several_is_found(tmp_path, source):
-    with pytest.raises(UserError, match="alone-fp32 answers otherwise for one image than for several"):
+    with pytest.raises(UserError, match="alone-fp32 gives different outputs for one image than for a batch"):
         export(Run(tmp_path), [Alone()], source)
     assert not (tmp_path / "export" / "alone-fp32" / "model.onnx").exists()
 

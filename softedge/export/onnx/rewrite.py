@@ -76,7 +76,7 @@ def widen_preprocessing(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def for_integers(model: onnx.ModelProto) -> onnx.ModelProto:
-    """All rewrites that an integer graph wants, in order; calibrate and quantize the result."""
+    """All rewrites for an integer graph, in order; calibrate and quantize the result."""
     return widen_preprocessing(pad_depthwise(split_hard_swish(pool_globally(model))))
 
 
