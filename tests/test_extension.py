@@ -131,7 +131,7 @@ def test_a_change_in_the_second_file_is_found(photos: Path, tmp_path: Path, toy:
     with pytest.raises(UserError, match="was changed after the export"):
         contract.read(folder)
     weights.unlink()
-    with pytest.raises(UserError, match=r"weights\.npz is not there"):
+    with pytest.raises(UserError, match=r"weights\.npz does not exist"):
         softedge.verify(folder)
 
 

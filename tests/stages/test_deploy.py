@@ -178,7 +178,7 @@ def test_check_after_bench_sees_the_new_numbers(copy, capsys):
     path.write_text(json.dumps(timed))
     assert command("check", copy, "--max-p90", "400") == 1
     said = capsys.readouterr()
-    assert "check: done before, skipped" in said.err
+    assert "check: already done, skipped" in said.err
     assert "onnx-int8: p90 500.00 ms on local above the limit of 400 ms" in said.err
     assert command("bench", copy, "--force") == 0
     assert command("check", copy, "--max-p90", "400") == 0
@@ -210,7 +210,7 @@ def test_a_stopped_stage_says_one_line_and_is_done_by_the_next_start(copy, capsy
         assert command("knn", copy) == code
     said = capsys.readouterr().err
     stopped = "stopped: finished stages are kept; run the same command again to resume"
-    assert said.splitlines() == ["data: done before, skipped", stopped]
+    assert said.splitlines() == ["data: already done, skipped", stopped]
     assert not (copy / "knn" / "result.json").exists()
     assert command("knn", copy) == 0 and (copy / "knn" / "result.json").exists()
 

@@ -114,7 +114,7 @@ def test_weights_labels_and_images_that_do_not_fit_are_one_clear_line(weights, p
         read(good, NAME, labels=["a", "b", "a", "c"])
     with pytest.raises(UserError, match="was not written by softedge"):
         read(good)
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         read(tmp_path / "none.safetensors", NAME)
     truncated = tmp_path / "truncated.safetensors"
     truncated.write_bytes(good.read_bytes()[:20000])
