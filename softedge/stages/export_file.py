@@ -18,8 +18,7 @@ from softedge.export.deployed import Deployed
 from softedge.records import InputSpec, Result
 from softedge.run import Run, sha256
 from softedge.stages import export as stage
-
-PREFIXES = ("module.", "model.", "net.", "backbone.", "")
+from softedge.weights import layouts
 
 
 def export_file(
@@ -111,6 +110,8 @@ def read(
     net, classes = _timm(weights, state, backbone, output)
     spec = _resized(_spec(net), size)
     if classes == 0:
+        if labels is not None and output != "features":
+            raise UserError(f"{weights} has no classifier, and --labels names its classes; leave one of the two out")
         return Deployed(net, spec, output="features"), backbone
     return Deployed(net, spec, _labels(labels, classes), "probabilities"), backbone
 
@@ -121,28 +122,24 @@ def _timm(weights: Path, state: Mapping[str, Tensor], name: str, output: str) ->
 
     if name not in timm.list_models():
         raise UserError(f"unknown backbone '{name}'{did_you_mean(name, timm.list_models())[:300]}")
-    head = timm.get_pretrained_cfg(name).classifier
-    head = head[0] if isinstance(head, tuple) else head
-    for prefix in PREFIXES:
-        stripped = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        last = stripped.get(f"{head}.weight")
-        classes = 0 if last is None or output == "features" else int(last.shape[0])
-        net = timm.create_model(name, num_classes=classes)
-        wanted = net.state_dict()
-        fits = {k: v for k, v in stripped.items() if k in wanted and v.shape == wanted[k].shape}
-        # num_batches_tracked says nothing about the function, and old files do not have it
-        missing = [k for k in wanted if k not in fits and not k.endswith("num_batches_tracked")]
-        if fits and not missing:
-            net.load_state_dict(fits, strict=False)
-            return net.eval(), classes
-        if fits:
-            wrong = missing[0]
-            shape = f"has shape {tuple(stripped[wrong].shape)}" if wrong in stripped else "is not in it"
-            raise UserError(
-                f"{weights} does not hold a {name}: {len(missing)} of {len(wanted)} tensors do not fit, the first is "
-                f"'{wrong}', which {shape} (expected {tuple(wanted[wrong].shape)})"
-            )
-    raise UserError(f"{weights} holds no tensor of {name}; its first is '{next(iter(state), 'none')}'")
+    net = timm.create_model(name, num_classes=0)
+    fitting, head = layouts.fit_with_head(state, net, name, str(weights))
+    last = next((value for key, value in head.items() if key.endswith("weight") and value.ndim == 2), None)
+    if output == "features" or last is None:
+        net.load_state_dict(fitting, strict=False)
+        return net.eval(), 0
+    net = timm.create_model(name, num_classes=len(last))
+    net.load_state_dict(fitting, strict=False)  # counters of BatchNorm batches may be absent; fit has checked the rest
+    own: Any = net.get_classifier()
+    given = {key.rpartition(".")[2]: value for key, value in head.items()}
+    expected = {key: tuple(value.shape) for key, value in own.state_dict().items()}
+    if (shapes := {key: tuple(value.shape) for key, value in given.items()}) != expected:
+        raise UserError(
+            f"the classifier in {weights} has {shapes}, that of {name} {expected}; use --output features, or the "
+            "network that it was trained with"
+        )
+    own.load_state_dict(given)
+    return net.eval(), len(last)
 
 
 def _spec(net: nn.Module) -> InputSpec:

@@ -93,6 +93,22 @@ def test_features_leave_the_classifier_off(weights):
         assert torch.equal(deployed.model(x), net.forward_head(net.forward_features(x), pre_logits=True))
 
 
+def test_tensors_without_a_place_are_named_and_not_dropped(tmp_path):
+    """Squeeze-and-excitation of a network that looks alike otherwise: without it the answers would be others."""
+    state = timm.create_model("seresnet18", num_classes=3).state_dict()
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(UserError, match=r"tensors have no place in the network, the first is 'layer1.0.se.fc1.weight'"):
+        read(tmp_path / "net.pth", "resnet18")
+
+
+def test_names_for_a_classifier_that_is_not_there_are_refused(weights, tmp_path):
+    _, net = weights
+    head = ("classifier.weight", "classifier.bias")
+    torch.save({k: v for k, v in net.state_dict().items() if k not in head}, tmp_path / "features.pth")
+    with pytest.raises(UserError, match="has no classifier, and --labels names its classes"):
+        read(tmp_path / "features.pth", NAME, labels=["a", "b"])
+
+
 def test_softedge_files_need_no_architecture(tmp_path):
     spec = InputSpec(32, 36, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     backbone = backbones.build(config.Backbone(name=NAME))
@@ -104,7 +120,7 @@ def test_softedge_files_need_no_architecture(tmp_path):
 def test_weights_labels_and_images_that_do_not_fit_are_one_clear_line(weights, photos, tmp_path):
     folder, _ = weights
     good = folder / "net.safetensors"
-    with pytest.raises(UserError, match="does not hold a mobilenetv3_small_075: .* tensors do not fit"):
+    with pytest.raises(UserError, match="does not hold weights of mobilenetv3_small_075: .* tensors do not fit"):
         read(good, "mobilenetv3_small_075")
     with pytest.raises(UserError, match="did you mean 'mobilenetv3_small_050'"):
         read(good, "mobilenetv3_small_050x")
