@@ -64,7 +64,7 @@ def _no_better_than_random(run: Values) -> list[str]:
         trained, untrained = metrics.get(kind), metrics.get(f"random_{kind}")
         if trained is not None and untrained is not None and trained <= untrained:
             return [
-                f"{start} bought nothing here: the {name} reaches {words.percent(trained)}, "
+                f"{start} did not help here: the {name} reaches {words.percent(trained)}, "
                 f"with random weights {words.percent(untrained)}."
             ]
     return []

@@ -252,7 +252,7 @@ def test_a_file_that_changed_on_the_way_is_refused(
     bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: Plan
 ) -> None:
     other = dataclasses.replace(artifacts[0], sha256="0" * 64)
-    with open_device(f"adb://{phone.serial}") as device, pytest.raises(DeviceError, match="damaged on its way"):
+    with open_device(f"adb://{phone.serial}") as device, pytest.raises(DeviceError, match="corrupted in transfer"):
         device.run([other], plan)
 
 

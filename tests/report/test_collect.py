@@ -49,7 +49,7 @@ def test_pretraining_that_bought_nothing_is_a_caution(tmp_path: Path) -> None:
     stored = read_json(path)
     stored["metrics"]["linear_top1"] = 0.80
     write_json(path, stored)
-    assert any(s.startswith("Pretraining bought nothing here") for s in cautions.find(collect(run, layout=False)))
+    assert any(s.startswith("Pretraining did not help here") for s in cautions.find(collect(run, layout=False)))
 
 
 def test_few_test_images_are_a_caution_with_the_wilson_interval() -> None:
