@@ -23,6 +23,7 @@ T = TypeVar("T")
 W = TypeVar("W")
 BUCKET = 1 << 25  # gradient elements per all-reduce
 LEFT_ALONE = 75  # exit code of a rank that ends only because another one has
+SILENT_PEER = 76  # exit code of a rank that ends because another one no longer answers
 _GONE = ("closed by peer", "reset by peer", "broken pipe", "timed out", "connection refused")  # what gloo says
 
 

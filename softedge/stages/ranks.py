@@ -17,6 +17,7 @@ from softedge.records import Result
 from softedge.run import Run
 from softedge.ssl import sizing
 from softedge.ssl.launch import Ended, launch
+from softedge.ssl.watch import watched
 from softedge.stages.base import Performs
 from softedge.stages.data import prepare
 
@@ -41,7 +42,7 @@ def train(
     """
     if distributed.asked_world() > 1:
         try:
-            with distributed.joined():
+            with distributed.joined(), watched():
                 return _as_rank(stage, run, recipe, force)
         except (Interrupted, KeyboardInterrupt) as error:
             if distributed.launched() or os.environ.get("RANK", "0") != "0":
@@ -63,6 +64,9 @@ def train(
                 f"the ranks have ended, {_kept(run, recipe, images)}; run the same command again to resume",
                 143 if ended.code in (143, -15) else 130,
             ) from None
+        if ended.code == distributed.SILENT_PEER:
+            why = "a rank no longer answers, so all ranks were stopped"
+            raise UserError(f"{why}; {_kept(run, recipe, images)}") from None
         if ended.code == distributed.LEFT_ALONE:
             raise UserError(
                 f"a rank on another machine has ended, so all ranks were stopped; {_kept(run, recipe, images)}"
