@@ -6,11 +6,17 @@ The functions are the commands: ``softedge.deploy(data="photos/", out="runs/mine
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# OpenVINO and NNCF report usage to Google Analytics unless each user opts out; both do without this package where it
+# cannot be imported. Said before the first import of either, in every process that works for softedge.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from softedge.stages.backbone import backbone
