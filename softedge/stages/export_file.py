@@ -134,6 +134,7 @@ def _timm(weights: Path, state: Mapping[str, Tensor], name: str, output: str) ->
 
     if name not in timm.list_models():
         raise UserError(f"unknown backbone '{name}'{did_you_mean(name, timm.list_models())[:300]}")
+    net: Any
     net, fitting, head, merged = _fitted(weights, state, name)
     last = next((value for key, value in head.items() if key.endswith("weight") and value.ndim == 2), None)
     if output == "features" or last is None:
