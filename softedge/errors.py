@@ -15,6 +15,10 @@ class UserError(Exception):
     """Something the user can fix: one line that says what was asked, what was found, what to do. Exit code 2."""
 
 
+class CannotRunHere(UserError):
+    """A finished file that the runtime of this machine cannot run: nothing is wrong with it, but it stays unchecked."""
+
+
 class GateFailed(Exception):
     """The work was done and the answer is no: a check, a verification or a gate failed. Exit code 1."""
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from softedge import backbones, registry
 from softedge.data.images import UNLABELLED, FileImages
 from softedge.errors import UserError, did_you_mean
-from softedge.export import calibration
+from softedge.export import calibration, folding
 from softedge.export.base import combinations
 from softedge.export.deployed import Deployed
 from softedge.records import InputSpec, Result
@@ -48,6 +48,8 @@ def export_file(
     """
     if output not in ("probabilities", "features") or batch not in ("dynamic", "one"):
         raise UserError(f"output is probabilities or features, batch dynamic or one; found '{output}' and '{batch}'")
+    if size is not None and size < 1:
+        raise UserError(f"--size is {size}; give the input's height and width in pixels, such as 224")
     weights, root = Path(weights), Path(images)
     digest = sha256(weights) if weights.is_file() else ""
     deployed, name = read(weights, backbone, labels, size, output)
@@ -99,6 +101,7 @@ def read(
 ) -> tuple[Deployed, str]:
     """The network in a weights file as it will be deployed, and the name of its architecture."""
     state = backbones.read_state(weights)
+    _all_finite(state, weights)
     if backbone is None:
         about = backbones.describe(weights)  # a UserError where softedge did not write the file
         spec = InputSpec.from_dict(about["spec"])
@@ -116,19 +119,29 @@ def read(
     return Deployed(net, spec, _labels(labels, classes), "probabilities"), backbone
 
 
+def _all_finite(state: Mapping[str, Tensor], weights: Path) -> None:
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"{weights} has NaN or infinite values in {len(broken)} of {len(state)} tensors, the first is "
+            f"'{broken[0]}': training has diverged; use an earlier checkpoint"
+        )
+
+
 def _timm(weights: Path, state: Mapping[str, Tensor], name: str, output: str) -> tuple[nn.Module, int]:
     """The timm network with the weights loaded, and its number of classes (0: features)."""
     import timm
 
     if name not in timm.list_models():
         raise UserError(f"unknown backbone '{name}'{did_you_mean(name, timm.list_models())[:300]}")
-    net = timm.create_model(name, num_classes=0)
-    fitting, head = layouts.fit_with_head(state, net, name, str(weights))
+    net: Any
+    net, fitting, head, merged = _fitted(weights, state, name)
     last = next((value for key, value in head.items() if key.endswith("weight") and value.ndim == 2), None)
     if output == "features" or last is None:
         net.load_state_dict(fitting, strict=False)
         return net.eval(), 0
     net = timm.create_model(name, num_classes=len(last))
+    net = folding.merge_branches(net) if merged else net
     net.load_state_dict(fitting, strict=False)  # counters of BatchNorm batches may be absent; fit has checked the rest
     own: Any = net.get_classifier()
     given = {key.rpartition(".")[2]: value for key, value in head.items()}
@@ -140,6 +153,28 @@ def _timm(weights: Path, state: Mapping[str, Tensor], name: str, output: str) ->
         )
     own.load_state_dict(given)
     return net.eval(), len(last)
+
+
+def _fitted(
+    weights: Path, state: Mapping[str, Tensor], name: str
+) -> tuple[nn.Module, dict[str, Tensor], dict[str, Tensor], bool]:
+    """The network without its classifier, its tensors, those of the classifier, and whether branches are merged.
+
+    Checkpoints of MobileOne, FastViT or RepViT may have been reparameterized already: then the network must be.
+    """
+    import timm
+
+    net = timm.create_model(name, num_classes=0)
+    try:
+        return net, *layouts.fit_with_head(state, net, name, str(weights)), False
+    except UserError as error:
+        if not folding.has_branches(net):
+            raise
+        merged = folding.merge_branches(net)
+        try:
+            return merged, *layouts.fit_with_head(state, merged, name, str(weights)), True
+        except UserError:
+            raise error from None  # the names of the network as it is published say more
 
 
 def _spec(net: nn.Module) -> InputSpec:
@@ -164,13 +199,12 @@ def _labels(labels: str | Path | Sequence[str] | None, classes: int) -> tuple[st
     if isinstance(labels, str | Path):
         where = str(labels)
         try:
-            labels = [line.strip() for line in Path(labels).read_text().splitlines() if line.strip()]
+            text = Path(labels).read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
+            labels = [line.strip() for line in text.splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{where} cannot be read as labels, one on each line ({error})") from error
     if len(labels) != classes:
         raise UserError(f"{where} has {len(labels)} labels, the classifier {classes} classes")
-    if len(set(labels)) != len(labels):
-        raise UserError(f"{where} has the label '{next(x for x in labels if list(labels).count(x) > 1)}' twice")
     return tuple(labels)
 
 

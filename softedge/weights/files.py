@@ -28,6 +28,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise UserError(f"weights file {path} does not exist")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty (0 bytes); copy or download it again")
     state = _state_in(_read(path), path)
     if state is None:
         raise UserError(f"{path} holds no state dict (name -> tensor)")

@@ -266,7 +266,7 @@ def test_a_phone_that_does_not_trust_this_computer_says_what_to_do(phone: AdbdDo
 @pytest.mark.parametrize(
     ("properties", "words"),
     [
-        ({"ro.product.cpu.abilist": "armeabi-v7a,armeabi"}, "64-bit ARM, this device takes armeabi-v7a"),
+        ({"ro.product.cpu.abilist": "armeabi-v7a,armeabi"}, "64-bit ARM, this device supports armeabi-v7a"),
         ({"ro.build.version.sdk": "23"}, "Android 7 or newer"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from softedge import registry
-from softedge.errors import UserError
+from softedge.errors import CannotRunHere, UserError
 from softedge.export import calibration, contract
 from softedge.export.onnx.format import Onnx
 from softedge.export.openvino.format import OpenVino
@@ -66,9 +66,16 @@ class Alone(Onnx):
         return lambda images: predict(images) if len(images) > 1 else np.roll(predict(images), 1, axis=1)
 
 
+class Unrunnable(Onnx):
+    name = "unrunnable"
+
+    def load(self, artifact):
+        raise CannotRunHere("no kernel for 'pad'")
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    for kind in (Broken, Missing, Wrong, Alone):
+    for kind in (Broken, Missing, Wrong, Alone, Unrunnable):
         monkeypatch.setitem(registry.FORMATS, kind.name, f"{__name__}:{kind.__name__}")
 
 
@@ -131,6 +138,16 @@ def test_format_that_failed_is_tried_again_and_one_that_is_done_is_not(tmp_path,
     mended, _ = export(run, [Mended(), Onnx()], source)
     assert mended.skipped == {} and (tmp_path / "export" / "broken-fp32" / "model.onnx").exists()
     assert (tmp_path / "export" / "onnx-fp32" / "result.json").read_bytes() == before
+
+
+def test_a_file_that_cannot_be_run_here_is_kept_and_said_to_be_unchecked(tmp_path, source, capsys):
+    (result,) = export(Run(tmp_path), [Unrunnable()], source)
+    folder = tmp_path / "export" / "unrunnable-fp32"
+    assert (folder / "model.onnx").is_file() and contract.read(folder).name == "unrunnable-fp32"
+    assert result.skipped == {"parity": "not checked: no kernel for 'pad'"} and "max_abs_diff" not in result.metrics
+    about = contract.describe(folder)
+    assert about["parity"] is None and about["not_checked"].startswith("not checked: no kernel for 'pad'; the expected")
+    assert "MB, not checked: no kernel for 'pad'" in capsys.readouterr().err
 
 
 def test_full_disk_stops_the_export_and_leaves_nothing_half_written(tmp_path, source):

@@ -103,10 +103,8 @@ class OnnxCandidates(Candidates):
         return run(_model(option), images, threads=1)
 
     def write(self, option: Option, out: Path) -> Path:
-        model = _model(option)
-        onnx_graph.set_metadata(model, self.deployed, "int8", **option.details)
         path = out / "model.onnx"
-        write_bytes(path, model.SerializeToString())
+        write_bytes(path, onnx_graph.finished(_model(option), self.deployed, "int8", **option.details))
         return path
 
     def layers(self) -> Sequence[str]:
