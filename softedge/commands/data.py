@@ -22,6 +22,10 @@ def data_(
         Path | None,
         typer.Option("--shrink", help="Write a copy of the images here, large photos shrunk to what training needs."),
     ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option("--pairs", help="Write all pairs of near-duplicates to this CSV file."),
+    ] = None,
 ) -> None:
     """Show what a data set holds, what is unreadable, and how it would be split."""
     from softedge.data import describe_text
@@ -30,7 +34,7 @@ def data_(
     if shrink is not None:
         typer.echo(data.shrink(source, shrink, recipe, set_ or ()))
         return
-    typer.echo(describe_text(data.inspect(source, recipe, set_ or ())))
+    typer.echo(describe_text(data.inspect(source, recipe, set_ or (), pairs)))
 
 
 @app.command()

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from softedge.config import Recipe
+from softedge.data.near_pairs import sentence, table
+from softedge.run import write_text
 
 _SHOWN = 12
 
 
-def describe(source: str, recipe: Recipe) -> dict[str, Any]:
-    """Find, screen and split as a run would; writes nothing. UserError as there."""
+def describe(source: str, recipe: Recipe, pairs: Path | None = None) -> dict[str, Any]:
+    """Find, screen and split as a run would. UserError as there.
+
+    pairs: a file for the table of near-duplicates; nothing else is written.
+    """
     from softedge.data.examining import examine, input_spec
     from softedge.data.index import summary
 
     examined = examine(source, recipe)
     spec = input_spec(examined, recipe)
-    return {**examined.counts(), **summary(examined, spec), "n_found": len(examined.found)}
+    values = {**examined.counts(), **summary(examined, spec), "n_found": len(examined.found)}
+    if pairs is not None:
+        write_text(pairs, table(examined.near))
+    return values
 
 
 def describe_text(values: Mapping[str, Any]) -> str:
@@ -38,6 +47,8 @@ def describe_text(values: Mapping[str, Any]) -> str:
     if values["contradictions"]:
         pairs = "; ".join(" and ".join(names[:2]) for names in values["contradictions"][:_SHOWN])
         lines.append(f"  set aside      {len(values['contradictions']):,} pictures with two labels: {pairs}")
+    if values["near"]:
+        lines.append(f"  look-alikes    {sentence(values['near'])}")
     for why, count in values["ignored"].items():
         lines.append(f"  ignored    {count:,} {why}")
     lines += [f"  note           {notice}" for notice in values["notices"]]

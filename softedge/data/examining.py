@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from softedge.config import IMAGENET_MEAN, IMAGENET_STD, Recipe
-from softedge.data import published, sources
+from softedge.data import near_copies, published, sources
 from softedge.data.images import UNLABELLED, ArrayImages, EncodedImages, FileImages, Images
 from softedge.data.inventory import Inventory
+from softedge.data.near_pairs import NearPair, described
 from softedge.data.origins import origins_of
 from softedge.data.ranges import notice, white_of
 from softedge.data.screening import Look, screen
@@ -36,6 +37,7 @@ class Examined:
     longer_side: int  # of the largest image, pixels
     white: dict[str, float]  # the range of pixels with more than 8 bits
     contradictions: list[list[str]]  # names of files that are one picture with two labels
+    near: list[NearPair] = field(default_factory=list)  # near-duplicates
 
     def counts(self) -> dict[str, int]:
         number = Counter(item.split for item in self.items)
@@ -47,6 +49,7 @@ class Examined:
             "n_bad": len(self.bad),
             "n_duplicates": number["duplicate"],
             "n_contradictions": number["contradiction"],
+            "n_near": len(self.near),
         }
 
     def per_class(self) -> dict[str, dict[str, int]]:
@@ -79,16 +82,30 @@ def examine(source: str, recipe: Recipe) -> Examined:
         raise UserError(f"none of the {len(found)} images in {source} can be read{first}")
     _check_readable(found, items)
     by_stem = isinstance(next(iter(found.splits.values())), FileImages)
-    contrary = [[items[i].name for i in group] for group in contradictions(items, grouped(items, by_stem))]
+    groups = grouped(items, by_stem)
+    contrary = [[items[i].name for i in group] for group in contradictions(items, groups)]
     _check_contradictions(found, items, contrary)
-    items = split(items, found.classes, recipe.data.test_fraction, recipe.seed, by_stem)
+    near = [pair for pair in _near(looks) if groups[pair.first] != groups[pair.second]]
+    tied = [(pair.first, pair.second) for pair in near]
+    items = split(items, found.classes, recipe.data.test_fraction, recipe.seed, by_stem, tied)
+    near_pairs = described(near, items, found.classes)
     if not any(item.split in ("train", "unlabelled") for item in items):
         raise UserError(f"every training image of {found.source} is a copy of a test image; add others")
     items.sort(key=lambda item: {"unlabelled": 1, "test": 2}.get(item.split, 0))
     white = white_of(look.wide for look in looks if look.wide)
     if white:
         found = replace(found, notices=(*found.notices, notice(white, sum(look.wide is not None for look in looks))))
-    return Examined(found, items, bad, max(look.longer_side for look in looks), white, contrary)
+    return Examined(found, items, bad, max(look.longer_side for look in looks), white, contrary, near_pairs)
+
+
+def _near(looks: Sequence[Look]) -> list[near_copies.Pair]:
+    """Near-duplicates by position among all images, those that take no part included."""
+    taking_part = [i for i, look in enumerate(looks) if look.thumbnail is not None]
+    thumbnails = [look.thumbnail for look in looks if look.thumbnail is not None]
+    if len(thumbnails) < 2:
+        return []
+    pairs = near_copies.pairs(np.stack(thumbnails))
+    return [replace(p, first=taking_part[p.first], second=taking_part[p.second]) for p in pairs]
 
 
 def _check_readable(found: Inventory, items: Sequence[Item]) -> None:

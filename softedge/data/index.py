@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from softedge.data import keeping, sources
+from softedge.data import keeping, near_pairs, sources
 from softedge.data.examining import Examined, named
 from softedge.data.images import Data, EncodedImages, FileImages, Images
 from softedge.data.inventory import Inventory
@@ -128,6 +128,7 @@ def summary(examined: Examined, spec: InputSpec) -> dict[str, Any]:
         "ignored": dict(examined.found.ignored),
         "notices": list(examined.found.notices),
         "contradictions": examined.contradictions,
+        "near": near_pairs.counts(examined.near),
         "verified": True,
         "longer_side": examined.longer_side,
         "spec": spec.to_dict(),
@@ -149,3 +150,5 @@ def announce(examined: Examined) -> None:
     if examined.contradictions:
         shown = "; ".join(" and ".join(names[:2]) for names in examined.contradictions[:BAD_SHOWN])
         say(f"data: {len(examined.contradictions)} pictures have two labels and are set aside: {shown}")
+    if examined.near:
+        say(f"data: {near_pairs.sentence(near_pairs.counts(examined.near))}; all pairs in data/{near_pairs.FILE}")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from softedge.data import near_copies
 from softedge.data.decoding import BadImage, decode, wide_maximum
 from softedge.data.images import ArrayImages, EncodedImages, Images
 from softedge.progress import track
@@ -24,7 +25,8 @@ class Look:
 
     sha256: of its file (of its pixels, when it lives in memory).  content: of its decoded pixels, the same for every
     copy whatever the file says besides.  longer_side: pixels.  wide: kind and highest value of pixels with more than 8
-    bits.  bad: the reason why it cannot be used.
+    bits.  bad: the reason why it cannot be used.  thumbnail: what near-duplicates are found by, uint8 (48, 48); None
+    for an image that takes no part.
     """
 
     sha256: str
@@ -32,6 +34,7 @@ class Look:
     bad: str = ""
     content: str = ""
     wide: tuple[str, float] | None = None
+    thumbnail: near_copies.Uint8 | None = None
 
 
 def screen(images: Images, what: str) -> list[Look]:
@@ -69,4 +72,5 @@ def look_at(images: Images, index: int) -> Look:
         return Look(digest, 0, str(error))
     # Wide pixels become 8 bits only when the range of all images is known: their copies are those of the file.
     content = digest if wide else hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-    return Look(digest, max(image.shape[:2]), "", content, wide)
+    thumbnail = None if wide else near_copies.thumbnail(image)
+    return Look(digest, max(image.shape[:2]), "", content, wide, thumbnail)

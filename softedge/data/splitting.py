@@ -7,8 +7,8 @@ is none.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -16,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.errors import UserError
+
+_LARGEST = 0.2  # share of a class that near-duplicates may tie together, ...
+_FEW = 10  # ... or so many images, as long as they are not most of the class
 
 
 def hold_out(
@@ -81,6 +84,42 @@ def grouped(items: Sequence[Item], by_stem: bool) -> list[int]:
     return [root(i) for i in range(len(items))]
 
 
+def joined(groups: Sequence[int], pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """The groups with those of each pair made one."""
+    parent = {group: group for group in groups}
+
+    def root(group: int) -> int:
+        while parent[group] != group:
+            parent[group] = parent[parent[group]]
+            group = parent[group]
+        return group
+
+    for first, second in pairs:
+        parent[root(groups[first])] = root(groups[second])
+    return [root(group) for group in groups]
+
+
+def _within(
+    families: Sequence[int], groups: Sequence[int], items: Sequence[Item], where: Sequence[str]
+) -> list[tuple[int, int]]:
+    """What stands on one side of the split: families, except where one is a large part of a class.
+
+    Frames of a film are near-duplicates all along: as one family the class could not be split at all.
+    """
+    size: Counter[tuple[int, int]] = Counter()
+    of_class: Counter[int] = Counter()
+    for i, item in enumerate(items):
+        if where[i] == "train":
+            size[families[i], item.label] += 1
+            of_class[item.label] += 1
+    wide = {
+        family
+        for (family, label), count in size.items()
+        if count > max(_FEW, _LARGEST * of_class[label]) or 2 * count > max(2, of_class[label])
+    }
+    return [(groups[i], 1) if families[i] in wide else (families[i], 0) for i in range(len(items))]
+
+
 def contradictions(items: Sequence[Item], groups: Sequence[int]) -> list[list[int]]:
     """The items of each group that has two labels."""
     members: dict[int, list[int]] = defaultdict(list)
@@ -91,22 +130,30 @@ def contradictions(items: Sequence[Item], groups: Sequence[int]) -> list[list[in
 
 
 def split(
-    items: Sequence[Item], classes: Sequence[str], fraction: float, seed: int, by_stem: bool = False
+    items: Sequence[Item],
+    classes: Sequence[str],
+    fraction: float,
+    seed: int,
+    by_stem: bool = False,
+    near: Sequence[tuple[int, int]] = (),
 ) -> list[Item]:
     """Hold out test images where none are given, and set aside copies of test images and contradictory labels.
 
     Of copies in the test split the first one stays; copies within training stay where they are.
+    near: pairs of near-duplicates, by position. They fall on one side of the split, and a training image is set aside
+    for one in the test split; unlike copies they all stay in the test split, and two labels do not put them aside.
     """
     groups = grouped(items, by_stem)
     where = [item.split for item in items]
     for contrary in contradictions(items, groups):
         for i in contrary:
             where[i] = "contradiction"
+    families = _within(joined(groups, near), groups, items, where)
     if classes and "test" not in {item.split for item in items}:
-        members: dict[int, list[int]] = defaultdict(list)
-        for i, group in enumerate(groups):
+        members: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, family in enumerate(families):
             if where[i] == "train":
-                members[group].append(i)
+                members[family].append(i)
         ranks = [min(items[i].rank or items[i].sha256 for i in copies) for copies in members.values()]
         labels = [items[copies[0]].label for copies in members.values()]
         held = hold_out(ranks, labels, classes, fraction, seed)
@@ -118,7 +165,8 @@ def split(
         if where[i] == "test":
             where[i] = "duplicate" if group in tested else "test"
             tested.add(group)
+    leaking = {family for i, family in enumerate(families) if where[i] == "test"}
     for i, group in enumerate(groups):
-        if where[i] in ("train", "unlabelled") and group in tested:
+        if where[i] in ("train", "unlabelled") and (group in tested or families[i] in leaking):
             where[i] = "duplicate"
     return [replace(item, split=place) for item, place in zip(items, where)]

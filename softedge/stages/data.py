@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge.config import Recipe
-from softedge.data import keeping, load, sources, stamps
+from softedge.data import keeping, load, near_pairs, sources, stamps
 from softedge.data.changes import since
 from softedge.data.examining import examine, input_spec, preprocessing_origin
 from softedge.data.images import Data, EncodedImages
@@ -65,6 +65,7 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Resul
         if recipe.backbone.weights != "random":
             say(f"data: {origin}")
         write_text(folder / "index.json", "".join(index_lines(examined, spec)))
+        write_text(folder / near_pairs.FILE, near_pairs.table(examined.near))
         tested = [item for item in examined.items if item.split == "test"]
         images = images_of(found, root_of(found), [(i.name, i.sha256, i.label) for i in tested], spec, examined.white)
         kept = keep(images, folder / keeping.FOLDER) if isinstance(images, EncodedImages) else 0
@@ -91,11 +92,16 @@ def opened(run: Run, recipe: Recipe, force: bool = False) -> Data:
     return load(run)
 
 
-def inspect(data: str, recipe: str | None = None, set: Sequence[str] = ()) -> dict[str, Any]:
-    """What is in a data set: images, classes, bad files, and how it would be split. Writes nothing."""
+def inspect(
+    data: str, recipe: str | None = None, set: Sequence[str] = (), pairs: str | Path | None = None
+) -> dict[str, Any]:
+    """What is in a data set: images, classes, bad files, near-duplicates, and how it would be split.
+
+    pairs: a CSV file for all pairs of near-duplicates; nothing else is written.
+    """
     from softedge.data import describe
 
-    return describe(data, choose_recipe(data, recipe, set))
+    return describe(data, choose_recipe(data, recipe, set), Path(pairs) if pairs else None)
 
 
 def shrink(data: str, out: str | Path, recipe: str | None = None, set: Sequence[str] = ()) -> str:
