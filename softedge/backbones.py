@@ -19,6 +19,8 @@ from softedge import config
 from softedge.errors import UserError, did_you_mean
 from softedge.records import InputSpec
 from softedge.weights import layouts, starting
+from softedge.weights.checkpoints import not_finite
+from softedge.weights.files import CHECKSUM, digest, first_line
 from softedge.weights.files import read_state as read_state
 
 
@@ -108,7 +110,7 @@ def load_weights(backbone: Backbone, path: Path) -> None:
 
 
 def save(path: Path, module: Backbone | Classifier, spec: InputSpec, **extra: Any) -> None:
-    """Write weights and everything needed to rebuild the network, atomically."""
+    """Write weights and everything needed to rebuild the network, atomically; UserError when they are not finite."""
     from safetensors.torch import save_file
 
     from softedge.run import atomic_path
@@ -122,8 +124,14 @@ def save(path: Path, module: Backbone | Classifier, spec: InputSpec, **extra: An
         **extra,
     }
     state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
+    if broken := not_finite(state.items()):
+        raise UserError(
+            f"{path.name} is not written: '{broken}' holds NaN or infinite values after training; lower the learning "
+            "rate, or train in fp32"
+        )
+    about = json.dumps(description)
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"softedge": json.dumps(description)})
+        save_file(state, temporary, metadata={"softedge": about, CHECKSUM: digest(state, about)})
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -142,7 +150,7 @@ def describe(path: Path) -> dict[str, Any]:
             f"softedge export-file {path} --backbone NAME --images FOLDER"
         ) from error
     except Exception as error:
-        raise UserError(f"{path} cannot be read as weights ({str(error).splitlines()[0][:160]})") from error
+        raise UserError(f"{path} cannot be read as weights ({first_line(error)})") from error
 
 
 def load(path: Path) -> Backbone:

@@ -141,6 +141,39 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(uninterrupted, tmp_pa
     assert same(state_of(run), state_of(uninterrupted))
 
 
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1] + b"?", lambda data: b"?" + data[1:]])
+def test_a_training_whose_checkpoints_are_all_damaged_does_not_start_again_unasked(tmp_path, damage):
+    run = Run(tmp_path)
+    killed_after(run, 7)
+    paths = [run.folder("pretrain") / name for name in ("last.pt", "previous.pt")]
+    for path in paths:
+        path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=r"no checkpoint can be used \(.*last\.pt: .*previous\.pt: .*--force"):
+        pretrain.stage(run, recipe(), data())
+    paths[1].unlink()
+    with pytest.raises(UserError, match="no checkpoint can be used"):
+        pretrain.stage(run, recipe(), data())
+    assert pretrain.stage(run, recipe(), data(), force=True).metrics["steps"] == STEPS
+
+
+def test_weights_that_become_nan_in_the_last_step_are_not_a_finished_training(tmp_path, monkeypatch):
+    update = train.Training.update
+
+    def overflowing(self, views, index):
+        update(self, views, index)
+        if self.step == STEPS:  # its loss was finite
+            with torch.no_grad():
+                self.method.backbone.net.conv_stem.weight[0, 0, 0, 0] = float("nan")
+
+    monkeypatch.setattr(train.Training, "update", overflowing)
+    run = Run(tmp_path)
+    with pytest.raises(UserError, match=r"conv_stem\.weight is not finite after step 9 \(epoch 3\.0\); the learning"):
+        pretrain.stage(run, recipe(ssl__knn_every=0), data())
+    assert run.result("pretrain") is None
+    assert state_of(run)["position"]["step"] == 6
+    assert not (run.folder("pretrain") / "backbone.safetensors").exists()
+
+
 def test_unfinished_work_of_another_recipe_is_not_continued(tmp_path):
     run = Run(tmp_path)
     killed_after(run, 4)
