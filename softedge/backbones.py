@@ -111,9 +111,9 @@ def load_weights(backbone: Backbone, path: Path) -> None:
 
 def save(path: Path, module: Backbone | Classifier, spec: InputSpec, **extra: Any) -> None:
     """Write weights and everything needed to rebuild the network, atomically; UserError when they are not finite."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialized
 
-    from softedge.run import atomic_path
+    from softedge.run import write_bytes
 
     backbone = module.backbone if isinstance(module, Classifier) else module
     description = {
@@ -130,8 +130,8 @@ def save(path: Path, module: Backbone | Classifier, spec: InputSpec, **extra: An
             "rate, or train in fp32"
         )
     about = json.dumps(description)
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"softedge": about, CHECKSUM: digest(state, about)})
+    # Written by Python, which says why it cannot: safetensors' own error of a full disk has no number.
+    write_bytes(path, serialized(state, metadata={"softedge": about, CHECKSUM: digest(state, about)}))
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -143,7 +143,8 @@ def describe(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        return json.loads(metadata["softedge"])
+        about = json.loads(metadata["softedge"])
+        missing = [key for key in ("kind", "backbone", "labels", "spec") if key not in about]
     except KeyError as error:
         raise UserError(
             f"{path} was not written by softedge; to export it, run: "
@@ -151,6 +152,9 @@ def describe(path: Path) -> dict[str, Any]:
         ) from error
     except Exception as error:
         raise UserError(f"{path} cannot be read as weights ({first_line(error)})") from error
+    if missing:
+        raise UserError(f"{path} cannot be read as weights (its description has no {missing[0]})")
+    return dict(about)
 
 
 def load(path: Path) -> Backbone:

@@ -231,7 +231,7 @@ class Recipe(Section):
     model_config = ConfigDict(extra="allow")  # only for plug-ins: ``_plugins`` refuses everything else
 
     name: str = "unnamed"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     data: Data = Data()
     backbone: Backbone = Backbone()
     augment: Augment = Augment()

@@ -96,8 +96,18 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error})") from error
+
+
+def read_result(path: str | Path) -> Result:
+    """Read a ``result.json``; UserError when it is damaged."""
+    try:
+        return Result.from_dict(read_json(path))
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); repeat its stage with --force, or delete {Path(path).parent}"
+        ) from error
 
 
 def sha256(path: str | Path) -> str:
@@ -193,12 +203,12 @@ class Run:
     def result(self, stage: str) -> Result | None:
         """The finished result of a stage, or None when it was not run or not finished."""
         path = self.folder(stage) / "result.json"
-        return Result.from_dict(read_json(path)) if path.exists() else None
+        return read_result(path) if path.exists() else None
 
     def results(self, stage: str) -> dict[str, Result]:
         """Finished results below a stage folder, sorted: ``results("export")`` -> {"onnx-fp32": Result, ...}."""
         found = sorted(self.folder(stage).glob("*/result.json"))
-        return {path.parent.name: Result.from_dict(read_json(path)) for path in found}
+        return {path.parent.name: read_result(path) for path in found}
 
     def need(self, stage: str, command: str) -> Result:
         """The result of a stage that must be done before; UserError names the command that does it."""
@@ -264,7 +274,7 @@ def perform(
     """
     folder = run.folder(stage)
     asked = json.loads(json.dumps(_finite({"recipe": recipe, "inputs": inputs})))
-    done = run.result(stage)
+    done, damaged = _finished(run, stage, force)
     if done is not None:
         changed = differences({"recipe": done.recipe, "inputs": done.inputs}, asked)
         if not changed and not force:
@@ -276,8 +286,8 @@ def perform(
                 "add --force to redo it, or use another --out"
             )
     begun_path = folder / "begun.json"
-    begun = read_json(begun_path) if begun_path.exists() else None
-    if done is not None or (begun is not None and force):
+    begun = _begun(begun_path)
+    if done is not None or damaged or (begun is not None and force):
         set_aside(run, stage)
     elif begun is not None and resumable and (changed := differences({key: begun.get(key) for key in asked}, asked)):
         raise UserError(
@@ -311,13 +321,37 @@ def perform(
     return result
 
 
+def _finished(run: Run, stage: str, force: bool) -> tuple[Result | None, bool]:
+    """The finished result, if any, and whether there is a damaged one that ``force`` replaces."""
+    try:
+        return run.result(stage), False
+    except UserError:
+        if not force:
+            raise
+        return None, True
+
+
+def _begun(path: Path) -> dict[str, Any] | None:
+    """What unfinished work was begun with; {}, which equals no settings, when that is damaged."""
+    if not path.exists():
+        return None
+    with contextlib.suppress(UserError):
+        begun = read_json(path)
+        if isinstance(begun, dict):
+            return begun
+    return {}
+
+
 def _earlier(folder: Path, begun: Mapping[str, Any]) -> dict[str, Any]:
     """When unfinished work was first started, and the seconds spent on it: a start lasted until its last file."""
     start = begun.get("start")
     if not isinstance(start, Mapping):
         return {}
     last = max(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
-    return {"started": start["started"], "spent": start["spent"] + max(last - start["at"], 0.0)}
+    try:
+        return {"started": str(start["started"]), "spent": float(start["spent"]) + max(last - start["at"], 0.0)}
+    except (KeyError, TypeError, ValueError):  # only the clock is lost
+        return {}
 
 
 def set_aside(run: Run, stage: str) -> None:

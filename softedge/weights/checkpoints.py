@@ -26,7 +26,8 @@ class Damaged(Exception):
 def write(path: Path, content: Any, before: Callable[[], None] = lambda: None) -> None:
     """Write ``content`` to ``path`` atomically; ``before`` is called when all is written, before the rename."""
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        with open(temporary, "wb") as file:  # torch's own writer hides why it failed: a full disk is a RuntimeError
+            torch.save(content, file)
         digest = _digest(temporary, temporary.stat().st_size)
         with open(temporary, "ab") as file:
             file.write(_MARK + digest.encode() + b"\n")
