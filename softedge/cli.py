@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         if answer is None and TRACEBACK in given:
             raise
         if answer is None:
-            from softedge.cache import cache_folder
+            from softedge.files import cache_folder
             from softedge.run import command_line
 
             answer = BUG, bug_line(error, command_line(), cache_folder() / "tracebacks")

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from softedge.progress import on_one_line
+
 BUG = 70  # the exit code of a bug: EX_SOFTWARE of BSD's sysexits.h, since 1 says that a gate failed
 _KEPT = 10  # tracebacks
 
@@ -75,6 +77,11 @@ def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
 
 def exit_code_and_line(error: BaseException) -> tuple[int, str] | None:
     """The exit code and the one line for an expected error; None for a bug."""
+    answer = _code_and_text(error)
+    return answer and (answer[0], on_one_line(answer[1]))
+
+
+def _code_and_text(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, UserError):
         return 2, f"error: {error}"
     if isinstance(error, GateFailed):
@@ -100,7 +107,7 @@ def bug_line(error: BaseException, command: str, folder: Path) -> str:
     """
     text = "".join(traceback.format_exception(error))
     said = " ".join(str(error).split())
-    line = f"error: unexpected {type(error).__name__}{f': {said[:200]}' if said else ''}"
+    line = on_one_line(f"error: unexpected {type(error).__name__}{f': {said[:200]}' if said else ''}")
     now = datetime.datetime.now()
     path = folder / f"{now:%Y-%m-%d-%H%M%S}-{os.getpid()}.txt"
     try:

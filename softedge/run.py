@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import json
-import math
 import os
 import platform
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,79 +22,17 @@ from typing import Any
 
 from softedge import registry
 from softedge.errors import UserError
+from softedge.files import atomic_path as atomic_path
+from softedge.files import finite, read_json, temporary_files_in, write_json
+from softedge.files import fsync_folder as fsync_folder
+from softedge.files import sha256 as sha256
+from softedge.files import size_bytes as size_bytes
+from softedge.files import write_bytes as write_bytes
+from softedge.files import write_text as write_text
 from softedge.progress import say
 from softedge.records import Outcome, Result
 
 _VERSIONS_OF = ("softedge", "torch", "torchvision", "timm", "numpy")  # and the packages of every format
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success fsync and rename it into place, on failure remove it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        yield Path(temporary)
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut (a no-op where folders cannot be opened)."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` to ``path`` as UTF-8, atomically."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as JSON, atomically. NaN and infinities become null: strict readers refuse them."""
-    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a NumPy or torch scalar
-        return _finite(value.item())
-    return value
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; UserError when it is not there or damaged."""
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error})") from error
 
 
 def read_result(path: str | Path) -> Result:
@@ -108,25 +43,6 @@ def read_result(path: str | Path) -> Result:
         raise UserError(
             f"{path} is damaged ({error}); repeat its stage with --force, or delete {Path(path).parent}"
         ) from error
-
-
-def sha256(path: str | Path) -> str:
-    """Hash a file, or a folder by its sorted relative paths and contents (an .mlpackage is a folder)."""
-    path, digest = Path(path), hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(file.relative_to(path).as_posix().encode() + b"\0" + bytes.fromhex(sha256(file)))
-        return digest.hexdigest()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def size_bytes(path: str | Path) -> int:
-    """Size of a file, or of all files in a folder."""
-    path = Path(path)
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
 
 
 def environment() -> dict[str, Any]:
@@ -234,7 +150,8 @@ class Run:
                 raise UserError(
                     f"another softedge process is using {self.root}; wait for it to finish, or use another --out"
                 ) from error
-            yield
+            with temporary_files_in(self.root):
+                yield
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -273,7 +190,7 @@ def perform(
     resumable: keep a half-finished folder of the same recipe and inputs (``work`` resumes from it), else start clean.
     """
     folder = run.folder(stage)
-    asked = json.loads(json.dumps(_finite({"recipe": recipe, "inputs": inputs})))
+    asked = json.loads(json.dumps(finite({"recipe": recipe, "inputs": inputs})))
     done, damaged = _finished(run, stage, force)
     if done is not None:
         changed = differences({"recipe": done.recipe, "inputs": done.inputs}, asked)

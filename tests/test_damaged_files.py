@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from softedge import backbones, config
 from softedge.bench import imported
-from softedge.errors import UserError
+from softedge.errors import UserError, exit_code_and_line
 from softedge.export import contract
 from softedge.records import InputSpec, Outcome
 from softedge.run import Run, perform, read_json, sha256
@@ -67,11 +67,14 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 def one_line(read: Callable[[], Any], *expected: type[Exception]) -> None:
-    """Call a reader; an error must be of the expected kind and have a text of one line."""
+    """Call a reader; an error must be of the expected kind, and what the terminal shows of it one printable line."""
     try:
         read()
-    except (UserError, *expected) as error:
-        assert str(error) and "\n" not in str(error)
+    except expected as error:
+        assert str(error).isprintable() and str(error)
+    except UserError as error:
+        code, line = exit_code_and_line(error) or (0, "")
+        assert code == 2 and line.removeprefix("error: ").isprintable()
 
 
 RESULT = {
