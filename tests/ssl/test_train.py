@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import traceback
 
 import pytest
 import torch
@@ -78,6 +79,8 @@ def killed_after(run: Run, step: int) -> None:
         train.Training.update = update
         try:
             pretrain.stage(run, recipe(), data())
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)

@@ -42,7 +42,7 @@ def _pins() -> list[tuple[Requirement, tuple[str, ...]]]:
 
 
 def pinned_for(packages: Sequence[str], python: str) -> dict[str, tuple[str, frozenset[str]]]:
-    """Package -> (version, sha256 of its wheels) that a board's Python ("3.11") gets; DeviceError where none is known."""
+    """Package -> (version, sha256 of its wheels) for a board's Python ("3.11"); DeviceError where none is known."""
     there = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
     chosen = {}
     for package in packages:
@@ -50,7 +50,9 @@ def pinned_for(packages: Sequence[str], python: str) -> dict[str, tuple[str, fro
             if entry.name == package and (entry.marker is None or entry.marker.evaluate(dict(there))):
                 chosen[package] = (next(iter(entry.specifier)).version, frozenset(hashes))
         if package not in chosen:
-            raise DeviceError(f"no wheel of {package} for Python {python} is known; give a folder of wheels: ?wheels=DIR")
+            raise DeviceError(
+                f"no wheel of {package} for Python {python} is known; give a folder of wheels: ?wheels=DIR"
+            )
     return chosen
 
 
