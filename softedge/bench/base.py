@@ -96,6 +96,7 @@ class Measurement:
     skipped: str = ""
     not_timed: str = ""
     samples_ms: Sequence[float] = ()
+    runs_per_sample: int = 1  # a sample is their mean: more than one where one is short against a step of the clock
     rounds: Sequence[int] = ()  # round of each sample, same length as samples_ms
     load_ms: float | None = None  # reading the file until ready to run, runtime import excluded
     first_ms: float | None = None  # the first inference after loading

@@ -316,6 +316,28 @@ def test_a_model_of_microseconds_stops_at_the_most_samples_that_are_accepted(
     assert sum(measurement.samples_ms) < 60_000
 
 
+def test_a_clock_of_whole_milliseconds_times_many_runs_as_one_sample(
+    browse: Browse, artifacts: list[Artifact], plan: Plan
+) -> None:
+    """Over http some browsers round the time to 1 ms; a run of this model takes less than a tenth of that."""
+    with open_device(LOCAL) as device:
+        assert isinstance(device, Browser)
+        page = (Path(browser.__file__).parent / "worker.js").read_bytes()
+        coarse = page.replace(
+            b"const now = () => performance.now();", b"const now = () => Math.floor(performance.now());"
+        )
+        assert coarse != page
+        device.server.pages["worker.js"] = dataclasses.replace(device.server.pages["worker.js"], body=coarse)
+        browse(device.url)
+        device.describe()
+        measurement = device.run(artifacts[:1], dataclasses.replace(plan, min_count=8))[0]
+    assert measurement.details["timer_resolution_ms"] == 1.0
+    assert measurement.runs_per_sample >= 5 and min(measurement.samples_ms) > 0
+    assert len(set(measurement.samples_ms)) > 1
+    assert f"each sample is the mean of {measurement.runs_per_sample} runs" in measurement.details["caveat"]
+    np.testing.assert_allclose(measurement.outputs, native(artifacts[0]), atol=2e-5)
+
+
 @pytest.mark.skipif(shutil.which("adb") is None, reason="adb is not installed: apt-get install adb")
 def test_over_a_cable_the_port_is_forwarded_and_the_page_opened(
     tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
