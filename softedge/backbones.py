@@ -144,7 +144,10 @@ def describe(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         about = json.loads(metadata["softedge"])
-        missing = [key for key in ("kind", "backbone", "labels", "spec") if key not in about]
+        needed = ["kind", "backbone", "spec"]
+        if about.get("kind") in ("backbone", "classifier"):  # a plug-in has words of its own
+            needed.append("labels")
+        missing = [key for key in needed if key not in about]
     except KeyError as error:
         raise UserError(
             f"{path} was not written by softedge; to export it, run: "

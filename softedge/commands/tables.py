@@ -38,10 +38,15 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
+def _without_words(reason: str) -> str:
+    """A reason behind "not run: NAME": it may say so itself."""
+    return reason.removeprefix("not run: ")
+
+
 def stage(result: Result) -> str:
     """One stage: its metrics and what was left out."""
     lines = [f"{result.stage}  {name}  {number(name, value)}" for name, value in result.metrics.items()]
-    lines += [f"{result.stage}  not run: {name} ({reason})" for name, reason in result.skipped.items()]
+    lines += [f"{result.stage}  not run: {name} ({_without_words(reason)})" for name, reason in result.skipped.items()]
     return "\n".join(map(on_one_line, lines))
 
 
@@ -53,7 +58,7 @@ def stages(results: Sequence[Result]) -> str:
         if result.metrics
     ]
     skipped = dict.fromkeys(
-        f"not run: {result.stage.split('/', 1)[-1]}: {reason}"
+        f"not run: {result.stage.split('/', 1)[-1]}: {_without_words(reason)}"
         for result in results
         for reason in result.skipped.values()
     )
@@ -71,7 +76,7 @@ def checks(result: Result) -> str:
         }
         for row in result.details.get("rows", [])
     ]
-    skipped = [f"not run: {name}: {reason}" for name, reason in result.skipped.items()]
+    skipped = [f"not run: {name}: {_without_words(reason)}" for name, reason in result.skipped.items()]
     return "\n".join([table(rows), *map(on_one_line, skipped)])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.detection import contract, formats, pictures
+from softedge.detection import contract, formats, pictures, snippet
 from softedge.detection.deployed import DeployedDetector, trace
 from softedge.detection.format import Pictures
 from softedge.detection.replay import agreement
@@ -115,4 +115,5 @@ def write(
         golden={"file": "golden.npz", "images": len(images)},
         parity={"agreement": min(parity), "with": "PyTorch fp32", "rule": " ".join((agreement.__doc__ or "").split())},
     )
+    snippet.write(out)
     return path

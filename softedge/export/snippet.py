@@ -20,6 +20,15 @@ from softedge.run import write_text
 PHOTOS = Path(__file__).parent / "photos"
 
 
+def preprocessing(ending: str, *parts: str) -> str:
+    """What makes of a photo what a model expects, in the language of ``ending`` (``.py.txt``, ``.cpp`` ...).
+
+    parts: the names of some of its files; all by default.
+    """
+    files = sorted(PHOTOS.glob(f"*{ending}"), reverse=True)  # upright before photo, which calls it
+    return "\n\n\n".join(f.read_text().rstrip("\n") for f in files if not parts or f.name.split(".")[0] in parts)
+
+
 def write(folder: Path) -> list[Path]:
     """Fill in the templates of the format in ``folder``'s contract and write them to ``folder/snippets``."""
     values = contract.describe(folder)
@@ -38,8 +47,7 @@ def write(folder: Path) -> list[Path]:
     for template in open_format(values["target"]).snippets():
         text = template.read_text()
         if "@PHOTO@" in text:
-            photo = PHOTOS / f"photo{template.name.removeprefix('run')}"
-            text = text.replace("@PHOTO@", photo.read_text().rstrip("\n"))
+            text = text.replace("@PHOTO@", preprocessing(template.name.removeprefix("run")))
         for key, value in filled.items():
             text = text.replace(key, value)
         path = folder / "snippets" / template.name.removesuffix(".txt")

@@ -57,9 +57,9 @@ def with_snippets(target: str, spec: InputSpec, folder: Path) -> Path:
 @pytest.mark.parametrize("target", ["onnx", "executorch", "litert"])
 def test_python_gives_the_same_bits(photos: list[Path], spec: InputSpec, target: str, tmp_path: Path) -> None:
     program = ast.parse((with_snippets(target, spec, tmp_path) / "run.py").read_text())
-    (made,) = (node for node in program.body if isinstance(node, ast.FunctionDef) and node.name == "prepare")
+    made = [n for n in program.body if isinstance(n, ast.FunctionDef) and n.name in ("upright", "prepare")]
     names: dict[str, Callable[[str], np.ndarray]] = {"np": np}  # type: ignore[dict-item]
-    exec(compile(ast.Module([made], []), "run.py", "exec"), names)
+    exec(compile(ast.Module(made, []), "run.py", "exec"), names)
     for photo in photos:
         found = names["prepare"](str(photo))
         assert found.dtype == np.uint8 and found.shape == (1, spec.size, spec.size, 3), photo.name

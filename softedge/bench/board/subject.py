@@ -94,13 +94,13 @@ class Subject:
             raise LookupError(f"the output is {first.dtype} {first.shape}, expected float32 (1, classes)")
         for step in range(plan["warmup"]):
             self.model.infer(self.images[step % len(self.images)])
-        step = clock_step()
-        self.runs = runs_per_sample(lambda: self.model.infer(self.images[0]), step)
+        tick = clock_step()
+        self.runs = runs_per_sample(lambda: self.model.infer(self.images[0]), tick)
         self.loaded = {
             "sha256": hashes,
             "load_ms": self.model.load_ms,
             "first_ms": first_ms,
-            "timer_resolution_ms": step * 1000,
+            "timer_resolution_ms": tick * 1000,
             "runs_per_sample": self.runs,
         }
 

@@ -78,6 +78,18 @@ class Images {
   }
 }
 
+// A detector's answer as one row, as bench/board/detections.py makes it: x1 y1 x2 y2 score label of each; label -1: none.
+function asRow({ boxes, scores, labels }, count = 100) {
+  const row = new Float32Array(6 * count);
+  for (let k = 0; k < count; k++) row[6 * k + 5] = -1;
+  for (let k = 0; k < Math.min(count, scores.data.length); k++) {
+    row.set(boxes.data.subarray(4 * k, 4 * k + 4), 6 * k);
+    row[6 * k + 4] = scores.data[k];
+    row[6 * k + 5] = Number(labels.data[k]); // of 64 bits
+  }
+  return row;
+}
+
 class Subject {
   constructor(ort, entry, job, images, step) {
     Object.assign(this, { ort, entry, job, images, step });
@@ -94,7 +106,7 @@ class Subject {
 
   async infer(tensor) {
     const answer = await this.session.run({ [this.input]: tensor });
-    return answer[this.output].data;
+    return this.entry.detections ? asRow(answer) : answer[this.output].data;
   }
 
   async load() {
