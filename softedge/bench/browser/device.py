@@ -122,8 +122,14 @@ class Browser(FolderDevice):
         entries = []
         for index, artifact in enumerate(artifacts):
             pages[f"model/{index}"] = Page.of(artifact.path)
-            entries.append({"name": artifact.name, "file": f"model/{index}", "outputs": f"outputs/{index}"})
-            entries[-1]["detections"] = artifact.output == "detections"
+            entries.append(
+                {
+                    "name": artifact.name,
+                    "file": f"model/{index}",
+                    "outputs": f"outputs/{index}",
+                    "detections": artifact.output == "detections",
+                }
+            )
         piece = max(1, _PIECE_BYTES // int(np.prod(images.shape[1:])))
         for number, start in enumerate(range(0, len(images), piece)):
             pages[f"images/{number}"] = Page(BINARY, lambda s=start: images[s : s + piece].tobytes())  # type: ignore[misc]
