@@ -233,7 +233,7 @@ class Recipe(Section):
     model_config = ConfigDict(extra="allow")  # only for plug-ins: ``_plugins`` refuses everything else
 
     name: str = "unnamed"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     data: Data = Data()
     backbone: Backbone = Backbone()
     augment: Augment = Augment()
@@ -343,6 +343,6 @@ def _known_keys(values: Mapping[str, Any]) -> list[str]:
     method = ssl.get("method", methods.DEFAULT) if isinstance(ssl, Mapping) else methods.DEFAULT
     sections: dict[str, Any] = {name: field.annotation for name, field in Recipe.model_fields.items()}
     sections |= _plugin_sections()
-    sections["ssl"] = methods.settings_of(method) if method in registry.METHODS else Pretraining
+    sections["ssl"] = methods.settings_of(method) if methods.known(method) else Pretraining
     inside = [f"{name}.{key}" for name, kind in sections.items() for key in getattr(kind, "model_fields", ())]
     return sorted([*sections, *inside])
