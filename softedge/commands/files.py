@@ -9,6 +9,7 @@ import typer
 
 from softedge.commands.options import (
     AllowMissingOption,
+    DevicesOption,
     ForceOption,
     MaxDropOption,
     MaxP90Option,
@@ -18,6 +19,7 @@ from softedge.commands.options import (
     RunFolder,
     SetOption,
     TargetsOption,
+    addresses,
     names,
 )
 
@@ -106,23 +108,41 @@ def export_file(
         int | None,
         typer.Option("--size", help="Input size in pixels; default: the architecture's own.", show_default=False),
     ] = None,
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="Of x / 255, e.g. 0.5,0.5,0.5; default: timm's.", show_default=False)
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", help="Of x / 255, e.g. 0.5,0.5,0.5; default: timm's.", show_default=False)
+    ] = None,
+    interpolation: Annotated[
+        str | None, typer.Option("--interpolation", help="bilinear or bicubic; default: timm's.", show_default=False)
+    ] = None,
+    crop: Annotated[
+        float | None,
+        typer.Option("--crop", help="Side of the centre crop / shorter side; default: timm's.", show_default=False),
+    ] = None,
     output: Annotated[str, typer.Option("--output", help="probabilities or features")] = "probabilities",
     batch: Annotated[str, typer.Option("--batch", help="dynamic or one")] = "dynamic",
     targets: TargetsOption = None,
     precisions: PrecisionsOption = None,
+    devices: DevicesOption = None,
     allow_missing: AllowMissingOption = False,
+    set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Export any timm classifier or backbone from a weights file, without a run."""
+    """Make a run of any timm network: export, int8 search, check, report. Exit code 1 if a gate fails."""
     from softedge.commands import tables
+    from softedge.export.given import preprocessing
     from softedge.stages.export_file import export_file as write
-    from softedge.stages.gate import require
+    from softedge.stages.export_file import judge
+    from softedge.stages.gate import gate
 
     asked = {"targets": names(targets), "precisions": names(precisions)}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-    results = write(weights, out, images, backbone, labels, size, output=output, batch=batch, force=force, **given)
-    typer.echo(tables.stages(results))
-    require([] if allow_missing else results)
+    given["preprocessing"] = preprocessing(size, mean, std, interpolation, crop)
+    write(weights, out, images, backbone, labels, output=output, batch=batch, force=force, set=set_ or (), **given)
+    typer.echo(tables.deployment(judge(out, addresses(devices) or (), force)))
+    gate(out, allow_missing=allow_missing)
 
 
 @app.command("litert-setup")

@@ -19,7 +19,7 @@ from softedge import backbones, config, registry
 from softedge.backbones import Backbone, Classifier
 from softedge.data.images import Data, Images
 from softedge.errors import CannotRunHere, UserError
-from softedge.export import calibration, contract, parity, snippet
+from softedge.export import calibration, contract, given, parity, snippet
 from softedge.export.base import Float32, Format, Uint8, combinations
 from softedge.export.deployed import Deployed
 from softedge.progress import say
@@ -134,6 +134,9 @@ def export_formats(
 
 
 def _checkpoint(run: Run, recipe: config.Recipe) -> tuple[Path, str]:
+    if recipe.export.source == "given":
+        run.need("network", "export-file")
+        return run.folder("network") / "network.safetensors", recipe.export.output
     if recipe.export.output == "features":
         run.need("pretrain", "pretrain")
         return run.folder("pretrain") / "backbone.safetensors", "features"
@@ -153,11 +156,14 @@ def _set_aside_others(run: Run, name: str, digest: str) -> None:
 
 
 def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, output: str) -> Source:
-    model: Backbone | Classifier
-    model = backbones.load(checkpoint) if output == "features" else backbones.load_classifier(checkpoint)
-    deployed = Deployed(model, data.spec)
-    backbone = model.backbone if isinstance(model, Classifier) else model
-    deployed.about = origin(digest, backbone.settings.name)
+    if recipe.export.source == "given":
+        deployed = given.load(checkpoint)
+    else:
+        model: Backbone | Classifier
+        model = backbones.load(checkpoint) if output == "features" else backbones.load_classifier(checkpoint)
+        deployed = Deployed(model, data.spec)
+        backbone = model.backbone if isinstance(model, Classifier) else model
+        deployed.about = origin(digest, backbone.settings.name)
     chosen = calibration.choose(data, recipe.export.calibration_images, recipe.seed)
     return prepare(deployed, checkpoint, chosen, _comparison(data), recipe.export.golden_images, recipe.seed)
 
