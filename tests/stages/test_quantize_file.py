@@ -76,7 +76,7 @@ def test_the_int8_file_takes_the_place_of_the_float_file(quantized, float_file, 
 def test_every_calibration_that_was_tried_is_a_row_with_its_measures(quantized):
     result, _ = quantized
     rows = [step for step in result.details["steps"] if "calibration by" in step["what"]]
-    for method in ("mean", "minmax", "percentile", "mse"):
+    for method in ("mean", "minmax", "percentile", "mse", "entropy"):
         assert any(f"calibration by {method}" in row["what"] for row in rows)
     assert all(row["agreement"] <= 1 and row["size_bytes"] > 0 and row["time_over_fp32"] > 0 for row in rows)
     assert sum(result.details["images"].values()) == 160

@@ -157,10 +157,11 @@ class GraphCandidates(Candidates):
         store_weights_in_int8(model)
         return Option("8-bit weights, float arithmetic", model)
 
-    def time_over_fp32(self, option: Option) -> float:
+    def time_over_fp32(self, option: Option) -> float | None:
         image = np.ascontiguousarray(self.calibration[:1])
         models = {"fp32": self.float_model, "int8": _model(option)}
-        return race(models, image, _SECONDS).ratio("int8", "fp32").median
+        ratio = race(models, image, _SECONDS).ratio("int8", "fp32")
+        return ratio.median if ratio.sure else None
 
 
 class OnnxCandidates(GraphCandidates):

@@ -52,7 +52,7 @@ class Onnx(Format):
         safe: bool = False,
         float_prefix: str = "",
         *,
-        calibration: Literal["best", "mean", "minmax", "percentile", "mse"] = "best",
+        calibration: Literal["best", "mean", "minmax", "percentile", "mse", "entropy"] = "best",
         percentile: float = 99.99,
         scheme: Scheme | None = None,
     ):
