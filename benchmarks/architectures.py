@@ -4,18 +4,17 @@
     python benchmarks/architectures.py --out architectures.json --only resnet18 mobilenetv3_small_100
     python benchmarks/architectures.py --out architectures.json --table > table.md
 
-Random weights and few pixels: this is about operators and shapes, not about accuracy.  fp32 and fp16 have to be within
-the contract's tolerance of PyTorch; of int8 the noise is noted, which random weights make no worse than it is.  What is
-in the file is not done again; each network is a process of its own with a time limit, so that nothing takes the others
-down.
+Random weights and few pixels: this is about operators and shapes, not about accuracy.  A file is ok when it is written,
+runs here, and its noise against PyTorch is what its precision must have (``LEAST_DB``); of int8 the noise is noted: of
+random weights it is far larger than of trained ones.  What is in the file is not done again.  Each network is a process
+of its own with a time limit, so that nothing takes the others down.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ NETWORKS = {  # name -> pixels
     "mobilenetv3_large_100": 64,
     "tf_mobilenetv3_small_100": 64,
     "mobilenetv4_conv_small": 64,
-    "mobilenetv4_hybrid_medium": 64,
     "efficientnet_b0": 64,
     "efficientnet_lite0": 64,
     "tf_efficientnet_lite0": 64,
@@ -57,6 +55,7 @@ NETWORKS = {  # name -> pixels
     "deit_tiny_patch16_224": 64,
 }
 FORMATS = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "int8"), "coreml": ("fp16", "int8")}
+LEAST_DB = {"fp32": 60.0, "fp16": 20.0, "int8": -100.0}
 MINUTES = 15  # for one network
 
 
@@ -68,7 +67,6 @@ def measure(name: str, size: int) -> dict[str, dict[str, Any]]:
 
     from softedge.eval.measures import compare
     from softedge.export.base import open_format
-    from softedge.export.contract import tolerance
     from softedge.export.deployed import Deployed
     from softedge.records import InputSpec
     from softedge.stages.export import refuse_float
@@ -100,10 +98,9 @@ def measure(name: str, size: int) -> dict[str, dict[str, Any]]:
                     measures = compare(wanted[:few], format_.load(artifact)(asked[:few]), None, network.output)
                     row |= {"sqnr_db": measures["sqnr_db"], "max_abs_diff": measures["max_abs_diff"]}
                     row["integers"] = format_.integer_operations(artifact)
-                    allowed = tolerance(precision).parity
-                    row["ok"] = allowed is None or measures["max_abs_diff"] <= allowed
+                    row["ok"] = bool(measures["sqnr_db"] >= LEAST_DB[precision])
                     if not row["ok"]:
-                        row["why"] = f"differs from PyTorch by {measures['max_abs_diff']:.2g}"
+                        row["why"] = f"{measures['sqnr_db']:.0f} dB against PyTorch"
                 except Exception as error:  # whatever it is, it is the result
                     first = (str(error).strip().splitlines() or [""])[0][:200]
                     row |= {"ok": False, "why": first or type(error).__name__, "kind": type(error).__name__}
@@ -153,32 +150,45 @@ def table(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def send(pipe: Any, name: str) -> None:
+    pipe.send(measure(name, NETWORKS[name]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--one", default="", help=argparse.SUPPRESS)
     parser.add_argument("--table", action="store_true", help="print what is in the file")
     options = parser.parse_args()
-    if options.one:
-        print("\n" + json.dumps(measure(options.one, NETWORKS[options.one])))
-        return
     from softedge.run import environment, write_json
 
     values = json.loads(options.out.read_text()) if options.out.exists() else {"networks": {}}
     if options.table:
         print(table(values))
         return
+    import coremltools  # noqa: F401
+    import nncf  # noqa: F401
+    import onnxscript  # noqa: F401
+    import openvino  # noqa: F401
+    import timm  # noqa: F401
+
+    processes = multiprocessing.get_context("fork")  # what takes long to import is imported once
     for name in options.only or NETWORKS:
         if name in values["networks"] and not options.only:
             continue
-        command = [sys.executable, __file__, "--out", str(options.out), "--one", name]
+        pipe, theirs = processes.Pipe(duplex=False)
+        child = processes.Process(target=send, args=(theirs, name))
+        child.start()
+        theirs.close()
+        rows, failed = None, f"more than {MINUTES} minutes"
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60 * MINUTES)
-            rows = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
-            failed = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200]
-        except subprocess.TimeoutExpired:
-            rows, failed = None, f"more than {MINUTES} minutes"
+            if pipe.poll(60 * MINUTES):
+                rows = pipe.recv()
+        except EOFError:
+            child.join()
+            failed = f"the process ended with exit code {child.exitcode}"
+        child.kill()
+        child.join()
         values["networks"][name] = rows if rows is not None else {"failed": failed}
         values["environment"] = environment()
         write_json(options.out, values)

@@ -119,6 +119,23 @@ def test_files_that_cannot_be_quantized_are_one_clear_line(float_file, quantized
         quantize_file(tmp_path / "two.onnx", photos, tmp_path / "f", ASKED)
 
 
+@pytest.mark.parametrize("kind, says", [("Sigmoid", "ends in a sigmoid"), ("ReduceMax", r"is \? x 1; a classifier")])
+def test_heads_that_give_no_single_answer_are_refused(kind, says, float_file, photos, tmp_path):
+    """A softmax behind a sigmoid, or over one score, would agree with anything."""
+    model = onnx.load(float_file)
+    attributes = {"keepdims": 1} if kind == "ReduceMax" else {}
+    axes = onnx.numpy_helper.from_array(np.array([1]), "axes")
+    model.graph.initializer.append(axes)
+    inputs = ["logits", "axes"] if kind == "ReduceMax" else ["logits"]
+    model.graph.node.append(onnx.helper.make_node(kind, inputs, ["scores"], **attributes))
+    width = 1 if kind == "ReduceMax" else 5
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["batch", width]))
+    onnx.save(model, tmp_path / "head.onnx")
+    with pytest.raises(UserError, match=says):
+        quantize_file(tmp_path / "head.onnx", photos, tmp_path / "out", ASKED)
+
+
 def test_files_of_old_exporters_that_list_weights_as_inputs_are_read(float_file, deployed, pictures, tmp_path):
     model = onnx.load(float_file)
     for tensor in model.graph.initializer:

@@ -142,6 +142,14 @@ def _interface(model: onnx.ModelProto, path: Path, size: int | None) -> tuple[In
         raise UserError(f"{path} takes images of {height} x {width} pixels; --size must be that, and both sides equal")
     if len(model.graph.output) != 1:
         raise UserError(f"{path} has {len(model.graph.output)} outputs; a classifier has one, a row of class scores")
+    last, scores = model.graph.output[0], [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]
+    if len(scores) != 2 or scores[1] == 1:
+        shape = " x ".join(str(d or "?") for d in scores) or "of unknown shape"
+        raise UserError(f"the output of {path} is {shape}; a classifier gives [N, classes], two classes or more")
+    if next((node.op_type for node in model.graph.node if last.name in node.output), "") == "Sigmoid":
+        raise UserError(
+            f"{path} ends in a sigmoid: several labels at once cannot be judged by one answer; not supported"
+        )
     return Interface(image, list(model.graph.output), planes), height or int(size or 0)
 
 
