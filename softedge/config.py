@@ -40,6 +40,10 @@ class Data(Section):
     mean: Literal["weights", "auto"] | Channels = "weights"
     std: Literal["weights", "auto"] | Channels = "weights"
     test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out by content hash when there is no test split
+    # For a network that was trained elsewhere: its classes in their order (() reads them from the data), and to hold
+    # out unlabelled images too, since agreement with fp32 needs no labels; "none" where there are few images.
+    classes: tuple[str, ...] = ()
+    hold_out: Literal["labelled", "all", "none"] = "labelled"
     workers: int = Field(default=-1, ge=-1)  # loader processes; -1: chosen from the cores; 0: in this process
 
 
@@ -180,7 +184,8 @@ class Plan(Section):
 
 class Export(Section):
     # which classifier is deployed; "best": of those of the run, the best on validation images
-    source: Literal["best", "probe", "finetune"] = "best"
+    # ("given": a network that softedge export-file was given)
+    source: Literal["best", "probe", "finetune", "given"] = "best"
     targets: tuple[str, ...] = registry.DEFAULT_FORMATS
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # and others that a format has: Core ML w8a8
     batch: Literal["dynamic", "one"] = "dynamic"

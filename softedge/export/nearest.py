@@ -6,7 +6,7 @@ The int8 search (``quantize.search``) begins with the same comparison, on other 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,11 +56,12 @@ def decibels(measures: Measures) -> float:
 
 @dataclass(frozen=True)
 class Choice:
-    """tried: what was done -> dB, for every option that was compared."""
+    """tried: what was done -> dB, for every option that was compared.  others: the options, with their measures."""
 
     option: Option
     measures: Measures
     tried: Mapping[str, float]
+    others: Sequence[tuple[Option, Measures]] = ()
 
 
 def nearest(candidates: Candidates, judge: Judge) -> Choice:
@@ -71,14 +72,16 @@ def nearest(candidates: Candidates, judge: Judge) -> Choice:
     """
     tried: dict[str, float] = {}
     best: dict[int, tuple[float, Option, Measures]] = {}
+    others: list[tuple[Option, Measures]] = []
     for option in candidates.calibrations():
         measures = judge.measure(candidates, option)
+        others.append((option, measures))
         tried[option.what] = value = decibels(measures)
         if option.tier not in best or value > best[option.tier][0]:
             best[option.tier] = value, option, measures
     top = max(value for value, *_ in best.values())
     _, option, measures = next(best[tier] for tier in sorted(best) if best[tier][0] >= top - CLOSER)
-    return Choice(option, measures, tried)
+    return Choice(option, measures, tried, others)
 
 
 def write_nearest(candidates: Candidates, deployed: Deployed, out: Path) -> Path:

@@ -96,6 +96,12 @@ def require(exports: Sequence[Result]) -> None:
         raise GateFailed("; ".join(lines))
 
 
+def require_passed(result: Result) -> None:
+    """GateFailed, with the reason, where a stage that writes one file has written none."""
+    if not result.metrics["passed"]:
+        raise GateFailed(f"no int8 file was written: {result.details['recommendation']}")
+
+
 def judged(run: Run, limits: Check) -> Result | None:
     """What ``softedge check`` found and ``softedge bench`` measured last, judged by ``limits``; None: not checked."""
     checked = run.result("check")
