@@ -27,6 +27,7 @@ from typing import Any
 
 from softedge import config
 from softedge.run import Run
+from softedge.ssl.light_moco import LightMoCo, MoCoV2
 
 STEPS = {
     "base": "additive-1-base",
@@ -73,8 +74,8 @@ def carried_over(small: config.Recipe, paper: str, epochs: int) -> dict[str, Any
     before = config.load("additive-6-symmetric").ssl
     values, ssl = small.model_dump(mode="json"), here.ssl.model_dump(mode="json")
     own = values["ssl"]
-    assert isinstance(small.ssl, config.LightMoCo) and isinstance(last.ssl, config.MoCoV2)
-    assert isinstance(here.ssl, config.MoCoV2) and isinstance(before, config.MoCoV2)
+    assert isinstance(small.ssl, LightMoCo.Settings) and isinstance(last.ssl, MoCoV2.Settings)
+    assert isinstance(here.ssl, MoCoV2.Settings) and isinstance(before, MoCoV2.Settings)
     queue = before.queue if "+" in paper else here.ssl.queue
     wanted = {key: ssl[key] for key in ("method", "temperature", "momentum_cosine", "symmetric")}
     wanted |= {key: ssl[key] for key in ("alpha", "neighbors", "pattern") if key in ssl}

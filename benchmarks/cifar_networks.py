@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from softedge.stages import evaluations, pipeline
+from softedge.stages.finetune import finetune
+from softedge.stages.opening import choose_recipe, started
 
 
 def main() -> None:
@@ -48,8 +49,9 @@ def main() -> None:
             "export.source": "finetune",
         }
         settings = [f"{key}={value}" for key, value in values.items()]
-        pipeline.start(out, pipeline.choose_recipe(options.data, "supervised", settings))
-        result = evaluations.finetune(out)
+        with started(out, choose_recipe(options.data, "supervised", settings)):
+            pass
+        result = finetune(out)
         print(options.model, stage, result.metrics, f"{result.seconds:.0f} s", flush=True)
         weights = str(out / "finetune" / "classifier.safetensors")
 

@@ -1,10 +1,10 @@
-"""Latency of the int8 doctor's rungs and of other tools' defaults, all files interleaved in one run.
+"""Latency of the steps of the int8 search and of other tools' defaults, all files interleaved in one run.
 
     python benchmarks/int8_latency.py make --model mobilenetv3_large_100 --quality large.json --out DIR
     python benchmarks/int8_latency.py time DIR --rounds 60
 
 ``make`` writes the files for a network with random weights (which have no influence on time); ``--quality`` is a file
-of ``int8_quality.py`` of the same architecture, whose rung "mixed" says which layers stay in float. ``time`` runs them
+of ``int8_quality.py`` of the same architecture, whose step "mixed" says which layers stay in float. ``time`` runs them
 on one thread, batch 1, in f32 or integers, in a new random order every round, and prints each file's ratio to
 onnxruntime fp32: the median over rounds of the ratio within the round, with a bootstrap interval.
 """
@@ -37,12 +37,14 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     from softedge.export.deployed import Deployed
     from softedge.export.onnx import graph as onnx_graph
     from softedge.export.onnx import ranges as onnx_ranges
+    from softedge.export.onnx import rewrite
+    from softedge.export.onnx.candidates import leading_float
     from softedge.export.onnx.format import Onnx
+    from softedge.export.onnx.quantization import Quantization
     from softedge.export.onnx.quantizer import Scheme
-    from softedge.export.openvino.format import from_onnx, write
     from softedge.export.openvino.int8 import compressed, with_float, with_ranges
+    from softedge.export.openvino.network import from_onnx, write
     from softedge.export.quiet import quiet
-    from softedge.quantize.candidate import Candidate, graph_of, leading_float
     from softedge.records import InputSpec
 
     torch.set_num_threads(1)
@@ -55,25 +57,27 @@ def make(name: str, quality: Path | None, out: Path) -> None:
             torch.nn.init.normal_(module.bias, 0, 0.1)
     deployed = Deployed(classifier, spec)
     images = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
-    rungs = json.loads(quality.read_text()) if quality else {}
+    steps = json.loads(quality.read_text()) if quality else {}
 
     fp32 = onnx_graph.trace(deployed)
     onnx.save(fp32, out / "onnx-fp32.onnx")
-    default, _ = Onnx().to_int8(fp32, images)
+    with tempfile.TemporaryDirectory() as folder:
+        default = onnx.load(str(Onnx().convert(deployed, "int8", images, Path(folder)).path))
     onnx.save(default, out / "onnx-default.onnx")
     with tempfile.TemporaryDirectory() as folder, quiet():
         source = Path(folder) / "source.onnx"
         onnx.save(fp32, str(source))
         quantize_static(str(source), str(out / "onnx-quantize_static.onnx"), Reader(images))
-    rewritten = graph_of(deployed)
-    candidate = Candidate(deployed, rewritten, onnx_ranges.measure(rewritten, images))
+    rewritten = rewrite.for_integers(fp32)
+    plain_ranges = onnx_ranges.measure(rewritten, images)
+    integers_only = Quantization(rewritten, plain_ranges)
     front = leading_float(rewritten, default)
-    chosen = float_layers(rungs.get("onnx", {}), set(candidate.layers()) - front)
+    chosen = float_layers(steps.get("onnx", {}), set(integers_only.layers()) - front)
     if chosen:
-        mixed = candidate.with_float(front | frozenset(chosen)).quantized()
+        mixed = integers_only.in_float(front | frozenset(chosen)).model()
         onnx.save(mixed, out / "onnx-mixed.onnx")
     every = frozenset(node.name for node in fp32.graph.node)
-    onnx.save(Candidate(deployed, fp32, candidate.ranges, Scheme(every)).quantized(), out / "onnx-weights.onnx")
+    onnx.save(Quantization(fp32, plain_ranges, Scheme(every)).model(), out / "onnx-weights.onnx")
 
     with quiet():
         network = from_onnx(deployed)
@@ -82,9 +86,9 @@ def make(name: str, quality: Path | None, out: Path) -> None:
         write(integers, deployed, "int8", out / "openvino-default.xml")
         speed = compressed(with_ranges(network, images, "defaults"))
         write(speed, deployed, "int8", out / "openvino-default, symmetric.xml")
-        rung = next((r for r in rungs.get("openvino", {}).get("rows", []) if r["rung"] == "mixed"), None)
-        if rung is not None:
-            order = [layer["name"] for layer in rungs["onnx"]["layers"]][: rung["float_layers"]]
+        step = next((r for r in steps.get("openvino", {}).get("steps", []) if r["step"] == "mixed"), None)
+        if step is not None:
+            order = [layer["name"] for layer in steps["onnx"]["layers"]][: step["float_layers"]]
             write(with_float(integers, order), deployed, "int8", out / "openvino-mixed.xml")
         write(compressed(from_onnx(deployed)), deployed, "int8", out / "openvino-weights.xml")
         plain = nncf.quantize(from_onnx(deployed), nncf.Dataset([image[None] for image in images]))
@@ -92,11 +96,11 @@ def make(name: str, quality: Path | None, out: Path) -> None:
 
 
 def float_layers(found: dict[str, Any], known: set[str]) -> list[str]:
-    """The layers that rung "mixed" of a quality file puts in float."""
-    rung = next((r for r in found.get("rows", []) if r["rung"] == "mixed" and "float_layers" in r), None)
-    if rung is None:
+    """The layers that step "mixed" of a quality file puts in float."""
+    step = next((r for r in found.get("steps", []) if r["step"] == "mixed" and "float_layers" in r), None)
+    if step is None:
         return []
-    return [layer["name"] for layer in found["layers"] if layer["name"] in known][: rung["float_layers"]]
+    return [layer["name"] for layer in found["layers"] if layer["name"] in known][: step["float_layers"]]
 
 
 def runner(path: Path, image: np.ndarray) -> Callable[[], Any]:

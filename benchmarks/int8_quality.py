@@ -1,4 +1,4 @@
-"""Accuracy, agreement, noise and size of int8 files: the rungs of softedge check beside the defaults of other tools.
+"""Accuracy, agreement, noise and size of int8 files: the steps of softedge quantize beside the defaults of other tools.
 
     python benchmarks/int8_quality.py --data .data/cifar10 --classifier runs/x/probe/classifier.safetensors --out x.json
     python benchmarks/int8_quality.py --data .data/cifar10 --train mobilenetv3_small_100 --epochs 14 --out small.json
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,19 +25,19 @@ from onnxruntime.quantization import CalibrationDataReader, quant_pre_process, q
 from softedge import backbones, config
 from softedge.data.decoding import decode, prepare
 from softedge.eval.measures import compare
+from softedge.export.base import open_format
 from softedge.export.deployed import Deployed
+from softedge.export.nearest import Judge
 from softedge.export.onnx import graph as onnx_graph
-from softedge.export.onnx.format import Onnx
+from softedge.export.onnx.ranges import run
 from softedge.export.quiet import quiet
-from softedge.quantize.candidate import Judge, outputs
-from softedge.quantize.doctor import ranking
 from softedge.quantize.equalization import imbalance
-from softedge.quantize.fine_tuning import Schedule
-from softedge.quantize.formats import FormatLadder
-from softedge.quantize.ladder import Ladder, Patients, Rung, gates_of
-from softedge.quantize.selection import CHOSEN, POOL, alike, doubts
+from softedge.quantize.gates import quality
+from softedge.quantize.search import Problem, search
+from softedge.quantize.selection import CHOSEN, broken, doubts
+from softedge.quantize.steps import Step
 from softedge.records import InputSpec
-from softedge.run import environment, sha256, write_bytes, write_json
+from softedge.run import environment, sha256, write_json
 
 PARTS = ["tools", "onnx", "openvino", "coreml"]
 CIFAR_MEAN, CIFAR_STD = (0.491, 0.482, 0.447), (0.247, 0.244, 0.262)
@@ -165,16 +164,13 @@ def main() -> None:
         deployed = imbalance(deployed)
     order = np.random.default_rng(0).permutation(len(images))
     calibration = images[order[: options.calibration]]
-    answers = deployed.predict(test)
-    pool = images[order[options.calibration :][: POOL * CHOSEN]]
-    known = deployed.predict(pool)
-    chosen = alike(known, answers, CHOSEN)
+    chosen = images[order[options.calibration :][:CHOSEN]]
     bench = Bench(
         deployed,
         calibration,
         images[order[:4096]],
-        Judge(pool[chosen], known[chosen], "probabilities"),
-        Judge(test, answers, "probabilities", truth),
+        Judge.of(deployed, chosen),
+        (Judge.of(deployed, test), truth),
         options.out,
         {
             "backbone": model.backbone.settings.name,
@@ -198,16 +194,17 @@ class Bench:
         calibration: np.ndarray,
         training: np.ndarray,
         selection: Judge,
-        test: Judge,
+        test: tuple[Judge, np.ndarray],
         out: Path,
         about: dict[str, Any],
     ):
+        """test: images with the answers of fp32, and their labels."""
         self.deployed, self.calibration, self.training = deployed, calibration, training
-        self.selection, self.test, self.out, self.about = selection, test, out, about
+        self.selection, (self.test, self.labels), self.out, self.about = selection, test, out, about
         self.graph = onnx_graph.trace(deployed)
         check = config.Check(max_drop=0.005, min_agreement=0.98)
-        self.refuse = gates_of(check, "probabilities")
-        self.doubts = lambda m: [*doubts(m, check, len(test.images)), *self.refuse(m)]
+        self.refuse = lambda m: [*broken(m), *quality(m, check, "probabilities")]
+        self.doubts = lambda m: [*doubts(m, check, len(self.labels)), *self.refuse(m)]
 
     def keep(self, part: str, rows: list[dict[str, Any]], **more: Any) -> None:
         found = json.loads(self.out.read_text()) if self.out.exists() else {}
@@ -216,7 +213,7 @@ class Bench:
         print(json.dumps(rows[-1]), flush=True)
 
     def row(self, name: str, found: np.ndarray, size: int) -> dict[str, Any]:
-        return {"tool": name, **compare(self.test.fp32, found, self.test.labels, "probabilities"), "size_bytes": size}
+        return {"tool": name, **compare(self.test.fp32, found, self.labels, "probabilities"), "size_bytes": size}
 
     def tools(self) -> None:
         """fp32 and the other tools' defaults."""
@@ -227,73 +224,61 @@ class Bench:
             ("quant_pre_process + quantize_static", lambda: onnxruntime_default(self.graph, self.calibration, True)),
         ):
             made = make()
-            rows.append(self.row(name, outputs(made, self.test.images), len(made.SerializeToString())))
+            rows.append(self.row(name, run(made, self.test.images, threads=1), len(made.SerializeToString())))
             self.keep("tools", rows)
         rows.append(self.row("NNCF", *nncf_default(self.graph, self.calibration, self.test.images)))
         self.keep("tools", rows)
 
     def onnx(self) -> None:
-        """The default export, its float beginning chosen by time on this machine and by closeness, and the ladder."""
-        default, about = Onnx().to_int8(self.graph, self.calibration)
-        print(json.dumps(about), flush=True)
-        patients = Patients(self.deployed, default, self.calibration, self.training, self.selection, self.test)
-        ladder = Ladder(patients, self.refuse, Schedule(300, 5.0), timed=False, doubts=self.doubts)
-        climb = ladder.climb()
-        if climb.model is not None:
-            write_bytes(self.out.with_suffix(".onnx"), climb.model.SerializeToString())
-        layers = [layer.to_dict() for layer in climb.layers]
-        rungs = [rung.to_dict() for rung in climb.rungs]
-        self.keep(
-            "onnx",
-            rungs,
-            default=about,
-            recommendation=climb.recommendation,
-            passed=climb.model is not None,
-            layers=layers,
-        )
-        print(climb.recommendation, flush=True)
+        self._ours("onnx", "int8")
 
     def openvino(self) -> None:
-        from softedge.export.openvino.format import OpenVino
-        from softedge.quantize.openvino import OpenVinoForm
-
-        found = json.loads(self.out.read_text()).get("onnx", {}) if self.out.exists() else {}
-        passed = self.out.with_suffix(".onnx") if found.get("passed") else None
-        self._elsewhere("openvino", OpenVino(), "int8", lambda _: OpenVinoForm(self.deployed, self.calibration, passed))
+        self._ours("openvino", "int8")
 
     def coreml(self) -> None:
-        from softedge.export.coreml.format import CoreMl
-        from softedge.quantize.coreml import CoreMlForm
-
-        few = slice(0, 256)
-        self.selection = replace(self.selection, images=self.selection.images[few], fp32=self.selection.fp32[few])
+        format_ = open_format("coreml")
         with tempfile.TemporaryDirectory() as folder:
-            made = CoreMl().convert(self.deployed, self.deployed.spec, "int8", self.calibration, Path(folder))
-            rows = [self.row("W8", CoreMl().load(made)(self.test.images), made.size_bytes)]
+            made = format_.convert(self.deployed, "int8", self.calibration, Path(folder))
+            rows = [self.row("W8", format_.load(made)(self.test.images), made.size_bytes)]
         self.keep("coreml-w8", rows)
+        self._ours("coreml", "w8a8")
 
-        def form(names: list[str]) -> CoreMlForm:
-            return CoreMlForm(self.deployed, self.calibration, names)
-
-        self._elsewhere("coreml", CoreMl(), "w8a8", form)
-
-    def _elsewhere(self, part: str, target: Any, precision: str, form: Callable[[list[str]], Any]) -> None:
-        """The file that is exported by default, and the ladder where the gate refuses it."""
+    def _ours(self, name: str, precision: str) -> None:
+        """The file that is exported by default, and that of the search where the first is not sure to pass."""
+        format_ = open_format(name)
         with tempfile.TemporaryDirectory() as folder:
-            made = target.convert(self.deployed, self.deployed.spec, precision, self.calibration, Path(folder))
-            measured = self.row("default", target.load(made)(self.test.images), made.size_bytes)
-        why = tuple(self.refuse(measured))
-        self.keep(part, [{"rung": "default", **measured, "passed": not why}], passed=not why)
-        if not why:
-            return
-        told = json.loads(self.out.read_text()).get("onnx", {})
-        order, names = ranking(self.deployed, self.calibration, self.selection, told)
-        numbers = {key: value for key, value in measured.items() if isinstance(value, int | float)}
-        default = Rung("default", "as exported", numbers, made.size_bytes, None, why)
-        gates = self.refuse, self.doubts
-        climb = FormatLadder(form(names), default, (self.selection, self.test), gates, order).climb().to_dict()
-        self.keep(part, climb["rungs"], recommendation=climb["recommendation"], passed=climb["passed"])
-        print(climb["recommendation"], flush=True)
+            made = format_.convert(self.deployed, precision, self.calibration, Path(folder))
+            rows = [self.row("default", format_.load(made)(self.test.images), made.size_bytes)]
+            self.keep(name, rows)
+
+            def candidates(network: Deployed) -> Any:
+                return format_.candidates(network, precision, self.calibration, like=made)
+
+            judge = self.selection.first(candidates(self.deployed).most_images)
+            measures = compare(judge.fp32, format_.load(made)(judge.images), None, judge.output)
+            default = Step("default", "as exported", measures, made.size_bytes, why=tuple(self.doubts(measures)))
+            if default.passed:
+                return
+            problem = Problem(
+                network=self.deployed,
+                make=candidates,
+                judge=judge,
+                accepts=self.refuse,
+                doubts=self.doubts,
+                calibration=self.calibration,
+                training=lambda: self.training,
+                timed=False,
+            )
+            result = search(problem, default)
+            if result.chosen is not None:
+                better = Path(folder) / "search"
+                better.mkdir()
+                path = result.chosen.candidates.write(result.chosen.option, better)
+                size = sum(file.stat().st_size for file in better.rglob("*") if file.is_file())
+                found = format_.load(replace(made, path=path))(self.test.images)
+                rows.append(self.row(result.chosen.step.name, found, size))
+            self.keep(name, rows, **result.to_dict())
+        print(result.recommendation, flush=True)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ from softedge import config
 from softedge.data.images import Data, FileImages
 from softedge.records import InputSpec
 from softedge.run import Run, sha256
-from softedge.ssl.train import Training, pretrain
+from softedge.ssl.train import Training
+from softedge.stages import pretrain
 
 IMAGES, BATCH, EPOCHS = 80, 16, 5
 STEPS = IMAGES // BATCH * EPOCHS
@@ -137,7 +138,7 @@ def train(folder: Path, data: Data, workers: int, progress: Progress, kill: Kill
         code = 1
         try:
             progress.watch()
-            pretrain(Run(folder), recipe(workers), data)
+            pretrain.stage(Run(folder), recipe(workers), data)
             code = 0
         except BaseException:
             traceback.print_exc()

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from softedge import data as data_module
-from softedge.eval.labels import labels
 from softedge.report.learning_charts import label_efficiency
 from softedge.run import write_text
-from softedge.stages import pipeline
+from softedge.stages.labels import stage as labels
+from softedge.stages.opening import reopen
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--int8", default="", choices=("", "onnx", "openvino"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    run, recipe = pipeline.reopen(
+    run, recipe = reopen(
         options.run,
         [
             f"labels.fractions={options.fractions}",

@@ -1,8 +1,8 @@
-"""Where the time of a worker goes: each part of making two views of a JPEG photo alone, with both decoders.
+"""Where the time of a worker goes: each part of making two views of a JPEG photo alone.
 
     python benchmarks/loader_parts.py --photos FOLDER [--count 64] [--repeats 7]
 
-Processor milliseconds per image, medians over the rounds, one thread. The parts of the two decoders take turns.
+Processor milliseconds per image, medians over the rounds, one thread. The parts take turns.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import torch
 from loader_peers import load_images
 
 from softedge.config import Augment
-from softedge.data import image_views, native_jpeg
-from softedge.data.decoding import ordinary_jpeg, read
+from softedge.data import image_views
+from softedge.data.decoding import read
 from softedge.data.draws import draw
 from softedge.data.images import FileImages
 from softedge.memory import keep_freed
@@ -32,25 +32,11 @@ from softedge.run import cpu_name
 
 def parts(images: FileImages, size: int) -> dict[str, Callable[[int], object]]:
     """Name -> what is done with image i."""
-    native = native_jpeg.load()
-    assert isinstance(native, native_jpeg.Native), native
     count = len(images)
     files = [images.read(i) for i in range(count)]
     pixels = [simplejpeg.decode_jpeg(data, "RGB") for data in files]
     draws = draw(0, 0, np.arange(count), Augment(), size)
     crops = [[image_views.crop(pixels[i], each, i, size) for each in draws] for i in range(count)]
-    views = np.empty((2, size, size, 3), np.uint8)
-
-    def resize(i: int, decoder: native_jpeg.Native | None) -> None:
-        there, native_jpeg.decoder = native_jpeg.decoder, lambda: decoder  # type: ignore[assignment]
-        for each in draws:
-            image_views.crop(pixels[i], each, i, size)
-        native_jpeg.decoder = there
-
-    def whole(i: int) -> None:
-        head = ordinary_jpeg(files[i])
-        if head is not None:
-            native.decode(files[i], (0, 0, head.width, head.height))
 
     return {
         "reading the file": lambda i: read(images.path(i)),
@@ -58,11 +44,7 @@ def parts(images: FileImages, size: int) -> dict[str, Callable[[int], object]]:
             files[i], "RGB", min_height=1, min_width=1, min_factor=8
         ),
         "simplejpeg, whole": lambda i: simplejpeg.decode_jpeg(files[i], "RGB"),
-        "two crops of an image in memory, torch": lambda i: resize(i, None),
-        "jpeg.c, one pixel (entropy decoding)": lambda i: native.decode(files[i], (0, 0, 1, 1)),
-        "jpeg.c, whole": whole,
-        "two crops of an image in memory, jpeg.c": lambda i: resize(i, native),
-        "jpeg.c, two crops of a file": lambda i: image_views.crops_of_file(files[i], draws, i, (views[0], views[1]), 0),
+        "two crops of an image in memory": lambda i: [image_views.crop(pixels[i], each, i, size) for each in draws],
         "colouring two crops": lambda i: [image_views.colour(crop, each, i) for crop, each in zip(crops[i], draws)],
     }
 

@@ -6,7 +6,7 @@ decoder that the peer's examples use, or from memory.
 
 from __future__ import annotations
 
-import os
+import hashlib
 import random
 from collections.abc import Callable
 from functools import partial
@@ -19,9 +19,10 @@ from PIL import Image, ImageFilter
 
 from softedge.backbones import normalise
 from softedge.config import IMAGENET_MEAN, IMAGENET_STD, Augment
-from softedge.data import native_jpeg, sources
+from softedge.data import sources
 from softedge.data.images import ArrayImages, FileImages, Images
 from softedge.data.loading import ViewMaker
+from softedge.data.pixel_store import open_store
 from softedge.data.views import TwoViews
 from softedge.memory import keep_freed
 from softedge.records import InputSpec
@@ -148,21 +149,21 @@ def ours(
     normalised: bool = False,
     crops_only: bool = False,
     cached: bool = False,
-    native: bool = True,
+    stored: bool = False,
 ) -> Contender:
     """What one of our workers does; for images in memory, what the training process does.
 
-    native: False leaves JPEG to simplejpeg and the resize to torch, in the whole process.
+    cached: decoded once, in memory.  stored: decoded once, in a store on disk.
     """
-    if not native:
-        os.environ[native_jpeg.SWITCH] = "0"
-        native_jpeg.decoder.cache_clear()
     spec = InputSpec(size, size, IMAGENET_MEAN, IMAGENET_STD)
     keep_freed()  # as in our workers
     if isinstance(images, FileImages):
         maker = ViewMaker(images, size, Augment(), seed=0, crops_only=crops_only)
         if cached and not maker.fill_cache(4 << 30):
             raise ImportError("the images do not fit into the cache")
+        if stored:
+            images.hashes = [hashlib.sha256(images.read(i)).hexdigest() for i in range(len(images))]
+            maker.store = open_store(images, maker.at_least)
 
         def views(index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
             chunk = maker[0, index]
@@ -189,9 +190,7 @@ CONTENDERS: dict[str, Callable[[Images, int], Contender]] = {
     "ours, normalised floats": partial(ours, normalised=True),
     "ours, uint8 (normalised on the device)": ours,
     "ours, cached: decoded once": partial(ours, cached=True),
+    "ours, decoded once, from disk": partial(ours, stored=True),
     "ours, crops only (the rest on a GPU)": partial(ours, crops_only=True),
-    "ours, uint8, with simplejpeg": partial(ours, native=False),
-    "ours, cached, with simplejpeg": partial(ours, cached=True, native=False),
-    "ours, crops only, with simplejpeg": partial(ours, crops_only=True, native=False),
 }
-FILES_ONLY = ("ours, cached: decoded once", "ours, crops only (the rest on a GPU)", *list(CONTENDERS)[-3:])
+FILES_ONLY = ("ours, cached: decoded once", "ours, decoded once, from disk", "ours, crops only (the rest on a GPU)")

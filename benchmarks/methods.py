@@ -160,10 +160,10 @@ def train(data: str, out: Path, threads: int) -> None:
     """In a process of its own: data, pretraining and probe of the recipe that lies in ``out``."""
     import torch
 
-    from softedge.data import load, prepare
+    from softedge.data import load
     from softedge.errors import UserError
-    from softedge.eval.probe import probe
-    from softedge.ssl.train import pretrain
+    from softedge.stages import pretrain, probe
+    from softedge.stages.data import prepare
 
     torch.set_num_threads(threads)
     recipe, run = config.load(str(out / "wanted.toml")), Run(out)
@@ -171,9 +171,9 @@ def train(data: str, out: Path, threads: int) -> None:
         prepare(run, recipe, data)
         found = load(run)
         began = time.process_time()
-        pretrain(run, recipe, found)
+        pretrain.stage(run, recipe, found)
         seconds = time.process_time() - began
-        probe(run, recipe, found)
+        probe.stage(run, recipe, found)
     except UserError as error:
         sys.exit(str(error))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

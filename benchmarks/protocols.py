@@ -28,7 +28,7 @@ from softedge.eval.crops import Crops
 from softedge.eval.features import extract
 from softedge.eval.knn import top1
 from softedge.eval.protocols import PROTOCOLS, evaluate, fit
-from softedge.stages import pipeline
+from softedge.stages.opening import reopen
 
 MADE_FOR = {"simsiam": ("ImageNet", 1_281_167), "ang-2022": ("CIFAR-10", 50_000)}
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    run, recipe = pipeline.reopen(options.run)
+    run, recipe = reopen(options.run)
     data = data_module.load(run)
     backbone = backbones.load(run.folder("pretrain") / "backbone.safetensors").eval()
     views = features(backbone, data, options.views, recipe.augment.flip)

@@ -24,11 +24,13 @@ from pathlib import Path
 
 import numpy as np
 
-from softedge import config, registry
+from softedge import config
 from softedge.backbones import Classifier, build
 from softedge.bench.base import Plan, open_device
 from softedge.bench.latency import percentiles
 from softedge.export import contract
+from softedge.export.base import open_format
+from softedge.export.deployed import Deployed
 from softedge.records import Artifact, InputSpec
 
 NETWORKS = ("mobilenetv3_large_100", "efficientnet_b0")
@@ -61,9 +63,7 @@ def export(folder: Path, network: str) -> list[Artifact]:
         target, precision = name.split("-")
         out = folder / network / name
         out.mkdir(parents=True)
-        artifacts.append(
-            registry.load(registry.TARGETS, target, "target")().convert(model, spec, precision, images, out)
-        )
+        artifacts.append(open_format(target).convert(Deployed(model, spec), precision, images, out))
     return artifacts
 
 

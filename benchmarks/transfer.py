@@ -23,7 +23,7 @@ from softedge.detection import transfer as detection
 from softedge.detection.batches import detect
 from softedge.detection.transfer import transfer
 from softedge.records import Result
-from softedge.stages import pipeline
+from softedge.stages.opening import reopen
 
 COLUMNS = ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "voc07_AP50", "voc12_AP50")
 
@@ -69,7 +69,7 @@ def main() -> None:
     found: dict[str, list[Result]] = {init: [] for init in options.inits}
     for seed in options.seeds:
         copy = copied(options.run, options.out / f"seed-{seed}")
-        run, recipe = pipeline.reopen(copy, overrides)
+        run, recipe = reopen(copy, overrides)
         recipe = recipe.model_copy(update={"seed": seed})
         for init in options.inits:
             with on_training_photos(options.train_curve):

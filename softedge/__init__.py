@@ -6,21 +6,37 @@ The functions are the commands: ``softedge.deploy(data="photos/", out="runs/mine
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from softedge.stages.evaluations import backbone, finetune, knn, labels, linear, probe, transfer
-    from softedge.stages.pipeline import bench, bring_in, check, deploy, export, gate, inspect, pretrain, report, verify
+    from softedge.stages.backbone import backbone
+    from softedge.stages.bench import bench
+    from softedge.stages.bring_in import bring_in
+    from softedge.stages.check import check
+    from softedge.stages.data import inspect, shrink
+    from softedge.stages.deploy import deploy
+    from softedge.stages.export import export
+    from softedge.stages.export_file import export_file
+    from softedge.stages.finetune import finetune
+    from softedge.stages.gate import gate
+    from softedge.stages.knn import knn
+    from softedge.stages.labels import labels
+    from softedge.stages.linear import linear
+    from softedge.stages.pretrain import pretrain
+    from softedge.stages.probe import probe
+    from softedge.stages.quantize import quantize
+    from softedge.stages.report import report
+    from softedge.stages.verify import verify
 
-_WHERE = {
-    "softedge.stages.pipeline": (
-        *("bench", "bring_in", "check", "deploy", "export", "gate", "inspect", "pretrain", "report", "verify"),
-    ),
-    "softedge.stages.evaluations": ("backbone", "finetune", "knn", "labels", "linear", "probe", "transfer"),
+_ELSEWHERE = {  # not in the module of softedge.stages that has the function's own name
+    "inspect": "softedge.stages.data",
+    "shrink": "softedge.stages.data",
+    "transfer": "softedge.detection.start",  # a plug-in's: a name to import by, no import
 }
-_MODULES = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
     "backbone",
@@ -29,6 +45,7 @@ __all__ = [
     "check",
     "deploy",
     "export",
+    "export_file",
     "finetune",
     "gate",
     "inspect",
@@ -37,14 +54,41 @@ __all__ = [
     "linear",
     "pretrain",
     "probe",
+    "quantize",
     "report",
+    "shrink",
     "transfer",
     "verify",
 ]
 
 
+def _command(name: str) -> Any:
+    return getattr(importlib.import_module(_ELSEWHERE.get(name, f"softedge.stages.{name}")), name)
+
+
 def __getattr__(name: str) -> Any:
     """Import a command's module on first use: ``import softedge`` alone stays fast."""
-    if name in _MODULES:
-        return getattr(importlib.import_module(_MODULES[name]), name)
+    if name in __all__:
+        return _command(name)
     raise AttributeError(f"module 'softedge' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+class _CallablePackage(ModuleType):
+    """``softedge.export`` is a package and a command: importing the package must not take the command away."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return _command(self.__name__.rpartition(".")[2])(*args, **options)
+
+
+class _Softedge(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in __all__ and isinstance(value, ModuleType):  # what the import of a subpackage does
+            value.__class__ = _CallablePackage
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Softedge

@@ -1,33 +1,34 @@
 """Recipes: frozen, typed, every default visible, unknown keys refused with a suggestion.
 
 A recipe is a TOML file. ``load("light-moco", overrides=["ssl.epochs=50"])`` resolves it; ``to_toml`` spells it out.
+``[ssl]`` belongs to the method that it names, and a plug-in may bring a section of its own (``registry.SECTIONS``).
 """
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from softedge.errors import UserError, did_you_mean
-from softedge.section import Fraction, Positive, Section
-from softedge.ssl_settings import BYOL as BYOL
-from softedge.ssl_settings import MSF as MSF
-from softedge.ssl_settings import PCL as PCL
-from softedge.ssl_settings import SEED as SEED
-from softedge.ssl_settings import SSL, LightMoCo
-from softedge.ssl_settings import MoCoV2 as MoCoV2
-from softedge.ssl_settings import Pretraining as Pretraining
-from softedge.ssl_settings import SimCLR as SimCLR
-from softedge.ssl_settings import SimCo as SimCo
-from softedge.ssl_settings import SimMoCo as SimMoCo
-from softedge.ssl_settings import SimSiam as SimSiam
-from softedge.ssl_settings import Supervised as Supervised
+from softedge import registry
+from softedge.errors import UserError
+from softedge.recipes import errors as recipe_errors
+from softedge.recipes import files as recipe_files
+from softedge.recipes.files import available as available
+from softedge.recipes.files import parse_override as parse_override
+from softedge.recipes.section import Fraction, Positive, Section
 
-CONFIGS = Path(__file__).parent / "configs"
+METHOD = "light-moco"  # where a recipe does not name one
+
+# Keys as they were named in recipes of earlier runs, which can still be reopened.
+RENAMED = {
+    "check.doctor": "quantize.search",
+    "check.tune_steps": "quantize.tune_steps",
+    "check.tune_minutes": "quantize.tune_minutes",
+}
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -78,6 +79,39 @@ class Augment(Section):
     blur_scales: bool = False
 
 
+class Pretraining(Section):
+    """What every method needs of ``[ssl]``; each has a class of its own, ``Settings``, with its name and the rest."""
+
+    method: str
+    epochs: Positive = 200
+    batch: Positive = 512  # global: over all GPUs and accumulation steps
+    knn_every: int = Field(default=10, ge=0)  # epochs between k-NN measurements during training; 0: never
+    checkpoint_every: Positive = 1  # epochs between checkpoints
+    log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()  # besides metrics.jsonl, which is always written
+
+    # The projector behind the backbone: widths of its layers, the last one is the embedding.
+    projector: tuple[Positive, ...] = (2048, 128)
+    projector_norm: bool = (
+        False  # BatchNorm between the layers (the papers have none; short runs on small data want it)
+    )
+
+    def files(self) -> tuple[str, ...]:
+        """Files whose content the training depends on."""
+        return ()
+
+    def queue_length(self) -> int:
+        """Length of the queue of earlier keys that are negatives; 0 for a method without one."""
+        return 0
+
+    def keys_per_step(self) -> int:
+        """Keys that one update puts into that queue."""
+        return 0
+
+    def key_groups(self, world: int) -> int:
+        """Groups with BatchNorm statistics of their own into which a rank's micro-batch of keys is cut."""
+        return 1
+
+
 class Optim(Section):
     optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
     lr: float = Field(default=0.2, gt=0.0)  # at the recipe's batch, not per 256
@@ -115,7 +149,7 @@ class Finetune(Section):
     max_steps: int = Field(default=0, ge=0)  # 0: no limit
     batch: Positive = 64
     lr: float = Field(default=1e-3, gt=0.0)  # of the head
-    layer_decay: float = Field(default=0.8, gt=0.0, le=1.0)  # rate of a layer / rate of the next; scratch has 1
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)  # rate of a layer / rate of the next; scratch has 1
     weight_decay: float = Field(default=0.05, ge=0.0)
     warmup: Fraction = 0.1  # fraction of the steps
     label_smoothing: Fraction = 0.1
@@ -133,7 +167,7 @@ class Labels(Section):
     seeds: Annotated[int, Field(ge=2)] = 3
     given: tuple[str, ...] = ()  # further initial weights: "imagenet" or files
     methods: tuple[Literal["probe", "finetune"], ...] = ("probe", "finetune")
-    int8: Literal["", "onnx", "openvino"] = "onnx"  # measure the exported int8 file of every classifier too; "": do not
+    int8: str = registry.DEFAULT_FORMATS[0]  # measure the exported int8 file of every classifier too; "": do not
 
 
 class Linear(Section):
@@ -144,38 +178,24 @@ class Linear(Section):
     batch: int = Field(default=0, ge=0)  # 0: the protocol's (4096; 512), at most the training set
 
 
-class Transfer(Section):
-    """Detection and instance segmentation; 0, () and "auto" are the task's own, after MoCo's Detectron2 settings:
-    24k iterations at 480 to 800 pixels on VOC, 90k (1x) at 640 to 800 on COCO."""
-
-    init: str = "ssl"  # "ssl", "random", "imagenet" (timm downloads them) or a weights file
-    head: Literal["auto", "fpn", "c4", "ssdlite"] = "auto"  # auto: C4 for ResNet (the paper's), FPN for the others
-    masks: bool = True  # where the data has them and the head can
-    iterations: int = Field(default=0, ge=0)
-    batch: Positive = 16
-    lr: float = Field(default=0.02, gt=0.0)  # at the batch above
-    momentum: Fraction = 0.9
-    weight_decay: float = Field(default=1e-4, ge=0.0)
-    warmup: int = Field(default=100, ge=0)  # iterations
-    clip_norm: float = Field(default=0.0, ge=0.0)  # 0: no clipping
-    short_sides: tuple[Positive, ...] = ()  # pixels, one drawn for each image; ssdlite: side of the square input
-    test_short_side: Positive = 800
-    long_side: Positive = 1333
-    rois: Positive = 512  # proposals per image that the box head is trained on
-    evaluate_every: int = Field(default=0, ge=0)  # iterations; 0: at the end only
-    checkpoint_every: Positive = 500  # iterations
-    workers: int = Field(default=2, ge=0)
-
-
 class Export(Section):
     source: Literal["probe", "finetune"] = "probe"  # which classifier is deployed
-    targets: tuple[str, ...] = ("onnx", "openvino", "coreml")
-    precisions: tuple[Literal["fp32", "fp16", "int8", "w8a8"], ...] = ("fp32", "fp16", "int8")  # w8a8: Core ML only
+    targets: tuple[str, ...] = registry.DEFAULT_FORMATS
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # and others that a format has: Core ML w8a8
     batch: Literal["dynamic", "one"] = "dynamic"
     output: Literal["probabilities", "features"] = "probabilities"
     calibration_images: Positive = 300
     safe: bool = False  # int8 weights of 7 bits: no saturation on x86 without VNNI, at some cost everywhere
+    float_prefix: str = ""  # layer where the integers of an int8 file begin (ONNX); "": chosen by speed and closeness
     golden_images: Positive = 8
+
+
+class Quantize(Section):
+    """The search for a better int8 file where the exported one may not pass the gates of ``check``."""
+
+    search: bool = True
+    tune_steps: Positive = 300  # of fine-tuning, nearly its last resort
+    tune_minutes: float = Field(default=5.0, gt=0.0)  # at most, on this machine
 
 
 class Check(Section):
@@ -186,9 +206,6 @@ class Check(Section):
     images: Positive = 1000  # test images at most
     max_size: int = Field(default=0, ge=0)  # bytes of an int8 file; 0: no limit
     max_p90: float = Field(default=0.0, ge=0.0)  # ms of an int8 file wherever it was timed; 0: no limit
-    doctor: bool = True  # climb to better quantization when the int8 ONNX file is refused
-    tune_steps: Positive = 300  # of fine-tuning, nearly its last resort
-    tune_minutes: float = Field(default=5.0, gt=0.0)  # at most, on this machine
     emulate: tuple[Literal["avx2", "arm64"], ...] = ()  # run int8 files under qemu and count changed answers
     against: str = ""  # an earlier run to compare with
 
@@ -199,23 +216,75 @@ class Bench(Section):
     threads: Positive = 1
 
 
+def settings_of(method: str) -> type[Pretraining]:
+    """The class of a method's ``[ssl]`` section; imports the method."""
+    settings: type[Pretraining] = registry.load(registry.METHODS, method, "method").Settings
+    return settings
+
+
+def _settings(value: Any) -> Any:
+    """``[ssl]`` as plain values -> the settings of the method that it names."""
+    if not isinstance(value, Mapping):
+        return value
+    name = value.get("method", METHOD)
+    if name not in registry.METHODS:
+        raise PydanticCustomError("unknown_method", "unknown method", {"method": name})
+    return settings_of(name).model_validate(value)
+
+
+def _plugin_sections() -> dict[str, type[Section]]:
+    return {name: registry.load(registry.SECTIONS, name, "section") for name in registry.SECTIONS}
+
+
+Kind = TypeVar("Kind", bound=Section)
+
+
 class Recipe(Section):
+    """All sections. Those of plug-ins stand beside the fields: ``recipe.plugin(Transfer)``."""
+
+    model_config = ConfigDict(extra="allow")  # only for plug-ins: ``_plugins`` refuses everything else
+
     name: str = "unnamed"
     seed: int = 0
     data: Data = Data()
     backbone: Backbone = Backbone()
     augment: Augment = Augment()
-    ssl: SSL = LightMoCo()
+    # Resolved on use: the defaults are those of a method, and methods import torch.
+    ssl: Annotated[SerializeAsAny[Pretraining], BeforeValidator(_settings)] = Field(
+        default_factory=lambda: _settings({})
+    )
     optim: Optim = Optim()
     knn: Knn = Knn()
     probe: Probe = Probe()
     finetune: Finetune = Finetune()
     labels: Labels = Labels()
     linear: Linear = Linear()
-    transfer: Transfer = Transfer()
     export: Export = Export()
+    quantize: Quantize = Quantize()
     check: Check = Check()
     bench: Bench = Bench()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plugins(cls, values: Any) -> Any:
+        """Validate the sections of plug-ins, with their defaults where the recipe says nothing."""
+        if not isinstance(values, Mapping):
+            return values
+        plugins, made, wrong = _plugin_sections(), dict(values), list[InitErrorDetails]()
+        for name in values.keys() - cls.model_fields.keys() - plugins.keys():
+            wrong.append({"type": "extra_forbidden", "loc": (name,), "input": values[name]})
+        for name, kind in plugins.items():
+            try:
+                made[name] = kind.model_validate(values.get(name, {}))
+            except ValidationError as error:
+                wrong += [_within(name, details) for details in error.errors()]
+        if wrong:
+            raise ValidationError.from_exception_data(cls.__name__, wrong)
+        return made
+
+    def plugin(self, kind: type[Kind]) -> Kind:
+        """The section of a plug-in by its class."""
+        return next(section for section in (self.model_extra or {}).values() if isinstance(section, kind))
 
     def section(self, *names: str) -> dict[str, Any]:
         """The named sections as plain values, for ``run.perform(recipe=...)``."""
@@ -223,119 +292,23 @@ class Recipe(Section):
         return {name: values[name] for name in names}
 
 
-def available() -> dict[str, Path]:
-    """Recipes that come with the package: name -> file."""
-    return {path.stem: path for path in sorted(CONFIGS.glob("*.toml"))}
-
-
-def find(name_or_path: str) -> Path:
-    """The file of a recipe given by name or path; UserError with a suggestion."""
-    known = available()
-    if name_or_path in known:
-        return known[name_or_path]
-    path = Path(name_or_path).expanduser()
-    if path.suffix == ".toml" or path.exists():
-        if path.is_file():
-            return path
-        raise UserError(f"recipe {name_or_path} is not a file; recipes that come with softedge: {', '.join(known)}")
-    raise UserError(f"unknown recipe '{name_or_path}'{did_you_mean(name_or_path, tuple(known))}")
+def _within(section: str, error: Any) -> InitErrorDetails:
+    """An error of a section as one of the recipe."""
+    made: InitErrorDetails = {"type": error["type"], "loc": (section, *error["loc"]), "input": error["input"]}
+    return {**made, "ctx": error["ctx"]} if "ctx" in error else made
 
 
 def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe and apply ``--set`` overrides ("ssl.epochs=50"); every mistake is one UserError line."""
-    path = find(name_or_path)
-    try:
-        values = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"recipe {path} cannot be read: {error}") from error
-    values.setdefault("name", path.stem)
-    return build(values, overrides, source=path.name)
+    """Read a recipe and what it is based on, and apply ``--set`` overrides ("ssl.epochs=50").
+
+    Every mistake is one UserError line that names the file it is in.
+    """
+    return _read(recipe_files.layers(name_or_path), overrides)[0]
 
 
 def build(values: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "the recipe") -> Recipe:
     """Validate plain values (already parsed TOML) with overrides applied."""
-    overrides = tuple(overrides)
-    merged: dict[str, Any] = _deep_copy(values)
-    for override in overrides:
-        key, value = parse_override(override)
-        at = merged
-        *parents, last = key.split(".")
-        for parent in parents:
-            at = at.setdefault(parent, {})
-            if not isinstance(at, dict):
-                raise UserError(f"--set {override}: '{parent}' is a value, not a section")
-        at[last] = value
-    if isinstance(merged.get("ssl"), dict):
-        merged["ssl"].setdefault("method", "light-moco")
-        set_here = {parse_override(override)[0] for override in overrides}
-        if "ssl.method" in set_here:
-            _leave_to_other_methods(merged["ssl"], set_here)
-    try:
-        return Recipe.model_validate(merged)
-    except ValidationError as error:
-        raise UserError(_explain(error, merged, source)) from None
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """Split ``a.b=value``; the value is read as TOML, or as a plain string where that fails."""
-    key, sign, value = text.partition("=")
-    key = key.strip()
-    if not sign or not key:
-        raise UserError(f"--set {text}: expected KEY=VALUE, for example --set ssl.epochs=50")
-    try:
-        return key, tomllib.loads(f"v = {value}")["v"]
-    except tomllib.TOMLDecodeError:
-        return key, value.strip()
-
-
-def _leave_to_other_methods(section: dict[str, Any], set_here: set[str]) -> None:
-    """After ``--set ssl.method=...``: drop what the recipe said for its own method and the new one does not know."""
-    for model in get_args(get_args(SSL)[0]):
-        if model.model_fields["method"].default == section["method"]:
-            for key in [k for k in section if k not in model.model_fields and f"ssl.{k}" not in set_here]:
-                del section[key]
-
-
-def _deep_copy(value: Any) -> Any:
-    return {k: _deep_copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
-
-
-def _explain(error: ValidationError, values: Mapping[str, Any], source: str) -> str:
-    first = error.errors()[0]
-    place = [str(p) for p in first["loc"]]
-    keys = _known_keys(values)
-    # A union adds its tag to the place ("ssl", "light-moco", "queue"); a user never typed it.
-    if len(place) > 1 and place[0] == "ssl" and place[1] in _methods():
-        place.pop(1)
-    dotted = ".".join(p for p in place if not p.startswith(("literal[", "tuple[", "function-")))
-    if first["type"] == "extra_forbidden":
-        near = did_you_mean(dotted, keys) if any(k.split(".")[-1] for k in keys) else ""
-        return f"unknown key '{dotted}' in {source}{near if 'did you mean' in near else '; see: softedge recipes show'}"
-    if first["type"] == "union_tag_invalid":
-        return f"unknown method '{first['ctx']['tag']}' in {source}{did_you_mean(first['ctx']['tag'], _methods())}"
-    return f"{dotted} in {source}: {first['msg'].lower()}, found {first['input']!r}"
-
-
-def _methods() -> tuple[str, ...]:
-    members = get_args(get_args(SSL)[0])
-    return tuple(m.model_fields["method"].default for m in members)
-
-
-def _known_keys(values: Mapping[str, Any]) -> list[str]:
-    keys: list[str] = []
-    for name, info in Recipe.model_fields.items():
-        keys.append(name)
-        for model in _models(info.annotation):
-            keys += [f"{name}.{k}" for k in model.model_fields]
-    return sorted(set(keys))
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) is None:
-        return []
-    return [m for a in get_args(annotation) for m in _models(a)]
+    return _resolve([recipe_files.Layer(source, values)], overrides)[0]
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -343,3 +316,67 @@ def to_toml(recipe: Recipe) -> str:
     import tomli_w
 
     return tomli_w.dumps(recipe.model_dump(mode="json"))
+
+
+def shown(name_or_path: str, overrides: Iterable[str] = ()) -> str:
+    """``to_toml`` of a recipe with a comment behind every value that is not a default: who sets it."""
+    layers = recipe_files.layers(name_or_path)
+    recipe, merged = _read(layers, overrides)
+    return recipe_files.annotated(recipe.model_dump(mode="json"), merged.origins, own=layers[-1].source)
+
+
+def _read(layers: list[recipe_files.Layer], overrides: Iterable[str]) -> tuple[Recipe, recipe_files.Merged]:
+    """Files that are based on each other; where the last one has no name, that of the file stands for it."""
+    recipe, merged = _resolve(layers, overrides)
+    named = recipe if "name" in merged.values else recipe.model_copy(update={"name": Path(layers[-1].source).stem})
+    return named, merged
+
+
+def _resolve(layers: list[recipe_files.Layer], overrides: Iterable[str]) -> tuple[Recipe, recipe_files.Merged]:
+    given = [recipe_files.override(text) for text in overrides]
+    merged = recipe_files.Merged()
+    for layer in layers:
+        _leave_to_other_methods(merged, [layer])
+        merged.add(layer)
+    _leave_to_other_methods(merged, given)
+    for layer in given:
+        merged.add(layer)
+    _rename(merged.values)
+    try:
+        return Recipe.model_validate(merged.values), merged
+    except ValidationError as error:
+        raise UserError(recipe_errors.explain(error, _known_keys(merged.values), merged.origin)) from None
+
+
+def _rename(values: dict[str, Any]) -> None:
+    """Move values of ``RENAMED`` keys to their new places, where nothing stands yet."""
+    for old, new in RENAMED.items():
+        section, key = old.split(".")
+        if isinstance(values.get(section), dict) and key in values[section]:
+            place, name = new.split(".")
+            values.setdefault(place, {}).setdefault(name, values[section].pop(key))
+
+
+def _leave_to_other_methods(merged: recipe_files.Merged, layers: list[recipe_files.Layer]) -> None:
+    """Where ``layers`` change the method: drop what was said for the one before and the new one does not know."""
+    before = merged.values.get("ssl", {})
+    methods = [
+        s["method"] for s in (layer.values.get("ssl") for layer in layers) if isinstance(s, Mapping) and "method" in s
+    ]
+    if not methods or not isinstance(before, dict):
+        return
+    old, new = before.get("method", METHOD), methods[-1]
+    if old != new and {old, new} <= registry.METHODS.keys():
+        for key in settings_of(old).model_fields.keys() - settings_of(new).model_fields.keys() & before.keys():
+            del before[key]
+
+
+def _known_keys(values: Mapping[str, Any]) -> list[str]:
+    """The keys of a recipe with the method that ``values`` name."""
+    ssl = values.get("ssl")
+    method = ssl.get("method", METHOD) if isinstance(ssl, Mapping) else METHOD
+    sections: dict[str, Any] = {name: field.annotation for name, field in Recipe.model_fields.items()}
+    sections |= _plugin_sections()
+    sections["ssl"] = settings_of(method) if method in registry.METHODS else Pretraining
+    inside = [f"{name}.{key}" for name, kind in sections.items() for key in getattr(kind, "model_fields", ())]
+    return sorted([*sections, *inside])

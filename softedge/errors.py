@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
 
 class UserError(Exception):
@@ -14,7 +20,37 @@ class GateFailed(Exception):
 
 
 class Interrupted(Exception):
-    """Stopped by a signal after everything was saved; the message says how to go on. Exit code 130."""
+    """Stopped by a signal after everything was saved; the message says how to go on. Exit code 130 (SIGTERM: 143)."""
+
+    def __init__(self, message: str, code: int = 130):
+        super().__init__(message)
+        self.code = code
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived, raised by ``terminating``. No Exception: no stage may take it for a failure of its own."""
+
+
+@contextlib.contextmanager
+def terminating() -> Iterator[None]:
+    """Turn SIGTERM into ``Terminated``, so that files are closed and the end is told; only in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a forked worker ends as if this were not here
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
@@ -34,9 +70,10 @@ def exit_code_and_line(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, GateFailed):
         return 1, f"failed: {error}"
     if isinstance(error, Interrupted):
-        return 130, f"stopped: {error}"
-    if isinstance(error, KeyboardInterrupt):
-        return 130, "stopped: finished stages are kept; run the same command again to go on"
+        return error.code, f"stopped: {error}"
+    if isinstance(error, KeyboardInterrupt | Terminated):
+        code = 143 if isinstance(error, Terminated) else 130
+        return code, "stopped: finished stages are kept; run the same command again to go on"
     if isinstance(error, BrokenPipeError):  # the reader of our output has gone: softedge ... | head
         return 141, ""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -51,14 +52,34 @@ class Precision:
     activations: int
 
     @property
+    def name(self) -> str:
+        """``fp32``, ``fp16``, ``int8``; ``w8a16`` where weights and activations differ."""
+        if self.weights != self.activations:
+            return f"w{self.weights}a{self.activations}"
+        return f"{'fp' if self.weights >= 16 else 'int'}{self.weights}"
+
+    @property
     def is_int8(self) -> bool:
         """Whether the weights are stored in 8 bits, whatever the activations are."""
         return self.weights == 8
 
+    @classmethod
+    def named(cls, name: str) -> Precision:
+        """What a name says: ``fp16``, ``int8``, ``w8a8``, and variants of them such as ``int8-search``.
+
+        Where only the name is known (tables of results).  A format may compute its ``int8`` with wider activations: its
+        own table, ``Format.precisions``, has the last word on those.  ValueError for a name that says nothing.
+        """
+        if match := re.match(r"w(\d+)a(\d+)(?:-|$)", name):
+            return cls(int(match[1]), int(match[2]))
+        if match := re.match(r"(?:fp|int)(\d+)(?:-|$)", name):
+            return cls(int(match[1]), int(match[1]))
+        raise ValueError(f"'{name}' is no precision; names are like fp16, int8 or w8a16, and variants like int8-search")
+
 
 @dataclass(frozen=True)
 class Artifact:
-    """One exported model on disk: ``path`` is the file (a folder for ``.mlpackage``), contract.json lies beside it."""
+    """One exported model on disk: ``path`` is its main file (a folder for ``.mlpackage``), contract.json beside it."""
 
     path: Path
     target: str
@@ -72,6 +93,10 @@ class Artifact:
     @property
     def name(self) -> str:
         return f"{self.target}-{self.precision}"
+
+    @property
+    def is_int8(self) -> bool:
+        return Precision.named(self.precision).is_int8
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from softedge import registry
 from softedge.errors import UserError
 from softedge.progress import say
 from softedge.records import Outcome, Result
 
-_VERSIONS_OF = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino", "nncf", "coremltools", "numpy")
+_VERSIONS_OF = ("softedge", "torch", "torchvision", "timm", "numpy")  # and the packages of every format
 
 
 @contextlib.contextmanager
@@ -120,14 +121,8 @@ def size_bytes(path: str | Path) -> int:
 
 def environment() -> dict[str, Any]:
     """Where a number comes from: versions, processor, threads, system, commit of this package."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for package in ("softedge", *_VERSIONS_OF):
-        with contextlib.suppress(PackageNotFoundError):
-            versions[package] = version(package)
     values: dict[str, Any] = {
-        "versions": versions,
+        "versions": versions(),
         "python": platform.python_version(),
         "os": platform.platform(),
         "cpu": cpu_name(),
@@ -141,6 +136,18 @@ def environment() -> dict[str, Any]:
         if torch.cuda.is_available():
             values["gpu"] = torch.cuda.get_device_name()
     return values
+
+
+def versions() -> dict[str, str]:
+    """Installed packages that a number may depend on: those of the training, and those of every format."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    of_formats = (package for entry in registry.formats() for package in entry.packages)
+    for package in dict.fromkeys((*_VERSIONS_OF, *of_formats)):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def command_line() -> str:
@@ -270,17 +277,18 @@ def perform(
     begun = read_json(begun_path) if begun_path.exists() else None
     if done is not None or (begun is not None and force):
         _set_aside(run, stage)
-    elif begun is not None and resumable and (changed := differences(begun, asked)):
+    elif begun is not None and resumable and (changed := differences({key: begun.get(key) for key in asked}, asked)):
         raise UserError(
             f"{folder} holds unfinished work made with other settings ({'; '.join(changed[:6])}); "
             "add --force to start over, or use another --out"
         )
     elif folder.exists() and not resumable:
         shutil.rmtree(folder)
+    resumed = _earlier(folder, begun) if begun is not None and begun_path.exists() else {}
     folder.mkdir(parents=True, exist_ok=True)
-    if not begun_path.exists():
-        write_json(begun_path, asked)
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    start: dict[str, Any] = {"started": now, "spent": 0.0} | resumed | {"at": time.time()}
+    write_json(begun_path, asked | {"start": start})
     clock = time.monotonic()
     outcome = work(folder)
     result = Result(
@@ -290,8 +298,8 @@ def perform(
         recipe=asked["recipe"],
         inputs=asked["inputs"],
         environment=environment(),
-        started=started,
-        seconds=round(time.monotonic() - clock, 3),
+        started=start["started"],
+        seconds=round(start["spent"] + time.monotonic() - clock, 3),
         details=outcome.details,
         skipped=outcome.skipped,
     )
@@ -299,6 +307,15 @@ def perform(
     with contextlib.suppress(FileNotFoundError):
         begun_path.unlink()
     return result
+
+
+def _earlier(folder: Path, begun: Mapping[str, Any]) -> dict[str, Any]:
+    """When unfinished work was first started, and the seconds spent on it: a start lasted until its last file."""
+    start = begun.get("start")
+    if not isinstance(start, Mapping):
+        return {}
+    last = max(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
+    return {"started": start["started"], "spent": start["spent"] + max(last - start["at"], 0.0)}
 
 
 def _set_aside(run: Run, stage: str) -> None:

@@ -21,6 +21,7 @@ from softedge.errors import Interrupted, UserError
 from softedge.run import Run
 from softedge.ssl import key_norm, train
 from softedge.ssl.launch import launch
+from softedge.stages import pretrain
 
 WORLD = 2
 
@@ -143,7 +144,7 @@ def test_one_rank_that_wants_to_stop_stops_all():
 
 
 def _pretrain(rank, folder):
-    result = train.pretrain(Run(folder), recipe(ssl__epochs=1, ssl__knn_every=0, optim__warmup_epochs=0), data())
+    result = pretrain.stage(Run(folder), recipe(ssl__epochs=1, ssl__knn_every=0, optim__warmup_epochs=0), data())
     return result.metrics["loss"], result.details["world"]
 
 
@@ -273,8 +274,7 @@ def test_the_command_launches_its_ranks_and_prints_one_result(tmp_path):
 
 @pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")])
 def test_only_rank_0_makes_the_run_folder(monkeypatch, tmp_path, names):
-    from softedge.ssl import ranks
-    from softedge.stages import pipeline
+    from softedge.stages import ranks
 
     seen = []
     monkeypatch.setattr(ranks, "train", lambda run, *rest: seen.append((run.root / "recipe.toml").exists()))
@@ -284,10 +284,10 @@ def test_only_rank_0_makes_the_run_folder(monkeypatch, tmp_path, names):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".recipe.toml.half").touch()  # what rank 0 is about to rename
     monkeypatch.setenv(names[0], "1")
-    pipeline.pretrain("digits", "digits", tmp_path / "run")
+    pretrain.pretrain("digits", "digits", tmp_path / "run")
     (tmp_path / "run" / ".recipe.toml.half").unlink()
     monkeypatch.setenv(names[0], "0")
-    pipeline.pretrain("digits", "digits", tmp_path / "run")
+    pretrain.pretrain("digits", "digits", tmp_path / "run")
     assert seen == [False, True]
 
 

@@ -69,6 +69,25 @@ def test_a_stage_killed_half_way_starts_clean_and_a_resumable_one_goes_on(tmp_pa
     assert seen == [False, True]
 
 
+def test_the_seconds_of_a_resumed_stage_count_its_earlier_starts(tmp_path):
+    run = Run(tmp_path / "r")
+
+    def dies_after_a_checkpoint(folder: Path) -> Outcome:
+        checkpoint = folder / "last.pt"
+        checkpoint.write_text("half")
+        later = (folder / "begun.json").stat().st_mtime + 100
+        os.utime(checkpoint, (later, later))
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            perform(run, "pretrain", dies_after_a_checkpoint, recipe={}, inputs={}, resumable=True)
+    (run.folder("pretrain") / "last.pt").unlink()  # its time lies ahead of the third start
+    result = perform(run, "pretrain", work([]), recipe={}, inputs={}, resumable=True)
+    assert 99 < result.seconds < 102, "one interrupted start of 100 s; the file that told of the second is gone"
+    assert perform(run, "probe", work([]), recipe={}, inputs={}).seconds < 1
+
+
 def test_unfinished_work_of_another_recipe_is_not_resumed(tmp_path):
     run = Run(tmp_path / "r")
 

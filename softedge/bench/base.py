@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from softedge import registry
 from softedge.errors import UserError, did_you_mean
+from softedge.export.base import open_format
 from softedge.records import Artifact, InputSpec
 
 
@@ -162,11 +163,27 @@ class Device(ABC):
 
 
 class FolderDevice(Device):
-    """A device that is sent a folder: says of each artifact whether it can run, and measures those that can."""
+    """A device that is sent a folder: says of each artifact whether it can run, and measures those that can.
 
-    @abstractmethod
+    formats: the names of those it runs; empty: all that bring a runtime for any machine with Python.
+    called: what a message calls a device with ``formats``.
+    """
+
+    formats: tuple[str, ...] = ()
+    called: str = "this device"
+
     def why_not(self, artifact: Artifact) -> str:
         """Why this device cannot run an artifact; empty when it can."""
+        if self.formats:
+            if artifact.target in self.formats:
+                return ""
+            titles = " and ".join(open_format(name).title for name in self.formats)
+            asked = f"softedge export --targets {','.join(self.formats)}"
+            return f"not run: {self.called} runs {titles} files; export one with: {asked}"
+        format_ = open_format(artifact.target)
+        if format_.special_device:
+            return f"not run: {format_.special_device}"
+        return "" if format_.board_runtime() else f"not run: {format_.title} brings no runtime for devices"
 
     @abstractmethod
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
@@ -181,13 +198,6 @@ class FolderDevice(Device):
                 for measurement in self.work(Path(folder), runnable, plan.with_options(self.options)):
                     measured[measurement.artifact] = measurement
         return [measured[artifact.name] for artifact in artifacts]
-
-
-def onnx_only(artifact: Artifact, who: str) -> str:
-    """Why ``who`` ("a browser"), which has onnxruntime alone, cannot run an artifact; empty when it can."""
-    if artifact.target == "onnx":
-        return ""
-    return f"not run: {who} runs ONNX files; export one with: softedge export --targets onnx"
 
 
 def last_line(said: bytes | str) -> str:

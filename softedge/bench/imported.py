@@ -16,10 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from softedge.errors import UserError, did_you_mean
-from softedge.export import contract
-from softedge.records import Outcome, Result
-from softedge.run import Run, perform, sha256
+from softedge.errors import UserError
 
 Numbers = dict[str, float]
 _MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "sec": 1e3, "seconds": 1e3}
@@ -52,45 +49,6 @@ def read(path: Path) -> Reading:
         f"{path} holds no latency that softedge can read; known: OpenVINO benchmark_app (JSON or text), "
         "onnxruntime_perf_test, LiteRT benchmark_model, Xcode's performance report copied as text"
     )
-
-
-def bring_in(run: Run, path: Path, artifact: str, device: str, force: bool = False) -> Result:
-    """Write the numbers of ``path`` as the stage ``bench/<artifact>@elsewhere_<device>``.
-
-    artifact: which exported file was measured ("coreml-fp16"); its hash is recorded, that it is the same file is the
-    user's word.  device: what a reader should see, "iPhone 15 Pro".
-    """
-    known = tuple(run.results("export"))
-    if artifact not in known:
-        raise UserError(f"{run.root} has no exported file '{artifact}'{did_you_mean(artifact, known)}")
-    if not device.strip():
-        raise UserError("say on which device it was measured, for example --device 'iPhone 15 Pro'")
-    reading = read(path)
-    file = contract.read(run.folder(f"export/{artifact}"))
-    outcome = Outcome(
-        metrics={**reading.metrics, "size_bytes": file.size_bytes, "valid": False},
-        details={
-            "artifact": artifact,
-            "target": file.target,
-            "precision": file.precision,
-            "sha256": file.sha256,
-            "sha256_checked": False,
-            "measured_elsewhere": True,
-            "tool": reading.tool,
-            "device": {"name": device},
-            "why_not_valid": f"measured elsewhere, by {reading.tool} and its rules",
-            "imported": {"file": Path(path).name, "sha256": sha256(path), **reading.details},
-            **({"caveat": reading.details["caveat"]} if "caveat" in reading.details else {}),
-        },
-        skipped={
-            "top1": f"not run: {reading.tool} does not measure accuracy",
-            "end_to_end": f"not run: {reading.tool} does not decode and resize photos",
-        },
-    )
-    folder = re.sub(r"[^A-Za-z0-9.-]+", "_", device).strip("_")
-    stage = f"bench/{artifact}@elsewhere_{folder}"
-    inputs = {"model": file.sha256, "imported": sha256(path)}
-    return perform(run, stage, lambda _: outcome, recipe={"device": device}, inputs=inputs, force=force)
 
 
 def benchmark_app_json(text: str) -> Reading | None:

@@ -18,42 +18,27 @@ from typing import IO, Any
 
 import numpy as np
 
+from softedge import registry
 from softedge.bench.base import DeviceError, Measurement, Plan, last_line
-from softedge.export.contract import model_files
+from softedge.export.base import open_format
 from softedge.progress import track
 from softedge.records import Artifact
 from softedge.run import read_json, sha256, write_json
 
-RUNTIME_OF = {"onnx": "onnxruntime", "openvino": "openvino", "coreml": "coreml", "executorch": "executorch"}
-CARRIED = ("worker.py", "runtimes.py", "kernels.py", "pictures.py", "system.py")
-OPTIONS = ("threads", "provider", "device", "precision")
+CARRIED = ("worker.py", "subject.py", "kernels.py", "detections.py", "pictures.py", "system.py")
 _DYING_S = 5.0  # what a killed process may take to disappear
 _GRACE_S = 30.0  # for starting Python and writing the results, beyond the plan's time limit
 
 
-def why_not(artifact: Artifact) -> str:
-    """Why no Linux runtime can run this artifact; empty when one can."""
-    if artifact.target == "coreml":
-        return "not run: Core ML models run on Apple devices only; use macos: on a Mac, or import Xcode's report"
-    if artifact.target not in RUNTIME_OF:
-        return f"not run: no runtime for {artifact.target} files on this device"
-    return ""
+def options() -> tuple[str, ...]:
+    """What a device that runs the worker takes in its address: threads, and what the formats' runtimes take."""
+    return ("threads", *dict.fromkeys(option for kind in registry.formats() for option in kind.board_options))
 
 
-def settings_of(artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
-    """How the runtime is set up.
-
-    OpenVINO computes in bf16 or f16 where the processor can, unless told otherwise: fp32 and int8 files are held to
-    f32, fp16 files get what the device prefers.  ``precision=f32|f16|bf16|default`` in the device's address overrides.
-    """
-    if artifact.target == "coreml":
-        return {"units": options["units"], "labels": artifact.labels, "output": artifact.output}
-    settings: dict[str, Any] = {key: options[key] for key in ("provider", "device") if key in options}
-    if artifact.output == "detections":
-        settings["detections"] = True
-    default = "default" if artifact.precision.startswith("fp16") else "f32"
-    precision = options.get("precision", default)
-    return settings if precision == "default" else {**settings, "precision": precision}
+def runtime_packages(*formats: str) -> dict[str, str]:
+    """What the runtimes of some formats (all by default) need on a board: import name -> what pip calls it."""
+    kinds = [type(open_format(name)) for name in formats] or registry.formats()
+    return {name: package for kind in kinds for name, package in kind.board_packages.items()}
 
 
 def pack(
@@ -73,7 +58,10 @@ def pack(
         shutil.copyfile(file, folder / encoded[-1])
     entries, hashes = [], {}
     for artifact in artifacts:
-        files = model_files(artifact.path)
+        format_ = open_format(artifact.target)
+        files, runtime, module = format_.files(artifact.path), format_.board_runtime(), f"runtime_{format_.name}"
+        assert runtime is not None, f"{artifact.name} was packed for a device that cannot run it"
+        shutil.copyfile(runtime, folder / f"{module}.py")
         (folder / artifact.name).mkdir()
         for file in files:
             copy = shutil.copytree if file.is_dir() else shutil.copyfile
@@ -82,9 +70,13 @@ def pack(
         entries.append(
             {
                 "name": artifact.name,
-                "runtime": RUNTIME_OF[artifact.target],
+                "runtime": module,
+                "packages": list(format_.board_packages.values()),
                 "files": [f"{artifact.name}/{file.name}" for file in files],
-                "settings": settings_of(artifact, options),
+                "settings": {
+                    **format_.board_settings(artifact, options),
+                    **({"detections": True} if artifact.output == "detections" else {}),
+                },
             }
         )
     write_json(
@@ -184,6 +176,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def describe(command: Sequence[str], spec: str, limit_s: float, env: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What the worker, started by the words of ``command``, says of its machine; DeviceError when it does not start."""
     words = [*command, str(Path(__file__).parent / "board" / "worker.py"), "describe"]
+    words += runtime_packages().values()
     try:
         told = subprocess.run(words, capture_output=True, timeout=limit_s, check=True, env=env)
     except (OSError, subprocess.SubprocessError) as error:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from softedge.cache import cache_folder as cache_folder  # where fetched files stay
 from softedge.errors import UserError
 
 _TIMEOUT_S = 60.0
 _LARGEST = 400 << 20  # bytes; nothing that is pinned here comes near
-
-
-def cache_folder() -> Path:
-    """Where fetched files stay: ``$SOFTEDGE_CACHE``, else ``$XDG_CACHE_HOME/softedge``, else ``~/.cache/softedge``."""
-    if chosen := os.environ.get("SOFTEDGE_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "softedge"
 
 
 def matches(data: bytes, pin: str) -> bool:

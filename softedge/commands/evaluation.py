@@ -1,4 +1,4 @@
-"""Commands that measure what the features are worth: k-NN, linear, few labels, fine-tuning, detection."""
+"""Commands that measure what the features are worth: k-NN, linear, few labels, fine-tuning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from softedge.commands.options import ForceOption, RunFolder, SetOption
+from softedge.commands.options import ForceOption, InitOption, LabelsOption, RunFolder, SetOption
 
 app = typer.Typer()
 
@@ -23,26 +23,24 @@ def knn(
     force: ForceOption = False,
 ) -> None:
     """Weighted k-NN accuracy of the frozen features."""
-    from softedge.commands import tables as summary
-    from softedge.stages import evaluations
+    from softedge.commands import tables
+    from softedge.stages.knn import knn as measure
 
-    typer.echo(summary.stage(evaluations.knn(run, k, temperature, preset, force=force)))
+    typer.echo(tables.stage(measure(run, k, temperature, preset, force=force)))
 
 
 @app.command()
 def probe(
     run: RunFolder,
-    labels: Annotated[
-        float | None, typer.Option("--labels", help="Fraction of the training labels to use.", show_default="all")
-    ] = None,
+    labels: LabelsOption = None,
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
     """Linear and k-NN accuracy of the frozen features; writes the classifier that is exported."""
-    from softedge.commands import tables as summary
-    from softedge.stages import evaluations
+    from softedge.commands import tables
+    from softedge.stages.probe import probe as measure
 
-    typer.echo(summary.stage(evaluations.probe(run, labels, set_ or (), force=force)))
+    typer.echo(tables.stage(measure(run, labels, set_ or (), force=force)))
 
 
 @app.command()
@@ -55,61 +53,34 @@ def linear(
     force: ForceOption = False,
 ) -> None:
     """Linear accuracy by the full protocol of a paper, with augmentation, on the frozen network."""
-    from softedge.commands import tables as summary
-    from softedge.stages import evaluations
+    from softedge.commands import tables
+    from softedge.stages.linear import linear as measure
 
-    typer.echo(summary.stage(evaluations.linear(run, protocol, set_ or (), force=force)))
+    typer.echo(tables.stage(measure(run, protocol, set_ or (), force=force)))
 
 
 @app.command()
 def finetune(
     run: RunFolder,
-    init: Annotated[
-        str | None, typer.Option("--init", help="ssl, random, imagenet or a weights file", show_default="the recipe's")
-    ] = None,
-    labels: Annotated[
-        float | None, typer.Option("--labels", help="Fraction of the training labels to use.", show_default="all")
-    ] = None,
+    init: InitOption = None,
+    labels: LabelsOption = None,
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
     """Train the whole network on the labels; export it with: --set export.source=finetune."""
-    from softedge.commands import tables as summary
-    from softedge.stages import evaluations
+    from softedge.commands import tables
+    from softedge.stages.finetune import finetune as train
 
-    typer.echo(summary.stage(evaluations.finetune(run, init, labels, set_ or (), force=force)))
+    typer.echo(tables.stage(train(run, init, labels, set_ or (), force=force)))
 
 
 @app.command()
 def labels(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
     """Was pretraining worth it? Accuracy at 1 %, 10 % and 100 % of the labels, with and without it."""
-    from softedge.commands import tables as summary
-    from softedge.stages import evaluations
+    from softedge.commands import tables
+    from softedge.stages.labels import labels as measure
 
-    typer.echo(summary.stage(evaluations.labels(run, set_ or (), force=force)))
-
-
-@app.command()
-def transfer(
-    run: RunFolder,
-    task: Annotated[str, typer.Option("--task", help="voc or coco", show_default=False)],
-    data: Annotated[Path, typer.Option("--data", help="The VOC or COCO folder.", show_default=False)],
-    init: Annotated[
-        str | None, typer.Option("--init", help="ssl, random, imagenet or a weights file", show_default="the recipe's")
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", help="Its [transfer] section, e.g. transfer-voc-c4.", show_default="the run's"),
-    ] = None,
-    set_: SetOption = None,
-    force: ForceOption = False,
-) -> None:
-    """Train a detector on the backbone and measure AP; then export, check and bench RUN/transfer/TASK like a run."""
-    from softedge.commands import tables as summary
-    from softedge.stages import evaluations
-
-    result = evaluations.transfer(run, task, data, init, set_ or (), force=force, recipe=recipe)
-    typer.echo(summary.stage(result))
+    typer.echo(tables.stage(measure(run, set_ or (), force=force)))
 
 
 @app.command()
@@ -121,6 +92,6 @@ def backbone(
     ] = None,
 ) -> None:
     """Write the pretrained backbone for those who train elsewhere."""
-    from softedge.stages import evaluations
+    from softedge.stages.backbone import backbone as write
 
-    typer.echo(evaluations.backbone(run, framework, out))
+    typer.echo(write(run, framework, out))

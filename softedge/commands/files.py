@@ -1,4 +1,4 @@
-"""Commands around exported files: parse, call one function, print one result."""
+"""Exported files: made, compared with PyTorch, and replayed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,83 @@ from typing import Annotated, Any
 
 import typer
 
-from softedge.commands.options import ForceOption, PrecisionsOption, TargetsOption, names
+from softedge.commands.options import (
+    AllowMissingOption,
+    ForceOption,
+    MaxDropOption,
+    MaxP90Option,
+    MaxSizeOption,
+    MinAgreementOption,
+    PrecisionsOption,
+    RunFolder,
+    SetOption,
+    TargetsOption,
+    names,
+)
 
 app = typer.Typer()
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    targets: TargetsOption = None,
+    precisions: PrecisionsOption = None,
+    output: Annotated[
+        str | None, typer.Option("--output", help="probabilities or features", show_default=False)
+    ] = None,
+    allow_missing: AllowMissingOption = False,
+    set_: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Write self-contained model files: uint8 image in, probabilities out, labels and golden images beside."""
+    from softedge.commands import tables
+    from softedge.stages.export import export as write
+    from softedge.stages.gate import require
+
+    results = write(run, names(targets), names(precisions), output, set_ or (), force=force)
+    typer.echo(tables.stages(results))
+    require([] if allow_missing else results)
+
+
+@app.command()
+def quantize(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
+    """Search for better int8 files where the exported ones may not pass the gates of check."""
+    from softedge.commands import tables
+    from softedge.stages.quantize import quantize as search
+
+    typer.echo(tables.stages(search(run, set_ or (), force=force)))
+
+
+@app.command()
+def check(
+    run: RunFolder,
+    max_drop: MaxDropOption = None,
+    min_agreement: MinAgreementOption = None,
+    max_size: MaxSizeOption = None,
+    max_p90: MaxP90Option = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="An earlier run to compare with.", show_default=False)
+    ] = None,
+    set_: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Compare every exported file, read back from disk, with PyTorch on real images. Exit code 1 when a gate fails."""
+    from softedge.commands import tables
+    from softedge.stages.check import check as compare
+    from softedge.stages.gate import gate
+
+    typer.echo(tables.checks(compare(run, max_drop, min_agreement, set_ or (), force, max_size, max_p90, against)))
+    gate(run, max_p90, allow_missing=True)
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="An export folder, e.g. runs/mine/export/onnx-int8.")]) -> None:
+    """Replay the golden images of an exported model with this machine's runtime. Exit code 1 on a difference."""
+    from softedge.commands import tables
+    from softedge.stages.verify import verify as replay
+
+    typer.echo(tables.verified(replay(folder)))
 
 
 @app.command("export-file")
@@ -31,16 +105,19 @@ def export_file(
     batch: Annotated[str, typer.Option("--batch", help="dynamic or one")] = "dynamic",
     targets: TargetsOption = None,
     precisions: PrecisionsOption = None,
+    allow_missing: AllowMissingOption = False,
     force: ForceOption = False,
 ) -> None:
     """Export any timm classifier or backbone from a file: no run, no training, the same contract."""
-    from softedge.commands import tables as summary
+    from softedge.commands import tables
     from softedge.stages.export_file import export_file as write
+    from softedge.stages.gate import require
 
     asked = {"targets": names(targets), "precisions": names(precisions)}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     results = write(weights, out, images, backbone, labels, size, output=output, batch=batch, force=force, **given)
-    typer.echo(summary.stages(results))
+    typer.echo(tables.stages(results))
+    require([] if allow_missing else results)
 
 
 @app.command("litert-setup")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from softedge import registry
+
 RunFolder = Annotated[Path, typer.Argument(help="The run folder, e.g. runs/mine.", show_default=False)]
 DataOption = Annotated[
     str | None,
@@ -23,7 +25,31 @@ SetOption = Annotated[
     typer.Option("--set", help="Override a recipe value: ssl.epochs=50. Repeatable.", show_default=False),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Redo what is done already.")]
-TargetsOption = Annotated[str | None, typer.Option("--targets", help="onnx,openvino,coreml", show_default=False)]
+InitOption = Annotated[
+    str | None,
+    typer.Option("--init", help="ssl, random, imagenet or a weights file", show_default="the recipe's"),
+]
+LabelsOption = Annotated[
+    float | None, typer.Option("--labels", help="Fraction of the training labels to use.", show_default="all")
+]
+MaxDropOption = Annotated[
+    float | None, typer.Option("--max-drop", help="Allowed loss of top-1, e.g. 0.01.", show_default="the recipe's")
+]
+MinAgreementOption = Annotated[
+    float | None, typer.Option("--min-agreement", help="Same answers as fp32.", show_default="the recipe's")
+]
+MaxSizeOption = Annotated[
+    int | None, typer.Option("--max-size", help="Bytes of an int8 file.", show_default="the recipe's")
+]
+MaxP90Option = Annotated[
+    float | None, typer.Option("--max-p90", help="Milliseconds of an int8 file.", show_default="the recipe's")
+]
+AllowMissingOption = Annotated[
+    bool, typer.Option("--allow-missing", help="Exit with 0 when a format asked for could not be made.")
+]
+TargetsOption = Annotated[
+    str | None, typer.Option("--targets", help=",".join(registry.DEFAULT_FORMATS), show_default=False)
+]
 PrecisionsOption = Annotated[str | None, typer.Option("--precisions", help="fp32,fp16,int8", show_default=False)]
 DevicesOption = Annotated[
     str | None, typer.Option("--devices", help="local, ssh://user@host, adb://SERIAL, browser: ...", show_default=False)

@@ -76,6 +76,9 @@ def checks(result: Result) -> str:
 
 def deployment(run: Run) -> str:
     """What ``softedge deploy`` made: accuracy of the features, one row a file, where the report is."""
+    from softedge.stages.gate import judged, missing, wanted
+    from softedge.stages.opening import reopen
+
     lines: list[str] = []
     probe = run.result("probe")
     if probe is not None:
@@ -96,7 +99,8 @@ def deployment(run: Run) -> str:
             if prefix + "knn_top1" in probe.metrics
         ]
         lines += [table(rows), ""]
-    checked = run.result("check")
+    opened, recipe = reopen(run.root)
+    checked = judged(opened, recipe.check)
     benched = run.results("bench")
     rows = []
     for row in checked.details.get("rows", []) if checked else []:
@@ -111,7 +115,7 @@ def deployment(run: Run) -> str:
                 "gate": {True: "passed", False: "FAILED", None: "not judged"}[row.get("passed")],
             }
         )
-    lines += [table(rows), "", f"report: {run.root / 'report.html'}"]
+    lines += [table(rows), *missing(wanted(opened, recipe)), "", f"report: {run.root / 'report.html'}"]
     return "\n".join(lines)
 
 

@@ -1,30 +1,38 @@
 """Picture files to upright uint8 RGB, and the one preprocessing that a deployed model expects.
 
-Ordinary JPEG goes through the package's own decoder (``native_jpeg.py``) where that was built, else through
-libjpeg-turbo directly where ``simplejpeg`` is installed; everything else, and everything unusual, through Pillow. All
-follow libjpeg-turbo's defaults and give the same bits.
+Ordinary JPEG goes to libjpeg-turbo directly where ``simplejpeg`` is installed; everything else, and everything unusual,
+through Pillow. Both follow libjpeg-turbo's defaults and give the same bits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import stat
 import struct
+import threading
 import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from softedge.data import native_jpeg
+from softedge.errors import UserError
 from softedge.records import InputSpec
 
 Uint8 = NDArray[np.uint8]
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: beyond it a small file may fill the memory
+_MAX_BYTES, _MAX_PIXELS = "SOFTEDGE_MAX_BYTES", "SOFTEDGE_MAX_PIXELS"
 _EXIF_ORIENTATION = 0x0112
+_PHOTOMETRIC = 262
 _NUMPY_UPRIGHT = {  # Exif orientation -> what makes the array upright
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -42,11 +50,15 @@ class BadImage(Exception):
     """A file that cannot be turned into pixels; the message is the reason, for a person."""
 
 
-def decode(source: str | Path | bytes, at_least: int = 0) -> Uint8:
+White = Mapping[str, float]  # "I" (more than 8 bits) and "F" (floats): the value that is white
+
+
+def decode(source: str | Path | bytes, at_least: int = 0, white: White | None = None) -> Uint8:
     """Decode a picture to uint8 RGB (H, W, 3), contiguous, upright by its Exif orientation.
 
     source: a path, or the bytes of a file.  Transparency is laid on white, 16 bits become 8, of an animation the first
     frame is taken, greyscale, palette and CMYK become RGB.
+    white: the range of wide pixels, one for a whole data set (``ranges.py``); None guesses from this picture alone.
     at_least: when positive, a JPEG may come at n/8 of its size, n <= 4, as long as both sides keep this many pixels.
     Raises ``BadImage`` with the reason.
     """
@@ -57,78 +69,100 @@ def decode(source: str | Path | bytes, at_least: int = 0) -> Uint8:
         image = _decode_jpeg(data, at_least)
         if image is not None:
             return image
-    return _decode_with_pillow(data)
+    return _decode_with_pillow(data, white)
+
+
+def decode_smaller(data: bytes, side: int, white: White | None = None) -> Uint8:
+    """``decode``, and the shorter side shrunk to ``side`` pixels where it is longer: the mean of the pixels that each
+    new one covers. Never enlarged.
+    """
+    image = decode(data, side, white)
+    height, width = image.shape[:2]
+    factor = side / min(height, width)
+    if factor >= 1:
+        return image
+    return cv2.resize(image, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA)
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a file; ``BadImage`` when it cannot be opened."""
+    """The bytes of a regular file; ``BadImage`` when it is none, cannot be opened, or is too large."""
     try:
-        with open(path, "rb", buffering=0) as file:  # unbuffered: one copy less of a file that is read at once
+        # Unbuffered: one copy less of a file that is read at once. Not blocking: a pipe without a writer would hang.
+        with open(path, "rb", buffering=0, opener=_not_blocking) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadImage("is not a regular file")
+            if status.st_size > max_bytes():
+                raise BadImage(
+                    f"{status.st_size:,} bytes are more than the limit of {max_bytes():,} ({_MAX_BYTES} sets it)"
+                )
             return file.readall()
-    except OSError as error:
-        raise BadImage(f"cannot be opened ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise BadImage(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from error
 
 
-def check_header(data: bytes) -> tuple[int, int]:
-    """Find most bad files without decoding: no known format, absurd size, or a JPEG without its end marker.
-
-    Returns the width and height in the file, before any rotation by Exif.  Raises ``BadImage``.
-    """
-    if not data:
-        raise BadImage("the file is empty")
-    try:
-        with _opened(data) as image:
-            image_format, size = image.format, image.size
-    except BadImage:
-        raise
-    except Exception as error:  # Pillow's readers raise many kinds on damaged files
-        raise BadImage(_reason(error)) from error
-    if image_format == "JPEG" and b"\xff\xd9" not in data[-65536:]:
-        raise BadImage("truncated: the JPEG has no end marker")
-    return size
+def _not_blocking(path: str, flags: int) -> int:
+    """Open a file; a pipe without a writer would else be waited for without end."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def ordinary_jpeg(data: bytes, at_least: int = 0) -> native_jpeg.Head | None:
-    """The header of a file that the package's own decoder may take; None for any other, or without such a decoder.
-
-    A file that ``decode`` would give at a fraction of its size, because of ``at_least``, is none.
-    """
-    native = native_jpeg.decoder()
-    head = native.head(data) if native is not None else None
-    if head is not None and at_least > 0 and min(head.width, head.height) + 1 >= 2 * at_least:
-        return None
-    return head
+@cache
+def max_bytes() -> int:
+    """The largest file that is read: ``SOFTEDGE_MAX_BYTES``, else 512 MB."""
+    return _limit(_MAX_BYTES, 512_000_000)
 
 
-def is_turned(data: bytes, header: int) -> bool:
-    """Whether Exif says that the picture of a JPEG file is not upright. ``header``: where its frame header is."""
-    return _may_be_turned(data[:header]) and _orientation(data) in _NUMPY_UPRIGHT
+@cache
+def max_pixels() -> int:
+    """The largest picture that is decoded: ``SOFTEDGE_MAX_PIXELS``, else Pillow's own limit."""
+    return _limit(_MAX_PIXELS, MAX_PIXELS)
+
+
+def _limit(variable: str, default: int) -> int:
+    text = os.environ.get(variable, "")
+    if text and not text.isdecimal():
+        raise UserError(f"{variable}={text} is not a whole number; give one, or unset it for {default:,}")
+    return int(text or default)
+
+
+class _Budget:
+    """At most so many pixels are being decoded at a time by all threads together; a larger picture is decoded alone."""
+
+    def __init__(self, pixels: int):
+        self._pixels, self._taken, self._changed = pixels, 0, threading.Condition()
+
+    @contextlib.contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= self._pixels)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_BUDGET = _Budget(100_000_000)  # 0.3 GB of RGB, up to 1.2 GB while 16 bits become 8
 
 
 def _decode_jpeg(data: bytes, at_least: int) -> Uint8 | None:
-    """The fast paths for ordinary JPEG; None hands over to Pillow."""
-    native, ordinary = native_jpeg.decoder(), ordinary_jpeg(data, at_least)
-    if native is not None and ordinary is not None:
-        image = native.decode(data, (0, 0, ordinary.width, ordinary.height))
-        if image is not None:
-            return _upright(image, data, ordinary.at)
+    """The fast path for ordinary JPEG; None hands over to Pillow."""
     try:
         import simplejpeg
     except ImportError:
         return None
     head = _jpeg_head(data)
-    if head is None or head.components not in (1, 3) or head.pixels > MAX_PIXELS:
+    if head is None or head.components not in (1, 3) or head.pixels > max_pixels():
         return None
     smaller = {"min_height": at_least, "min_width": at_least, "min_factor": 2} if at_least > 0 else {}
     try:
-        image = simplejpeg.decode_jpeg(data, "RGB", **smaller)
+        with _BUDGET.take(head.pixels):
+            image = simplejpeg.decode_jpeg(data, "RGB", **smaller)
     except ValueError:  # damaged, or only unusual: Pillow decides and knows the reason
         return None
-    return _upright(image, data, head.at)
-
-
-def _upright(image: Uint8, data: bytes, header: int) -> Uint8:
-    turn = _NUMPY_UPRIGHT.get(_orientation(data)) if _may_be_turned(data[:header]) else None
+    turn = _NUMPY_UPRIGHT.get(_orientation(data)) if _may_be_turned(data[: head.at]) else None
     return image if turn is None else np.ascontiguousarray(turn(image))
 
 
@@ -173,8 +207,10 @@ def _opened(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = Image.open(io.BytesIO(data))
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS:,}")
+    if image.width * image.height > max_pixels():
+        raise BadImage(
+            f"{image.width} x {image.height} pixels are more than the limit of {max_pixels():,} ({_MAX_PIXELS} sets it)"
+        )
     return image
 
 
@@ -186,18 +222,19 @@ def _register_heif() -> None:
     pillow_heif.register_heif_opener()
 
 
-def _decode_with_pillow(data: bytes) -> Uint8:
+def _decode_with_pillow(data: bytes, white: White | None = None) -> Uint8:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _opened(data) as image:
+            with _opened(data) as image, _BUDGET.take(image.width * image.height):
                 image.load()
                 try:
                     upright = ImageOps.exif_transpose(image)
                 except Exception:  # damaged metadata must not cost the picture
                     upright = image
-                return _to_rgb(upright)
-    except BadImage:
+                rgb = _to_rgb(upright, white)
+                return 255 - rgb if _white_is_zero(image) else rgb
+    except (BadImage, UserError):
         raise
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, ValueError, EOFError, struct.error, ...
         raise BadImage(_reason(error)) from error
@@ -214,25 +251,60 @@ def _reason(error: Exception) -> str:
     return f"damaged ({text})"
 
 
-def _to_rgb(image: Image.Image) -> Uint8:
+def _to_rgb(image: Image.Image, white: White | None) -> Uint8:
     """Any Pillow mode to uint8 RGB."""
     if image.mode.startswith(("I", "F")):
-        grey = _to_eight_bits(np.asarray(image), image.mode)
+        values = np.asarray(image)
+        highest = white.get(image.mode[0], 0.0) if white else 0.0
+        grey = _to_eight_bits(values, highest or _guessed_white(values, image.mode))
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    array = np.asarray(image.convert("RGB"))
-    return np.ascontiguousarray(array)
+    return np.array(image.convert("RGB"))  # a copy: torch warns of arrays that it could not write to
 
 
-def _to_eight_bits(values: NDArray[Any], mode: str) -> Uint8:
-    """16-bit greyscale / 257; wider integers and floats by the range that their values suggest: 1, 255 or 65535."""
-    wide = np.nan_to_num(values.astype(np.float64))
-    highest = 65535.0 if mode.startswith("I;16") else next((m for m in (1.0, 255.0) if wide.max() <= m), 65535.0)
-    if mode == "I" and highest == 1.0:
-        highest = 255.0
-    return np.clip(np.round(wide * (255.0 / highest)), 0, 255).astype(np.uint8)
+def wide_maximum(data: bytes) -> tuple[str, float] | None:
+    """("I" or "F", the highest value) of a picture whose pixels have more than 8 bits; None for any other."""
+    if data[:3] == b"\xff\xd8\xff":
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _opened(data) as image:
+                if not image.mode.startswith(("I", "F")):
+                    return None
+                with _BUDGET.take(image.width * image.height):
+                    values = np.asarray(image)
+                    return image.mode[0], float(np.nanmax(np.where(np.isfinite(values), values, 0)))
+    except (BadImage, UserError):
+        raise
+    except Exception as error:
+        raise BadImage(_reason(error)) from error
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether a TIFF says that 0 is white (tag 262); Pillow turns 8 bits around itself, more bits it does not."""
+    tags = getattr(image, "tag_v2", None) or {}
+    return image.mode.startswith("I") and tags.get(_PHOTOMETRIC) == 0
+
+
+def _guessed_white(values: NDArray[Any], mode: str) -> float:
+    """65535 of 16 bits; of wider integers and floats the next of 1, 255 and 65535 above their values."""
+    if mode.startswith("I;16"):
+        return 65535.0
+    highest = next((m for m in (1.0, 255.0) if np.nanmax(values) <= m), 65535.0)
+    return 255.0 if mode == "I" and highest == 1.0 else highest
+
+
+def _to_eight_bits(values: NDArray[Any], white: float) -> Uint8:
+    """0 to ``white`` becomes 0 to 255; some rows at a time, or a large picture would take ten times its own memory."""
+    grey = np.empty(values.shape, np.uint8)
+    rows = max(1, (1 << 20) // max(1, values.shape[1]))
+    for top in range(0, len(values), rows):
+        part = np.nan_to_num(values[top : top + rows].astype(np.float64))
+        grey[top : top + rows] = np.clip(np.round(part * (255.0 / white)), 0, 255)
+    return grey
 
 
 def prepare(image: Uint8, spec: InputSpec) -> Uint8:

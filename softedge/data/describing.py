@@ -13,7 +13,7 @@ _SHOWN = 12
 def describe(source: str, recipe: Recipe) -> dict[str, Any]:
     """Find, screen and split as a run would; writes nothing. UserError as there."""
     from softedge.data.examining import examine, input_spec
-    from softedge.data.stage import summary
+    from softedge.data.index import summary
 
     examined = examine(source, recipe)
     spec = input_spec(examined, recipe)
@@ -34,12 +34,13 @@ def describe_text(values: Mapping[str, Any]) -> str:
         f"  mean, std      {spec['mean']}, {spec['std']}",
     ]
     if values["n_duplicates"]:
-        lines.append(f"  set aside      {values['n_duplicates']:,} exact copies of test images")
+        lines.append(f"  set aside      {values['n_duplicates']:,} copies of test images")
+    if values["contradictions"]:
+        pairs = "; ".join(" and ".join(names[:2]) for names in values["contradictions"][:_SHOWN])
+        lines.append(f"  set aside      {len(values['contradictions']):,} pictures with two labels: {pairs}")
     for why, count in values["ignored"].items():
         lines.append(f"  passed over    {count:,} {why}")
     lines += [f"  note           {notice}" for notice in values["notices"]]
-    if not values["verified"]:
-        lines.append("  note           only headers were checked; what fails to decode later is set aside then")
     lines += _class_table(values["per_class"])
     if values["bad"]:
         lines.append(f"{len(values['bad'])} images cannot be read and are set aside:")

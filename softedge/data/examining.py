@@ -3,117 +3,116 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from softedge.config import IMAGENET_MEAN, IMAGENET_STD, Recipe
 from softedge.data import published, sources
-from softedge.data.images import UNLABELLED, ArrayImages, FileImages, Images
-from softedge.data.screening import DECODE_AT_MOST, Look, screen
+from softedge.data.images import UNLABELLED, ArrayImages, EncodedImages, FileImages, Images
+from softedge.data.inventory import Inventory
+from softedge.data.origins import origins_of
+from softedge.data.ranges import notice, white_of
+from softedge.data.screening import Look, screen
 from softedge.data.shards import TarImages
-from softedge.data.sources import Found
-from softedge.data.splitting import hold_out, leaks
+from softedge.data.splitting import Item, contradictions, grouped, split
 from softedge.errors import UserError
 from softedge.records import InputSpec
 
 _MEASURED_IMAGES = 2000  # images that mean and standard deviation are measured on
+_GONE = (0, 0, 0)  # of an image that is not in the shards any more: an empty file
 _CROP = 0.875  # side of the centre crop / shorter side where the weights do not say: the ImageNet habit
 _SMALL = 1.15  # images up to this times the input size are taken whole, without the centre crop's margin
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image of the index. split: "train", "test", "unlabelled", or "duplicate" of a test image, set aside."""
-
-    name: str
-    sha256: str
-    split: str
-    label: int
 
 
 @dataclass(frozen=True)
 class Examined:
     """A source after screening and splitting, before anything is written."""
 
-    found: Found
+    found: Inventory
     items: list[Item]
     bad: list[dict[str, str]]  # name, reason
     longer_side: int  # of the largest image, pixels
-    verified: bool  # every file was decoded; else only headers were checked
+    white: dict[str, float]  # the range of pixels with more than 8 bits
+    contradictions: list[list[str]]  # names of files that are one picture with two labels
 
     def counts(self) -> dict[str, int]:
-        split = Counter(item.split for item in self.items)
+        number = Counter(item.split for item in self.items)
         return {
-            "n_pretrain": split["train"] + split["unlabelled"],
-            "n_train": split["train"],
-            "n_test": split["test"],
+            "n_pretrain": number["train"] + number["unlabelled"],
+            "n_train": number["train"],
+            "n_test": number["test"],
             "n_classes": len(self.found.classes),
             "n_bad": len(self.bad),
-            "n_duplicates": split["duplicate"],
+            "n_duplicates": number["duplicate"],
+            "n_contradictions": number["contradiction"],
         }
 
     def per_class(self) -> dict[str, dict[str, int]]:
         """split -> class name -> images."""
         table: dict[str, dict[str, int]] = {}
-        for split in ("train", "test"):
-            count = Counter(item.label for item in self.items if item.split == split)
+        for place in ("train", "test"):
+            count = Counter(item.label for item in self.items if item.split == place)
             if count:
-                table[split] = {name: count[number] for number, name in enumerate(self.found.classes)}
+                table[place] = {name: count[number] for number, name in enumerate(self.found.classes)}
         return table
 
 
 def examine(source: str, recipe: Recipe) -> Examined:
     """Find, screen and split; writes nothing. UserError when there is nothing to work on."""
     found = sources.find(source)
-    thorough = len(found) <= DECODE_AT_MOST
     bad: list[dict[str, str]] = []
-    good: dict[str, list[tuple[str, int, Look]]] = {}
-    for split, images in found.splits.items():
-        looks = screen(images, f"looking at the {split} images", thorough)
-        good[split] = []
-        for name, label, look in zip(images.names, images.labels.tolist(), looks):
+    items: list[Item] = []
+    looks: list[Look] = []
+    origins = origins_of(found)
+    for place, images in found.splits.items():
+        seen = screen(images, f"looking at the {place} images")
+        for name, label, look in zip(images.names, images.labels.tolist(), seen):
             if look.bad:
                 bad.append({"name": name, "reason": look.bad})
-            else:
-                good[split].append((name, label, look))
-    if not any(good.values()):
+                continue
+            looks.append(look)
+            items.append(Item(name, look.sha256, place, label, look.content, origins.get(name, "")))
+    if not items:
         first = f"; the first is {bad[0]['name']}: {bad[0]['reason']}" if bad else ""
         raise UserError(f"none of the {len(found)} images in {source} can be read{first}")
-    items = _split(found, good, recipe)
-    longer_side = max(look.longer_side for rows in good.values() for _, _, look in rows)
-    return Examined(found, items, bad, longer_side, thorough or not found.in_files)
+    _check_readable(found, items)
+    by_stem = isinstance(next(iter(found.splits.values())), FileImages)
+    contrary = [[items[i].name for i in group] for group in contradictions(items, grouped(items, by_stem))]
+    _check_contradictions(found, items, contrary)
+    items = split(items, found.classes, recipe.data.test_fraction, recipe.seed, by_stem)
+    if not any(item.split in ("train", "unlabelled") for item in items):
+        raise UserError(f"every training image of {found.source} is a copy of a test image; add others")
+    items.sort(key=lambda item: {"unlabelled": 1, "test": 2}.get(item.split, 0))
+    white = white_of(look.wide for look in looks if look.wide)
+    if white:
+        found = replace(found, notices=(*found.notices, notice(white, sum(look.wide is not None for look in looks))))
+    return Examined(found, items, bad, max(look.longer_side for look in looks), white, contrary)
 
 
-def _split(found: Found, good: Mapping[str, list[tuple[str, int, Look]]], recipe: Recipe) -> list[Item]:
-    """Give every readable image its split; nothing with the bytes of a test image stays in training."""
-    rows = {split: [Item(name, look.sha256, split, label) for name, label, look in good[split]] for split in good}
-    train = rows.get("train", [])
-    if train and "test" not in rows:
-        labels = [item.label for item in train]
-        held = hold_out([item.sha256 for item in train], labels, found.classes, recipe.data.test_fraction, recipe.seed)
-        rows["test"] = [_moved(item, "test") for item, out in zip(train, held) if out]
-        rows["train"] = [item for item, out in zip(train, held) if not out]
-    elif found.classes:
-        trained = {item.label for item in train}
-        for number, name in enumerate(found.classes):
-            if number not in trained:
-                raise UserError(
-                    f"class '{name}' of {found.source} has no readable training image; add some or remove it"
-                )
-        if not rows["test"]:
-            raise UserError(f"no image in the test split of {found.source} can be read; add some or remove the split")
-    tested = {item.sha256 for item in rows.get("test", [])}
-    for split in ("train", "unlabelled"):
-        if split in rows:
-            same = leaks([item.sha256 for item in rows[split]], tested)
-            rows[split] = [_moved(item, "duplicate") if out else item for item, out in zip(rows[split], same)]
-    return [item for split in ("train", "unlabelled", "test") for item in rows.get(split, [])]
+def _check_readable(found: Inventory, items: Sequence[Item]) -> None:
+    """UserError when a given test split, or the training images of a class, cannot be read at all."""
+    if "test" not in found.splits:
+        return
+    trained = {item.label for item in items if item.split == "train"}
+    for number, name in enumerate(found.classes):
+        if number not in trained:
+            raise UserError(f"class '{name}' of {found.source} has no readable training image; add some or remove it")
+    if not any(item.split == "test" for item in items):
+        raise UserError(f"no image in the test split of {found.source} can be read; add some or remove the split")
 
 
-def _moved(item: Item, split: str) -> Item:
-    return Item(item.name, item.sha256, split, item.label)
+def _check_contradictions(found: Inventory, items: Sequence[Item], contrary: Sequence[Sequence[str]]) -> None:
+    """UserError when nothing of a class is left: a folder that is a copy of another, or a link to it."""
+    out = {name for names in contrary for name in names}
+    for number, name in enumerate(found.classes):
+        if out and not any(i.label == number and i.split == "train" and i.name not in out for i in items):
+            first = next(names for names in contrary if any(i.name in names for i in items if i.label == number))
+            raise UserError(
+                f"every picture of class '{name}' is in another class, too ({' and '.join(first[:2])}, "
+                f"{len(contrary)} in all); remove one of the folders"
+            )
 
 
 def input_spec(examined: Examined, recipe: Recipe) -> InputSpec:
@@ -167,6 +166,8 @@ def measure(examined: Examined, spec: InputSpec) -> tuple[tuple[float, float, fl
         images = FileImages(first.root, names, np.full(len(names), UNLABELLED))
     else:
         images = named(examined.found, names, spec)
+    if isinstance(images, EncodedImages):
+        images.white = examined.white
     total, squares, pixels = np.zeros(3), np.zeros(3), 0
     for start in range(0, len(images), 64):
         batch = images.subset(range(start, min(start + 64, len(images)))).prepared(spec).reshape(-1, 3) / 255.0
@@ -176,12 +177,15 @@ def measure(examined: Examined, spec: InputSpec) -> tuple[tuple[float, float, fl
     return tuple(round(float(m), 4) for m in mean), tuple(round(float(s), 4) for s in std)  # type: ignore[return-value]
 
 
-def named(found: Found, names: list[str], spec: InputSpec) -> Images:
+def named(found: Inventory, names: list[str], spec: InputSpec) -> Images:
     """The images of these names, in this order, of tar shards or of a data set that lives in memory (as one array)."""
     if tars := [images for images in found.splits.values() if isinstance(images, TarImages)]:
         shards = TarImages.joined(tars)
         position = {name: i for i, name in enumerate(shards.names)}
-        return shards.subset([position[name] for name in names])
+        places = [shards.places[position[name]] if name in position else _GONE for name in names]
+        return TarImages(
+            shards.shards, names, np.array(places, np.int64).reshape(-1, 3), np.full(len(names), UNLABELLED)
+        )
     parts = [images for images in found.splits.values() if isinstance(images, ArrayImages)]
     whole = ArrayImages(
         np.concatenate([part.array for part in parts]) if len(parts) > 1 else parts[0].array,

@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from softedge.data.decoding import BadImage, decode
 from softedge.data.images import UNLABELLED, FileImages, Images
-from softedge.data.sources import Found
+from softedge.data.inventory import EXTENSIONS, Inventory, printable
+from softedge.data.layouts import Located, Parts, is_junk, plain, refuse_detection, refuse_nested, roles, without_masks
 from softedge.errors import UserError
-
-_FORMATS = "jpg|jpeg|jpe|jfif|png|bmp|gif|webp|tif|tiff|ppm|pgm|pbm|pnm|avif|heic|heif|jp2|tga"
-EXTENSIONS = frozenset(f".{extension}" for extension in _FORMATS.split("|"))
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    **dict.fromkeys(("unlabeled", "unlabelled"), "unlabelled"),
-}
-_JUNK_FOLDERS = ("__MACOSX", "__pycache__")
-
-Parts = tuple[str, ...]  # a path below the root, split at its slashes
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Image files below a folder, as sorted relative paths, and what was passed over."""
+    """Image files below a folder, as sorted relative paths, and what was passed over.
+
+    others: files that are no images.  empty: folders without an image anywhere below, with their number of other files.
+    """
 
     names: tuple[str, ...]
     ignored: Mapping[str, int]
+    others: tuple[str, ...] = ()
+    empty: Mapping[str, int] = field(default_factory=dict)
 
 
 def scan(root: Path) -> Listing:
     """List the images below ``root``. Links are followed, but never into a folder that is already being listed."""
     names: list[str] = []
+    others: list[str] = []
+    empty: dict[str, int] = {}
     ignored: Counter[str] = Counter()
 
     def visit(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> None:
@@ -53,23 +51,32 @@ def scan(root: Path) -> Listing:
         if here in above:
             ignored["links back to a folder above"] += 1
             return
+        before = len(names), len(others)
         for entry in entries:
-            if entry.name.startswith(".") or entry.name in _JUNK_FOLDERS:
+            if is_junk(entry.name):
                 ignored["hidden"] += 1
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 visit(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
             elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
                 names.append(prefix + entry.name)  # a broken link too: screening names it
-            elif entry.name.lower().endswith(".tar"):
-                ignored["tar files"] += 1
             else:
-                ignored["not images"] += 1
+                others.append(prefix + entry.name)
+                ignored["tar files" if entry.name.lower().endswith(".tar") else "not images"] += 1
+        if prefix and len(names) == before[0]:
+            empty[prefix.rstrip("/")] = len(others) - before[1]
 
     visit(root, "", frozenset())
-    return Listing(tuple(sorted(names)), dict(ignored))
+    return Listing(tuple(sorted(names)), dict(ignored), tuple(others), empty)
 
 
-def find(root: Path, source: str, readable: Mapping[str, str] | None = None) -> Found:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def find(root: Path, source: str, readable: Mapping[str, str] | None = None) -> Inventory:
     """Find the images below ``root`` and read labels and splits from the names of its folders.
 
     readable: folder name -> class name, where a data set names its folders by code.
@@ -78,45 +85,71 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None) -> 
     if not listing.names:
         passed = "; ".join(f"{count} {why}" for why, count in listing.ignored.items())
         raise UserError(f"no images in {root}{f' (passed over: {passed})' if passed else ''}; give a folder of images")
-    parts = [tuple(name.split("/")) for name in listing.names]
+    refuse_detection(root, listing.others)
+    images = [Located(path, path) for path in (tuple(name.split("/")) for name in listing.names)]
     notices: list[str] = []
     if tars := listing.ignored.get("tar files"):
         notices.append(
             f"{tars} tar files beside the images are not read: shards are, from a folder that holds nothing else, or "
             "from train/ test/ unlabeled/ that all hold shards; unpack them to use them here"
         )
-    read_groups = _by_split if _has_split_folders(parts) else _by_class
-    groups = read_groups(root, parts, notices)
+    images = without_masks(images, lambda path: _colours(root.joinpath(*path)), notices)
+    ignored = {**listing.ignored, **({"masks": out} if (out := len(listing.names) - len(images)) else {})}
+    images = plain(images, notices)
+    splits_of = roles(images)
+    groups = _by_split(root, images, splits_of, notices) if splits_of else _by_class(root, images, notices)
+    classes_without = _classes_without_images(listing.empty, splits_of, groups)
+    if classes_without:
+        ignored["class folders without images"] = len(classes_without)
+        shown = "; ".join(f"{printable(name)}: {others} other files" for name, others in classes_without[:5])
+        notices.append(
+            f"{len(classes_without)} folders hold no images of a known type and make no class ({shown}"
+            f"{'; ...' if len(classes_without) > 5 else ''})"
+        )
     folders = sorted({label for group in groups.values() for _, label in group if label is not None})
     number = {folder: i for i, folder in enumerate(folders)}
     splits: dict[str, Images] = {}
     for split, group in groups.items():
         if group:
             labels = np.array([UNLABELLED if c is None else number[c] for _, c in group], np.int64)
-            splits[split] = FileImages(root, ["/".join(p) for p, _ in group], labels)
+            splits[split] = FileImages(root, [printable("/".join(path)) for path, _ in group], labels)
     classes = tuple((readable or {}).get(folder, folder) for folder in folders)
-    return Found(source, classes, splits, listing.ignored, tuple(notices))
+    return Inventory(source, classes, splits, ignored, tuple(notices))
+
+
+def _colours(path: Path) -> int:
+    """How many different colours a picture has; 0 when it cannot be read."""
+    try:
+        image = decode(path).astype(np.int32)
+    except BadImage:
+        return 0
+    return len(np.unique(image[..., 0] << 16 | image[..., 1] << 8 | image[..., 2]))
+
+
+def _classes_without_images(
+    empty: Mapping[str, int], splits_of: Mapping[str, str], groups: Mapping[str, Labelled]
+) -> list[tuple[str, int]]:
+    """Folders where classes are, but without images; only where there are classes."""
+    if not any(label is not None for group in groups.values() for _, label in group):
+        return []
+    depth = 2 if splits_of else 1
+    train = {top for top, split in splits_of.items() if split == "train"}
+    found = [(name, others) for name, others in empty.items() if name.count("/") == depth - 1]
+    return sorted((name, others) for name, others in found if not splits_of or name.split("/")[0] in train)
+
+
+def _class_name(folder: str) -> str:
+    """One spelling for what looks the same: macOS decomposes letters, other systems do not."""
+    return unicodedata.normalize("NFC", printable(folder))
 
 
 Labelled = list[tuple[Parts, str | None]]  # path below the root, class folder
 
 
-def _has_split_folders(parts: Iterable[Parts]) -> bool:
-    """Whether the top folders are splits. A class may be called "train" too: then it stands among other classes."""
-    nested: dict[str, bool] = {}  # top folder -> holds folders itself
-    for p in parts:
-        if len(p) > 1:
-            nested[p[0]] = nested.get(p[0], False) or len(p) > 2
-    roles = {SPLITS[top.lower()] for top in nested if top.lower() in SPLITS}
-    only_splits = all(top.lower() in SPLITS for top in nested)
-    train_has_classes = any(SPLITS.get(top.lower()) == "train" and deep for top, deep in nested.items())
-    return bool(roles) and (only_splits or train_has_classes)
-
-
-def _by_class(root: Path, parts: list[Parts], notices: list[str]) -> dict[str, Labelled]:
+def _by_class(root: Path, images: Sequence[Located], notices: list[str]) -> dict[str, Labelled]:
     """Class folders, with loose images beside them unlabelled; or a flat folder, all unlabelled."""
-    train: Labelled = [(p, p[0]) for p in parts if len(p) > 1]
-    loose: Labelled = [(p, None) for p in parts if len(p) == 1]
+    train: Labelled = [(i.path, _class_name(i.at[0])) for i in images if len(i.at) > 1]
+    loose: Labelled = [(i.path, None) for i in images if len(i.at) == 1]
     classes = {c for _, c in train}
     if len(classes) == 1:
         only = next(iter(classes))
@@ -126,21 +159,24 @@ def _by_class(root: Path, parts: list[Parts], notices: list[str]) -> dict[str, L
             f"{root} has one class only ('{only}'), nothing to tell it from; add a folder for each further class"
             f" (for unlabelled images give {root / str(only)})"
         )
+    refuse_nested(root, images)
     if train and loose:
         notices.append(f"{len(loose)} images beside the class folders are taken as unlabelled")
     return {"train": train, "unlabelled": loose}
 
 
-def _by_split(root: Path, parts: list[Parts], notices: list[str]) -> dict[str, Labelled]:
+def _by_split(
+    root: Path, images: Sequence[Located], splits_of: Mapping[str, str], notices: list[str]
+) -> dict[str, Labelled]:
     """train/ val/ test/ unlabeled/: val/ serves as the test split when there is no test/."""
-    below: dict[str, list[Parts]] = {"train": [], "val": [], "test": [], "unlabelled": []}
+    below: dict[str, list[Located]] = {"train": [], "val": [], "test": [], "unlabelled": []}
     left_out = 0
-    for p in parts:
-        role = SPLITS.get(p[0].lower()) if len(p) > 1 else None
+    for image in images:
+        role = splits_of.get(image.at[0]) if len(image.at) > 1 else None
         if role is None:
             left_out += 1
         else:
-            below[role].append(p)
+            below[role].append(image)
     if left_out:
         notices.append(f"{left_out} images outside of train/ val/ test/ unlabeled/ are left out")
     if not below["train"] and not below["unlabelled"]:
@@ -148,10 +184,12 @@ def _by_split(root: Path, parts: list[Parts], notices: list[str]) -> dict[str, L
     test_role = "test" if below["test"] else "val"
     if below["test"] and below["val"]:
         notices.append(f"{len(below['val'])} images of the validation split are left out: there is a test split")
-    train: Labelled = [(p, p[1]) for p in below["train"] if len(p) > 2]
-    unlabelled: Labelled = [(p, None) for p in below["train"] if len(p) == 2]
-    unlabelled += [(p, None) for p in below["unlabelled"]]
-    test: Labelled = [(p, p[1]) for p in below[test_role] if len(p) > 2]
+    train: Labelled = [(i.path, _class_name(i.at[1])) for i in below["train"] if len(i.at) > 2]
+    unlabelled: Labelled = [(i.path, None) for i in below["train"] if len(i.at) == 2]
+    unlabelled += [(i.path, None) for i in below["unlabelled"]]
+    test: Labelled = [(i.path, _class_name(i.at[1])) for i in below[test_role] if len(i.at) > 2]
+    nested = [replace(i, at=i.at[1:]) for role in ("train", test_role) for i in below[role]]
+    refuse_nested(root / next(top for top, split in splits_of.items() if split in ("train", test_role)), nested)
     if len(test) < len(below[test_role]):
         loose = len(below[test_role]) - len(test)
         if not test:

@@ -1,12 +1,8 @@
-"""One view of one large image on the CPU: an antialiased uint8 resize, then OpenCV's point operations.
-
-The resize is torch's, or the package's own (``native_jpeg.py``), which gives the same bits.
-"""
+"""One view of one large image on the CPU: torch's antialiased uint8 resize, then OpenCV's point operations."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -14,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from softedge.data import native_jpeg, warps
-from softedge.data.decoding import is_turned, ordinary_jpeg
+from softedge.data import warps
 from softedge.data.draws import BRIGHTNESS, CONTRAST, SATURATION, Draws, box
 
 Uint8 = NDArray[np.uint8]
@@ -29,35 +24,13 @@ TO_GREY = np.repeat(_LUMA[None], 3, axis=0)
 def crop(image: Uint8, draws: Draws, row: int, size: int) -> Uint8:
     """Random resized crop and flip of uint8 (H, W, 3) -> (size, size, 3), antialiased bilinear as in Pillow."""
     height, width = image.shape[:2]
-    left, top, wide, high = place = box(draws, row, width, height)
-    flip = bool(draws.flip[row])
-    native = native_jpeg.decoder()
-    view = native.resize(image, place, flip, size) if native is not None else None
-    if view is None:
-        part = torch.from_numpy(image).permute(2, 0, 1)[None, :, top : top + high, left : left + wide]
-        # Without channels_last memory torch leaves its fast uint8 kernel and returns planes that OpenCV has to copy.
-        part = part.contiguous(memory_format=torch.channels_last)
-        view = interpolate(part, (size, size), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
-        view = cv2.flip(view, 1) if flip else view
+    left, top, wide, high = box(draws, row, width, height)
+    part = torch.from_numpy(image).permute(2, 0, 1)[None, :, top : top + high, left : left + wide]
+    # Without channels_last memory torch leaves its fast uint8 kernel and returns planes that OpenCV has to copy.
+    part = part.contiguous(memory_format=torch.channels_last)
+    view = interpolate(part, (size, size), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    view = cv2.flip(view, 1) if draws.flip[row] else view
     return warps.image(view, draws.warp[row]) if warps.moves(draws.warp[row]) else view
-
-
-def crops_of_file(data: bytes, draws: Sequence[Draws], row: int, to: Sequence[Uint8], at_least: int) -> bool:
-    """``decode`` and a ``crop`` by each of ``draws`` at once, with the same pixels, decoding only what the crops show.
-
-    to: as many views, uint8 (size, size, 3), to be filled.  at_least: as in ``decode``.
-    Returns whether the file is one for which that works; if not, ``to`` is undefined.
-    """
-    native, head = native_jpeg.decoder(), ordinary_jpeg(data, at_least)
-    if native is None or head is None or is_turned(data, head.at):
-        return False
-    boxes = [box(each, row, head.width, head.height) for each in draws]
-    if not native.crops(data, boxes, [bool(each.flip[row]) for each in draws], to):
-        return False
-    for view, each in zip(to, draws):
-        if warps.moves(each.warp[row]):
-            view[:] = warps.image(view, each.warp[row])
-    return True
 
 
 def colour(view: Uint8, draws: Draws, row: int) -> Uint8:

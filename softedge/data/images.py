@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.progress import say
+from softedge.data import decoding
+from softedge.data.decoding import BadImage, White, prepare
+from softedge.errors import UserError
 from softedge.records import InputSpec
 
 Uint8 = NDArray[np.uint8]
@@ -35,16 +40,19 @@ class Images(ABC):
         """The images at ``indices``, in that order."""
 
     def prepared(self, spec: InputSpec) -> Uint8:
-        """All images as the model gets them, uint8 (N, size, size, 3): shorter side to ``resize``, centre crop."""
-        from softedge.data.decoding import BadImage, prepare
+        """All images as the model gets them, uint8 (N, size, size, 3): shorter side to ``resize``, centre crop.
 
+        UserError for an image that can no longer be read: nothing is measured on anything else in its place.
+        """
         batch = np.empty((len(self), spec.size, spec.size, 3), np.uint8)
         for index in range(len(self)):
             try:
                 batch[index] = prepare(self.decode(index), spec)
-            except BadImage as error:  # of a large set only the headers were checked; nothing may stop a run
-                say(f"data: {self.names[index]} cannot be read and counts as a grey image: {error}")
-                batch[index] = 128
+            except BadImage as error:  # it could be when the images were looked at
+                raise UserError(
+                    f"{self.names[index]} cannot be read any more ({error}); bring it back, or make a run without it: "
+                    "softedge deploy --update"
+                ) from error
         return batch
 
 
@@ -63,16 +71,51 @@ class ArrayImages(Images):
 
 
 class EncodedImages(Images):
-    """Images as the bytes of files, wherever these lie."""
+    """Images as the bytes of files, wherever these lie.
+
+    hashes: the sha256 of each file when it was looked at, in hexadecimal; empty where nothing looked yet.
+    white: the range of pixels with more than 8 bits.  kept: a folder with copies of some of the files, named by hash.
+    """
+
+    hashes: Sequence[str] = ()
+    white: White | None = None
+    kept: Path | None = None
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where they lie, the same text for every subset."""
+
+    @abstractmethod
+    def file(self, index: int) -> Path:
+        """The file on the disk that holds the image, alone or among others."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
         """The bytes of the file; ``decoding.BadImage`` when they cannot be had."""
 
     def decode(self, index: int) -> Uint8:
-        from softedge.data.decoding import decode
+        """As in ``Images``; also ``BadImage`` when the file is not the one that was looked at."""
+        data = self.read(index)
+        if self.hashes and hashlib.sha256(data).hexdigest() != self.hashes[index]:
+            raise BadImage("it has changed since the run looked at it")
+        return decoding.decode(data, white=self.white)
 
-        return decode(self.read(index))
+    def decode_smaller(self, index: int, side: int) -> Uint8:
+        """With the shorter side shrunk to ``side`` pixels where it is longer."""
+        return decoding.decode_smaller(self.read(index), side, self.white)
+
+    def copy(self, index: int) -> Path | None:
+        """The kept copy of the file, where there is one."""
+        if self.kept is None or not self.hashes:
+            return None
+        path = self.kept / (self.hashes[index] + PurePosixPath(self.names[index]).suffix.lower())
+        return path if path.exists() else None
+
+    def _alike(self, other: EncodedImages, chosen: NDArray[np.int64]) -> None:
+        """Take over what does not depend on where the files lie, for a subset of ``other``."""
+        self.hashes = [other.hashes[i] for i in chosen] if other.hashes else ()
+        self.white, self.kept = other.white, other.kept
 
 
 class FileImages(EncodedImages):
@@ -81,17 +124,32 @@ class FileImages(EncodedImages):
     def __init__(self, root: Path, names: Sequence[str], labels: NDArray[np.int64]):
         self.root, self.names, self.labels = Path(root), names, np.asarray(labels, np.int64)
 
+    @property
+    def place(self) -> str:
+        return str(self.root)
+
     def path(self, index: int) -> Path:
-        return self.root / self.names[index]
+        """Where the file is: a kept copy first, which is sure to be the file that was looked at."""
+        if (copy := self.copy(index)) is not None:
+            return copy
+        name = self.names[index]
+        path = self.root / name
+        if "\\x" in name and not path.exists():  # the name has bytes that are not UTF-8: inventory.printable
+            raw = re.sub(rb"\\x([89a-f][0-9a-f])", lambda code: bytes.fromhex(code[1].decode()), os.fsencode(name))
+            return self.root / os.fsdecode(raw)
+        return path
+
+    def file(self, index: int) -> Path:
+        return self.path(index)
 
     def read(self, index: int) -> bytes:
-        from softedge.data.decoding import read
-
-        return read(self.path(index))
+        return decoding.read(self.path(index))
 
     def subset(self, indices: NDArray[np.int64] | Sequence[int]) -> FileImages:
         chosen = np.asarray(indices, np.int64)
-        return FileImages(self.root, [self.names[i] for i in chosen], self.labels[chosen])
+        subset = FileImages(self.root, [self.names[i] for i in chosen], self.labels[chosen])
+        subset._alike(self, chosen)
+        return subset
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from softedge.config import Augment
-from softedge.data import image_views
-from softedge.data.decoding import BadImage, decode
+from softedge.data import image_views, shared_memory
+from softedge.data.decoding import BadImage
 from softedge.data.draws import Draws, Ints, draw
 from softedge.data.images import EncodedImages, Images, Uint8
-from softedge.data.screening import usable_cores
+from softedge.data.pixel_store import PixelStore, open_store
 from softedge.memory import keep_freed
+from softedge.progress import say
+from softedge.threads import cores
 
 CACHE_BYTES = 4 << 30  # decoded images are kept in memory up to this and a quarter of what is free
-_CHUNK = 32  # images per message from a worker: small enough for a container's 64 MB of shared memory
+_CHUNK = 32  # images per message from a worker
+_PREFETCH = 4  # messages that a worker makes ahead
 
 Key = tuple[int, Ints]  # epoch, indices
 
@@ -42,6 +45,10 @@ class Chunk:
     index: Tensor
     bad: list[tuple[int, str]]
 
+    def taken_out(self) -> Chunk:
+        """A copy in this process's own memory."""
+        return Chunk(self.first.clone(), self.second.clone(), self.index.clone(), self.bad)
+
 
 def pixels_needed(size: int, min_area: float) -> int:
     """Pixels of the shorter side that no crop can tell from more: the smallest crop is still not enlarged."""
@@ -53,8 +60,14 @@ class ViewMaker(Dataset[Chunk]):
 
     def __init__(self, images: Images, size: int, augment: Augment, seed: int, crops_only: bool = False):
         self.images, self.size, self.augment, self.seed, self.crops_only = images, size, augment, seed, crops_only
-        self.cache: list[Uint8] | None = None
+        self.cache: list[Uint8] | None = None  # all images, in memory
+        self.store: PixelStore | None = None  # as many as there is room for, on disk
         self.unreadable: dict[int, str] = {}
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Of the views of one image."""
+        return 2 * self.size * self.size * 3
 
     @property
     def at_least(self) -> int:
@@ -62,22 +75,18 @@ class ViewMaker(Dataset[Chunk]):
         return pixels_needed(self.size, self.augment.min_area)
 
     def decode(self, index: int) -> Uint8:
-        """The image, possibly at a fraction of its size when it is far larger than any crop needs."""
+        """The image, shrunk when it is larger than any crop needs."""
         if self.cache is not None:
             return self.cache[index]
+        if self.store is not None and (stored := self.store.get(index)) is not None:
+            return stored
         if isinstance(self.images, EncodedImages):
-            return decode(self.images.read(index), self.at_least)
+            return self.images.decode_smaller(index, self.at_least)
         return self.images.decode(index)
 
     def crop(self, index: int, draws: tuple[Draws, Draws], row: int, to: tuple[Uint8, Uint8]) -> None:
         """The two crops of an image into ``to``, uint8 (size, size, 3) each."""
-        if self.cache is None and isinstance(self.images, EncodedImages):
-            data = self.images.read(index)
-            if image_views.crops_of_file(data, draws, row, to, self.at_least):
-                return
-            image = decode(data, self.at_least)
-        else:
-            image = self.decode(index)
+        image = self.decode(index)
         for view, each in zip(to, draws):
             view[:] = image_views.crop(image, each, row, self.size)
 
@@ -113,15 +122,28 @@ class ViewMaker(Dataset[Chunk]):
         found = list(self.unreadable.items())[before:]
         return Chunk(made[0], made[1], torch.from_numpy(shown), found)
 
-    def fill_cache(self, budget: int) -> bool:
-        """Decode everything into memory when that fits into ``budget`` bytes; returns whether it did."""
+    def fill_cache(self, budget: int, disk_first: bool = False) -> bool:
+        """Decode everything once: into memory when that fits into ``budget`` bytes, else into a store on disk.
+
+        disk_first: several ranks share a store, but not their memory.
+        Returns whether there is a cache now.  The views are the same with and without one.
+        """
         if not isinstance(self.images, EncodedImages) or self.cache is not None:
             return self.cache is not None
+        if disk_first:
+            self.store = open_store(self.images, self.at_least)
+        if self.store is None and not self._fill_memory(budget) and not disk_first:
+            self.store = open_store(self.images, self.at_least)
+        return self.cache is not None or self.store is not None
+
+    def _fill_memory(self, budget: int) -> bool:
+        if budget <= 0:
+            return False
         sample = np.linspace(0, len(self.images) - 1, min(16, len(self.images))).astype(int)
         first = [image for image in map(self._decode_or_none, sample.tolist()) if image is not None]
         if sum(image.nbytes for image in first) / max(1, len(first)) * len(self.images) > budget:
             return False
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             decoded = list(pool.map(self._decode_or_none, range(len(self.images))))
         nothing = np.zeros((1, 1, 3), np.uint8)
         self.cache = [nothing if image is None else image for image in decoded]
@@ -160,17 +182,25 @@ class Workers:
     """Runs a ``ViewMaker`` in processes that live as long as this object; in this process when ``count`` is 0."""
 
     def __init__(self, maker: ViewMaker, count: int):
-        self.maker, self.count = maker, count
+        self.shares = shares = shared_memory.fitting(
+            count, maker.bytes_per_image, shared_memory.free_bytes(), _CHUNK, _PREFETCH
+        )
+        if shares.workers < count or shares.chunk < _CHUNK or shares.prefetch < _PREFETCH:
+            say(
+                f"data: {shared_memory.FOLDER} has little room: {shares.workers} loader processes send {shares.chunk} "
+                "images at a time; start the container with more (docker run --shm-size=2g) for full speed"
+            )
+        self.maker, self.count = maker, shares.workers
         self.sampler = _Keys()
         self.loader: DataLoader[Chunk] | None = None
-        if count > 0:
+        if self.count > 0:
             self.loader = DataLoader(
                 maker,
                 sampler=self.sampler,
                 batch_size=None,
-                num_workers=count,
+                num_workers=self.count,
                 collate_fn=_as_it_is,
-                prefetch_factor=4,
+                prefetch_factor=shares.prefetch,
                 persistent_workers=True,
                 worker_init_fn=_quiet,
                 generator=torch.Generator(),  # else every pass would draw from the global state that training saves
@@ -178,7 +208,8 @@ class Workers:
 
     def run(self, epoch: int, batches: list[Ints]) -> Iterator[list[Chunk]]:
         """The chunks of each batch, in order."""
-        parts = [[(epoch, b[at : at + _CHUNK]) for at in range(0, len(b), _CHUNK)] for b in batches]
+        size = self.shares.chunk
+        parts = [[(epoch, b[at : at + size]) for at in range(0, len(b), size)] for b in batches]
         if self.loader is None:
             for part in parts:
                 yield [self.maker[key] for key in part]
@@ -186,7 +217,7 @@ class Workers:
         self.sampler.keys = [key for part in parts for key in part]
         arriving = iter(self.loader)
         for part in parts:
-            yield [next(arriving) for _ in part]
+            yield [next(arriving).taken_out() if self.shares.taken_out else next(arriving) for _ in part]
 
 
 def _as_it_is(chunk: Any) -> Any:

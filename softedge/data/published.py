@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from softedge.data import folders
 from softedge.data.images import UNLABELLED, ArrayImages, Images, Uint8
-from softedge.data.sources import Found, local_root
+from softedge.data.inventory import Inventory, local_root
 from softedge.errors import UserError
 
 
-def digits() -> Found:
+def digits() -> Inventory:
     """1,797 real 8 x 8 scans of handwritten digits that come with scikit-learn (test part of UCI's optical digits)."""
     from sklearn.datasets import load_digits
 
@@ -25,7 +26,7 @@ def digits() -> Found:
     grey = np.round(bunch.images * (255 / 16)).astype(np.uint8)
     array = np.repeat(grey[..., None], 3, axis=3)
     names = [f"digits/{i:04d}" for i in range(len(array))]
-    return Found("digits", tuple("0123456789"), {"train": ArrayImages(array, bunch.target, names)})
+    return Inventory("digits", tuple("0123456789"), {"train": ArrayImages(array, bunch.target, names)})
 
 
 def enlarge(images: Images, side: int) -> Images:
@@ -38,25 +39,25 @@ def enlarge(images: Images, side: int) -> Images:
     return ArrayImages(larger, images.labels, images.names)
 
 
-def cifar10() -> Found:
+def cifar10() -> Inventory:
     return _cifar("cifar10", "CIFAR10", "cifar-10-python.tar.gz")
 
 
-def cifar100() -> Found:
+def cifar100() -> Inventory:
     return _cifar("cifar100", "CIFAR100", "cifar-100-python.tar.gz")
 
 
-def _cifar(name: str, torchvision_name: str, archive: str) -> Found:
+def _cifar(name: str, torchvision_name: str, archive: str) -> Inventory:
     with _fetching(name, archive) as (datasets, root):
         train, test = (getattr(datasets, torchvision_name)(root, train=part, download=True) for part in (True, False))
     splits = {
         split: _in_memory(name, split, data.data, np.asarray(data.targets))
         for split, data in (("train", train), ("test", test))
     }
-    return Found(name, tuple(train.classes), splits)
+    return Inventory(name, tuple(train.classes), splits)
 
 
-def stl10() -> Found:
+def stl10() -> Inventory:
     """5,000 + 8,000 labelled 96 x 96 images and 100,000 unlabelled ones (2.8 GB in memory)."""
     with _fetching("stl10", "stl10_binary.tar.gz") as (datasets, root):
         parts = {s: datasets.STL10(root, split=s, download=True) for s in ("train", "test", "unlabeled")}
@@ -65,13 +66,11 @@ def stl10() -> Found:
         labels = np.full(len(part.data), UNLABELLED) if split == "unlabeled" else np.asarray(part.labels)
         ours = "unlabelled" if split == "unlabeled" else split
         splits[ours] = _in_memory("stl10", ours, np.ascontiguousarray(part.data.transpose(0, 2, 3, 1)), labels)
-    return Found("stl10", tuple(parts["train"].classes), splits)
+    return Inventory("stl10", tuple(parts["train"].classes), splits)
 
 
-def imagenet() -> Found:
+def imagenet() -> Inventory:
     """ImageNet-1k from its archives, unpacked on first use; it cannot be downloaded without an account."""
-    from softedge.data import folders
-
     archives = "ILSVRC2012_devkit_t12.tar.gz, ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
     with _fetching("imagenet", archives) as (datasets, root):
         for split in ("train", "val"):
@@ -92,7 +91,7 @@ def readable_classes(root: Path) -> dict[str, str]:
     return readable
 
 
-LOADERS: dict[str, Callable[[], Found]] = {
+LOADERS: dict[str, Callable[[], Inventory]] = {
     "digits": digits,
     "cifar10": cifar10,
     "cifar100": cifar100,

@@ -6,65 +6,67 @@ A bad file is set aside with its reason and never stops a run.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from softedge.data.decoding import BadImage, check_header, decode
+from softedge.data.decoding import BadImage, decode, wide_maximum
 from softedge.data.images import ArrayImages, EncodedImages, Images
 from softedge.progress import track
+from softedge.threads import cores
 
-DECODE_AT_MOST = 20_000  # beyond it only headers are checked now; the loader sets aside what fails to decode later
 _CHUNK = 64
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one image looks like: the sha256 of its file (of its pixels, when it lives in memory), and its longer side
-    in pixels; or the reason why it is bad."""
+    """What one image looks like.
+
+    sha256: of its file (of its pixels, when it lives in memory).  content: of its decoded pixels, the same for every
+    copy whatever the file says besides.  longer_side: pixels.  wide: kind and highest value of pixels with more than 8
+    bits.  bad: the reason why it cannot be used.
+    """
 
     sha256: str
     longer_side: int
     bad: str = ""
+    content: str = ""
+    wide: tuple[str, float] | None = None
 
 
-def screen(images: Images, what: str, thorough: bool) -> list[Look]:
-    """Look at every image, in order. ``thorough`` decodes each file, else only its header is checked."""
+def screen(images: Images, what: str) -> list[Look]:
+    """Decode every image once, in order."""
     chunks = [range(start, min(start + _CHUNK, len(images))) for start in range(0, len(images), _CHUNK)]
     looks: list[Look] = []
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        for chunk in track(_in_order(pool, images, chunks, thorough), what, total=len(chunks)):
+    with ThreadPoolExecutor(cores()) as pool:
+        for chunk in track(_in_order(pool, images, chunks), what, total=len(chunks)):
             looks += chunk
     return looks
 
 
-def usable_cores() -> int:
-    """Cores this process may run on, which in a container are fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, images: Images, chunks: Sequence[range], thorough: bool
-) -> Iterator[list[Look]]:
+def _in_order(pool: ThreadPoolExecutor, images: Images, chunks: Sequence[range]) -> Iterator[list[Look]]:
     def look(chunk: range) -> list[Look]:
-        return [look_at(images, index, thorough) for index in chunk]
+        return [look_at(images, index) for index in chunk]
 
     yield from pool.map(look, chunks)
 
 
-def look_at(images: Images, index: int, thorough: bool) -> Look:
+def look_at(images: Images, index: int) -> Look:
     """Hash and check one image. The file is read once."""
     if isinstance(images, ArrayImages):
         array = images.array[index]
-        return Look(hashlib.sha256(array.tobytes()).hexdigest(), max(array.shape[:2]))
+        digest = hashlib.sha256(array.tobytes()).hexdigest()
+        return Look(digest, max(array.shape[:2]), content=digest)
     if not isinstance(images, EncodedImages):
         raise TypeError(f"images of an unknown kind: {type(images).__name__}")
     digest = ""
     try:
         data = images.read(index)
         digest = hashlib.sha256(data).hexdigest()
-        longer = max(decode(data).shape[:2]) if thorough else max(check_header(data))
+        image = decode(data)
+        wide = wide_maximum(data)
     except BadImage as error:
         return Look(digest, 0, str(error))
-    return Look(digest, longer)
+    # Wide pixels become 8 bits only when the range of all images is known: their copies are those of the file.
+    content = digest if wide else hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    return Look(digest, max(image.shape[:2]), "", content, wide)

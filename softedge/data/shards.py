@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softedge.data import decoding
 from softedge.data.decoding import BadImage
-from softedge.data.folders import EXTENSIONS, SPLITS
 from softedge.data.images import UNLABELLED, EncodedImages, Images
-from softedge.data.sources import Found
+from softedge.data.inventory import EXTENSIONS, SPLITS, Inventory, printable
 from softedge.errors import UserError
 
 _LONGEST_LABEL = 256  # bytes of a .cls member
@@ -32,13 +33,28 @@ class TarImages(EncodedImages):
     """Members of tar files.  names: "shard.tar/member.jpg".  places: int64 (N, 3), shard, offset and size in bytes."""
 
     def __init__(
-        self, shards: Sequence[Path], names: Sequence[str], places: NDArray[np.int64], labels: NDArray[np.int64]
+        self,
+        shards: Sequence[Path],
+        names: Sequence[str],
+        places: NDArray[np.int64],
+        labels: NDArray[np.int64],
     ):
         self.shards, self.names, self.places, self.labels = list(shards), names, places, labels
         self._open: dict[int, int] = {}  # shard -> file descriptor of this process
 
+    @property
+    def place(self) -> str:
+        return "\n".join(map(str, self.shards))
+
+    def file(self, index: int) -> Path:
+        return self.shards[int(self.places[index, 0])]
+
     def read(self, index: int) -> bytes:
+        if (copy := self.copy(index)) is not None:
+            return decoding.read(copy)
         shard, offset, size = self.places[index].tolist()
+        if size > decoding.max_bytes():
+            raise BadImage(f"{size:,} bytes are more than the limit of {decoding.max_bytes():,}")
         try:
             if shard not in self._open:
                 self._open[shard] = os.open(self.shards[shard], os.O_RDONLY)
@@ -51,7 +67,9 @@ class TarImages(EncodedImages):
 
     def subset(self, indices: NDArray[np.int64] | Sequence[int]) -> TarImages:
         chosen = np.asarray(indices, np.int64)
-        return TarImages(self.shards, [self.names[i] for i in chosen], self.places[chosen], self.labels[chosen])
+        subset = TarImages(self.shards, [self.names[i] for i in chosen], self.places[chosen], self.labels[chosen])
+        subset._alike(self, chosen)
+        return subset
 
     @classmethod
     def joined(cls, parts: Sequence[TarImages]) -> TarImages:
@@ -106,53 +124,112 @@ def _only_tars(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Member:
-    """An image in a shard.  sample: what it shares with its label, by WebDataset's rule."""
+    """A member of a shard.  name: with the shard before it.  place: shard, offset and size in bytes."""
 
     name: str
-    sample: str
     place: tuple[int, int, int]
     split: str
 
 
-def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Found:
+class _Labels:
+    """The ``.cls`` members, by the image they belong to.
+
+    An image takes the member of its own name but the last suffix (``clip03.0007.png`` and ``clip03.0007.cls``), else
+    the one of its sample by WebDataset's rule, where a name ends at its first dot (``7.left.png`` and ``7.cls``).
+    """
+
+    def __init__(self) -> None:
+        self._exact: dict[str, str] = {}  # name without its last suffix -> class
+        self._samples: dict[str, list[str]] = {}  # name up to its first dot -> members
+
+    def add(self, member: str, text: str) -> None:
+        stem = _without_suffix(member)
+        if stem in self._exact:
+            raise UserError(f"{member} is a second label of {stem}, beside one with another suffix; remove one of them")
+        self._exact[stem] = text
+        self._samples.setdefault(_sample(member), []).append(member)
+
+    def of(self, image: str) -> str:
+        """The class of an image, "" without one. UserError when two members could be meant."""
+        sample = _sample(image)
+        for name in (_without_suffix(image), sample):
+            if name in self._exact:
+                return self._exact[name]
+        members = self._samples.get(sample, [])
+        if len(members) > 1:
+            raise UserError(
+                f"{image} has no label of its own and two that could be meant: {members[0]} and {members[1]}; "
+                f"name its label {_without_suffix(image)}.cls"
+            )
+        return self._exact[_without_suffix(members[0])] if members else ""
+
+    def __len__(self) -> int:
+        return len(self._exact)
+
+
+def _without_suffix(member: str) -> str:
+    return str(PurePosixPath(member).with_suffix(""))
+
+
+def _sample(member: str) -> str:
+    path = PurePosixPath(member)
+    return str(path.parent / path.name.split(".")[0])
+
+
+def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
     """List the images in the shards; one that cannot be read to its end is used as far as it goes, with a notice.
 
-    An image's class is what the ``.cls`` member of its sample says, a number or a name; without one it is unlabelled.
+    An image's class is what its ``.cls`` member says, a number or a name; without one it is unlabelled.
+    UserError when a shard has two members of one name, or an image two labels.
     """
     shards = [(split, shard) for split, tars in by_split.items() for shard in tars]
     members: list[_Member] = []
-    classes: dict[str, str] = {}  # sample -> class
+    labels = _Labels()
     ignored: Counter[str] = Counter()
     notices: list[str] = []
     for number, (split, shard) in enumerate(shards):
         prefix = f"{shard.name}/" if len(by_split) == 1 else f"{shard.parent.name}/{shard.name}/"
+        seen: set[str] = set()
         try:
             with tarfile.open(shard, "r:") as archive:
                 for member in archive:
                     path = PurePosixPath(member.name)
-                    sample = prefix + str(path.parent / path.name.split(".")[0])
                     if not member.isfile() or path.name.startswith("."):
                         ignored["not images"] += member.isfile()
-                    elif path.suffix.lower() in EXTENSIONS:
-                        place = (number, member.offset_data, member.size)
-                        members.append(_Member(prefix + member.name, sample, place, split))
+                        continue
+                    if member.issparse() or member.size < 0:
+                        ignored["sparse members"] += 1
+                        continue
+                    if str(path) in seen:
+                        raise UserError(
+                            f"{shard} holds {printable(member.name)} twice (appended with tar -r?); only one can be "
+                            "right; write the shard again"
+                        )
+                    seen.add(str(path))
+                    name = prefix + printable(str(path))
+                    if path.suffix.lower() in EXTENSIONS:
+                        members.append(_Member(name, (number, member.offset_data, member.size), split))
                     elif path.suffix.lower() == ".cls" and member.size <= _LONGEST_LABEL:
-                        classes[sample] = _text(archive, member)
+                        labels.add(name, _text(archive, member))
                     else:
                         ignored["not images"] += 1
-        except (tarfile.TarError, OSError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # tarfile raises ValueError, OverflowError and others on odd headers
             notices.append(f"{shard.name} is damaged ({error}); what comes before the damage is used")
     if not members:
         why = f" ({'; '.join(notices)})" if notices else ""
         raise UserError(f"no images in the {len(shards)} tar files of {source}{why}; give shards of images")
-    if ignored["not images"] and not classes:
+    if ignored["not images"] and not len(labels):
         notices.append("labels in tar shards are read from .cls members, of which there are none: unlabelled images")
+    classes = {member.name: labels.of(member.name) for member in members}
     return _found(source, [shard for _, shard in shards], members, classes, dict(ignored), notices)
 
 
 def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     file = archive.extractfile(member)
-    return file.read().decode(errors="replace").strip() if file else ""
+    text = file.read().decode("utf-8-sig", errors="replace") if file else ""
+    return unicodedata.normalize("NFC", text.strip())
 
 
 def _found(
@@ -162,14 +239,14 @@ def _found(
     classes: Mapping[str, str],
     ignored: Mapping[str, int],
     notices: list[str],
-) -> Found:
+) -> Inventory:
     """Number the classes and sort the images into splits."""
-    names = sorted({classes[m.sample] for m in members if classes.get(m.sample)}, key=_numbers_first)
+    names = sorted({classes[m.name] for m in members if classes[m.name]}, key=_numbers_first)
     if len(names) == 1:
         notices.append(f"all labels in the shards are '{names[0]}': the images are taken as unlabelled")
         names = []
     number = {name: i for i, name in enumerate(names)}
-    labels = np.array([number.get(classes.get(m.sample, ""), UNLABELLED) for m in members], np.int64)
+    labels = np.array([number.get(classes[m.name], UNLABELLED) for m in members], np.int64)
     images = TarImages(shards, [m.name for m in members], np.array([m.place for m in members], np.int64), labels)
     asked = {"test"} if any(m.split == "test" for m in members) else {"val"}
     tested = np.array([m.split in asked for m in members]) & (labels != UNLABELLED)
@@ -183,7 +260,7 @@ def _found(
     found: dict[str, Images] = {
         split: images.subset(np.flatnonzero(mask)) for split, mask in splits.items() if mask.any()
     }
-    return Found(source, tuple(names), found, ignored, tuple(notices))
+    return Inventory(source, tuple(names), found, ignored, tuple(notices))
 
 
 def _numbers_first(name: str) -> tuple[bool, int, str]:

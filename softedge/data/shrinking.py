@@ -6,22 +6,27 @@ cannot tell 4000 x 3000 pixels from 771 x 578. Sets that do fit are decoded once
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from softedge.config import Recipe
-from softedge.data.decoding import BadImage, decode
+from softedge.data import origins
+from softedge.data.decoding import BadImage, decode, read
 from softedge.data.folders import scan
+from softedge.data.images import FileImages
+from softedge.data.inventory import printable
 from softedge.data.loading import pixels_needed
-from softedge.data.screening import usable_cores
+from softedge.data.origins import Origin
 from softedge.errors import UserError
 from softedge.progress import track
-from softedge.run import atomic_path
+from softedge.run import atomic_path, write_text
+from softedge.threads import cores
 
 _SAVED = {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}, ".png": {}}  # suffix -> how Pillow writes it
 
@@ -37,6 +42,7 @@ class Shrunk:
     bytes_before: int
     bytes_after: int
     bad: tuple[tuple[str, str], ...]
+    removed: int = 0  # copies of files that are not in the folder any more
 
     def text(self) -> str:
         """For a terminal."""
@@ -44,6 +50,8 @@ class Shrunk:
             f"{self.smaller} images made smaller (shorter side {self.side} pixels), {self.copied} copied as they are: "
             f"{self.bytes_before / 1e6:.1f} MB -> {self.bytes_after / 1e6:.1f} MB in {self.out}"
         ]
+        if self.removed:
+            lines.append(f"{self.removed} copies are gone, as their originals are")
         lines += [f"left out: {name}: {reason}" for name, reason in self.bad]
         return "\n".join([*lines, f"train on them: softedge deploy --data {self.out}"])
 
@@ -52,7 +60,8 @@ def shrink(source: str, out: Path, recipe: Recipe) -> Shrunk:
     """Copy the folder ``source`` to ``out`` with its names, JPEG and PNG files no larger than the recipe needs.
 
     The shorter side becomes what the smallest crop at ``data.size`` needs not to be enlarged, or the size of the
-    evaluation's resize where that is more. What is there already is left: an interrupted copy goes on.
+    evaluation's resize where that is more. A copy that was made from the same file is left: an interrupted run goes on.
+    Copies of files that are gone or have changed go or are made again. Copies are split as their originals are.
     """
     root = Path(source).expanduser().resolve()
     if not root.is_dir():
@@ -62,37 +71,70 @@ def shrink(source: str, out: Path, recipe: Recipe) -> Shrunk:
         raise UserError(f"--shrink {out} and {root} lie within each other; name a folder of its own")
     size = recipe.data.size
     side = max(pixels_needed(size, recipe.augment.min_area), recipe.data.resize or round(size / 0.875))
-    names = scan(root).names
+    paths = {printable(name): name for name in scan(root).names}  # as they are shown, and as they are on the disk
+    names = list(paths)
     if not names:
         raise UserError(f"no images in {root}; give a folder of images")
 
-    def copies() -> Iterator[tuple[str, str]]:
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            yield from pool.map(lambda name: _copy(root / name, out / name, side), names)
+    before = origins.read(out)
+    gone = sorted(before.keys() - set(names))
+    for name in gone:
+        FileImages(out, [name], np.zeros(1, np.int64)).path(0).unlink(missing_ok=True)
 
-    done = list(track(zip(names, copies()), "shrinking", total=len(names)))
-    kinds = [kind for _, (kind, _) in done]
-    kept = [name for name, (kind, _) in done if kind != "bad"]
+    def one(name: str) -> _Copy:
+        return _copy(root / paths[name], out / paths[name], name, side, before.get(name))
+
+    def copies() -> Iterator[_Copy]:
+        with ThreadPoolExecutor(cores()) as pool:
+            yield from pool.map(one, names)
+
+    done = []
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / origins.FILE, "a") as manifest:
+        for copy in track(copies(), "shrinking", total=len(names)):
+            done.append(copy)
+            if copy.origin is not None and copy.origin != before.get(copy.origin.name):
+                manifest.write(origins.line(copy.origin))
+                manifest.flush()  # a copy without its line is made again
+    kept = {copy.origin.name: copy.origin for copy in done if copy.origin is not None}
+    write_text(out / origins.FILE, "".join(origins.line(origin) for origin in kept.values()))
+    kinds = [copy.kind for copy in done]
     return Shrunk(
         out,
         side,
         kinds.count("smaller"),
         kinds.count("copied"),
-        sum((root / name).stat().st_size for name in kept),
-        sum((out / name).stat().st_size for name in kept),
-        tuple((name, reason) for name, (kind, reason) in done if kind == "bad"),
+        sum(copy.bytes_before for copy in done),
+        sum(copy.bytes_after for copy in done),
+        tuple((name, copy.reason) for name, copy in zip(names, done) if copy.kind == "bad"),
+        len(gone),
     )
 
 
-def _copy(source: Path, target: Path, side: int) -> tuple[str, str]:
-    """("smaller" or "copied", "") or ("bad", reason)."""
+@dataclass(frozen=True)
+class _Copy:
+    """kind: "smaller", "copied" or "bad"."""
+
+    kind: str
+    reason: str = ""
+    origin: Origin | None = None
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+
+def _copy(source: Path, target: Path, name: str, side: int, before: Origin | None) -> _Copy:
+    """Make a copy, unless the one that is there was made from the same bytes for the same side."""
     try:
-        image = decode(source)
+        data = read(source)
+        image = decode(data)
     except BadImage as error:
-        return "bad", str(error)
+        if before is not None:
+            target.unlink(missing_ok=True)
+        return _Copy("bad", str(error))
+    origin = Origin(name, hashlib.sha256(data).hexdigest(), side)
     height, width = image.shape[:2]
     shrinks = min(height, width) > side and source.suffix.lower() in _SAVED
-    if not target.exists():
+    if before != origin or not target.exists():
         with atomic_path(target) as temporary:
             if shrinks:
                 factor = side / min(height, width)
@@ -101,5 +143,5 @@ def _copy(source: Path, target: Path, side: int) -> tuple[str, str]:
                 )
                 smaller.save(temporary, **_SAVED[source.suffix.lower()])  # type: ignore[arg-type]
             else:
-                shutil.copyfile(source, temporary)
-    return ("smaller" if shrinks else "copied"), ""
+                temporary.write_bytes(data)
+    return _Copy("smaller" if shrinks else "copied", "", origin, len(data), target.stat().st_size)

@@ -3,42 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from softedge.data.images import EncodedImages, Images
+from softedge.data import folders, published, shards
+from softedge.data.inventory import Inventory, local_root
 from softedge.errors import UserError, did_you_mean
 
 NAMES = ("digits", "cifar10", "cifar100", "stl10", "imagenet")
-
-
-@dataclass(frozen=True)
-class Found:
-    """Images as they lie in the source, before screening and splitting.
-
-    splits: "train", "test" and "unlabelled", only those that are there.  labels index ``classes``.
-    ignored: why -> how many files were passed over.  notices: what a person should know about the choice made.
-    """
-
-    source: str
-    classes: tuple[str, ...]
-    splits: Mapping[str, Images]
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    notices: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return sum(len(images) for images in self.splits.values())
-
-    @property
-    def in_files(self) -> bool:
-        return all(isinstance(images, EncodedImages) for images in self.splits.values())
-
-
-def local_root() -> Path:
-    """Where published data sets are kept: $SOFTEDGE_DATA, else ~/.cache/softedge."""
-    return Path(os.environ.get("SOFTEDGE_DATA") or Path.home() / ".cache" / "softedge").expanduser()
 
 
 def canonical(source: str) -> str:
@@ -46,10 +17,8 @@ def canonical(source: str) -> str:
     return source if source in NAMES else str(Path(source).expanduser().resolve())
 
 
-def find(source: str) -> Found:
+def find(source: str) -> Inventory:
     """Find the images of a data set name or a folder; UserError says what is wrong with it."""
-    from softedge.data import folders, published, shards
-
     if source in NAMES:
         own = local_root() / source
         if (own / "train").is_dir():  # an unpacked copy with class folders needs no download and no special reader
@@ -67,10 +36,8 @@ def find(source: str) -> Found:
 
 
 @functools.lru_cache(maxsize=2)
-def _read_once(name: str, root: Path) -> Found:
+def _read_once(name: str, root: Path) -> Inventory:
     """A published data set; it does not change, and reading it takes seconds."""
-    from softedge.data import published
-
     return published.LOADERS[name]()
 
 

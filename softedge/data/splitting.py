@@ -1,9 +1,16 @@
-"""Which images are tested on: decided by the content of the files, before any training."""
+"""Which images are tested on: decided by the content of the files, before any training.
+
+Copies of one picture stand or fall together: a picture in two files is one picture to test on, and one with two labels
+is none.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +36,7 @@ def hold_out(
         if len(members) < 2:
             raise UserError(
                 f"class '{classes[number]}' has {len(members)} readable images, too few to train on one and test on"
-                " another; add images, remove the class, or give a test/ folder"
+                " another (copies count once); add images, remove the class, or give a test/ folder"
             )
         chosen = min(max(1, round(fraction * len(members))), len(members) - 1)
         ranked = sorted(members, key=lambda index: keys[index])
@@ -37,6 +44,81 @@ def hold_out(
     return held
 
 
-def leaks(hashes: Sequence[str], tested: set[str]) -> NDArray[np.bool_]:
-    """True (N,) where a training image has the same bytes as a test image."""
-    return np.array([content in tested for content in hashes], bool)
+@dataclass(frozen=True)
+class Item:
+    """One image of the index.
+
+    split: "train", "test", "unlabelled"; or set aside: "duplicate" of a test image, "contradiction" with another label.
+    content: what its copies share.  rank: the hash that decides whether it is held out, its own or that of the file
+    that it was made from.
+    """
+
+    name: str
+    sha256: str
+    split: str
+    label: int
+    content: str = ""
+    rank: str = ""
+
+
+def grouped(items: Sequence[Item], by_stem: bool) -> list[int]:
+    """The group of each item: copies by content and, with ``by_stem``, files of one name and several types."""
+    parent = list(range(len(items)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[str, int] = {}
+    for i, item in enumerate(items):
+        keys = [f"content {item.content or item.sha256}"]
+        if by_stem:
+            keys.append(f"stem {PurePosixPath(item.name).with_suffix('')}")
+        for key in keys:
+            parent[root(i)] = root(first.setdefault(key, i))
+    return [root(i) for i in range(len(items))]
+
+
+def contradictions(items: Sequence[Item], groups: Sequence[int]) -> list[list[int]]:
+    """The items of each group that has two labels."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for i, (item, group) in enumerate(zip(items, groups)):
+        if item.split in ("train", "test") and item.label >= 0:
+            members[group].append(i)
+    return [group for group in members.values() if len({items[i].label for i in group}) > 1]
+
+
+def split(
+    items: Sequence[Item], classes: Sequence[str], fraction: float, seed: int, by_stem: bool = False
+) -> list[Item]:
+    """Hold out test images where none are given, and set aside copies of test images and contradictory labels.
+
+    Of copies in the test split the first one stays; copies within training stay where they are.
+    """
+    groups = grouped(items, by_stem)
+    where = [item.split for item in items]
+    for contrary in contradictions(items, groups):
+        for i in contrary:
+            where[i] = "contradiction"
+    if classes and "test" not in {item.split for item in items}:
+        members: dict[int, list[int]] = defaultdict(list)
+        for i, group in enumerate(groups):
+            if where[i] == "train":
+                members[group].append(i)
+        ranks = [min(items[i].rank or items[i].sha256 for i in copies) for copies in members.values()]
+        labels = [items[copies[0]].label for copies in members.values()]
+        held = hold_out(ranks, labels, classes, fraction, seed)
+        for copies, out in zip(members.values(), held):
+            for i in copies if out else ():
+                where[i] = "test"
+    tested: set[int] = set()
+    for i, group in enumerate(groups):
+        if where[i] == "test":
+            where[i] = "duplicate" if group in tested else "test"
+            tested.add(group)
+    for i, group in enumerate(groups):
+        if where[i] in ("train", "unlabelled") and group in tested:
+            where[i] = "duplicate"
+    return [replace(item, split=place) for item, place in zip(items, where)]

@@ -20,11 +20,11 @@ from softedge.data.decoding import BadImage
 from softedge.data.draws import Draws, Ints, draw, uniforms
 from softedge.data.images import ArrayImages, FileImages, Images
 from softedge.data.loading import CACHE_BYTES, Chunk, ViewMaker, Workers, free_bytes
-from softedge.data.screening import usable_cores
 from softedge.data.shards import TarImages
 from softedge.errors import UserError
 from softedge.progress import say
 from softedge.records import InputSpec
+from softedge.threads import cores
 
 SMALL = 64  # pixels: up to here whole-batch augmentation is faster than one image at a time on a CPU
 _ON_DEVICE_BYTES = 8 << 30  # arrays up to this live on the GPU
@@ -83,8 +83,8 @@ class TwoViews:
     def _hire(self, workers: int) -> Workers:
         maker = ViewMaker(self.images, self.size, self.augment, self.seed, crops_only=self.batched)
         count = _choose_workers(workers, self.batched)
-        if count == 0 or multiprocessing.get_start_method() == "fork":  # a forked worker shares the memory
-            maker.fill_cache(min(CACHE_BYTES, free_bytes() // 4))
+        forked = count == 0 or multiprocessing.get_start_method() == "fork"  # then workers share this memory
+        maker.fill_cache(min(CACHE_BYTES, free_bytes() // 4) if forked else 0, disk_first=self.world > 1)
         self._note(list(maker.unreadable.items()))
         return Workers(maker, count)
 
@@ -165,8 +165,8 @@ def _choose_workers(workers: int, all_cores: bool) -> int:
     """On a CPU half of the cores augment and the other half trains; with a GPU all of them augment."""
     if workers >= 0:
         return workers
-    cores = usable_cores()
-    return min(16, cores) if all_cores else max(1, cores // 2)
+    available = cores()
+    return min(16, available) if all_cores else max(1, available // 2)
 
 
 def _power_of_two_below(count: int) -> int:
@@ -192,7 +192,7 @@ def _in_memory(images: Images) -> Images:
         return image if image.shape == shape else None
 
     array = np.empty((len(images), *shape), np.uint8)
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for index, image in enumerate(pool.map(same_shape, range(len(images)))):
             if image is None:
                 return images

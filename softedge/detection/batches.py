@@ -1,39 +1,24 @@
-"""Scenes as training batches for torchvision's detectors, and detections read off their outputs."""
+"""Scenes as training batches for torchvision's detectors."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from softedge.data.decoding import BadImage, decode
-from softedge.detection.coco import to_bitmap
-from softedge.detection.coco_ap import Detections
-from softedge.detection.objects import Scene, Scenes
+from softedge.detection.masks import decode
+from softedge.detection.pictures import planes
+from softedge.detection.scenes import Scene, Scenes
 from softedge.errors import UserError
-from softedge.progress import track
 
 Target = dict[str, Tensor]
-_FIRST_ON_SEVERAL = 1 << 32
-
-
-def picture(scene: Scene) -> Tensor:
-    """float32 (3, H, W) in 0..1; UserError when the file does not fit its annotation."""
-    try:
-        image = decode(scene.path)
-    except BadImage as error:
-        raise UserError(f"{scene.path}: {error}; mend it, or take it off the list of images") from error
-    if image.shape[:2] != (scene.height, scene.width):
-        raise UserError(
-            f"{scene.path} has {image.shape[1]} x {image.shape[0]} pixels, its annotation says {scene.width} x "
-            f"{scene.height}; boxes would be misplaced"
-        )
-    return torch.from_numpy(image.copy()).permute(2, 0, 1).float().div_(255)
+_SEEDS = 1 << 32
 
 
 class Batches:
@@ -53,7 +38,9 @@ class Batches:
     def from_iteration(self, start: int, stop: int) -> Iterator[tuple[list[Tensor], list[Target]]]:
         """Batches ``start`` to ``stop`` - 1."""
         keys: Any = _Keys(self._seed, self.n_scenes, self._batch, start, stop)
-        loader: Any = DataLoader(self._items, batch_sampler=keys, num_workers=self._workers, collate_fn=_lists)
+        loader: Any = DataLoader(
+            self._items, batch_sampler=keys, num_workers=self._workers, collate_fn=_lists, worker_init_fn=_leave_signals
+        )
         yield from loader
 
 
@@ -106,44 +93,18 @@ class _Items(Dataset[tuple[Tensor, Target]]):
             "labels": torch.from_numpy(scene.labels[keep] + 1),
         }
         if self.masks:
-            maps = np.stack([to_bitmap(scene.masks[i], scene.height, scene.width) for i in keep])
+            maps = np.stack([decode(scene.masks[i], scene.height, scene.width) for i in keep])
             target["masks"] = tv_tensors.Mask(torch.from_numpy(maps))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.seed, position)) % _FIRST_ON_SEVERAL)
-            image, target = self.change(tv_tensors.Image(picture(scene)), target)
+            torch.manual_seed(hash((self.seed, position)) % _SEEDS)
+            image, target = self.change(tv_tensors.Image(planes(scene)), target)
         return image.as_subclass(Tensor), {k: v.as_subclass(Tensor) for k, v in target.items()}  # type: ignore[arg-type]
+
+
+def _leave_signals(number: int) -> None:
+    """Ctrl-C reaches every process of a terminal; only the training answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _lists(items: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
     return [image for image, _ in items], [target for _, target in items]
-
-
-@torch.inference_mode()
-def detect(model: nn.Module, scenes: Scenes, what: str = "detect") -> list[Detections]:
-    """Run a detector over every scene, one at a time, in eval mode; the mode is given back as it was."""
-    place, was_training = next(model.parameters()).device, model.training
-    model.eval()
-    found = []
-    try:
-        for scene in track(scenes.scenes, what):
-            (output,) = model([picture(scene).to(place)])
-            found.append(to_detections({k: v.cpu() for k, v in output.items()}))
-    finally:
-        model.train(was_training)
-    return found
-
-
-def to_detections(output: Target) -> Detections:
-    """torchvision's output for one image; label 1 is class 0, a mask is where its probability is above a half."""
-    masks: tuple[dict[str, Any], ...] = ()
-    if "masks" in output:
-        from faster_coco_eval import mask as codec
-
-        maps = (output["masks"][:, 0] > 0.5).numpy().astype(np.uint8)
-        masks = tuple(codec.encode(np.asfortranarray(one)) for one in maps)
-    return Detections(
-        output["boxes"].float().numpy(),
-        output["scores"].float().numpy(),
-        output["labels"].numpy().astype(np.int64) - 1,
-        masks,
-    )

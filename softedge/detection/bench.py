@@ -18,17 +18,18 @@ from softedge.bench.base import PRESETS, Device, DeviceError, Measurement, open_
 from softedge.bench.row import Session
 from softedge.config import Recipe
 from softedge.data.images import UNLABELLED
-from softedge.detection.batches import picture
-from softedge.detection.coco_ap import Detections
-from softedge.detection.export import pixels
-from softedge.detection.objects import Scenes
-from softedge.detection.stages import Trained
+from softedge.detection import pictures
+from softedge.detection.detections import Detections
+from softedge.detection.pictures import Uint8
+from softedge.detection.scenes import Scene, Scenes
+from softedge.detection.trained import Trained
 from softedge.errors import UserError, did_you_mean
 from softedge.progress import say
 from softedge.records import Artifact, InputSpec, Outcome, Result
 from softedge.stages.bench import Bench
 
 PICTURES = 100  # at most: a photo takes a megabyte, and the timing needs no more of them
+_PADDING = 114  # grey, as YOLO pads
 KINDS = ("local", "ssh", "emulated")
 
 
@@ -56,37 +57,53 @@ def bench(trained: Trained, devices: Sequence[str], preset: str, force: bool = F
 
 
 class Photos:
-    """Test pictures of one size; the interface of ``bench.stage.Subjects``."""
+    """Test pictures of one size; the interface of ``stages.bench.Subjects``.
+
+    Pictures of the commonest size come first and go in as the check gives them.  Others are scaled to fit, keep their
+    proportions and are padded: a stretched picture shows objects that the detector has never seen.
+    """
 
     def __init__(self, scenes: Scenes, spec: InputSpec):
-        self.scenes = dataclasses.replace(scenes, scenes=scenes.scenes[:PICTURES])
+        sizes = Counter((scene.height, scene.width) for scene in scenes.scenes)
+        self.height, self.width = sizes.most_common(1)[0][0]
+        alike = sorted(scenes.scenes, key=lambda scene: (scene.height, scene.width) != (self.height, self.width))
+        self.scenes = dataclasses.replace(scenes, scenes=tuple(alike[:PICTURES]))
         self.images, self.spec = self, spec
         self.names = [scene.path.name for scene in self.scenes.scenes]
         self.labels: NDArray[np.int64] = np.full(len(self.names), UNLABELLED)
-        sizes = Counter((scene.height, scene.width) for scene in self.scenes.scenes)
-        self.height, self.width = sizes.most_common(1)[0][0]
+        self.letterboxed = sum((s.height, s.width) != (self.height, self.width) for s in self.scenes.scenes)
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def _scale(self, scene: Scene) -> float:
+        return min(self.height / scene.height, self.width / scene.width)
+
     def write(self, folder: Path) -> tuple[Path, tuple[Path, ...]]:
         """images.npy, uint8 (N, H, W, 3); no encoded files: decoding a photo is timed with the classifiers."""
-        from PIL import Image
-
-        array = np.empty((len(self), self.height, self.width, 3), np.uint8)
+        array = np.full((len(self), self.height, self.width, 3), _PADDING, np.uint8)
         for row, scene in zip(array, self.scenes.scenes):
-            photo = Image.fromarray(pixels(picture(scene)))
-            row[:] = np.asarray(photo.resize((self.width, self.height)))  # a copy where the size is this one
+            photo = self._fitted(scene)
+            row[: photo.shape[0], : photo.shape[1]] = photo
         np.save(folder / "images.npy", array)
         return folder / "images.npy", ()
 
-    def found(self, rows: NDArray[np.float32]) -> list[Detections]:
+    def _fitted(self, scene: Scene) -> Uint8:
+        """The picture as large as fits, at the upper left."""
+        from PIL import Image
+
+        image, scale = pictures.pixels(scene), self._scale(scene)
+        if scale == 1:
+            return image
+        size = max(1, round(scene.width * scale)), max(1, round(scene.height * scale))
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+    def detections(self, rows: NDArray[np.float32]) -> list[Detections]:
         """The worker's rows (N, 600), scaled back to the size of each picture."""
         answers = []
         for row, scene in zip(rows.reshape(len(rows), -1, 6), self.scenes.scenes):
             row = row[row[:, 5] >= 0]
-            x, y = scene.width / self.width, scene.height / self.height
-            boxes = row[:, :4] * np.array([x, y, x, y], np.float32)
+            boxes = row[:, :4] / np.float32(self._scale(scene))
             answers.append(Detections(boxes, row[:, 4], row[:, 5].astype(np.int64)))
         return answers
 
@@ -100,8 +117,9 @@ class _Detectors(Bench):
     def _row(self, session: Session, artifact: Artifact, measurement: Measurement, folder: Path) -> Outcome:
         outcome = session.row(artifact, measurement, folder)
         outcome.details["picture"] = [self.photos.height, self.photos.width]
+        outcome.details["letterboxed"] = self.photos.letterboxed
         if measurement.outputs is not None:
             outcome.skipped.pop("top1", None)
-            scores = self.trained.task.score(self.photos.scenes, self.photos.found(measurement.outputs), False)
+            scores = self.trained.task.score(self.photos.scenes, self.photos.detections(measurement.outputs), False)
             outcome.metrics.update(AP=scores["AP"], AP50=scores["AP50"], n_images=len(self.photos))
         return outcome

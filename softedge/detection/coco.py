@@ -1,17 +1,22 @@
-"""COCO folders (Lin et al. 2014): annotations/instances_*.json beside a folder of images for each split."""
+"""COCO folders (Lin et al. 2014) as scenes; see ``coco_layout.py`` for folders, ``coco_entries.py`` for entries."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from softedge.detection import coco_entries
+from softedge.detection import coco_entries, coco_layout
 from softedge.detection.coco_entries import Key
-from softedge.detection.objects import Notices, Scene, Scenes, Segmentation
+from softedge.detection.coco_layout import Split
+from softedge.detection.notices import Notices
+from softedge.detection.orientation import Drawn, size_upright, upright
+from softedge.detection.pictures import header
+from softedge.detection.scenes import Scene, Scenes, Segmentation
 from softedge.errors import UserError
 from softedge.run import read_json
 
@@ -19,29 +24,35 @@ Object = tuple[Mapping[str, Any], Segmentation]
 
 
 def read(folder: str | Path) -> tuple[Scenes, Scenes]:
-    """The training and the test split of a COCO folder: instances_*train*.json and instances_*val*.json (or test).
+    """The training and the test split of a COCO folder.
 
-    Images are looked for in a folder named like the split (``train2017``), in ``images/`` and beside. What the official
-    tools ignore (objects of unknown images or categories) is ignored with a notice; ambiguous ids are a UserError.
+    Categories are matched by name: the two files may number them differently.  What the official tools ignore (objects
+    of unknown images or categories) is ignored with a notice; ambiguous ids and names are a UserError.
     """
     folder = Path(folder)
-    train, test = _annotations(folder, ("train",)), _annotations(folder, ("val", "test"))
-    values = [_content(path) for path in (train, test)]
-    categories = coco_entries.categories([v["categories"] for v in values], folder)
-    return _split(folder, train, values[0], categories), _split(folder, test, values[1], categories)
+    late = Notices(folder.name)
+    splits = coco_layout.find(folder, late)
+    values = [_content(split.annotations) for split in splits]
+    names = [
+        coco_entries.categories(
+            coco_entries.without_heading(content["categories"], content["annotations"]), split.annotations
+        )
+        for content, split in zip(values, splits)
+    ]
+    classes = tuple(dict.fromkeys(name for named in names for name in named.values()))
+    notices = [Notices(_shown(folder, split)) for split in splits]
+    drawn = [
+        _drawn(split, content, {key: classes.index(name) for key, name in named.items()}, note)
+        for split, content, named, note in zip(splits, values, names, notices)
+    ]
+    train, test = (_scenes(classes, scenes, note) for scenes, note in zip(upright(drawn, notices), notices))
+    return train, replace(test, notices=(*test.notices, *late.lines()))
 
 
-def _annotations(folder: Path, kinds: tuple[str, ...]) -> Path:
-    found = sorted(folder.glob("annotations/*.json")) + sorted(folder.glob("*.json"))
-    instances = [p for p in found if "instances" in p.name] or found
-    for kind in kinds:
-        if matching := [p for p in instances if kind in p.stem]:
-            if len(matching) > 1:
-                names = ", ".join(p.name for p in matching)
-                raise UserError(f"{folder} has several {kind} annotations ({names}); keep the one to use")
-            return matching[0]
-    listed = ", ".join(p.name for p in found) or "no .json file"
-    raise UserError(f"{folder} is not in COCO format: expected annotations/instances_{kinds[0]}*.json, found {listed}")
+def _shown(folder: Path, split: Split) -> str:
+    """The annotation file's name, with its folder where all have the same."""
+    path = split.annotations
+    return path.name if path.parent in (folder, folder / "annotations") else f"{path.parent.name}/{path.name}"
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -52,13 +63,32 @@ def _content(path: Path) -> dict[str, Any]:
     return values
 
 
-def _split(folder: Path, path: Path, values: dict[str, Any], categories: dict[Key, str]) -> Scenes:
-    notices = Notices(path.name)
+def _drawn(split: Split, values: dict[str, Any], index: Mapping[Key, int], notices: Notices) -> list[Drawn]:
+    path = split.annotations
     images = coco_entries.images(path, values["images"], notices)
-    index = {key: number for number, key in enumerate(categories)}
+    objects = _objects(values["annotations"], images, index, notices)
+    drawn: list[Drawn] = []
+    numbered = all(isinstance(key, int) for key in images)  # the official tools break ties in the order of the ids
+    for key, image in images.items():
+        picture = split.picture(image["file_name"])
+        if picture is None:
+            notices.add("images are not there and are left out", image["file_name"])
+            continue
+        number = key if isinstance(key, int) and numbered else len(drawn) + 1
+        drawn.append(_scene(number, picture, image, objects[key], index))
+    if not drawn:
+        where = ", ".join(str(place) for place in split.places[:3])
+        raise UserError(f"none of the {len(images)} images of {path} is below {where}")
+    return drawn
+
+
+def _objects(
+    annotations: list[Any], images: Mapping[Key, Mapping[str, Any]], index: Mapping[Key, int], notices: Notices
+) -> dict[Key, list[Object]]:
+    """Image id -> its objects that can be used, with their masks."""
     objects: dict[Key, list[Object]] = {key: [] for key in images}
     seen: set[str] = set()
-    for annotation in values["annotations"]:
+    for annotation in annotations:
         problem = coco_entries.problem(annotation, images, index)
         mask: Segmentation = None
         if not problem:
@@ -74,49 +104,39 @@ def _split(folder: Path, path: Path, values: dict[str, Any], categories: dict[Ke
             notices.add("objects share an id with another: counted as objects of their own", f"id {identity}")
         seen.add(identity)
         objects[image_id].append((annotation, mask))
-    places = [
-        folder / path.stem.split("_")[-1],
-        folder / "images" / path.stem.split("_")[-1],
-        folder / "images",
-        folder,
-    ]
-    scenes: list[Scene] = []
-    numbered = all(isinstance(key, int) for key in images)  # the official tools break ties in the order of the ids
-    for key, image in images.items():
-        picture = next((p for p in (place / image["file_name"] for place in places) if p.is_file()), None)
-        if picture is None:
-            notices.add("images are not there and are left out", image["file_name"])
-            continue
-        number = key if isinstance(key, int) and numbered else len(scenes) + 1
-        scenes.append(_scene(number, picture, image, objects[key], index, notices))
-    if not scenes:
-        raise UserError(f"none of the {len(images)} images of {path} is below {places[0]} or {places[2]}")
+    return objects
+
+
+def _scenes(classes: tuple[str, ...], scenes: list[Scene], notices: Notices) -> Scenes:
+    for scene in scenes:
+        _note_boxes(scene, notices)
     learnable = [m for s in scenes for m, crowd in zip(s.masks, s.crowd) if not crowd]
     masks = bool(learnable) and all(m is not None for m in learnable)
     if not masks and (without := sum(m is None for m in learnable)) < len(learnable):
         notices.add("kinds of annotation are mixed: only boxes are used", f"{without} of {len(learnable)} without mask")
-    return Scenes(tuple(categories.values()), tuple(scenes), notices.lines(), masks)
+    return Scenes(classes, tuple(scenes), notices.lines(), masks)
+
+
+def _note_boxes(scene: Scene, notices: Notices) -> None:
+    for x1, y1, x2, y2 in scene.boxes:
+        if x2 <= x1 or y2 <= y1:
+            notices.add("boxes have no area: not learnt, counted as missed", scene.path.name)
+        elif x1 < -1 or y1 < -1 or x2 > scene.width + 1 or y2 > scene.height + 1:
+            notices.add("boxes reach outside of the image: clipped for training", scene.path.name)
 
 
 def _scene(
-    number: int,
-    picture: Path,
-    image: Mapping[str, Any],
-    found: list[Object],
-    index: Mapping[Key, int],
-    notices: Notices,
-) -> Scene:
-    objects = [annotation for annotation, _ in found]
+    number: int, picture: Path, image: Mapping[str, Any], things: list[Object], index: Mapping[Key, int]
+) -> Drawn:
+    objects = [annotation for annotation, _ in things]
     boxes = np.array([a["bbox"] for a in objects], np.float32).reshape(-1, 4)
     sides = boxes[:, 2:].copy()
     boxes[:, 2:] += boxes[:, :2]
-    width, height = int(image["width"]), int(image["height"])
-    for (x1, y1, x2, y2), annotation in zip(boxes, objects):
-        if x2 <= x1 or y2 <= y1:
-            notices.add("boxes have no area: not learnt, counted as missed", f"object {annotation.get('id')}")
-        elif x1 < -1 or y1 < -1 or x2 > width + 1 or y2 > height + 1:
-            notices.add("boxes reach outside of the image: clipped for training", f"object {annotation.get('id')}")
-    return Scene(
+    annotated = int(image["width"]), int(image["height"])
+    stored, orientation = header(picture) or (annotated, 1)  # what cannot be read is left out when it is screened
+    after = size_upright(stored, orientation)
+    width, height = after if annotated == stored else annotated
+    scene = Scene(
         id=number,
         path=picture,
         width=width,
@@ -126,29 +146,12 @@ def _scene(
         area=np.array([_area(a, s) for a, s in zip(objects, sides)], np.float32),
         crowd=np.array([coco_entries.crowd(a) for a in objects], bool),
         difficult=np.zeros(len(objects), bool),
-        masks=tuple(mask for _, mask in found),
+        masks=tuple(mask for _, mask in things),
     )
+    return Drawn(scene, stored, orientation, annotated)
 
 
 def _area(annotation: Mapping[str, Any], sides: np.ndarray[Any, np.dtype[np.float32]]) -> float:
     """Of the mask, as the file has it; of the box where it has none. Sizes of objects are told apart by it."""
     area = annotation.get("area")
     return float(area if isinstance(area, int | float) and math.isfinite(area) else sides.prod())
-
-
-def to_rle(mask: Segmentation, height: int, width: int) -> dict[str, Any]:
-    """Any COCO segmentation as one compressed run-length code."""
-    from faster_coco_eval import mask as codec
-
-    if isinstance(mask, dict):
-        return codec.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
-    if not mask:
-        return codec.encode(np.zeros((height, width), np.uint8, order="F"))
-    return codec.merge(codec.frPyObjects(mask, height, width))
-
-
-def to_bitmap(mask: Segmentation, height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """uint8 (height, width), 1 inside."""
-    from faster_coco_eval import mask as codec
-
-    return np.asarray(codec.decode(to_rle(mask, height, width)), np.uint8)

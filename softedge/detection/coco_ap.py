@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.detection.coco import to_rle
-from softedge.detection.objects import Scene, Scenes
+from softedge.detection.detections import Detections
+from softedge.detection.masks import to_rle
+from softedge.detection.scenes import Scene, Scenes
 
 Kind = Literal["bbox", "segm"]
 _NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What a detector says about one scene, at most 100 objects, best first.
-
-    boxes: float32 (n, 4), x1 y1 x2 y2 in pixels of the original picture.  scores: float32 (n,).  labels: int64 (n,)
-    into the classes.  masks: n run-length codes of the whole picture, or empty.
-    """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    masks: tuple[dict[str, Any], ...] = ()
 
 
 def ground_truth(scenes: Scenes) -> dict[str, Any]:

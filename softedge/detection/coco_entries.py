@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from softedge.detection.objects import Notices, Segmentation
+from softedge.data.decoding import MAX_PIXELS
+from softedge.detection.notices import Notices
+from softedge.detection.scenes import Segmentation
 from softedge.errors import UserError
 
 Key = int | str
@@ -28,14 +30,17 @@ def number(value: Any) -> bool:
 
 def images(path: Path, listed: list[Any], notices: Notices) -> dict[Key, Mapping[str, Any]]:
     """Image id -> entry; UserError for an entry that names no file or size, and for an id of two files."""
-    found: dict[Key, Mapping[str, Any]] = {}
+    entries: dict[Key, Mapping[str, Any]] = {}
     for entry in listed:
         if not isinstance(entry, dict) or not {"id", "file_name", "width", "height"} <= entry.keys():
             raise UserError(f"{path}: an image lacks id, file_name, width or height: {str(entry)[:120]}")
         identity, sides = key(entry["id"]), (entry["width"], entry["height"])
         if identity is None or not isinstance(entry["file_name"], str) or not all(number(s) and s > 0 for s in sides):
             raise UserError(f"{path}: an image's id, file_name, width or height makes no sense: {str(entry)[:120]}")
-        other = found.setdefault(identity, entry)
+        if sides[0] * sides[1] > MAX_PIXELS:
+            size = f"{sides[0]} x {sides[1]}"
+            raise UserError(f"{path}: {entry['file_name']} has {size} pixels, the limit is {MAX_PIXELS:,}")
+        other = entries.setdefault(identity, entry)
         if other is entry:
             continue
         if other["file_name"] != entry["file_name"]:
@@ -44,25 +49,44 @@ def images(path: Path, listed: list[Any], notices: Notices) -> dict[Key, Mapping
                 "ids must be unique"
             )
         notices.add("images are listed twice, used once", entry["file_name"])
-    return found
+    return entries
 
 
-def categories(lists: list[list[Any]], folder: Path) -> dict[Key, str]:
-    """Category id -> name, of both splits, in the order of the ids; names may be missing or numbers."""
+def categories(listed: list[Any], path: Path) -> dict[Key, str]:
+    """Category id -> name in the order of the ids; names may be missing or numbers.
+
+    UserError for an id with two names and for a name with two ids: what such a detector finds could not be scored.
+    """
     names: dict[Key, str] = {}
-    for listed in lists:
-        for entry in listed:
-            identity = key(entry.get("id")) if isinstance(entry, dict) else None
-            if identity is None:
-                raise UserError(f"{folder}: a category has no id that is a number or a name: {str(entry)[:120]}")
-            name = str(entry.get("name", identity))
-            if names.setdefault(identity, name) != name:
-                raise UserError(
-                    f"{folder}: category {identity} is both '{names[identity]}' and '{name}'; ids must be unique"
-                )
+    for entry in listed:
+        identity = key(entry.get("id")) if isinstance(entry, dict) else None
+        if identity is None:
+            raise UserError(f"{path}: a category has no id that is a number or a name: {str(entry)[:120]}")
+        name = str(entry.get("name", identity)).strip()
+        if names.setdefault(identity, name) != name:
+            raise UserError(f"{path}: category {identity} is both '{names[identity]}' and '{name}'; ids must be unique")
     if not names:
-        raise UserError(f"{folder}: the annotations list no category")
-    return dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+        raise UserError(f"{path}: the annotations list no category")
+    names = dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+    ids: dict[str, Key] = {}
+    for identity, name in names.items():
+        if (other := ids.setdefault(name, identity)) != identity:
+            raise UserError(
+                f"{path}: two categories, {other} and {identity}, are named '{name}'; give each a name of its own, or "
+                "use one id for both"
+            )
+    return names
+
+
+def without_heading(listed: list[Any], annotations: list[Any]) -> list[Any]:
+    """The categories without the one that Roboflow puts above all others, named like the project; it has no objects."""
+    entries = [entry for entry in listed if isinstance(entry, dict)]
+    above = {str(entry.get("supercategory")) for entry in entries}
+    headings = [e for e in entries if e.get("supercategory") == "none" and str(e.get("name")) in above]
+    if not headings or len(headings) == len(listed):
+        return listed
+    used = {key(thing.get("category_id")) for thing in annotations if isinstance(thing, dict)}
+    return [entry for entry in listed if entry not in headings or key(entry.get("id")) in used]
 
 
 def problem(entry: Any, known: Mapping[Key, Any], index: Mapping[Key, int]) -> str:

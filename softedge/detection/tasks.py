@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from softedge.detection import coco, voc
-from softedge.detection.coco_ap import Detections, coco_ap
-from softedge.detection.objects import Scenes
+from softedge.detection.coco_ap import coco_ap
+from softedge.detection.detections import Detections
+from softedge.detection.scenes import Scenes
 from softedge.detection.voc_ap import voc_ap
+
+USELESS = 0.005  # AP; below it a detector is as good as none
 
 Score = Callable[[Scenes, Sequence[Detections], bool], dict[str, Any]]
 
@@ -19,13 +22,15 @@ Score = Callable[[Scenes, Sequence[Detections], bool], dict[str, Any]]
 class Task:
     """read: folder -> (train, test).  score: (scenes, detections, with masks) -> metrics and "AP50_per_class".
 
-    iterations, milestones (fractions of them, where the rate falls tenfold) and short_sides are MoCo's.
+    iterations (for a data set of ``pictures``), milestones (fractions of them, where the rate falls tenfold) and
+    short_sides are MoCo's.
     """
 
     name: str
     read: Callable[[Path], tuple[Scenes, Scenes]]
     score: Score
     iterations: int
+    pictures: int
     milestones: tuple[float, float]
     short_sides: tuple[int, ...]
 
@@ -43,5 +48,5 @@ def _score_coco(scenes: Scenes, found: Sequence[Detections], masks: bool) -> dic
     return values
 
 
-VOC = Task("voc", voc.read, _score_voc, 24_000, (3 / 4, 11 / 12), tuple(range(480, 801, 32)))
-COCO = Task("coco", coco.read, _score_coco, 90_000, (2 / 3, 8 / 9), tuple(range(640, 801, 32)))
+VOC = Task("voc", voc.read, _score_voc, 24_000, 16_551, (3 / 4, 11 / 12), tuple(range(480, 801, 32)))
+COCO = Task("coco", coco.read, _score_coco, 90_000, 117_266, (2 / 3, 8 / 9), tuple(range(640, 801, 32)))

@@ -1,58 +1,67 @@
 """Stage "transfer/<task>": train a detector from the pretrained backbone and measure its average precision.
 
-The schedule is MoCo's on Detectron2 (He et al. 2020, arXiv 1911.05722, appendix): SGD at 0.02 for 16 images, linear
-warm-up, tenfold falls at fixed iterations, every layer trained. A killed stage goes on from its last checkpoint.
+Resumes automatically from its last checkpoint if interrupted.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
+import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from softedge import registry
-from softedge.config import Recipe, Transfer
-from softedge.detection.batches import Batches, detect
-from softedge.detection.models import Head, build, parameter_groups, without_shared
-from softedge.detection.objects import Scenes, compare_splits, tell
-from softedge.detection.tasks import Task
+from softedge.config import Recipe
+from softedge.detection import planning
+from softedge.detection.batches import Batches
+from softedge.detection.folder import WEIGHTS
+from softedge.detection.inference import detect
+from softedge.detection.models import build, without_shared
+from softedge.detection.notices import compare_splits, tell
+from softedge.detection.planning import Plan
+from softedge.detection.scenes import Scenes, fingerprint
+from softedge.detection.screening import screen
+from softedge.detection.settings import Transfer
+from softedge.detection.tasks import USELESS, Task
+from softedge.detection.training import CHECKPOINT, Training, seconds_per_iteration
 from softedge.errors import UserError
 from softedge.eval import finetune
-from softedge.progress import say, track
+from softedge.progress import say
 from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, atomic_path, perform
+from softedge.stages.base import INDEX, hashes, start_files
 
 
-def transfer(
+def train(
     run: Run, recipe: Recipe, task: str, data_dir: str | Path, init: str | None = None, force: bool = False
 ) -> Result:
     """Train and score a detector on a VOC or COCO folder.
 
-    init: "ssl", "random", "imagenet" or a weights file; None: ``recipe.transfer.init``.  The stage is
+    init: "ssl", "random", "imagenet" or a weights file; None: that of ``[transfer]``.  The stage is
     ``transfer/<task>`` from the SSL backbone and ``transfer/<task>-<init>`` else, so that they stand side by side.
     Metrics (fractions): AP, AP50, AP75 by COCO's definition, AP_small..., with masks mask_AP...; on VOC also
     voc07_AP, voc07_AP50, voc07_AP75 (11-point) and voc12_AP50 (area). Details: per_class, curve, losses, notices.
     """
     asked: Task = registry.load(registry.TASKS, task, "task")
-    settings = recipe.transfer.model_copy(update={"init": init} if init else {})
+    settings = recipe.plugin(Transfer).model_copy(update={"init": init} if init else {})
     if not Path(data_dir).is_dir():
         raise UserError(
             f"--data {data_dir} is not a folder; give the {task.upper()} folder with annotations and images"
         )
-    train, test = asked.read(Path(data_dir))
-    inputs = finetune.inputs(run, [settings.init]) | {"annotations": fingerprint(train, test)}
+    data = Path(data_dir).resolve()  # the paths of its pictures are kept: they are read again from wherever one is
+    train, test = asked.read(data)
+    if settings.init == "ssl":
+        run.need("pretrain", "pretrain")
+    inputs = hashes(run, [INDEX, *start_files([settings.init])]) | {"annotations": fingerprint(train, test)}
     name = settings.init if settings.init in ("random", "imagenet") else Path(settings.init).stem
     stage = f"transfer/{task}" if settings.init == "ssl" else f"transfer/{task}-{name}"
     section = settings.model_dump(mode="json", exclude={"workers", "checkpoint_every"})
     return perform(
         run,
         stage,
-        lambda folder: _Transfer(run, recipe, asked, settings, train, test, Path(data_dir)).work(folder),
+        lambda folder: _Transfer(run, recipe, asked, settings, data).work(folder, train, test),
         recipe={"transfer": section, "seed": recipe.seed, "backbone": recipe.section("backbone")["backbone"]["name"]},
         inputs=inputs,
         force=force,
@@ -60,81 +69,86 @@ def transfer(
     )
 
 
-def fingerprint(*splits: Scenes) -> str:
-    """A hash of the names and annotations of all scenes."""
-    digest = hashlib.sha256()
-    for scenes in splits:
-        digest.update(repr((scenes.classes, len(scenes), scenes.masks)).encode())
-        for scene in scenes.scenes:
-            digest.update(repr((scene.path.name, scene.width, scene.height)).encode())
-            for array in (scene.boxes, scene.labels, scene.crowd, scene.difficult):
-                digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def rate(iteration: int, iterations: int, warmup: int, milestones: tuple[float, float]) -> float:
-    """In units of the full rate: linear from 1/1000 over the warm-up, a tenth after each milestone."""
-    falls = sum(iteration >= fraction * iterations for fraction in milestones)
-    rise = 1.0 if iteration >= warmup else 0.001 + 0.999 * iteration / warmup
-    return rise * 0.1**falls
-
-
 class _Transfer:
-    def __init__(
-        self, run: Run, recipe: Recipe, task: Task, settings: Transfer, train: Scenes, test: Scenes, data: Path
-    ):
-        self.run, self.recipe, self.task, self.settings = run, recipe, task, settings
-        self.train, self.test, self.data = train, test, data
-        self.iterations = settings.iterations or task.iterations
-        self.curve: list[dict[str, float]] = []
-        self.losses: list[float] = []
+    def __init__(self, run: Run, recipe: Recipe, task: Task, settings: Transfer, data: Path):
+        self.run, self.recipe, self.task, self.settings, self.data = run, recipe, task, settings, data
+        self.given = settings.iterations > 0
 
-    def work(self, folder: Path) -> Outcome:
-        notices = [*self.train.notices, *self.test.notices, *compare_splits(self.train, self.test)]
+    def work(self, folder: Path, train: Scenes, test: Scenes) -> Outcome:
+        left_out = screen(train, test, self.data.name)
+        self.train, self.test = left_out.apply(train, test)
+        notices = [*train.notices, *test.notices, *left_out.notices, *compare_splits(self.train, self.test)]
         tell(notices)
-        model, head, masks, spec, backbone = self._model()
-        place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model.to(place)
-        self._train(model, folder, masks, crop=head == "ssdlite", place=place)
+        model, masks, about = self._model()
+        plan = self._train(folder, model, masks)
+        # Saved before it is scored: whatever happens then, the training is not lost.
+        self._save(folder / WEIGHTS, model, {**about, "masks": masks})
         scores = self._score(model, masks)
         per_class = scores.pop("AP50_per_class")
-        about = {"head": head, "masks": masks, "spec": spec.to_dict(), "backbone": backbone}
-        self._save(folder / "detector.safetensors", model, about)
+        cautions = []
+        if scores["AP"] < USELESS:
+            cautions.append(
+                f"AP {scores['AP']:.3f}: this detector finds nothing; train longer (--set transfer.minutes=...), from "
+                "pretrained weights, or look at the boxes of the training pictures"
+            )
+        for line in cautions:
+            say(f"transfer: caution: {line}")
         skipped = {}
         if self.train.masks and not masks:
-            skipped["masks"] = "the ssdlite head has none" if head == "ssdlite" else "transfer.masks is off"
+            skipped["masks"] = "the ssdlite head has none" if plan.head == "ssdlite" else "transfer.masks is off"
         details = {
             "task": self.task.name,
-            "data": str(self.data.resolve()),  # exporting, checking and timing the detector need the pictures again
+            "data": str(self.data),  # exporting, checking and timing the detector need the pictures again
+            "left_out": {"train": sorted(left_out.train), "test": sorted(left_out.test)},
             "init": self.settings.init,
-            "head": head,
-            "iterations": self.iterations,
+            "head": plan.head,
+            "iterations": plan.iterations,
+            "plan": plan.to_dict(),
             "AP50_per_class": per_class,
-            "curve": self.curve,
-            "losses": finetune.thinned(self.losses),
+            "curve": self.training.curve,
+            "losses": finetune.thinned(self.training.losses),
             "classes": list(self.test.classes),
             "notices": notices,
+            "cautions": cautions,
         }
-        counts = {"n_train": len(self.train), "n_test": len(self.test), "iterations": self.iterations}
-        (folder / "last.pt").unlink(missing_ok=True)
+        counts = {"n_train": len(self.train), "n_test": len(self.test), "iterations": plan.iterations}
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        (folder / planning.FILE).unlink(missing_ok=True)
         return Outcome({**scores, **counts}, details, skipped)
 
-    def _model(self) -> tuple[nn.Module, Head, bool, InputSpec, dict[str, Any]]:
+    def _model(self) -> tuple[nn.Module, bool, dict[str, Any]]:
+        """The network, whether it gives masks, and what ``deployed.load`` must know to build it again."""
         backbone = finetune.initial(self.run, self.recipe, self.settings.init, self.recipe.seed)
-        head: Head = "c4" if backbone.settings.name.startswith("resnet") else "fpn"
-        if self.settings.head != "auto":
-            head = self.settings.head
+        place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.settings = planning.resolve(self.settings, backbone.settings.name, self.task, self.train, place)
+        head: Any = self.settings.head
         masks = self.settings.masks and self.train.masks and self.test.masks and head != "ssdlite"
         spec = self._spec()
-        sides = self.settings.short_sides or ((320,) if head == "ssdlite" else self.task.short_sides)
         torch.manual_seed(self.recipe.seed)  # heads start alike, whatever the backbone starts from
-        model = build(backbone, head, len(self.train.classes), masks, self.settings, spec, sides)
+        sides = self.settings.short_sides
+        model = build(backbone, head, len(self.train.classes), masks, self.settings, spec, sides).to(place)
         say(
-            f"transfer: {self.task.name} with {backbone.settings.name} and {head} from {self.settings.init}, "
-            f"{len(self.train)} training and {len(self.test)} test images, {self.iterations} iterations"
+            f"transfer: {self.task.name} with {backbone.settings.name} from {self.settings.init}, {len(self.train)} "
+            f"training and {len(self.test)} test images"
         )
         settings = {**backbone.settings.model_dump(mode="json"), "weights": "random"}
-        return model, head, masks, spec, settings
+        return model, masks, {"head": head, "spec": spec.to_dict(), "backbone": settings}
+
+    def _train(self, folder: Path, model: nn.Module, masks: bool) -> Plan:
+        settings, seed, crop = self.settings, self.recipe.seed, self.settings.head == "ssdlite"
+        batches = Batches(self.train, settings.batch, seed, masks=masks, crop=crop, workers=settings.workers)
+        plan = Plan.read(folder)
+        if plan is None:
+            place = next(model.parameters()).device
+            plan = Plan.made(settings, seconds_per_iteration(model, batches), place, given=self.given)
+            plan.write(folder)
+        for line in plan.lines(batches.n_scenes):
+            say(f"transfer: {line}")
+        self.training = Training(
+            model, settings, plan.iterations, self.task.milestones, seed, lambda: self._score(model, masks)
+        )
+        self.training.run(batches, folder)
+        return plan
 
     def _spec(self) -> InputSpec:
         """The normalisation that the backbone was pretrained with."""
@@ -145,73 +159,13 @@ class _Transfer:
 
         return InputSpec(224, 256, IMAGENET_MEAN, IMAGENET_STD)
 
-    def _train(self, model: nn.Module, folder: Path, masks: bool, crop: bool, place: torch.device) -> None:
-        settings, seed = self.settings, self.recipe.seed
-        groups = parameter_groups(model, settings.weight_decay)
-        optimizer = torch.optim.SGD(groups, settings.lr, momentum=settings.momentum)
-        batches = Batches(self.train, settings.batch, seed, masks=masks, crop=crop, workers=settings.workers)
-        start = self._resume(folder / "last.pt", model, optimizer)
-        model.train()
-        stream = batches.from_iteration(start, self.iterations)
-        for iteration, (images, targets) in enumerate(track(stream, "transfer", self.iterations - start), start=start):
-            torch.manual_seed(hash((seed, iteration)) % (1 << 32))  # scales and sampled regions, also after a resume
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr * rate(iteration, self.iterations, settings.warmup, self.task.milestones)
-            loss = self._loss(model, images, targets, place)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if settings.clip_norm:
-                nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            optimizer.step()
-            self.losses.append(loss.item())
-            if not math.isfinite(self.losses[-1]):
-                raise UserError(
-                    f"the detection loss is {self.losses[-1]} at iteration {iteration}; lower it with --set "
-                    f"transfer.lr={settings.lr / 4:g}, or --set transfer.clip_norm=10"
-                )
-            done = iteration + 1
-            if settings.evaluate_every and done % settings.evaluate_every == 0 and done < self.iterations:
-                scores = self._score(model, masks)
-                self.curve.append({"iteration": done, **{k: scores[k] for k in ("AP", "AP50") if k in scores}})
-                say(f"transfer: iteration {done}, loss {np.mean(self.losses[-50:]):.3f}, AP50 {scores['AP50']:.3f}")
-            if done % settings.checkpoint_every == 0 and done < self.iterations:
-                self._checkpoint(folder / "last.pt", model, optimizer, done)
-
-    def _loss(self, model: nn.Module, images: Any, targets: Any, place: torch.device) -> torch.Tensor:
-        images = [image.to(place) for image in images]
-        targets = [{k: v.to(place) for k, v in target.items()} for target in targets]
-        return torch.stack(list(model(images, targets).values())).sum()
-
     def _score(self, model: nn.Module, masks: bool) -> dict[str, Any]:
         return self.task.score(self.test, detect(model, self.test, "measure"), masks)
 
-    def _checkpoint(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, done: int) -> None:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": done}
-        with atomic_path(path) as temporary:
-            torch.save({**state, "losses": self.losses, "curve": self.curve}, temporary)
-
-    def _resume(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-        if not path.is_file():
-            return 0
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        self.losses, self.curve = list(state["losses"]), list(state["curve"])
-        say(f"transfer: going on from iteration {state['iteration']}")
-        return int(state["iteration"])
-
     def _save(self, path: Path, model: nn.Module, about: dict[str, Any]) -> None:
-        """Weights and everything that ``export.detector.load`` needs to rebuild the network."""
-        import json
-
         from safetensors.torch import save_file
 
-        sides = self.settings.short_sides or ((320,) if about["head"] == "ssdlite" else self.task.short_sides)
-        values = {
-            "kind": "detector",
-            **about,
-            "classes": list(self.train.classes),
-            "transfer": {**self.settings.model_dump(mode="json"), "short_sides": list(sides)},
-        }
+        settings = self.settings.model_dump(mode="json")
+        values = {"kind": "detector", **about, "classes": list(self.train.classes), "transfer": settings}
         with atomic_path(path) as temporary:
             save_file(without_shared(model), temporary, metadata={"softedge": json.dumps(values)})

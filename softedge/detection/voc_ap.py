@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.detection.coco_ap import Detections
-from softedge.detection.objects import Scenes
+from softedge.detection.detections import Detections
+from softedge.detection.scenes import Scenes
 
 Rule = Literal["11-point", "area"]
 

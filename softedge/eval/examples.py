@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from softedge.data.images import Uint8
-from softedge.eval.measures import Float32
+from softedge.eval.measures import Float32, Labels
+from softedge.records import Precision
 from softedge.run import write_bytes
 
-if TYPE_CHECKING:
-    from softedge.stages.check import Sample
+
+@dataclass(frozen=True)
+class Sample:
+    """The images a check is made on.  labels: (N,), ``UNLABELLED`` where unknown.  held_out: no training saw them."""
+
+    images: Uint8
+    labels: Labels
+    names: tuple[str, ...]
+    held_out: bool
 
 
 def examples(
@@ -25,7 +34,7 @@ def examples(
     fp32: probabilities (N, C) of PyTorch.  files: artifact name -> probabilities (N, C).  At most half of the images
     are lost ones: an int8 file answers otherwise than fp32, and fp32 is right (or no label is known), worst first.
     """
-    eight_bit = [p for name, p in files.items() if name.endswith(("int8", "w8a8"))]
+    eight_bit = [p for name, p in files.items() if Precision.named(name.partition("-")[2]).is_int8]
     truth = np.where(sample.labels >= 0, sample.labels, fp32.argmax(1))
     right = fp32.argmax(1) == truth
     changed = np.zeros(len(fp32), int)

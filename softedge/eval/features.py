@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 from softedge.backbones import normalise
 from softedge.data.images import Images, Uint8
 from softedge.records import InputSpec
+from softedge.run import atomic_path
 
 
 @torch.inference_mode()
@@ -38,3 +40,19 @@ def extract(
     finally:
         model.train(was_training)
     return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+
+
+def save(folder: Path, test: NDArray[np.float32], labels: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
+    """Write ``features.npz``: what the report shows of the test images and of a classifier's answers to them.
+
+    test: features (N, D).  labels: (N,).  logits: (N, classes).
+    """
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    with atomic_path(folder / "features.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(
+            file,
+            test_features=test,
+            test_labels=labels,
+            test_predictions=logits.argmax(1),
+            test_probabilities=shifted / shifted.sum(1, keepdims=True),
+        )

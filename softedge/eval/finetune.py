@@ -1,4 +1,4 @@
-"""Stage "finetune": train the whole network on the labels, from the SSL backbone, given weights or scratch.
+"""Fine-tuning: train the whole network on the labels, from the SSL backbone, given weights or scratch.
 
 Layer-wise rates (Clark et al. 2020, arXiv 2003.10555; BEiT, arXiv 2106.08254), warm-up and cosine, label smoothing,
 optional mixup (Zhang et al. 2018, arXiv 1710.09412) and an average of the weights.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,72 +19,11 @@ from softedge import backbones, config
 from softedge.backbones import Backbone, Classifier, normalise
 from softedge.config import Recipe
 from softedge.data.images import Data, Images
-from softedge.errors import UserError
-from softedge.eval import linear
 from softedge.eval.crops import Crops
-from softedge.eval.features import extract
-from softedge.eval.knn import top1, topk
 from softedge.memory import keep_freed
-from softedge.progress import say, track
-from softedge.records import Outcome, Result
-from softedge.run import Run, perform, sha256
+from softedge.progress import track
+from softedge.run import Run
 from softedge.ssl import cpu_layers, precision
-
-STAGE = "finetune"
-
-
-def finetune(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
-    """Fine-tune and write ``finetune/classifier.safetensors``, which ``export.source = "finetune"`` deploys.
-
-    Metrics: top1, top5 (more than 5 classes), n_train, n_test, steps, loss (mean of the last tenth), and probe_top1
-    where the frozen features were probed on as many labels: a network that stays below it was trained too little.
-    """
-    if not len(data.train):
-        raise UserError(f"{run.root} has no labelled images to fine-tune on; add class folders to the data")
-    if not len(data.test):
-        raise UserError(f"{run.root} has no labelled test images to measure on; add a test split with labels")
-    settings = recipe.finetune
-
-    def work(folder: Path) -> Outcome:
-        rng = np.random.default_rng(recipe.seed)
-        keep = linear.pick_fraction(data.train.labels, settings.labels, rng)
-        say(f"finetune: from {settings.init}, {len(keep)} labelled images, {len(data.test)} test images")
-        backbone = initial(run, recipe, settings.init, recipe.seed)
-        classifier, losses = train(backbone, data, data.train.subset(keep), recipe, seed=recipe.seed, show=True)
-        backbones.save(folder / "classifier.safetensors", classifier, data.spec, init=settings.init)
-        logits = extract(classifier, data.test, data.spec)
-        metrics: dict[str, Any] = {"top1": top1(logits, data.test.labels)}
-        if len(data.classes) > 5:
-            metrics["top5"] = topk(logits, data.test.labels, 5)
-        last = losses[-max(1, len(losses) // 10) :]
-        metrics |= {"n_train": len(keep), "n_test": len(data.test), "steps": len(losses), "loss": float(np.mean(last))}
-        probed = run.result("probe")
-        if probed is not None and settings.init == "ssl" and probed.metrics.get("n_train") == len(keep):
-            metrics["probe_top1"] = probed.metrics["linear_top1"]
-            if metrics["top1"] < metrics["probe_top1"]:
-                say(
-                    f"finetune: top-1 {metrics['top1']:.3f} after {len(losses)} steps is below "
-                    f"{metrics['probe_top1']:.3f} of a linear layer on frozen features; train longer "
-                    "(--set finetune.epochs=...) or deploy the probe"
-                )
-        return Outcome(metrics, {"init": settings.init, "losses": thinned(losses), "classes": list(data.classes)})
-
-    recipe_section = {**recipe.section("seed", "finetune"), "flip": recipe.augment.flip}
-    return perform(run, STAGE, work, recipe=recipe_section, inputs=inputs(run, [settings.init]), force=force)
-
-
-def inputs(run: Run, inits: list[str]) -> dict[str, str]:
-    """Hashes of the images' index and of the weights that training starts from."""
-    found = {"data/index.json": sha256(run.folder("data") / "index.json")}
-    for init in inits:
-        if init == "ssl":
-            run.need("pretrain", "pretrain")
-            found["pretrain/backbone.safetensors"] = sha256(run.folder("pretrain") / "backbone.safetensors")
-        elif init not in ("random", "imagenet"):
-            if not Path(init).is_file():
-                raise UserError(f"initial weights '{init}': not a file; use ssl, random, imagenet or a weights file")
-            found[init] = sha256(init)
-    return found
 
 
 def initial(run: Run, recipe: Recipe, init: str, seed: int) -> Backbone:

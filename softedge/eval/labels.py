@@ -1,4 +1,4 @@
-"""Stage "labels": was pretraining worth it? Accuracy at 1%, 10% and 100% of the labels, with it and without it.
+"""Label efficiency: was pretraining worth it? Accuracy at 1%, 10% and 100% of the labels, with it and without it.
 
 Every start (random, SSL, given weights) sees the same draws of labels. ``result.details`` holds, for the report:
 
@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from softedge import registry
 from softedge.backbones import Backbone, Classifier
 from softedge.config import Recipe
 from softedge.data.images import Data, Uint8
@@ -31,11 +30,12 @@ from softedge.eval import finetune, linear
 from softedge.eval.features import extract
 from softedge.eval.knn import top1
 from softedge.eval.labels_verdict import comparisons, mean_and_interval, verdict
+from softedge.export.base import open_format
+from softedge.export.deployed import Deployed
 from softedge.progress import say
-from softedge.records import Outcome, Result
-from softedge.run import Run, perform, read_json, write_json
+from softedge.records import Outcome
+from softedge.run import Run, read_json, write_json
 
-STAGE = "labels"
 SCOPE = (
     "intervals cover the draw of the labels, the training seed and, for random starts, the initial weights; "
     "not the choice of the test images"
@@ -61,32 +61,6 @@ def name_of(init: str) -> str:
     return init if init in ("random", "ssl", "imagenet") else Path(init).stem
 
 
-def labels(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
-    """Measure every cell and judge. Needs "pretrain" and labels.
-
-    Metrics: ``{init}_{method}_top1_{fraction}`` (means of the seeds), the same with ``{target}_int8_`` in front for the
-    exported file, ``n_test``, ``seeds``.
-    """
-    inits = ["random", "ssl", *recipe.labels.given]
-    if len({name_of(i) for i in inits}) < len(inits):
-        raise UserError(f"labels.given: two weights of the same name in {', '.join(recipe.labels.given)}; rename one")
-    if not len(data.train) or not len(data.test):
-        raise UserError(f"{run.root} needs labelled training and test images to say what pretraining is worth")
-    names = ("seed", "finetune", "probe", "labels")
-    section = {**recipe.section(*names), "flip": recipe.augment.flip}
-    section["finetune"] = {k: v for k, v in section["finetune"].items() if k not in ("init", "labels")}
-    inputs = finetune.inputs(run, inits)
-    return perform(
-        run,
-        STAGE,
-        lambda folder: _measure(run, recipe, data, inits, folder),
-        recipe=section,
-        inputs=inputs,
-        force=force,
-        resumable=True,
-    )
-
-
 def _cells(recipe: Recipe, inits: list[str]) -> Iterator[Cell]:
     for seed in range(recipe.labels.seeds):
         for init in inits:
@@ -95,7 +69,12 @@ def _cells(recipe: Recipe, inits: list[str]) -> Iterator[Cell]:
                     yield Cell(init, method, fraction, seed)
 
 
-def _measure(run: Run, recipe: Recipe, data: Data, inits: list[str], folder: Path) -> Outcome:
+def measure(run: Run, recipe: Recipe, data: Data, inits: list[str], folder: Path) -> Outcome:
+    """Train and measure every cell that ``folder`` does not hold yet, and judge.
+
+    Metrics: ``{init}_{method}_top1_{fraction}`` (means of the seeds), the same with ``{target}_int8_`` in front for the
+    exported file, ``n_test``, ``seeds``.
+    """
     cells = list(_cells(recipe, inits))
     bench = _Bench(run, recipe, data)
     found: dict[Cell, dict[str, Any]] = {}
@@ -207,15 +186,11 @@ class _Bench:
 
     def _int8(self, classifier: Classifier, name: str) -> Any:
         """Probabilities of the int8 file, read back from disk. Any training image may calibrate: no label is needed."""
-        target = registry.load(registry.TARGETS, name, "target")()
-        if hasattr(target, "scheme"):  # all layers in integers: the export times how many to leave in float
-            from softedge.export.onnx.quantizer import Scheme
-
-            target = replace(target, scheme=Scheme())
+        target = open_format(name).without_timing()
         images = self.arrays[0]
         chosen = np.random.default_rng(0).permutation(len(images))[: self.recipe.export.calibration_images]
         if missing := target.missing():
             raise UserError(missing)
         with tempfile.TemporaryDirectory(prefix="softedge-") as folder:
-            artifact = target.convert(classifier, self.data.spec, "int8", images[chosen], Path(folder))
+            artifact = target.convert(Deployed(classifier, self.data.spec), "int8", images[chosen], Path(folder))
             return target.load(artifact)(self.arrays[1])

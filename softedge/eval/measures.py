@@ -1,4 +1,7 @@
-"""How far a converted model is from PyTorch fp32 on the same images. NumPy alone; labels are optional."""
+"""How far a converted model is from PyTorch fp32 on the same images: the one agreement and the one SQNR.
+
+NumPy alone, so that a board can import it; labels are optional.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,21 @@ def sqnr_db(reference: NDArray[np.floating], found: NDArray[np.floating]) -> NDA
     noise = np.square(found.astype(np.float64) - reference).sum(axis=1)
     floor = np.maximum(signal, 1e-30) * 10 ** (-SQNR_CAP_DB / 10)
     return 10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, floor))
+
+
+def comparable(outputs: Float32, output: str) -> NDArray[np.floating]:
+    """What ``sqnr_db`` compares: centred logits of probabilities (N, C), features as they are."""
+    return centred_logits(outputs) if output == "probabilities" else outputs
+
+
+def median_sqnr_db(reference: Float32, found: Float32, output: str) -> float:
+    """The SQNR that is reported, in dB: the median over images, on centred logits or on features."""
+    return float(np.median(sqnr_db(comparable(reference, output), comparable(found, output))))
+
+
+def agreement(reference: Float32, found: Float32) -> float:
+    """Share of images with the same top-1; an answer that is not finite agrees with nothing."""
+    return float(((reference.argmax(1) == found.argmax(1)) & np.isfinite(found).all(axis=1)).mean())
 
 
 def knn_overlap(reference: Float32, found: Float32, k: int = 10) -> float:
@@ -68,13 +86,13 @@ def compare(reference: Float32, found: Float32, labels: Labels | None, output: s
         norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(found, axis=1)
         cosine = (reference * found).sum(axis=1) / np.maximum(norms, 1e-12)
         measures["distance"] = float(1 - cosine.mean())
-        measures["sqnr_db"] = float(np.median(sqnr_db(reference, found)))
+        measures["sqnr_db"] = median_sqnr_db(reference, found, output)
         measures["knn_overlap"] = knn_overlap(reference, found)
         return measures
     logits, found_logits = centred_logits(reference), centred_logits(found)
     measures["distance"] = float(np.abs(found - reference).sum(axis=1).mean() / 2)
-    measures["agreement"] = float((reference.argmax(1) == found.argmax(1)).mean())
-    measures["sqnr_db"] = float(np.median(sqnr_db(logits, found_logits)))
+    measures["agreement"] = agreement(reference, found)
+    measures["sqnr_db"] = median_sqnr_db(reference, found, output)
     measures["knn_overlap"] = knn_overlap(logits.astype(np.float32), found_logits.astype(np.float32))
     known = labels is not None and len(labels) > 0 and bool((labels >= 0).all())
     if known:

@@ -1,4 +1,4 @@
-"""Stage "probe": what the frozen features are worth, beside the same network with random weights."""
+"""Probing: what the frozen features are worth, beside the same network with random weights."""
 
 from __future__ import annotations
 
@@ -12,65 +12,22 @@ from numpy.typing import NDArray
 from softedge import backbones
 from softedge.config import Probe, Recipe
 from softedge.data.images import Data
-from softedge.errors import UserError
-from softedge.eval import linear
-from softedge.eval.features import extract
+from softedge.eval import linear, validation
+from softedge.eval.features import extract, save
 from softedge.eval.knn import knn_predict, top1, topk
 from softedge.progress import say
-from softedge.records import Outcome, Result
-from softedge.run import Run, atomic_path, perform, sha256
+from softedge.records import Outcome
 
 _DRAWS = 5  # random choices of the few labels; the mean is reported, the spread stands in the details
 
 
-def probe(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
-    """Measure k-NN and linear accuracy on the test split and write ``probe/classifier.safetensors``.
+def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
+    """Measure k-NN and linear accuracy on the test split and write ``classifier.safetensors`` into ``folder``.
 
-    Needs the "pretrain" stage and labels. Metrics: knn_top1, linear_top1, linear_top5 (more than 5 classes),
-    few_knn_top1, few_linear_top1 (``probe.few_labels`` per class, mean of five draws), and the same with ``random_``
-    in front for random weights.
+    weights: the pretrained backbone.  Metrics: knn_top1, linear_top1, linear_top5 (more than 5 classes), val_top1 (of
+    the linear layer on the validation images, trained without them), few_knn_top1, few_linear_top1
+    (``probe.few_labels`` per class, mean of five draws), and the same with ``random_`` in front for random weights.
     """
-    weights = run.folder("pretrain") / "backbone.safetensors"
-    run.need("pretrain", "pretrain")
-    if not len(data.train):
-        raise UserError(
-            f"{run.root} has no labelled images to probe with; add class folders, or export features: "
-            f"softedge export {run.root} --output features"
-        )
-    return perform(
-        run,
-        "probe",
-        lambda folder: _probe(folder, recipe, data, weights),
-        recipe=recipe.section("seed", "knn", "probe"),
-        inputs=_inputs(run, weights),
-        force=force,
-    )
-
-
-def knn(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
-    """Stage "knn": weighted k-NN accuracy of the pretrained features on the test split, with ``recipe.knn``."""
-    weights = run.folder("pretrain") / "backbone.safetensors"
-    run.need("pretrain", "pretrain")
-    if not len(data.train):
-        raise UserError(f"{run.root} has no labelled images for k-NN; add class folders to the data")
-
-    def work(folder: Path) -> Outcome:
-        backbone = backbones.load(weights)
-        train, test = (extract(backbone, images, data.spec) for images in (data.train, data.test))
-        votes = knn_predict(train, data.train.labels, test, len(data.classes), recipe.knn.k, recipe.knn.temperature)
-        return Outcome({"knn_top1": top1(votes, data.test.labels), "n_train": len(train), "n_test": len(test)})
-
-    return perform(run, "knn", work, recipe=recipe.section("knn"), inputs=_inputs(run, weights), force=force)
-
-
-def _inputs(run: Run, weights: Path) -> dict[str, str]:
-    return {
-        "data/index.json": sha256(run.folder("data") / "index.json"),
-        "pretrain/backbone.safetensors": sha256(weights),
-    }
-
-
-def _probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
     backbone = backbones.load(weights)
     train_images, test_images = data.train.prepared(data.spec), data.test.prepared(data.spec)
     rng = np.random.default_rng(recipe.seed)
@@ -79,20 +36,16 @@ def _probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
 
     train, test = extract(backbone, train_images, data.spec), extract(backbone, test_images, data.spec)
     metrics, details, best, logits = _measure(recipe, data, train, test, keep)
+    held = validation.held_out(data.train.subset(keep), recipe.seed)
+    if held.any():
+        metrics["val_top1"] = _validated(train[keep], data.train.labels[keep], held, best.weight_decay, recipe)
 
     classifier = backbones.Classifier(backbone, data.classes, data.spec).eval()
     with torch.no_grad():
         classifier.head.weight.copy_(torch.from_numpy(best.weight))
         classifier.head.bias.copy_(torch.from_numpy(best.bias))
     backbones.save(folder / "classifier.safetensors", classifier, data.spec)
-    with atomic_path(folder / "features.npz") as temporary, open(temporary, "wb") as file:
-        np.savez(
-            file,
-            test_features=test,
-            test_labels=data.test.labels,
-            test_predictions=logits.argmax(1),
-            test_probabilities=_softmax(logits),
-        )
+    save(folder, test, data.test.labels, logits)
     skipped = {}
     if recipe.probe.random_baseline:
         # As built, BatchNorm at its initial statistics: measured on digits this is a far stronger baseline (k-NN .83)
@@ -125,7 +78,7 @@ def _measure(
     metrics = {"knn_top1": neighbours(keep), "linear_top1": top1(logits, truth)}
     if classes > 5:
         metrics["linear_top5"] = topk(logits, truth, 5)
-    details: dict[str, Any] = {"weight_decay": best.weight_decay}
+    details: dict[str, Any] = {"weight_decay": best.weight_decay, "validation_top1": best.validation_top1}
     if settings.few_labels and settings.few_labels < len(keep) / classes:
         knns, linears = [], []
         for draw in range(_DRAWS):
@@ -139,6 +92,8 @@ def _measure(
     return metrics, details, best, logits
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    shifted = np.exp(logits - logits.max(1, keepdims=True))
-    return shifted / shifted.sum(1, keepdims=True)
+def _validated(
+    features: NDArray[np.float32], labels: NDArray[np.int64], held: NDArray[np.bool_], decay: float, recipe: Recipe
+) -> float:
+    fitted = linear.fit(features[~held], labels[~held], int(labels.max()) + 1, (decay,), recipe.seed)
+    return top1(fitted(features[held]), labels[held])

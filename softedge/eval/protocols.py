@@ -1,4 +1,4 @@
-"""Stage "linear/<protocol>": the linear evaluations of the papers, as their own code runs them.
+"""The linear evaluations of the papers, as their own code runs them.
 
 simsiam   Chen & He 2021 (arXiv 2011.10566), which Light-MoCo follows: LARS, rate 0.1 · batch / 256, cosine by epoch,
           batch 4096, 90 epochs, random resized crop and flip, no weight decay, weights N(0, 0.01²).
@@ -13,8 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,19 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from softedge import backbones
 from softedge.backbones import Backbone, normalise
-from softedge.config import Recipe
 from softedge.data.images import Data, Images
-from softedge.errors import UserError
 from softedge.eval.crops import Crops
 from softedge.eval.features import extract
-from softedge.eval.finetune import inputs, thinned
-from softedge.eval.knn import top1, topk
-from softedge.lars import Lars
-from softedge.progress import say, track
-from softedge.records import InputSpec, Outcome, Result
-from softedge.run import Run, perform
+from softedge.progress import track
+from softedge.records import InputSpec
 
 
 @dataclass(frozen=True)
@@ -51,47 +43,17 @@ class Protocol:
     initial_std: float | None  # None: PyTorch's own
 
 
+def _lars(parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """LARS on all tensors alike, biases too, as NVIDIA's LARC does around PyTorch's SGD."""
+    from timm.optim import Lars
+
+    return Lars(parameters, lr, momentum=0.9, always_adapt=True)
+
+
 PROTOCOLS: dict[Literal["simsiam", "ang-2022"], Protocol] = {
-    "simsiam": Protocol(90, 4096, lambda p, lr: Lars(p, lr), lambda batch: 0.1 * batch / 256, True, False, 0.08, 0.01),
+    "simsiam": Protocol(90, 4096, _lars, lambda batch: 0.1 * batch / 256, True, False, 0.08, 0.01),
     "ang-2022": Protocol(100, 512, lambda p, lr: torch.optim.Adam(p, lr), lambda _: 1e-3, False, True, 0.08, None),
 }
-
-
-def linear(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
-    """Run ``recipe.linear.protocol`` on the pretrained backbone.
-
-    Metrics: top1, top5 (more than 5 classes), n_train, n_test, epochs, batch, and where the fast probe on cached
-    features was run: probe_top1 and its difference, probe_gap.
-    """
-    if not len(data.train) or not len(data.test):
-        raise UserError(f"{run.root} needs labelled training and test images for a linear protocol")
-    name = recipe.linear.protocol
-    stage = f"linear/{name}"
-    weights = run.folder("pretrain") / "backbone.safetensors"
-
-    def work(folder: Path) -> Outcome:
-        backbone = backbones.load(weights)
-        protocol = PROTOCOLS[name]
-        epochs = recipe.linear.epochs or protocol.epochs
-        batch = min(recipe.linear.batch or protocol.batch, len(data.train))
-        if epochs != protocol.epochs or batch != protocol.batch:
-            say(f"linear: {name} with {epochs} epochs at batch {batch} (full: {protocol.epochs} at {protocol.batch})")
-        head, losses = train(protocol, backbone, data.train, data, epochs, batch, recipe.seed, recipe.augment.flip)
-        logits = evaluate(protocol, backbone, head, data.test, data.spec)
-        metrics: dict[str, Any] = {"top1": top1(logits, data.test.labels)}
-        if len(data.classes) > 5:
-            metrics["top5"] = topk(logits, data.test.labels, 5)
-        metrics |= {"n_train": len(data.train), "n_test": len(data.test), "epochs": epochs, "batch": batch}
-        probe, skipped = run.result("probe"), {}
-        if probe is not None and probe.metrics.get("n_train") == len(data.train):
-            metrics["probe_top1"] = probe.metrics["linear_top1"]
-            metrics["probe_gap"] = probe.metrics["linear_top1"] - metrics["top1"]
-        else:
-            skipped["probe_gap"] = "the probe on cached features was not run on the same labels"
-        return Outcome(metrics, {"protocol": name, "losses": thinned(losses)}, skipped)
-
-    section = {**recipe.section("seed", "linear"), "flip": recipe.augment.flip}
-    return perform(run, stage, work, recipe=section, inputs=inputs(run, ["ssl"]), force=force)
 
 
 def train(

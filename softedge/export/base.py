@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.records import Artifact, InputSpec, Precision
+from softedge import registry
+from softedge.errors import UserError, did_you_mean
+from softedge.records import Artifact, Precision
 
 if TYPE_CHECKING:  # verify loads formats on machines without torch
-    from torch import nn
-
     from softedge.export.deployed import Deployed
 
 Uint8 = NDArray[np.uint8]
@@ -34,75 +34,143 @@ Predictor = Callable[[Uint8], Float32]
 class Option:
     """One way to quantize a network.
 
-    step: which kind of change made it, one of ``quantize.search.STEPS``.  what: what was done, in words.
-    model: the quantized model in memory, in the format's own terms; only the format looks inside.
+    what: what was done, in words.  model: in the format's own terms; only the format looks inside.
+    tier: options of a higher tier compute more in float, so that one must be clearly nearer to fp32 to be preferred.
+    details: what was decided while it was made (JSON values); written into the file.
     """
 
-    step: str
     what: str
     model: Any
+    tier: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Candidates(ABC):
-    """The int8 candidates of one network in one format: what the search (``quantize.search``) chooses among.
+@dataclass(frozen=True)
+class Rounding:
+    """An activation that an option rounds to 8 bits: its range, and its float values (1, C, ...) on one image."""
 
-    Made by ``Format.candidates``.  Every method but the first three may say "not possible" by returning None.
+    name: str
+    low: float
+    high: float
+    values: Float32
+
+
+class Candidates(ABC):
+    """The int8 candidates of one network in one format, for the export and the search (``quantize.search``) to choose.
+
+    Made by ``Format.candidates``; cheap to make, the work is done when it is asked for.  Methods that are not abstract
+    are optional: what they return by default says "this format cannot".
     """
+
+    most_images: ClassVar[int] = 768
+    """Images that options are judged on, at most; fewer where the runtime is slow."""
 
     @abstractmethod
     def calibrations(self) -> Iterator[Option]:
-        """Every way to quantize the whole network, cheapest first; made lazily, one at a time."""
+        """Every way to quantize the whole network, by tier; made lazily, one at a time."""
+
+    @abstractmethod
+    def comparison(self) -> Uint8:
+        """The calibration images (N, S, S, 3) on which the export compares the calibrations."""
 
     @abstractmethod
     def predict(self, option: Option, images: Uint8) -> Float32:
-        """Outputs (N, C) of an option for uint8 (N, S, S, 3)."""
+        """Outputs (N, C) of an option for uint8 (N, S, S, 3), as its file would answer."""
 
     @abstractmethod
     def write(self, option: Option, out: Path) -> Path:
-        """Write an option into ``out`` like an export; the path of its main file."""
+        """Write an option into the existing folder ``out`` like an export; the path of its main file."""
 
     def layers(self) -> Sequence[str]:
         """Names of the layers with weights, in order of computation; empty when none can be kept in float."""
         return ()
 
+    def float_layers(self, option: Option) -> frozenset[str]:
+        """Which of ``layers`` the option computes in float."""
+        return frozenset()
+
     def with_float(self, option: Option, layers: Sequence[str]) -> Option | None:
-        """``option`` with these layers computed in float."""
+        """``option`` with these layers computed in float as well."""
         return None
 
-    def equalized(self, option: Option) -> Option | None:
-        """``option`` after cross-layer equalization (Nagel et al. 2019, arXiv 1906.04721)."""
+    def alone(self, option: Option, layer: str) -> Option | None:
+        """``option`` with this layer in 8 bits and all others in float, to learn what the layer costs."""
+        return self.with_float(option, [name for name in self.layers() if name != layer])
+
+    def describe(self, option: Option, layer: str) -> dict[str, Any]:
+        """What the report shows of a layer: ``weight`` (its name), ``shape``, ``low`` and ``high`` of its input,
+        ``widest`` of its weights."""
+        return {}
+
+    def proxy(self) -> Candidates | None:
+        """Candidates of another format with the same layers in the same order, where those are faster to rank."""
         return None
 
     def bias_corrected(self, option: Option) -> Option | None:
         """``option`` with biases corrected for the mean error of each layer."""
         return None
 
-    def fine_tuned(self, option: Option, float_layers: Sequence[str]) -> Option | None:
-        """``option`` after quantization-aware fine-tuning, with these layers in float."""
+    def roundings(self, option: Option, image: Uint8) -> Sequence[Rounding]:
+        """Every activation that ``option`` rounds, on one image (1, S, S, 3): what fine-tuning simulates."""
+        return ()
+
+    def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option | None:
+        """``option`` with the weights of ``network`` and the ranges, by rounding, that fine-tuning has learned."""
+        return None
+
+    def from_file(self, artifact: Artifact) -> Option | None:
+        """An int8 file of the same network, of this or another format, as an option; None when it cannot be read."""
         return None
 
     def weights_only(self) -> Option | None:
         """8-bit weights, float arithmetic: where nothing else holds."""
         return None
 
+    def time_over_fp32(self, option: Option) -> float | None:
+        """Processor time of one image over that of the float model, one thread; None where it is not measured."""
+        return None
+
 
 class Format(ABC):
-    """A format that models are exported to.  Made as ``Format(batch="one", safe=True)``.
+    """A format that models are exported to.  Made by ``open_format``.
 
-    name: as typed by the user.  title: as people write it.  suffix: of the model's main file.
-    precisions: what it can make, by the name a user types.
-    batch: "dynamic" or "one"; a format that holds one image ignores it.
-    safe: int8 kernels whose sums cannot saturate on x86 without VNNI; a format without such kernels ignores it.
+    name: as typed by the user, no hyphens.  title: as people write it.  suffix: of the model's main file.
+    precisions: what it can make, by the name a user types; ``Precision.named`` must agree about what is int8.
+    packages: distributions that make and run its files; their versions are recorded with every result.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     suffix: ClassVar[str]
     precisions: ClassVar[Mapping[str, Precision]]
+    packages: ClassVar[tuple[str, ...]] = ()
+    searchable: ClassVar[tuple[str, ...]] = ()
+    """The precisions for which ``candidates`` offers a choice."""
 
-    def __init__(self, batch: str = "dynamic", safe: bool = False):
-        self.batch, self.safe = batch, safe
+    # What a board needs to run it: import name -> what pip calls it.  The options that a device's address may give its
+    # runtime (``local:provider=...``).  Why only special devices run it, and which; empty: any machine with Python.
+    board_packages: ClassVar[Mapping[str, str]] = {}
+    board_options: ClassVar[tuple[str, ...]] = ()
+    special_device: ClassVar[str] = ""
+
+    saturation_advice: ClassVar[str] = ""
+    """What to do about int8 kernels whose sums saturate on x86 without VNNI; empty: this format has no such kernels."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "-" in getattr(cls, "name", ""):
+            raise TypeError(f"{cls.__qualname__}.name is '{cls.name}': a hyphen separates format and precision")
+        for name, bits in getattr(cls, "precisions", {}).items():
+            if Precision.named(name).is_int8 != bits.is_int8:
+                raise TypeError(f"{cls.__qualname__}.precisions: '{name}' is a misleading name for {bits}")
+
+    def __init__(self, batch: str = "dynamic", safe: bool = False, float_prefix: str = ""):
+        """batch: "dynamic" or "one"; a format that holds one image ignores it.
+
+        safe: int8 kernels whose sums cannot saturate on x86 without VNNI; a format without such kernels ignores it.
+        float_prefix: the layer at which the integer part begins, for formats that choose it by speed; empty: chosen.
+        """
+        self.batch, self.safe, self.float_prefix = batch, safe, float_prefix
 
     @abstractmethod
     def missing(self) -> str | None:
@@ -124,12 +192,29 @@ class Format(ABC):
     def runtime(self) -> str:
         """What ``load`` computes with, with its version: "onnxruntime 1.31.1"."""
 
+    def bits(self, precision: str) -> Precision:
+        """Bits of a precision by name, variants such as ``int8-search`` included; UserError for one it cannot make."""
+        found = self.precisions.get(precision) or self.precisions.get(precision.partition("-")[0])
+        if found is None:
+            raise UserError(f"{self.title} has no precision '{precision}'; known: {', '.join(self.precisions)}")
+        return found
+
     def files(self, path: Path) -> list[Path]:
         """All files of the model whose main file is ``path``: they are hashed, checked and sent together."""
         return [path]
 
-    def candidates(self, deployed: Deployed, precision: str, calibration: Uint8) -> Candidates | None:
-        """What the int8 search can choose among for ``precision``; None: ``convert`` makes the only file there is."""
+    def without_timing(self) -> Format:
+        """The same format making no choice by timing here: for many int8 files whose accuracy alone is wanted."""
+        return self
+
+    def candidates(
+        self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
+    ) -> Candidates | None:
+        """What can be chosen among for ``precision``; None: ``convert`` makes the only file there is.
+
+        like: an exported file of the same network whose part in float is kept instead of being chosen again.  Its
+        options are judged on other images, so that all of ``calibration`` may set their ranges.
+        """
         return None
 
     def integer_operations(self, artifact: Artifact) -> dict[str, int]:
@@ -153,48 +238,54 @@ class Format(ABC):
 
     def snippets(self) -> list[Path]:
         """Templates of ready code: files ``run.py.txt``, ``run.cpp`` ... in ``snippets/`` of the format's folder."""
-        import inspect
-
-        return sorted((Path(inspect.getfile(type(self))).parent / "snippets").glob("run.*"))
+        folder = self._beside("snippets")
+        return sorted(folder.glob("run.*")) if folder else []
 
     def board_runtime(self) -> Path | None:
         """A Python 3.8 file without softedge imports that runs this format on a device; None: devices cannot run it.
 
         It defines ``class Runtime`` as ``bench/board/worker.py`` describes it, and travels to the board.
         """
+        return self._beside("board_runtime.py")
+
+    def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
+        """What its ``Runtime`` on a board is told, as JSON values.  options: those of the device's address."""
+        return {}
+
+    def _beside(self, name: str) -> Path | None:
+        """A file or folder beside the code of the format, or of a format that it derives from."""
         import inspect
 
-        path = Path(inspect.getfile(type(self))).parent / "board_runtime.py"
-        return path if path.is_file() else None
+        kinds = [kind for kind in type(self).__mro__ if issubclass(kind, Format) and kind is not Format]
+        places = [Path(inspect.getfile(kind)).parent / name for kind in kinds]
+        return next((place for place in places if place.exists()), None)
 
 
-@runtime_checkable
-class Target(Protocol):
-    """A format that models are exported to. Made by ``Target()`` or ``Target(batch="one")``.
+def open_format(name: str, batch: str = "dynamic", safe: bool = False, float_prefix: str = "") -> Format:
+    """The format of that name, softedge's own or one of an installed package; UserError when there is none."""
+    kind: type[Format] = registry.load(registry.FORMATS, name, "target")
+    return kind(batch=batch, safe=safe, float_prefix=float_prefix) if float_prefix else kind(batch=batch, safe=safe)
 
-    name: as typed by the user.  precisions: what ``convert`` can make.  suffix: of the model file (``.onnx``).
+
+def combinations(
+    names: Iterable[str],
+    precisions: Iterable[str],
+    batch: str = "dynamic",
+    safe: bool = False,
+    float_prefix: str = "",
+) -> list[tuple[Format, str]]:
+    """Every format with every precision; UserError for a format that is unknown, or a precision that none of them has.
+
+    A precision that some of them have is left to the others to refuse: the reason stands in their row of the table.
     """
-
-    name: str
-    precisions: tuple[str, ...]
-    suffix: str
-
-    def missing(self) -> str | None:
-        """Why this target cannot be used here, in one line that says what to install; None when it can."""
-        ...
-
-    def convert(self, model: nn.Module, spec: InputSpec, precision: str, calibration: Uint8, out: Path) -> Artifact:
-        """Write ``model{suffix}`` into the existing folder ``out`` and describe it.
-
-        model: a ``Classifier`` (probabilities), a ``Backbone`` (features) or a ``Deployed``.
-        calibration: uint8 (N, size, size, 3), used by int8 only; may be empty for the other precisions.
-        Prints nothing.  Raises UserError for a precision or an operator that the format cannot express.
-        """
-        ...
-
-    def load(self, artifact: Artifact) -> Predictor:
-        """The file read back from disk and run by the target's own runtime (no torch)."""
-        ...
+    asked = tuple(precisions)
+    made = [open_format(name, batch, safe, float_prefix) for name in names]
+    known = list(dict.fromkeys(name for entry in made for name in entry.precisions))
+    for precision in asked:
+        if made and precision not in known:
+            titles = ", ".join(entry.title for entry in made)
+            raise UserError(f"export.precisions: no '{precision}' in {titles}{did_you_mean(precision, known)}")
+    return [(entry, precision) for entry in made for precision in asked]
 
 
 def needs(what: str, *packages: str, extra: str = "") -> str | None:

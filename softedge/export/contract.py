@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.errors import UserError
-from softedge.export.base import Float32, Uint8
-from softedge.records import Artifact, InputSpec, Output
+from softedge.export.base import Float32, Uint8, open_format
+from softedge.records import Artifact, InputSpec, Output, Precision
 from softedge.run import atomic_path, read_json, sha256, size_bytes, write_json
 
 SCHEMA = 1
@@ -62,20 +63,23 @@ TOLERANCES = {
 
 
 def tolerance(precision: str) -> Tolerance:
-    """The tolerances of a precision; variants like ``int8-w8a8`` share those of their first word."""
-    return TOLERANCES[precision if precision in TOLERANCES else "int8"]
+    """The tolerances of a precision by its name; below 16 bits there is one for all."""
+    return TOLERANCES.get(Precision.named(precision).name, TOLERANCES["int8"])
 
 
-def model_files(path: Path) -> list[Path]:
-    """The file or files that make up a model: an OpenVINO .xml has its weights in a .bin beside it."""
-    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+def model_files(path: Path, target: str) -> list[Path]:
+    """All files of the model whose main file is ``path``, as its format names them."""
+    return open_format(target).files(path)
 
 
-def model_sha256(path: Path) -> str:
-    """One hash of the whole model, weights included."""
-    files = model_files(path)
+def model_sha256(path: Path, target: str) -> str:
+    """One hash of the whole model, all its files included."""
+    return _sha256(model_files(path, target))
+
+
+def _sha256(files: Sequence[Path]) -> str:
     if len(files) == 1:
-        return sha256(path)
+        return sha256(files[0])
     return hashlib.sha256("".join(sha256(file) for file in files).encode()).hexdigest()
 
 
@@ -87,9 +91,10 @@ def artifact_of(
     labels: tuple[str, ...] = (),
     output: Output = "probabilities",
 ) -> Artifact:
-    """Describe a model that was just written."""
-    size = sum(size_bytes(file) for file in model_files(path))
-    return Artifact(path, target, precision, model_sha256(path), size, spec, labels, output)
+    """Describe a model that was just written, all its files included."""
+    files = model_files(path, target)
+    size = sum(size_bytes(file) for file in files)
+    return Artifact(path, target, precision, _sha256(files), size, spec, labels, output)
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,9 @@ def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any
         "schema": SCHEMA,
         "target": artifact.target,
         "precision": artifact.precision,
+        "bits": dataclasses.asdict(open_format(artifact.target).bits(artifact.precision)),
         "model": artifact.path.name,
-        "files": [file.name for file in model_files(artifact.path)],
+        "files": [file.name for file in model_files(artifact.path, artifact.target)],
         "sha256": artifact.sha256,
         "size_bytes": artifact.size_bytes,
         "input": {
@@ -175,10 +181,11 @@ def read(folder: Path) -> Artifact:
     values = describe(folder)
     try:
         path = folder / values["model"]
-        for file in model_files(path):
+        files = [folder / name for name in values["files"]]  # as exported, whatever the format says today
+        for file in files:
             if not file.exists():
                 raise UserError(f"{file} is not there, but {folder / FILE} names it; export the model again")
-        found, expected = model_sha256(path), values["sha256"]
+        found, expected = _sha256(files), values["sha256"]
         if found != expected:
             raise UserError(
                 f"{path} was changed after the export (sha256 {found[:12]}, the contract says {expected[:12]}); "

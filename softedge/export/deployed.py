@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from softedge.backbones import Classifier
-from softedge.export.base import Float32, Uint8
+from softedge.data.images import Uint8
+from softedge.eval.measures import Float32
 from softedge.records import InputSpec, Output
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softedge.eval import measures
 from softedge.export.base import Float32, Predictor, Uint8
 
 if TYPE_CHECKING:
@@ -18,11 +19,7 @@ Layers = Callable[[Uint8], Iterable[tuple[str, Float32]]]
 
 @dataclass(frozen=True)
 class Parity:
-    """max_abs_diff: of a probability; of a feature relative to the largest.  agreement: share with the same top-1.
-
-    sqnr_db: median over images of 10 log10(Σ r² / Σ (r − y)²), on centred log-probabilities or on features.  The
-    median, because a few images blow up and would dominate a mean.
-    """
+    """max_abs_diff: of a probability; of a feature relative to the largest.  agreement, sqnr_db: see ``measures``."""
 
     max_abs_diff: float
     agreement: float
@@ -36,9 +33,8 @@ class Parity:
 def compare(found: Float32, reference: Float32, probabilities: bool = True) -> Parity:
     """Compare outputs (N, C) with the reference's; NaN anywhere counts as an infinite difference."""
     largest = difference(found, reference, probabilities)
-    agreement = float((found.argmax(1) == reference.argmax(1)).mean())
-    a, b = (_logits(found), _logits(reference)) if probabilities else (found, reference)
-    return Parity(largest, agreement, float(np.median(sqnr(a, b))), len(found))
+    noise = measures.median_sqnr_db(reference, found, "probabilities" if probabilities else "features")
+    return Parity(largest, measures.agreement(reference, found), noise, len(found))
 
 
 def difference(found: Float32, reference: Float32, probabilities: bool = True) -> float:
@@ -51,19 +47,6 @@ def difference(found: Float32, reference: Float32, probabilities: bool = True) -
 def one_by_one(predict: Predictor, images: Uint8) -> Float32:
     """Outputs (N, C) for images (N, H, W, 3), each run alone."""
     return np.concatenate([predict(images[index : index + 1]) for index in range(len(images))])
-
-
-def sqnr(found: Float32, reference: Float32) -> Float32:
-    """Signal to quantization noise of each row, in dB; capped at 120, where float32 ends."""
-    signal = (reference.astype(np.float64) ** 2).sum(axis=1)
-    noise = ((found.astype(np.float64) - reference) ** 2).sum(axis=1)
-    return np.minimum(10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30)), 120.0).astype(np.float32)
-
-
-def _logits(probabilities: Float32) -> Float32:
-    """Centred log-probabilities: the logits up to the constant that softmax removes. Clipped where float32 is noise."""
-    log = np.log(np.clip(probabilities, 1e-7, None))
-    return log - log.mean(axis=1, keepdims=True)
 
 
 def first_departure(deployed: Deployed, layers: Layers, images: Uint8, limit: float) -> str | None:

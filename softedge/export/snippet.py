@@ -11,11 +11,12 @@ import re
 from pathlib import Path
 
 from softedge.export import contract
+from softedge.export.base import open_format
 from softedge.run import write_text
 
 
 def write(folder: Path) -> list[Path]:
-    """Fill in the templates of the target in ``folder``'s contract and write them to ``folder/snippets``."""
+    """Fill in the templates of the format in ``folder``'s contract and write them to ``folder/snippets``."""
     values = contract.describe(folder)
     size = values["preprocessing"]["size"]
     filled = {
@@ -27,7 +28,7 @@ def write(folder: Path) -> list[Path]:
         "@BEFORE@": values["before_the_model"],
     }
     written = []
-    for template in sorted((Path(__file__).parent / values["target"] / "snippets").glob("run.*")):
+    for template in open_format(values["target"]).snippets():
         text = template.read_text()
         for key, value in filled.items():
             text = text.replace(key, value)

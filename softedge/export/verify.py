@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from softedge import registry
 from softedge.errors import GateFailed
 from softedge.export import contract
+from softedge.export.base import open_format
 from softedge.export.parity import difference, one_by_one
 
 
@@ -23,13 +23,8 @@ def verify(folder: Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     values = contract.describe(folder)
-    if values.get("kind") == "detector":
-        from softedge.detection.replay import verify as replay
-
-        return replay(folder)
     artifact, golden = contract.read(folder), contract.read_golden(folder)
-    target = registry.load(registry.TARGETS, artifact.target, "target")()
-    predict = target.load(artifact)
+    predict = open_format(artifact.target).load(artifact)
     found, alone = predict(golden.images), one_by_one(predict, golden.images)
     if found.shape != golden.expected.shape:
         raise GateFailed(f"{folder} gives outputs of shape {found.shape}, expected {golden.expected.shape}")

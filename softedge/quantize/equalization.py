@@ -65,7 +65,7 @@ def equalize(deployed: Deployed, images: Uint8) -> tuple[Deployed, int]:
 
 def _consumers(node: fx.Node, modules: dict[str, nn.Module]) -> list[fx.Node] | None:
     """Convolutions that read ``node``'s channels through homogeneous operations; None if anything else reads them."""
-    found: list[fx.Node] = []
+    convolutions: list[fx.Node] = []
     stack, seen = list(node.users), set()
     scaled = {node}
     while stack:
@@ -77,7 +77,7 @@ def _consumers(node: fx.Node, modules: dict[str, nn.Module]) -> list[fx.Node] | 
         if isinstance(module, nn.Conv2d):
             if module.groups not in (1, module.in_channels):
                 return None
-            found.append(user)
+            convolutions.append(user)
         elif isinstance(module, _HOMOGENEOUS_MODULES) or (
             user.op in ("call_method", "call_function") and user.target in _HOMOGENEOUS_CALLS
         ):
@@ -90,7 +90,7 @@ def _consumers(node: fx.Node, modules: dict[str, nn.Module]) -> list[fx.Node] | 
             stack += list(user.users)
         else:
             return None
-    return found
+    return convolutions
 
 
 def _gate(product: fx.Node, scaled: set[fx.Node]) -> bool:
@@ -102,12 +102,12 @@ def _gate(product: fx.Node, scaled: set[fx.Node]) -> bool:
 class _Maxima(fx.Interpreter):
     def __init__(self, module: fx.GraphModule):
         super().__init__(module)
-        self.found: dict[fx.Node, Tensor] = {}
+        self.largest: dict[fx.Node, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
         if n.op == "call_module" and isinstance(value, Tensor) and value.dim() == 4:
-            self.found[n] = (
+            self.largest[n] = (
                 value.clamp(min=0).flatten(2).amax((0, 2)) if _before_relu(n, self) else value.abs().amax((0, 2, 3))
             )
         return value
@@ -125,7 +125,7 @@ def _channel_maxima(network: fx.GraphModule, planes: Tensor) -> dict[fx.Node, Te
         for start in range(0, len(planes), 32):
             interpreter = _Maxima(network)
             interpreter.run(planes[start : start + 32])
-            for node, value in interpreter.found.items():
+            for node, value in interpreter.largest.items():
                 total[node] = torch.maximum(total[node], value) if node in total else value
     return {node: value.clone() for node, value in total.items()}
 

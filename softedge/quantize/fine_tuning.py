@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from softedge.data.images import Uint8
 from softedge.errors import UserError
+from softedge.export.base import Rounding
 from softedge.export.deployed import Deployed
 from softedge.progress import track
 from softedge.quantize.simulation import Ranges, simulate
@@ -46,21 +46,22 @@ class Schedule:
 
 def fine_tune(
     deployed: Deployed,
-    graph: onnx.ModelProto,
-    quantized: onnx.ModelProto,
+    roundings: Sequence[Rounding],
+    image: Uint8,
     images: Uint8,
     schedule: Schedule = Schedule(),
 ) -> tuple[Deployed, Ranges, int]:
-    """Distil fp32 into the arithmetic of ``quantized`` on unlabelled images.
+    """Distil fp32 into the arithmetic of a quantized file on unlabelled images.
 
         L = KL(softmax f(x) || softmax g(x)) + ||f(x) - g(x)||^2 / ||f(x)||^2,   f: fp32, g: int8
 
-    deployed: the fp32 network.  graph, quantized: its float and QDQ ONNX files.  images: uint8 (N, S, S, 3).
-    Returns a network with tuned weights (float, BatchNorm folded), the learned activation ranges by ONNX tensor, and
-    the number of steps.  Raises UserError when ``schedule.minutes`` hold too few of them.
+    deployed: the fp32 network.  roundings: the activations that the file rounds, on ``image`` (1, S, S, 3).
+    images: uint8 (N, S, S, 3).
+    Returns a network with tuned weights (float, BatchNorm folded), the learned ranges by rounding, and the number of
+    steps.  Raises UserError when ``schedule.minutes`` hold too few of them.
     """
     teacher = deployed.folded().model.eval()
-    student = simulate(deployed, graph, quantized, images[:1])
+    student = simulate(deployed, roundings, image)
     student.train(False)  # there is no BatchNorm left to train, and no dropout wanted
     rounding = student.rounding().values()
     widths = [float((r.high - r.low).detach()) for r in rounding]
@@ -98,17 +99,19 @@ def _affordable(seconds: float, schedule: Schedule) -> int:
     if steps < min(_FEWEST, schedule.steps):
         raise UserError(
             f"fine-tuning int8 takes {seconds:.1f} s a step here: {steps} steps in {schedule.minutes:g} minutes, at "
-            f"least {_FEWEST} are needed; give more with --set check.tune_minutes={1 + _FEWEST * seconds / 60:.0f}"
+            f"least {_FEWEST} are needed; give more with --set quantize.tune_minutes={1 + _FEWEST * seconds / 60:.0f}"
         )
     return steps
 
 
-def distance(target: Tensor, found: Tensor, logits: bool) -> Tensor:
+def distance(target: Tensor, outputs: Tensor, logits: bool) -> Tensor:
     """The distillation loss of ``fine_tune``; for features only its second term."""
-    relative = (found - target).square().sum(1) / target.square().sum(1).clamp_min(1e-12)
+    relative = (outputs - target).square().sum(1) / target.square().sum(1).clamp_min(1e-12)
     if not logits:
         return relative.mean()
-    divergence = functional.kl_div(found.log_softmax(1), target.log_softmax(1), reduction="batchmean", log_target=True)
+    divergence = functional.kl_div(
+        outputs.log_softmax(1), target.log_softmax(1), reduction="batchmean", log_target=True
+    )
     return divergence + relative.mean()
 
 

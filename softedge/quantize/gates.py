@@ -1,30 +1,41 @@
-"""Gates of size and latency for the int8 files, and the comparison with an earlier run."""
+"""The gates of exported files: quality, size and latency; and the comparison with an earlier run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from softedge.config import Check
+from softedge.records import Precision
 from softedge.run import Run
 
-DOCTORED = "int8-doctor"  # precision of the file that the doctor makes in place of a refused one
+SEARCHED = "-search"  # ends the precision of a file that the int8 search made: onnx-int8 -> onnx-int8-search
 COMPARED = ("top1", "agreement", "sqnr_db", "size_bytes")
 
 
-def is_int8(precision: str) -> bool:
-    return precision.startswith("int8") or precision == "w8a8"
+def quality(measures: Mapping[str, Any], gates: Check, output: str) -> list[str]:
+    """What the accuracy gates refuse, one line per reason: agreement, accuracy drop, direction of features."""
+    why = []
+    if "agreement" in measures and not measures["agreement"] >= gates.min_agreement:
+        why.append(f"agreement {measures['agreement']:.3f} is below {gates.min_agreement:g}")
+    if "drop" in measures and not measures["drop"] <= gates.max_drop:
+        why.append(f"top-1 drop {measures['drop']:.3f} is above {gates.max_drop:g}")
+    if output == "features" and not measures["distance"] <= 1 - gates.min_agreement:
+        limit = 1 - gates.min_agreement
+        why.append(f"cosine distance {measures['distance']:.3f} of the features is above {limit:.3g}")
+    return why
 
 
-def size(row: dict[str, Any], gates: Check) -> list[str]:
+def size(row: Mapping[str, Any], gates: Check) -> list[str]:
     """Why the size gate refuses an int8 file; fp32 and fp16 files are not what a size limit is about."""
-    if gates.max_size and is_int8(row["precision"]) and row["size_bytes"] > gates.max_size:
+    if gates.max_size and Precision.named(row["precision"]).is_int8 and row["size_bytes"] > gates.max_size:
         return [f"{row['size_bytes']} bytes are above the limit of {gates.max_size}"]
     return []
 
 
 def latency(run: Run, row: dict[str, Any], gates: Check) -> tuple[list[str], str | None]:
     """Why the latency gate refuses an int8 file on each device it was timed on; and why it could not be asked."""
-    if not gates.max_p90 or not is_int8(row["precision"]):
+    if not gates.max_p90 or not Precision.named(row["precision"]).is_int8:
         return [], None
     timed = {
         name.partition("@")[2]: result.metrics["p90_ms"]

@@ -11,15 +11,11 @@ import numpy as np
 from softedge.data.images import Uint8
 from softedge.errors import UserError
 from softedge.eval.measures import Float32
+from softedge.export.base import open_format
 from softedge.export.contract import tolerance
 from softedge.records import Artifact
 
 IMAGES = 64  # emulation takes about 0.2 s for each
-SATURATES = "u8 x s8 products saturate 16 bits on x86 without VNNI: export again with --set export.safe=true (7 bits)"
-ADVICE = {
-    "onnx": f"{SATURATES}, or set session.x64quantprecision=1 in onnxruntime's session options",
-    "openvino": SATURATES,
-}
 
 
 def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tuple[str, ...]) -> dict[str, Any]:
@@ -51,6 +47,6 @@ def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tup
             "n": len(images),
             "changed": changed,
             "max_abs_diff": float(np.abs(outputs - here).max()),
-            "advice": ADVICE.get(artifact.target, "") if kind == "avx2" and differs else "",
+            "advice": open_format(artifact.target).saturation_advice if kind == "avx2" and differs else "",
         }
     return found

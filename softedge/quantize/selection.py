@@ -1,19 +1,94 @@
-"""What the doctor chooses on: unlabelled images apart from calibration and test, and how sure such a choice is."""
+"""Which images the int8 search chooses on: training images outside the calibration set; and how sure a choice is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.config import Check
-from softedge.eval.measures import Float32
+from softedge.config import Check, Recipe
+from softedge.data.images import Data, Images, Uint8
+from softedge.eval.measures import Float32, Labels
+from softedge.export.deployed import Deployed
+from softedge.export.nearest import Judge
+from softedge.records import InputSpec
 
+TRAINING = 4096  # images that fine-tuning sees
 CHOSEN = 768  # images to choose on, at most
-POOL = 3  # candidates for each of them
+POOL = 2  # candidates for each of them, where they are chosen to be as hard as new ones
 SURE = 1.28  # standard errors below a measured agreement: nine times in ten the test images agree at least as often
+FLOOR_DB = 6.0  # noise of half the signal: such a file may agree on lopsided images and is broken all the same
+_FEWEST = 64  # images to choose on; with fewer left, calibration images serve again
+
+
+@dataclass(frozen=True)
+class Selection:
+    """calibration: uint8 (N, S, S, 3).  judge: the selection images, in random order, with fp32's answers.
+
+    pool: all that fine-tuning may see.  how: which images were selected, in words.
+    """
+
+    calibration: Uint8
+    judge: Judge
+    pool: Images
+    spec: InputSpec
+    how: str
+
+    @cached_property
+    def training(self) -> Uint8:
+        """Images to fine-tune on, (N, S, S, 3); read when they are asked for: they are many."""
+        return self.pool.prepared(self.spec)
+
+
+def select(data: Data, recipe: Recipe, deployed: Deployed, validation_top1: float | None = None) -> Selection:
+    """Draw calibration images (those of the export), selection images apart from them, and images to fine-tune on.
+
+    All are pretraining images; the test images are not touched.  fp32 may have been trained on these images, and is
+    surer of those than of new ones, so that a file agrees with it more often.  Hence:
+
+    - Where enough of them are unlabelled, those are selected: the classifier has never learned an answer to them.
+    - Else, where the classifier's stage measured its accuracy on a validation part of the training images
+      (validation_top1), as many of the selected images are answered wrongly by fp32 (``as_hard``).
+    - Else they are a plain sample, and what is assumed is that fp32 is not much surer of them than of new images.
+    """
+    pool = data.pretrain if len(data.pretrain) else data.train
+    order = np.random.default_rng(recipe.seed).permutation(len(pool))  # as export.calibration draws them
+    count = recipe.export.calibration_images
+    apart = len(order) - count >= _FEWEST
+    calibration, rest = order[:count], order[count:] if apart else order[::-1]
+    labels = np.asarray(pool.labels)
+    unlabelled, how = rest[labels[rest] < 0], "a sample"
+    if len(unlabelled) >= _FEWEST and len(unlabelled) < len(rest):
+        rest, how = unlabelled, "unlabelled ones, which the classifier was not trained on"
+    matched = validation_top1 is not None and deployed.output == "probabilities" and bool((labels[rest] >= 0).all())
+    rest = rest[: POOL * CHOSEN if matched else CHOSEN]
+    images = _in_order(rest, lambda chosen: pool.subset(chosen).prepared(data.spec))
+    answers = deployed.predict(images)
+    chosen = np.arange(len(rest))
+    if matched and validation_top1 is not None:
+        most = min(CHOSEN, max(len(rest) // 2, min(len(rest), _FEWEST)))
+        chosen = as_hard(answers, labels[rest], validation_top1, most)
+        how = f"fp32 is right on {100 * validation_top1:.1f} % of them, as on its validation images"
+    return Selection(
+        pool.subset(np.sort(calibration)).prepared(data.spec),
+        Judge(images[chosen], answers[chosen], deployed.output),
+        pool.subset(np.sort(order[:TRAINING])),
+        data.spec,
+        f"{len(chosen)} training images{'' if apart else ', calibration images among them'}: {how}",
+    )
+
+
+def _in_order(indices: NDArray[np.int64], read: Callable[[NDArray[np.int64]], Uint8]) -> Uint8:
+    """Images in the order of ``indices``, read in ascending order: neighbours on disk come together."""
+    ascending = np.argsort(indices, kind="stable")
+    images = read(indices[ascending])
+    result = np.empty_like(images)
+    result[ascending] = images
+    return result
 
 
 def margins(fp32: Float32) -> NDArray[np.float64]:
@@ -24,21 +99,25 @@ def margins(fp32: Float32) -> NDArray[np.float64]:
     return np.diff(np.log(np.maximum(best, 1e-12)), axis=1)[:, 0]
 
 
-def alike(pool: Float32, test: Float32, count: int) -> NDArray[np.int64]:
-    """Indices, ascending, of ``count`` images of the pool that fp32 finds as hard as the test images.
+def as_hard(fp32: Float32, labels: Labels, top1: float, count: int) -> NDArray[np.int64]:
+    """Indices, in random order, of ``count`` images; fp32 is right on a share ``top1`` of them, never more than of all.
 
-    pool, test: probabilities of fp32.  A network is surer of images that it was trained on: chosen blindly among those,
-    a file would agree more often than on images it has never seen.  So every quantile of the test images' margins gets
-    the free image with the nearest margin.  Of the test images only fp32's margins are used, no label, no int8 answer.
+    fp32: probabilities (N, C).  labels: (N,).  Where too few are wrong, the right ones with the smallest margins stand
+    in for them: a network that has learned its training images by heart is wrong on none.
     """
-    have = margins(pool)
-    order = np.argsort(have, kind="stable")
-    sorted_margins, free = have[order], np.ones(len(order), bool)
-    wanted = np.quantile(margins(test), (np.arange(count) + 0.5) / count)
-    for target in np.random.default_rng(0).permutation(wanted):  # in random order, so that no end gets the leftovers
-        gaps = np.where(free, np.abs(sorted_margins - target), np.inf)
-        free[int(gaps.argmin())] = False
-    return np.sort(order[~free])
+    right = fp32.argmax(1) == labels
+    wanted = count - round(min(top1, float(right.mean())) * count)
+    wrong = np.flatnonzero(~right)[:wanted]
+    correct = np.flatnonzero(right)
+    close = correct[np.argsort(margins(fp32[correct]), kind="stable")[: wanted - len(wrong)]]
+    easy = np.setdiff1d(correct, close)[: count - len(wrong) - len(close)]
+    return np.random.default_rng(0).permutation(np.concatenate([wrong, close, easy]))
+
+
+def broken(measures: Mapping[str, float | int]) -> list[str]:
+    """Why a file is no candidate however often it agrees: constant answers agree with the largest class."""
+    noise = float(measures["sqnr_db"])
+    return [] if noise >= FLOOR_DB else [f"signal to noise {noise:.1f} dB is below {FLOOR_DB:g}"]
 
 
 def doubts(measures: Mapping[str, float | int], gates: Check, n_test: int) -> list[str]:
@@ -46,15 +125,16 @@ def doubts(measures: Mapping[str, float | int], gates: Check, n_test: int) -> li
 
         a - z sqrt(g (1 - g) (1/n + 1/n_test)) >= g,   a: agreement on n images, g: the gate
 
-    Both samples are finite, so both widen the margin (normal approximation at the gate).
+    Both samples are finite, so both widen the margin (normal approximation at the gate).  Where every answer agrees
+    these images cannot ask for more.
     """
-    if "agreement" not in measures:
+    if "agreement" not in measures or measures["agreement"] == 1.0:
         return []
     gate, n = gates.min_agreement, int(measures["n"])
     margin = SURE * math.sqrt(gate * (1 - gate) * (1 / n + 1 / max(n_test, 1)))
-    lower = float(measures["agreement"]) - margin
-    if lower >= gate:
+    if float(measures["agreement"]) - margin >= gate:
         return []
     return [
-        f"agreement {measures['agreement']:.3f} on {n} images apart, less {margin:.3f} for chance, is below {gate:g}"
+        f"agreement {measures['agreement']:.3f} on {n} selection images, less {margin:.3f} for chance, "
+        f"is below {gate:g}"
     ]

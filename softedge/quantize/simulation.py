@@ -1,21 +1,22 @@
-"""The arithmetic of a quantized ONNX file inside PyTorch, so that gradients can pass through its rounding.
+"""The arithmetic of a quantized file inside PyTorch, so that gradients can pass through its rounding.
 
-Which tensors are rounded, and to what, is read from the file; its tensors are matched to the traced network by value.
+Which activations are rounded, and to what, the format says; they are matched to the traced network by value.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from softedge.data.images import Uint8
 from softedge.errors import UserError
+from softedge.export.base import Rounding
 from softedge.export.deployed import Deployed
 
 Ranges = dict[str, tuple[float, float]]
@@ -54,7 +55,7 @@ class RoundedActivation(nn.Module):
 
 
 class Simulation(nn.Module):
-    """``network`` computes as the quantized file does; ``tensors`` says which ONNX tensor each rounding stands for."""
+    """``network`` computes as the quantized file does; ``tensors`` says which activation each rounding stands for."""
 
     def __init__(self, network: fx.GraphModule, tensors: dict[str, str]):
         super().__init__()
@@ -65,11 +66,11 @@ class Simulation(nn.Module):
         return self.network(planes)
 
     def rounding(self) -> dict[str, RoundedActivation]:
-        """ONNX tensor name -> its rounding."""
+        """Name of an activation -> its rounding."""
         return {name: cast(RoundedActivation, getattr(self.network, key)) for key, name in self.tensors.items()}
 
     def ranges(self) -> Ranges:
-        """ONNX tensor name -> the (low, high) it has learned."""
+        """Name of an activation -> the (low, high) it has learned."""
         with torch.no_grad():
             return {n: (min(float(r.low), 0.0), max(float(r.high), 1e-6)) for n, r in self.rounding().items()}
 
@@ -88,33 +89,18 @@ class Simulation(nn.Module):
         return network
 
 
-def quantized_ranges(model: onnx.ModelProto) -> Ranges:
-    """Every activation that a QDQ file rounds to 8 bits -> the (low, high) it can hold."""
-    stored = {t.name: t for t in model.graph.initializer}
-    ranges = {}
-    for node in model.graph.node:
-        if node.op_type != "QuantizeLinear" or node.input[0] in stored:
-            continue
-        scale = float(onnx.numpy_helper.to_array(stored[node.input[1]]))
-        zero = stored[node.input[2]]
-        if zero.data_type == onnx.TensorProto.UINT8:
-            offset = int(onnx.numpy_helper.to_array(zero))
-            ranges[node.input[0]] = (-offset * scale, (LEVELS - offset) * scale)
-    return ranges
+def simulate(deployed: Deployed, roundings: Sequence[Rounding], image: Uint8) -> Simulation:
+    """The network of ``deployed`` with its activations rounded.
 
-
-def simulate(deployed: Deployed, graph: onnx.ModelProto, quantized: onnx.ModelProto, probe: Uint8) -> Simulation:
-    """The network of ``deployed`` with the rounding of ``quantized``.
-
-    graph: the float ONNX file of the same network.  probe: one image or more, uint8 (N, S, S, 3), to match tensors on.
+    roundings: what ``Candidates.roundings`` says about ``image``, uint8 (1, S, S, 3), to match activations on.
     """
     network = deployed.folded().model
     if not isinstance(network, fx.GraphModule):
         raise UserError(
             "this network cannot be traced by torch.fx; quantization-aware fine-tuning is not available for it"
         )
-    ranges = quantized_ranges(quantized)
-    matched = match(network, deployed, graph, list(ranges), probe[:1])
+    ranges = {rounding.name: (rounding.low, rounding.high) for rounding in roundings}
+    matched = match(network, deployed, roundings, image)
     tensors: dict[str, str] = {}
     for number, (node, name) in enumerate(matched.items()):
         key = f"rounding_{number}"
@@ -146,31 +132,29 @@ class _Recorder(fx.Interpreter):
 
 
 def match(
-    network: fx.GraphModule, deployed: Deployed, graph: onnx.ModelProto, names: list[str], probe: Uint8
+    network: fx.GraphModule, deployed: Deployed, roundings: Sequence[Rounding], image: Uint8
 ) -> dict[fx.Node, str]:
-    """Node of the traced network -> the ONNX tensor with the same values on ``probe``, for the tensors ``names``."""
-    from softedge.export.onnx.ranges import session, with_outputs
-
+    """Node of the traced network -> the rounded activation that has the same values on ``image``."""
     recorder = _Recorder(network)
     with torch.inference_mode():
-        planes = torch.from_numpy(probe).permute(0, 3, 1, 2).float()
+        planes = torch.from_numpy(image).permute(0, 3, 1, 2).float()
         recorder.run((planes - deployed.shift) / deployed.scale)
-    values = session(with_outputs(graph, names)).run(names, {"image": probe})  # type: ignore[attr-defined]
     matched: dict[fx.Node, str] = {}
-    for name, value in zip(names, values):
+    for rounding in roundings:
+        value = rounding.values
         near = [
-            (float(np.abs(found - value[:, : found.shape[1]]).max()), node)
-            for node, found in recorder.values.items()
-            if node not in matched and _same_but_padding(found.shape, value.shape)
+            (float(np.abs(own - value[:, : own.shape[1]]).max()), node)
+            for node, own in recorder.values.items()
+            if node not in matched and _same_but_padding(own.shape, value.shape)
         ]
         best, node = min(near, key=lambda pair: pair[0], default=(np.inf, None))
         if node is not None and best <= 1e-3 * max(float(np.abs(value).max()), 1e-3):
-            matched[node] = name
+            matched[node] = rounding.name
     return matched
 
 
 def _same_but_padding(shape: tuple[int, ...], padded: tuple[int, ...]) -> bool:
-    """Equal but for the channels: ``onnx_rewrite`` adds zero channels to depthwise convolutions."""
+    """Equal but for the channels: a format may add channels of zeros, which integer kernels take in groups."""
     return (
         len(shape) == len(padded) > 1
         and shape[0] == padded[0]

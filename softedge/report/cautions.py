@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from softedge.report import words
+from softedge.report import detectors, words
 
 Values = dict[str, Any]
 
@@ -16,7 +16,13 @@ WIDE = 2.0  # p90 over p50, an assumption
 
 def find(run: Values, chosen: str = "") -> list[str]:
     """One sentence each, the gravest first.  chosen: the artifact that the verdict names."""
-    said = [*_other_file(run), *_not_held_out(run), *_no_better_than_random(run), *_few_images(run)]
+    said = [
+        *_other_file(run),
+        *detectors.cautions(run),
+        *_not_held_out(run),
+        *_no_better_than_random(run),
+        *_few_images(run),
+    ]
     return [*said, *_caveats(run), *_disturbed(run), *_drift(run, chosen), *_bad_images(run), *_training(run)]
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from softedge import registry
 from softedge.report import svg, words
 from softedge.report.placement import Box, place
 
 WIDE, HALF, NARROW = 940.0, 420.0, 335.0
+COLOURS = 6  # of formats in report.css; those beyond are grey
 
 Values = Mapping[str, Any]
 
@@ -56,7 +58,7 @@ def accuracy_latency(identity: str, width: float, rows: Sequence[Values], device
         parts.append(svg.text(right, y(value) + 15, "gate: nothing below may ship", class_="tick end"))
     order = sorted(range(len(shown)), key=lambda i: -marks[i][2])
     for i in order:
-        kind = f"dot {_series(shown[i]['target'])} {shown[i]['precision']}"
+        kind = f"dot {series(shown[i]['target'])} {shown[i]['precision']}"
         if shown[i]["gate"] != "passed":
             kind += " not-passed"
         if shown[i]["artifact"] == chosen:
@@ -64,7 +66,7 @@ def accuracy_latency(identity: str, width: float, rows: Sequence[Values], device
         radius = marks[i][2] - (5 if shown[i]["artifact"] == chosen else 0)
         parts.append(svg.tag("circle", cx=marks[i][0], cy=marks[i][1], r=radius, class_=kind))
     for i, box in enumerate(place(marks, sizes, frame)):
-        parts.append(_label(labels[i], box, marks[i], _series(shown[i]["target"]), shown[i]["artifact"] == chosen))
+        parts.append(_label(labels[i], box, marks[i], series(shown[i]["target"]), shown[i]["artifact"] == chosen))
     about = "; ".join(
         f"{words.artifact_name(r['artifact'])} {words.percent(r['top1'])} at "
         f"{words.milliseconds(r['devices'][device]['p90_ms'])}"
@@ -78,7 +80,7 @@ def _floor(rows: Sequence[Values]) -> list[float]:
     return sorted({r["gate_floor"] for r in rows if r.get("gate_floor") is not None})
 
 
-def _label(content: str, box: Box, mark: tuple[float, float, float], series: str, strong: bool) -> Markup:
+def _label(content: str, box: Box, mark: tuple[float, float, float], colour: str, strong: bool) -> Markup:
     """The name of a dot, and a hairline to it when it stands apart."""
     x, y, radius = mark
     near_x, near_y = min(max(x, box.left), box.right), min(max(y, box.top), box.bottom)
@@ -88,13 +90,15 @@ def _label(content: str, box: Box, mark: tuple[float, float, float], series: str
         share = (radius + 1) / distance
         leader = svg.line(x + (near_x - x) * share, y + (near_y - y) * share, near_x, near_y, class_="leader")
     middle = (box.left + box.right) / 2
-    kind = f"label middle ink-{series}" + (" strong" if strong else "")
+    kind = f"label middle ink {colour}" + (" strong" if strong else "")
     return leader + svg.text(middle, box.bottom - 4, content, class_=kind)
 
 
-def _series(target: str) -> str:
-    """The colour class of a target."""
-    return target if target in ("onnx", "openvino", "coreml", "executorch", "litert") else "other"
+def series(target: str) -> str:
+    """The colour class of a format: by its place among the formats that softedge knows here."""
+    known = tuple(registry.FORMATS)
+    place = known.index(target) if target in known else COLOURS
+    return f"format-{place}" if place < COLOURS else "other"
 
 
 def _percent_ticks(scale: svg.Scale) -> Any:
@@ -133,15 +137,15 @@ def distributions(identity: str, width: float, rows: Sequence[Values], device: s
             for i, count in enumerate(counts)
             if count or (i and counts[i - 1]) or (i + 1 < len(counts) and counts[i + 1])
         ]
-        series = _series(row["target"])
+        colour = series(row["target"])
         parts.append(svg.line(left, base, right, base, class_="grid"))
         parts.append(
-            svg.path([(curve[0][0], base), *curve, (curve[-1][0], base)], close=True, class_=f"ridge {series}")
+            svg.path([(curve[0][0], base), *curve, (curve[-1][0], base)], close=True, class_=f"ridge {colour}")
         )
         for quantile, kind in (("p50_ms", "q50"), ("p90_ms", "q90")):
             if timing.get(quantile):
                 parts.append(svg.line(x(timing[quantile]), base - 12, x(timing[quantile]), base + 3, class_=kind))
-        parts.append(svg.text(0, base - 2, words.artifact_name(row["artifact"]), class_=f"label ink-{series}"))
+        parts.append(svg.text(0, base - 2, words.artifact_name(row["artifact"]), class_=f"label ink {colour}"))
         if width > HALF:
             parts += [
                 svg.text(right + 62, base - 2, words.significant(timing["p50_ms"]), class_="value end"),

@@ -8,13 +8,16 @@ import tomllib
 from typing import Any
 
 from softedge.records import Result
-from softedge.report import curves, devices, embedding, files, predictions, stages
+from softedge.report import curves, detectors, devices, embedding, files, predictions, stages
 from softedge.report.stages import Stage
 from softedge.report.words import is_number
 from softedge.run import Run
 
-STAGES = ("data", "pretrain", "probe", "finetune", "linear", "labels", "transfer", "export", "check", "bench")
-OPTIONAL = ("finetune", "linear", "labels", "transfer")  # not part of a deployment: silent when not run
+STAGES = (
+    *("data", "pretrain", "probe", "finetune", "linear", "labels", "transfer"),
+    *("export", "quantize", "check", "bench"),
+)
+OPTIONAL = ("quantize", "finetune", "linear", "labels", "transfer")  # not part of a deployment: silent when not run
 
 Values = dict[str, Any]
 
@@ -33,14 +36,14 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "data": _data(done["data"]),
         "pretrain": _pretrain(run, done["pretrain"]),
         "probe": _probe(done["probe"]),
-        "files": files.rows(run, done["export"], done["check"], done["bench"], files.asked_for(recipe)),
+        "files": files.rows(run, done, files.asked_for(recipe)),
         "devices": devices.collected(done["bench"]),
         "check": _check(done["check"]),
         "examples": _examples(done["check"]),
         "labels": _details(done["labels"]),
         "finetune": _details(done["finetune"]),
         "linear": {name: result.metrics for name, result in done["linear"].results.items()},
-        "transfer": {name: _transferred(result) for name, result in done["transfer"].results.items()},
+        "transfer": {name: _transferred(run, name, result) for name, result in done["transfer"].results.items()},
         "provenance": _provenance(run, done, recipe),
     }
     if layout:
@@ -79,11 +82,13 @@ def _check(stage: Stage) -> Values:
     return values | {key: stage.result.details[key] for key in kept if stage.result.details.get(key)}
 
 
-def _transferred(result: Result) -> Values:
-    """A detection task's metrics; ``AP50_per_class`` as well where the task has classes."""
+def _transferred(run: Run, name: str, result: Result) -> Values:
+    """A detection task's metrics and exported files; ``AP50_per_class`` as well where the task has classes."""
     about = {key: result.details[key] for key in ("init", "head", "iterations") if key in result.details}
     per_class = result.details.get("AP50_per_class")
-    return {"metrics": result.metrics, "about": about, "AP50_per_class": per_class or {}}
+    values: Values = {"metrics": result.metrics, "about": about, "AP50_per_class": per_class or {}}
+    more = {"cautions": list(result.details.get("cautions") or []), "files": detectors.files(run, name)}
+    return values | {key: value for key, value in more.items() if value}
 
 
 def _examples(stage: Stage) -> list[Values]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +66,32 @@ BINS = 120
 Row = dict[str, Any]
 
 
-def rows(run: Run, export: Stage, check: Stage, bench: Stage, asked: list[str]) -> list[Row]:
+def rows(run: Run, done: Mapping[str, Stage], asked: list[str]) -> list[Row]:
     """One row per artifact, in the order target, precision; see schema.md, ``files``."""
-    checked = {row["artifact"]: row for row in _check_rows(check)}
+    export, check, bench = done["export"], done["check"], done["bench"]
+    slow = _too_slow(run)
+    checked = {row["artifact"]: row | slow.get((row["artifact"], row.get("sha256")), {}) for row in _check_rows(check)}
     timed: dict[str, dict[str, Result]] = {}
     for name, result in bench.results.items():
         artifact, _, device = name.partition("@")
         timed.setdefault(artifact, {})[device] = result
     names = list(dict.fromkeys([*asked, *export.results, *checked, *timed]))
-    table = [_row(run, name, export, check, checked.get(name), timed.get(name, {}), bench) for name in names]
+    table = [
+        _row(run, name, export, check, checked.get(name), timed.get(name, {}), bench) | _search(done["quantize"], name)
+        for name in names
+    ]
     _add_distributions(run, table)
     targets = list(dict.fromkeys(row["target"] for row in table))
-    return sorted(table, key=lambda row: targets.index(row["target"]))  # a cured file beside the one it replaces
+    return sorted(table, key=lambda row: targets.index(row["target"]))  # a searched file beside the one it replaces
+
+
+def _too_slow(run: Run) -> dict[tuple[str, str | None], Row]:
+    """(file, hash) -> what the latency gate changes in its row of the check, as it was judged last."""
+    try:
+        refused = read_json(run.root / "gate.json")["too_slow"]
+        return {(row["artifact"], row["sha256"]): {"passed": False, "why": row["why"]} for row in refused}
+    except (UserError, KeyError, TypeError):  # no limit was asked for, or an old run
+        return {}
 
 
 def _check_rows(check: Stage) -> list[Row]:
@@ -103,7 +118,7 @@ def _row(
         row |= {key: checked[key] for key in _CHECKED if checked.get(key) is not None}
         for key in ("sha256", "size_bytes"):
             row.setdefault(key, checked.get(key))
-        row |= _treatment(check, name)
+        row |= _emulated(check, name)
         if checked.get("superseded_by"):
             row["superseded_by"] = checked["superseded_by"]
         row["gate"] = {True: "passed", False: "failed"}.get(checked.get("passed"), "not run")  # type: ignore[arg-type]
@@ -125,30 +140,33 @@ def _row(
     return row
 
 
-def _treatment(check: Stage, name: str) -> Row:
-    """What the int8 doctor did for a refused file (rungs, layers), and the answers of a file on other processors."""
-    details = check.result.details if check.result else {}
-    doctor, emulated = details.get("doctor"), details.get("hardware")
-    found: Row = {}
-    if name != "onnx-int8":
-        doctor = (details.get("doctors") or {}).get(name)
-    if isinstance(doctor, dict):
-        found = {
-            "ladder": [_with_verdict(r) for r in doctor.get("rungs") or []],
-            "layers": doctor.get("layers"),
-            "advice": doctor.get("recommendation"),
-        }
-    if isinstance(emulated, dict) and name in emulated:
-        found["emulated"] = emulated[name]
-    return {key: value for key, value in found.items() if value}
+def _search(quantize: Stage, name: str) -> Row:
+    """What the int8 search tried for a file; nothing where the exported file was good enough."""
+    details = quantize.results[name].details if name in quantize.results else {}
+    steps = details.get("steps") or []
+    if all(step.get("passed") for step in steps):
+        return {}
+    values = {
+        "search": [_with_verdict(step) for step in steps],
+        "layers": details.get("layers"),
+        "selection": details.get("selection"),
+        "advice": details.get("recommendation"),
+    }
+    return {key: value for key, value in values.items() if value}
 
 
-def _with_verdict(rung: Row) -> Row:
-    """A step of the doctor with its verdict in a word or two; the numbers beside it say why."""
-    if not is_number(rung.get("sqnr_db")) and not is_number(rung.get("agreement")):
-        return {**rung, "verdict": "not run", "size_bytes": None}
-    said = "passes" if rung.get("passed") else "refused"
-    return {**rung, "verdict": said + ("" if rung.get("kept", True) else ", not kept")}
+def _emulated(check: Stage, name: str) -> Row:
+    """The answers of a file on other processors."""
+    hardware = check.result.details.get("hardware") if check.result else None
+    return {"emulated": hardware[name]} if isinstance(hardware, dict) and hardware.get(name) else {}
+
+
+def _with_verdict(step: Row) -> Row:
+    """A step of the search with its verdict in a word or two; the numbers beside it say why."""
+    if not is_number(step.get("sqnr_db")) and not is_number(step.get("agreement")):
+        return {**step, "verdict": "not run", "size_bytes": None}
+    said = "passes" if step.get("passed") else "refused"
+    return {**step, "verdict": said + ("" if step.get("kept", True) else ", not kept")}
 
 
 def _exported(run: Run, name: str, made: Result) -> Row:

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Undefined
 from markupsafe import Markup, escape
 
-from softedge.report import charts, facts, ladder_charts, learning_charts, phrases, timings, words
+from softedge.report import charts, detectors, facts, learning_charts, phrases, search_charts, timings, words
 
 Values = dict[str, Any]
 
@@ -19,14 +19,14 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
     environment.filters |= {
         "emphasise": emphasise,
         "artifact": words.artifact_name,
-        "series": charts._series,
+        "series": charts.series,
         "moment": words.moment,
         "chosen": chosen,
-        "eight_bit": phrases.is_eight_bit,
+        "eight_bit": words.is_int8,
         "with_roles": with_roles,
         "timed_on": lambda rows, device: [r for r in rows if r["devices"].get(device)],
     }
-    environment.tests["eight_bit"] = phrases.is_eight_bit
+    environment.tests["eight_bit"] = words.is_int8
     runs = report["runs"]
     css = environment.get_template("report.css").render()
 
@@ -57,7 +57,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         by_group=by_group,
         worst_layers=worst_layers,
         layer_name=words.layer_name,
-        ladder=ladder_charts,
+        search=search_charts,
         plain=plain,
         columns=columns,
         all_curves=all_curves,
@@ -69,6 +69,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         moved=moved,
         transfer_rows=transfer_rows,
         per_class_rows=per_class_rows,
+        detector_rows=detectors.rows,
         recipe_text=recipe_text,
         data_facts=facts.data_facts,
         environment_facts=facts.environment_facts,
@@ -129,7 +130,7 @@ def chosen(picks: list[Values], device: str) -> str:
 def sections(run: Values) -> list[tuple[str, str]]:
     """Anchors and titles of the sections that are there."""
     found = [("files", "Every file"), ("learning", "What pretraining bought")]
-    if any(phrases.is_eight_bit(row["precision"]) for row in run["files"]):
+    if any(words.is_int8(row["precision"]) for row in run["files"]):
         found.append(("int8", "What int8 costs"))
     found += [("latency", "Latency"), ("images", "Test images"), ("missing", "Failed and not run")]
     return [*found, ("data", "Data"), ("provenance", "Provenance")]
@@ -207,9 +208,8 @@ def worst_layers(row: Values, most: int = 15) -> list[tuple[str, float]]:
     return sorted(items, key=lambda item: item[1])[:most]
 
 
-RUNG = {
+STEP_COLUMNS = {
     "agreement": "same answers",
-    "apart_agreement": "on images apart",
     "sqnr_db": "noise, dB",
     "size_bytes": "size",
     "time_over_fp32": "time over fp32",
@@ -217,8 +217,8 @@ RUNG = {
 
 
 def columns(rows: list[Values]) -> list[tuple[str, str]]:
-    """Key and title of the numbers that the rungs of an int8 ladder tell."""
-    return [(key, title) for key, title in RUNG.items() if any(row.get(key) for row in rows)]
+    """Key and title of the numbers that the steps of an int8 search have."""
+    return [(key, title) for key, title in STEP_COLUMNS.items() if any(row.get(key) for row in rows)]
 
 
 def plain(key: str, value: Any) -> Any:

@@ -71,6 +71,9 @@ def stage_summary(run: Values, stage: Values) -> str:
         return f"{words.percent(linear)} linear" if linear is not None else "done"
     if name == "export":
         return f"{len(made)} of {words.plural(len(files), 'file')}"
+    if name == "quantize":
+        searched = sum(bool(row.get("search")) for row in files)
+        return f"{words.plural(searched, 'int8 file')} searched" if searched else "no search needed"
     if name == "check":
         passed, failed = sum(row["gate"] == "passed" for row in files), sum(is_failure(row) for row in files)
         return f"{passed} passed, {failed} failed" if failed else f"{passed} of {len(made)} passed"
@@ -90,7 +93,7 @@ def stage_failed(run: Values, stage: Values) -> bool:
 
 
 def is_failure(row: Values) -> bool:
-    """Refused by the gate, and no cured file stands in its place."""
+    """Refused by the gate, and no searched file stands in its place."""
     return row["gate"] == "failed" and not row.get("superseded_by")
 
 
@@ -214,7 +217,7 @@ def curves_note(run: Values) -> Markup:
 
 
 def int8_lead(run: Values) -> str:
-    eight = [row for row in run["files"] if is_eight_bit(row["precision"]) and row["gate"] != "not run"]
+    eight = [row for row in run["files"] if words.is_int8(row["precision"]) and row["gate"] != "not run"]
     if not eight:
         return "No int8 file was checked."
     passed = [words.artifact_name(row["artifact"]) for row in eight if row["gate"] == "passed"]
@@ -231,10 +234,6 @@ def int8_lead(run: Values) -> str:
         )
     gained = any((row.get("drop") or 0) < 0 for row in eight)
     return "; ".join(said) + "." + (" An int8 accuracy above fp32 is chance, not a gain." if gained else "")
-
-
-def is_eight_bit(precision: str) -> bool:
-    return "int8" in precision or "w8a8" in precision
 
 
 def device_lead(run: Values, device: str) -> str:

@@ -127,7 +127,8 @@ class FileRow(Entry):
     gate_floor: float | None = None
     calibration: Free = {}
     layers: list[Free] = []
-    ladder: list[Free] = []
+    search: list[Free] = []
+    selection: str = ""
     advice: str | Free | list[Any] = ""
     superseded_by: str = ""
     emulated: dict[str, Free] = {}

@@ -15,11 +15,12 @@ COMMANDS = {
     "pretrain": "softedge pretrain --data DATA --out {run}",
     "probe": "softedge probe {run}",
     "export": "softedge export {run}",
+    "quantize": "softedge quantize {run}",
     "check": "softedge check {run}",
     "bench": "softedge bench {run}",
 }
 _UNREADABLE = (UserError, TypeError, ValueError, AttributeError)
-PARTED = ("export", "bench", "linear", "transfer")
+PARTED = ("export", "quantize", "bench", "linear", "transfer")
 
 
 @dataclass(frozen=True)

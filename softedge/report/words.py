@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from softedge import registry
+from softedge.errors import UserError
+from softedge.records import Precision
+
 NARROW = "\u202f"  # narrow no-break space, between a number and its unit
 MINUS = "\u2212"
 
-_TARGETS = {
-    "onnx": "ONNX",
-    "openvino": "OpenVINO",
-    "coreml": "Core ML",
-    "executorch": "ExecuTorch",
-    "litert": "LiteRT",
-}
-
 
 def artifact_name(artifact: str) -> str:
-    """``onnx-int8`` -> ``ONNX int8``; unknown targets keep their own name."""
+    """``onnx-int8`` -> ``ONNX int8``; a format that is not installed here keeps the name it is typed by."""
     target, _, precision = artifact.partition("-")
-    return f"{_TARGETS.get(target, target)} {precision}".strip()
+    return f"{format_title(target)} {precision}".strip()
 
 
-def target_name(target: str) -> str:
-    return _TARGETS.get(target, target)
+@functools.cache
+def format_title(name: str) -> str:
+    """The format as people write it."""
+    try:
+        return str(registry.load(registry.FORMATS, name, "format").title)
+    except UserError:
+        return name
+
+
+def is_int8(precision: str) -> bool:
+    """Whether a file of this precision is stored in 8 bits; a name that says nothing is not."""
+    try:
+        return Precision.named(precision).is_int8
+    except ValueError:
+        return False
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -135,6 +145,6 @@ def is_number(value: Any) -> bool:
 
 
 def layer_name(layer: Mapping[str, Any]) -> str:
-    """What a layer of the int8 doctor is called: its weight's name in the network, else the node's in the file."""
+    """What a layer of the int8 search is called: its weight's name in the network, else the node's in the file."""
     weight = str(layer.get("weight") or "").removesuffix(".weight").removeprefix("model.").removeprefix("backbone.net.")
     return weight or str(layer.get("name", ""))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
+from softedge.recipes.section import Fraction
 from softedge.ssl.target import Predicting
 
 
@@ -23,6 +26,11 @@ class BYOL(Predicting):
     The loss is the SUM of both directions, as in the paper. BatchNorm's statistics are those of the rank (the paper
     aggregates them over all devices), and both views are drawn alike (the paper blurs one less and solarizes it).
     """
+
+    class Settings(Predicting.Settings):
+        method: Literal["byol"] = "byol"
+        momentum: Fraction = 0.99  # of the target network: 0.996 for 1,000 epochs, 0.99 for 300
+        momentum_cosine: bool = True  # raise the momentum to 1 along a cosine
 
     def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
         first, second = views

@@ -73,7 +73,10 @@ def load(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> dic
             f"use {content['world']}, or add --force to start over"
         )
     method.load_state_dict(content["method"])
-    optimizer.load_state_dict(content["optimizer"])
+    try:
+        optimizer.load_state_dict(content["optimizer"])
+    except ValueError as error:  # another version grouped the parameters otherwise
+        raise UserError(f"{path} does not fit this version's optimizer ({error}); add --force to start over") from error
     _restore_own(method, content["own"][distributed.rank()])
     states = content["random"]
     torch.set_rng_state(states["torch"][distributed.rank()].clone())  # torch crashes on a row of a larger tensor

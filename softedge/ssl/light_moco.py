@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from softedge import config, distributed
+from softedge import distributed
 from softedge.backbones import Backbone
+from softedge.config import Pretraining, Recipe
 from softedge.data.images import Images
 from softedge.errors import UserError
+from softedge.recipes.section import Fraction, Positive
 from softedge.ssl import key_norm, losses, sizing
 from softedge.ssl.method import Embedder, OneEncoder, reproducible
 from softedge.ssl.queue import KeyQueue
@@ -30,9 +33,32 @@ class MoCoV2(OneEncoder):
     - the first step has no negatives yet: its loss and gradient are zero (see ``queue.KeyQueue``).
     """
 
-    settings: config.MoCoV2
+    class Settings(Pretraining):
+        method: Literal["moco-v2"] = "moco-v2"
+        queue: Positive = 65536
+        temperature: float = Field(default=0.2, gt=0.0)
+        momentum: Fraction = 0.999  # of the key encoder
+        momentum_cosine: bool = False  # raise the momentum to 1 along a cosine
+        symmetric: bool = False  # both views are query and key in turn, the losses averaged
+        key_norm: Literal["auto", "shuffle", "split", "ema", "batch"] = (
+            "auto"  # keeps BatchNorm from leaking: ssl/key_norm.py
+        )
+        key_norm_groups: Positive = 4  # groups of the split statistics
+        queue_dtype: Literal["fp32", "bf16"] = "fp32"
+        joint_views: bool = False  # symmetric: both views in one pass and one BatchNorm batch; faster for small batches
 
-    def __init__(self, settings: config.MoCoV2, backbone: Backbone, queue: int, seed: int):
+        def queue_length(self) -> int:
+            return self.queue
+
+        def keys_per_step(self) -> int:
+            return self.batch * (2 if self.symmetric else 1)
+
+        def key_groups(self, world: int) -> int:
+            return self.key_norm_groups if key_norm.resolve(self.key_norm, world) == "split" else 1
+
+    settings: Settings
+
+    def __init__(self, settings: Settings, backbone: Backbone, queue: int, seed: int):
         super().__init__()
         self.settings, self.seed = settings, seed
         with reproducible(seed + 1):
@@ -52,9 +78,9 @@ class MoCoV2(OneEncoder):
         ] = []  # keys of this step, one entry per micro-batch; empty between steps
 
     @classmethod
-    def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
+    def build(cls, recipe: Recipe, backbone: Backbone, images: Images) -> Self:
         settings = recipe.ssl
-        assert isinstance(settings, config.MoCoV2)
+        assert isinstance(settings, cls.Settings)
         return cls(settings, backbone, sizing.queue_size(recipe, len(images)), recipe.seed)
 
     def networks(self) -> list[nn.Module]:
@@ -122,9 +148,21 @@ class LightMoCo(MoCoV2):
     Until the queue holds K keys there are no nearest ones to speak of, and the loss is InfoNCE.
     """
 
-    settings: config.LightMoCo
+    class Settings(MoCoV2.Settings):
+        method: Literal["light-moco"] = "light-moco"  # type: ignore[assignment]
+        queue: Positive = 262144
+        temperature: float = Field(default=0.1, gt=0.0)
+        momentum: Fraction = 0.99
+        momentum_cosine: bool = True
+        symmetric: bool = True
+        alpha: Fraction = 0.8  # the positive's share of the target; 1: InfoNCE
+        neighbors: Positive = 20  # K, the hardest negatives that share 1 - alpha
+        pattern: Literal["linear", "average"] = "linear"
+        alpha_schedule: Literal["static", "incremental"] = "static"  # incremental: cosine from 1 down to alpha
 
-    def __init__(self, settings: config.LightMoCo, backbone: Backbone, queue: int, seed: int):
+    settings: Settings
+
+    def __init__(self, settings: Settings, backbone: Backbone, queue: int, seed: int):
         if settings.pattern == "linear" and settings.neighbors < 2:
             raise UserError(
                 f"ssl.neighbors = {settings.neighbors}: the linear pattern needs 2; or --set ssl.pattern=average"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softedge.backbones import Backbone
-from softedge.config import Recipe
+from softedge.config import Pretraining, Recipe
 from softedge.data.images import Images
 from softedge.ssl.stopwatch import Stopwatch
 
@@ -20,10 +20,12 @@ from softedge.ssl.stopwatch import Stopwatch
 class Method(nn.Module, ABC):
     """A way to pretrain. All of its state is parameters and persistent buffers: ``state_dict()`` is the checkpoint.
 
+    ``Settings`` is the class of its ``[ssl]`` section.
     ``clock`` is set by the training loop; a method laps it so that the log can say where a step's time goes.
     ``latest`` holds unit-length embeddings of the last step, (N, C) of one view and of its partner, for the monitor.
     """
 
+    Settings: ClassVar[type[Pretraining]]
     clock: Stopwatch = Stopwatch()
     latest: tuple[Tensor, Tensor] | None = None
 

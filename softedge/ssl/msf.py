@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softedge import config, distributed
+from softedge import distributed
 from softedge.backbones import Backbone
+from softedge.config import Recipe
 from softedge.data.images import Images
+from softedge.recipes.section import Positive
 from softedge.ssl import sizing
 from softedge.ssl.queue import KeyQueue
 from softedge.ssl.target import Predicting
@@ -38,16 +40,22 @@ class MSF(Predicting):
     Both views are drawn alike (the paper's better variant augments the target weakly).
     """
 
-    settings: config.MSF
+    class Settings(Predicting.Settings):
+        method: Literal["msf"] = "msf"
+        projector: tuple[Positive, ...] = (4096, 512)
+        queue: Positive = 1_024_000  # targets among which the nearest are sought; at most as many as there are images
+        neighbors: Positive = 5  # k, the image's own target included
 
-    def __init__(self, settings: config.MSF, backbone: Backbone, queue: int, seed: int):
+    settings: Settings
+
+    def __init__(self, settings: Settings, backbone: Backbone, queue: int, seed: int):
         super().__init__(settings, backbone, seed)
         self.queue = KeyQueue(queue, settings.projector[-1])
 
     @classmethod
-    def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
+    def build(cls, recipe: Recipe, backbone: Backbone, images: Images) -> Self:
         settings = recipe.ssl
-        assert isinstance(settings, config.MSF)
+        assert isinstance(settings, cls.Settings)
         return cls(settings, backbone, sizing.bank_size(settings.queue, settings.batch, len(images)), recipe.seed)
 
     def shared_state(self) -> list[Tensor]:

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from timm.optim import Lars
 from torch import nn
 
 from softedge.config import Optim
-from softedge.lars import Lars
 
 
 def build(settings: Optim, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -25,4 +25,9 @@ def build(settings: Optim, parameters: Iterable[nn.Parameter]) -> torch.optim.Op
         return torch.optim.AdamW(
             listed, settings.lr, betas=(settings.momentum, 0.999), weight_decay=settings.weight_decay, **how
         )
-    return Lars(listed, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay, vectors=False)
+    # As SimCLR and BYOL pretrain (arXiv 2002.05709, 2006.07733): biases and BatchNorm get plain SGD without decay.
+    groups = [
+        {"params": [p for p in listed if p.ndim > 1], "weight_decay": settings.weight_decay, "always_adapt": True},
+        {"params": [p for p in listed if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return Lars([group for group in groups if group["params"]], settings.lr, momentum=settings.momentum)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from softedge import config, distributed
+from softedge import distributed
 from softedge.backbones import Backbone
+from softedge.config import Recipe
 from softedge.data.images import Images
 from softedge.errors import UserError
 from softedge.progress import say
+from softedge.recipes.section import Positive
 from softedge.ssl import clustering, sizing
 from softedge.ssl.light_moco import MoCoV2
 
@@ -99,9 +102,20 @@ class PCL(MoCoV2):
     The first ``instance_epochs`` train with InfoNCE alone. "v2" is MoCo-v2's head and augmentation.
     """
 
-    settings: config.PCL
+    class Settings(MoCoV2.Settings):
+        method: Literal["pcl-v2"] = "pcl-v2"  # type: ignore[assignment]
+        queue: Positive = 16384
+        clusters: Annotated[tuple[Positive, ...], Field(min_length=1)] = (
+            25_000,
+            50_000,
+            100_000,
+        )  # fewer on few images
+        negatives: Positive = 16384  # r, other prototypes in the denominator at most
+        instance_epochs: int = Field(default=20, ge=0)  # epochs with InfoNCE alone, before there are prototypes
 
-    def __init__(self, settings: config.PCL, backbone: Backbone, queue: int, seed: int, images: int):
+    settings: Settings
+
+    def __init__(self, settings: Settings, backbone: Backbone, queue: int, seed: int, images: int):
         super().__init__(settings, backbone, queue, seed)
         if settings.instance_epochs >= settings.epochs:
             raise UserError(
@@ -111,9 +125,9 @@ class PCL(MoCoV2):
         self.prototypes = Prototypes(cluster_sizes(settings.clusters, images), settings.projector[-1], images)
 
     @classmethod
-    def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
+    def build(cls, recipe: Recipe, backbone: Backbone, images: Images) -> Self:
         settings = recipe.ssl
-        assert isinstance(settings, config.PCL)
+        assert isinstance(settings, cls.Settings)
         made = cls(settings, backbone, sizing.queue_size(recipe, len(images)), recipe.seed, len(images))
         if made.prototypes.sizes != settings.clusters and distributed.rank() == 0:
             say(f"clusters: {made.prototypes.sizes} instead of {settings.clusters}, for {len(images)} images")

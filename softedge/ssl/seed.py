@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from softedge import backbones, config, distributed
 from softedge.backbones import Backbone
 from softedge.data.images import Images
 from softedge.errors import UserError
+from softedge.recipes.section import Positive
 from softedge.ssl import sizing
 from softedge.ssl.method import Embedder, OneEncoder, reproducible
 from softedge.ssl.queue import KeyQueue
@@ -46,7 +48,20 @@ class SEED(OneEncoder):
     normalised with this recipe's mean and standard deviation. Its weights are part of the checkpoint.
     """
 
-    def __init__(self, settings: config.SEED, backbone: Backbone, teacher: Backbone, queue: int, seed: int):
+    class Settings(config.Pretraining):
+        method: Literal["seed"] = "seed"
+        teacher: str = ""  # its weights: a backbone.safetensors of softedge, or any timm state dict with the name below
+        teacher_name: str = ""  # timm name, only for a file that was not written by softedge
+        teacher_stem_stride: Literal[1, 2] = 2  # likewise
+        projector: tuple[Positive, ...] = (2048,)  # hidden widths; the output is as wide as the teacher's features
+        queue: Positive = 65536
+        temperature: float = Field(default=0.2, gt=0.0)  # τ_S, of the student
+        teacher_temperature: float = Field(default=0.01, gt=0.0)  # τ_T
+
+        def files(self) -> tuple[str, ...]:
+            return (self.teacher,)
+
+    def __init__(self, settings: Settings, backbone: Backbone, teacher: Backbone, queue: int, seed: int):
         super().__init__()
         self.settings = settings
         self.teacher = teacher.requires_grad_(False)
@@ -58,7 +73,7 @@ class SEED(OneEncoder):
     @classmethod
     def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
         settings = recipe.ssl
-        assert isinstance(settings, config.SEED)
+        assert isinstance(settings, cls.Settings)
         queue = sizing.bank_size(settings.queue, settings.batch, len(images))
         return cls(settings, backbone, load_teacher(settings), queue, recipe.seed)
 
@@ -98,7 +113,7 @@ class SEED(OneEncoder):
         return {"queue_fill": len(self.queue) / self.queue.size}
 
 
-def load_teacher(settings: config.SEED) -> Backbone:
+def load_teacher(settings: SEED.Settings) -> Backbone:
     """The teacher's backbone from its file; UserError when none is given or the file does not fit."""
     if not settings.teacher:
         raise UserError(

@@ -18,6 +18,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.asked = False
+        self.exit_code = 130  # of the process, as a shell reports it: 128 + the signal's number
         self._since = 0.0
 
     @contextlib.contextmanager
@@ -39,7 +40,7 @@ class StopRequest:
             if number == signal.SIGINT and time.monotonic() - self._since > 1.0:
                 raise KeyboardInterrupt
             return
-        self.asked, self._since = True, time.monotonic()
+        self.asked, self._since, self.exit_code = True, time.monotonic(), 128 + number
         # A launcher also sends SIGTERM when another rank has failed: then there is no checkpoint to promise.
         if distributed.rank() == 0 and not (distributed.launched() and number == signal.SIGTERM):
             say(f"{signal.Signals(number).name}: finishing this step and writing a checkpoint; Ctrl-C stops at once")

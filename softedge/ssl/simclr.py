@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from softedge import config, distributed
+from softedge import distributed
 from softedge.backbones import Backbone
+from softedge.config import Pretraining
 from softedge.errors import UserError
+from softedge.recipes.section import Positive
 from softedge.ssl.method import Embedder, OneEncoder, reproducible
 
 
@@ -54,7 +59,14 @@ class SimCLR(OneEncoder):
     aggregates them over all devices).
     """
 
-    def __init__(self, settings: config.SimCLR, backbone: Backbone, seed: int):
+    class Settings(Pretraining):
+        method: Literal["simclr"] = "simclr"
+        head: Literal["ang", "v1", "v2"] = "v1"  # v2 has the hidden layer twice; ang has no BatchNorm: ssl/simclr.py
+        projector: tuple[Positive, ...] = (2048, 128)  # hidden width and embedding
+        dropout: float = Field(default=0.2, ge=0.0, lt=1.0)  # of the head "ang"
+        temperature: float = Field(default=0.1, gt=0.0)
+
+    def __init__(self, settings: Settings, backbone: Backbone, seed: int):
         super().__init__()
         if len(settings.projector) != 2 or settings.projector_norm:
             raise UserError(

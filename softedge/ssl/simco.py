@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from softedge import config, distributed
+from softedge import distributed
 from softedge.backbones import Backbone
+from softedge.config import Pretraining
 from softedge.ssl.dual_temperature import dual_temperature
 from softedge.ssl.method import Embedder, OneEncoder, reproducible
 
@@ -18,7 +22,12 @@ class SimCo(OneEncoder):
     gradient passes through them too. The loss is the mean of both directions.
     """
 
-    def __init__(self, settings: config.SimCo, backbone: Backbone, seed: int):
+    class Settings(Pretraining):
+        method: Literal["simco"] = "simco"
+        temperature: float = Field(default=0.1, gt=0.0)  # τ_α, within an anchor
+        inter_temperature: float = Field(default=1.0, gt=0.0)  # τ_β, between anchors
+
+    def __init__(self, settings: Settings, backbone: Backbone, seed: int):
         super().__init__()
         self.settings = settings
         with reproducible(seed + 1):

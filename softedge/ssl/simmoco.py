@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from softedge import config, distributed
+from softedge import distributed
 from softedge.backbones import Backbone
+from softedge.config import Pretraining
+from softedge.recipes.section import Fraction
 from softedge.ssl.dual_temperature import dual_temperature
 from softedge.ssl.method import Embedder, reproducible
 from softedge.ssl.target import Target, WithTarget
@@ -18,7 +23,15 @@ class SimMoCo(WithTarget):
     The keys are those of all ranks (the released code keeps to those of a rank).
     """
 
-    def __init__(self, settings: config.SimMoCo, backbone: Backbone, seed: int):
+    class Settings(Pretraining):
+        method: Literal["simmoco"] = "simmoco"
+        temperature: float = Field(default=0.1, gt=0.0)  # τ_α, within an anchor
+        inter_temperature: float = Field(default=1.0, gt=0.0)  # τ_β, between anchors
+        momentum: Fraction = 0.99  # of the key encoder
+        momentum_cosine: bool = False  # raise the momentum to 1 along a cosine
+        symmetric: bool = False  # both views are query and key in turn, the losses averaged
+
+    def __init__(self, settings: Settings, backbone: Backbone, seed: int):
         super().__init__()
         self.settings = settings
         with reproducible(seed + 1):

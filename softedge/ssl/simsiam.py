@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from softedge import config
 from softedge.backbones import Backbone
+from softedge.config import Pretraining
+from softedge.recipes.section import Positive
 from softedge.ssl.method import Embedder, OneEncoder, projector, reproducible
 
 
@@ -27,7 +30,13 @@ class SimSiam(OneEncoder):
     of the rank (theirs are aggregated over all devices).
     """
 
-    def __init__(self, settings: config.SimSiam, backbone: Backbone, seed: int):
+    class Settings(Pretraining):
+        method: Literal["simsiam"] = "simsiam"
+        projector: tuple[Positive, ...] = (2048, 2048, 2048)
+        projector_norm: bool = True  # of the predictor as well
+        predictor: Positive = 512  # its hidden width
+
+    def __init__(self, settings: Settings, backbone: Backbone, seed: int):
         super().__init__()
         self.settings = settings
         width, norm = settings.projector[-1], settings.projector_norm

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from softedge import config
 from softedge.config import Recipe
 from softedge.errors import UserError
-
-
-def keys_per_step(recipe: Recipe) -> int:
-    """Keys that one update puts into the queue; 0 for a method without one."""
-    settings = recipe.ssl
-    return settings.batch * (2 if settings.symmetric else 1) if isinstance(settings, config.MoCoV2) else 0
 
 
 def queue_size(recipe: Recipe, images: int) -> int:
@@ -20,13 +13,11 @@ def queue_size(recipe: Recipe, images: int) -> int:
     so a queue of half an epoch's keys holds one for at most 1 image in 8, and a queue of a whole epoch for every
     second. Half an epoch is the limit here; the rest counts among the false negatives that SoftNCE is made for.
     """
-    settings = recipe.ssl
-    assert isinstance(settings, config.MoCoV2)
-    per_step = keys_per_step(recipe)
-    half_epoch = images * (per_step // settings.batch) // 2
-    if settings.queue <= half_epoch:
-        return settings.queue
-    return min(settings.queue, max(half_epoch // per_step, 1) * per_step)
+    wanted, per_step = recipe.ssl.queue_length(), recipe.ssl.keys_per_step()
+    half_epoch = images * (per_step // recipe.ssl.batch) // 2
+    if wanted <= half_epoch:
+        return wanted
+    return min(wanted, max(half_epoch // per_step, 1) * per_step)
 
 
 def bank_size(queue: int, batch: int, images: int) -> int:
@@ -38,20 +29,20 @@ def bank_size(queue: int, batch: int, images: int) -> int:
 
 def notes(recipe: Recipe, images: int) -> list[str]:
     """What was changed, or is worth knowing, in a sentence each."""
-    settings, lines = recipe.ssl, []
-    if isinstance(settings, config.MoCoV2) and (used := queue_size(recipe, images)) < settings.queue:
+    wanted, lines = recipe.ssl.queue_length(), []
+    if wanted and (used := queue_size(recipe, images)) < wanted:
         lines.append(
-            f"queue: {used} keys instead of {settings.queue}, or {images} images would meet their own older keys in it"
+            f"queue: {used} keys instead of {wanted}, or {images} images would meet their own older keys in it"
         )
     return lines
 
 
 def _queue_for(recipe: Recipe, batch: int) -> str:
     """The setting of the queue that another batch needs besides, if it does."""
-    per_step, settings = keys_per_step(recipe) // recipe.ssl.batch * batch, recipe.ssl
-    if not isinstance(settings, config.MoCoV2) or settings.queue % per_step == 0:
+    per_step, wanted = recipe.ssl.keys_per_step() // recipe.ssl.batch * batch, recipe.ssl.queue_length()
+    if not wanted or wanted % per_step == 0:
         return ""
-    return f" --set ssl.queue={max(1, settings.queue // per_step) * per_step}"
+    return f" --set ssl.queue={max(1, wanted // per_step) * per_step}"
 
 
 def check(recipe: Recipe, images: int, world: int = 1) -> None:
@@ -68,11 +59,7 @@ def check(recipe: Recipe, images: int, world: int = 1) -> None:
         raise UserError(
             f"ssl.batch = {batch} is more than the {images} images to train on; use --set ssl.batch={largest}"
         )
-    groups = 1
-    if isinstance(settings, config.MoCoV2) and (
-        settings.key_norm == "split" or (settings.key_norm == "auto" and world == 1)
-    ):
-        groups = settings.key_norm_groups
+    groups = settings.key_groups(world)
     if batch % (parts * groups) or batch // (parts * groups) < 2:
         near = max(2, round(batch / (parts * groups))) * parts * groups
         split = f" and {groups} groups of keys" if groups > 1 else ""
@@ -80,12 +67,12 @@ def check(recipe: Recipe, images: int, world: int = 1) -> None:
             f"ssl.batch = {batch} cannot be shared out evenly, two images at least, to {world} ranks × {accumulate} "
             f"accumulated parts{split}; use --set ssl.batch={near}{_queue_for(recipe, near)}"
         )
-    per_step = keys_per_step(recipe)
-    if isinstance(settings, config.MoCoV2) and settings.queue % per_step:
-        below = max(1, settings.queue // per_step) * per_step
-        usable = [str(b) for b in (1024, 512, 256, 128, 64) if settings.queue % (per_step // batch * b) == 0][:2]
+    queue, per_step = settings.queue_length(), settings.keys_per_step()
+    if queue and queue % per_step:
+        below = max(1, queue // per_step) * per_step
+        usable = [str(b) for b in (1024, 512, 256, 128, 64) if queue % (per_step // batch * b) == 0][:2]
         other = f"use a batch of {' or '.join(usable)}, or " if usable else ""
         raise UserError(
-            f"queue of {settings.queue} is not a multiple of the {per_step} keys of a step (global batch {batch}"
+            f"queue of {queue} is not a multiple of the {per_step} keys of a step (global batch {batch}"
             f"{' × 2 views' if per_step > batch else ''}); {other}--set ssl.queue={below}"
         )

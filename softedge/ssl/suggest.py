@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from softedge.errors import UserError
 
-# Images per second and core with small-domain: 450 to 500 at 64 pixels, one core of the machine of RESULTS.md
+# Images per second and core with small-domain: 450 to 500 at 64 pixels, one core of the machine of benchmarks/results
 # (125 at 128 pixels at full width); other sizes scale by pixels, and a little is taken off for slower processors.
 _CORE_IMAGES_AT_64 = 400.0
 _GPU_IMAGES_AT_64 = 8000.0  # assumption, not measured

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from softedge import config
 from softedge.backbones import Backbone
+from softedge.config import Pretraining, Recipe
 from softedge.data.images import UNLABELLED, Images
 from softedge.errors import UserError
+from softedge.recipes.section import Fraction
 from softedge.ssl.method import Method, reproducible
 
 
 class Supervised(Method):
     """Cross-entropy on the first view, through the same loop, augmentation and schedules as the other methods."""
 
-    def __init__(self, settings: config.Supervised, backbone: Backbone, labels: Tensor, seed: int):
+    class Settings(Pretraining):
+        method: Literal["supervised"] = "supervised"
+        label_smoothing: Fraction = 0.1
+
+    def __init__(self, settings: Settings, backbone: Backbone, labels: Tensor, seed: int):
         super().__init__()
         self.settings = settings
         self._backbone = backbone
@@ -30,8 +35,8 @@ class Supervised(Method):
         self._correct = 0.0
 
     @classmethod
-    def build(cls, recipe: config.Recipe, backbone: Backbone, images: Images) -> Self:
-        assert isinstance(recipe.ssl, config.Supervised)
+    def build(cls, recipe: Recipe, backbone: Backbone, images: Images) -> Self:
+        assert isinstance(recipe.ssl, cls.Settings)
         labels = torch.from_numpy(np.asarray(images.labels, np.int64))
         known = int((labels != UNLABELLED).sum())
         if known == 0:

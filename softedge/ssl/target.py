@@ -7,8 +7,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from softedge import config
 from softedge.backbones import Backbone
+from softedge.config import Pretraining
+from softedge.recipes.section import Fraction, Positive
 from softedge.ssl import key_norm
 from softedge.ssl.method import Embedder, OneEncoder, projector, reproducible
 from softedge.ssl.schedule import cosine
@@ -57,9 +58,16 @@ class WithTarget(OneEncoder):
 class Predicting(WithTarget):
     """One whose encoder's output goes through a predictor before it is compared with the target (BYOL, MSF)."""
 
-    settings: config.BYOL | config.MSF
+    class Settings(Pretraining):
+        projector: tuple[Positive, ...] = (4096, 256)
+        projector_norm: bool = True  # of the predictor as well
+        predictor: Positive = 4096  # its hidden width
+        momentum: Fraction = 0.99  # of the target network
+        momentum_cosine: bool = False  # raise the momentum to 1 along a cosine
 
-    def __init__(self, settings: config.BYOL | config.MSF, backbone: Backbone, seed: int):
+    settings: Settings
+
+    def __init__(self, settings: Settings, backbone: Backbone, seed: int):
         super().__init__()
         self.settings = settings
         width, norm = settings.projector[-1], settings.projector_norm

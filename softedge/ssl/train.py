@@ -1,4 +1,4 @@
-"""Stage "pretrain": from unlabelled images to ``pretrain/backbone.safetensors``.
+"""Pretraining: from unlabelled images to ``backbone.safetensors``.
 
 One loop for all methods. The state after step n is a function of the recipe, the images and n, wherever the process
 was killed in between.
@@ -6,7 +6,6 @@ was killed in between.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +20,8 @@ from softedge.data.images import Data, Images
 from softedge.errors import Interrupted, UserError
 from softedge.memory import keep_freed
 from softedge.progress import say, track
-from softedge.records import Outcome, Result
-from softedge.run import Run, perform, sha256
+from softedge.records import Outcome
+from softedge.run import Run
 from softedge.ssl import (
     checkpoint,
     compiling,
@@ -41,60 +40,12 @@ from softedge.ssl.method import Method
 from softedge.ssl.monitor import Knn, measures
 from softedge.ssl.signals import StopRequest
 from softedge.ssl.stopwatch import Stopwatch
-from softedge.weights import starting
 
-STAGE = "pretrain"
 LOG_STEPS = 100  # at most this many steps between lines of metrics.jsonl; the end of an epoch always has one
 
 
-def pretrain(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
-    """Train ``recipe.ssl.method`` on ``data.pretrain``; resumes bit-exactly from ``last.pt``.
-
-    Writes metrics.jsonl, last.pt, backbone.safetensors and result.json into the run's ``pretrain`` folder.
-    Raises UserError for settings that cannot work and when the guard stops the training, ``Interrupted`` after
-    SIGINT or SIGTERM. On several ranks all of them call it, and rank 0 writes.
-    """
-    sizing.check(recipe, len(data.pretrain), distributed.world())
-    settings, inputs = _depends_on(run, recipe)
-
-    def work(folder: Path) -> Outcome:
-        try:
-            training = Training(run, recipe, data, folder)
-        except UserError:
-            if not (folder / "last.pt").exists():  # nothing was begun: a corrected recipe may start here
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
-        return training.work()
-
-    if distributed.world() == 1:
-        return perform(run, STAGE, work, recipe=settings, inputs=inputs, force=force, resumable=True)
-    return distributed.on_first_rank(
-        lambda follow: perform(
-            run, STAGE, lambda f: follow(lambda: work(f)), recipe=settings, inputs=inputs, force=force, resumable=True
-        ),
-        others=lambda: work(run.folder(STAGE)),
-        result=lambda: run.need(STAGE, "pretrain"),
-    )
-
-
-def _depends_on(run: Run, recipe: Recipe) -> tuple[dict[str, Any], dict[str, str]]:
-    settings = {**recipe.section("data", "backbone", "augment", "ssl", "optim", "knn"), "seed": recipe.seed}
-    for key in ("workers", "source"):  # how fast and from where, not what: the index says which images
-        settings["data"].pop(key)
-    for key in ("log", "checkpoint_every"):
-        settings["ssl"].pop(key)
-    inputs = {}
-    index = run.folder("data") / "index.json"
-    if index.exists():
-        inputs["data/index.json"] = sha256(index)
-    inputs |= starting.inputs(recipe.backbone)
-    for path in filter(None, recipe.ssl.files()):
-        inputs[Path(path).name] = sha256(path) if Path(path).is_file() else "absent"
-    return settings, inputs
-
-
 class Training:
-    """One pretraining on one rank."""
+    """One pretraining on one rank; rank 0 writes metrics.jsonl, last.pt and backbone.safetensors into ``folder``."""
 
     def __init__(self, run: Run, recipe: Recipe, data: Data, folder: Path):
         self.run, self.recipe, self.data, self.folder = run, recipe, data, folder
@@ -145,7 +96,8 @@ class Training:
                     self._save()
                     raise Interrupted(
                         f"stopped at epoch {self.step / self.epoch_steps:.1f} of {self.recipe.ssl.epochs}, checkpoint "
-                        f"written to {self.folder / 'last.pt'}; run the same command again to go on"
+                        f"written to {self.folder / 'last.pt'}; run the same command again to go on",
+                        stop.exit_code,
                     )
         if distributed.rank() == 0:
             backbones.save(self.folder / "backbone.safetensors", self.method.backbone, self.data.spec)

@@ -1,4 +1,4 @@
-"""The bench stage: every exported file on every device, latency and accuracy of the same file in the same run."""
+"""``softedge bench``: every exported file on every device, latency and accuracy of the same file in the same run."""
 
 from __future__ import annotations
 
@@ -13,29 +13,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softedge import registry
 from softedge.bench.base import PRESETS, Device, DeviceError, Measurement, Plan, open_device
 from softedge.bench.row import Session
 from softedge.config import Recipe
 from softedge.data.images import Data, FileImages, Images
-from softedge.errors import UserError, did_you_mean
+from softedge.errors import UserError
 from softedge.export import contract
 from softedge.progress import say
 from softedge.records import Artifact, InputSpec, Outcome, Result
 from softedge.run import Run, perform, read_json, sha256
+from softedge.stages import gate
+from softedge.stages.base import on_run
 
 ENCODED_IMAGES = 16  # files for the end-to-end samples, used in turn
 
 
 def bench(
-    run: Run, recipe: Recipe, data: Data, devices: Sequence[str], preset: str, force: bool = False
+    run: str | Path,
+    devices: Sequence[str] | None = None,
+    preset: str | None = None,
+    set: Sequence[str] = (),
+    force: bool = False,
 ) -> list[Result]:
-    """Measure the run's exported files on the devices; one stage ``bench/<artifact>@<device>`` each.
+    """Latency and accuracy of the exported files on the devices."""
+    if plugin := registry.owner(run):
+        done: list[Result] = plugin.bench(run=run, devices=devices, preset=preset, set=set, force=force)
+        return done
+    return on_run(measured_and_judged, run, set, force, bench={"devices": devices, "preset": preset})
+
+
+def measured_and_judged(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Result]:
+    """The stage, and then the latency gate on the new numbers."""
+    measured = stage(run, recipe, data, force)
+    gate.stage(run, recipe, data)
+    return measured
+
+
+def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Result]:
+    """Measure the run's exported files on the recipe's devices; one result ``bench/<artifact>@<device>`` each.
 
     A device that fails is reported in every row it should have filled, the others still run, and then DeviceError.
     """
-    if preset not in PRESETS:
-        raise UserError(f"unknown preset '{preset}'{did_you_mean(preset, tuple(PRESETS))}")
-    opened = [open_device(spec) for spec in dict.fromkeys(devices)]
+    preset = recipe.bench.preset
+    opened = [open_device(spec) for spec in dict.fromkeys(recipe.bench.devices)]
     # A format that could not be made has a result with the reason, and no contract.
     run_exports = [name for name in run.results("export") if (run.folder(f"export/{name}") / contract.FILE).is_file()]
     if not run_exports:
@@ -163,6 +184,7 @@ class Bench:
             "min_seconds": preset.min_seconds,
             "threads": self.threads,
             "images": len(self.images.images),
+            "seed": self.recipe.seed,  # which of the images
         }
         return perform(self.run, self.stage(artifact), work, recipe=recipe, inputs=self._inputs(artifact), force=force)
 

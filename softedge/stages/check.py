@@ -1,12 +1,13 @@
 """The check stage: every exported file, read back from disk, against PyTorch fp32 on real images.
 
-A file that cannot be run here is "not run" with the reason, never passed.
+The test images are asked here and nowhere before, once for each file: nothing is chosen by them.  A file that cannot be
+run here is "not run" with the reason, never passed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,16 @@ from softedge import registry
 from softedge.config import Check, Recipe
 from softedge.data.images import UNLABELLED, Data, Images, Uint8
 from softedge.errors import UserError
-from softedge.eval.measures import Float32, Labels, compare
-from softedge.export.counting import quantized_ops
+from softedge.eval.examples import Sample
+from softedge.eval.measures import Float32, compare
+from softedge.export.base import open_format
 from softedge.progress import say
-from softedge.quantize import gates as int8_gates
-from softedge.quantize.gates import is_int8
+from softedge.quantize.gates import SEARCHED, quality, size
+from softedge.quantize.gates import against as compared_with
 from softedge.records import Artifact, Outcome, Result
 from softedge.run import Run, perform, sha256
+from softedge.stages import gate
+from softedge.stages.base import hashes, on_run
 
 if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
@@ -30,17 +34,36 @@ if TYPE_CHECKING:
 EXAMPLES = 12
 
 
-@dataclass(frozen=True)
-class Sample:
-    """The images a check is made on.  labels: (N,), ``UNLABELLED`` where unknown.  held_out: no training saw them."""
+def check(
+    run: str | Path,
+    max_drop: float | None = None,
+    min_agreement: float | None = None,
+    set: Sequence[str] = (),
+    force: bool = False,
+    max_size: int | None = None,
+    max_p90: float | None = None,
+    against: str | Path | None = None,
+) -> Result:
+    """Read every exported file back and compare it with PyTorch; ``gate`` then raises for those that lost too much.
 
-    images: Uint8
-    labels: Labels
-    names: tuple[str, ...]
-    held_out: bool
+    max_size (bytes) and max_p90 (ms) are for the int8 files.  against: an earlier run to compare with.
+    Latency is judged on what was benched last, also where the comparison with PyTorch was done before.
+    """
+    gates = {"max_drop": max_drop, "min_agreement": min_agreement, "max_size": max_size, "max_p90": max_p90}
+    if plugin := registry.owner(run):
+        checked: Result = plugin.check(run=run, gates=gates, set=set, force=force)
+        return checked
+    given = {**gates, "against": str(against) if against else None}
+    return on_run(measured_and_judged, run, set, force, check=given)
 
 
-def check(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+def measured_and_judged(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+    """The stage, and then the latency gate on what was benched last."""
+    checked = stage(run, recipe, data, force)
+    return gate.stage(run, recipe, data) or checked
+
+
+def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     """Compare every file below ``RUN/export`` with PyTorch fp32; ``details["failed"]`` lists what the gates refuse.
 
     details: rows (one per file), failed (lines), examples (images with predictions), images (what was compared on).
@@ -49,15 +72,19 @@ def check(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     folders = sorted(path.parent for path in run.folder("export").glob("*/contract.json"))
     if not folders:
         raise UserError(f"{run.root} has no exported files to check; run: softedge export {run.root}")
-    artifacts = [a for a in map(_read, folders) if a.precision != int8_gates.DOCTORED]  # those are made here
+    artifacts, stale = _up_to_date(run, [_read(folder) for folder in folders])
     inputs = {a.name: a.sha256 for a in artifacts}
     for name in ("data/index.json", "probe/classifier.safetensors", "finetune/classifier.safetensors"):
         if (run.root / name).is_file():
             inputs[name] = sha256(run.root / name)
     settings = {**recipe.section("check"), "seed": recipe.seed}
+    settings["check"].pop("max_p90")  # judged afterwards, on what was benched (stages/gate.py)
+    if recipe.check.against:  # the earlier run's numbers
+        inputs |= hashes(Run(recipe.check.against), ["check/result.json"])
 
     def work(folder: Path) -> Outcome:
-        return _check(run, recipe, data, artifacts, folder)
+        outcome = _check(run, recipe, data, artifacts, folder)
+        return dataclasses.replace(outcome, skipped={**outcome.skipped, **stale})
 
     return perform(run, "check", work, recipe=settings, inputs=inputs, force=force)
 
@@ -66,6 +93,20 @@ def _read(folder: Path) -> Artifact:
     from softedge.export.contract import read
 
     return read(folder)
+
+
+def _up_to_date(run: Run, artifacts: list[Artifact]) -> tuple[list[Artifact], dict[str, str]]:
+    """The artifacts without the searched files whose source was exported anew since; and why those are left out."""
+    hashes = {artifact.name: artifact.sha256 for artifact in artifacts}
+    kept, stale = [], {}
+    for artifact in artifacts:
+        source = artifact.name.removesuffix(SEARCHED)
+        made = run.result(f"export/{artifact.name}")
+        if source != artifact.name and made is not None and made.inputs.get(source) != hashes.get(source):
+            stale[artifact.name] = f"it was made from another {source}; run: softedge quantize {run.root}"
+        else:
+            kept.append(artifact)
+    return kept, stale
 
 
 def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], folder: Path) -> Outcome:
@@ -84,24 +125,10 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
             skipped[artifact.name] = row["why"].removeprefix("not run: ")
         else:
             outputs[artifact.name] = found
-        if "latency_not_gated" in row:
-            skipped[f"max_p90 {artifact.name}"] = row.pop("latency_not_gated")
-    cures: list[Artifact] = []
-    doctor: dict[str, dict[str, Any]] = {}
-    if recipe.check.doctor:
-        refused = {row["artifact"]: row for row in rows if row["passed"] is False and _mendable(run, row, recipe.check)}
-        for name, cure, told in _cures(run, recipe, data, artifacts, refused, sample, references):
-            doctor[name] = told
-            if cure is None:
-                continue
-            cures.append(cure)
-            row, found = _row(run, recipe, cure, sample, references[exported_from(run, cure), cure.output])
-            rows.append(row)
-            if found is not None:
-                outputs[cure.name] = found
-            if row["passed"]:
-                refused[name]["superseded_by"] = cure.name
-    artifacts = [*artifacts, *cures]
+    passed = {row["artifact"] for row in rows if row["passed"]}
+    for row in rows:
+        if row["passed"] is False and f"{row['artifact']}{SEARCHED}" in passed:
+            row["superseded_by"] = f"{row['artifact']}{SEARCHED}"
     _add_size_ratios(rows)
     failed = [
         f"{row['artifact']}: {row['why']}" for row in rows if row.get("passed") is False and "superseded_by" not in row
@@ -117,20 +144,16 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
         },
         "sqnr_level": "logits, as centred log-probabilities; features for feature exports; median over images",
     }
-    if "onnx-int8" in doctor:
-        details["doctor"] = doctor.pop("onnx-int8")
-    if doctor:
-        details["doctors"] = doctor
     if recipe.check.emulate:
-        from softedge.quantize.hardware import ADVICE, changed_answers
+        from softedge.quantize.hardware import changed_answers
 
         details["hardware"] = {
             a.name: changed_answers(a, sample.images, outputs[a.name], recipe.check.emulate)
             for a in artifacts
-            if a.target in ADVICE and is_int8(a.precision) and a.name in outputs
+            if a.is_int8 and a.name in outputs and open_format(a.target).saturation_advice
         }
     if recipe.check.against:
-        details["against"] = int8_gates.against(rows, Run(recipe.check.against))
+        details["against"] = compared_with(rows, Run(recipe.check.against))
     if shown:
         from softedge.eval.examples import examples
 
@@ -163,53 +186,17 @@ def _row(
         "size_bytes": artifact.size_bytes,
     }
     try:
-        target = registry.load(registry.TARGETS, artifact.target, "target")()
+        target = open_format(artifact.target)
         found = target.load(artifact)(sample.images)
     except UserError as error:
         return {**row, "passed": None, "why": f"not run: {error}"}, None
     row.update(compare(fp32, found, sample.labels, artifact.output))
-    row["runtime"] = runtime_of(target)
-    row["quantized_ops"] = quantized_ops(artifact)
-    slow, unknown = int8_gates.latency(run, row, recipe.check)
-    why = refusals(row, recipe.check, artifact) + int8_gates.size(row, recipe.check) + slow
+    row["runtime"] = target.runtime()
+    row["quantized_ops"] = target.integer_operations(artifact)
+    why = refusals(row, recipe.check, artifact) + size(row, recipe.check)
     row.update(passed=not why, why="; ".join(why))
-    if unknown:
-        row["latency_not_gated"] = unknown
     say(f"check: {_line(row)}")
     return row, found
-
-
-def _mendable(run: Run, row: dict[str, Any], gates: Check) -> bool:
-    """Refused for its answers: other roundings make a file neither smaller nor faster."""
-    return not int8_gates.size(row, gates) and not int8_gates.latency(run, row, gates)[0]
-
-
-def _cures(
-    run: Run,
-    recipe: Recipe,
-    data: Data,
-    artifacts: list[Artifact],
-    refused: Mapping[str, dict[str, Any]],
-    sample: Sample,
-    references: dict[tuple[Path, str], Float32],
-) -> Iterator[tuple[str, Artifact | None, dict[str, Any]]]:
-    """For each refused int8 file its name, a better file (None: there is none) and what the doctor has to say."""
-    from softedge.quantize import doctor as int8_doctor
-
-    by_name = {artifact.name: artifact for artifact in artifacts}
-    onnx = by_name.get("onnx-int8")
-    told: dict[str, Any] = {}
-    if onnx is not None and onnx.name in refused:
-        fp32 = references[exported_from(run, onnx), onnx.output]
-        patient = network(run, onnx), onnx
-        onnx, told = int8_doctor.cure(run, recipe, data, patient, sample, fp32)
-        yield "onnx-int8", onnx, told
-    for name in ("openvino-int8", "coreml-w8a8"):
-        if name in refused:
-            artifact, row = by_name[name], refused[name]
-            fp32 = references[exported_from(run, artifact), artifact.output]
-            patient = network(run, artifact), artifact
-            yield name, *int8_doctor.cure_elsewhere(run, recipe, data, patient, row, sample, fp32, (onnx, told))
 
 
 def choose(data: Data, recipe: Recipe) -> Sample:
@@ -267,28 +254,6 @@ def refusals(row: dict[str, Any], gates: Check, artifact: Artifact) -> list[str]
         if not row[measure] <= parity:
             why.append(f"{measure} {row[measure]:.2g} is above the tolerance {parity:g}")
     return why + quality(row, gates, artifact.output)
-
-
-def quality(row: dict[str, Any], gates: Check, output: str) -> list[str]:
-    """What the accuracy gates refuse, one line per reason: agreement, accuracy drop, direction of features."""
-    why = []
-    if "agreement" in row and not row["agreement"] >= gates.min_agreement:
-        why.append(f"agreement {row['agreement']:.3f} is below {gates.min_agreement:g}")
-    if "drop" in row and not row["drop"] <= gates.max_drop:
-        why.append(f"top-1 drop {row['drop']:.3f} is above {gates.max_drop:g}")
-    if output == "features" and not row["distance"] <= 1 - gates.min_agreement:
-        why.append(f"cosine distance {row['distance']:.3f} of the features is above {1 - gates.min_agreement:.3g}")
-    return why
-
-
-def runtime_of(target: Any) -> str:
-    """What computed the outputs, with its version."""
-    if hasattr(target, "runtime"):
-        return str(target.runtime())
-    from importlib.metadata import version
-
-    package = {"onnx": "onnxruntime"}.get(target.name, target.name)
-    return f"{package} {version(package)}"
 
 
 def _add_size_ratios(rows: list[dict[str, Any]]) -> None:

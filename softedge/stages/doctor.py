@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 
-from softedge.data import native_jpeg
+from softedge import registry
+from softedge.errors import UserError
+from softedge.export.base import open_format
 from softedge.run import environment
 
 _INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-_NEEDS = {
-    "onnx": (("onnx", "onnxruntime", "onnxscript"), "pip install onnx onnxruntime onnxscript"),
-    "openvino": (("openvino", "nncf"), "pip install openvino nncf"),
-    "coreml": (("coremltools",), "pip install coremltools"),
-}
 _PROGRAMS = {
     "ssh": "devices ssh://",
     "adb": "devices adb://",
@@ -33,14 +29,19 @@ def text() -> str:
         "versions " + ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
         _gpu(),
         f"free disk here {shutil.disk_usage('.').free / 1e9:.1f} GB",
-        native_jpeg.status(),
     ]
-    for target, (packages, remedy) in _NEEDS.items():
-        missing = [package for package in packages if importlib.util.find_spec(package) is None]
-        lines.append(f"target {target}: " + (f"missing {', '.join(missing)}; {remedy}" if missing else "ready"))
+    lines += [f"target {name}: {_ready(name)}" for name in registry.FORMATS]
     for program, purpose in _PROGRAMS.items():
         lines.append(f"{purpose}: " + ("ready" if shutil.which(program) else f"needs the program {program}"))
     return "\n".join(lines)
+
+
+def _ready(name: str) -> str:
+    """Whether a format can be exported to here, or what to install."""
+    try:
+        return open_format(name).missing() or "ready"
+    except UserError as error:  # another package's format that cannot be imported
+        return str(error)
 
 
 def _int8_instructions() -> list[str]:

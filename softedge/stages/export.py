@@ -1,4 +1,4 @@
-"""The export stage: one folder for each format and precision, complete with its contract, or absent with the reason."""
+"""``softedge export``: a folder for each format and precision, complete with its contract, or the reason why not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,13 +20,13 @@ from softedge.backbones import Backbone, Classifier
 from softedge.data.images import Data, Images
 from softedge.errors import UserError
 from softedge.export import calibration, contract, parity, snippet
-from softedge.export.base import Target, Uint8
+from softedge.export.base import Format, Uint8, combinations
 from softedge.export.deployed import Deployed
 from softedge.progress import say
 from softedge.records import Artifact, Outcome, Result
-from softedge.run import Run, cpu_name, perform, sha256
+from softedge.run import Run, cpu_name, perform, sha256, versions
+from softedge.stages.base import INDEX, hashes, on_run
 
-NEEDS_CALIBRATION = ("int8", "w8a8")
 PARITY_IMAGES = 32  # beyond the golden ones; the int8 files get their full test in `softedge check`
 
 
@@ -43,51 +43,64 @@ class Source:
 
 
 def export(
-    run: Run,
-    recipe: config.Recipe,
-    data: Data,
-    targets: Iterable[str],
-    precisions: Iterable[str],
+    run: str | Path,
+    targets: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    output: str | None = None,
+    set: Sequence[str] = (),
     force: bool = False,
 ) -> list[Result]:
-    """Write ``export/<target>-<precision>`` for every combination; each is a stage of its own.
+    """Export to the targets in the precisions asked for (the recipe's by default).
+
+    run: a run, or a folder of a plug-in (RUN/transfer/voc): then its detector is exported.
+    """
+    if plugin := registry.owner(run):
+        done: list[Result] = plugin.export(run=run, targets=targets, precisions=precisions, set=set, force=force)
+        return done
+    asked = {"targets": targets, "precisions": precisions, "output": output}
+    return on_run(stage, run, set, force, export=asked)
+
+
+def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> list[Result]:
+    """Write ``export/<target>-<precision>`` for everything that the recipe asks for; each has a result of its own.
 
     A format that cannot be made is recorded (``result.skipped["model"]`` holds the reason, the folder no contract.json)
     and tried again next time; the others go on.  Raises UserError when there is no network to export yet.
     """
+    known_names(recipe)
     checkpoint, output = _checkpoint(run, recipe)
     digest = sha256(checkpoint)
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
-    if not recipe.export.safe:  # runs made before there was a choice are runs without it
-        settings.pop("safe")
+    for name in ("safe", "float_prefix"):  # runs made before there was a choice are runs without it
+        if not settings[name]:
+            settings.pop(name)
     return export_formats(
         run,
-        formats(targets, precisions, recipe.export.batch, recipe.export.safe),
+        combinations(
+            recipe.export.targets,
+            recipe.export.precisions,
+            recipe.export.batch,
+            recipe.export.safe,
+            recipe.export.float_prefix,
+        ),
         lambda: _source(recipe, data, checkpoint, digest, output),
         recipe={"export": {**settings, "output": output}, "seed": recipe.seed},
-        inputs={checkpoint.relative_to(run.root).as_posix(): digest},
+        # The images, too: they calibrate, and some of them travel with the file.
+        inputs={checkpoint.relative_to(run.root).as_posix(): digest, **hashes(run, [INDEX])},
         force=force,
     )
 
 
-def formats(
-    targets: Iterable[str], precisions: Iterable[str], batch: str, safe: bool = False
-) -> list[tuple[Target, str]]:
-    """Every target with every precision; UserError for a target that softedge does not know.
-
-    safe: int8 that does not saturate on x86 without VNNI, from the targets that make such kernels.
-    """
-    made: list[Target] = []
-    for name in targets:
-        target = registry.load(registry.TARGETS, name, "target")(batch=batch)
-        made.append(dataclasses.replace(target, safe=True) if safe and hasattr(target, "safe") else target)
-    asked = tuple(precisions)
-    return [(target, precision) for target in made for precision in asked]
+def known_names(recipe: config.Recipe) -> None:
+    """Refuse an unknown format, and nothing to export, before any work."""
+    combinations(recipe.export.targets, recipe.export.precisions)
+    if not recipe.export.targets or not recipe.export.precisions:
+        raise UserError("nothing to export: give at least one of --targets and one of --precisions")
 
 
 def export_formats(
     run: Run,
-    asked: list[tuple[Target, str]],
+    asked: list[tuple[Format, str]],
     source: Callable[[], Source],
     *,
     recipe: dict[str, Any],
@@ -100,13 +113,13 @@ def export_formats(
     """
     once = functools.cache(source)
     results = []
-    for target, precision in asked:
-        stage = f"export/{target.name}-{precision}"
-        before = run.result(stage)
+    for format_, precision in asked:
+        folder = f"export/{format_.name}-{precision}"
+        before = run.result(folder)
         result = perform(
             run,
-            stage,
-            functools.partial(attempt, target, precision, once),
+            folder,
+            functools.partial(attempt, format_, precision, once),
             recipe=recipe,
             inputs=inputs,
             force=force or (before is not None and "model" in before.skipped),
@@ -162,15 +175,15 @@ def origin(digest: str, backbone: str) -> dict[str, str]:
     }
 
 
-def attempt(target: Target, precision: str, source: Callable[[], Source], folder: Path) -> Outcome:
+def attempt(format_: Format, precision: str, source: Callable[[], Source], folder: Path) -> Outcome:
     """Export into ``folder``; a failure empties it and becomes the outcome's ``skipped["model"]``."""
 
     def make() -> Outcome:
-        if (why := target.missing()) is not None:
+        if (why := format_.missing()) is not None:
             raise UserError(why)
-        return write(target, precision, source(), folder)
+        return write(format_, precision, source(), folder)
 
-    return made_or_told(f"{target.name}-{precision}", make, folder)
+    return made_or_told(f"{format_.name}-{precision}", make, folder)
 
 
 def made_or_told(name: str, make: Callable[[], Outcome], folder: Path) -> Outcome:
@@ -193,20 +206,21 @@ def _empty(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def write(target: Target, precision: str, source: Source, folder: Path) -> Outcome:
+def write(format_: Format, precision: str, source: Source, folder: Path) -> Outcome:
     """Convert, read the file back, compare with PyTorch, and move model, golden images and contract into ``folder``."""
     partial = folder / ".partial"
     partial.mkdir()
     clock = time.monotonic()
-    images = source.calibration.images if precision in NEEDS_CALIBRATION else source.calibration.images[:0]
-    artifact = target.convert(source.deployed, source.deployed.spec, precision, images, partial)
+    calibrated = format_.bits(precision).is_int8
+    images = source.calibration.images if calibrated else source.calibration.images[:0]
+    artifact = format_.convert(source.deployed, precision, images, partial)
     seconds = time.monotonic() - clock
-    predict = target.load(artifact)
+    predict = format_.load(artifact)
     found, reference = predict(source.images), source.deployed.predict(source.images)
     measured = parity.compare(found, reference, artifact.output == "probabilities")
     allowed = contract.tolerance(precision)
     if allowed.parity is not None and not measured.max_abs_diff <= allowed.parity:
-        raise UserError(_departure(target, artifact, source, measured.max_abs_diff, allowed.parity))
+        raise UserError(_departure(format_, artifact, source, measured.max_abs_diff, allowed.parity))
     n = source.golden
     alone = parity.one_by_one(predict, source.images[:n])
     if n and not (gap := parity.difference(alone, found[:n], artifact.output == "probabilities")) <= allowed.replay:
@@ -217,13 +231,13 @@ def write(target: Target, precision: str, source: Source, folder: Path) -> Outco
     kept = contract.Golden(source.images[:n], found[:n], reference[:n], source.names[:n])
     about: dict[str, Any] = {
         "checkpoint": {"file": source.checkpoint.name, **source.deployed.about},
-        "calibration": source.calibration.to_dict() if precision in NEEDS_CALIBRATION else None,
+        "calibration": source.calibration.to_dict() if calibrated else None,
         "parity": measured.to_dict(),
-        "versions": _versions(),
+        "versions": versions(),
         "made_on": cpu_name(),
     }
-    if (notes := getattr(target, "notes", None)) is not None:
-        about["notes"] = notes(artifact)
+    if notes := format_.notes(artifact):
+        about["notes"] = notes
     contract.write(partial, artifact, kept, about)
     snippet.write(partial)
     for path in sorted(partial.iterdir(), key=lambda p: p.name == contract.FILE):
@@ -238,26 +252,13 @@ def write(target: Target, precision: str, source: Source, folder: Path) -> Outco
     return Outcome(metrics=metrics, details=details)
 
 
-def _departure(target: Target, artifact: Artifact, source: Source, found: float, allowed: float) -> str:
+def _departure(format_: Format, artifact: Artifact, source: Source, found: float, allowed: float) -> str:
     line = (
         f"{artifact.name} differs from PyTorch by {found:.2g} (allowed {allowed:g}) on {len(source.images)} real images"
     )
-    layers = getattr(target, "layers", None)
-    if layers is None:
-        return line
     limit = 1e-3 if artifact.precision == "fp32" else 3e-2
-    first = parity.first_departure(
-        source.deployed, lambda images: layers(artifact, images, source.deployed), source.images[:1], limit=limit
-    )
+    layers = list(format_.layer_outputs(artifact, source.images[:1], source.deployed))
+    if not layers:
+        return line
+    first = parity.first_departure(source.deployed, lambda images: layers, source.images[:1], limit=limit)
     return f"{line}; the first layer that departs is {first}" if first else f"{line}; every layer agrees up to the last"
-
-
-def _versions() -> dict[str, str]:
-    import contextlib
-    from importlib.metadata import PackageNotFoundError
-
-    found = {}
-    for package in ("softedge", "torch", "timm", "onnx", "onnxruntime", "openvino", "nncf", "coremltools", "numpy"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from softedge import backbones
+from softedge import backbones, registry
 from softedge.data.images import UNLABELLED, FileImages
 from softedge.errors import UserError, did_you_mean
 from softedge.export import calibration
+from softedge.export.base import combinations
 from softedge.export.deployed import Deployed
 from softedge.records import InputSpec, Result
 from softedge.run import Run, sha256
@@ -28,7 +29,7 @@ def export_file(
     backbone: str | None = None,
     labels: str | Path | Sequence[str] | None = None,
     size: int | None = None,
-    targets: Sequence[str] = ("onnx", "openvino", "coreml"),
+    targets: Sequence[str] = registry.DEFAULT_FORMATS,
     precisions: Sequence[str] = ("fp32", "fp16", "int8"),
     output: str = "probabilities",
     batch: str = "dynamic",
@@ -82,7 +83,7 @@ def export_file(
     with run.locked():
         return stage.export_formats(
             run,
-            stage.formats(targets, precisions, batch),
+            combinations(targets, precisions, batch),
             source,
             recipe={"export": asked},
             inputs={weights.name: digest},

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from colour_model import export
 
-from softedge.bench.imported import bring_in, read
+from softedge.bench.imported import read
 from softedge.errors import UserError
 from softedge.records import Outcome
 from softedge.run import Run, perform
+from softedge.stages.bring_in import stage as bring_in
 
 BENCHMARK_APP = {
     "cmd_options": {"-m": "model.xml", "-nthreads": "1"},

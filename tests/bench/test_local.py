@@ -114,8 +114,8 @@ def test_a_killed_artifact_process_gives_a_reason(tmp_path: Path, artifacts: lis
     folder.mkdir()
     write_job(folder, artifacts[0], plan)
     # A runtime that kills its process, as the kernel does when memory runs out.
-    text = (folder / "runtimes.py").read_text()
-    (folder / "runtimes.py").write_text(
+    text = (folder / "subject.py").read_text()
+    (folder / "subject.py").write_text(
         text.replace("def round(self)", "def round(self):\n        os.kill(os.getpid(), 9)\n\n    def old(self)")
     )
     subprocess.run([sys.executable, folder / "worker.py", "run", folder], check=True, timeout=60)

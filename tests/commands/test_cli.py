@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from softedge import config
 from softedge.cli import main
 
 
@@ -28,6 +33,79 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "HEAVY []" in done.stdout
     assert "deploy" in done.stdout
+
+
+_ALL_HELP = """
+import contextlib, io, json, sys, typer
+from softedge.cli import app, main
+def helped(*words):
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        try: main([*words, '--help'])
+        except SystemExit as left: assert not left.code
+    return text.getvalue()
+def walk(command, *words):
+    found = {' '.join(words): {'help': helped(*words), 'options': sorted(
+        name for p in command.params for name in p.opts if name.startswith('--') and name != '--help')}}
+    for name, inner in getattr(command, 'commands', {}).items():
+        found |= walk(inner, *words, name)
+    return found
+print(json.dumps({'commands': walk(typer.main.get_command(app)), 'modules': sorted(sys.modules)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def helped() -> dict[str, Any]:
+    environment = {**os.environ, "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
+    done = subprocess.run([sys.executable, "-c", _ALL_HELP], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_help_of_every_command_is_short_and_needs_no_torch(helped):
+    assert not {"torch", "timm", "onnxruntime", "openvino", "nncf", "coremltools", "sklearn"} & set(helped["modules"])
+    for name, command in helped["commands"].items():
+        assert 4 < len(command["help"].splitlines()) <= (45 if name else 60), name
+        assert "softedge" in command["help"].lower() or "Usage" in command["help"], name
+
+
+def test_the_commands_and_their_options_are_those_that_are_written_down(helped):
+    """options.txt is what users rely on: change it with the command line, on purpose."""
+    lines = [f"{name or 'softedge'}: {' '.join(c['options'])}".rstrip() for name, c in helped["commands"].items()]
+    assert lines == (Path(__file__).parent / "options.txt").read_text().splitlines()
+
+
+def test_a_section_in_brackets_survives_in_a_help_text(helped):
+    assert "[transfer] section" in helped["commands"]["transfer"]["help"]
+
+
+def test_version_and_short_help(capsys):
+    import softedge
+
+    assert run(capsys, "--version")[:2] == (0, f"softedge {softedge.__version__}\n")
+    assert run(capsys, "-h")[1] == run(capsys, "--help")[1]
+    assert run(capsys, "probe", "-h")[1] == run(capsys, "probe", "--help")[1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_command_says_so_in_one_line(number, code):
+    program = (
+        "import os, time\nfrom softedge.stages import doctor\nfrom softedge.cli import main\n"
+        f"doctor.text = lambda: (os.kill(os.getpid(), {int(number)}), time.sleep(30))\nmain(['doctor'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr == "stopped: finished stages are kept; run the same command again to go on\n"
+
+
+def test_a_forked_worker_dies_of_sigterm_as_if_nobody_listened():
+    from softedge.errors import terminating
+
+    with terminating():
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
 
 
 def test_the_ssl_folder_never_shadows_the_standard_library():
@@ -77,8 +155,10 @@ def test_a_shown_recipe_is_a_recipe(capsys, tmp_path, monkeypatch):
     code, out, _ = run(capsys, "recipes", "show", "light-moco", "--set", "ssl.epochs=7")
     assert code == 0
     Path("mine.toml").write_text(out)
-    assert run(capsys, "recipes", "show", "mine.toml")[1] == out
-    assert "epochs = 7" in out
+    assert config.load("mine.toml") == config.load("light-moco", ["ssl.epochs=7"])
+    assert "epochs = 7  # from --set\n" in out
+    assert "alpha = 0.8  # set here\n" in out
+    assert 'alpha_schedule = "static"\n' in out  # a default
 
 
 def test_a_folder_that_is_not_a_run_is_left_alone(capsys, tmp_path):

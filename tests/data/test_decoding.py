@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from softedge.data import decoding
-from softedge.data.decoding import BadImage, check_header, decode, prepare
+from softedge.data.decoding import BadImage, decode, prepare
 from softedge.records import InputSpec
 
 
@@ -141,8 +141,6 @@ def test_a_truncated_file_is_bad_and_says_so(image_format: str) -> None:
 def test_what_is_no_image_is_bad_with_a_reason(data: bytes) -> None:
     with pytest.raises(BadImage, match=r"empty|known format|truncated|damaged"):
         decode(data)
-    with pytest.raises(BadImage):
-        check_header(data)
 
 
 def test_a_decompression_bomb_is_bad_before_it_is_unpacked() -> None:
@@ -159,13 +157,6 @@ def test_a_decompression_bomb_is_bad_before_it_is_unpacked() -> None:
 def test_a_missing_file_is_bad_with_the_systems_reason(tmp_path: Path) -> None:
     with pytest.raises(BadImage, match="No such file"):
         decode(tmp_path / "absent.jpg")
-
-
-def test_the_header_check_finds_a_jpeg_without_its_end() -> None:
-    data = encoded(picture(200, 200), "JPEG")
-    check_header(data)
-    with pytest.raises(BadImage, match="truncated"):
-        check_header(data[:-40])
 
 
 def test_a_smaller_jpeg_keeps_the_asked_number_of_pixels() -> None:

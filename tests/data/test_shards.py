@@ -14,13 +14,14 @@ from pictures import save
 
 from softedge import config
 from softedge.config import Augment
-from softedge.data import load, prepare, shards, sources
+from softedge.data import load, shards, sources
 from softedge.data.decoding import BadImage
 from softedge.data.shards import TarImages
 from softedge.data.views import TwoViews
 from softedge.errors import UserError
 from softedge.records import InputSpec
 from softedge.run import Run
+from softedge.stages.data import prepare
 
 SPEC = InputSpec(32, 32, (0.5,) * 3, (0.5,) * 3)
 

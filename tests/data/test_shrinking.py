@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import save
+from pictures import class_folders, save
 from PIL import Image
 
 from softedge import config
-from softedge.data import sources
+from softedge.data import origins, sources
 from softedge.data.decoding import decode
+from softedge.data.examining import examine
 from softedge.data.loading import pixels_needed
 from softedge.data.shrinking import shrink
 from softedge.errors import UserError
@@ -43,7 +44,8 @@ def test_large_photos_become_smaller_and_everything_keeps_its_name(tmp_path):
     assert (out / "cat" / "small.jpg").read_bytes() == (root / "cat" / "small.jpg").read_bytes()
     assert (out / "dog" / "other.bmp").read_bytes() == (root / "dog" / "other.bmp").read_bytes()
     assert sources.find(str(out)).classes == ("cat", "dog")
-    assert done.bytes_after == sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    copies = [path for path in out.rglob("*") if path.is_file() and path.name != origins.FILE]
+    assert done.bytes_after == sum(path.stat().st_size for path in copies)
 
 
 def test_a_copy_looks_like_its_original(tmp_path):
@@ -76,3 +78,51 @@ def test_copies_do_not_go_into_the_folder_itself(tmp_path, out, message):
 def test_a_data_set_that_is_no_folder_is_refused():
     with pytest.raises(UserError, match="--shrink copies a folder of images; 'digits' is none"):
         shrink("digits", Path("anywhere"), RECIPE)
+
+
+def test_a_second_copy_follows_files_that_moved_or_changed(tmp_path):
+    root, out = class_folders(tmp_path / "photos", {"cat": 6, "dog": 6}, height=200, width=200), tmp_path / "copies"
+    shrink(str(root), out, RECIPE)
+    for number in range(5):
+        (root / "cat" / f"{number}.jpg").rename(root / "dog" / f"moved-{number}.jpg")
+    save(root / "cat" / "5.jpg", 99, height=200, width=200)
+    done = shrink(str(root), out, RECIPE)
+    assert done.removed == 5 and "5 copies are gone" in done.text()
+    assert {p.relative_to(out) for p in out.rglob("*.jpg")} == {p.relative_to(root) for p in root.rglob("*.jpg")}
+    fresh = shrink(str(root), tmp_path / "fresh", RECIPE).out
+    assert (out / "cat" / "5.jpg").read_bytes() == (fresh / "cat" / "5.jpg").read_bytes()
+
+
+def test_a_copy_of_a_file_that_can_no_longer_be_read_goes(tmp_path):
+    root, out = folder(tmp_path / "photos"), tmp_path / "copies"
+    shrink(str(root), out, RECIPE)
+    (root / "cat" / "large.jpg").write_bytes(b"no picture")
+    assert len(shrink(str(root), out, RECIPE).bad) == 2 and not (out / "cat" / "large.jpg").exists()
+
+
+def test_a_copy_for_another_size_is_made_again(tmp_path):
+    root, out = folder(tmp_path / "photos"), tmp_path / "copies"
+    shrink(str(root), out, RECIPE)
+    larger = config.build({"data": {"size": 64}, "augment": {"min_area": 0.2}})
+    assert min(decode(shrink(str(root), out, larger).out / "cat" / "large.jpg").shape[:2]) == pixels_needed(64, 0.2)
+
+
+def test_a_copy_whose_line_was_lost_is_made_again(tmp_path):
+    root, out = folder(tmp_path / "photos"), tmp_path / "copies"
+    first = shrink(str(root), out, RECIPE)
+    text = (out / origins.FILE).read_text()
+    (out / origins.FILE).write_text(text[: len(text) // 2])
+    (out / "cat" / "large.jpg").write_bytes(b"half a file")
+    (out / "dog" / "tall.png").write_bytes(b"half a file")
+    half = origins.read(out)
+    assert shrink(str(root), out, RECIPE).smaller == first.smaller and (out / origins.FILE).read_text() == text
+    assert all(decode(out / name).ndim == 3 for name in ("cat/large.jpg", "dog/tall.png") if name not in half)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_copies_have_the_test_images_of_their_originals(tmp_path, seed):
+    root = class_folders(tmp_path / "photos", {"cat": 30, "dog": 30}, height=200, width=200)
+    out = shrink(str(root), tmp_path / "copies", RECIPE).out
+    recipe = config.build({"seed": seed, "data": {"size": 32}})
+    tested = [{item.name for item in examine(str(path), recipe).items if item.split == "test"} for path in (root, out)]
+    assert tested[0] == tested[1] and len(tested[0]) == 12

@@ -11,10 +11,11 @@ from pictures import class_folders, save
 
 from softedge.data import folders, published, sources
 from softedge.data.images import ArrayImages
+from softedge.data.inventory import Inventory
 from softedge.errors import UserError
 
 
-def names(found: sources.Found, split: str) -> list[str]:
+def names(found: Inventory, split: str) -> list[str]:
     return list(found.splits[split].names) if split in found.splits else []
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softedge.detection.coco import to_bitmap, to_rle
-from softedge.detection.coco_ap import Detections, coco_ap, ground_truth, results
-from softedge.detection.objects import Scene, Scenes
+from softedge.detection.coco_ap import coco_ap, ground_truth, results
+from softedge.detection.detections import Detections
+from softedge.detection.masks import decode, to_rle
+from softedge.detection.scenes import Scene, Scenes
 from softedge.detection.voc_ap import average_precision, overlap, voc_ap
 
 SIDE = 100
@@ -158,5 +159,5 @@ def test_polygons_and_both_run_length_codes_are_the_same_mask():
     edges = np.flatnonzero(np.diff(column_major)) + 1
     counts = np.diff(np.concatenate([[0], edges, [column_major.size]])).tolist()
     for mask in (polygon, {"size": [100, 80], "counts": counts}, to_rle(polygon, 100, 80)):
-        assert (to_bitmap(mask, 100, 80) == bitmap).all()
-    assert to_bitmap(None, 100, 80).sum() == 0
+        assert (decode(mask, 100, 80) == bitmap).all()
+    assert decode(None, 100, 80).sum() == 0

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from softedge.detection import coco
+from softedge.detection.masks import decode
 from softedge.errors import UserError
 
 
@@ -45,7 +46,7 @@ def test_boxes_and_categories_are_read_in_the_order_of_their_ids(tmp_path):
     scene = train.scenes[0]
     assert scene.boxes.tolist() == [[5, 5, 15, 15], [0, 0, 4, 8]] and scene.labels.tolist() == [0, 1]
     assert scene.crowd.tolist() == [False, True] and scene.trainable()[1].tolist() == [0]
-    assert coco.to_bitmap(scene.masks[0], 30, 40)[5:15, 5:15].all()
+    assert decode(scene.masks[0], 30, 40)[5:15, 5:15].all()
     assert len(test) == 2 and len(test.scenes[1].boxes) == 0  # an image without objects stays in the test split
 
 
@@ -194,11 +195,59 @@ def test_images_without_objects_or_with_crowds_only_are_left_out_of_training(tmp
 
 
 def test_a_category_without_objects_is_left_out_of_the_mean_as_by_the_official_tools(tmp_path):
-    from softedge.detection.coco_ap import Detections, coco_ap
-    from softedge.detection.objects import compare_splits
+    from softedge.detection.coco_ap import coco_ap
+    from softedge.detection.detections import Detections
+    from softedge.detection.notices import compare_splits
 
     train, test = coco.read(make(tmp_path, [image(1)], [thing(1)]))
     assert train.classes == ("dog", "brush") and compare_splits(train, test) == []
     scene = test.scenes[0]
     found = Detections(scene.boxes, np.ones(1, np.float32), scene.labels, ())
     assert coco_ap(test, [found], "bbox")["AP"] == pytest.approx(1.0)  # brush, which nobody can find, does not count
+
+
+def test_categories_are_matched_by_name_where_the_files_number_them_differently(tmp_path):
+    from softedge.detection.coco_ap import coco_ap
+    from softedge.detection.detections import Detections
+
+    root = make(tmp_path, [image(1)], [thing(1, category=1), thing(2, category=2, box=(20, 5, 12, 12))])
+    numbers = {"train2017": {1: "dog", 2: "cat"}, "val2017": {11: "cat", 12: "dog"}}
+    for split, names in numbers.items():
+        path = root / f"annotations/instances_{split}.json"
+        values = json.loads(path.read_text())
+        ids = {name: number for number, name in names.items()}
+        values["categories"] = [{"id": number, "name": name} for number, name in names.items()]
+        for entry, name in zip(values["annotations"], ("dog", "cat")):
+            entry["category_id"] = ids[name]
+        path.write_text(json.dumps(values))
+    train, test = coco.read(root)
+    assert train.classes == test.classes == ("dog", "cat")
+    assert train.scenes[0].labels.tolist() == test.scenes[0].labels.tolist() == [0, 1]
+    scene = train.scenes[0]  # what a perfect detector says
+    assert coco_ap(test, [Detections(scene.boxes, np.ones(2, np.float32), scene.labels)])["AP"] == pytest.approx(1)
+
+
+def test_two_categories_of_one_name_are_refused(tmp_path):
+    with pytest.raises(UserError, match="two categories, 18 and 19, are named 'dog'"):
+        coco.read(make(tmp_path, [image(1)], [thing(1)], [DOG, {"id": 19, "name": "dog"}]))
+
+
+def test_roboflows_folders_are_its_splits_and_its_heading_is_no_class(tmp_path):
+    heading = {"id": 0, "name": "dog", "supercategory": "none"}
+    for split in ("train", "valid", "test"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (40, 30)).save(tmp_path / split / "1.jpg")
+        categories = [heading, {**DOG, "supercategory": "dog"}]
+        values = {"images": [image(1)], "annotations": [thing(1)], "categories": categories}
+        (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(values))
+    train, test = coco.read(tmp_path)
+    assert train.classes == ("dog",) and train.scenes[0].path == tmp_path / "train/1.jpg"
+    assert test.scenes[0].path == tmp_path / "test/1.jpg" and "valid/ is used neither" in test.notices[-1]
+    (tmp_path / "test/_annotations.coco.json").unlink()
+    assert coco.read(tmp_path)[1].scenes[0].path == tmp_path / "valid/1.jpg"
+
+
+def test_a_size_that_no_picture_has_is_one_clear_line(tmp_path):
+    root = changed(tmp_path, lambda v: v["images"][0].update(width=9_000_000, height=9_000_000))
+    with pytest.raises(UserError, match="the limit is"):
+        coco.read(root)

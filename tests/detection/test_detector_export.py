@@ -11,13 +11,17 @@ import torch
 from PIL import Image
 
 from softedge import backbones, config
-from softedge.detection import export as detector
-from softedge.detection import models as detection_models
-from softedge.detection import replay as detector_replay
-from softedge.detection.objects import Scene, Scenes
+from softedge.detection import models
+from softedge.detection.contract import read
+from softedge.detection.deployed import DeployedDetector, detections, load
+from softedge.detection.export import write
+from softedge.detection.formats import FORMATS, open_runner
+from softedge.detection.replay import agreement
+from softedge.detection.scenes import Scene, Scenes
+from softedge.detection.settings import Transfer
 from softedge.errors import GateFailed, UserError
-from softedge.export import verify
 from softedge.records import InputSpec
+from softedge.stages import verify
 
 SPEC = InputSpec(64, 64, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
 
@@ -33,11 +37,11 @@ def pictures(folder: Path, *sizes: tuple[int, int]) -> Scenes:
     return Scenes(("cell", "7"), tuple(scenes))
 
 
-def untrained(head: str, masks: bool = False) -> detector.DeployedDetector:
+def untrained(head: str, masks: bool = False) -> DeployedDetector:
     backbone = backbones.build(config.Backbone(name="mobilenetv3_small_050"))
-    settings = config.Transfer(test_short_side=64)
+    settings = Transfer(test_short_side=64)
     torch.manual_seed(0)
-    model = detection_models.build(backbone, head, 2, masks, settings, SPEC, (64,)).eval()
+    model = models.build(backbone, head, 2, masks, settings, SPEC, (64,)).eval()
     for module in model.modules():  # fresh BatchNorm statistics let the signal die: every box would score the same
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
@@ -54,22 +58,22 @@ def untrained(head: str, masks: bool = False) -> detector.DeployedDetector:
         model.rpn._post_nms_top_n["testing"] = 20
         model.roi_heads.score_thresh = 0.0
         model.roi_heads.detections_per_img = 10
-    return detector.DeployedDetector(model, ("cell", "7"), masks, SPEC)
+    return DeployedDetector(model, ("cell", "7"), masks, SPEC)
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_the_file_gives_pytorchs_boxes_at_any_picture_size(tmp_path, target):
     model = untrained("ssdlite")
     scenes = pictures(tmp_path, (70, 90), (90, 50))
-    path = detector.export(model, target, tmp_path / "out", scenes)
-    runner = detector_replay.RUNNERS[target](path)
+    path = write(model, target, tmp_path / "out", scenes)
+    runner = FORMATS[target].run(path)
     for scene in scenes.scenes:
         image = np.asarray(Image.open(scene.path))
         found, reference = runner(image), model.run(image)
         assert found["boxes"].dtype == np.float32 and found["labels"].dtype == np.int64
-        assert detector_replay.agreement(found, reference) == 1.0 and (reference["scores"] > 0.05).sum() > 5
+        assert agreement(found, reference) == 1.0 and (reference["scores"] > 0.05).sum() > 5
         assert found["boxes"].max() <= max(image.shape) and set(found["labels"]) <= {0, 1}
-        assert len(detector.detections(found).boxes) == len(reference["boxes"])
+        assert len(detections(found).boxes) == len(reference["boxes"])
     contract = json.loads((tmp_path / "out/contract.json").read_text())
     assert contract["labels"] == ["cell", "7"] and contract["input"]["shape"] == [1, "H", "W", 3]
     replayed = verify.verify(tmp_path / "out")  # what `softedge verify` calls
@@ -80,7 +84,7 @@ def test_the_file_gives_pytorchs_boxes_at_any_picture_size(tmp_path, target):
 
 
 def test_golden_detections_that_do_not_come_again_fail_the_gate(tmp_path):
-    detector.export(untrained("ssdlite"), "onnx", tmp_path / "out", pictures(tmp_path, (70, 90)))
+    write(untrained("ssdlite"), "onnx", tmp_path / "out", pictures(tmp_path, (70, 90)))
     golden = tmp_path / "out" / "golden.npz"
     with np.load(golden) as stored:
         arrays = {name: stored[name] for name in stored.files}
@@ -95,12 +99,12 @@ def test_fp16_halves_the_file_and_keeps_the_boxes(tmp_path, target):
     model, scenes = untrained("ssdlite"), pictures(tmp_path, (70, 90))
     sizes = {}
     for precision in ("fp32", "fp16"):
-        detector.export(model, target, tmp_path / precision, scenes, golden=1, precision=precision)
+        write(model, target, tmp_path / precision, scenes, golden=1, precision=precision)
         sizes[precision] = weights_size(tmp_path / precision)
-    artifact = detector_replay.read(tmp_path / "fp16")
+    artifact = read(tmp_path / "fp16")
     assert artifact.precision == "fp16" and artifact.output == "detections" and artifact.labels == ("cell", "7")
     image = np.asarray(Image.open(scenes.scenes[0].path))
-    assert detector_replay.agreement(detector_replay.runner(artifact)(image), model.run(image)) > 0.95
+    assert agreement(open_runner(artifact)(image), model.run(image)) > 0.95
     assert sizes["fp16"] < 0.6 * sizes["fp32"]
 
 
@@ -109,13 +113,11 @@ def test_int8_takes_less_than_half_of_the_file_and_moves_the_scores_little(tmp_p
     model, scenes = untrained("ssdlite"), pictures(tmp_path, (70, 90), (64, 64), (80, 64))
     images = [np.asarray(Image.open(scene.path)) for scene in scenes.scenes]
     with pytest.raises(UserError, match="needs pictures to calibrate on"):
-        detector.export(model, target, tmp_path / "none", scenes, precision="int8")
-    detector.export(
-        model, target, tmp_path / "int8", scenes, golden=1, precision="int8", calibration=lambda: iter(images)
-    )
-    detector.export(model, target, tmp_path / "fp32", scenes, golden=1)
+        write(model, target, tmp_path / "none", scenes, precision="int8")
+    write(model, target, tmp_path / "int8", scenes, golden=1, precision="int8", calibration=lambda: iter(images))
+    write(model, target, tmp_path / "fp32", scenes, golden=1)
     assert weights_size(tmp_path / "int8") < 0.5 * weights_size(tmp_path / "fp32")
-    found = detector_replay.runner(detector_replay.read(tmp_path / "int8"))(images[0])
+    found = open_runner(read(tmp_path / "int8"))(images[0])
     reference = model.run(images[0])
     assert abs(found["scores"].max() - reference["scores"].max()) < 0.1
     assert verify.verify(tmp_path / "int8")["passed"]
@@ -129,11 +131,11 @@ def weights_size(folder: Path) -> int:
 @pytest.mark.slow
 def test_masks_are_in_the_graph_too(tmp_path):
     model = untrained("fpn", masks=True)
-    path = detector.export(model, "onnx", tmp_path / "out", pictures(tmp_path, (70, 90)), golden=1)
+    path = write(model, "onnx", tmp_path / "out", pictures(tmp_path, (70, 90)), golden=1)
     image = np.random.default_rng(1).integers(0, 255, (64, 80, 3), dtype=np.uint8)
-    found, reference = detector_replay.run_onnx(path)(image), model.run(image)
+    found, reference = FORMATS["onnx"].run(path)(image), model.run(image)
     assert found["masks"].shape[1:] == (64, 80)
-    assert detector_replay.agreement(found, reference) == 1.0
+    assert agreement(found, reference) == 1.0
     assert np.abs(found["masks"] - reference["masks"]).max() < 1e-3
 
 
@@ -144,17 +146,17 @@ def test_agreement_counts_lost_and_moved_detections():
         "labels": np.array([0, 1]),
     }
     swapped = {name: value[::-1] for name, value in reference.items()}
-    assert detector_replay.agreement(swapped, reference) == 1.0
+    assert agreement(swapped, reference) == 1.0
     moved = {**reference, "boxes": reference["boxes"] + np.array([[0, 0, 0, 2], [0, 0, 0, 0]], np.float32)}
-    assert detector_replay.agreement(moved, reference) == 0.5
+    assert agreement(moved, reference) == 0.5
     empty = {name: value[:0] for name, value in reference.items()}
-    assert detector_replay.agreement(empty, reference) == 0.0 and detector_replay.agreement(empty, empty) == 1.0
+    assert agreement(empty, reference) == 0.0 and agreement(empty, empty) == 1.0
 
 
 def test_a_classifier_or_an_unknown_target_is_one_clear_line(tmp_path):
     backbone = backbones.build(config.Backbone(name="mobilenetv3_small_050"))
     backbones.save(tmp_path / "detector.safetensors", backbone, SPEC)
     with pytest.raises(UserError, match="is not a detector"):
-        detector.load(tmp_path)
+        load(tmp_path)
     with pytest.raises(UserError, match="known: onnx, openvino"):
-        detector.export(untrained("ssdlite"), "coreml", tmp_path, pictures(tmp_path, (64, 64)))
+        write(untrained("ssdlite"), "coreml", tmp_path, pictures(tmp_path, (64, 64)))

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from softedge.detection import voc
-from softedge.detection.objects import compare_splits
+from softedge.detection.notices import compare_splits
 from softedge.errors import UserError
 
 
@@ -131,3 +131,92 @@ def test_what_cannot_be_used_is_one_clear_line(tmp_path, breakage, line):
     with pytest.raises(UserError, match=line) as error:
         voc.read(root)
     assert "\n" not in str(error.value)
+
+
+BOXES = [("a", (1, 1, 9, 9), 0)]
+DECLARED = b'<?xml version="1.0" encoding="utf-8"?>'
+
+
+def labelimg(root, n: int, pictures: str = "images", annotations: str = "annotations"):
+    """Pictures and annotations side by side, as LabelImg leaves them."""
+    for number in range(n):
+        for folder in (pictures, annotations):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (number, 0, 0)).save(root / pictures / f"{number}.png")
+        (root / annotations / f"{number}.xml").write_text(xml(BOXES))
+    return root
+
+
+@pytest.mark.parametrize("folders", [("images", "annotations"), ("JPEGImages", "Annotations"), ("", "")])
+def test_a_folder_without_splits_holds_a_fifth_out_by_content(tmp_path, folders):
+    pictures, annotations = folders
+    root = labelimg(tmp_path, 40, pictures, annotations)
+    train, test = voc.read(root)
+    names = [{scene.path.name for scene in split.scenes} for split in (train, test)]
+    assert len(names[0] | names[1]) == 40 and not names[0] & names[1] and 2 <= len(names[1]) <= 16
+    assert "no splits" in train.notices[0]
+    held = next(iter(names[1]))
+    (root / pictures / "copy.png").write_bytes((root / pictures / held).read_bytes())
+    (root / annotations / "copy.xml").write_text(xml(BOXES))
+    _, again = voc.read(root)
+    assert {scene.path.name for scene in again.scenes} == names[1] | {"copy.png"}  # a copy goes where the picture is
+
+
+def test_roboflows_folders_are_its_splits(tmp_path):
+    for split, n in (("train", 3), ("valid", 2), ("test", 1)):
+        labelimg(tmp_path / split, n, "", "")
+    train, test = voc.read(tmp_path)
+    assert (len(train), len(test)) == (3, 1) and "valid/ is used neither" in test.notices[0]
+
+
+@pytest.mark.parametrize("line", ["x.jpg", "JPEGImages/x.jpg", "VOC\\JPEGImages\\x.jpg", "x.xml", "x 1", "x  -1", "x"])
+def test_lists_may_have_endings_folders_and_flags(tmp_path, line):
+    root = make(tmp_path, {"train": {"x": BOXES}, "val": {"y": BOXES}})
+    (root / "ImageSets/Main/train.txt").write_text(f"{line}\n")
+    train, _ = voc.read(root)
+    assert [scene.path.name for scene in train.scenes] == ["x.jpg"]
+
+
+def test_names_with_spaces_and_dots_are_whole_names(tmp_path):
+    root = make(tmp_path, {"train": {"my photo": BOXES, "a.b": BOXES}, "val": {"y": BOXES}})
+    train, _ = voc.read(root)
+    assert [scene.path.name for scene in train.scenes] == ["my photo.jpg", "a.b.jpg"]
+
+
+def test_xml_with_a_namespace_is_read(tmp_path):
+    root = make(tmp_path, {"train": {"x": BOXES}, "val": {"y": BOXES}})
+    path = root / "Annotations/x.xml"
+    path.write_text(path.read_text().replace("<annotation>", '<annotation xmlns="http://example.org/voc">'))
+    train, _ = voc.read(root)
+    assert train.scenes[0].boxes.tolist() == [[0, 0, 9, 9]]
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "GB2312", "big5", "shift_jis", "utf-8", "utf-16", "windows-1252"])
+def test_xml_in_a_declared_encoding_is_read(tmp_path, encoding):
+    name = "é" if encoding == "windows-1252" else "犬"
+    root = make(tmp_path, {"train": {"x": BOXES}, "val": {"y": BOXES}})
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n{xml([(name, (1, 1, 9, 9), 0)])}'
+    (root / "Annotations/x.xml").write_bytes(text.encode(encoding))
+    train, _ = voc.read(root)
+    assert name in train.classes and train.scenes[0].boxes.tolist() == [[0, 0, 9, 9]]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (xml([("狗", (1, 1, 9, 9), 0)]).encode("gbk"), "is not XML"),
+        (
+            b'<?xml version="1.0" encoding="utf-8"?>' + xml([("狗", (1, 1, 9, 9), 0)]).encode("gbk"),
+            "is not text in utf-8",
+        ),
+        (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "unknown encoding"),
+        (b"", "is not XML"),
+        (b"\x00\x01\x02", "is not XML"),
+    ],
+)
+def test_xml_that_cannot_be_read_is_left_out_with_a_line(tmp_path, data, reason):
+    root = make(tmp_path, {"train": {"x": BOXES, "z": BOXES}, "val": {"y": BOXES}})
+    (root / "Annotations/x.xml").write_bytes(data)
+    train, _ = voc.read(root)
+    assert [scene.path.stem for scene in train.scenes] == ["z"]
+    assert reason in train.notices[0] and "x.xml" in train.notices[0] and "\n" not in train.notices[0]

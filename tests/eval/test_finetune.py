@@ -15,6 +15,7 @@ from softedge.data.images import ArrayImages
 from softedge.eval import finetune
 from softedge.eval.crops import Crops, random_resized_crop
 from softedge.records import InputSpec
+from softedge.stages.finetune import stage
 
 SPEC = InputSpec(32, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -92,7 +93,7 @@ def test_without_flip_nothing_is_mirrored():
 def test_fine_tuning_from_scratch_learns_and_its_file_gives_the_same_accuracy(toy):
     run, recipe, data = toy("run")
     recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"init": "random"})})
-    result = finetune.finetune(run, recipe, data)
+    result = stage(run, recipe, data)
     assert result.metrics["top1"] > 0.8
     again = backbones.load_classifier(run.folder("finetune") / "classifier.safetensors")
     from softedge.eval.features import extract
@@ -118,14 +119,14 @@ def test_a_fine_tuned_network_is_traced_to_the_same_graph_as_its_file(toy, tmp_p
 
 
 def test_one_image_per_class_is_enough_to_train_and_measure(toy):
-    from softedge.eval.labels import labels
-    from softedge.eval.probe import probe
+    from softedge.stages.labels import stage as labels
+    from softedge.stages.probe import stage as probe
 
     run, recipe, data = toy("run")
     recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"min_steps": 4, "max_steps": 4})})
     data = dataclasses.replace(data, train=data.train.subset(np.arange(3)))
     assert probe(run, recipe, data).metrics["n_train"] == 3
-    result = finetune.finetune(run, recipe, data)
+    result = stage(run, recipe, data)
     assert result.metrics["n_train"] == 3 and result.metrics["steps"] == 4 and math.isfinite(result.metrics["loss"])
     assert labels(run, recipe, data).metrics["n_test"] == 60
 
@@ -145,7 +146,7 @@ def test_a_fine_tuning_that_stays_below_the_probe_says_so(toy, capsys):
     run.folder("probe").mkdir()
     (run.folder("probe") / "result.json").write_text(json.dumps(values))
     recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"min_steps": 1, "max_steps": 1})})
-    result = finetune.finetune(run, recipe, data)
+    result = stage(run, recipe, data)
     assert result.metrics["probe_top1"] == 1.0 > result.metrics["top1"]
     assert "is below 1.000 of a linear layer on frozen features" in capsys.readouterr().err
 
@@ -167,9 +168,9 @@ def test_a_file_is_checked_against_the_checkpoint_it_was_exported_from(toy):
     from softedge.stages.check import exported_from
 
     run, _, _ = toy("run")
-    for stage in ("probe", "finetune"):
-        run.folder(stage).mkdir()
-        (run.folder(stage) / "classifier.safetensors").write_bytes(b"")
+    for name in ("probe", "finetune"):
+        run.folder(name).mkdir()
+        (run.folder(name) / "classifier.safetensors").write_bytes(b"")
     made = run.folder("export/onnx-fp32")
     made.mkdir(parents=True)
     old = json.loads((run.folder("data") / "result.json").read_text())

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from softedge import registry
-from softedge.eval.labels import labels
 from softedge.eval.labels_verdict import compare, mean_and_interval, verdict
+from softedge.export.base import Format
+from softedge.records import Precision
+from softedge.stages.labels import stage as labels
 
 
 def row(init: str, fraction: float, values: list[float], method: str = "finetune", file: str = "pytorch") -> dict:
@@ -122,18 +125,24 @@ def test_a_killed_stage_goes_on_from_its_cells_and_gives_the_same_rows(toy, monk
     assert resumed.metrics["seeds"] == 2
 
 
-class WrongWay:
-    """A target whose int8 file predicts the last class for every image."""
+class WrongWay(Format):
+    """A format whose int8 file predicts the last class for every image."""
+
+    name = "onnx"
+    precisions: ClassVar = {"int8": Precision(8, 8)}
 
     def missing(self) -> None:
         return None
 
-    def convert(self, model, spec, precision, calibration, out):
+    def convert(self, deployed, precision, calibration, out):
         assert precision == "int8" and len(calibration) == 48
-        return len(model.labels)
+        return len(deployed.labels)
 
     def load(self, artifact):
         return lambda images: np.eye(artifact, dtype=np.float32)[np.full(len(images), artifact - 1)]
+
+    def runtime(self):
+        return "none"
 
 
 def only_probes(recipe):
@@ -143,7 +152,7 @@ def only_probes(recipe):
 
 def test_the_int8_file_itself_is_measured_where_asked(toy, monkeypatch):
     run, recipe, data = toy("run")
-    monkeypatch.setattr(registry, "load", lambda table, name, kind: WrongWay)
+    monkeypatch.setitem(registry.FORMATS, "onnx", f"{__name__}:WrongWay")
     result = labels(run, only_probes(recipe), data)
     files = {(r["init"], r["file"]) for r in result.details["rows"]}
     assert files == {(i, f) for i in ("random", "ssl") for f in ("pytorch", "onnx-int8")}

@@ -7,19 +7,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from timm.optim import Lars
 
 from softedge import backbones, config
 from softedge.eval import protocols
-from softedge.lars import Lars
+from softedge.stages import linear
 
 
 def lars_by_hand(weights, gradients, rates, momentum, decay, trust):
-    """Algorithm 1 of arXiv 1708.03888 in plain numpy, one tensor, the rate outside of the momentum."""
+    """Algorithm 1 of arXiv 1708.03888 in plain numpy, one tensor, rate outside of the momentum, timm's ε of 1e-8."""
     w, v = np.array(weights, np.float64), np.zeros_like(weights, np.float64)
     for gradient, rate in zip(gradients, rates):
         g = np.array(gradient, np.float64)
         size, slope = math.sqrt((w**2).sum()), math.sqrt((g**2).sum())
-        local = trust * size / (slope + decay * size) if size > 0 and slope > 0 else 1.0
+        local = trust * size / (slope + decay * size + 1e-8) if size > 0 and slope > 0 else 1.0
         v = momentum * v + local * (g + decay * w)
         w = w - rate * v
     return w
@@ -34,7 +35,7 @@ def test_lars_equals_the_algorithm_of_the_paper(decay, start):
     gradients[2] = 0.0  # a tensor that gets no gradient for a step
     rates = [1.6 * 0.5 * (1 + math.cos(math.pi * t / 6)) for t in range(6)]
     weight = torch.nn.Parameter(torch.from_numpy(initial.copy()))
-    optimizer = Lars([weight], lr=1.0, momentum=0.9, weight_decay=decay, trust=0.001)
+    optimizer = Lars([weight], lr=1.0, momentum=0.9, weight_decay=decay, always_adapt=True)
     for gradient, rate in zip(gradients, rates):
         optimizer.param_groups[0]["lr"] = rate
         weight.grad = torch.from_numpy(gradient.copy())
@@ -48,7 +49,7 @@ def test_lars_steps_do_not_depend_on_the_size_of_the_gradient():
     for scale in (1e-4, 1e4):
         weight = torch.nn.Parameter(torch.full((5,), 2.0))
         weight.grad = scale * torch.arange(1.0, 6.0)
-        Lars([weight], lr=1.0).step()
+        protocols.PROTOCOLS["simsiam"].optimizer([weight], 1.0).step()
         steps.append((weight.detach() - 2.0).norm().item())
     # The first step has the length lr x trust x |w|.
     assert steps[0] == pytest.approx(0.001 * 2 * math.sqrt(5), rel=1e-3)
@@ -75,6 +76,6 @@ def test_a_protocol_trains_the_linear_layer_and_leaves_the_network_as_it_was(toy
 def test_the_stage_says_how_far_the_cached_probe_is_from_the_protocol(toy):
     run, recipe, data = toy("run")
     settings = recipe.linear.model_copy(update={"epochs": 2, "batch": 16})
-    result = protocols.linear(run, recipe.model_copy(update={"linear": settings}), data)
+    result = linear.stage(run, recipe.model_copy(update={"linear": settings}), data)
     assert result.stage == "linear/simsiam" and "probe_gap" in result.skipped
     assert result.recipe["linear"] == config.Linear(epochs=2, batch=16).model_dump(mode="json")

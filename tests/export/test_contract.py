@@ -18,7 +18,7 @@ from softedge.export.verify import verify
 @pytest.fixture
 def folder(deployed, pictures, tmp_path):
     target = Onnx()
-    artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    artifact = target.convert(deployed, "fp32", pictures[:0], tmp_path)
     expected = target.load(artifact)(pictures[:4])
     golden = contract.Golden(pictures[:4], expected, deployed.predict(pictures[:4]), ("p", "q", "r", "s"))
     contract.write(tmp_path, artifact, golden, {"checkpoint": {"file": "classifier.safetensors"}})
@@ -110,6 +110,6 @@ def test_folder_without_a_contract_and_contract_of_another_version_are_refused(f
 def test_openvino_hash_covers_the_weights_file(tmp_path):
     (tmp_path / "model.xml").write_text("<net/>")
     (tmp_path / "model.bin").write_bytes(b"1")
-    before = contract.model_sha256(tmp_path / "model.xml")
+    before = contract.model_sha256(tmp_path / "model.xml", "openvino")
     (tmp_path / "model.bin").write_bytes(b"2")
-    assert contract.model_sha256(tmp_path / "model.xml") != before
+    assert contract.model_sha256(tmp_path / "model.xml", "openvino") != before

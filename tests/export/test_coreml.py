@@ -10,13 +10,12 @@ import torch
 from softedge import backbones, config
 from softedge.errors import UserError
 from softedge.export.coreml import activations as coreml_activations
-from softedge.export.coreml import format as coreml
-from softedge.export.coreml.format import CoreMl, interpreted
+from softedge.export.coreml import package as coreml
+from softedge.export.coreml.format import CoreMl
 from softedge.export.coreml.interpreter import Program
-from softedge.export.counting import quantized_ops
+from softedge.export.coreml.predict import interpreted
 from softedge.export.deployed import Deployed
-from softedge.quantize.candidate import graph_of
-from softedge.quantize.coreml import CoreMlForm
+from softedge.export.nearest import Judge, nearest
 from softedge.records import InputSpec
 
 pytest.importorskip("coremltools")
@@ -46,7 +45,7 @@ def model():
 def exported(model, tmp_path_factory):
     made = {}
     for precision in CoreMl.precisions:
-        made[precision] = CoreMl().convert(model, SPEC, precision, IMAGES, tmp_path_factory.mktemp(precision))
+        made[precision] = CoreMl().convert(Deployed(model, SPEC), precision, IMAGES, tmp_path_factory.mktemp(precision))
     return made
 
 
@@ -75,14 +74,14 @@ def test_oldest_systems_are_ios_15_16_and_17(exported):
 
 
 def test_int8_has_every_large_weight_in_eight_bits_and_w8a8_the_activations_of_most_layers_too(model, exported):
-    weights = quantized_ops(exported["int8"])
+    weights = CoreMl().integer_operations(exported["int8"])
     assert weights["conv_weights"] > weights.get("conv_float", 0)
     assert weights["linear_weights"] + weights.get("linear_float", 0) == 1
-    both = quantized_ops(exported["w8a8"])
+    both = CoreMl().integer_operations(exported["w8a8"])
     convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
     dense = [m for m in convolutions if m.groups == 1 and m.kernel_size == (1, 1) and m.weight.numel() > 512]
     assert len(dense) <= both["conv"], "only the stem, depthwise layers and small weights are left out"
-    assert quantized_ops(exported["fp32"]).keys() == {"conv_float", "linear_float"}
+    assert CoreMl().integer_operations(exported["fp32"]).keys() == {"conv_float", "linear_float"}
     assert exported["int8"].size_bytes < 0.4 * exported["fp32"].size_bytes
 
 
@@ -93,13 +92,13 @@ def test_one_image_and_a_batch_give_the_same(exported):
 
 
 def test_conversion_prints_nothing(model, tmp_path, capfd, recwarn):
-    CoreMl().convert(model, SPEC, "fp16", IMAGES[:0], tmp_path)
+    CoreMl().convert(Deployed(model, SPEC), "fp16", IMAGES[:0], tmp_path)
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
 
 
 def test_backbone_becomes_a_feature_extractor(model, tmp_path):
-    artifact = CoreMl().convert(model.backbone, SPEC, "fp32", IMAGES[:0], tmp_path)
+    artifact = CoreMl().convert(Deployed(model.backbone, SPEC), "fp32", IMAGES[:0], tmp_path)
     assert artifact.output == "features"
     expected = Deployed.of(model.backbone, SPEC).predict(IMAGES)
     np.testing.assert_allclose(interpreted(artifact)(IMAGES), expected, atol=1e-4)
@@ -108,13 +107,13 @@ def test_backbone_becomes_a_feature_extractor(model, tmp_path):
 @pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18"])
 def test_the_interpreter_runs_the_other_families(name, tmp_path):
     model = trained(name)
-    artifact = CoreMl().convert(model, SPEC, "fp32", IMAGES[:0], tmp_path)
+    artifact = CoreMl().convert(Deployed(model, SPEC), "fp32", IMAGES[:0], tmp_path)
     np.testing.assert_allclose(interpreted(artifact)(IMAGES), Deployed.of(model, SPEC).predict(IMAGES), atol=1e-4)
 
 
 def test_w8a8_without_images_says_what_to_do(model, tmp_path):
     with pytest.raises(UserError, match="calibration images"):
-        CoreMl().convert(model, SPEC, "w8a8", IMAGES[:0], tmp_path)
+        CoreMl().convert(Deployed(model, SPEC), "w8a8", IMAGES[:0], tmp_path)
 
 
 def test_an_op_without_a_kernel_is_named(exported, monkeypatch):
@@ -144,15 +143,24 @@ def test_other_labels_in_the_contract_than_in_the_file_are_refused(exported):
     assert json.loads((exported["fp32"].path / "Manifest.json").read_text())
 
 
-def test_layers_put_in_float_lose_their_pairs_and_the_weights_rung_has_none(deployed, pictures):
-    names = [n.name for n in graph_of(deployed).graph.node if n.op_type in ("Conv", "Gemm")]
-    form = CoreMlForm(deployed, pictures[:16], names)
-    models = [form.with_float(None, []), form.with_float(None, names[2:4]), form.weights()]
-    pairs = [sum(op.type == "quantize" for op in _operations(model)) for model in models]
+def test_layers_put_in_float_lose_their_pairs_and_8_bit_weights_alone_have_none(deployed, pictures):
+    candidates = CoreMl().candidates(deployed, "w8a8", pictures[:16])
+    made = next(candidates.calibrations())
+    assert len(candidates.layers()) == len(candidates.proxy().layers())
+    options = [made, candidates.with_float(made, candidates.layers()[2:4]), candidates.weights_only()]
+    pairs = [sum(op.type == "quantize" for op in _operations(candidates._package(option))) for option in options]
     assert pairs[0] > pairs[1] > pairs[2] == 0
+    assert candidates.float_layers(options[1]) == {*candidates.float_layers(made), *candidates.layers()[2:4]}
     reference = deployed.predict(pictures)
-    noise = [np.abs(form.predict(model, pictures) - reference).mean() for model in models]
+    noise = [np.abs(candidates.predict(option, pictures) - reference).mean() for option in options]
     assert noise[2] < noise[0]
+
+
+def test_the_part_in_float_is_written_into_the_package_and_kept_by_the_search(deployed, pictures, tmp_path):
+    artifact = CoreMl().convert(deployed, "w8a8", pictures[:16], tmp_path)
+    kept = int(coreml.metadata(artifact.path)["float_part"])
+    again = CoreMl().candidates(deployed, "w8a8", pictures[:16], like=artifact)
+    assert {option.tier for option in again.calibrations()} == {kept}
 
 
 def _operations(package):
@@ -166,14 +174,19 @@ def test_the_first_layers_and_depthwise_ones_stay_in_float_where_that_is_clearly
     depthwise = sum(isinstance(m, torch.nn.Conv2d) and m.groups > 1 for m in model.modules())
     assert [len(part) for part in parts][:3] == [0, 2, 1 + depthwise]  # the second layer is depthwise
     assert set(parts[1]) < set(parts[2]) < set(parts[3])
-    ranges, chosen = coreml_activations.best(package, IMAGES)
+    deployed = Deployed.of(model, SPEC)
+    candidates = CoreMl().candidates(deployed, "w8a8", IMAGES)
+    chosen = nearest(candidates, Judge.of(deployed, IMAGES)).option
 
-    def centred_logits(part):
-        logits = np.log(coreml_activations.run(coreml_activations.with_pairs(package, ranges, part), IMAGES))
+    def centred(probabilities):
+        logits = np.log(probabilities)
         return logits - logits.mean(1, keepdims=True)
 
-    exact = np.log(coreml_activations.run(package, IMAGES))
-    exact -= exact.mean(1, keepdims=True)
-    noise = [np.square(centred_logits(part) - exact).sum(1) / np.square(exact).sum(1) for part in parts]
-    decibels = [-10 * np.log10(np.median(ratio)) for ratio in noise]
-    assert chosen == next(part for part, value in zip(parts, decibels) if value > max(decibels) - 1)
+    exact = centred(deployed.predict(IMAGES))
+    best = {}
+    for option in candidates.calibrations():
+        noise = np.square(centred(candidates.predict(option, IMAGES)) - exact).sum(1) / np.square(exact).sum(1)
+        decibels = np.median(-10 * np.log10(noise))  # of each image first: the median of six is a mean of two
+        best[option.tier] = max(best.get(option.tier, -np.inf), decibels)
+    assert chosen.tier == next(tier for tier, value in best.items() if value > max(best.values()) - 1)
+    assert list(chosen.model.in_float) == parts[chosen.tier]

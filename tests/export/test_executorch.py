@@ -27,9 +27,9 @@ def test_without_the_package_one_line_says_what_to_install(deployed, tmp_path):
 
 def test_precisions_it_does_not_have_and_missing_images_are_refused(deployed, pictures, tmp_path):
     with pytest.raises(UserError, match="no precision 'fp16'"):
-        ExecuTorch().convert(deployed, deployed.spec, "fp16", pictures, tmp_path)
+        ExecuTorch().convert(deployed, "fp16", pictures, tmp_path)
     with pytest.raises(UserError, match="needs calibration images, found none"):
-        ExecuTorch().convert(deployed, deployed.spec, "int8", pictures[:0], tmp_path)
+        ExecuTorch().convert(deployed, "int8", pictures[:0], tmp_path)
 
 
 @pytest.mark.slow
@@ -37,6 +37,6 @@ def test_precisions_it_does_not_have_and_missing_images_are_refused(deployed, pi
 @pytest.mark.parametrize(("precision", "largest"), [("fp32", 1e-5), ("int8", 0.4)])
 def test_reloaded_program_agrees_with_pytorch(deployed, pictures, tmp_path, precision, largest):
     target = ExecuTorch()
-    artifact = target.convert(deployed, deployed.spec, precision, pictures[:20], tmp_path)
+    artifact = target.convert(deployed, precision, pictures[:20], tmp_path)
     found = compare(target.load(artifact)(pictures), deployed.predict(pictures))
     assert found.max_abs_diff <= largest and found.agreement >= 0.9

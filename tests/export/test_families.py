@@ -57,11 +57,11 @@ def test_onnx_and_openvino_files_read_back_as_the_same_function(network, tmp_pat
         for precision, largest in (("fp32", 1e-4), ("fp16", 2e-2)):
             folder = tmp_path / f"{target.name}-{precision}"
             folder.mkdir()
-            artifact = target.convert(deployed, SPEC, precision, images[:0], folder)
+            artifact = target.convert(deployed, precision, images[:0], folder)
             found = compare(target.load(artifact)(images), reference)
             assert found.max_abs_diff < largest, (artifact.name, found)
             sizes[artifact.name] = artifact.size_bytes
-    artifact = Onnx(scheme=Scheme()).convert(deployed, SPEC, "int8", images, tmp_path)
+    artifact = Onnx(scheme=Scheme()).convert(deployed, "int8", images, tmp_path)
     import onnx
 
     counts = quantized_ops(onnx.load(artifact.path))
@@ -74,7 +74,7 @@ def test_onnx_and_openvino_files_read_back_as_the_same_function(network, tmp_pat
 def test_embedding_export_gives_the_pooled_features(network, tmp_path):
     images, deployed = pictures()[:2], Deployed(network.backbone, SPEC)
     reference = deployed.predict(images)
-    artifact = Onnx().convert(deployed, SPEC, "fp32", images[:0], tmp_path)
+    artifact = Onnx().convert(deployed, "fp32", images[:0], tmp_path)
     found = Onnx().load(artifact)(images)
     assert artifact.output == "features" and found.shape == (2, network.backbone.num_features)
     assert np.abs(found - reference).max() < 1e-4 * np.abs(reference).max()

@@ -17,7 +17,7 @@ def test_without_the_environment_one_line_says_how_to_make_it(monkeypatch, tmp_p
     monkeypatch.setenv("SOFTEDGE_LITERT", str(tmp_path / "none"))
     assert "make it with: softedge litert-setup" in (LiteRt().missing() or "")
     with pytest.raises(UserError, match="needs an environment of its own"):
-        LiteRt().convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+        LiteRt().convert(deployed, "fp32", pictures[:0], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -36,7 +36,7 @@ def test_worker_that_fails_is_one_line(monkeypatch, tmp_path):
 
 
 def test_worker_imports_nothing_of_softedge():
-    code = "import sys; import litert_worker; print([m for m in sys.modules if m.startswith(('softedge', 'torch'))])"
+    code = "import sys; import worker; print([m for m in sys.modules if m.startswith(('softedge', 'torch'))])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=litert.WORKER.parent, capture_output=True, text=True, check=True
     )
@@ -50,6 +50,6 @@ def test_reloaded_file_agrees_with_pytorch(deployed, pictures, tmp_path, precisi
     target = LiteRt()
     if (why := target.missing()) is not None:
         pytest.skip(why)
-    artifact = target.convert(deployed, deployed.spec, precision, pictures[:20], tmp_path)
+    artifact = target.convert(deployed, precision, pictures[:20], tmp_path)
     found = compare(target.load(artifact)(pictures), deployed.predict(pictures))
     assert found.max_abs_diff <= largest and found.agreement >= 0.9

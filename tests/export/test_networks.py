@@ -60,7 +60,7 @@ def test_a_network_trains_two_steps_and_its_file_answers_as_pytorch_does(name, t
     path = tmp_path / "classifier.safetensors"
     backbones.save(path, classifier, SPEC)
     deployed = Deployed.of(backbones.load_classifier(path), SPEC)
-    artifact = Onnx().convert(deployed, SPEC, "fp32", images[:0], tmp_path)
+    artifact = Onnx().convert(deployed, "fp32", images[:0], tmp_path)
     assert compare(Onnx().load(artifact)(images), deployed.predict(images)).max_abs_diff < 1e-4
 
 

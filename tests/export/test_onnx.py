@@ -9,12 +9,15 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from tiny_network import exact_integers
 
 from softedge.errors import UserError
 from softedge.export.deployed import Deployed
+from softedge.export.nearest import Judge, nearest
 from softedge.export.onnx import quantizer as onnx_int8
 from softedge.export.onnx import ranges as onnx_ranges
 from softedge.export.onnx import rewrite as onnx_rewrite
+from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.graph import to_half, trace
 from softedge.export.parity import compare
@@ -37,17 +40,19 @@ def ranges(rewritten, pictures):
     return onnx_ranges.measure(rewritten, pictures)
 
 
-@pytest.mark.parametrize(("precision", "largest"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 0.2)])
+@pytest.mark.parametrize(
+    ("precision", "largest"), [("fp32", 1e-5), ("fp16", 2e-2), pytest.param("int8", 0.2, marks=exact_integers)]
+)
 def test_reloaded_file_agrees_with_pytorch(deployed, pictures, tmp_path, precision, largest):
     target = Onnx(scheme=SPEED)
-    artifact = target.convert(deployed, deployed.spec, precision, pictures, tmp_path)
+    artifact = target.convert(deployed, precision, pictures, tmp_path)
     found = compare(target.load(artifact)(pictures), deployed.predict(pictures))
     assert found.max_abs_diff <= largest
     assert found.agreement >= (1.0 if precision == "fp32" else 0.95)
 
 
 def test_file_takes_a_uint8_image_and_carries_labels_preprocessing_and_origin(deployed, pictures, tmp_path):
-    artifact = Onnx().convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    artifact = Onnx().convert(deployed, "fp32", pictures[:0], tmp_path)
     model = onnx.load(artifact.path)
     entry = model.graph.input[0]
     assert (entry.name, entry.type.tensor_type.elem_type) == ("image", onnx.TensorProto.UINT8)
@@ -70,21 +75,21 @@ def test_fp16_file_is_half_the_size_and_keeps_float32_at_both_ends(deployed, pic
 
 def test_batch_one_export_has_a_fixed_batch_and_still_runs_many_images(deployed, pictures, tmp_path):
     target = Onnx(batch="one")
-    artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    artifact = target.convert(deployed, "fp32", pictures[:0], tmp_path)
     assert onnx.load(artifact.path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
     assert np.abs(target.load(artifact)(pictures[:5]) - deployed.predict(pictures[:5])).max() < 1e-5
 
 
 def test_int8_without_calibration_images_and_unknown_precisions_are_one_clear_line(deployed, pictures, tmp_path):
     with pytest.raises(UserError, match="needs calibration images, found none"):
-        Onnx().convert(deployed, deployed.spec, "int8", pictures[:0], tmp_path)
+        Onnx().convert(deployed, "int8", pictures[:0], tmp_path)
     with pytest.raises(UserError, match="no precision 'int4'"):
-        Onnx().convert(deployed, deployed.spec, "int4", pictures, tmp_path)
+        Onnx().convert(deployed, "int4", pictures, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_file_is_one_clear_line(deployed, pictures, tmp_path):
-    artifact = Onnx().convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    artifact = Onnx().convert(deployed, "fp32", pictures[:0], tmp_path)
     artifact.path.write_bytes(artifact.path.read_bytes()[:500])
     with pytest.raises(UserError, match="cannot be loaded by onnxruntime"):
         Onnx().load(artifact)
@@ -227,7 +232,7 @@ def test_operator_that_onnx_cannot_express_is_named_in_one_line(tmp_path, pictur
 
     odd = Deployed(Odd(), InputSpec(16, 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)), output="features")
     with pytest.raises(UserError, match="ONNX cannot express this network: .*bessel_j0") as failed:
-        Onnx().convert(odd, odd.spec, "fp32", pictures[:0], tmp_path)
+        Onnx().convert(odd, "fp32", pictures[:0], tmp_path)
     assert "\n" not in str(failed.value) and list(tmp_path.iterdir()) == []
 
 
@@ -248,6 +253,12 @@ def test_max_pool_stays_on_the_integers_of_its_input(tmp_path, pictures):
     assert "DequantizeLinear" not in ops[:pool] and ops.count("QLinearConv") == 2
 
 
+def nearest_of(deployed, images):
+    """The choice that an export makes among the calibrations, all layers in integers."""
+    candidates = OnnxCandidates(deployed, images, scheme=onnx_int8.Scheme())
+    return nearest(candidates, Judge.of(deployed, candidates.comparison()))
+
+
 def test_the_default_calibration_is_the_one_nearest_to_float_on_images_apart(deployed, pictures, rewritten):
     graph = rewritten
     measured, apart = np.delete(pictures, np.s_[::4], axis=0), pictures[::4]
@@ -257,11 +268,11 @@ def test_the_default_calibration_is_the_one_nearest_to_float_on_images_apart(dep
         made = onnx_int8.quantize(graph, onnx_ranges.measure(graph, measured, method))
         found = np.concatenate([onnx_ranges.session(made).run(None, {"image": image[None]})[0] for image in apart])
         noise[method] = compare(found, reference).sqnr_db
-    calibrations = onnx_int8.Calibrations(graph, pictures)
-    decibels, method = calibrations.best()
-    assert noise[method] == max(noise.values()) > min(noise.values())
-    assert decibels == pytest.approx(noise[method], abs=0.01)
-    assert calibrations.ranges[method] == onnx_ranges.measure(graph, measured, method)
+    choice = nearest_of(deployed, pictures)
+    method = max(noise, key=noise.__getitem__)
+    assert choice.option.what == f"calibration by {method}" and noise[method] > min(noise.values())
+    assert max(choice.tried.values()) == pytest.approx(noise[method], abs=0.01)
+    assert choice.option.model.ranges == onnx_ranges.measure(graph, measured, method)
 
 
 def test_images_that_reach_much_farther_than_the_others_are_left_out_and_at_least_nine_tenths_stay():
@@ -273,13 +284,12 @@ def test_images_that_reach_much_farther_than_the_others_are_left_out_and_at_leas
     assert onnx_ranges.typical(extremes).mean() >= 0.9
 
 
+@exact_integers
 def test_one_outlier_among_the_calibration_images_does_not_cost_the_others_their_precision(deployed):
     rng = np.random.default_rng(0)
     images = rng.integers(112, 144, (32, 16, 16, 3), dtype=np.uint8)
     images[5] = rng.integers(0, 2, (16, 16, 3), dtype=np.uint8) * 255
-    graph = onnx_rewrite.for_integers(trace(deployed))
-    calibrations = onnx_int8.Calibrations(graph, images)
-    assert any("without outliers" in name for name in calibrations.ranges)
-    decibels, _ = calibrations.best()
-    assert decibels == max(calibrations.closeness(each) for each in calibrations.ranges)
-    assert calibrations.closeness("minmax without outliers") > calibrations.closeness("minmax")
+    choice = nearest_of(deployed, images)
+    assert any("without outliers" in what for what in choice.tried)
+    assert choice.tried[choice.option.what] == max(choice.tried.values())
+    assert choice.tried["calibration by minmax without outliers"] > choice.tried["calibration by minmax"]

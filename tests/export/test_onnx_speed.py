@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper
 
+from softedge.errors import UserError
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx import quantizer as onnx_int8
 from softedge.export.onnx import ranges as onnx_ranges
 from softedge.export.onnx import rewrite as onnx_rewrite
-from softedge.export.onnx.speed import choose, fast_enough, pick, prefixes
+from softedge.export.onnx.speed import Race, beginnings, fixed, prefixes
 
 
 def graph(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
@@ -42,32 +45,36 @@ def test_a_preprocessing_with_a_branch_is_still_a_float_part():
     assert prefixes(graph(nodes)) == {"stem": frozenset({"normalise", "mean"})}
 
 
-def test_the_shortest_float_part_wins_unless_a_longer_one_is_faster_or_clearly_nearer_to_float():
-    times = {"none": 1.02, "stem": 1.0, "block": 1.01}
-    assert pick(times, {}) == "none", "2 % are noise"
-    assert pick({**times, "none": 1.05}, {}) == "stem"
-    assert pick(times, {"none": 19.0, "stem": 19.6, "block": 19.9}) == "none"
-    assert pick(times, {"none": 19.0, "stem": 27.2, "block": 27.5}) == "stem"
+def timed(**times: float) -> Race:
+    return Race({name: np.full(30, value) for name, value in times.items()})
 
 
 def test_no_float_part_is_bought_with_a_file_slower_than_fp32():
-    times = {"none": 0.80, "stem": 0.83, "block": 0.90}
-    assert fast_enough(times, base=1.0) == ["none", "stem"]
-    assert fast_enough({"none": 0.99, "stem": 1.02, "block": 1.03}, base=1.0) == ["none"]
-    assert fast_enough({"none": 1.20, "stem": 1.21, "block": 1.24}, base=1.0) == ["none", "stem"]
+    names = ["none", "stem", "block"]
+    assert timed(none=0.80, stem=0.83, block=0.90, fp32=1.0).fast_enough(names, "fp32") == ["none", "stem"]
+    assert timed(none=0.99, stem=1.02, block=1.03, fp32=1.0).fast_enough(names, "fp32") == ["none"]
+    assert timed(none=1.20, stem=1.21, block=1.24, fp32=1.0).fast_enough(names, "fp32") == ["none", "stem"]
 
 
-def test_the_float_part_is_chosen_among_the_fast_ones_by_what_the_quantized_graph_answers(deployed, pictures):
+def test_the_default_gives_way_only_to_what_is_clearly_faster_and_stays_where_the_measurement_is_noisy():
+    names = ["none", "stem"]
+    assert timed(none=1.2, stem=1.0, fp32=2.0).fast_enough(names, "fp32") == ["stem"]
+    noise = np.random.default_rng(0).uniform(0.2, 3.0, (3, 30))
+    assert Race(dict(zip([*names, "fp32"], noise))).fast_enough(names, "fp32") == ["none"]
+
+
+def test_a_float_part_is_in_float_and_a_named_one_needs_no_measurement(deployed, pictures):
     fp32 = onnx_graph.trace(deployed)
     graph = onnx_rewrite.for_integers(fp32)
     ranges = onnx_ranges.measure(graph, pictures, "minmax")
-    known = {scheme: 10.0 * len(scheme) for scheme in prefixes(graph).values()}
-    choice = choose(fp32, graph, ranges, pictures[:1], 0.2, lambda scheme: known[scheme.float_nodes])
-    assert choice.closeness == {
-        name: known[names] for name, names in prefixes(graph).items() if name in choice.closeness
-    }
-    assert choice.scheme.float_nodes == max((prefixes(graph)[name] for name in choice.closeness), key=len)
-    made = onnx_int8.quantize(graph, ranges, choice.scheme)
-    read = {name for node in made.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-    for node in made.graph.node:
-        assert node.name not in choice.scheme.float_nodes or not read.intersection(node.input[:1])
+    places = prefixes(graph)
+    for beginning in beginnings(fp32, graph, ranges, pictures[:1], 0.2):
+        assert beginning.scheme.float_nodes == places[beginning.until]
+        made = onnx_int8.quantize(graph, ranges, beginning.scheme)
+        read = {name for node in made.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+        for node in made.graph.node:
+            assert node.name not in beginning.scheme.float_nodes or not read.intersection(node.input[:1])
+    last = list(places)[-1]
+    assert fixed(graph, last).scheme.float_nodes == places[last]
+    with pytest.raises(UserError, match="export.float_prefix is 'nowhere', no place in this network"):
+        fixed(graph, "nowhere")

@@ -13,9 +13,12 @@ from openvino import opset13
 from softedge import backbones, config
 from softedge.errors import UserError
 from softedge.export.deployed import Deployed
-from softedge.export.openvino import int8 as openvino_int8
-from softedge.export.openvino.format import OpenVino, _normalised_by_rows, from_onnx, predictor
-from softedge.export.openvino.int8 import better_in_float, layers, with_ranges
+from softedge.export.onnx.format import Onnx
+from softedge.export.onnx.quantizer import Scheme
+from softedge.export.openvino import candidates as openvino_candidates
+from softedge.export.openvino.format import OpenVino
+from softedge.export.openvino.int8 import better_in_float, calibration_sets, layers, reads_rounded, with_ranges
+from softedge.export.openvino.network import _normalised_by_rows, from_onnx, predictor
 from softedge.export.parity import compare
 from softedge.records import InputSpec
 
@@ -23,7 +26,7 @@ from softedge.records import InputSpec
 @pytest.mark.parametrize(("precision", "largest"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 0.4)])
 def test_reloaded_file_agrees_with_pytorch(deployed, pictures, tmp_path, precision, largest):
     target = OpenVino()
-    artifact = target.convert(deployed, deployed.spec, precision, pictures[:40], tmp_path)
+    artifact = target.convert(deployed, precision, pictures[:40], tmp_path)
     found = compare(target.load(artifact)(pictures), deployed.predict(pictures))
     assert found.max_abs_diff <= largest and found.sqnr_db > 15
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.bin", "model.xml"]
@@ -38,21 +41,21 @@ def test_reloaded_file_agrees_with_pytorch(deployed, pictures, tmp_path, precisi
 
 def test_batch_one_runs_many_images(deployed, pictures, tmp_path):
     target = OpenVino(batch="one")
-    artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    artifact = target.convert(deployed, "fp32", pictures[:0], tmp_path)
     assert np.abs(target.load(artifact)(pictures[:3]) - deployed.predict(pictures[:3])).max() < 1e-5
 
 
 def test_int8_without_images_and_a_damaged_file_are_one_clear_line(deployed, pictures, tmp_path):
     with pytest.raises(UserError, match="needs calibration images, found none"):
-        OpenVino().convert(deployed, deployed.spec, "int8", pictures[:0], tmp_path)
-    artifact = OpenVino().convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+        OpenVino().convert(deployed, "int8", pictures[:0], tmp_path)
+    artifact = OpenVino().convert(deployed, "fp32", pictures[:0], tmp_path)
     artifact.path.write_text(artifact.path.read_text()[:300])
     with pytest.raises(UserError, match="cannot be loaded by OpenVINO"):
         OpenVino().load(artifact)
 
 
 def test_limits_of_a_rounding_are_stored_once(deployed, pictures, tmp_path):
-    artifact = OpenVino().convert(deployed, deployed.spec, "int8", pictures[:8], tmp_path)
+    artifact = OpenVino().convert(deployed, "int8", pictures[:8], tmp_path)
     text = artifact.path.read_text()
     constants = len(re.findall(r'name="[^"]*/(?:input|output)_(?:low|high)"', text))
     assert constants == 2 * text.count('type="FakeQuantize"')
@@ -65,7 +68,7 @@ def test_the_safe_file_has_weights_of_7_bits_where_products_are_added_in_pairs(d
     for safe in (False, True):
         folder = tmp_path / str(safe)
         folder.mkdir()
-        artifact = OpenVino(safe=safe).convert(deployed, deployed.spec, "int8", pictures[:40], folder)
+        artifact = OpenVino(safe=safe).convert(deployed, "int8", pictures[:40], folder)
         network = ov.Core().read_model(artifact.path)
         dense = [op for op in layers(network).values() if op.get_type_name() != "GroupConvolution"]
         rounded = [op for op in dense if reads_rounded(op)]
@@ -73,10 +76,6 @@ def test_the_safe_file_has_weights_of_7_bits_where_products_are_added_in_pairs(d
         largest[safe] = [np.abs(weight_of(op).astype(int)).max() for op in rounded]
         assert compare(OpenVino().load(artifact)(pictures), deployed.predict(pictures)).sqnr_db > 15
     assert max(largest[True]) <= 64 < max(largest[False])
-
-
-def reads_rounded(op):
-    return op.input_value(0).get_node().get_type_name() == "FakeQuantize"
 
 
 def weight_of(op):
@@ -132,10 +131,27 @@ def test_calibration_images_that_reach_much_farther_than_the_others_are_also_lef
     rng = np.random.default_rng(0)
     images = rng.integers(112, 144, (24, 16, 16, 3), dtype=np.uint8)
     images[5] = rng.integers(0, 2, (16, 16, 3), dtype=np.uint8) * 255
+    sets = calibration_sets(from_onnx(deployed), images)
+    assert {name: len(some) for name, some in sets.items()} == {"": 24, " without outliers": 23}
+    assert np.array_equal(sets[" without outliers"], np.delete(images, 5, axis=0))
+    assert list(calibration_sets(from_onnx(deployed), images[6:])) == [""]
     seen = []
-    monkeypatch.setattr(openvino_int8, "with_ranges", lambda net, some, ranges, safe: seen.append((ranges, some)))
-    names = [name for name, _ in openvino_int8.candidates(from_onnx(deployed), images)]
-    assert names == ["defaults", "minmax", "defaults without outliers", "minmax without outliers"]
+    monkeypatch.setattr(openvino_candidates, "with_ranges", lambda net, some, ranges, safe: seen.append((ranges, some)))
+    monkeypatch.setattr(openvino_candidates, "compressed", lambda network: network)
+    options = list(OpenVino().candidates(deployed, "int8", images).calibrations())
+    names = ["defaults", "minmax", "defaults without outliers", "minmax without outliers"]
+    assert [option.what for option in options] == [f"calibration by {name}" for name in names]
     assert [len(some) for _, some in seen] == [24, 24, 23, 23]
-    assert np.array_equal(seen[-1][1], np.delete(images, 5, axis=0))
-    assert [n for n, _ in openvino_int8.candidates(from_onnx(deployed), images[6:])] == ["defaults", "minmax"]
+
+
+def test_the_integers_of_an_onnx_file_and_full_bias_correction_are_options(deployed, pictures, tmp_path):
+    options = OpenVino().candidates(deployed, "int8", pictures[:16])
+    (tmp_path / "onnx").mkdir()
+    onnx = Onnx(scheme=Scheme()).convert(deployed, "int8", pictures[:16], tmp_path / "onnx")
+    translated = options.predict(options.from_file(onnx), pictures)
+    same = compare(translated, Onnx().load(onnx)(pictures)).sqnr_db
+    assert same > compare(translated, deployed.predict(pictures)).sqnr_db, "nearer to that file than to fp32"
+    made = options.with_float(next(options.calibrations()), options.layers()[-1:])
+    corrected = options.bias_corrected(made)
+    assert options.float_layers(corrected) == options.float_layers(made) >= {options.layers()[-1]}
+    assert "layer by layer" in corrected.what and options.bias_corrected(options.from_file(onnx)) is None

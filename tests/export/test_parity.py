@@ -10,8 +10,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from softedge import registry
+from softedge.eval.measures import sqnr_db
 from softedge.export import parity
+from softedge.export.base import open_format
 from softedge.export.onnx.format import Onnx
 
 
@@ -22,8 +23,10 @@ def test_difference_agreement_and_sqnr_are_those_of_a_closed_form():
     found = parity.compare(softmax(noisy), softmax(logits))
     assert found.max_abs_diff == pytest.approx(np.abs(softmax(noisy) - softmax(logits)).max())
     assert found.agreement == 1.0
-    assert parity.sqnr(noisy[:1], logits[:1])[0] == pytest.approx(10 * np.log10(8 / 0.06), abs=1e-4)
-    assert parity.sqnr(noisy[1:], logits[1:])[0] == 120
+    assert sqnr_db(logits[:1], noisy[:1])[0] == pytest.approx(10 * np.log10(8 / 0.06), abs=1e-4)
+    assert sqnr_db(logits[1:], noisy[1:])[0] == pytest.approx(140)
+    assert found.sqnr_db == pytest.approx((10 * np.log10(8 / 0.06) + 140) / 2, abs=2)
+    assert parity.compare(np.full_like(softmax(logits), np.nan), softmax(logits)).agreement == 0
 
 
 def test_nan_counts_as_infinitely_different():
@@ -32,10 +35,10 @@ def test_nan_counts_as_infinitely_different():
 
 def test_first_departure_names_the_layer_whose_weights_were_damaged(deployed, pictures, tmp_path):
     target = Onnx()
-    artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    artifact = target.convert(deployed, "fp32", pictures[:0], tmp_path)
 
     def layers(images):
-        return target.layers(artifact, images, deployed)
+        return target.layer_outputs(artifact, images, deployed)
 
     assert parity.first_departure(deployed, layers, pictures[:1], limit=1e-3) is None
     model = onnx.load(artifact.path)
@@ -49,11 +52,11 @@ def test_first_departure_names_the_layer_whose_weights_were_damaged(deployed, pi
 @pytest.mark.parametrize("name", ["openvino", "coreml"])
 def test_a_departure_is_named_in_every_format(deployed, pictures, tmp_path, name):
     pytest.importorskip({"openvino": "openvino", "coreml": "coremltools"}[name])
-    target = registry.load(registry.TARGETS, name, "target")()
-    artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], tmp_path)
+    target = open_format(name)
+    artifact = target.convert(deployed, "fp32", pictures[:0], tmp_path)
 
     def layers(images):
-        return target.layers(artifact, images, spoilt)
+        return target.layer_outputs(artifact, images, spoilt)
 
     spoilt = deployed
     assert len(list(layers(pictures[:1]))) == 7

@@ -15,7 +15,7 @@ from softedge.export.openvino.format import OpenVino
 
 
 def exported(target, deployed, pictures, folder: Path) -> Path:
-    artifact = target.convert(deployed, deployed.spec, "fp32", pictures[:0], folder)
+    artifact = target.convert(deployed, "fp32", pictures[:0], folder)
     golden = contract.Golden(pictures[:2], target.load(artifact)(pictures[:2]), deployed.predict(pictures[:2]))
     contract.write(folder, artifact, golden)
     snippet.write(folder)

@@ -34,7 +34,7 @@ needs_gpp = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not i
 
 
 def exported(target, deployed, pictures, precision: str, folder: Path) -> Path:
-    artifact = target.convert(deployed, deployed.spec, precision, pictures, folder)
+    artifact = target.convert(deployed, precision, pictures, folder)
     golden = contract.Golden(pictures[:2], target.load(artifact)(pictures[:2]), deployed.predict(pictures[:2]))
     contract.write(folder, artifact, golden)
     snippet.write(folder)

@@ -1,6 +1,9 @@
-"""The steps of the int8 doctor, each on a small network against what it promises."""
+"""The steps of the int8 search, each on a small network against what it promises."""
+
+from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -8,18 +11,18 @@ from torch import nn
 from softedge.config import Check
 from softedge.errors import UserError
 from softedge.export.deployed import Deployed
+from softedge.export.nearest import Judge, nearest
 from softedge.export.onnx import graph as onnx_graph
-from softedge.export.onnx import ranges as onnx_ranges
-from softedge.quantize.bias import correct_biases
-from softedge.quantize.candidate import Candidate, Judge, graph_of
+from softedge.export.onnx.candidates import OnnxCandidates
+from softedge.export.onnx.quantizer import Scheme
 from softedge.quantize.equalization import equalize, imbalance
 from softedge.quantize.fine_tuning import Schedule, fine_tune
-from softedge.quantize.gates import against, latency, size
-from softedge.quantize.ladder import Ladder, Patients, gates_of
-from softedge.quantize.ranges import best_ranges
-from softedge.quantize.selection import alike, doubts, margins
-from softedge.quantize.sensitivity import fewest_float, rank
+from softedge.quantize.gates import against, latency, quality, size
+from softedge.quantize.search import Problem, search
+from softedge.quantize.selection import as_hard, doubts, margins
+from softedge.quantize.sensitivity import fewest, rank
 from softedge.quantize.simulation import RoundedActivation, RoundedWeight, simulate
+from softedge.quantize.steps import Step
 from softedge.records import InputSpec
 
 SPEC = InputSpec(16, 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -53,13 +56,26 @@ def network(activation=nn.ReLU):
     return Deployed(model.eval(), SPEC, ("a", "b", "c", "d"))
 
 
-def judge(deployed, labels=None):
-    return Judge(IMAGES, deployed.predict(IMAGES), "probabilities", labels)
+def judge(deployed):
+    return Judge.of(deployed, IMAGES)
 
 
-def candidate(deployed):
-    graph = graph_of(deployed)
-    return Candidate(deployed, graph, onnx_ranges.measure(graph, IMAGES[:16], "minmax"))
+def candidates(deployed, methods=("minmax",)):
+    return OnnxCandidates(deployed, IMAGES[:15], scheme=Scheme(), methods=methods)
+
+
+def calibrated(options):
+    return next(iter(options.calibrations()))
+
+
+def stretched(option, factor):
+    """The option with all ranges too wide or too narrow."""
+    ranges = {name: (low * factor, high * factor) for name, (low, high) in option.model.ranges.items()}
+    return replace(option, model=replace(option.model, ranges=ranges))
+
+
+def decibels(deployed, options, option=None):
+    return judge(deployed).decibels(options, option or calibrated(options))
 
 
 def test_equalization_keeps_the_function_and_mends_an_imbalance():
@@ -69,7 +85,7 @@ def test_equalization_keeps_the_function_and_mends_an_imbalance():
     mended, pairs = equalize(spoilt, IMAGES)
     assert pairs == 2
     np.testing.assert_allclose(mended.predict(IMAGES), deployed.predict(IMAGES), atol=1e-4)
-    before, after = (judge(deployed).sqnr(candidate(d)) for d in (spoilt, mended))
+    before, after = (decibels(deployed, candidates(d)) for d in (spoilt, mended))
     assert after > before + 6
 
 
@@ -79,30 +95,39 @@ def test_equalization_stops_at_hard_swish():
 
 def test_the_calibration_nearest_to_fp32_is_chosen():
     deployed = network(nn.Hardswish)
-    chosen, tried = best_ranges(Candidate(deployed, graph_of(deployed), {}), IMAGES[:24], judge(deployed))
-    assert judge(deployed).sqnr(chosen) == pytest.approx(max(tried.values()), abs=0.1)
+    options = candidates(deployed, ("mean", "minmax", "percentile", "mse"))
+    choice = nearest(options, judge(deployed))
+    assert len(choice.tried) >= 4
+    assert decibels(deployed, options, choice.option) == pytest.approx(max(choice.tried.values()), abs=0.1)
 
 
 def test_bias_correction_takes_a_shift_away_again():
     deployed = network()
-    spoilt = candidate(deployed)
-    narrow = {name: (low, 0.3 * high) for name, (low, high) in spoilt.ranges.items()}  # clipped: every mean is too low
-    spoilt = spoilt.changed("narrow", ranges=narrow)
-    corrected = correct_biases(spoilt, IMAGES)
-    assert judge(deployed).sqnr(corrected) > judge(deployed).sqnr(spoilt) + 1
+    options = candidates(deployed)
+    made = calibrated(options)
+    narrow = {name: (low, 0.3 * high) for name, (low, high) in made.model.ranges.items()}  # every mean is too low
+    spoilt = replace(made, model=replace(made.model, ranges=narrow))
+    corrected = options.bias_corrected(spoilt)
+    assert decibels(deployed, options, corrected) > decibels(deployed, options, spoilt) + 1
 
 
 def test_the_layers_around_a_spoilt_tensor_rank_first():
     deployed = network()
-    spoilt = candidate(deployed)
-    source = [node for node in spoilt.graph.graph.node if node.op_type == "Conv"][2].input[0]
-    spoilt = spoilt.changed("spoilt", ranges={**spoilt.ranges, source: (0.0, 1000.0)})
-    layers = rank(spoilt, judge(deployed))
-    assert {layer.shape[0] for layer in layers[:2]} == {16, 32}  # the one that writes it and the one that reads it
+    options = candidates(deployed)
+    made = calibrated(options)
+    source = [node for node in made.model.graph.graph.node if node.op_type == "Conv"][2].input[0]
+    spoilt = replace(made, model=replace(made.model, ranges={**made.model.ranges, source: (0.0, 1000.0)}))
+    layers = rank(options, spoilt, judge(deployed))
+    # The one that writes it and the one that reads it.
+    assert {layer.details["shape"][0] for layer in layers[:2]} == {16, 32}
     assert layers[1].alone_db < layers[2].alone_db - 10
-    order = [layer.name for layer in layers]
-    assert fewest_float(spoilt, order, lambda option: order[0] in option.scheme.float_nodes) == 1
-    assert fewest_float(spoilt, order, lambda option: False) is None
+
+
+def test_the_fewest_layers_are_counted_and_at_most_half():
+    assert fewest(8, lambda count: count >= 3) == 3
+    assert fewest(8, lambda count: count >= 1) == 1
+    assert fewest(8, lambda count: False) is None
+    assert fewest(8, lambda count: count >= 5) is None
 
 
 def test_rounding_is_the_identity_on_its_own_grid_and_passes_gradients_inside_its_range():
@@ -119,12 +144,13 @@ def test_rounding_is_the_identity_on_its_own_grid_and_passes_gradients_inside_it
 
 def test_the_simulation_answers_like_the_file():
     deployed = network(nn.Hardswish)
-    made = candidate(deployed)
-    simulation = simulate(deployed, made.graph, made.quantized(), IMAGES)
+    options = candidates(deployed)
+    made = calibrated(options)
+    simulation = simulate(deployed, options.roundings(made, IMAGES[:1]), IMAGES[:1])
     planes = (torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float() - deployed.shift) / deployed.scale
-    found = deployed.finish(simulation(planes)).detach().numpy()
-    file = Judge(IMAGES, found, "probabilities").measure(made.quantized())
-    assert file["sqnr_db"] > judge(deployed).sqnr(made)  # nearer to its file than the file is to fp32
+    simulated = deployed.finish(simulation(planes)).detach().numpy()
+    file = Judge(IMAGES, simulated, "probabilities").decibels(options, made)
+    assert file > decibels(deployed, options, made)  # nearer to its file than the file is to fp32
     np.testing.assert_allclose(
         deployed.finish(simulation.float_network()(planes)).detach().numpy(), deployed.predict(IMAGES), atol=1e-5
     )
@@ -132,33 +158,50 @@ def test_the_simulation_answers_like_the_file():
 
 def test_fine_tuning_brings_a_coarse_network_nearer_to_fp32_without_labels():
     deployed = network()
-    coarse = candidate(deployed)
-    coarse = coarse.changed("coarse", ranges={n: (low * 40, high * 40) for n, (low, high) in coarse.ranges.items()})
+    options = candidates(deployed)
+    coarse = stretched(calibrated(options), 40)
     schedule = Schedule(steps=80, batch=16, lr=1e-3, range_lr=2e-2)
-    tuned, ranges, _ = fine_tune(deployed, coarse.graph, coarse.quantized(), IMAGES, schedule)
-    after = Candidate(tuned, graph_of(tuned), {**coarse.ranges, **ranges})
-    assert judge(deployed).sqnr(after) > judge(deployed).sqnr(coarse) + 1
-
-
-def test_the_ladder_stops_at_the_first_rung_that_passes():
-    deployed = network()
-    made = candidate(deployed)
-    spoilt = made.changed("spoilt", ranges={n: (low * 500, high * 500) for n, (low, high) in made.ranges.items()})
-    patients = Patients(deployed, spoilt.quantized(), IMAGES[:24], IMAGES, judge(deployed), judge(deployed))
-    noisy = lambda measures: [] if measures["sqnr_db"] > 15 else ["too noisy"]  # noqa: E731
-    climb = Ladder(patients, noisy, Schedule(steps=4, batch=8), timed=False).climb()
-    assert [(rung.name, rung.passed) for rung in climb.rungs] == [("default", False), ("calibrated", True)]
-    assert climb.model is not None
-    assert "Use 'calibrated'" in climb.recommendation
+    tuned, ranges, _ = fine_tune(deployed, options.roundings(coarse, IMAGES[:1]), IMAGES[:1], IMAGES, schedule)
+    after = options.tuned(coarse, tuned, ranges)
+    assert decibels(deployed, options, after) > decibels(deployed, options, coarse) + 1
 
 
 def test_the_gates_of_the_recipe_say_which_number_they_refuse():
-    refuse = gates_of(Check(min_agreement=0.98, max_drop=0.01), "probabilities")
-    assert refuse({"agreement": 0.99, "drop": 0.005}) == []
-    assert refuse({"agreement": 0.97, "drop": 0.02}) == [
+    gates = Check(min_agreement=0.98, max_drop=0.01)
+    assert quality({"agreement": 0.99, "drop": 0.005}, gates, "probabilities") == []
+    assert quality({"agreement": 0.97, "drop": 0.02}, gates, "probabilities") == [
         "agreement 0.970 is below 0.98",
         "top-1 drop 0.020 is above 0.01",
     ]
+
+
+def onnx_problem(deployed, accepts):
+    options = candidates(deployed)
+    return Problem(
+        network=deployed,
+        make=lambda network: candidates(network),
+        judge=judge(deployed),
+        accepts=accepts,
+        doubts=accepts,
+        calibration=options.calibration,
+        training=lambda: IMAGES,
+        schedule=Schedule(steps=4, batch=8),
+        timed=False,
+    )
+
+
+def as_exported(deployed, accepts, spoilt=1.0):
+    options = candidates(deployed)
+    measures = judge(deployed).measure(options, stretched(calibrated(options), spoilt))
+    return Step("default", "as exported", measures, why=tuple(accepts(measures)))
+
+
+def test_the_search_stops_at_the_first_step_that_is_good_enough():
+    deployed = network()
+    noisy = lambda measures: [] if measures["sqnr_db"] > 15 else ["too noisy"]  # noqa: E731
+    result = search(onnx_problem(deployed, noisy), as_exported(deployed, noisy, spoilt=500.0))
+    assert [(step.name, step.passed) for step in result.steps] == [("default", False), ("calibrated", True)]
+    assert "Use 'calibrated'" in result.recommendation
 
 
 def test_a_gate_that_nothing_meets_ends_in_an_honest_recommendation():
@@ -166,11 +209,9 @@ def test_a_gate_that_nothing_meets_ends_in_an_honest_recommendation():
         return ["nothing is good enough"]
 
     deployed = network()
-    made = candidate(deployed)
-    patients = Patients(deployed, made.quantized(), IMAGES[:24], IMAGES, judge(deployed), judge(deployed))
-    climb = Ladder(patients, refuse, Schedule(steps=4, batch=8), timed=False).climb()
-    assert climb.model is None
-    assert {rung.name for rung in climb.rungs} == {
+    result = search(onnx_problem(deployed, refuse), as_exported(deployed, refuse))
+    assert result.chosen is None
+    assert [step.name for step in result.steps if step.measures] == [
         "default",
         "calibrated",
         "equalized",
@@ -178,39 +219,31 @@ def test_a_gate_that_nothing_meets_ends_in_an_honest_recommendation():
         "mixed",
         "tuned",
         "weights",
-    }
-    assert climb.recommendation.startswith("Use fp16 or fp32")
+    ]
+    assert result.recommendation.startswith("Use fp16 or fp32")
     assert onnx_graph.trace(deployed).graph.output[0].name == "probabilities"
 
 
-def test_where_no_integers_hold_the_weights_alone_stay_in_8_bits():
+def test_where_no_integers_hold_the_weights_alone_stay_in_8_bits(tmp_path):
     deployed = network(nn.Hardswish)
-    made = candidate(deployed)
-    plain = [judge(deployed).sqnr(option) for option in (made, made.with_float(frozenset(made.layers())))]
-    refuse = lambda measures: [] if measures["sqnr_db"] > plain[1] - 1 else ["too noisy"]  # noqa: E731
-    patients = Patients(deployed, made.quantized(), IMAGES[:24], IMAGES, judge(deployed), judge(deployed))
-    climb = Ladder(patients, refuse, Schedule(steps=4, batch=8), timed=False).climb()
-    assert climb.name == "weights" and climb.model is not None
-    assert not [node for node in climb.model.graph.node if node.op_type == "QuantizeLinear"]
-
-
-def test_a_file_that_passes_on_the_test_images_by_luck_is_not_accepted():
-    deployed = network()
-    made = candidate(deployed)
-    spoilt = made.changed("spoilt", ranges={n: (low * 500, high * 500) for n, (low, high) in made.ranges.items()})
-    apart = Judge(IMAGES[:20], deployed.predict(IMAGES[:20]), "probabilities")
-    patients = Patients(deployed, spoilt.quantized(), IMAGES[:24], IMAGES, apart, judge(deployed))
-    lucky = lambda measures: [] if measures["n"] == 48 and measures["sqnr_db"] > 10 else ["refused"]  # noqa: E731
-    climb = Ladder(patients, lucky, Schedule(steps=4, batch=8), timed=False).climb()
-    assert climb.model is None
-    assert all("on 20 images apart: refused" in rung.why for rung in climb.rungs[1:] if rung.measures)
+    options = candidates(deployed)
+    made = calibrated(options)
+    floats = options.with_float(made, options.layers())
+    plain = judge(deployed).decibels(options, floats)
+    refuse = lambda measures: [] if measures["sqnr_db"] > plain - 1 else ["too noisy"]  # noqa: E731
+    result = search(onnx_problem(deployed, refuse), as_exported(deployed, refuse))
+    assert result.chosen is not None and result.chosen.step.name == "weights"
+    model = onnx.load(result.chosen.candidates.write(result.chosen.option, tmp_path))
+    assert not [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert result.chosen.step.size_bytes == (tmp_path / "model.onnx").stat().st_size
 
 
 def test_fine_tuning_that_would_take_too_long_says_how_long():
     deployed = network()
-    made = candidate(deployed)
-    with pytest.raises(UserError, match=r"s a step here: 0 steps in 1e-06 minutes.*check.tune_minutes"):
-        fine_tune(deployed, made.graph, made.quantized(), IMAGES, Schedule(steps=100, minutes=1e-6, batch=8))
+    options = candidates(deployed)
+    roundings = options.roundings(calibrated(options), IMAGES[:1])
+    with pytest.raises(UserError, match=r"s a step here: 0 steps in 1e-06 minutes.*quantize.tune_minutes"):
+        fine_tune(deployed, roundings, IMAGES[:1], IMAGES, Schedule(steps=100, minutes=1e-6, batch=8))
 
 
 def test_a_choice_is_trusted_when_its_lower_bound_is_above_the_gate():
@@ -221,17 +254,24 @@ def test_a_choice_is_trusted_when_its_lower_bound_is_above_the_gate():
         "less 0.010 for chance, is below 0.98" in doubts({"agreement": 0.98 + margin - 1e-6, "n": 500}, gates, 1000)[0]
     )
     assert doubts({"distance": 0.5, "n": 500}, gates, 1000) == []
+    assert doubts({"agreement": 0.99, "n": 64}, gates, 1000) != []
+    assert doubts({"agreement": 1.0, "n": 64}, gates, 1000) == [], "these images cannot ask for more"
 
 
-def test_selection_images_have_the_margins_of_the_test_images():
+def test_selection_images_are_as_hard_as_the_validation_images_and_never_easier():
     rng = np.random.default_rng(0)
-    softmax = lambda z: np.exp(z) / np.exp(z).sum(1, keepdims=True)  # noqa: E731
-    sure, unsure = softmax(rng.normal(size=(900, 5)) * 4), softmax(rng.normal(size=(300, 5)))
-    chosen = alike(sure, unsure, 200)
-    assert len(set(chosen.tolist())) == 200
-    quartiles = [np.quantile(margins(part), (0.25, 0.5, 0.75)) for part in (sure[chosen], unsure, sure)]
-    np.testing.assert_allclose(quartiles[0], quartiles[1], rtol=0.2)
-    assert quartiles[2][1] > 2 * quartiles[1][1]
+    logits = rng.normal(size=(900, 5)) * 4
+    fp32 = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = np.where(rng.random(900) < 0.9, fp32.argmax(1), 5)  # fp32 is right on about nine in ten
+    right = fp32.argmax(1) == labels
+    chosen = as_hard(fp32, labels, 0.7, 200)
+    assert len(set(chosen.tolist())) == 200 and right[chosen].sum() == 140
+    assert as_hard(fp32, labels, 0.99, 200).size == 200
+    assert right[as_hard(fp32, labels, 0.99, 200)].mean() == pytest.approx(right.mean(), abs=0.005)
+    by_heart = as_hard(fp32, fp32.argmax(1), 0.7, 200)  # none is wrong: the least certain ones stand in
+    least = np.sort(margins(fp32))[:60]
+    assert np.isin(least, margins(fp32[by_heart])).all()
+    assert abs(np.mean(by_heart[:100] < 450) - np.mean(by_heart < 450)) < 0.2, "any first part is a fair sample"
 
 
 def test_size_gate_is_for_int8_files_only():
@@ -248,10 +288,13 @@ class FakeRun:
         self.found = results
 
     def results(self, stage):
-        return self.found
+        return {name: result for name, result in self.found.items() if "@" in name}
 
     def need(self, stage, command):
         return self.found["check"]
+
+    def result(self, stage):
+        return self.found.get(stage)
 
 
 class FakeResult:
@@ -260,11 +303,18 @@ class FakeResult:
 
 
 def test_latency_gate_reads_the_bench_and_says_when_there_is_none():
-    row = {"artifact": "onnx-int8", "precision": "int8", "sha256": "s"}
-    timed = FakeRun(**{"onnx-int8@local": FakeResult({"p90_ms": 3.0})})
-    assert latency(timed, row, Check(max_p90=2.0)) == (["p90 3.00 ms on local above the limit of 2 ms"], None)
-    assert latency(timed, row, Check(max_p90=4.0)) == ([], None)
-    assert "was not timed" in latency(FakeRun(), row, Check(max_p90=2.0))[1]
+    def refusals(limit, **timed):
+        row = {"artifact": "onnx-int8", "precision": "int8", "sha256": "s"}
+        return latency(FakeRun(**timed), row, Check(max_p90=limit))
+
+    timed = {"onnx-int8@local": FakeResult({"p90_ms": 3.0}), "onnx-fp32@local": FakeResult({"p90_ms": 9.0})}
+    assert refusals(2.0, **timed) == (["p90 3.00 ms on local above the limit of 2 ms"], None)
+    assert refusals(4.0, **timed) == ([], None)
+    assert refusals(0.0, **timed) == ([], None)
+    assert latency(FakeRun(**timed), {"artifact": "onnx-fp32", "precision": "fp32"}, Check(max_p90=2.0)) == ([], None)
+    other = {"onnx-int8@local": FakeResult({"p90_ms": 3.0}, {"sha256": "of another file"})}
+    assert "was not timed" in refusals(2.0, **other)[1]
+    assert "was not timed" in refusals(2.0)[1]
 
 
 def test_comparison_with_an_earlier_run_gives_now_then_and_change():

@@ -24,6 +24,7 @@ from softedge.ssl.simclr import SimCLR
 from softedge.ssl.simco import SimCo
 from softedge.ssl.simmoco import SimMoCo
 from softedge.ssl.simsiam import SimSiam
+from softedge.stages import pretrain
 
 NAMES = ("simclr", "simmoco", "simco", "byol", "simsiam", "msf", "pcl-v2", "seed")
 WITH_PROJECTOR = {"projector": (16, 4)}
@@ -34,22 +35,22 @@ def build(name: str, seed: int = 0, **settings) -> Method:
     torch.manual_seed(seed)
     backbone = TinyBackbone()
     if name == "simclr":
-        return SimCLR(config.SimCLR(**WITH_PROJECTOR | settings), backbone, seed)
+        return SimCLR(SimCLR.Settings(**WITH_PROJECTOR | settings), backbone, seed)
     if name == "simmoco":
-        return SimMoCo(config.SimMoCo(**WITH_PROJECTOR | settings), backbone, seed)
+        return SimMoCo(SimMoCo.Settings(**WITH_PROJECTOR | settings), backbone, seed)
     if name == "simco":
-        return SimCo(config.SimCo(**WITH_PROJECTOR | settings), backbone, seed)
+        return SimCo(SimCo.Settings(**WITH_PROJECTOR | settings), backbone, seed)
     if name == "byol":
-        return BYOL(config.BYOL(**WITH_PROJECTOR | {"predictor": 16} | settings), backbone, seed)
+        return BYOL(BYOL.Settings(**WITH_PROJECTOR | {"predictor": 16} | settings), backbone, seed)
     if name == "simsiam":
-        return SimSiam(config.SimSiam(**WITH_PROJECTOR | {"predictor": 16} | settings), backbone, seed)
+        return SimSiam(SimSiam.Settings(**WITH_PROJECTOR | {"predictor": 16} | settings), backbone, seed)
     if name == "msf":
-        return MSF(config.MSF(**WITH_PROJECTOR | {"predictor": 16} | settings), backbone, 32, seed)
+        return MSF(MSF.Settings(**WITH_PROJECTOR | {"predictor": 16} | settings), backbone, 32, seed)
     if name == "pcl-v2":
         values = WITH_PROJECTOR | {"clusters": (2, 4), "instance_epochs": 0, "queue": 32, "key_norm": "batch"}
-        return PCL(config.PCL(**values | settings), backbone, 32, seed, images=16)
+        return PCL(PCL.Settings(**values | settings), backbone, 32, seed, images=16)
     teacher = TinyBackbone()
-    return SEED(config.SEED(**{"projector": (16,)} | settings), backbone, teacher, 32, seed)
+    return SEED(SEED.Settings(**{"projector": (16,)} | settings), backbone, teacher, 32, seed)
 
 
 def embed(network: nn.Module) -> torch.Tensor:
@@ -82,7 +83,7 @@ def stopped_and_whole(wanted: config.Recipe, folder: Path, monkeypatch: pytest.M
     """Final states of a training that was stopped in the middle of its second epoch and started again, and of one that
     was not."""
     whole, stopped = Run(folder / "whole"), Run(folder / "stopped")
-    train.pretrain(whole, wanted, data())
+    pretrain.stage(whole, wanted, data())
     update, done = train.Training.update, 0
 
     def and_stop(self, *args):
@@ -94,8 +95,8 @@ def stopped_and_whole(wanted: config.Recipe, folder: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(train.Training, "update", and_stop)
-        train.pretrain(stopped, wanted, data())
-    train.pretrain(stopped, wanted, data())
+        pretrain.stage(stopped, wanted, data())
+    pretrain.stage(stopped, wanted, data())
     ours, theirs = (
         torch.load(run.folder("pretrain") / "last.pt", weights_only=True)["method"] for run in (stopped, whole)
     )

@@ -30,7 +30,7 @@ class TinyBackbone(nn.Module):
 def method(kind: type[MoCoV2] = LightMoCo, queue: int = 32, seed: int = 0, **settings) -> MoCoV2:
     """A method on the tiny backbone with reproducible weights."""
     torch.manual_seed(seed)
-    section = config.LightMoCo if kind is LightMoCo else config.MoCoV2
+    section = kind.Settings
     values = {"queue": queue, "projector": (16, 4), "neighbors": 5} | settings
     values = {k: v for k, v in values.items() if k in section.model_fields}
     return kind(section(**values), TinyBackbone(), queue, seed)  # type: ignore[arg-type]

@@ -160,7 +160,7 @@ def test_neighbours_that_cannot_work_are_refused_with_a_value_that_can(settings,
 
 
 def test_the_papers_settings_are_the_defaults():
-    paper = config.LightMoCo()
+    paper = LightMoCo.Settings()
     assert (paper.queue, paper.temperature, paper.momentum, paper.alpha, paper.neighbors) == (2**18, 0.1, 0.99, 0.8, 20)
     assert paper.symmetric
     assert paper.momentum_cosine

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from softedge import backbones, config
 from softedge.errors import UserError
 from softedge.run import Run
-from softedge.ssl import seed, train
+from softedge.ssl import seed
+from softedge.stages import pretrain
 
 
 def unit(*shape, seed=0):
@@ -86,22 +87,22 @@ def test_a_given_teacher_file_is_used_and_the_students_head_is_as_wide(teacher_f
 
 def test_another_teacher_of_the_same_name_is_another_training(teacher_file, tmp_path):
     made = recipe(ssl__method="seed", ssl__teacher=f'"{teacher_file}"')
-    before = train._depends_on(Run(tmp_path / "run"), made)
+    before = pretrain.settings(made), pretrain.inputs_of(Run(tmp_path / "run"), made)
     teacher_file.write_bytes(b"another")
-    after = train._depends_on(Run(tmp_path / "run"), made)
+    after = pretrain.settings(made), pretrain.inputs_of(Run(tmp_path / "run"), made)
     assert before[0] == after[0]
     assert before[1] != after[1]
 
 
 def test_a_state_dict_of_timm_is_a_teacher_when_its_name_is_given(teacher_file):
-    plain = config.SEED(teacher=str(teacher_file.with_name("timm.pth")), teacher_name="resnet18")
+    plain = seed.SEED.Settings(teacher=str(teacher_file.with_name("timm.pth")), teacher_name="resnet18")
     one, two = seed.load_teacher(plain), backbones.load(teacher_file)
     assert torch.equal(one.net.conv1.weight, two.net.conv1.weight)
 
 
 def test_a_state_dict_without_a_name_is_refused_with_the_setting_to_add(teacher_file):
     with pytest.raises(UserError, match="ssl.teacher: .*--set ssl.teacher_name="):
-        seed.load_teacher(config.SEED(teacher=str(teacher_file.with_name("timm.pth"))))
+        seed.load_teacher(seed.SEED.Settings(teacher=str(teacher_file.with_name("timm.pth"))))
 
 
 @pytest.mark.parametrize(
@@ -110,4 +111,4 @@ def test_a_state_dict_without_a_name_is_refused_with_the_setting_to_add(teacher_
 )
 def test_a_missing_teacher_is_one_clear_line(settings, message):
     with pytest.raises(UserError, match=message):
-        seed.load_teacher(config.SEED(**settings))
+        seed.load_teacher(seed.SEED.Settings(**settings))

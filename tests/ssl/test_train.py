@@ -12,6 +12,7 @@ from softedge import backbones
 from softedge.errors import Interrupted, UserError
 from softedge.run import Run
 from softedge.ssl import train
+from softedge.stages import pretrain
 
 STEPS = 9  # three epochs of three
 
@@ -34,7 +35,7 @@ def same(a, b) -> bool:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> Run:
     run = Run(tmp_path_factory.mktemp("whole"))
-    train.pretrain(run, recipe(), data())
+    pretrain.stage(run, recipe(), data())
     return run
 
 
@@ -56,7 +57,7 @@ def test_a_run_leaves_its_curve_its_checkpoint_and_a_backbone_that_loads(uninter
 
 def test_a_finished_run_is_not_done_again(uninterrupted):
     before = (uninterrupted.folder("pretrain") / "last.pt").stat().st_mtime_ns
-    train.pretrain(uninterrupted, recipe(), data())
+    pretrain.stage(uninterrupted, recipe(), data())
     assert (uninterrupted.folder("pretrain") / "last.pt").stat().st_mtime_ns == before
 
 
@@ -76,7 +77,7 @@ def killed_after(run: Run, step: int) -> None:
 
         train.Training.update = update
         try:
-            train.pretrain(run, recipe(), data())
+            pretrain.stage(run, recipe(), data())
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -89,7 +90,7 @@ def test_a_run_killed_by_sigkill_ends_in_the_same_bits(uninterrupted, tmp_path, 
     run = Run(tmp_path)
     killed_after(run, step)
     assert run.result("pretrain") is None
-    train.pretrain(run, recipe(), data())
+    pretrain.stage(run, recipe(), data())
     ours, theirs = state_of(run), state_of(uninterrupted)
     # Everything but the clock: weights, key encoder, queue, pointer, optimizer, position, statistics, random states.
     assert same(ours, theirs)
@@ -112,7 +113,7 @@ def interrupted(run: Run, step: int, number: signal.Signals, monkeypatch) -> str
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted) as stopped:
         patch.setattr(train.Training, "update", and_signal)
-        train.pretrain(run, recipe(), data())
+        pretrain.stage(run, recipe(), data())
     return str(stopped.value)
 
 
@@ -127,7 +128,7 @@ def test_a_signal_finishes_the_step_writes_a_checkpoint_and_says_how_to_go_on(
     assert "stopped at epoch 1.7 of 3" in message
     assert "run the same command again" in message
     assert state_of(run)["position"]["step"] == 5
-    train.pretrain(run, recipe(), data())
+    pretrain.stage(run, recipe(), data())
     assert same(state_of(run), state_of(uninterrupted))
 
 
@@ -136,7 +137,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(uninterrupted, tmp_pa
     killed_after(run, 7)
     path = run.folder("pretrain") / "last.pt"
     path.write_bytes(path.read_bytes()[:2000])
-    train.pretrain(run, recipe(), data())
+    pretrain.stage(run, recipe(), data())
     assert same(state_of(run), state_of(uninterrupted))
 
 
@@ -144,23 +145,23 @@ def test_unfinished_work_of_another_recipe_is_not_continued(tmp_path):
     run = Run(tmp_path)
     killed_after(run, 4)
     with pytest.raises(UserError, match=r"unfinished work made with other settings \(recipe.optim.lr: 0.05 -> 0.01"):
-        train.pretrain(run, recipe(optim__lr=0.01), data())
+        pretrain.stage(run, recipe(optim__lr=0.01), data())
 
 
 def test_a_recipe_that_cannot_start_leaves_nothing_behind(tmp_path):
     run = Run(tmp_path)
     with pytest.raises(UserError, match="unknown backbone 'mobilenetv3_smal_050'; did you mean"):
-        train.pretrain(run, recipe(backbone__name="mobilenetv3_smal_050"), data())
+        pretrain.stage(run, recipe(backbone__name="mobilenetv3_smal_050"), data())
     assert not run.folder("pretrain").exists()
 
 
 def test_a_learning_rate_that_explodes_stops_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"the loss is nan at step \d+ .*try --set optim.lr="):
-        train.pretrain(Run(tmp_path), recipe(optim__lr=1e30, ssl__knn_every=0), data())
+        pretrain.stage(Run(tmp_path), recipe(optim__lr=1e30, ssl__knn_every=0), data())
 
 
 def test_accumulation_takes_the_same_number_of_updates(tmp_path):
-    result = train.pretrain(
+    result = pretrain.stage(
         Run(tmp_path), recipe(optim__accumulate=2, ssl__epochs=1, optim__warmup_epochs=0, ssl__knn_every=0), data()
     )
     assert result.metrics["steps"] == 3
@@ -194,7 +195,7 @@ def _supervised(accumulate: int):
 
 
 def test_the_supervised_baseline_runs_through_the_same_loop(tmp_path):
-    result = train.pretrain(Run(tmp_path), _supervised(1), data())
+    result = pretrain.stage(Run(tmp_path), _supervised(1), data())
     assert result.metrics["loss"] < 0.75  # log 2 is chance
 
 
@@ -202,7 +203,7 @@ def test_a_supervised_run_without_labels_is_refused(tmp_path):
     unlabelled = data()
     unlabelled.pretrain.labels[:] = -1
     with pytest.raises(UserError, match="needs labelled images, found none"):
-        train.pretrain(Run(tmp_path), _supervised(1), unlabelled)
+        pretrain.stage(Run(tmp_path), _supervised(1), unlabelled)
 
 
 def test_bf16_keeps_depthwise_convolutions_in_float32_and_trains(tmp_path):
@@ -237,7 +238,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(tmp_path, monkey
 
     monkeypatch.setattr(checkpoint.torch, "save", full)
     with pytest.raises(UserError, match=r"no space left on the disk; free some and run the same command again"):
-        train.pretrain(run, recipe(), data())
+        pretrain.stage(run, recipe(), data())
     assert same(state_of(run), before)
 
 

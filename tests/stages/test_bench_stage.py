@@ -15,7 +15,7 @@ from softedge.bench.base import Device, DeviceError, Measurement, Plan, Preset
 from softedge.config import Recipe
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
-from softedge.records import Artifact, Outcome
+from softedge.records import Artifact, Outcome, Result
 from softedge.run import Run, perform, sha256
 from softedge.stages import bench as stage
 
@@ -54,6 +54,11 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
     return Scripted
 
 
+def bench(run: Run, data: Data, devices: list[str], preset: str, force: bool = False) -> list[Result]:
+    asked = Recipe.model_validate({"bench": {"devices": devices, "preset": preset}})
+    return stage.stage(run, asked, data, force=force)
+
+
 @pytest.fixture
 def data() -> Data:
     images, labels = colours()
@@ -79,7 +84,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_local_latency_and_accuracy_belong_to_the_same_file(run: Run, data: Data) -> None:
-    rows = {r.stage: r for r in stage.bench(run, Recipe(), data, ["local"], "quick")}
+    rows = {r.stage: r for r in bench(run, data, ["local"], "quick")}
     good, flawed, coreml = (rows[f"bench/{name}@local"] for name in ("onnx-fp32", "onnx-int8", "coreml-fp16"))
     assert good.metrics["top1"] == 1.0
     assert flawed.metrics["top1"] == pytest.approx(1 / 3)  # it swaps red and green
@@ -102,18 +107,18 @@ def test_finished_rows_are_skipped_and_unmeasured_ones_tried_again(
         return timed(artifact, plan)
 
     scripted.answer = staticmethod(no_coreml)  # type: ignore[assignment]
-    first = stage.bench(run, Recipe(), data, ["scripted"], "quick")
-    again = stage.bench(run, Recipe(), data, ["scripted"], "quick")
+    first = bench(run, data, ["scripted"], "quick")
+    again = bench(run, data, ["scripted"], "quick")
     assert scripted.asked == [["coreml-fp16", "onnx-fp32", "onnx-int8"], ["coreml-fp16"]]
     assert [r.started for r in again[1:]] == [r.started for r in first[1:]]
-    stage.bench(run, Recipe(), data, ["scripted"], "quick", force=True)
+    bench(run, data, ["scripted"], "quick", force=True)
     assert len(scripted.asked[-1]) == 3
 
 
 def test_another_preset_is_refused_before_anything_is_measured(run: Run, data: Data, scripted: type[Scripted]) -> None:
-    stage.bench(run, Recipe(), data, ["scripted"], "quick")
+    bench(run, data, ["scripted"], "quick")
     with pytest.raises(UserError, match="preset.*--force"):
-        stage.bench(run, Recipe(), data, ["scripted"], "standard")
+        bench(run, data, ["scripted"], "standard")
     assert len(scripted.asked) == 1
 
 
@@ -125,7 +130,7 @@ def test_a_device_that_fails_is_said_in_its_rows_and_the_others_run(
 
     scripted.answer = staticmethod(gone)  # type: ignore[assignment]
     with pytest.raises(DeviceError, match="the cable was pulled"):
-        stage.bench(run, Recipe(), data, ["scripted", "local"], "quick")
+        bench(run, data, ["scripted", "local"], "quick")
     assert run.result("bench/onnx-fp32@scripted").skipped["latency"] == "not run: scripted: the cable was pulled"  # type: ignore[union-attr]
     assert run.result("bench/onnx-fp32@local").metrics["n"] >= 20  # type: ignore[union-attr]
 
@@ -138,21 +143,21 @@ def test_what_a_device_needs_and_cannot_get_stops_that_device_alone(
 
     scripted.answer = staticmethod(lacking)  # type: ignore[assignment]
     with pytest.raises(DeviceError, match="scripted: no compiler"):
-        stage.bench(run, Recipe(), data, ["local", "scripted"], "quick")
+        bench(run, data, ["local", "scripted"], "quick")
     assert run.result("bench/onnx-fp32@local").metrics["n"] >= 20  # type: ignore[union-attr]
     assert "no compiler" in run.result("bench/onnx-fp32@scripted").skipped["latency"]  # type: ignore[union-attr]
     assert "no compiler" not in capsys.readouterr().err  # said once, by the command
 
 
 def test_a_failed_device_does_not_erase_an_earlier_measurement(run: Run, data: Data, scripted: type[Scripted]) -> None:
-    stage.bench(run, Recipe(), data, ["scripted"], "quick")
+    bench(run, data, ["scripted"], "quick")
 
     def gone(artifact: Artifact, plan: Plan) -> Measurement:
         raise DeviceError("scripted: gone")
 
     scripted.answer = staticmethod(gone)  # type: ignore[assignment]
     with pytest.raises(DeviceError):
-        stage.bench(run, Recipe(), data, ["scripted"], "quick", force=True)
+        bench(run, data, ["scripted"], "quick", force=True)
     assert run.result("bench/onnx-fp32@scripted").metrics["n"] == 30  # type: ignore[union-attr]
 
 
@@ -164,7 +169,7 @@ def test_quality_gates_compare_with_fp32_on_the_same_device(
         return timed(artifact, plan, right if artifact.precision == "int8" else 12)
 
     scripted.answer = staticmethod(answer)  # type: ignore[assignment]
-    stage.bench(run, Recipe(), data, ["scripted"], "quick")
+    bench(run, data, ["scripted"], "quick")
     quality = run.result("bench/onnx-int8@scripted").details["quality"]  # type: ignore[union-attr]
     assert tuple(quality["passed"].values()) == passed
     assert quality["ratio"] == pytest.approx(right / 12)
@@ -176,7 +181,7 @@ def test_an_untimed_run_gives_accuracy_and_no_latency(run: Run, data: Data, scri
         return Measurement(artifact.name, artifact.sha256, outputs=outputs, not_timed="not run: emulated")
 
     scripted.answer = staticmethod(numerics)  # type: ignore[assignment]
-    row = stage.bench(run, Recipe(), data, ["scripted"], "quick")[0]
+    row = bench(run, data, ["scripted"], "quick")[0]
     assert row.metrics["top1"] == 1.0
     assert row.skipped == {"latency": "not run: emulated"}
     assert not any(key.endswith("_ms") for key in row.metrics)
@@ -186,25 +191,25 @@ def test_images_without_labels_are_timed_without_accuracy(run: Run, data: Data) 
     images, labels = colours()
     unlabelled = ArrayImages(images, np.full_like(labels, -1), [str(i) for i in range(12)])
     nothing = unlabelled.subset([])
-    rows = stage.bench(run, Recipe(), Data("x", (), SPEC, unlabelled, nothing, nothing), ["scripted"], "quick")
+    rows = bench(run, Data("x", (), SPEC, unlabelled, nothing, nothing), ["scripted"], "quick")
     assert "top1" not in rows[0].metrics and rows[0].skipped["top1"] == "not run: no labelled test images"
     assert rows[0].metrics["n"] == 30
 
 
 def test_a_run_without_exports_says_what_to_do(tmp_path: Path, data: Data) -> None:
     with pytest.raises(UserError, match="softedge export"):
-        stage.bench(Run(tmp_path), Recipe(), data, ["local"], "quick")
+        bench(Run(tmp_path), data, ["local"], "quick")
 
 
 def test_agreement_with_this_machine_compares_the_same_file_and_images(
     run: Run, data: Data, scripted: type[Scripted]
 ) -> None:
-    stage.bench(run, Recipe(), data, ["local"], "quick")
+    bench(run, data, ["local"], "quick")
 
     def answer(artifact: Artifact, plan: Plan) -> Measurement:
         return timed(artifact, plan, right=9)
 
     scripted.answer = staticmethod(answer)  # type: ignore[assignment]
-    stage.bench(run, Recipe(), data, ["scripted"], "quick")
+    bench(run, data, ["scripted"], "quick")
     assert run.result("bench/onnx-fp32@scripted").metrics["agreement_local"] == pytest.approx(9 / 12)  # type: ignore[union-attr]
     assert "agreement_local" not in run.result("bench/onnx-fp32@local").metrics  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from softedge import backbones, config, registry
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
 from softedge.eval.measures import centred_logits, compare, knn_overlap, sqnr_db
+from softedge.export.base import Format
 from softedge.export.contract import Golden, artifact_of, write
 from softedge.export.deployed import Deployed
-from softedge.records import InputSpec
+from softedge.records import InputSpec, Precision
 from softedge.run import Run
 from softedge.stages import check as quantization
 
@@ -23,10 +25,19 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
 
 
-class Fake:
-    """A target whose file holds how much of the images' answers it swaps and what it adds to the probabilities."""
+class Fake(Format):
+    """A format whose file holds how much of the images' answers it swaps and what it adds to the probabilities."""
 
     name = "fake"
+    title = "Fake"
+    suffix = ".fake"
+    precisions: ClassVar = {"fp32": Precision(32, 32), "fp16": Precision(16, 16), "int8": Precision(8, 8)}
+
+    def missing(self):
+        return None
+
+    def convert(self, deployed, precision, calibration, out):
+        raise AssertionError("nothing is exported here")
 
     def runtime(self):
         return "fake 1.0"
@@ -51,7 +62,7 @@ def run(tmp_path, monkeypatch):
     module = types.ModuleType("fake_target")
     module.Fake = Fake
     monkeypatch.setitem(sys.modules, "fake_target", module)
-    monkeypatch.setitem(registry.TARGETS, "fake", "fake_target:Fake")
+    monkeypatch.setitem(registry.FORMATS, "fake", "fake_target:Fake")
     backbone = backbones.build(config.Backbone(name="mobilenetv3_small_050"))
     classifier = backbones.Classifier(backbone, LABELS, SPEC).eval()
     backbones.save(tmp_path / "run" / "probe" / "classifier.safetensors", classifier, SPEC)
@@ -79,7 +90,7 @@ def data(labelled=True):
 def test_equal_files_pass_and_changed_answers_fail_with_the_numbers(run):
     add(run, "fp32", "0 0")
     add(run, "int8", "0.25 0")
-    result = quantization.check(run, RECIPE, data())
+    result = quantization.stage(run, RECIPE, data())
     rows = {row["artifact"]: row for row in result.details["rows"]}
     assert rows["fake-fp32"]["passed"] is True
     assert rows["fake-fp32"]["max_abs_diff"] == 0.0
@@ -95,14 +106,14 @@ def test_equal_files_pass_and_changed_answers_fail_with_the_numbers(run):
 
 def test_fp32_is_held_to_the_tolerance_of_its_contract(run):
     add(run, "fp32", "0 0.001")
-    result = quantization.check(run, RECIPE, data())
+    result = quantization.stage(run, RECIPE, data())
     assert "max_abs_diff 0.001 is above the tolerance 0.0001" in result.details["failed"][0]
 
 
 def test_a_file_that_cannot_run_is_not_run_and_never_passed(run):
     add(run, "fp32", "0 0")
     add(run, "int8", "absent")
-    result = quantization.check(run, RECIPE, data())
+    result = quantization.stage(run, RECIPE, data())
     row = result.details["rows"][1]
     assert row["passed"] is None
     assert "agreement" not in row
@@ -112,12 +123,12 @@ def test_a_file_that_cannot_run_is_not_run_and_never_passed(run):
 
 def test_nothing_measured_is_not_a_pass(run):
     add(run, "fp32", "absent")
-    assert quantization.check(run, RECIPE, data()).metrics["passed"] is False
+    assert quantization.stage(run, RECIPE, data()).metrics["passed"] is False
 
 
 def test_without_labels_agreement_and_distance_still_judge(run):
     add(run, "int8", "0.25 0")
-    result = quantization.check(run, RECIPE, data(labelled=False))
+    result = quantization.stage(run, RECIPE, data(labelled=False))
     row = result.details["rows"][0]
     assert "top1" not in row
     assert row["agreement"] == pytest.approx(0.75)
@@ -127,7 +138,7 @@ def test_without_labels_agreement_and_distance_still_judge(run):
 
 def test_examples_show_what_int8_loses_first(run):
     add(run, "int8", "0.25 0")
-    result = quantization.check(run, RECIPE, data(labelled=False))
+    result = quantization.stage(run, RECIPE, data(labelled=False))
     first, last = result.details["examples"][0], result.details["examples"][-1]
     assert first["lost_by_int8"] and not last["lost_by_int8"]
     assert first["fp32"]["predicted"] != first["predictions"]["fake-int8"]["predicted"]
@@ -137,7 +148,7 @@ def test_examples_show_what_int8_loses_first(run):
 
 def test_without_exports_the_command_to_run_is_named(run):
     with pytest.raises(UserError, match="softedge export"):
-        quantization.check(run, RECIPE, data())
+        quantization.stage(run, RECIPE, data())
 
 
 def test_centred_logits_are_logits_up_to_a_constant():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,12 @@ from pictures import class_folders, photo, save
 from PIL import Image
 
 from softedge import config
-from softedge.data import describe, describe_text, load, prepare
+from softedge.data import describe, describe_text, load
+from softedge.data.examining import examine
 from softedge.data.images import Data
 from softedge.errors import UserError
-from softedge.run import Run, read_json
+from softedge.run import Run, read_json, write_json
+from softedge.stages.data import changed, prepare
 
 
 def recipe(**data: object) -> config.Recipe:
@@ -124,16 +128,133 @@ def test_resize_zero_leaves_a_margin_only_for_larger_images(tmp_path: Path) -> N
         prepared(tmp_path, large, resize=20)
 
 
-def test_the_stage_is_skipped_when_done_and_refuses_other_images(tmp_path: Path) -> None:
+def test_the_stage_is_skipped_when_done_and_goes_on_with_the_images_it_knows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = class_folders(tmp_path / "images", {"a": 3, "b": 3})
     run = Run(tmp_path / "run")
     first = prepare(run, recipe(), str(source))
-    assert prepare(run, recipe(), str(source)) == first
+    assert prepare(run, recipe(), str(source)) == first and "done before" in capsys.readouterr().err
+    here = recipe(source=str(source))
+    assert not changed(run, here) and not changed(Run(tmp_path / "none"), here)
     save(source / "a" / "new.jpg", 99)
-    with pytest.raises(UserError, match="--force"):
-        prepare(run, recipe(), str(source))
+    assert changed(run, here), "what deploy --update asks"
+    assert prepare(run, recipe(), str(source)) == first
+    assert "1 new since this run was made; softedge deploy --update trains on them" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"test_fraction.*--force"):
         prepare(run, recipe(test_fraction=0.5), str(source))
+    assert prepare(run, recipe(), str(source), force=True).metrics["n_pretrain"] == first.metrics["n_pretrain"] + 1
+
+
+def trained(run: Run) -> None:
+    """A finished pretraining, as far as the data stage looks."""
+    done = run.result("data")
+    assert done is not None
+    write_json(run.folder("pretrain") / "result.json", {**done.to_dict(), "stage": "pretrain"})
+
+
+def test_pictures_of_two_classes_that_change_places_are_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Same names and sizes, and even the same times: nothing but the content differs."""
+    source = class_folders(tmp_path / "images", {"a": 3, "b": 3})
+    a, b = source / "a" / "0.bmp", source / "b" / "0.bmp"
+    for path, seed in ((a, 50), (b, 51)):
+        save(path, seed, height=40, width=40)
+        os.utime(path, (1, 1))
+    run = Run(tmp_path / "run")
+    prepare(run, recipe(), str(source))
+    for path, seed in ((a, 51), (b, 50)):
+        path.unlink()  # the kept copies of test images are links
+        save(path, seed, height=40, width=40)
+        os.utime(path, (1, 1))
+    with pytest.raises(UserError, match=r"2 changed \(a/0.bmp, b/0.bmp\)"):
+        prepare(run, recipe(), str(source))
+    trained(run)
+    prepare(run, recipe(), str(source))
+    assert "2 changed (a/0.bmp, b/0.bmp) since this run was made" in capsys.readouterr().err
+
+
+def test_a_finished_run_goes_on_without_its_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = class_folders(tmp_path / "images", {"a": 3, "b": 3})
+    run = Run(tmp_path / "run")
+    first = prepare(run, recipe(), str(source))
+    (source / "a" / "0.jpg").unlink()
+    with pytest.raises(UserError, match=r"1 gone \(a/0.jpg\)"):
+        prepare(run, recipe(), str(source))
+    trained(run)
+    assert prepare(run, recipe(), str(source)) == first and "1 gone (a/0.jpg)" in capsys.readouterr().err
+    shutil.rmtree(source)
+    assert prepare(run, recipe(), str(source)) == first and "goes on with what it kept" in capsys.readouterr().err
+    data = load(run)
+    assert data.test.prepared(data.spec).shape == (2, 32, 32, 3)
+
+
+def test_shards_that_are_gone_leave_their_test_images(tmp_path: Path) -> None:
+    raw = class_folders(tmp_path / "raw", {"a": 4, "b": 4})
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        for path in sorted(raw.rglob("*.jpg")):
+            name = f"{path.parent.name}{path.stem}"
+            archive.add(path, f"{name}.jpg")
+            (tmp_path / "label").write_text(path.parent.name)
+            archive.add(tmp_path / "label", f"{name}.cls")
+    data = prepared(tmp_path, tmp_path / "shard.tar")
+    expected = data.test.prepared(data.spec)
+    (tmp_path / "shard.tar").unlink()
+    again = load(Run(tmp_path / "run"))
+    assert np.array_equal(again.test.prepared(again.spec), expected) and again.test.labels.tolist() == [0, 1]
+
+
+def test_copies_count_as_one_picture_and_only_one_is_tested_on(tmp_path: Path) -> None:
+    """Whatever the seed: of 17 copies among 55 files the test split has one at most."""
+    source = class_folders(tmp_path / "images", {"a": 19, "b": 20}, height=40, width=40)
+    for number in range(1, 16):
+        shutil.copy(source / "a" / "0.jpg", source / "a" / f"copy-{number}.jpg")
+    Image.open(source / "a" / "0.jpg").save(source / "a" / "again.bmp")  # the same pixels in another file
+    for seed in range(12):
+        examined = examine(str(source), config.build({"seed": seed, "data": {"size": 32}}))
+        tested = [item for item in examined.items if item.split == "test" and item.label == 0]
+        assert len(tested) == 4 and len({item.content for item in tested}) == 4  # a fifth of 19 pictures
+        used = {item.content for item in examined.items if item.split == "train"}
+        assert not used & {item.content for item in tested}
+
+
+def test_a_picture_with_two_labels_is_set_aside_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = class_folders(tmp_path / "images", {"a": 6, "b": 6}, height=40, width=40)
+    shutil.copy(source / "a" / "2.jpg", source / "b" / "same.jpg")
+    run = Run(tmp_path / "run")
+    result = prepare(run, recipe(), str(source))
+    assert result.details["contradictions"] == [["a/2.jpg", "b/same.jpg"]]
+    assert result.metrics["n_contradictions"] == 2
+    assert result.metrics["n_train"] + result.metrics["n_test"] == 11
+    assert "a/2.jpg and b/same.jpg" in capsys.readouterr().err
+    data = load(run)
+    assert not {"a/2.jpg", "b/same.jpg"} & {*data.pretrain.names, *data.test.names}
+    assert "pictures with two labels: a/2.jpg and b/same.jpg" in describe_text(describe(str(source), recipe()))
+
+
+def test_a_class_folder_that_is_a_link_to_another_is_refused(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "images", {"a": 3, "b": 3})
+    (source / "c").symlink_to(source / "a", target_is_directory=True)
+    with pytest.raises(UserError, match=r"of class 'a' is in another class, too \(a/0.jpg and c/0.jpg, 3"):
+        prepared(tmp_path, source)
+
+
+def test_files_of_one_name_stay_in_one_split(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "images", {"a": 8, "b": 8}, height=40, width=40)
+    for path in sorted(source.rglob("*.jpg")):
+        Image.open(path).rotate(2).save(path.with_suffix(".webp"))  # nearly the same picture
+    data = prepared(tmp_path, source)
+    stems = {name.rpartition(".")[0] for name in data.test.names}
+    assert len(data.test) == len(stems) == 4  # a fifth of eight, rounded: two of each class
+    assert not stems & {name.rpartition(".")[0] for name in data.pretrain.names}
+
+
+def test_training_images_that_are_all_copies_of_test_images_are_refused(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "images" / "test", {"a": 2, "b": 2}).parent
+    shutil.copytree(source / "test", source / "train")
+    with pytest.raises(UserError, match="every training image of .* is a copy of a test image"):
+        prepared(tmp_path, source)
 
 
 @pytest.mark.parametrize("per_class", [{"a": 3, "b": 1}])
@@ -158,24 +279,47 @@ def test_a_class_whose_training_images_are_all_bad_is_refused(tmp_path: Path) ->
         prepared(tmp_path, tmp_path / "images")
 
 
-def test_images_that_moved_away_are_missed_clearly(tmp_path: Path) -> None:
-    source = class_folders(tmp_path / "images", {"a": 2, "b": 2})
-    prepared(tmp_path, source)
-    source.rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="which is not there"):
-        load(Run(tmp_path / "run"))
-
-
-def test_above_the_limit_only_headers_are_checked_and_that_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_that_moved_away_are_missed_where_they_are_needed(tmp_path: Path) -> None:
     source = class_folders(tmp_path / "images", {"a": 3, "b": 3})
-    whole = (source / "b" / "0.jpg").read_bytes()
-    (source / "b" / "cut.jpg").write_bytes(whole[:-100])
-    monkeypatch.setattr("softedge.data.examining.DECODE_AT_MOST", 1)
+    before = prepared(tmp_path, source)
+    expected = before.test.prepared(before.spec)
+    source.rename(tmp_path / "elsewhere")
+    data = load(Run(tmp_path / "run"))
+    assert np.array_equal(data.test.prepared(data.spec), expected)  # the run keeps its test images
+    with pytest.raises(UserError, match=r"(a|b)/\d.jpg cannot be read any more .*No such file.*--update"):
+        data.train.prepared(data.spec)
+
+
+def test_an_image_that_was_edited_since_is_not_measured_on(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "images", {"a": 3, "b": 3})
+    data = prepared(tmp_path, source)
+    save(source / str(data.train.names[0]), 77)
+    with pytest.raises(UserError, match="has changed since the run looked at it"):
+        data.train.prepared(data.spec)
+
+
+def test_a_test_image_that_was_edited_since_is_the_kept_one_or_refused(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "images", {"a": 3, "b": 3})
+    data = prepared(tmp_path, source)
+    expected = data.test.prepared(data.spec)
+    replaced, edited = (source / str(name) for name in data.test.names[:2])
+    replaced.unlink()
+    save(replaced, 78)
+    assert np.array_equal(load(Run(tmp_path / "run")).test.prepared(data.spec), expected)
+    with open(edited, "r+b") as file:  # in place: the kept copy is a link to the same file
+        file.truncate(100)
+    with pytest.raises(UserError, match="has changed since"):
+        data.test.prepared(data.spec)
+
+
+def test_a_file_that_is_whole_in_its_header_only_is_found_in_a_set_of_any_size(tmp_path: Path) -> None:
+    """Sets beyond 20,000 files were once checked by their headers, and such images tested on as grey."""
+    source = class_folders(tmp_path / "images", {"a": 3, "b": 3}, height=40, width=40)
+    Image.fromarray(photo(9, 40, 40)).save(source / "b" / "cut.png")
+    whole = (source / "b" / "cut.png").read_bytes()
+    (source / "b" / "cut.png").write_bytes(whole[: len(whole) // 3])
     values = describe(str(source), recipe())
-    assert not values["verified"] and values["n_bad"] == 1
-    assert "only headers were checked" in describe_text(values)
+    assert values["n_bad"] == 1 and values["bad"][0]["name"] == "b/cut.png"
 
 
 def test_describing_names_classes_bad_files_and_splits(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from softedge import registry
 from softedge.errors import UserError
 from softedge.export import calibration, contract
 from softedge.export.onnx.format import Onnx
@@ -22,7 +23,7 @@ class Broken(Onnx):
 
     name = "broken"
 
-    def convert(self, model, spec, precision, images, out):
+    def convert(self, deployed, precision, images, out):
         (out / "model.onnx").write_bytes(b"half")
         raise self.error
 
@@ -41,18 +42,34 @@ class Wrong(Onnx):
 
     name = "wrong"
 
-    def convert(self, model, spec, precision, images, out):
+    def convert(self, deployed, precision, images, out):
         import onnx
         from onnx import numpy_helper
 
         from softedge.export.contract import artifact_of
 
-        artifact = Onnx.convert(self, model, spec, precision, images, out)
+        artifact = Onnx.convert(self, deployed, precision, images, out)
         file = onnx.load(artifact.path)
         tensor = next(t for t in file.graph.initializer if "depthwise" in t.name and "weight" in t.name)
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 2, tensor.name))
         onnx.save(file, artifact.path)
-        return artifact_of(artifact.path, self.name, precision, spec, artifact.labels)
+        return artifact_of(artifact.path, self.name, precision, artifact.spec, artifact.labels)
+
+
+class Alone(Onnx):
+    """A file whose classes change places when an image is run alone."""
+
+    name = "alone"
+
+    def load(self, artifact):
+        predict = Onnx.load(self, artifact)
+        return lambda images: predict(images) if len(images) > 1 else np.roll(predict(images), 1, axis=1)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    for kind in (Broken, Missing, Wrong, Alone):
+        monkeypatch.setitem(registry.FORMATS, kind.name, f"{__name__}:{kind.__name__}")
 
 
 @pytest.fixture
@@ -132,13 +149,6 @@ def test_failed_parity_is_an_error_that_names_the_first_layer_that_departs(tmp_p
 
 
 def test_a_runtime_that_answers_otherwise_for_one_image_than_for_several_is_found(tmp_path, source):
-    class Alone(Onnx):
-        name = "alone"
-
-        def load(self, artifact):
-            predict = Onnx.load(self, artifact)
-            return lambda images: predict(images) if len(images) > 1 else np.roll(predict(images), 1, axis=1)
-
     with pytest.raises(UserError, match="alone-fp32 answers otherwise for one image than for several"):
         export(Run(tmp_path), [Alone()], source)
     assert not (tmp_path / "export" / "alone-fp32" / "model.onnx").exists()

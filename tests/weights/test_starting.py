@@ -155,8 +155,9 @@ def photos(tmp_path):
 
 
 def prepared(photos, tmp_path, overrides):
-    from softedge.data import load, prepare
+    from softedge.data import load
     from softedge.run import Run
+    from softedge.stages.data import prepare
 
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     run, recipe = Run(tmp_path / "run"), config.build({"data": {"size": 32}}, overrides)

@@ -26,7 +26,7 @@ from softedge.bench.android import bundle as android_bundle
 from softedge.bench.android import facts as android_facts
 from softedge.bench.android.adb import LOST, explain, quoted
 from softedge.bench.android.adb import Adb as Client
-from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan, onnx_only
+from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan
 from softedge.bench.board import kernels
 from softedge.progress import say
 from softedge.records import Artifact
@@ -45,6 +45,8 @@ _KILLED = 0x80 | 9  # how adb tells of a program that SIGKILL ended
 class Adb(FolderDevice):
     """Pushes the runner, runs it, pulls what it wrote."""
 
+    formats = ("onnx",)
+    called = "the runner for Android"
     known_options = ("threads",)
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
@@ -83,9 +85,6 @@ class Adb(FolderDevice):
         told = android_facts.describe(self.client.shell(android_facts.SCRIPT))
         runtimes = {"onnxruntime": android_bundle.ONNXRUNTIME}
         return {**told, "serial": self.client.serial, "runtimes": runtimes, "caveat": CAVEAT}
-
-    def why_not(self, artifact: Artifact) -> str:
-        return onnx_only(artifact, "the runner for Android")
 
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         found: list[Measurement] = []

@@ -10,6 +10,7 @@ import glob
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 # The extensions that decide which int8, fp16 and bf16 kernels a runtime picks.
@@ -18,11 +19,11 @@ NOTABLE_ISA = [
     *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
     *("neon", "asimd", "asimdhp", "asimddp", "fphp", "i8mm", "bf16", "sve", "sve2", "sme"),
 ]
-RUNTIMES = ("numpy", "onnxruntime", "openvino", "Pillow", "opencv-python-headless")
+PACKAGES = ("numpy", "Pillow", "opencv-python-headless")  # besides those of the runtimes
 
 
-def describe() -> dict[str, Any]:
-    """Everything this machine tells; keys as in ``Device.describe``."""
+def describe(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything this machine tells; keys as in ``Device.describe``.  packages: of the runtimes, by pip's names."""
     info = _cpuinfo()
     flags = set((info.get("flags") or info.get("Features") or "").split())
     told = {
@@ -35,7 +36,7 @@ def describe() -> dict[str, Any]:
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "memory_bytes": _memory(),
         "python": platform.python_version(),
-        "runtimes": runtimes(),
+        "runtimes": runtimes(packages),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         **weather(),
@@ -58,12 +59,13 @@ def weather(sysfs: str = "/sys") -> dict[str, Any]:
     return told
 
 
-def runtimes() -> dict[str, str]:
+def runtimes(packages: Sequence[str] = ()) -> dict[str, str]:
     """Installed packages that matter here: name -> version."""
     from importlib import metadata
 
     found = {}
-    for name in RUNTIMES:
+    known = {name.lower() for name in PACKAGES}
+    for name in (*PACKAGES, *(name for name in packages if name.lower() not in known)):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -1,10 +1,19 @@
 """Runs exported models on the machine it is started on, and writes raw samples and outputs.
 
-    python3 worker.py describe          -> JSON on stdout
-    python3 worker.py run FOLDER        reads FOLDER/plan.json, writes FOLDER/results.json and FOLDER/<name>.npy
+    python3 worker.py describe PACKAGE ...   -> JSON on stdout, with the versions of the packages
+    python3 worker.py run FOLDER             reads FOLDER/plan.json, writes FOLDER/results.json and FOLDER/<name>.npy
 
-Needs Python 3.8 or newer, NumPy and onnxruntime or openvino; ``runtimes.py``, ``kernels.py`` and ``system.py`` lie
-beside it.  Nothing of softedge is imported: these four files travel to boards.
+Needs Python 3.8 or newer, NumPy and what the runtimes of the formats need.  Nothing of softedge is imported: the files
+of this folder travel to boards, and with them the ``board_runtime.py`` of each format that is measured.  That defines
+
+    class Runtime:
+        def __init__(self, path, settings): ...  # load the main file; raise LookupError for what is missing here
+        load_ms: float                           # what that took, the import of the runtime left out
+        def infer(self, image): ...              # uint8 (1, size, size, 3) -> float32 (1, outputs)
+        def effective(self, image): ...          # dict: runtime, accelerator, threads, effective_precision, kernels
+
+``settings``: what ``Format.board_settings`` gave, ``threads``, and ``detections`` (true) for a detector.  It may import
+``kernels`` and ``detections``, which lie beside it.
 
 Every artifact gets a process of its own, so that its load time and memory are its own.  The processes take turns:
 one round gives each a slice of timed inferences, in a random order, while the others sleep.
@@ -179,16 +188,16 @@ def _die_with_stdin(turns: dict[str, Turn], folder: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    if arguments == ["describe"]:
-        print(json.dumps(system.describe()))
+    if arguments[:1] == ["describe"]:
+        print(json.dumps(system.describe(arguments[1:])))
     elif len(arguments) == 2 and arguments[0] == "run":
         run(arguments[1])
     elif len(arguments) == 3 and arguments[0] == "serve":
-        import runtimes  # type: ignore[import-not-found]
+        import subject  # type: ignore[import-not-found]
 
-        runtimes.serve(arguments[1], int(arguments[2]))
+        subject.serve(arguments[1], int(arguments[2]))
     else:
-        sys.exit("usage: worker.py describe | run FOLDER")
+        sys.exit("usage: worker.py describe [PACKAGE ...] | run FOLDER")
 
 
 if __name__ == "__main__":

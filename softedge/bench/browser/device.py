@@ -22,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 
 from softedge.bench import latency
-from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan, integer, onnx_only
+from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan, integer
 from softedge.bench.browser import address as browser_address
 from softedge.bench.browser import ort_web
 from softedge.bench.browser.results import MOST_SAMPLES, Answer, Row, printable
@@ -43,6 +43,8 @@ _CANVAS = "browser canvas: its smoothing is the browser's own, not the antialias
 class Browser(FolderDevice):
     """Serves the page, waits for a browser, hands it the plan, checks what comes back."""
 
+    formats = ("onnx",)
+    called = "a browser"
     known_options = ("name", "threads", "backend", "host", "port", "https", "adb", "wait")
     silent_options = ("host", "port", "https", "adb", "wait")
 
@@ -119,9 +121,6 @@ class Browser(FolderDevice):
             **about,
         }
         return {key: value for key, value in told.items() if value not in (None, "")}
-
-    def why_not(self, artifact: Artifact) -> str:
-        return onnx_only(artifact, "a browser")
 
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         self.visit.wait_for_browser(self.wait_s)

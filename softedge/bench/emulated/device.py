@@ -61,9 +61,6 @@ class Emulated(FolderDevice):
             answer.pop(key, None)  # of the machine that emulates
         return {**answer, "cpu": KINDS[self.address], "emulated": True}
 
-    def why_not(self, artifact: Artifact) -> str:
-        return job.why_not(artifact)
-
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         plan = dataclasses.replace(plan, warmup=0, threads=1, encoded=())
         hashes = job.pack(folder, artifacts, plan, self.options, timed=False)

@@ -16,12 +16,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from softedge.bench import pinned
+from softedge.bench import job, pinned
 from softedge.bench.base import DeviceError
 from softedge.bench.ssh import wheels
 
 QEMU = "qemu-aarch64-static"
-RUNTIMES = ["numpy", "onnxruntime", "openvino"]
+FORMATS = ("onnx", "openvino")  # whose runtimes are put in
 # onnxruntime and OpenVINO read these to pick their kernels: a Cortex-A76 (Raspberry Pi 5, phones of 2019 and later).
 CORE = "Cortex-A76"
 _CPUINFO = """processor\t: 0
@@ -123,7 +123,8 @@ def _build(folder: Path, state: Path) -> None:
     (root / "proc").mkdir(exist_ok=True)
     (root / "proc" / "cpuinfo").write_text(_CPUINFO)
     glibc = _run(["dpkg-deb", "-f", str(next(archives.glob("libc6_*"))), "Version"], "read the glibc version")
-    wheels.unpack(wheels.fetch(RUNTIMES, python, "aarch64", glibc.split("-")[0]), folder / "site")
+    packages = ["numpy", *job.runtime_packages(*FORMATS).values()]
+    wheels.unpack(wheels.fetch(packages, python, "aarch64", glibc.split("-")[0]), folder / "site")
 
 
 def _run(command: list[str], doing: str) -> str:

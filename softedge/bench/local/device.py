@@ -1,7 +1,8 @@
 """This machine as a device: ``local``, ``local:threads=2``, ``local:provider=XNNPACKExecutionProvider``.
 
-``provider`` names onnxruntime's execution provider, ``device`` OpenVINO's device (GPU, NPU), ``precision`` the type
-that OpenVINO computes in, ``python`` another interpreter with its own runtimes.
+``python`` names another interpreter with its own runtimes.  The other options are those of the formats' runtimes:
+``provider`` is onnxruntime's execution provider, ``device`` OpenVINO's device (GPU, NPU), ``precision`` the type that
+OpenVINO computes in.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from softedge.records import Artifact
 class Local(FolderDevice):
     """Runs the worker as a subprocess, so that load time and memory are those of the runtime alone."""
 
-    known_options: tuple[str, ...] = (*job.OPTIONS, "python")
-
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
+        self.known_options = (*job.options(), "python")
         super().__init__(spec, address, options)
         if address:
             raise UserError(f"device {spec}: local takes options only, for example local:threads=2")
@@ -33,9 +33,6 @@ class Local(FolderDevice):
     @functools.cache  # noqa: B019  (one device, one answer)
     def describe(self) -> dict[str, Any]:
         return job.describe([self.python], self.spec, 60.0)
-
-    def why_not(self, artifact: Artifact) -> str:
-        return job.why_not(artifact)
 
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         hashes = job.pack(folder, artifacts, plan, self.settings, temporary=True)

@@ -21,9 +21,10 @@ UNITS = ("ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY")
 class MacOs(Local):
     """The local worker with Core ML as its runtime; off macOS every artifact is skipped with the reason."""
 
-    known_options = ("python",)
+    formats = ("coreml",)
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
+        self.known_options = ("python",)
         FolderDevice.__init__(self, spec, address, options)
         units = address or "ALL"
         if units not in UNITS:
@@ -32,7 +33,7 @@ class MacOs(Local):
         self.settings = {"units": units}
 
     def why_not(self, artifact: Artifact) -> str:
-        if artifact.target != "coreml":
+        if artifact.target not in self.formats:
             return "not run: macos: runs Core ML files; the others run on local"
         if platform.system() != "Darwin":
             return f"not run: Core ML runs on macOS, this is {platform.system()}"

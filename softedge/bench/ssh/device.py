@@ -1,6 +1,6 @@
 """Linux boards through ssh: ``ssh://pi@board:2222?python=/opt/py/bin/python3&threads=4&wheels=send``.
 
-Needs Python 3.8, NumPy and onnxruntime or openvino on the board; with ``wheels=send`` (or a folder of wheels) only
+Needs Python 3.8, NumPy and the formats' runtimes on the board; with ``wheels=send`` (or a folder of wheels) only
 Python: the runtime then travels with the benchmark.  Everything lies in one temporary folder there, which is removed
 at the end; if the connection is lost, the worker notices, ends itself and removes it.  ``name=new`` files the results
 apart from those of another Python on the same board.
@@ -22,6 +22,7 @@ from softedge.bench import job
 from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan
 from softedge.bench.ssh import wheels
 from softedge.bench.ssh.remote import Connection, parse
+from softedge.export.base import open_format
 from softedge.records import Artifact
 
 # Runs there before anything is copied; prints one JSON line. Python 3 of any age.
@@ -30,7 +31,7 @@ import json, platform, shutil, sys
 told = {"python": "%d.%d" % sys.version_info[:2], "machine": platform.machine(), "glibc": platform.libc_ver()[1]}
 told["free_bytes"] = shutil.disk_usage(sys.argv[1]).free
 told["missing"] = {}
-for name, package in (("numpy", "numpy"), ("onnxruntime", "onnxruntime"), ("openvino", "openvino"), ("PIL", "pillow")):
+for name, package in json.loads(sys.argv[2]).items():
     try:
         __import__(name)
     except Exception as error:
@@ -42,10 +43,12 @@ print("softedge-probe " + json.dumps(told))
 class Ssh(FolderDevice):
     """A board with Python behind an ssh server."""
 
+    sends = ("onnx", "openvino")  # the formats whose runtimes ``wheels=`` brings along; others must be there already
     silent_options = ("python", "folder", "wheels", "config")
-    known_options = ("name", *job.OPTIONS, *silent_options)
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
+        self.known_options = ("name", *job.options(), *self.silent_options)
+        self.packages = {"numpy": "numpy", **job.runtime_packages(*self.sends), "PIL": "pillow"}
         super().__init__(spec, address, options)
         login, port = parse(spec, address)
         self.connection = Connection(self.label, login, port, self.options.get("config", ""))
@@ -84,7 +87,11 @@ class Ssh(FolderDevice):
     def _probe(self, site: str = "") -> dict[str, Any]:
         words = ["env", f"PYTHONPATH={site}"] if site else []
         try:
-            text = self.connection.run([*words, self.python, "-c", _PROBE, self.remote], "ask its Python", timeout=120)
+            text = self.connection.run(
+                [*words, self.python, "-c", _PROBE, self.remote, json.dumps(self.packages)],
+                "ask its Python",
+                timeout=120,
+            )
         except DeviceError as error:
             if "not found" not in str(error) and "No such file" not in str(error):
                 raise
@@ -120,7 +127,8 @@ class Ssh(FolderDevice):
 
     def describe(self) -> dict[str, Any]:
         package = (Path(__file__).parents[1] / "board" / "system.py").read_bytes()
-        script = package + b"\nimport json\nprint('softedge-system ' + json.dumps(describe()))\n"
+        asked = f"describe({list(job.runtime_packages().values())})"
+        script = package + f"\nimport json\nprint('softedge-system ' + json.dumps({asked}))\n".encode()
         text = self.connection.run([*self._environment(), self.python, "-"], "ask what it is", 120, script)
         told = next(line for line in text.splitlines() if line.startswith("softedge-system "))
         sent = {"sent_wheels": self.about["sent"]} if "sent" in self.about else {}
@@ -130,10 +138,11 @@ class Ssh(FolderDevice):
         return ["env", f"PYTHONPATH={self.remote}/site"] if "sent" in self.about else []
 
     def why_not(self, artifact: Artifact) -> str:
-        if reason := job.why_not(artifact):
+        if reason := super().why_not(artifact):
             return reason
-        runtime = job.RUNTIME_OF[artifact.target]
-        return f"not run: {self._how_to_get(runtime, runtime)}" if runtime in self.about["missing"] else ""
+        needed = open_format(artifact.target).board_packages.values()
+        missing = next((package for package in needed if package in self.about["missing"]), "")
+        return f"not run: {self._how_to_get(missing, missing)}" if missing else ""
 
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         outgoing, incoming = folder / "out", folder / "in"

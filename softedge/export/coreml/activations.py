@@ -13,49 +13,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from softedge.eval.measures import centred_logits, sqnr_db
 from softedge.export.base import Float32, Uint8
+from softedge.export.coreml.interpreter import Program
+from softedge.export.coreml.predict import planes, probabilities
 
 _BATCH = 16
-_JUDGED = 48  # calibration images that decide between the options
 # Which of the images' own extremes makes the range. None: their mean, which clips images with outliers; 1: the largest.
 # Networks differ in what they like: MobileNetV3-Large wants the mean (27 dB against 5.5), a Small one did not (20, 24).
-OPTIONS: tuple[float | None, ...] = (None, 0.9, 1.0)
-_CLOSER = 1.0  # dB that a larger float part must gain
+OPTIONS: dict[str, float | None] = {"mean": None, "quantile 0.9": 0.9, "minmax": 1.0}
 
 Extremes = dict[str, tuple[np.ndarray, np.ndarray]]
 Ranges = dict[str, dict[str, float]]
-
-
-def quantize_activations(package: Any, calibration: Uint8) -> Any:
-    """Put quantize / dequantize pairs before convolutions, linear layers, additions and pooling.
-
-    Only before them: coremltools would also round what a convolution gives, before its hard-swish or SiLU rounds it
-    again for the next one, which costs 4 dB on MobileNetV3-Small and saves nothing.  Some operations stay in float,
-    see ``float_parts``.
-    """
-    ranges, in_float = best(package, calibration)
-    return with_pairs(package, ranges, in_float)
-
-
-def best(package: Any, calibration: Uint8) -> tuple[Ranges, list[str]]:
-    """The calibration option whose outputs are nearest to the float program's, and what to leave in float with it.
-
-    Of the float parts the smallest that is within ``_CLOSER`` of the nearest.
-    """
-    extremes, reference = measure(package, calibration)
-    judged = calibration[:_JUDGED]
-
-    def decibels(ranges: Ranges, in_float: Sequence[str]) -> float:
-        found = run(with_pairs(package, ranges, in_float), judged)
-        return float(np.median(sqnr_db(*map(_comparable, (reference[:_JUDGED], found)))))
-
-    parts = float_parts(package)
-    tried = [ranges_of(extremes, option) for option in OPTIONS]
-    reached = [decibels(ranges, parts[-1]) for ranges in tried]
-    ranges = tried[int(np.argmax(reached))]
-    found = [*(decibels(ranges, part) for part in parts[:-1]), max(reached)]
-    return ranges, next(part for part, value in zip(parts, found) if value > max(found) - _CLOSER)
 
 
 def float_parts(package: Any) -> list[list[str]]:
@@ -73,8 +41,8 @@ def float_parts(package: Any) -> list[list[str]]:
     return [part for index, part in enumerate(parts) if part not in parts[:index]]
 
 
-def measure(package: Any, calibration: Uint8) -> tuple[Extremes, Float32]:
-    """Smallest and largest value of every tensor on each image, (N,) each, and the outputs (N, C) of the program."""
+def measure(package: Any, calibration: Uint8) -> Extremes:
+    """Smallest and largest value of every tensor on each image, (N,) each."""
     low: dict[str, list[np.ndarray]] = {}
     high: dict[str, list[np.ndarray]] = {}
 
@@ -84,8 +52,8 @@ def measure(package: Any, calibration: Uint8) -> tuple[Extremes, Float32]:
         low.setdefault(name, []).append(flat.amin(1).numpy())
         high.setdefault(name, []).append(flat.amax(1).numpy())
 
-    outputs = run(package, calibration, observe)
-    return {name: (np.concatenate(low[name]), np.concatenate(high[name])) for name in low}, outputs
+    run(package, calibration, observe)
+    return {name: (np.concatenate(low[name]), np.concatenate(high[name])) for name in low}
 
 
 def ranges_of(extremes: Extremes, option: float | None) -> Ranges:
@@ -101,9 +69,6 @@ def ranges_of(extremes: Extremes, option: float | None) -> Ranges:
 
 def run(package: Any, images: Uint8, observe: Any = None) -> Float32:
     """The outputs of a package in memory, float32 (N, C), computed by the reference interpreter."""
-    from softedge.export.coreml.format import planes, probabilities
-    from softedge.export.coreml.interpreter import Program
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.mlpackage"
         package.save(str(path))
@@ -140,14 +105,13 @@ def _groups(convolution: Any, operations: Sequence[Any]) -> int:
     return constant.attributes["val"].immediateValue.tensor.ints.values[0]
 
 
-def _comparable(outputs: Float32) -> np.ndarray:
-    """Logits where the outputs are probabilities, else the features as they are."""
-    rows_are_distributions = np.allclose(outputs.sum(1), 1, atol=1e-2) and bool((outputs >= 0).all())
-    return centred_logits(outputs) if rows_are_distributions else outputs
-
-
 def with_pairs(package: Any, ranges: Ranges, float_ops: Sequence[str] = ()) -> Any:
-    """The package with its activations rounded.  float_ops: names of operations to leave in float."""
+    """Put quantize / dequantize pairs before convolutions, linear layers, additions and pooling.
+
+    Only before them: coremltools would also round what a convolution gives, before its hard-swish or SiLU rounds it
+    again for the next one, which costs 4 dB on MobileNetV3-Small and saves nothing.  float_ops: names of operations to
+    leave in float, see ``float_parts``.
+    """
     import coremltools.optimize.coreml as optimize
     from coremltools.converters.mil.mil.passes.graph_pass import PassOption
     from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY

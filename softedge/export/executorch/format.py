@@ -5,17 +5,18 @@ An optional extra, because it brings its own compiler: pip install 'softedge[exe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import Float32, Predictor, Uint8, needs
+from softedge.export.base import Float32, Format, Predictor, Uint8, needs
 from softedge.export.contract import artifact_of
 from softedge.export.quiet import quiet
-from softedge.records import Artifact, InputSpec
+from softedge.records import Artifact, Precision
 from softedge.run import write_bytes
 
 if TYPE_CHECKING:
@@ -25,37 +26,30 @@ if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
 
 
-@dataclass(frozen=True)
-class ExecuTorch:
-    """batch: taken for uniformity; a program holds one image, and memory planned for it."""
-
-    batch: Literal["dynamic", "one"] = "one"
+class ExecuTorch(Format):
+    """A program holds one image, and memory planned for it."""
 
     name = "executorch"
-    precisions = ("fp32", "int8")
+    title = "ExecuTorch"
     suffix = ".pte"
+    precisions: ClassVar[Mapping[str, Precision]] = {"fp32": Precision(32, 32), "int8": Precision(8, 8)}
+    packages = ("executorch", "torchao")
+    board_packages: ClassVar[Mapping[str, str]] = {"executorch": "executorch"}
 
     def missing(self) -> str | None:
         return needs("exporting to ExecuTorch", "executorch", "torchao", extra="executorch")
 
-    def convert(self, model: nn.Module, spec: InputSpec, precision: str, calibration: Uint8, out: Path) -> Artifact:
-        from softedge.export.deployed import Deployed
-
-        if precision not in self.precisions:
-            raise UserError(f"ExecuTorch has no precision '{precision}' here; known: {', '.join(self.precisions)}")
-        if precision == "int8" and not len(calibration):
+    def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
+        bits = self.bits(precision)
+        if bits.is_int8 and not len(calibration):
             raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
-        deployed = Deployed.of(model, spec)
         with quiet():
-            program = _lower(deployed, calibration if precision == "int8" else None)
+            program = _lower(deployed, calibration if bits.is_int8 else None)
         path = out / f"model{self.suffix}"
         write_bytes(path, program)
-        return artifact_of(path, self.name, precision, spec, deployed.labels, deployed.output)
+        return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
 
     def runtime(self) -> str:
-        """What ``load`` computes with, for the reports."""
-        from importlib.metadata import version
-
         return f"executorch {version('executorch')} (XNNPACK)"
 
     def load(self, artifact: Artifact) -> Predictor:

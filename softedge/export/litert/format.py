@@ -10,22 +10,22 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import Float32, Predictor, Uint8
+from softedge.export.base import Float32, Format, Predictor, Uint8
 from softedge.export.contract import artifact_of
 from softedge.export.quiet import quiet
 from softedge.progress import say
-from softedge.records import Artifact, InputSpec
+from softedge.records import Artifact, Precision
 from softedge.run import atomic_path
 
 if TYPE_CHECKING:
-    from torch import nn
+    from softedge.export.deployed import Deployed
 
 PACKAGES = ("litert-torch>=0.10", "torch<2.15", "numpy>=2.0")  # tried: litert-torch 0.10.0 with torch 2.14.1
 WORKER = Path(__file__).with_name("worker.py")
@@ -64,15 +64,13 @@ def _complete() -> bool:
     return interpreter().exists() and any(environment().glob("[Ll]ib/**/site-packages/litert_torch"))
 
 
-@dataclass(frozen=True)
-class LiteRt:
-    """batch: taken for uniformity; a file holds one image."""
-
-    batch: Literal["dynamic", "one"] = "one"
+class LiteRt(Format):
+    """A file holds one image."""
 
     name = "litert"
-    precisions = ("fp32", "int8")
+    title = "LiteRT"
     suffix = ".tflite"
+    precisions: ClassVar[Mapping[str, Precision]] = {"fp32": Precision(32, 32), "int8": Precision(8, 8)}
 
     def missing(self) -> str | None:
         if _complete():
@@ -83,34 +81,30 @@ class LiteRt:
         )
 
     def runtime(self) -> str:
-        """What ``load`` computes with, for the reports."""
         return "LiteRT interpreter (XNNPACK) in its own environment"
 
-    def convert(self, model: nn.Module, spec: InputSpec, precision: str, calibration: Uint8, out: Path) -> Artifact:
+    def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
         import torch
 
-        from softedge.export.deployed import Deployed
-
-        if precision not in self.precisions:
-            raise UserError(f"LiteRT has no precision '{precision}' here; known: {', '.join(self.precisions)}")
-        if precision == "int8" and not len(calibration):
+        bits = self.bits(precision)
+        if bits.is_int8 and not len(calibration):
             raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
         if (why := self.missing()) is not None:
             raise UserError(why)
-        deployed = Deployed.of(model, spec)
+        size = deployed.spec.size
         path = out / f"model{self.suffix}"
         with tempfile.TemporaryDirectory(prefix="softedge-") as folder:
             program, images = Path(folder) / "program.pt2", Path(folder) / "calibration.npy"
             with quiet(), torch.no_grad():
-                example = torch.zeros((1, spec.size, spec.size, 3), dtype=torch.uint8)
+                example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
                 torch.export.save(torch.export.export(deployed.folded(), (example,)), program)
             extra = []
-            if precision == "int8":
+            if bits.is_int8:
                 np.save(images, calibration)
                 extra = [images]
             with atomic_path(path) as temporary:
                 _work("convert", program, temporary, *extra)
-        return artifact_of(path, self.name, precision, spec, deployed.labels, deployed.output)
+        return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
 
     def load(self, artifact: Artifact) -> Predictor:
         if (why := self.missing()) is not None:
@@ -128,7 +122,7 @@ class LiteRt:
 
 def _work(verb: str, *arguments: Path) -> None:
     """Run the worker in LiteRT's environment; UserError with its last line when it fails."""
-    # -P: the worker's folder holds an onnx.py and an executorch.py, which are not the packages of that name.
+    # -P: the worker's folder holds modules of softedge, which are not packages of their names.
     command = [str(interpreter()), "-P", str(WORKER), verb, *map(str, arguments)]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(command, capture_output=True, text=True, env=clean)

@@ -1,7 +1,7 @@
 """Runs inside LiteRT's own environment, as a script: converts a torch.export program, or runs a .tflite file.
 
-    python litert_worker.py convert program.pt2 out.tflite [calibration.npy]
-    python litert_worker.py run model.tflite images.npy outputs.npy
+    python worker.py convert program.pt2 out.tflite [calibration.npy]
+    python worker.py run model.tflite images.npy outputs.npy
 
 Needs litert-torch (which brings torch, ai-edge-litert and ai-edge-quantizer), and nothing of softedge.
 """

@@ -3,99 +3,113 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import Float32, Predictor, Uint8, needs
+from softedge.export.base import Candidates, Float32, Format, Predictor, Uint8, needs
 from softedge.export.contract import artifact_of
-from softedge.records import Artifact, InputSpec
+from softedge.records import Artifact, Precision
 from softedge.run import write_bytes
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from softedge.export.deployed import Deployed
     from softedge.export.onnx.quantizer import Scheme
 
 
-@dataclass(frozen=True)
-class Onnx:
-    """batch: "dynamic" or "one".  calibration, percentile: see ``onnx_ranges``; "best": see ``Calibrations``.
+class Onnx(Format):
+    """calibration, percentile: see ``ranges``; "best": the one nearest to fp32.
 
-    scheme: what int8 computes in integers; None: chosen by measured time and closeness to float (``onnx_speed``).
-    safe: int8 whose sums cannot saturate on x86 without VNNI (weights of 7 bits).
+    scheme: what int8 computes in integers; None: chosen by measured time and closeness to float (``speed``), or
+    the float beginning that ends at the layer ``float_prefix``.
+    safe: weights of 7 bits, so that sums cannot saturate on x86 without VNNI.
     """
 
-    batch: Literal["dynamic", "one"] = "dynamic"
-    calibration: Literal["best", "mean", "minmax", "percentile", "mse"] = "best"
-    percentile: float = 99.99
-    scheme: Scheme | None = None
-    safe: bool = False
-
     name = "onnx"
-    precisions = ("fp32", "fp16", "int8")
+    title = "ONNX"
     suffix = ".onnx"
+    searchable = ("int8",)
+    precisions: ClassVar[Mapping[str, Precision]] = {
+        "fp32": Precision(32, 32),
+        "fp16": Precision(16, 16),
+        "int8": Precision(8, 8),
+    }
+    packages = ("onnx", "onnxruntime")
+    board_packages: ClassVar[Mapping[str, str]] = {"onnxruntime": "onnxruntime"}
+    board_options = ("provider",)
+    saturation_advice = (
+        "u8 x s8 products saturate 16 bits on x86 without VNNI: export again with --set export.safe=true (7 bits), or "
+        "set session.x64quantprecision=1 in onnxruntime's session options"
+    )
+
+    def __init__(
+        self,
+        batch: str = "dynamic",
+        safe: bool = False,
+        float_prefix: str = "",
+        *,
+        calibration: Literal["best", "mean", "minmax", "percentile", "mse"] = "best",
+        percentile: float = 99.99,
+        scheme: Scheme | None = None,
+    ):
+        super().__init__(batch, safe, float_prefix)
+        self.calibration, self.percentile, self.scheme = calibration, percentile, scheme
 
     def missing(self) -> str | None:
         return needs("exporting to ONNX", "onnx", "onnxruntime", "onnxscript")
 
-    def convert(self, model: nn.Module, spec: InputSpec, precision: str, calibration: Uint8, out: Path) -> Artifact:
-        from softedge.export.deployed import Deployed
+    def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
+        from softedge.export.nearest import write_nearest
         from softedge.export.onnx import graph as onnx_graph
 
-        if precision not in self.precisions:
-            raise UserError(f"ONNX has no precision '{precision}'; known: {', '.join(self.precisions)}")
-        deployed = Deployed.of(model, spec)
-        graph = onnx_graph.trace(deployed, dynamic=self.batch == "dynamic")
-        about: dict[str, Any] = {}
-        if precision == "fp16":
-            graph = onnx_graph.to_half(graph)
-        elif precision == "int8":
-            graph, about = self.to_int8(graph, calibration)
-        onnx_graph.set_metadata(graph, deployed, precision, **about)
+        bits = self.bits(precision)
         path = out / f"model{self.suffix}"
-        write_bytes(path, graph.SerializeToString())
-        return artifact_of(path, self.name, precision, spec, deployed.labels, deployed.output)
+        if (candidates := self.candidates(deployed, precision, calibration)) is not None:
+            path = write_nearest(candidates, deployed, out)
+        else:
+            graph = onnx_graph.trace(deployed, dynamic=self.batch == "dynamic")
+            graph = onnx_graph.to_half(graph) if bits.weights == 16 else graph
+            onnx_graph.set_metadata(graph, deployed, precision)
+            write_bytes(path, graph.SerializeToString())
+        return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
 
-    def to_int8(self, graph: Any, calibration: Uint8) -> tuple[Any, dict[str, Any]]:
-        """Calibrate and quantize a float ModelProto; returns it with what was chosen."""
-        from softedge.export.onnx import quantizer as onnx_int8
-        from softedge.export.onnx import ranges as onnx_ranges
-        from softedge.export.onnx import rewrite as onnx_rewrite
-        from softedge.export.onnx import speed as onnx_speed
+    def candidates(
+        self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
+    ) -> Candidates | None:
+        from softedge.export.onnx.candidates import OnnxCandidates
+        from softedge.export.onnx.ranges import METHODS
 
-        if not len(calibration):
-            raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
-        rewritten = onnx_rewrite.for_integers(graph)
-        methods = onnx_ranges.METHODS if self.calibration == "best" else (self.calibration,)
-        calibrations = onnx_int8.Calibrations(rewritten, calibration, methods, self.percentile)
-        about: dict[str, Any] = {}
-        scheme = self.scheme
-        if scheme is None:
-            choice = onnx_speed.choose(
-                graph,
-                rewritten,
-                calibrations.ranges[methods[0]],  # of no influence on time
-                calibration[:1],
-                closeness=lambda scheme: calibrations.best(self._safe(scheme))[0],
-            )
-            scheme, about["speed"] = choice.scheme, choice.to_dict()
-        scheme = self._safe(scheme)
-        if self.safe:
-            about["safe"] = "weights of 7 bits"
-        _, method = calibrations.best(scheme)
-        about["calibration"] = f"{method} of {len(calibration)} images"
-        return onnx_int8.quantize(rewritten, calibrations.ranges[method], scheme), about
-
-    def _safe(self, scheme: Scheme) -> Scheme:
-        return replace(scheme, reduce_range=True) if self.safe else scheme
+        if precision not in self.searchable:
+            return None
+        return OnnxCandidates(
+            deployed,
+            calibration,
+            dynamic=self.batch == "dynamic",
+            safe=self.safe,
+            float_prefix=self.float_prefix,
+            scheme=self.scheme,
+            methods=METHODS if self.calibration == "best" else (self.calibration,),
+            percentile=self.percentile,
+            like=like,
+        )
 
     def load(self, artifact: Artifact) -> Predictor:
         return load_model(artifact.path)
+
+    def runtime(self) -> str:
+        return f"onnxruntime {version('onnxruntime')}"
+
+    def integer_operations(self, artifact: Artifact) -> dict[str, int]:
+        from softedge.export.onnx.counting import integer_operations
+
+        return integer_operations(artifact.path)
+
+    def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
+        return {"provider": options["provider"]} if "provider" in options else {}
 
     def notes(self, artifact: Artifact) -> dict[str, Any]:
         """What was decided while the file was made, read back from it: integer operators, where the float part ends."""
@@ -113,8 +127,7 @@ class Onnx:
             notes["speed"] = json.loads(about["speed"])
         return notes
 
-    def layers(self, artifact: Artifact, images: Uint8, deployed: Any) -> Iterator[tuple[str, Float32]]:
-        """Outputs of the convolutions and linear layers in the file, by module name, for ``parity.first_departure``."""
+    def layer_outputs(self, artifact: Artifact, images: Uint8, deployed: Deployed) -> Iterator[tuple[str, Float32]]:
         from softedge.export.onnx.ranges import layer_outputs
 
         del deployed  # the file itself knows the names of its weights

@@ -8,7 +8,6 @@ fuse: no pair between a convolution and its ReLU, a hard-swish gate without one,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,16 +15,12 @@ import onnx
 from onnx import helper, numpy_helper
 
 from softedge.errors import UserError
-from softedge.export.base import Uint8
-from softedge.export.contract import INPUT
 from softedge.export.onnx.graph import float_nodes
-from softedge.export.onnx.ranges import METHODS, Method, Ranges, by_method, session
+from softedge.export.onnx.ranges import Ranges
 from softedge.export.onnx.rewrite import GATE, WEIGHTED, attribute, constants, copied, join_hard_swish
-from softedge.export.parity import sqnr
 
 FOLLOWERS = ("Add", "Mul", "GlobalAveragePool", "MaxPool", "Sigmoid")  # in integers where their input already is
 _FREE = ("Relu", "Clip")  # a clamp right behind an integer operator costs nothing: the output's range does it
-_ENOUGH = 16  # calibration images from which on a quarter can be kept apart
 _NARROWEST_GATE = 8  # steps between 0 and 3 of a hard-swish's input; with fewer its grid would be coarse
 
 
@@ -87,48 +82,6 @@ def quantize(model: onnx.ModelProto, ranges: Ranges, scheme: Scheme = Scheme()) 
     quantized = _Quantizer(model, ranges, scheme.with_float(*before, *after)).run()
     store_weights_in_int8(quantized)
     return join_hard_swish(quantized)
-
-
-class Calibrations:
-    """Calibration methods for one graph, compared by the quantized graph that each gives.
-
-    Which one is best differs between networks: on CIFAR-10 the least distortion of each tensor (mse) led on two and
-    lost 3 dB to percentiles on EfficientNet-B0.  Of several a quarter of the images is kept apart to compare on, and
-    where some images reach much farther than the others, each method is tried without them, too.
-    """
-
-    def __init__(
-        self, model: onnx.ModelProto, images: Uint8, methods: Sequence[Method] = METHODS, percentile: float = 99.99
-    ):
-        keep_apart = len(methods) > 1 and len(images) >= _ENOUGH
-        apart = images[::4] if len(images) >= _ENOUGH else images
-        measured = np.delete(images, np.s_[::4], axis=0) if keep_apart else images
-        self.model, self.images = model, apart
-        self.ranges = by_method(model, measured, methods, percentile)
-        self.reference = _comparable(model, apart)
-        self._best: dict[Scheme, tuple[float, str]] = {}  # each takes seconds, and the chosen scheme is asked for twice
-
-    def closeness(self, method: str, scheme: Scheme = Scheme()) -> float:
-        """dB: the median over images of the signal to noise of the centred log-probabilities (or of the features)."""
-        noisy = _comparable(quantize(self.model, self.ranges[method], scheme), self.images)
-        return float(np.median(sqnr(noisy, self.reference)))
-
-    def best(self, scheme: Scheme = Scheme()) -> tuple[float, str]:
-        """dB of the method that is nearest to float when ``scheme`` is quantized, and the method."""
-        if scheme not in self._best:
-            tried = ((self.closeness(method, scheme), method) for method in self.ranges)
-            self._best[scheme] = max(tried, key=lambda pair: pair[0])
-        return self._best[scheme]
-
-
-def _comparable(model: onnx.ModelProto, images: Uint8) -> np.ndarray:
-    """Outputs on each image; of probabilities their logarithms without the mean."""
-    run = session(model)
-    rows = np.concatenate([run.run(None, {INPUT: image[None]})[0] for image in images])
-    if model.graph.output[0].name != "probabilities":
-        return rows
-    logs = np.log(np.clip(rows, 1e-7, None))
-    return logs - logs.mean(axis=1, keepdims=True)
 
 
 class _Quantizer:

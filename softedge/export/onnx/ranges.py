@@ -56,6 +56,14 @@ def session(model: onnx.ModelProto | bytes, optimise: bool = True, threads: int 
     return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
+def run(model: onnx.ModelProto, images: Uint8, threads: int = 0, batch: int = 32) -> Float32:
+    """Outputs (N, C) of a model in memory for uint8 (N, H, W, 3)."""
+    made = session(model, threads=threads)
+    step = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or batch
+    parts = [made.run(None, {INPUT: images[start : start + step]})[0] for start in range(0, len(images), step)]
+    return np.concatenate(parts).astype(np.float32)
+
+
 def float_tensors(model: onnx.ModelProto) -> list[str]:
     """Every float32 activation of the graph, in order of computation."""
     inferred = onnx.shape_inference.infer_shapes(model)
@@ -147,7 +155,11 @@ def collect(model: onnx.ModelProto, images: Uint8, histograms: bool = True) -> S
 def by_method(
     model: onnx.ModelProto, images: Uint8, methods: Sequence[Method] = METHODS, percentile: float = 99.99
 ) -> dict[str, Ranges]:
-    """The ranges of each calibration method; of several also without outliers among the images, if there are any."""
+    """The ranges of each calibration method; of several also without outliers among the images, if there are any.
+
+    Which one is best differs between networks: on CIFAR-10 the least distortion of each tensor (mse) led on two and
+    lost 3 dB to percentiles on EfficientNet-B0.
+    """
     statistics = collect(model, images)
     found: dict[str, Ranges] = {method: statistics.ranges(method, percentile) for method in methods}
     kept = statistics.typical()

@@ -1,4 +1,5 @@
-"""Rewrites of a float ONNX graph that keep its function and let integer kernels run fast. Measured in RESULTS.md.
+"""Rewrites of a float ONNX graph that keep its function and let integer kernels run fast. Measured in
+benchmarks/results/int8-latency.md.
 
 global pooling   ReduceMean over height and width has no integer kernel and leaves the blocked layout.
 hard-swish       x · gate(x): the gate of an integer is a clamp of the same integer, see onnx_int8.

@@ -1,21 +1,25 @@
-"""Which part of an int8 ONNX file is worth computing in integers, by measured time on this machine and closeness.
+"""Which float beginnings of an int8 ONNX file are fast enough on this machine to be worth a comparison.
 
 The first layers of mobile networks are large and narrow: an integer stem of 3 channels takes 3 times as long as the
 float one, and most of the noise of a MobileNetV3-Small comes from its first two layers (with them in float 27 dB
 instead of 19, 98.0 instead of 92.3 % of the answers). How far the float part should reach differs between networks
-(none at all for a ResNet), so it is measured.
+(none at all for a ResNet), so it is measured: in processor time, which other processes do not stretch, in pairs, with
+an interval. A float part is preferred to a shorter one only where the interval leaves no doubt.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
+from softedge.errors import UserError, did_you_mean
 from softedge.export.base import Uint8
 from softedge.export.contract import INPUT
 from softedge.export.onnx.quantizer import Scheme, quantize
@@ -23,28 +27,66 @@ from softedge.export.onnx.ranges import Ranges, session
 
 CUTS = 6  # places tried for the end of the float part
 DEEPEST = 0.25  # of the convolutions at most stay in float: the file is to be an int8 file
-WORTH = 0.02  # a longer float part must gain this much; less is noise
+WORTH = 0.02  # a difference in time below it is none
 SLACK = 0.05  # of the fastest time may go into a float part that brings the file nearer to fp32
-CLOSER = 1.0  # dB that a longer float part must gain
-SECONDS = 6.0  # for the whole comparison, warm-up not counted
+SECONDS = 6.0  # of processor time for the whole comparison, warm-up not counted
+ROUNDS = 200  # at most
+_FEWEST = 9  # rounds, however slow
+_NOISY = 0.1  # half width of the default's interval beyond which nothing is decided by time
 
 
 @dataclass(frozen=True)
-class Choice:
-    """scheme: what to quantize.  ratios: time of each candidate over the float graph's.  ratio: of the chosen one.
+class Ratio:
+    """A median of ratios and its 95 % interval."""
 
-    closeness: dB of those that were fast enough, where it was asked for.
-    """
+    median: float
+    low: float
+    high: float
 
+
+@dataclass(frozen=True)
+class Race:
+    """samples: model -> processor time of one image in each round, ms, (rounds,)."""
+
+    samples: Mapping[str, NDArray[np.float64]]
+
+    def ratio(self, name: str, to: str) -> Ratio:
+        """Time of one model over another's, within each round; the interval by order statistics (binomial)."""
+        ratios = np.sort(self.samples[name] / self.samples[to])
+        n = len(ratios)
+        reach = 0.98 * math.sqrt(n)
+        low, high = math.floor(n / 2 - reach), math.ceil(n / 2 + reach)
+        return Ratio(float(np.median(ratios)), float(ratios[max(low, 0)]), float(ratios[min(high, n - 1)]))
+
+    def fastest(self, names: list[str]) -> str:
+        return min(names, key=lambda name: float(np.median(self.samples[name])))
+
+    def fast_enough(self, names: list[str], base: str) -> list[str]:
+        """Those within ``SLACK`` of the fastest, but none slower than ``base`` where another is not.
+
+        The first of ``names`` is the default: it is left out only where it is clearly too slow, the others are taken in
+        only where they clearly are not, and none is where the measurement says little.
+        """
+        best = self.fastest(names)
+        slack = self._slack(best, base)
+        ratios = {name: self.ratio(name, best) for name in names}
+        first = ratios[names[0]]
+        if (first.high - first.low) / 2 > _NOISY:
+            return names[:1]
+        return [name for name in names if (ratios[name].low if name == names[0] else ratios[name].high) <= 1 + slack]
+
+    def _slack(self, best: str, base: str) -> float:
+        """``SLACK``, or what is left of it below the time of fp32."""
+        return min(SLACK, max(self.ratio(base, best).median - 1, WORTH))
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A float beginning.  until: the layer where the integers begin.  about: what was measured, for the file."""
+
+    until: str
     scheme: Scheme
-    cut: str
-    ratio: float
-    ratios: dict[str, float]
-    closeness: dict[str, float] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        found = {"float_until": self.cut, "time_over_fp32": self.ratio, "tried": self.ratios}
-        return found | ({"tried_db": self.closeness} if self.closeness else {})
+    about: dict[str, Any]
 
 
 def prefixes(graph: onnx.ModelProto, most: int = CUTS) -> dict[str, frozenset[str]]:
@@ -56,78 +98,71 @@ def prefixes(graph: onnx.ModelProto, most: int = CUTS) -> dict[str, frozenset[st
     last_use = {name: index for index, node in enumerate(nodes) for name in node.input}
     convolutions = sum(node.op_type == "Conv" for node in nodes)
     alive: set[str] = set()
-    found: dict[str, frozenset[str]] = {}
+    places: dict[str, frozenset[str]] = {}
     passed = 0
     for index, node in enumerate(nodes):
         crossing = {name for name in alive if last_use.get(name, -1) >= index}
         if node.op_type == "Conv":
-            if passed and (len(found) == most or passed > DEEPEST * convolutions):
+            if passed and (len(places) == most or passed > DEEPEST * convolutions):
                 break
             if len(crossing) <= 1 or not passed:
                 name = node.input[1].split(".weight")[0].removeprefix("model.")
-                found[name] = frozenset(n.name for n in nodes[:index])
+                places[name] = frozenset(n.name for n in nodes[:index])
             passed += 1
         alive = crossing | set(node.output)
-    return found
+    return places
 
 
-def race(models: dict[str, onnx.ModelProto], image: Uint8, seconds: float = SECONDS) -> dict[str, float]:
-    """Milliseconds of each model on one image (1, H, W, 3), one thread, interleaved.
-
-    The fastest twentieth of the samples: another process can only make a run slower, and it does so to all in turn.
-    """
+def race(models: Mapping[str, onnx.ModelProto], image: Uint8, seconds: float = SECONDS) -> Race:
+    """Processor time of each model on one image (1, H, W, 3), one thread, every round in a new order."""
     sessions = {name: session(model, threads=1) for name, model in models.items()}
     samples: dict[str, list[float]] = {name: [] for name in sessions}
     for run in sessions.values():
         for _ in range(3):
             run.run(None, {INPUT: image})
-    end = time.perf_counter() + seconds
-    while (time.perf_counter() < end or len(next(iter(samples.values()))) < 5) and _count(samples) < 200:
-        for name, run in sessions.items():
-            start = time.perf_counter()
-            run.run(None, {INPUT: image})
-            samples[name].append(1e3 * (time.perf_counter() - start))
-    return {name: float(np.quantile(values, 0.05)) for name, values in samples.items()}
+    order, rng, rounds = list(sessions), np.random.default_rng(0), 0
+    end = time.thread_time() + seconds
+    while rounds < ROUNDS and (rounds < _FEWEST or time.thread_time() < end):
+        for name in rng.permutation(order):
+            start = time.thread_time()  # of this thread alone: a session of one thread computes in its caller's
+            sessions[name].run(None, {INPUT: image})
+            samples[name].append(1e3 * (time.thread_time() - start))
+        rounds += 1
+    return Race({name: np.maximum(values, 1e-6) for name, values in samples.items()})
 
 
-def _count(samples: dict[str, list[float]]) -> int:
-    return len(next(iter(samples.values())))
+def beginnings(
+    fp32: onnx.ModelProto, graph: onnx.ModelProto, ranges: Ranges, image: Uint8, seconds: float = SECONDS
+) -> list[Beginning]:
+    """The float beginnings that are fast enough, shortest first.
 
-
-def choose(
-    fp32: onnx.ModelProto,
-    graph: onnx.ModelProto,
-    ranges: Ranges,
-    image: Uint8,
-    seconds: float = SECONDS,
-    closeness: Callable[[Scheme], float] | None = None,
-) -> Choice:
-    """The shortest float part about as fast as the fastest; with ``closeness`` the one about as near to fp32 as any.
-
-    fp32: the float file it has to beat.  graph, ranges: what is quantized (``onnx_rewrite``).  image: (1, H, W, 3).
-    closeness: dB of what a scheme gives.
+    fp32: the float file they have to beat.  graph, ranges: what is quantized (``rewrite``).  image: (1, H, W, 3).
     """
     schemes = {name: Scheme(float_nodes=names) for name, names in prefixes(graph).items()}
     models = {name: quantize(graph, ranges, scheme) for name, scheme in schemes.items()}
-    times = race({"fp32": fp32, **models}, image, seconds)
-    base = times.pop("fp32")
-    decibels = {}
-    if closeness is not None:
-        decibels = {name: round(closeness(schemes[name]), 2) for name in fast_enough(times, base)}
-    chosen = pick(times, decibels)
-    ratios = {name: round(value / base, 3) for name, value in times.items()}
-    return Choice(schemes[chosen], chosen, ratios[chosen], ratios, decibels)
+    measured = race({"fp32": fp32, **models}, image, seconds)
+    ratios = {name: measured.ratio(name, "fp32") for name in schemes}
+    tried = {name: round(ratio.median, 3) for name, ratio in ratios.items()}
+    return [
+        Beginning(
+            name,
+            schemes[name],
+            {
+                "float_until": name,
+                "time_over_fp32": tried[name],
+                "interval": [round(ratios[name].low, 3), round(ratios[name].high, 3)],
+                "tried": tried,
+            },
+        )
+        for name in measured.fast_enough(list(schemes), "fp32")
+    ]
 
 
-def fast_enough(times: dict[str, float], base: float) -> list[str]:
-    """Those within ``SLACK`` of the fastest, but none slower than fp32 (``base``) where another is not."""
-    best = min(times.values())
-    limit = min(best * (1 + SLACK), max(base, best * (1 + WORTH)))
-    return [name for name, value in times.items() if value <= limit]
-
-
-def pick(times: dict[str, float], decibels: dict[str, float]) -> str:
-    """The first, which is the shortest float part, that is as good as the best: in dB if they are known, or in time."""
-    if decibels:
-        return next(name for name, value in decibels.items() if value > max(decibels.values()) - CLOSER)
-    return next(name for name, value in times.items() if value <= min(times.values()) * (1 + WORTH))
+def fixed(graph: onnx.ModelProto, until: str) -> Beginning:
+    """The float beginning that ends at a named layer; UserError when the network has no such place."""
+    places = prefixes(graph)
+    if until not in places:
+        raise UserError(
+            f"export.float_prefix is '{until}', no place in this network{did_you_mean(until, list(places))}"
+        )
+    return Beginning(until, Scheme(float_nodes=places[until]), {"float_until": until})

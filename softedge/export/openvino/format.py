@@ -2,70 +2,84 @@
 
 from __future__ import annotations
 
-import os
-import re
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import Float32, Predictor, Uint8, needs
-from softedge.export.contract import INPUT, artifact_of
+from softedge.export.base import Candidates, Float32, Format, Predictor, Uint8, needs
+from softedge.export.contract import artifact_of
+from softedge.export.openvino.network import F32, from_onnx, predictor, write
 from softedge.export.quiet import quiet
-from softedge.records import Artifact, InputSpec
-from softedge.run import fsync_folder
+from softedge.records import Artifact, Precision
 
 if TYPE_CHECKING:
-    from torch import nn
-
-_F32 = {"INFERENCE_PRECISION_HINT": "f32"}
+    from softedge.export.deployed import Deployed
 
 
-@dataclass(frozen=True)
-class OpenVino:
-    """batch: "dynamic" or "one".  The IR is two files, ``model.xml`` and its weights ``model.bin``.
-
-    safe: int8 whose sums cannot overflow on x86 without VNNI (weights of 7 bits), see ``openvino_int8.quantize``.
-    """
-
-    batch: Literal["dynamic", "one"] = "dynamic"
-    safe: bool = False
+class OpenVino(Format):
+    """The IR is two files, ``model.xml`` and its weights ``model.bin``.  safe: weights of 7 bits, see ``int8``."""
 
     name = "openvino"
-    precisions = ("fp32", "fp16", "int8")
+    title = "OpenVINO"
     suffix = ".xml"
+    searchable = ("int8",)
+    precisions: ClassVar[Mapping[str, Precision]] = {
+        "fp32": Precision(32, 32),
+        "fp16": Precision(16, 16),
+        "int8": Precision(8, 8),
+    }
+    packages = ("openvino", "nncf", "onnx")
+    board_packages: ClassVar[Mapping[str, str]] = {"openvino": "openvino"}
+    board_options = ("device", "precision")
+    saturation_advice = (
+        "u8 x s8 products saturate 16 bits on x86 without VNNI: export again with --set export.safe=true (7 bits)"
+    )
 
     def missing(self) -> str | None:
         return needs("exporting to OpenVINO", "openvino", "nncf", "onnx", "onnxscript")
 
-    def convert(self, model: nn.Module, spec: InputSpec, precision: str, calibration: Uint8, out: Path) -> Artifact:
-        from softedge.export.deployed import Deployed
+    def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
+        from softedge.export.nearest import write_nearest
 
-        if precision not in self.precisions:
-            raise UserError(f"OpenVINO has no precision '{precision}'; known: {', '.join(self.precisions)}")
-        deployed = Deployed.of(model, spec)
+        self.bits(precision)
         path = out / f"model{self.suffix}"
         with quiet():
-            network = from_onnx(deployed, dynamic=self.batch == "dynamic")
-            if precision == "int8":
-                from softedge.export.openvino.int8 import quantize
+            if (candidates := self.candidates(deployed, precision, calibration)) is not None:
+                path = write_nearest(candidates, deployed, out)
+            else:
+                write(from_onnx(deployed, dynamic=self.batch == "dynamic"), deployed, precision, path)
+        return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
 
-                network = quantize(network, calibration, self.safe)
-            write(network, deployed, precision, path)
-        return artifact_of(path, self.name, precision, spec, deployed.labels, deployed.output)
+    def candidates(
+        self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
+    ) -> Candidates | None:
+        from softedge.export.openvino.candidates import OpenVinoCandidates
+
+        del like  # nothing is chosen by speed
+        if precision not in self.searchable:
+            return None
+        return OpenVinoCandidates(deployed, calibration, safe=self.safe, dynamic=self.batch == "dynamic")
+
+    def files(self, path: Path) -> list[Path]:
+        return [path, path.with_suffix(".bin")]
 
     def load(self, artifact: Artifact) -> Predictor:
         return load_model(artifact.path)
 
-    def layers(self, artifact: Artifact, images: Uint8, deployed: Any) -> Iterator[tuple[str, Float32]]:
-        """Outputs of the convolutions and linear layers in the file, by module name, for ``parity.first_departure``.
+    def runtime(self) -> str:
+        return f"openvino {version('openvino')}"
 
-        The IR keeps the names of the ONNX nodes that it was made from.
-        """
+    def integer_operations(self, artifact: Artifact) -> dict[str, int]:
+        from softedge.export.openvino.counting import integer_operations
+
+        return integer_operations(artifact.path)
+
+    def layer_outputs(self, artifact: Artifact, images: Uint8, deployed: Deployed) -> Iterator[tuple[str, Float32]]:
+        """The IR keeps the names of the ONNX nodes that it was made from."""
         import openvino as ov
 
         from softedge.export.onnx import graph as onnx_graph
@@ -75,115 +89,21 @@ class OpenVino:
         network = ov.Core().read_model(artifact.path)
         found = [op for op in network.get_ordered_ops() if op.get_friendly_name() in modules]
         outputs = network.add_outputs([op.output(0) for op in found])
-        run = ov.Core().compile_model(network, "CPU", _F32)
+        run = ov.Core().compile_model(network, "CPU", F32)
         values = run(images[:1])
         for op, output in zip(found, outputs):
             yield modules[op.get_friendly_name()], np.asarray(values[output.get_any_name()], np.float32)
 
+    def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
+        """Left alone, OpenVINO computes in bf16 or f16 where the processor can.
 
-def from_onnx(deployed: Any, dynamic: bool = True) -> Any:
-    """The IR of the traced graph: the ONNX route keeps input and output names, the torch route leaves them empty."""
-    import openvino as ov
-
-    from softedge.export.onnx import graph as onnx_graph
-
-    graph = onnx_graph.trace(deployed, dynamic=dynamic)
-    with tempfile.TemporaryDirectory(prefix="softedge-") as folder:
-        source = Path(folder) / "model.onnx"
-        source.write_bytes(graph.SerializeToString())
-        try:
-            return _normalised_by_rows(ov.convert_model(source))
-        except Exception as error:  # openvino raises RuntimeError subclasses and its own kinds
-            reason = str(error).strip().splitlines()[-1][:200]
-            raise UserError(f"OpenVINO cannot express this network: {reason}") from error
-
-
-def _normalised_by_rows(network: Any) -> Any:
-    """The image is normalised as it comes, whole rows of it (H, W · 3), and turned into planes after that.
-
-    Computed on planes it is transposed, and for the first convolution transposed back: 0.1 ms at 224 pixels, a tenth
-    of an int8 MobileNetV3-Small. Any other beginning than image -> float -> planes -> steps with a constant per channel
-    -> convolution is left as it is.
-    """
-    from openvino import opset13 as op
-
-    image = network.inputs[0]
-    steps = [image.get_node()]
-    while steps[-1].get_type_name() != "Convolution":
-        readers = [reader.get_node() for output in steps[-1].outputs() for reader in output.get_target_inputs()]
-        if len(readers) != 1:
-            return network
-        steps.append(readers[0])
-    *before, convolution = steps[1:]
-    kinds = [step.get_type_name() for step in before]
-    if sorted(kinds[:2]) != ["Convert", "Transpose"] or not set(kinds[2:]) <= {"Add", "Subtract", "Multiply", "Divide"}:
-        return network
-    width = image.get_partial_shape()[2].get_length()
-    value = op.convert(image, "f32")
-    for step in before[2:]:
-        constant = step.input_value(1).get_node()
-        if constant.get_type_name() != "Constant" or list(constant.shape) != [1, 3, 1, 1]:
-            return network
-        row = np.tile(constant.get_data().reshape(3), width).reshape(1, 1, width, 3)
-        value = getattr(op, step.get_type_name().lower())(value, op.constant(row, np.float32))
-    planes = op.transpose(value, op.constant(np.array([0, 3, 1, 2], np.int64)))
-    planes.set_friendly_name(before[-1].get_friendly_name())
-    convolution.input(0).replace_source_output(planes.output(0))
-    network.validate_nodes_and_infer_types()
-    return network
-
-
-def write(network: Any, deployed: Any, precision: str, path: Path) -> None:
-    """Describe a network like every export and write it: ``path`` (.xml) and the .bin beside it."""
-    _describe(network, deployed, precision)
-    _save(network, path, half=precision == "fp16", small=precision == "int8")
-
-
-def _describe(network: Any, deployed: Any, precision: str) -> None:
-    """Put labels, preprocessing, precision and origin into the IR's rt_info."""
-    from softedge.export.contract import to_json
-
-    values = {
-        "labels": to_json(list(deployed.labels)),
-        "input": to_json(deployed.spec.to_dict()),
-        "output": deployed.output,
-        "precision": precision,
-        **{key: str(value) for key, value in deployed.about.items()},
-    }
-    for key, value in values.items():
-        network.set_rt_info(value, ["softedge", key])
-    network.inputs[0].get_tensor().set_names({INPUT})
-    network.outputs[0].get_tensor().set_names({deployed.output})
-
-
-def _save(network: Any, path: Path, half: bool, small: bool) -> None:
-    """Write ``path`` and its .bin beside their final names and rename both, the .xml last.
-
-    small: leave out the shapes that the runtime infers while it reads, all but those of inputs and outputs.
-    """
-    import openvino as ov
-
-    with tempfile.TemporaryDirectory(prefix=".model-", dir=path.parent) as folder:
-        written = Path(folder) / path.name
-        try:
-            ov.save_model(network, written, compress_to_fp16=half)
-        except RuntimeError as error:  # openvino reports a full disk this way
-            raise OSError(f"cannot write {path} ({str(error).strip().splitlines()[-1][:160]})") from error
-        # The indentation is a sixth of the file, and of an int8 mobile network the file is a third. What NNCF notes of
-        # its settings says nothing to a runtime.
-        text = re.sub(r"<nncf>.*?</nncf>", "", written.read_text(), flags=re.DOTALL)
-        text = re.sub(r">\s+<", "><", text)
-        if small:
-            text = re.sub(
-                r'<layer [^>]*type="(?!Parameter|Result).*?</layer>',
-                lambda layer: re.sub(r"<dim>-?\d+</dim>", "", layer.group()),
-                text,
-                flags=re.DOTALL,
-            )
-        written.write_text(text)
-        for file in (written.with_suffix(".bin"), written):
-            os.replace(file, path.with_name(file.name))
-    fsync_folder(path.parent)
+        fp32 and int8 files are held to f32, fp16 files get what the device prefers.  ``precision=f32|f16|bf16|default``
+        in the device's address overrides.
+        """
+        settings = {"device": options["device"]} if "device" in options else {}
+        half = Precision.named(artifact.precision).weights == 16
+        precision = options.get("precision", "default" if half else "f32")
+        return settings if precision == "default" else {**settings, "precision": precision}
 
 
 def load_model(path: Path, batch: int = 32) -> Predictor:
@@ -195,23 +115,3 @@ def load_model(path: Path, batch: int = 32) -> Predictor:
     except Exception as error:  # openvino raises RuntimeError subclasses and its own kinds
         reason = str(error).strip().splitlines()[-1][:200]
         raise UserError(f"{path} cannot be loaded by OpenVINO ({reason})") from error
-
-
-def compiled(model: Any) -> Any:
-    """A file or a network for the CPU; left alone, OpenVINO computes in bf16 or f16 where the processor has it."""
-    import openvino as ov
-
-    return ov.Core().compile_model(model, "CPU", _F32)
-
-
-def predictor(model: Any, batch: int = 32) -> Predictor:
-    """Run a file or a network in float32."""
-    run = compiled(model)
-    shape = run.inputs[0].get_partial_shape()
-    step = batch if shape[0].is_dynamic else shape[0].get_length()
-
-    def predict(images: Uint8) -> Float32:
-        parts = [next(iter(run(images[i : i + step]).values())) for i in range(0, len(images), step)]
-        return np.concatenate(parts).astype(np.float32)
-
-    return predict

@@ -3,48 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from softedge.errors import UserError
-from softedge.export import parity
 from softedge.export.base import Uint8
 from softedge.export.onnx.ranges import typical
-from softedge.export.openvino.format import compiled, predictor
+from softedge.export.openvino.network import compiled
 
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
 _CACHED = 3 << 18  # bytes of a float map up to which a depthwise layer is faster in float; at 0.9 MB it was slower
 
 
-def quantize(network: Any, calibration: Uint8, safe: bool = False) -> Any:
-    """NNCF post-training quantization: of ``candidates`` the one nearest to float on the calibration images."""
-    if not len(calibration):
-        raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
-    expected = predictor(network)(calibration)
-    probabilities = "probabilities" in network.outputs[0].get_names()
-    best: tuple[float, Any] = (-math.inf, None)
-    for _, candidate in candidates(network, calibration, safe):
-        found = parity.compare(predictor(candidate)(calibration), expected, probabilities).sqnr_db
-        if found > best[0]:
-            best = found, candidate
-    return compressed(best[1])
-
-
-def candidates(network: Any, calibration: Uint8, safe: bool = False) -> Iterator[tuple[str, Any]]:
-    """(what it is, network): NNCF's defaults, and the mixed preset with the widest ranges; both without outliers, too.
-
-    Mixed: symmetric weights, asymmetric activations, each range that of all images.  Which is closer to float differs
-    between networks.  (The mean of the images' ranges clips too much with the mixed preset.)  Images that reach much
-    farther than the others are left out where there are some, see ``onnx_ranges.typical``.
-    """
-    kept = typical(_extremes(network, calibration))
-    sets = {"": calibration} if kept.all() else {"": calibration, " without outliers": calibration[kept]}
-    for which, images in sets.items():
-        for ranges in ("defaults", "minmax"):
-            yield ranges + which, with_ranges(network, images, ranges, safe=safe)
+def calibration_sets(network: Any, images: Uint8) -> dict[str, Uint8]:
+    """The images, and where some reach much farther than the others (``onnx.ranges.typical``), those without them."""
+    kept = typical(_extremes(network, images))
+    return {"": images} if kept.all() else {"": images, " without outliers": images[kept]}
 
 
 def _extremes(network: Any, images: Uint8) -> np.ndarray:
@@ -134,15 +110,19 @@ def layers(network: Any) -> dict[str, Any]:
     return {op.get_friendly_name().split("/")[0]: op for op in ops}
 
 
+def reads_rounded(op: Any) -> bool:
+    """Whether an operation computes on a rounded activation."""
+    return op.input_value(0).get_node().get_type_name() == "FakeQuantize"
+
+
 def with_float(network: Any, names: Iterable[str]) -> Any:
     """A copy in which these layers read their input before it was rounded; their weights stay in 8 bits."""
     changed = network.clone()
     known = layers(changed)
     for name in names:
         op = known.get(name)
-        source = op.input_value(0).get_node() if op is not None else None
-        if op is not None and source is not None and source.get_type_name() == "FakeQuantize":
-            op.input(0).replace_source_output(source.input_value(0))
+        if op is not None and reads_rounded(op):
+            op.input(0).replace_source_output(op.input_value(0).get_node().input_value(0))
     return changed
 
 

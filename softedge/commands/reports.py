@@ -1,0 +1,29 @@
+"""What there is to read: the report of runs, and what this machine can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One or more run folders.", show_default=False)],
+    compare: Annotated[bool, typer.Option("--compare", help="Only print what changed between two runs.")] = False,
+) -> None:
+    """Write report.html, report.json and MODEL_CARD.md; several runs stand side by side."""
+    from softedge.stages import report as stage
+
+    typer.echo(stage.compare(runs) if compare else stage.report(*runs))
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine can do: versions, processor, targets and devices, and what is missing."""
+    from softedge.stages.doctor import text
+
+    typer.echo(text())

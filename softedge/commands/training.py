@@ -1,0 +1,90 @@
+"""``deploy``, the whole way, and ``pretrain``, its longest part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softedge.commands.options import (
+    AllowMissingOption,
+    DataOption,
+    DevicesOption,
+    ForceOption,
+    MaxDropOption,
+    MaxP90Option,
+    MaxSizeOption,
+    MinAgreementOption,
+    PrecisionsOption,
+    RecipeOption,
+    SetOption,
+    TargetsOption,
+    addresses,
+    names,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def deploy(
+    data: DataOption = None,
+    recipe: RecipeOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run folder.", show_default="runs/<data>")] = None,
+    targets: TargetsOption = None,
+    precisions: PrecisionsOption = None,
+    devices: DevicesOption = None,
+    max_drop: MaxDropOption = None,
+    min_agreement: MinAgreementOption = None,
+    max_size: MaxSizeOption = None,
+    max_p90: MaxP90Option = None,
+    allow_missing: AllowMissingOption = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Train again where images have come, gone or changed.")
+    ] = False,
+    set_: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Images in, checked and timed models and a report out. Without options: the embedded digits, on this CPU.
+
+    Exit code 1 when a file fails a gate or is missing.
+    """
+    from softedge.commands import tables
+    from softedge.stages.deploy import deploy as make
+    from softedge.stages.gate import gate
+
+    run = make(
+        data,
+        recipe,
+        out,
+        names(targets),
+        names(precisions),
+        addresses(devices),
+        set_ or (),
+        force=force,
+        max_drop=max_drop,
+        min_agreement=min_agreement,
+        max_size=max_size,
+        max_p90=max_p90,
+        update=update,
+    )
+    typer.echo(tables.deployment(run))
+    gate(run, allow_missing=allow_missing)
+
+
+@app.command()
+def pretrain(
+    data: DataOption = None,
+    recipe: RecipeOption = None,
+    out: Annotated[Path, typer.Option("--out", help="The run folder.")] = Path("runs/default"),
+    gpus: Annotated[int, typer.Option("--gpus", help="Processes on this machine, one per GPU.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", help="Machines that take part.", min=1)] = 1,
+    set_: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Pretrain a backbone without labels. Resumes automatically if interrupted."""
+    from softedge.commands import tables
+    from softedge.stages.pretrain import pretrain as train
+
+    typer.echo(tables.stage(train(data, recipe, out, set_ or (), force=force, gpus=gpus, nodes=nodes)))

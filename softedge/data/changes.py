@@ -1,0 +1,59 @@
+"""What became of the images since a run was made on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from softedge.data.inventory import Inventory
+from softedge.errors import UserError
+from softedge.run import read_json
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Names of images.  new: not among those that the run knows.  gone: no longer there.  changed: with other content,
+    label or class names."""
+
+    new: tuple[str, ...]
+    gone: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.gone or self.changed)
+
+    def __str__(self) -> str:
+        """ "3 new, 1 gone (cat/7.jpg)"."""
+        parts = [f"{len(self.new)} new"] if self.new else []
+        for what, names in (("gone", self.gone), ("changed", self.changed)):
+            if names:
+                more = ", ..." if len(names) > _SHOWN else ""
+                parts.append(f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{more})")
+        return ", ".join(parts)
+
+
+def since(index: Path, found: Inventory, hashes: Mapping[str, Sequence[str]]) -> Changes:
+    """Compare a run's data/index.json with what is found now."""
+    before = read_json(index)
+    try:
+        items = {row["name"]: (row["sha256"], row["label"]) for row in before["items"]}
+        bad = {row["name"] for row in before["bad"]}
+        classes = dict(enumerate(before["classes"]))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{index} is damaged ({type(error).__name__}: {error}); make it again with --force") from error
+    new, changed, seen = [], [], set()
+    for split, images in found.splits.items():
+        for name, label, digest in zip(images.names, images.labels.tolist(), hashes[split]):
+            seen.add(name)
+            known = items.get(name)
+            if known is None:
+                new += [name] if name not in bad else []
+                continue
+            label_now = found.classes[label] if label >= 0 else None
+            if known[0] != digest or classes.get(known[1]) != label_now:
+                changed.append(name)
+    gone = [name for name in items if name not in seen]
+    return Changes(tuple(new), tuple(gone), tuple(changed))

@@ -1,0 +1,151 @@
+"""``data/index.json``: every image with its hash, split and label, so that a run always says what it was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softedge.data import keeping, sources
+from softedge.data.examining import Examined, named
+from softedge.data.images import Data, EncodedImages, FileImages, Images
+from softedge.data.inventory import Inventory
+from softedge.errors import UserError
+from softedge.progress import say
+from softedge.records import InputSpec
+from softedge.run import Run, read_json
+
+BAD_SHOWN = 5
+_USED = ("train", "test", "unlabelled")  # the others are set aside
+_COLUMNS = ("name", "sha256", "split", "label")
+
+
+def load(run: Run) -> Data:
+    """Read a prepared data set back, whatever became of its files since; UserError when it was not prepared.
+
+    An image that is gone or has changed is refused where its pixels are needed.
+    """
+    path = run.folder("data") / "index.json"
+    result = run.need("data", "deploy --out")
+    try:
+        return _loaded(run, read_json(path), result.details["root"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); make it again with --force") from error
+
+
+def _loaded(run: Run, index: dict[str, Any], root: str | None) -> Data:
+    spec, classes = InputSpec.from_dict(index["spec"]), tuple(index["classes"])
+    rows = [item for item in index["items"] if item["split"] in _USED]
+    known = [(row["name"], row["sha256"], row["label"]) for row in rows]
+    found: Inventory | None = None
+    if root is None:
+        try:
+            found = sources.find(index["source"])
+        except UserError:
+            if index["source"] in sources.NAMES:
+                raise
+            root = index["source"]  # shards that are gone
+    everything = images_of(found, root, known, spec, index.get("white"))
+    if isinstance(everything, EncodedImages):
+        everything.kept = run.folder("data") / keeping.FOLDER
+    of_split = {split: [i for i, row in enumerate(rows) if row["split"] == split] for split in _USED}
+    return Data(
+        source=index["source"],
+        classes=classes,
+        spec=spec,
+        pretrain=everything.subset(of_split["train"] + of_split["unlabelled"]),
+        train=everything.subset(of_split["train"]),
+        test=everything.subset(of_split["test"]),
+    )
+
+
+def images_of(
+    found: Inventory | None,
+    root: str | None,
+    known: Sequence[tuple[str, str, int]],
+    spec: InputSpec,
+    white: Mapping[str, float] | None,
+) -> Images:
+    """The images of an index: name, sha256 and label each."""
+    names = [name for name, _, _ in known]
+    labels = np.array([label for _, _, label in known], np.int64)
+    if root is None:
+        assert found is not None
+        images = named(found, names, spec)
+        images.labels = labels
+    else:
+        images = FileImages(Path(root), names, labels)
+    if isinstance(images, EncodedImages):
+        images.hashes, images.white = [sha256 for _, sha256, _ in known], white or None
+    return images
+
+
+def root_of(found: Inventory) -> str | None:
+    """The folder that the images lie in; None when they are not single files."""
+    first = next(iter(found.splits.values()))
+    return str(first.root) if isinstance(first, FileImages) else None
+
+
+def fingerprint(found: Inventory, hashes: Mapping[str, Sequence[str]]) -> str:
+    """A hash that changes when images come, go, are renamed, relabelled or edited.  hashes: ``content_hashes``."""
+    digest = hashlib.sha256(json.dumps([found.source if not found.in_files else "", found.classes]).encode())
+    for split, images in found.splits.items():
+        digest.update(json.dumps([split, len(images)]).encode() + images.labels.tobytes())
+        for name, content in zip(images.names, hashes[split]):
+            digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def index_lines(examined: Examined, spec: InputSpec) -> Iterator[str]:
+    """index.json, one image a line: it can be read, compared and searched with ordinary tools."""
+    head = {
+        "schema": 1,
+        "source": examined.found.source,
+        "classes": examined.found.classes,
+        "spec": spec.to_dict(),
+        "counts": examined.counts(),
+        "white": examined.white,
+        "bad": examined.bad,
+    }
+    yield json.dumps(head, indent=1)[:-2] + ',\n "items": ['
+    for number, item in enumerate(examined.items):
+        yield ("," if number else "") + "\n  " + json.dumps({key: getattr(item, key) for key in _COLUMNS})
+    yield "\n ]\n}\n"
+
+
+def summary(examined: Examined, spec: InputSpec) -> dict[str, Any]:
+    """What a person wants to know about the data: for the report and for ``softedge data``."""
+    return {
+        "source": examined.found.source,
+        "classes": list(examined.found.classes),
+        "per_class": examined.per_class(),
+        "test_split": "given" if "test" in examined.found.splits else "held out" if examined.found.classes else "none",
+        "bad": examined.bad,
+        "ignored": dict(examined.found.ignored),
+        "notices": list(examined.found.notices),
+        "contradictions": examined.contradictions,
+        "verified": True,
+        "longer_side": examined.longer_side,
+        "spec": spec.to_dict(),
+    }
+
+
+def announce(examined: Examined) -> None:
+    """Say what was set aside and why."""
+    for notice in examined.found.notices:
+        say(f"data: {notice}")
+    if examined.bad:
+        shown = "; ".join(f"{b['name']} ({b['reason']})" for b in examined.bad[:BAD_SHOWN])
+        more = f"; and {len(examined.bad) - BAD_SHOWN} more" if len(examined.bad) > BAD_SHOWN else ""
+        say(
+            f"data: {len(examined.bad)} of {len(examined.found)} images cannot be read and are set aside: {shown}{more}"
+        )
+    if duplicates := examined.counts()["n_duplicates"]:
+        say(f"data: {duplicates} copies of test images are set aside")
+    if examined.contradictions:
+        shown = "; ".join(" and ".join(names[:2]) for names in examined.contradictions[:BAD_SHOWN])
+        say(f"data: {len(examined.contradictions)} pictures have two labels and are set aside: {shown}")

@@ -1,0 +1,197 @@
+"""What the names of folders mean: which are splits, which hold masks or annotations, which are nobody's pictures.
+
+People keep images as they were unpacked: ``seg_train/seg_train/forest``, ``train_images``, ``cat/train``, a folder of
+masks beside the photos. Read as class folders these would train on wrong labels without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from softedge.data.inventory import SPLITS, printable
+from softedge.errors import UserError
+
+Parts = tuple[str, ...]  # a path below the root, split at its slashes
+
+# Kept by systems and programs beside people's own files.
+_JUNK = frozenset(["__macosx", "__pycache__", "@eadir", "@recycle", "@tmp", "#recycle", "#snapshot"]) | frozenset(
+    ["$recycle.bin", "lost+found", "system volume information"]
+)
+_PREDICTED = frozenset(["pred", "predict", "prediction", "predictions"])  # Kaggle's images to be labelled by others
+_PHOTOS = frozenset(["image", "images", "img", "imgs", "photo", "photos", "jpegimages", "rgb", "input", "inputs"])
+_FILLER = _PHOTOS | frozenset(["picture", "pictures", "pics", "data", "dataset", "set", "split", "jpg", "jpeg", "png"])
+_MASKS = frozenset(["mask", "masks", "annotation", "annotations", "label", "labels", "gt", "groundtruth"]) | frozenset(
+    ["ground_truth", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "trimap", "trimaps"]
+)
+_MASK_COLOURS = 32  # a drawn mask has a few colours, a photo hundreds
+_LOOKED_AT = 8  # pairs of files of one name that are decoded to find out
+
+
+@dataclass(frozen=True)
+class Located:
+    """An image file.  path: where it lies.  at: where it would lie in a plain layout, which labels are read from."""
+
+    path: Parts
+    at: Parts
+
+
+def is_junk(name: str) -> bool:
+    """Whether systems and programs keep such a file or folder beside people's own."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def role(name: str, shared: frozenset[str] = frozenset()) -> str | None:
+    """The split that a folder's name stands for: "train", "Validation", "test_images", "seg_pred"; None: none.
+
+    shared: words that stand in the names of all folders beside it, and so say nothing.
+    """
+    if name.lower() in SPLITS:
+        return SPLITS[name.lower()]
+    words = [word for word in _words(name) if word not in _FILLER | shared]
+    if len(words) != 1:
+        return None
+    return "unlabelled" if words[0] in _PREDICTED else SPLITS.get(words[0])
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", name.lower())
+
+
+def roles(images: Sequence[Located]) -> dict[str, str]:
+    """Top folder -> split; {} when the top folders are none. A class may be called "train", too: then it stands among
+    other classes."""
+    deep: dict[str, bool] = {}  # top folder -> holds folders itself
+    for image in images:
+        if len(image.at) > 1:
+            deep[image.at[0]] = deep.get(image.at[0], False) or len(image.at) > 2
+    exact = {top: SPLITS[top.lower()] for top in deep if top.lower() in SPLITS}
+    if exact and (len(exact) == len(deep) or any(exact.get(top) == "train" and below for top, below in deep.items())):
+        return exact
+    names = [frozenset(_words(top)) for top in deep]
+    shared = frozenset.intersection(*names) - SPLITS.keys() - _PREDICTED if len(names) > 1 else frozenset()
+    guessed = {top: role(top, shared) for top in deep}
+    known = {top: split for top, split in guessed.items() if split is not None}
+    return known if len(known) == len(deep) and "train" in known.values() and len(set(known.values())) > 1 else {}
+
+
+def plain(images: list[Located], notices: list[str]) -> list[Located]:
+    """Undo what unpacking does to a layout: one folder around the splits, a split's folder within itself, splits
+    within class folders."""
+    tops = {image.at[0] for image in images}
+    if len(tops) == 1 and all(len(image.at) > 2 for image in images):
+        inner = [replace(image, at=image.at[1:]) for image in images]
+        if roles(inner) and _has_train(roles(inner)):
+            notices.append(f"the splits are in the folder {next(iter(tops))}")
+            return plain(inner, notices)
+    if splits := roles(images):
+        doubled = {top for top in splits if _holds_itself(top, splits[top], images)}
+        return [replace(i, at=(i.at[0], *i.at[2:])) if i.at[0] in doubled else i for i in images]
+    seconds = {image.at[1].lower() for image in images if len(image.at) > 2}
+    if seconds and seconds <= SPLITS.keys() and all(len(image.at) > 2 for image in images) and len(tops) > 1:
+        swapped = [replace(image, at=(image.at[1], image.at[0], *image.at[2:])) for image in images]
+        if _has_train(roles(swapped)):
+            notices.append("each class folder has folders for the splits")
+            return swapped
+    return images
+
+
+def _has_train(splits: Mapping[str, str]) -> bool:
+    return bool({"train", "unlabelled"} & set(splits.values()))
+
+
+def _holds_itself(top: str, split: str, images: Sequence[Located]) -> bool:
+    """Whether a split's folder holds one folder of its own name (or of the split's), and nothing else."""
+    inner = {image.at[1] if len(image.at) > 2 else "" for image in images if image.at[0] == top}
+    (only,) = inner if len(inner) == 1 else ("",)
+    return bool(only) and (only.lower() == top.lower() or SPLITS.get(only.lower()) == split)
+
+
+def refuse_nested(root: Path, images: Iterable[Located]) -> None:
+    """UserError when a class folder holds nothing but further folders of images: which of them are the classes?"""
+    direct: set[str] = set()
+    inner: dict[str, set[str]] = {}
+    for image in images:
+        if len(image.at) == 2:
+            direct.add(image.at[0])
+        elif len(image.at) > 2:
+            inner.setdefault(image.at[0], set()).add(image.at[1])
+    for top, folders in sorted(inner.items()):
+        named = [folder for folder in folders if any(word not in _FILLER for word in _words(folder))]
+        if top not in direct and len(named) > 1:  # folders called by numbers or dates are parts of a class
+            shown = ", ".join(sorted(printable(folder) for folder in named)[:4])
+            shown += ", ..." if len(named) > 4 else ""
+            raise UserError(
+                f"{root} has the folder {printable(top)} that holds folders ({shown}) and no images: if these are the "
+                f"classes, use --data {root / printable(top)}; if {printable(top)} is a class, put its images into one "
+                "folder"
+            )
+
+
+def refuse_detection(root: Path, others: Iterable[str]) -> None:
+    """UserError for the layouts of COCO, Pascal VOC and YOLO.  others: the files that are no images."""
+    for name in others:
+        parts = [part.lower() for part in name.split("/")]
+        kind = ""
+        if name.endswith(".coco.json") or (
+            len(parts) == 2 and parts[0] == "annotations" and parts[1].endswith(".json")
+        ):
+            kind = "COCO's"
+        elif len(parts) >= 2 and parts[-2] == "annotations" and parts[-1].endswith(".xml"):
+            kind = "Pascal VOC's"
+        elif "labels" in parts[:-1] and parts[-1].endswith(".txt") and (root / name.split("/")[0]).is_dir():
+            kind = "YOLO's" if _has_images_folder(root) else ""
+        if kind:
+            raise UserError(
+                f"{root} holds boxes in {kind} layout ({printable(name)}), from which no classes of whole images "
+                "follow; train a detector with softedge transfer, or give the folder of the images to use them without "
+                "labels"
+            )
+
+
+def _has_images_folder(root: Path) -> bool:
+    return (root / "images").is_dir() or any(path.is_dir() for path in root.glob("*/images"))
+
+
+def without_masks(images: list[Located], colours: Callable[[Parts], int], notices: list[str]) -> list[Located]:
+    """Leave out masks: in a folder that is called so beside one of photos, or under the name of the photo beside it.
+
+    colours: how many different colours a file has (0: it cannot be read).
+    """
+    folders = {image.path[:depth] for image in images for depth in range(1, len(image.path))}
+    beside = {folder[:-1] for folder in folders if folder[-1].lower() in _PHOTOS}
+    masks = {folder for folder in folders if folder[-1].lower() in _MASKS and folder[:-1] in beside}
+    kept = [i for i in images if not any(i.path[:depth] in masks for depth in range(1, len(i.path)))]
+    if masks:
+        shown = ", ".join(sorted("/".join(folder) for folder in masks)[:3])
+        notices.append(f"{len(images) - len(kept)} files in {shown} are taken for masks of the photos and left out")
+    return _without_masks_of_one_name(kept, colours, notices)
+
+
+def _without_masks_of_one_name(
+    images: list[Located], colours: Callable[[Parts], int], notices: list[str]
+) -> list[Located]:
+    types: dict[str, list[Located]] = {}  # path without its suffix -> files
+    for image in images:
+        types.setdefault(str(PurePosixPath(*image.path).with_suffix("")), []).append(image)
+    pairs = [files for files in types.values() if len(files) > 1]
+    if not pairs:
+        return images
+    lossless = [
+        i for files in pairs for i in files if PurePosixPath(i.path[-1]).suffix.lower() not in (".jpg", ".jpeg")
+    ]
+    looked = [colours(image.path) for image in lossless[:: max(1, len(lossless) // _LOOKED_AT)][:_LOOKED_AT]]
+    first = " and ".join(image.path[-1] for image in pairs[0][:2])
+    if looked and len(lossless) >= len(pairs) and sum(0 < count <= _MASK_COLOURS for count in looked) * 2 > len(looked):
+        notices.append(f"{len(lossless)} masks lie under the names of photos ({first}) and are left out")
+        out = set(lossless)
+        return [image for image in images if image not in out]
+    kinds = Counter(tuple(sorted(PurePosixPath(i.path[-1]).suffix.lower() for i in files)) for files in pairs)
+    shown = ", ".join(" and ".join(kind) for kind in list(kinds)[:2])
+    notices.append(
+        f"{len(pairs)} pictures lie there under one name with two types ({shown}; {first}): they stay in one split"
+    )
+    return images

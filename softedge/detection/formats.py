@@ -1,0 +1,38 @@
+"""The formats that can hold a detector, in one place: ONNX and OpenVINO.
+
+The others have no NMS or no inputs of any size. Every format here is traced through ONNX; reading a file back needs its
+runtime and numpy, no torch.
+"""
+
+from __future__ import annotations
+
+from softedge.detection.format import Format, Runner
+from softedge.detection.onnx_detector import Onnx
+from softedge.detection.openvino_detector import OpenVino
+from softedge.errors import UserError
+from softedge.export.base import needs
+from softedge.records import Artifact
+
+PRECISIONS = ("fp32", "fp16", "int8")
+FORMATS: dict[str, Format] = {"onnx": Onnx(), "openvino": OpenVino()}
+
+
+def of(name: str) -> Format:
+    """The format of a name; UserError with the ones that can hold a detector."""
+    if name not in FORMATS:
+        raise UserError(
+            f"a detector cannot be exported to '{name}'; known: {', '.join(FORMATS)} (the others have no NMS or no "
+            "inputs of any size)"
+        )
+    return FORMATS[name]
+
+
+def open_runner(artifact: Artifact) -> Runner:
+    """Load an exported detector; UserError when its runtime is not installed or refuses the file."""
+    chosen = of(artifact.target)
+    if (why := needs(f"running {artifact.name}", chosen.package)) is not None:
+        raise UserError(why)
+    try:
+        return chosen.run(artifact.path)
+    except Exception as error:  # both runtimes raise their own kinds
+        raise UserError(f"{artifact.path} cannot be loaded ({str(error).strip().splitlines()[-1][:200]})") from error

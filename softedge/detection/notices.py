@@ -1,0 +1,53 @@
+"""What was odd about a data set and how it was handled, one line for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from softedge.detection.scenes import Scenes
+from softedge.progress import say
+
+_SHOWN = 3
+
+
+class Notices:
+    """Collects oddities by kind and words each kind as one line."""
+
+    def __init__(self, where: str):
+        self.where = where
+        self._items: dict[str, list[str]] = {}
+        self._lines: list[str] = []
+
+    def add(self, kind: str, what: str) -> None:
+        """One more of a kind: "N <kind> (a, b and n more)"."""
+        self._items.setdefault(kind, []).append(what)
+
+    def note(self, line: str) -> None:
+        """A line of its own."""
+        self._lines.append(f"{self.where}: {line}")
+
+    def lines(self) -> tuple[str, ...]:
+        counted = (f"{self.where}: {len(what)} {kind} ({shortened(what)})" for kind, what in self._items.items())
+        return (*self._lines, *counted)
+
+
+def shortened(items: Sequence[str]) -> str:
+    """The first few of many."""
+    more = len(items) - _SHOWN
+    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def compare_splits(train: Scenes, test: Scenes) -> list[str]:
+    """Lines on classes that a detector cannot learn or that cannot be measured."""
+    learnt, asked = train.per_class(), test.per_class()
+    lines = []
+    if only_test := [c for c in test.classes if asked[c] and not learnt[c]]:
+        lines.append(f"no training object of {shortened(only_test)}: they count in the mean with what is found")
+    if only_train := [c for c in test.classes if learnt[c] and not asked[c]]:
+        lines.append(f"no test object of {shortened(only_train)}: they are left out of the mean")
+    return lines
+
+
+def tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        say(f"data: {line}")

@@ -1,0 +1,110 @@
+"""A Core ML package in memory: made from the network, its weights put into 8 bits, described and written."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from softedge.errors import UserError
+from softedge.export.contract import to_json
+from softedge.export.deployed import Deployed
+
+LABEL = "label"
+_WEIGHT_THRESHOLD = 512  # coremltools' default of 2048 values leaves squeeze-excite layers in float
+
+
+def write(package: Any, deployed: Deployed, path: Path, weights: bool, **about: Any) -> None:
+    """Describe a package like every export and write it.  weights: store them in 8 bits.  about: more metadata."""
+    package = in_8_bits(package) if weights else package
+    _save(_named(package, deployed, about), path)
+
+
+def program(deployed: Deployed, precision: str) -> Any:
+    """The float program of a network, for the oldest system that has what ``precision`` needs."""
+    import coremltools as ct
+
+    size = deployed.spec.size
+    example = torch.zeros(1, 3, size, size)
+    with torch.no_grad():
+        traced = torch.jit.trace(_Planar(deployed).eval(), example)
+    options: dict[str, Any] = {}
+    if deployed.output == "probabilities":
+        options["classifier_config"] = ct.ClassifierConfig(list(deployed.labels), predicted_feature_name=LABEL)
+    else:
+        options["outputs"] = [ct.TensorType(name="features", dtype=np.float32)]
+    oldest = {"int8": ct.target.iOS16, "w8a8": ct.target.iOS17}.get(precision, ct.target.iOS15)
+    try:
+        return ct.convert(
+            traced,
+            convert_to="mlprogram",
+            inputs=[ct.ImageType("image", shape=tuple(example.shape), color_layout=ct.colorlayout.RGB)],
+            minimum_deployment_target=oldest,
+            compute_precision=ct.precision.FLOAT32 if precision == "fp32" else ct.precision.FLOAT16,
+            skip_model_load=True,
+            **options,
+        )
+    except Exception as error:  # coremltools raises many kinds for operators that it cannot express
+        raise UserError(f"Core ML cannot express this network: {' '.join(str(error).split())[:300]}") from error
+
+
+class _Planar(nn.Module):
+    def __init__(self, deployed: Deployed):
+        super().__init__()
+        self.deployed = deployed
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.deployed.from_planes(image)
+
+
+def in_8_bits(package: Any) -> Any:
+    """The package with 8-bit weights per output channel."""
+    import coremltools.optimize.coreml as optimize
+
+    weights = optimize.OpLinearQuantizerConfig(
+        mode="linear_symmetric", dtype="int8", granularity="per_channel", weight_threshold=_WEIGHT_THRESHOLD
+    )
+    return optimize.linear_quantize_weights(package, optimize.OptimizationConfig(global_config=weights))
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What ``write`` put into a package besides the model, by name."""
+    import coremltools as ct
+
+    stored = ct.models.MLModel(str(path), skip_model_load=True).user_defined_metadata
+    return {key.removeprefix("softedge."): value for key, value in stored.items()}
+
+
+def _named(package: Any, deployed: Deployed, about: Mapping[str, Any]) -> Any:
+    """The package with its output called as the contract says and a description of its input."""
+    import coremltools as ct
+
+    spec = package.get_spec()
+    if deployed.output == "probabilities":
+        ct.utils.rename_feature(spec, spec.description.predictedProbabilitiesName, "probabilities")
+    named = ct.models.MLModel(spec, weights_dir=package.weights_dir, skip_model_load=True)
+    named.short_description = "Image classifier" if deployed.labels else "Image features"
+    shape = deployed.spec
+    named.input_description["image"] = (
+        f"RGB image, {shape.size} x {shape.size}: shorter side resized to {shape.resize}, centre crop; "
+        "scaling, mean and std are inside the model"
+    )
+    values = {"input": to_json(shape.to_dict()), "output": deployed.output, **deployed.about, **about}
+    named.user_defined_metadata.update({f"softedge.{key}": str(value) for key, value in values.items()})
+    return named
+
+
+def _save(package: Any, path: Path) -> None:
+    """Write beside the place and rename: a package is a folder."""
+    with tempfile.TemporaryDirectory(prefix=".mlpackage-", dir=path.parent) as temporary:
+        written = Path(temporary) / path.name
+        package.save(str(written))
+        if path.exists():
+            shutil.rmtree(path)
+        written.rename(path)

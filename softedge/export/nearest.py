@@ -1,0 +1,87 @@
+"""Of several ways to quantize a network, the one whose answers are nearest to fp32: the export's default choice.
+
+The int8 search (``quantize.search``) begins with the same comparison, on other images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from softedge.errors import UserError
+from softedge.eval.measures import compare
+from softedge.export.base import Candidates, Float32, Option, Uint8
+
+if TYPE_CHECKING:
+    from softedge.export.deployed import Deployed
+
+CLOSER = 1.0  # dB that an option of a higher tier must gain
+
+Measures = Mapping[str, float | int]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Images (N, S, S, 3) with the answers (N, C) of fp32.  output: "probabilities" or "features"."""
+
+    images: Uint8
+    fp32: Float32
+    output: str
+
+    @classmethod
+    def of(cls, deployed: Deployed, images: Uint8) -> Judge:
+        return cls(images, deployed.predict(images), deployed.output)
+
+    def first(self, count: int) -> Judge:
+        return replace(self, images=self.images[:count], fp32=self.fp32[:count])
+
+    def measure(self, candidates: Candidates, option: Option) -> Measures:
+        """The measures of ``eval.measures.compare`` for an option; no labels are used."""
+        return compare(self.fp32, candidates.predict(option, self.images), None, self.output)
+
+    def decibels(self, candidates: Candidates, option: Option) -> float:
+        return decibels(self.measure(candidates, option))
+
+
+def decibels(measures: Measures) -> float:
+    """The median signal to quantization noise; minus infinity where an answer is no number."""
+    value = float(measures["sqnr_db"])
+    return value if math.isfinite(value) else -math.inf
+
+
+@dataclass(frozen=True)
+class Choice:
+    """tried: what was done -> dB, for every option that was compared."""
+
+    option: Option
+    measures: Measures
+    tried: Mapping[str, float]
+
+
+def nearest(candidates: Candidates, judge: Judge) -> Choice:
+    """Measure every calibration and choose the one with the least noise.
+
+    By decibels, not by agreement: on a few hundred images one changed answer is worth more than the difference.  Of the
+    tiers the first whose best is within ``CLOSER`` of the best of all: what is computed in float costs time.
+    """
+    tried: dict[str, float] = {}
+    best: dict[int, tuple[float, Option, Measures]] = {}
+    for option in candidates.calibrations():
+        measures = judge.measure(candidates, option)
+        tried[option.what] = value = decibels(measures)
+        if option.tier not in best or value > best[option.tier][0]:
+            best[option.tier] = value, option, measures
+    top = max(value for value, *_ in best.values())
+    _, option, measures = next(best[tier] for tier in sorted(best) if best[tier][0] >= top - CLOSER)
+    return Choice(option, measures, tried)
+
+
+def write_nearest(candidates: Candidates, deployed: Deployed, out: Path) -> Path:
+    """Write the calibration that is nearest to fp32 on the candidates' own comparison images; the path of the file."""
+    images = candidates.comparison()
+    if not len(images):
+        raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
+    return candidates.write(nearest(candidates, Judge.of(deployed, images)).option, out)

@@ -1,0 +1,207 @@
+"""The int8 candidates of an ONNX file: calibrations, float beginnings and layers, corrected biases, 8-bit weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from softedge.export.base import Candidates, Float32, Option, Rounding, Uint8
+from softedge.export.deployed import Deployed
+from softedge.export.onnx import graph as onnx_graph
+from softedge.export.onnx import rewrite
+from softedge.export.onnx.bias import correct_biases
+from softedge.export.onnx.quantization import Quantization
+from softedge.export.onnx.quantizer import FOLLOWERS, WEIGHTED, Scheme, store_weights_in_int8
+from softedge.export.onnx.ranges import METHODS, Method, Ranges, by_method, float_tensors, run, session, with_outputs
+from softedge.export.onnx.ranges import measure as measure_ranges
+from softedge.export.onnx.speed import Beginning, beginnings, fixed, race
+from softedge.records import Artifact
+from softedge.run import write_bytes
+
+_ENOUGH = 16  # calibration images from which on a quarter can be kept apart
+_CORRECTION = 128  # calibration images that biases are corrected on
+_SECONDS = 2.0  # of processor time to compare one option with fp32
+_LEVELS = 255  # of an unsigned 8-bit activation
+
+
+class OnnxCandidates(Candidates):
+    """calibration: uint8 (N, S, S, 3).  methods, percentile: see ``ranges``.  dynamic: any batch size, else 1.
+
+    scheme: what int8 computes in integers; None: the float beginning is chosen by speed and closeness, or the one that
+    ends at ``float_prefix``.  safe: weights of 7 bits.  like: see ``Format.candidates``.
+    """
+
+    def __init__(
+        self,
+        deployed: Deployed,
+        calibration: Uint8,
+        *,
+        dynamic: bool = True,
+        safe: bool = False,
+        float_prefix: str = "",
+        scheme: Scheme | None = None,
+        methods: Sequence[Method] = METHODS,
+        percentile: float = 99.99,
+        like: Artifact | None = None,
+    ):
+        self.deployed, self.calibration, self.dynamic, self.safe = deployed, calibration, dynamic, safe
+        self.float_prefix, self.scheme, self.like = float_prefix, scheme, like
+        self.methods, self.percentile = tuple(methods), percentile
+
+    @cached_property
+    def float_model(self) -> onnx.ModelProto:
+        return onnx_graph.trace(self.deployed, dynamic=self.dynamic)
+
+    @cached_property
+    def graph(self) -> onnx.ModelProto:
+        return rewrite.for_integers(self.float_model)
+
+    def comparison(self) -> Uint8:
+        """Of enough images every fourth, which then sets no range."""
+        return self.calibration[::4] if len(self.calibration) >= _ENOUGH else self.calibration
+
+    @cached_property
+    def ranges(self) -> dict[str, Ranges]:
+        """The ranges of each calibration method."""
+        images = self.calibration
+        if self.like is None and len(self.methods) > 1 and len(images) >= _ENOUGH:
+            images = np.delete(images, np.s_[::4], axis=0)
+        return by_method(self.graph, images, self.methods, self.percentile)
+
+    def calibrations(self) -> Iterator[Option]:
+        for tier, beginning in enumerate(self._beginnings()):
+            scheme = replace(beginning.scheme, reduce_range=self.safe or beginning.scheme.reduce_range)
+            for method, ranges in self.ranges.items():
+                details: dict[str, Any] = {"speed": beginning.about} if beginning.about else {}
+                if self.safe:
+                    details["safe"] = "weights of 7 bits"
+                details["calibration"] = f"{method} of {len(self.calibration)} images"
+                what = f"calibration by {method}"
+                if tier or beginning.until:
+                    what += f", float until {beginning.until}"
+                yield Option(what, Quantization(self.graph, ranges, scheme), tier, details)
+
+    def _beginnings(self) -> list[Beginning]:
+        if self.scheme is not None:
+            return [Beginning("", self.scheme, {})]
+        if self.like is not None:
+            return [Beginning("", Scheme(leading_float(self.graph, onnx.load(str(self.like.path)))), {})]
+        if self.float_prefix:
+            return [fixed(self.graph, self.float_prefix)]
+        some = self.ranges[self.methods[0]]  # of no influence on time
+        return beginnings(self.float_model, self.graph, some, self.calibration[:1])
+
+    def predict(self, option: Option, images: Uint8) -> Float32:
+        """One thread: others may be at work."""
+        return run(_model(option), images, threads=1)
+
+    def write(self, option: Option, out: Path) -> Path:
+        model = _model(option)
+        onnx_graph.set_metadata(model, self.deployed, "int8", **option.details)
+        path = out / "model.onnx"
+        write_bytes(path, model.SerializeToString())
+        return path
+
+    def layers(self) -> Sequence[str]:
+        return Quantization(self.graph, {}).layers()
+
+    def float_layers(self, option: Option) -> frozenset[str]:
+        return _quantization(option).scheme.float_nodes
+
+    def with_float(self, option: Option, layers: Sequence[str]) -> Option:
+        made = _quantization(option)
+        return replace(option, model=made.in_float(made.scheme.float_nodes | frozenset(layers)))
+
+    def alone(self, option: Option, layer: str) -> Option:
+        """What follows the layer stays in float, too."""
+        made = _quantization(option)
+        others = {node.name for node in made.graph.graph.node if node.op_type in FOLLOWERS}
+        return replace(option, model=made.in_float(frozenset((set(made.layers()) - {layer}) | others)))
+
+    def describe(self, option: Option, layer: str) -> dict[str, Any]:
+        made = _quantization(option)
+        node = next(node for node in made.graph.graph.node if node.name == layer)
+        weight = numpy_helper.to_array(rewrite.constants(made.graph)[node.input[1]])
+        low, high = made.ranges.get(node.input[0], (float("nan"), float("nan")))
+        widest = float(np.abs(weight).max())
+        return {"weight": node.input[1], "shape": list(weight.shape), "low": low, "high": high, "widest": widest}
+
+    def bias_corrected(self, option: Option) -> Option:
+        made = correct_biases(_quantization(option), self.calibration[:_CORRECTION])
+        return replace(option, what=f"{option.what}; biases corrected", model=made)
+
+    def roundings(self, option: Option, image: Uint8) -> Sequence[Rounding]:
+        made = _quantization(option)
+        ends = rounded_ranges(made.model())
+        values = session(with_outputs(made.graph, list(ends))).run(list(ends), {"image": image})
+        return [Rounding(name, *ends[name], value) for name, value in zip(ends, values)]
+
+    def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option:
+        made = _quantization(option)
+        graph = rewrite.for_integers(onnx_graph.trace(network, dynamic=self.dynamic))
+        known = {**made.ranges, **ranges}
+        if not set(float_tensors(graph)) <= set(known):  # the tuned network was traced to other names
+            known = measure_ranges(graph, self.calibration)
+        return replace(option, model=replace(made, graph=graph, ranges=known))
+
+    def from_file(self, artifact: Artifact) -> Option | None:
+        if artifact.path.suffix != ".onnx":
+            return None
+        return Option(f"the integers of {artifact.name}", onnx.load(str(artifact.path)))
+
+    def weights_only(self) -> Option:
+        """A quarter of the size at the speed of fp32."""
+        model = rewrite.copied(self.float_model)
+        store_weights_in_int8(model)
+        return Option("8-bit weights, float arithmetic", model)
+
+    def time_over_fp32(self, option: Option) -> float:
+        image = np.ascontiguousarray(self.calibration[:1])
+        models = {"fp32": self.float_model, "int8": _model(option)}
+        return race(models, image, _SECONDS).ratio("int8", "fp32").median
+
+
+def _quantization(option: Option) -> Quantization:
+    assert isinstance(option.model, Quantization), "an option read from a file cannot be changed"
+    return option.model
+
+
+def _model(option: Option) -> onnx.ModelProto:
+    return option.model.model() if isinstance(option.model, Quantization) else option.model
+
+
+def rounded_ranges(model: onnx.ModelProto) -> Ranges:
+    """Every activation that a QDQ graph rounds to 8 bits -> the (low, high) it can hold."""
+    stored = rewrite.constants(model)
+    ranges = {}
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear" or node.input[0] in stored:
+            continue
+        scale, zero = float(numpy_helper.to_array(stored[node.input[1]])), stored[node.input[2]]
+        if zero.data_type == onnx.TensorProto.UINT8:
+            offset = int(numpy_helper.to_array(zero))
+            ranges[node.input[0]] = (-offset * scale, (_LEVELS - offset) * scale)
+    return ranges
+
+
+def leading_float(graph: onnx.ModelProto, default: onnx.ModelProto) -> frozenset[str]:
+    """Nodes of ``graph`` before the first layer that ``default`` computes in integers.
+
+    The export leaves the first layers in float where that is faster here; what is built on it should do the same.
+    """
+    makers = {name: node.op_type for node in default.graph.node for name in node.output}
+    integer = {
+        node.name
+        for node in default.graph.node
+        if node.op_type in WEIGHTED and all(makers.get(name) == "DequantizeLinear" for name in node.input[:2])
+    }
+    names = [node.name for node in graph.graph.node]
+    first = next((i for i, name in enumerate(names) if name in integer), 0)
+    return frozenset(names[:first])

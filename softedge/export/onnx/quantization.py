@@ -1,0 +1,30 @@
+"""One quantization of an ONNX graph: what the int8 steps change and pass on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import onnx
+
+from softedge.export.onnx.quantizer import WEIGHTED, Scheme, quantize
+from softedge.export.onnx.ranges import Ranges
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """graph: the float graph, rewritten for integers.  ranges: of its activations.  scheme: what stays in float."""
+
+    graph: onnx.ModelProto
+    ranges: Ranges
+    scheme: Scheme = field(default_factory=Scheme)
+
+    def model(self) -> onnx.ModelProto:
+        return quantize(self.graph, self.ranges, self.scheme)
+
+    def layers(self) -> list[str]:
+        """Names of the nodes with weights, in order."""
+        return [node.name for node in self.graph.graph.node if node.op_type in WEIGHTED]
+
+    def in_float(self, names: frozenset[str]) -> Quantization:
+        """The same with exactly these nodes in float."""
+        return replace(self, scheme=replace(self.scheme, float_nodes=names))

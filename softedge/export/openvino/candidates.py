@@ -1,0 +1,122 @@
+"""The int8 candidates of an OpenVINO file: NNCF calibrations, float layers, the integers of an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from softedge.export.base import Candidates, Float32, Option, Uint8
+from softedge.export.deployed import Deployed
+from softedge.export.onnx.candidates import OnnxCandidates
+from softedge.export.onnx.quantizer import Scheme
+from softedge.export.openvino.int8 import (
+    calibration_sets,
+    compressed,
+    from_onnx_int8,
+    layers,
+    reads_rounded,
+    with_float,
+    with_ranges,
+)
+from softedge.export.openvino.network import from_onnx, predictor, write
+from softedge.export.quiet import quiet
+from softedge.records import Artifact
+
+RANGES = ("defaults", "minmax")
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """A quantized network and what it was made from.
+
+    ranges: see ``int8.with_ranges``.  images: which of ``calibration_sets``.  in_float: layers put back into float.
+    """
+
+    network: Any
+    ranges: str
+    images: str
+    in_float: tuple[str, ...] = ()
+
+
+class OpenVinoCandidates(Candidates):
+    """NNCF's defaults, and the mixed preset with the widest ranges; both without outliers, too.
+
+    Mixed: symmetric weights, asymmetric activations, each range that of all images.  Which is closer to float differs
+    between networks.  (The mean of the images' ranges clips too much with the mixed preset.)
+
+    calibration: uint8 (N, S, S, 3).  safe: weights of 7 bits.  dynamic: any batch size, else 1.
+    """
+
+    def __init__(self, deployed: Deployed, calibration: Uint8, *, safe: bool = False, dynamic: bool = True):
+        self.deployed, self.calibration, self.safe, self.dynamic = deployed, calibration, safe, dynamic
+
+    @cached_property
+    def network(self) -> Any:
+        with quiet():
+            return from_onnx(self.deployed, dynamic=self.dynamic)
+
+    @cached_property
+    def sets(self) -> dict[str, Uint8]:
+        return calibration_sets(self.network, self.calibration)
+
+    def comparison(self) -> Uint8:
+        """All of them: two settings with one range each have little to learn by heart."""
+        return self.calibration
+
+    def calibrations(self) -> Iterator[Option]:
+        for images, some in self.sets.items():
+            for ranges in RANGES:
+                with quiet():
+                    network = compressed(with_ranges(self.network, some, ranges, safe=self.safe))
+                yield Option(f"calibration by {ranges}{images}", Quantization(network, ranges, images))
+
+    def predict(self, option: Option, images: Uint8) -> Float32:
+        return predictor(option.model.network)(images)
+
+    def write(self, option: Option, out: Path) -> Path:
+        path = out / "model.xml"
+        with quiet():
+            write(option.model.network, self.deployed, "int8", path)
+        return path
+
+    def layers(self) -> Sequence[str]:
+        """Named like the nodes of the ONNX graph that the network was converted from."""
+        return list(layers(self.network))
+
+    def float_layers(self, option: Option) -> frozenset[str]:
+        return frozenset(name for name, op in layers(option.model.network).items() if not reads_rounded(op))
+
+    def with_float(self, option: Option, layers: Sequence[str]) -> Option:
+        made = option.model
+        network = with_float(made.network, layers)
+        return replace(option, model=replace(made, network=network, in_float=(*made.in_float, *layers)))
+
+    def proxy(self) -> Candidates:
+        return OnnxCandidates(self.deployed, self.calibration, methods=("mse",), scheme=Scheme())
+
+    def bias_corrected(self, option: Option) -> Option | None:
+        """Corrected layer by layer, where every calibration has them corrected in NNCF's fast form."""
+        made = option.model
+        if not made.ranges:
+            return None
+        with quiet():
+            network = with_ranges(self.network, self.sets[made.images], made.ranges, safe=self.safe, fast=False)
+            network = with_float(compressed(network), made.in_float)
+        return replace(
+            option, what=f"{option.what}; biases corrected layer by layer", model=replace(made, network=network)
+        )
+
+    def from_file(self, artifact: Artifact) -> Option | None:
+        if artifact.path.suffix == ".onnx":
+            with quiet():
+                network = from_onnx_int8(artifact.path)
+            return Option(f"the integers of {artifact.name}", Quantization(network, "", ""))
+        return None
+
+    def weights_only(self) -> Option:
+        with quiet():
+            network = compressed(from_onnx(self.deployed, dynamic=self.dynamic))  # compressing changes it in place
+        return Option("8-bit weights, float arithmetic", Quantization(network, "", ""))

@@ -1,0 +1,277 @@
+"""The int8 search: better ways to quantize a network, from cheap to expensive, until one is good enough.
+
+    default -> calibration -> the integers of another format's file -> equalization -> bias correction -> fewest float
+    layers -> fine-tuning, with float layers where it is not enough -> 8-bit weights alone
+
+One loop over what a format's ``Candidates`` offer.  Everything is measured and chosen on the selection images
+(``quantize.selection``); no test image is asked.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from softedge.data.images import Uint8
+from softedge.errors import UserError
+from softedge.export.base import Candidates, Option
+from softedge.export.deployed import Deployed
+from softedge.export.nearest import Choice, Judge, Measures, decibels, nearest
+from softedge.progress import say
+from softedge.quantize.equalization import equalize
+from softedge.quantize.fine_tuning import Schedule, fine_tune
+from softedge.quantize.sensitivity import Layer, at_most, fewest, rank
+from softedge.quantize.steps import Chosen, SearchResult, Step, recommend, score
+from softedge.records import Artifact
+from softedge.run import size_bytes
+
+RANKING_IMAGES = 64
+EQUALIZATION_IMAGES = 64
+
+Refuse = Callable[[Measures], list[str]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a search is about.
+
+    network: fp32.  make: a network -> the candidates of the format for it.  judge: the selection images.
+    accepts: the gates, why they refuse measures.  doubts: why measures on the selection images do not promise that the
+    gates will accept the file on others; an option without doubts is good enough.
+    calibration: uint8 (N, S, S, 3), to equalize on.  training: gives the images to fine-tune on.  schedule: of that.
+    others: int8 files of the network that are good enough already, of other formats.  layers: a ranking that another
+    search has made, for formats that rank by a proxy.
+    timed: measure the time of each step where the format can.
+    """
+
+    network: Deployed
+    make: Callable[[Deployed], Candidates]
+    judge: Judge
+    accepts: Refuse
+    doubts: Refuse
+    calibration: Uint8
+    training: Callable[[], Uint8]
+    schedule: Schedule = field(default_factory=Schedule)
+    others: Sequence[Artifact] = ()
+    layers: Sequence[Layer] = ()
+    timed: bool = True
+
+
+def search(problem: Problem, default: Step) -> SearchResult:
+    """Try all steps until one is good enough, else keep the best that the plain gates accept.
+
+    default: what the exported file measures on the selection images; returned as the choice when it is good enough.
+    """
+    return _Search(problem, default).run()
+
+
+class _Search:
+    """candidates, network, option: the best so far, which the next step builds on.
+
+    plain: ``option`` before its biases were corrected: a correction made for other neighbours would put float layers
+    wrong, so it is made anew for each set of them.
+    """
+
+    candidates: Candidates
+    option: Option
+    plain: Option
+
+    def __init__(self, problem: Problem, default: Step):
+        self.problem, self.steps = problem, [default]
+        self.default_passes = not problem.accepts(default.measures)
+        self.network = problem.network
+        self.layers: tuple[Layer, ...] = ()
+        self.chosen: Chosen | None = None
+        self.corrected = False
+        self.proxy: Candidates | None = None  # what layers were ranked on, where that is another format
+
+    def run(self) -> SearchResult:
+        if not self.steps[0].passed:
+            self.candidates = self.original = self.problem.make(self.network)
+            for step in (
+                self._calibrate,
+                self._translate,
+                self._equalize,
+                self._correct_biases,
+                self._mix,
+                self._tune,
+                self._weights_only,
+            ):
+                step()
+                if self.chosen is not None and self.chosen.certain:
+                    break
+        said = recommend(self.steps, self.chosen, self.default_passes)
+        return SearchResult(tuple(self.steps), self.chosen, self.layers, said)
+
+    def _calibrate(self) -> None:
+        choice = nearest(self.candidates, self.problem.judge)
+        self.option = self.plain = choice.option
+        self._record("calibrated", self.candidates, choice.option, choice.measures, {"tried_db": choice.tried})
+
+    def _translate(self) -> None:
+        for artifact in self.problem.others:
+            option = self.original.from_file(artifact)
+            if option is not None:
+                self._record("translated", self.original, option)
+
+    def _equalize(self) -> None:
+        balanced, pairs = equalize(self.network, self.problem.calibration[:EQUALIZATION_IMAGES])
+        if not pairs:
+            self._note("equalized", "no pair of layers can be equalized (hard-swish, SiLU and additions stop it)")
+            return
+        balanced.about = self.network.about
+        candidates = self.problem.make(balanced)
+        choice = nearest(candidates, self.problem.judge)
+        option = replace(choice.option, what=f"{pairs} pairs equalized; {choice.option.what}")
+        if self._keep_if_better("equalized", candidates, replace(choice, option=option)):
+            self.candidates, self.network, self.option, self.plain = candidates, balanced, option, option
+
+    def _correct_biases(self) -> None:
+        option = self.candidates.bias_corrected(self.option)
+        if option is None:
+            self._note("bias", "this format corrects no biases")
+            return
+        choice = Choice(option, self.problem.judge.measure(self.candidates, option), {})
+        if self._keep_if_better("bias", self.candidates, choice):
+            self.option, self.corrected = option, True
+
+    def _mix(self) -> None:
+        """The fewest layers in float with which the option is good enough, or as many as are allowed."""
+        order = self._order()
+        if not order:
+            self._note("mixed", "this format can put no layer in float")
+            return
+        count = self._fewest(self.plain, order) or at_most(len(order))
+        self._put_in_float("mixed", self.plain, order, count, self.corrected)
+
+    def _tune(self) -> None:
+        """Fine-tune with the most harmful eighth of the layers in float: rounding there is not worth learning."""
+        worst = self._order(everything=True)
+        worst = worst[: max(1, len(worst) // 8)]
+        plain = self.candidates.with_float(self.plain, worst) if worst else self.plain
+        plain = plain or self.plain
+        image = self.problem.calibration[:1]
+        roundings = self.candidates.roundings(plain, image)
+        if not roundings:
+            self._note("tuned", "this format's rounding cannot be simulated for fine-tuning")
+            return
+        try:
+            network, ranges, steps = fine_tune(
+                self.network, roundings, image, self.problem.training(), self.problem.schedule
+            )
+        except UserError as error:  # a network that torch.fx cannot trace, or a machine that is too slow
+            self._note("tuned", str(error))
+            return
+        tuned = self.candidates.tuned(plain, network, ranges)
+        if tuned is None:
+            self._note("tuned", "this format takes no fine-tuned weights")
+            return
+        tuned = replace(tuned, what=f"{plain.what}; fine-tuned {steps} steps")
+        choice = Choice(tuned, self.problem.judge.measure(self.candidates, tuned), {})
+        self._keep_if_better("tuned", self.candidates, choice)
+        if self.steps[-1].passed:
+            return
+        order = [name for name in self._order() if name not in self.candidates.float_layers(tuned)]
+        if order and (count := self._fewest(tuned, order)) is not None:
+            self._put_in_float("tuned-mixed", tuned, order, count, corrected=False)
+
+    def _weights_only(self) -> None:
+        option = self.original.weights_only()
+        if option is None:
+            self._note("weights", "this format has no file with 8-bit weights alone")
+            return
+        self._record("weights", self.original, option)
+
+    def _order(self, everything: bool = False) -> list[str]:
+        """Layers, most harmful first; those that the option computes in integers.  everything: all layers."""
+        if not self.layers:
+            self.layers = tuple(self._rank())
+        names = self.candidates.layers()
+        kept = frozenset() if everything else self.candidates.float_layers(self.plain)
+        if self.proxy is not None:  # the n-th layer there is the n-th here
+            theirs = {name: place for place, name in enumerate(self.proxy.layers())}
+            if len(theirs) != len(names):
+                return []
+            ranked = [names[theirs[layer.name]] for layer in self.layers]
+        else:
+            ranked = [layer.name for layer in self.layers]
+        return [name for name in ranked if name not in kept]
+
+    def _rank(self) -> Sequence[Layer]:
+        self.proxy = self.candidates.proxy()
+        candidates = self.proxy or self.candidates
+        names = candidates.layers()
+        if not names:
+            return ()
+        if self.proxy is not None and {layer.name for layer in self.problem.layers} == set(names):
+            return self.problem.layers
+        few = self.problem.judge.first(RANKING_IMAGES)
+        option = self.plain if self.proxy is None else nearest(candidates, few).option
+        return rank(candidates, option, few)
+
+    def _fewest(self, option: Option, order: Sequence[str]) -> int | None:
+        def suffices(count: int) -> bool:
+            more = self.candidates.with_float(option, order[:count])
+            return more is not None and not self.problem.doubts(self.problem.judge.measure(self.candidates, more))
+
+        return fewest(len(order), suffices)
+
+    def _put_in_float(self, name: str, option: Option, order: Sequence[str], count: int, corrected: bool) -> None:
+        mixed = self.candidates.with_float(option, order[:count])
+        assert mixed is not None, "a ranked layer can be put in float"
+        mixed = replace(mixed, what=f"{option.what}; {count} of {len(order)} integer layers put in float")
+        if corrected:
+            mixed = self.candidates.bias_corrected(mixed) or mixed
+        self._record(name, self.candidates, mixed, details={"float_layers": count, "layers": len(order)})
+
+    def _keep_if_better(self, name: str, candidates: Candidates, choice: Choice) -> bool:
+        """Record the option; go on with it when it is nearer to fp32: what costs no time is kept unless it hurts."""
+        gain = decibels(choice.measures) - self.problem.judge.decibels(self.candidates, self.option)
+        details = {"gain_db": gain, **({"tried_db": choice.tried} if choice.tried else {})}
+        self._record(name, candidates, choice.option, choice.measures, details, kept=gain >= 0)
+        return gain >= 0
+
+    def _record(
+        self,
+        name: str,
+        candidates: Candidates,
+        option: Option,
+        measures: Measures | None = None,
+        details: Mapping[str, Any] | None = None,
+        kept: bool = True,
+    ) -> None:
+        """Measure a step, and choose its option when it is good enough, or the best that the plain gates accept."""
+        measures = self.problem.judge.measure(candidates, option) if measures is None else measures
+        why = tuple(self.problem.doubts(measures))
+        step = Step(
+            name,
+            option.what,
+            measures,
+            written_bytes(candidates, option),
+            candidates.time_over_fp32(option) if self.problem.timed else None,
+            why,
+            kept,
+            details or {},
+        )
+        self.steps.append(step)
+        best = score(self.chosen.step.measures) if self.chosen else None
+        if best is None and self.default_passes:
+            best = score(self.steps[0].measures)
+        if not why or (not self.problem.accepts(measures) and (best is None or score(measures) > best)):
+            self.chosen = Chosen(step, candidates, option, certain=not why)
+        agreement = f"agreement {measures['agreement']:.4f}, " if "agreement" in measures else ""
+        say(f"int8 search, {name}: {agreement}{measures['sqnr_db']:.1f} dB, {'; '.join(why) or 'good enough'}")
+
+    def _note(self, name: str, why: str) -> None:
+        say(f"int8 search, {name}: {why}")
+        self.steps.append(Step(name, why, {}, why=(why,), kept=False))
+
+
+def written_bytes(candidates: Candidates, option: Option) -> int:
+    """Size of all files that an option would be written to."""
+    with tempfile.TemporaryDirectory(prefix="softedge-") as folder:
+        candidates.write(option, Path(folder))
+        return size_bytes(Path(folder))

@@ -1,0 +1,106 @@
+"""What the int8 search records: every step, the option that it chose, and a sentence that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from softedge.export.base import Candidates, Option
+from softedge.export.nearest import Measures
+from softedge.quantize.sensitivity import Layer
+
+STEPS = ("default", "calibrated", "translated", "equalized", "bias", "mixed", "tuned", "tuned-mixed", "weights")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: what was done, what it measures on the selection images, whether it is good enough, whether it was
+    kept for the steps after it.
+
+    why: what speaks against it; empty when it is good enough.  measures: empty for a step that could not be made.
+    """
+
+    name: str
+    what: str
+    measures: Measures
+    size_bytes: int = 0
+    time_over_fp32: float | None = None
+    why: tuple[str, ...] = ()
+    kept: bool = True
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        return not self.why
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.name,
+            "what": self.what,
+            **self.measures,
+            "size_bytes": self.size_bytes or None,
+            "time_over_fp32": self.time_over_fp32,
+            "passed": self.passed,
+            "why": "; ".join(self.why),
+            "kept": self.kept,
+            **self.details,
+        }
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An option with what can write it.  certain: good enough by the margin for chance, not by the plain gate alone."""
+
+    step: Step
+    candidates: Candidates
+    option: Option
+    certain: bool
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """chosen: None when nothing is better than the default.  layers: by sensitivity, where they were ranked."""
+
+    steps: tuple[Step, ...]
+    chosen: Chosen | None
+    layers: tuple[Layer, ...]
+    recommendation: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "recommendation": self.recommendation,
+            "step": self.chosen.step.name if self.chosen else None,
+            "steps": [step.to_dict() for step in self.steps],
+            "layers": [layer.to_dict() for layer in self.layers],
+        }
+
+
+def recommend(steps: Sequence[Step], chosen: Chosen | None, default_passes: bool) -> str:
+    """What to use and why, in one sentence.  default_passes: the plain gates accept the file as exported."""
+    first = steps[0]
+    if chosen is None and first.passed:
+        return f"Use the default int8 file: {_numbers(first)}."
+    if chosen is None and default_passes:
+        return f"Use the default int8 file: {_numbers(first)}; no step does better ({'; '.join(first.why)})."
+    if chosen is not None:
+        step = chosen.step
+        slower = step.time_over_fp32 is not None and step.time_over_fp32 > 1
+        speed = f", but it takes {step.time_over_fp32:.2f} times as long as fp32 here" if slower else ""
+        unsure = "" if chosen.certain else f"; uncertain: {'; '.join(step.why)}"
+        default = f"where the default has {_numbers(first)}"
+        return f"Use '{step.name}' ({step.what}): {_numbers(step)}, {default}{speed}{unsure}."
+    measured = [step for step in steps if step.measures]
+    best = max(measured, key=lambda step: score(step.measures))
+    return f"Use fp16 or fp32: the best int8 step, '{best.name}', has {_numbers(best)} ({'; '.join(best.why)})."
+
+
+def score(measures: Measures) -> float:
+    """The measure that the gates judge: agreement, or the cosine similarity of features."""
+    return float(measures["agreement"]) if "agreement" in measures else 1 - float(measures["distance"])
+
+
+def _numbers(step: Step) -> str:
+    if "agreement" in step.measures:
+        return f"{100 * step.measures['agreement']:.1f}% of the answers of fp32"
+    return f"{step.measures['sqnr_db']:.0f} dB"

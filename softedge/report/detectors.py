@@ -1,0 +1,50 @@
+"""Exported detectors: files of the transfer folders with their average precision, and the time they take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from softedge.run import Run
+
+Values = dict[str, Any]
+COLUMNS = ("size_bytes", "AP", "AP50", "drop")
+
+
+def files(run: Run, task: str) -> list[Values]:
+    """A row for each file that was checked, and its p90 on each device: ``devices`` is {name: milliseconds}.
+
+    task: name of the folder below RUN/transfer, which holds stages of its own.
+    """
+    folder = Run(run.folder(f"transfer/{task}"))
+    checked = folder.result("check")
+    rows = checked.details.get("rows", []) if checked else []
+    timed: dict[str, dict[str, float]] = {}
+    for name, result in folder.results("bench").items():
+        artifact, _, device = name.partition("@")
+        if "p90_ms" in result.metrics:
+            timed.setdefault(artifact, {})[device] = result.metrics["p90_ms"]
+    return [
+        {
+            "artifact": row["artifact"],
+            "passed": row.get("passed"),
+            "why": row.get("why", ""),
+            **{key: row[key] for key in COLUMNS if key in row},
+            "devices": timed.get(row["artifact"], {}),
+        }
+        for row in rows
+        if isinstance(row, dict) and "artifact" in row
+    ]
+
+
+def rows(run: Values) -> list[tuple[str, Values]]:
+    """(task, file) of all detectors of a collected run, in the order of the table."""
+    return [(task, row) for task, entry in run.get("transfer", {}).items() for row in entry.get("files", [])]
+
+
+def cautions(run: Values) -> list[str]:
+    """What a reader must know of the detectors: one that finds nothing passes every gate, because it cannot lose."""
+    return [
+        f"Detector {task}: {line}"
+        for task, entry in run.get("transfer", {}).items()
+        for line in entry.get("cautions", [])
+    ]

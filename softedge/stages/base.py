@@ -1,0 +1,109 @@
+"""What a stage is, and the one way in which a command runs it on a run.
+
+A command names a run folder and options. ``on_run`` opens the run under its lock, puts ``--set`` and the options into
+the recipe, reads the data back and calls the stage. A stage is called with (run, recipe, data, force), by ``on_run``
+and by ``deploy`` alike. Most are a ``Stage``: a declaration of what the result depends on, and the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from softedge.config import Recipe
+from softedge.errors import UserError
+from softedge.records import Outcome, Result
+from softedge.run import Run, perform, sha256
+from softedge.stages.opening import reopened
+
+if TYPE_CHECKING:
+    from softedge.data.images import Data
+
+R = TypeVar("R", covariant=True)
+
+INDEX = "data/index.json"  # every image of the run, its hash, label and split
+BACKBONE = "pretrain/backbone.safetensors"
+CLASSIFIER = "probe/classifier.safetensors"
+
+
+class Performs(Protocol[R]):
+    """How every stage is called."""
+
+    def __call__(self, run: Run, recipe: Recipe, data: Data, force: bool = False) -> R: ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage with one result, done once (``run.perform``): skipped when done, refused when done with other settings.
+
+    name: its folder in the run.
+    settings: the values of the recipe that its result depends on.
+    reads: the files it reads (a str lies in the run, a Path anywhere); their hashes are the inputs of its result.
+    work: (run, recipe, data, folder) -> Outcome; writes into the folder.
+    ready: raises UserError where the work cannot be done, before anything is hashed or written.
+    after: stages that must be finished before.
+    resumable: the work goes on from a folder that was left half-finished.
+    """
+
+    name: str | Callable[[Recipe], str]
+    settings: Callable[[Recipe], Mapping[str, Any]]
+    reads: Callable[[Run, Recipe], Iterable[str | Path]]
+    work: Callable[[Run, Recipe, Data, Path], Outcome]
+    ready: Callable[[Run, Recipe, Data], None] | None = None
+    after: Callable[[Recipe], Iterable[str]] | tuple[str, ...] = ()
+    resumable: bool = False
+
+    def __call__(self, run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+        for before in self.after(recipe) if callable(self.after) else self.after:
+            run.need(before, before)
+        if self.ready is not None:
+            self.ready(run, recipe, data)
+        return perform(
+            run,
+            self.name if isinstance(self.name, str) else self.name(recipe),
+            lambda folder: self.work(run, recipe, data, folder),
+            recipe=self.settings(recipe),
+            inputs=hashes(run, self.reads(run, recipe)),
+            force=force,
+            resumable=self.resumable,
+        )
+
+
+def on_run(
+    stage: Performs[R], run: str | Path, set: Sequence[str] = (), force: bool = False, **sections: dict[str, Any]
+) -> R:
+    """Run a stage on an existing run. ``sections``: the options of the command, as values of the recipe's sections.
+
+    set: values for the recipe ("probe.few_labels=5"), for this command only; refused where they would change what the
+    run was trained with.
+    """
+    from softedge.stages.data import opened
+
+    with reopened(run, set, **sections) as (opened_run, recipe):
+        return stage(opened_run, recipe, opened(opened_run, recipe), force)
+
+
+def hashes(run: Run, files: Iterable[str | Path]) -> dict[str, str]:
+    """name -> sha256. A str is a file of the run, a Path lies anywhere; "absent" for those that are not there."""
+    places = {str(file): file if isinstance(file, Path) else run.root / file for file in files}
+    return {name: sha256(path) if path.is_file() else "absent" for name, path in places.items()}
+
+
+def network(recipe: Recipe) -> dict[str, Any]:
+    """The network that the recipe asks for, whatever its weights start from."""
+    return {key: value for key, value in recipe.section("backbone")["backbone"].items() if key != "weights"}
+
+
+def start_files(inits: Iterable[str]) -> list[str | Path]:
+    """The files of the weights that a training starts from: "ssl", "random", "imagenet" or a weights file each."""
+    files: list[str | Path] = []
+    for init in inits:
+        if init == "ssl":
+            files.append(BACKBONE)
+        elif init not in ("random", "imagenet"):
+            if not Path(init).is_file():
+                raise UserError(f"initial weights '{init}': not a file; use ssl, random, imagenet or a weights file")
+            files.append(Path(init))
+    return files

@@ -1,0 +1,58 @@
+"""``softedge import``: latency that another tool measured, in the same table and marked as such."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from softedge.bench.imported import read
+from softedge.errors import UserError, did_you_mean
+from softedge.export import contract
+from softedge.records import Outcome, Result
+from softedge.run import Run, perform, sha256
+from softedge.stages.opening import reopened
+
+
+def bring_in(run: str | Path, file: str | Path, artifact: str, device: str, force: bool = False) -> Result:
+    """Take another tool's latency numbers for an exported file into the run, marked "measured elsewhere".
+
+    artifact: which exported file was measured ("coreml-fp16"); its hash is recorded, that it is the same file is the
+    user's word.  device: what a reader should see, "iPhone 15 Pro".
+    """
+    with reopened(run) as (opened, _):
+        return stage(opened, Path(file), artifact, device, force=force)
+
+
+def stage(run: Run, path: Path, artifact: str, device: str, force: bool = False) -> Result:
+    """Write the numbers of ``path`` as ``bench/<artifact>@elsewhere_<device>``."""
+    known = tuple(run.results("export"))
+    if artifact not in known:
+        raise UserError(f"{run.root} has no exported file '{artifact}'{did_you_mean(artifact, known)}")
+    if not device.strip():
+        raise UserError("say on which device it was measured, for example --device 'iPhone 15 Pro'")
+    reading = read(path)
+    file = contract.read(run.folder(f"export/{artifact}"))
+    outcome = Outcome(
+        metrics={**reading.metrics, "size_bytes": file.size_bytes, "valid": False},
+        details={
+            "artifact": artifact,
+            "target": file.target,
+            "precision": file.precision,
+            "sha256": file.sha256,
+            "sha256_checked": False,
+            "measured_elsewhere": True,
+            "tool": reading.tool,
+            "device": {"name": device},
+            "why_not_valid": f"measured elsewhere, by {reading.tool} and its rules",
+            "imported": {"file": path.name, "sha256": sha256(path), **reading.details},
+            **({"caveat": reading.details["caveat"]} if "caveat" in reading.details else {}),
+        },
+        skipped={
+            "top1": f"not run: {reading.tool} does not measure accuracy",
+            "end_to_end": f"not run: {reading.tool} does not decode and resize photos",
+        },
+    )
+    folder = re.sub(r"[^A-Za-z0-9.-]+", "_", device).strip("_")
+    inputs = {"model": file.sha256, "imported": sha256(path)}
+    name = f"bench/{artifact}@elsewhere_{folder}"
+    return perform(run, name, lambda _: outcome, recipe={"device": device}, inputs=inputs, force=force)

@@ -1,0 +1,105 @@
+"""Stage "data": find the images, set the bad ones aside, split, measure, and write down what was decided.
+
+Also the command ``softedge data``, which only looks, and its ``--shrink``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from softedge.config import Recipe
+from softedge.data import keeping, load, sources, stamps
+from softedge.data.changes import since
+from softedge.data.examining import examine, input_spec, preprocessing_origin
+from softedge.data.images import Data, EncodedImages
+from softedge.data.index import announce, fingerprint, images_of, index_lines, root_of, summary
+from softedge.data.keeping import keep
+from softedge.data.stamps import content_hashes
+from softedge.errors import UserError
+from softedge.progress import say
+from softedge.records import Outcome, Result
+from softedge.run import Run, differences, perform, write_text
+from softedge.stages.opening import choose_recipe
+from softedge.weights import starting
+
+_UPDATE = "softedge deploy --update trains on"
+
+
+def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Result:
+    """Stage "data": writes data/index.json and data/result.json; skipped when it was done before.
+
+    Images that came since are named, and the run goes on with those it knows. Images that are gone or have changed are
+    refused until the model is trained; then they are named, too, and later stages use what the run kept.
+    """
+    settings = {**recipe.section("data")["data"], "source": sources.canonical(source), "seed": recipe.seed}
+    settings.pop("workers")  # how fast, not what
+    if recipe.backbone.weights != "random":  # their preprocessing becomes that of the data
+        settings["weights"] = starting.resolve(recipe.backbone).weights
+    weights = starting.inputs(recipe.backbone)
+    done = None if force else run.result("data")
+    trained = run.result("pretrain") is not None
+    try:
+        found = sources.find(source)
+    except UserError as error:
+        if done is None or not trained or differences(done.recipe, settings):
+            raise
+        say(f"data: {error}; the run goes on with what it kept")
+        return done
+    hashes = content_hashes(found, run.root / stamps.FILE)
+    same = done is not None and all(done.inputs.get(name) == content for name, content in weights.items())
+    if done is not None and same and not differences(done.recipe, json.loads(json.dumps(settings))):
+        changes = since(run.folder("data") / "index.json", found, hashes)
+        if (changes.gone or changes.changed) and not trained:
+            raise UserError(f"the images of {run.root} are not those it was made with: {changes}; {_UPDATE} them")
+        say(f"data: {changes} since this run was made; {_UPDATE} them" if changes else "data: done before, skipped")
+        return done
+
+    def work(folder: Path) -> Outcome:
+        examined = examine(source, recipe)
+        announce(examined)
+        spec = input_spec(examined, recipe)
+        origin = preprocessing_origin(recipe)
+        if recipe.backbone.weights != "random":
+            say(f"data: {origin}")
+        write_text(folder / "index.json", "".join(index_lines(examined, spec)))
+        tested = [item for item in examined.items if item.split == "test"]
+        images = images_of(found, root_of(found), [(i.name, i.sha256, i.label) for i in tested], spec, examined.white)
+        kept = keep(images, folder / keeping.FOLDER) if isinstance(images, EncodedImages) else 0
+        details = {**summary(examined, spec), "preprocessing": origin, "root": root_of(found), "kept": kept}
+        return Outcome(metrics=dict(examined.counts()), details=details)
+
+    inputs = {"images": fingerprint(found, hashes), **weights}
+    return perform(run, "data", work, recipe=settings, inputs=inputs, force=force)
+
+
+def changed(run: Run, recipe: Recipe) -> bool:
+    """Whether images have come, gone or changed since the run was made; False for a new run, or all images gone."""
+    index = run.folder("data") / "index.json"
+    try:
+        found = sources.find(recipe.data.source)
+    except UserError:
+        return False
+    return index.is_file() and bool(since(index, found, content_hashes(found, run.root / stamps.FILE)))
+
+
+def opened(run: Run, recipe: Recipe, force: bool = False) -> Data:
+    """The images of a run, prepared where that was not done yet."""
+    prepare(run, recipe, recipe.data.source, force=force)
+    return load(run)
+
+
+def inspect(data: str, recipe: str | None = None, set: Sequence[str] = ()) -> dict[str, Any]:
+    """What is in a data set: images, classes, bad files, and how it would be split. Writes nothing."""
+    from softedge.data import describe
+
+    return describe(data, choose_recipe(data, recipe, set))
+
+
+def shrink(data: str, out: str | Path, recipe: str | None = None, set: Sequence[str] = ()) -> str:
+    """Copy a folder with its large photos made as small as the recipe allows; what was done, as text."""
+    from softedge.data.shrinking import shrink as copy
+
+    return copy(data, Path(out), choose_recipe(data, recipe, set)).text()

@@ -1,0 +1,79 @@
+"""``softedge deploy``: images in, checked and timed models and a report out. The list of its stages is here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from softedge.bench.base import open_device
+from softedge.config import Recipe
+from softedge.data.images import Data
+from softedge.progress import say
+from softedge.run import Run
+from softedge.stages.base import Performs
+from softedge.stages.data import changed, opened
+from softedge.stages.export import known_names
+from softedge.stages.opening import choose_recipe, replaced, started
+from softedge.stages.report import report
+
+# Each a module of this package with a ``stage``. The data stage goes before them, the report is written after them.
+STAGES = ("pretrain", "probe", "export", "quantize", "check", "bench", "gate")
+NEED_LABELS = ("probe",)
+
+
+def deploy(
+    data: str | None = None,
+    recipe: str | None = None,
+    out: str | Path | None = None,
+    targets: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    devices: Sequence[str] | None = None,
+    set: Sequence[str] = (),
+    force: bool = False,
+    max_drop: float | None = None,
+    min_agreement: float | None = None,
+    max_size: int | None = None,
+    max_p90: float | None = None,
+    update: bool = False,
+) -> Run:
+    """From images to a checked, timed model and its report; ``gate(run)`` then says whether every file passed.
+
+    Every stage that is done is skipped, so calling it again resumes where the last call was stopped.
+    max_drop, min_agreement, max_size (bytes), max_p90 (ms): the gates, as in ``check``.  update: do all of it again
+    where images have come, gone or changed.
+    """
+    resolved = replaced(
+        choose_recipe(data, recipe, set, out),
+        export={"targets": targets, "precisions": precisions},
+        bench={"devices": devices},
+        check={"max_drop": max_drop, "min_agreement": min_agreement, "max_size": max_size, "max_p90": max_p90},
+    )
+    _refuse_unknown(resolved)
+    with started(out or f"runs/{Path(resolved.data.source).name}", resolved, force) as run:
+        force = force or (update and changed(run, resolved))
+        images = opened(run, resolved, force)
+        names, resolved = chain(resolved, images)
+        for name in names:
+            stage: Performs[Any] = importlib.import_module(f"softedge.stages.{name}").stage
+            stage(run, resolved, images, force)
+        report(run.root)
+    return run
+
+
+def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
+    """The stages that suit the images, and the recipe for them: without labels the exported models give features."""
+    if len(images.train):
+        return list(STAGES), recipe
+    if recipe.export.output == "probabilities":
+        say("no labelled images: the exported models give features; label a few images to get a classifier")
+        recipe = replaced(recipe, export={"output": "features"})
+    return [name for name in STAGES if name not in NEED_LABELS], recipe
+
+
+def _refuse_unknown(recipe: Recipe) -> None:
+    """Refuse an unknown target or device before hours of training, not after."""
+    for device in recipe.bench.devices:
+        open_device(device)  # nothing is connected yet
+    known_names(recipe)

@@ -1,0 +1,100 @@
+"""``softedge finetune``: train the whole network on the labels, from the SSL backbone, given weights or scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from softedge import backbones
+from softedge.config import Recipe
+from softedge.data.images import Data
+from softedge.errors import UserError
+from softedge.eval import validation
+from softedge.eval.features import extract, save
+from softedge.eval.finetune import initial, thinned, train
+from softedge.eval.knn import top1, topk
+from softedge.eval.linear import pick_fraction
+from softedge.progress import say
+from softedge.records import Outcome, Result
+from softedge.run import Run
+from softedge.stages.base import INDEX, Stage, hashes, network, on_run, start_files
+
+
+def finetune(
+    run: str | Path,
+    init: str | None = None,
+    labels: float | None = None,
+    set: Sequence[str] = (),
+    force: bool = False,
+) -> Result:
+    """Fine-tune and write ``finetune/classifier.safetensors``, which ``export.source = "finetune"`` deploys.
+
+    init: "ssl", "random", "imagenet" or a weights file.  labels: fraction of the training labels to use.
+    Metrics: top1, top5 (more than 5 classes), val_top1 on the validation part of the training images (where there are
+    enough), n_train, n_test, steps, loss (mean of the last tenth), and probe_top1 where the frozen features were probed
+    on as many labels: a network that stays below it was trained too little.
+    """
+    return on_run(stage, run, set, force, finetune={"init": init, "labels": labels})
+
+
+def _labelled(run: Run, recipe: Recipe, data: Data) -> None:
+    if not len(data.train):
+        raise UserError(f"{run.root} has no labelled images to fine-tune on; add class folders to the data")
+    if not len(data.test):
+        raise UserError(f"{run.root} has no labelled test images to measure on; add a test split with labels")
+
+
+def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
+    settings = recipe.finetune
+    keep = pick_fraction(data.train.labels, settings.labels, np.random.default_rng(recipe.seed))
+    held = validation.held_out(data.train.subset(keep), recipe.seed)
+    of_them = f"{len(keep)} labelled images, {held.sum()} of them for validation"
+    say(f"finetune: from {settings.init}, {of_them}, {len(data.test)} test images")
+    backbone = initial(run, recipe, settings.init, recipe.seed)
+    classifier, losses = train(backbone, data, data.train.subset(keep[~held]), recipe, seed=recipe.seed, show=True)
+    backbones.save(folder / "classifier.safetensors", classifier, data.spec, init=settings.init)
+    metrics: dict[str, Any] = {}
+    if held.any():
+        validated = data.train.subset(keep[held])
+        metrics["val_top1"] = top1(extract(classifier, validated, data.spec), validated.labels)
+    features = extract(classifier.backbone, data.test, data.spec)
+    with torch.inference_mode():
+        logits = classifier.head(torch.from_numpy(features)).numpy()
+    save(folder, features, data.test.labels, logits)
+    metrics["top1"] = top1(logits, data.test.labels)
+    if len(data.classes) > 5:
+        metrics["top5"] = topk(logits, data.test.labels, 5)
+    last = losses[-max(1, len(losses) // 10) :]
+    metrics |= {"n_train": len(keep), "n_test": len(data.test), "steps": len(losses), "loss": float(np.mean(last))}
+    details: dict[str, Any] = {"init": settings.init, "losses": thinned(losses), "classes": list(data.classes)}
+    details["validation_top1"] = metrics.get("val_top1")
+    probed = run.result("probe")
+    if probed is not None and settings.init == "ssl" and probed.metrics.get("n_train") == len(keep):
+        metrics["probe_top1"] = probed.metrics["linear_top1"]
+        # A comparison and no input: probing again must not ask for this training again.
+        details["compared_with"] = hashes(run, ["probe/result.json"])
+        if metrics["top1"] < metrics["probe_top1"]:
+            say(
+                f"finetune: top-1 {metrics['top1']:.3f} after {len(losses)} steps is below "
+                f"{metrics['probe_top1']:.3f} of a linear layer on frozen features; train longer "
+                "(--set finetune.epochs=...) or deploy the probe"
+            )
+    return Outcome(metrics, details)
+
+
+stage = Stage(
+    "finetune",
+    settings=lambda recipe: {
+        **recipe.section("seed", "finetune"),
+        "flip": recipe.augment.flip,
+        "backbone": network(recipe),
+    },
+    reads=lambda run, recipe: (INDEX, *start_files([recipe.finetune.init])),
+    after=lambda recipe: ("pretrain",) if recipe.finetune.init == "ssl" else (),
+    ready=_labelled,
+    work=_work,
+)

@@ -1,0 +1,115 @@
+"""The gates that need the results of several stages, judged anew by every command that asks.
+
+``softedge check`` compares with PyTorch, ``softedge bench`` measures latency. Whether a file is fast enough is decided
+from both, whichever of them was run last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from softedge import registry
+from softedge.config import Check, Recipe
+from softedge.errors import GateFailed
+from softedge.quantize import gates
+from softedge.records import Result
+from softedge.run import Run, write_json
+from softedge.stages.opening import reopen
+
+if TYPE_CHECKING:
+    from softedge.data.images import Data
+
+
+FILE = "gate.json"  # what was judged last, for the report
+
+
+def gate(run: str | Path | Run, max_p90: float | None = None, allow_missing: bool = False) -> None:
+    """GateFailed when a file of the run is refused or missing, naming each and the reason.
+
+    max_p90: milliseconds that an int8 file may take on every device that it was timed on; None: the recipe's.
+    allow_missing: do not ask for the files that the recipe wants and that could not be made.
+    """
+    root = run.root if isinstance(run, Run) else run
+    if plugin := registry.owner(root):
+        plugin.gate(run=root)
+        return
+    opened, recipe = reopen(root)
+    limits = recipe.check if max_p90 is None else recipe.check.model_copy(update={"max_p90": max_p90})
+    failed = [] if allow_missing else missing(wanted(opened, recipe))
+    if (checked := judged(opened, limits)) is not None:
+        failed += checked.details.get("failed", [])
+    if failed:
+        raise GateFailed("; ".join(failed))
+
+
+def wanted(run: Run, recipe: Recipe) -> list[Result]:
+    """The results of the exports that the recipe asks for, of those that were tried."""
+    asked = [f"{target}-{precision}" for target in recipe.export.targets for precision in recipe.export.precisions]
+    tried = run.results("export")
+    return [tried[name] for name in asked if name in tried]
+
+
+def missing(exports: Sequence[Result]) -> list[str]:
+    """A line for each export that gave no file."""
+    return [
+        f"{export.stage.removeprefix('export/')} was not made: {export.skipped['model']}"
+        for export in exports
+        if "model" in export.skipped
+    ]
+
+
+def require(exports: Sequence[Result]) -> None:
+    """GateFailed when one of the exports gave no file."""
+    if lines := missing(exports):
+        raise GateFailed("; ".join(lines))
+
+
+def judged(run: Run, limits: Check) -> Result | None:
+    """What ``softedge check`` found and ``softedge bench`` measured last, judged by ``limits``; None: not checked."""
+    checked = run.result("check")
+    return None if checked is None else with_latency(checked, run, limits)
+
+
+def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result | None:
+    """Judge, and leave the files that are too slow in gate.json for the report; never "done before"."""
+    verdict = judged(run, recipe.check)
+    rows = verdict.details.get("rows", []) if verdict is not None else []
+    slow = [
+        {"artifact": row["artifact"], "sha256": row["sha256"], "why": row["too_slow"]}
+        for row in rows
+        if "too_slow" in row
+    ]
+    write_json(run.root / FILE, {"max_p90": recipe.check.max_p90, "too_slow": slow})
+    return verdict
+
+
+def with_latency(checked: Result, run: Run, limits: Check) -> Result:
+    """The result of ``softedge check`` with the files that are too slow among those that failed.
+
+    skipped: int8 files that were not timed yet, when there is a limit.  A file that a better one stands in for is not
+    judged.
+    """
+    if not limits.max_p90:
+        return checked
+    rows, failed, skipped = [], list(checked.details.get("failed", [])), dict(checked.skipped)
+    for row in checked.details.get("rows", []):
+        slow, unknown = gates.latency(run, row, limits)
+        if unknown:
+            skipped[f"max_p90 {row['artifact']}"] = unknown
+        if slow and "superseded_by" not in row:
+            before = [line for line in failed if not line.startswith(f"{row['artifact']}: ")]
+            why = "; ".join(filter(None, [row.get("why"), *slow]))
+            row = {**row, "passed": False, "why": why, "too_slow": "; ".join(slow)}
+            failed = [*before, f"{row['artifact']}: {row['why']}"]
+        rows.append(row)
+    metrics = {
+        **checked.metrics,
+        "passed": bool(checked.metrics.get("passed")) and not failed,
+        "files_passed": sum(row.get("passed") is True for row in rows),
+        "files_failed": len(failed),
+    }
+    details = {**checked.details, "rows": rows, "failed": failed}
+    return dataclasses.replace(checked, metrics=metrics, details=details, skipped=skipped)

@@ -1,0 +1,144 @@
+"""A run folder and its recipe: made, opened again, and held under its lock before anything is written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from softedge import config
+from softedge.config import Recipe
+from softedge.errors import UserError
+from softedge.run import Run, differences, write_text
+
+# A run is one training: these sections may not change under it. The others belong to single stages, which compare
+# their own settings.
+IDENTITY = ("seed", "data", "backbone", "augment", "ssl", "optim")
+
+DEFAULT_RECIPE = {"digits": "digits"}
+FOLDER_RECIPE = "small-domain"
+
+
+def choose_recipe(
+    data: str | None, recipe: str | None, overrides: Sequence[str] = (), out: str | Path | None = None
+) -> Recipe:
+    """The resolved recipe: the named one, that of the run in ``out`` if it exists, or the one that suits the data.
+
+    ``--set`` values win.
+    """
+    if recipe is None and data is None and out is not None and (Path(out) / "recipe.toml").is_file():
+        return config.build(config.load(str(Path(out) / "recipe.toml")).model_dump(mode="json"), overrides)
+    if recipe is None:
+        recipe = DEFAULT_RECIPE.get(data or "digits", FOLDER_RECIPE)
+    chosen = config.load(recipe)
+    source = data or chosen.data.source
+    if Path(source).expanduser().is_dir():
+        source = str(Path(source).expanduser().resolve())  # a later command may start elsewhere
+    values = chosen.model_dump(mode="json")
+    values["data"]["source"] = source
+    return config.build(values, overrides, source=f"{recipe}.toml with --set")
+
+
+@contextlib.contextmanager
+def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Run]:
+    """Create the run folder, or open it again when it was made with the same training recipe; hold it locked.
+
+    The lock comes first: a refused command must not change the recipe of a run that another process is working on.
+    """
+    _refuse_foreign(Path(out))
+    run = Run(out)
+    with run.locked():
+        path = run.root / "recipe.toml"
+        if path.exists():
+            before = config.load(str(path))
+            changed = differences(before.section(*IDENTITY), recipe.section(*IDENTITY))
+            if changed and not force and _has_work(run):
+                raise UserError(
+                    f"{out} holds a run of another recipe ({'; '.join(changed[:6])}); "
+                    "use another --out, or --force to redo what depends on it"
+                )
+        write_text(path, config.to_toml(recipe))
+        yield run
+
+
+def _refuse_foreign(out: Path) -> None:
+    """UserError for a file, and for a folder that holds something else than a run."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; give a folder that does not exist yet, or an earlier run")
+    if out.is_dir() and not (out / "recipe.toml").exists() and any(p.name != ".lock" for p in out.iterdir()):
+        raise UserError(f"{out} is not empty and not a softedge run (it has no recipe.toml); use another --out")
+
+
+def _has_work(run: Run) -> bool:
+    """Whether anything would be lost or mixed: a mistyped --data leaves a recipe and nothing else."""
+    return run.folder("pretrain").exists() or any(run.root.rglob("result.json"))
+
+
+def reopen(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Run, Recipe]:
+    """An existing run and its recipe, with ``--set`` values applied for this command."""
+    path = Path(run) / "recipe.toml"
+    if not path.is_file():
+        raise UserError(
+            f"{run} is not a softedge run (it has no recipe.toml); make one with: softedge deploy --out {run}"
+        )
+    return Run(run), with_overrides(Run(run), config.load(str(path)), overrides)
+
+
+@contextlib.contextmanager
+def reopened(
+    run: str | Path, overrides: Sequence[str] = (), **sections: dict[str, Any]
+) -> Iterator[tuple[Run, Recipe]]:
+    """``reopen`` under the run's lock, with the values of a command's own options replaced (None: not given)."""
+    reopen(run)  # a folder that is not a run is refused before a lock file is put into it
+    with Run(run).locked():
+        opened, recipe = reopen(run, overrides)
+        _refuse_edited(opened, recipe)
+        yield opened, replaced(recipe, **sections)
+
+
+def _refuse_edited(run: Run, recipe: Recipe) -> None:
+    """UserError when recipe.toml says something else than what the run was trained with, by the training's own record.
+
+    Compared are the values that both have: a setting that a later version added does not make a trained run useless.
+    """
+    trained = run.result("pretrain")
+    if trained is None:
+        return
+    now = recipe.section(*IDENTITY)
+    changed = differences(_shared(trained.recipe, now), _shared(now, trained.recipe))
+    if changed:
+        raise UserError(
+            f"{run.root / 'recipe.toml'} was changed since the run was trained ({'; '.join(changed[:4])}); "
+            "change it back, or train another run with softedge pretrain --out"
+        )
+
+
+def _shared(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` without the keys that ``others`` has not, one level deep."""
+    kept = {key: value for key, value in values.items() if key in others}
+    for key, value in kept.items():
+        if isinstance(value, Mapping):
+            kept[key] = {k: v for k, v in value.items() if k in others[key]}
+    return kept
+
+
+def with_overrides(run: Run, recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """``--set`` values applied to the recipe of an existing run; refused where they would change its training."""
+    if not overrides:
+        return recipe
+    changed = config.build(recipe.model_dump(mode="json"), overrides, source="recipe.toml with --set")
+    if touched := differences(recipe.section(*IDENTITY), changed.section(*IDENTITY)):
+        raise UserError(
+            f"--set would change what {run.root} was trained with ({'; '.join(touched[:4])}); "
+            "start another run with softedge pretrain --out"
+        )
+    return changed
+
+
+def replaced(recipe: Recipe, **sections: dict[str, Any]) -> Recipe:
+    """A copy of the recipe with some values of some sections replaced (None: left as it is), validated."""
+    values = recipe.model_dump(mode="json")
+    for section, changes in sections.items():
+        values[section] |= {key: value for key, value in changes.items() if value is not None}
+    return config.build(values, source="the command line")

@@ -1,0 +1,99 @@
+"""``softedge pretrain``: train a backbone without labels; on one process, or on several GPUs and machines."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from softedge import distributed
+from softedge.config import Recipe
+from softedge.data.images import Data
+from softedge.errors import UserError
+from softedge.records import Outcome, Result
+from softedge.run import Run, perform, sha256
+from softedge.ssl import sizing
+from softedge.ssl.train import Training
+from softedge.stages.base import INDEX
+from softedge.stages.data import opened
+from softedge.stages.opening import choose_recipe, started
+from softedge.weights import starting
+
+NAME = "pretrain"
+
+
+def pretrain(
+    data: str | None = None,
+    recipe: str | None = None,
+    out: str | Path = "runs/default",
+    set: Sequence[str] = (),
+    force: bool = False,
+    gpus: int = 1,
+    nodes: int = 1,
+) -> Result:
+    """Pretrain a backbone without labels into the run folder ``out``; resumes where an earlier start was killed."""
+    resolved = choose_recipe(data, recipe, set, out)
+    if max(gpus, nodes) > 1 or "WORLD_SIZE" in os.environ or "SLURM_PROCID" in os.environ:
+        from softedge.stages import ranks
+
+        if ranks.wanted(gpus, nodes):
+            run = Run(out)
+            if ranks.first():  # the others must not find a folder that rank 0 has half made
+                with started(out, resolved, force):
+                    pass  # the process that trains takes the lock
+            command = ranks.command(data, recipe, out, set, force)
+            return ranks.train(run, resolved, force, gpus, nodes, command, stage)
+    with started(out, resolved, force) as run:
+        return stage(run, resolved, opened(run, resolved, force), force)
+
+
+def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+    """Train ``recipe.ssl.method`` on ``data.pretrain``; resumes bit-exactly from ``last.pt``.
+
+    Writes metrics.jsonl, last.pt, backbone.safetensors and result.json into the run's ``pretrain`` folder.
+    Raises UserError for settings that cannot work and when the guard stops the training, ``Interrupted`` after
+    SIGINT or SIGTERM. On several ranks all of them call it, and rank 0 writes.
+    """
+    sizing.check(recipe, len(data.pretrain), distributed.world())
+    values, inputs = settings(recipe), inputs_of(run, recipe)
+
+    def work(folder: Path) -> Outcome:
+        try:
+            training = Training(run, recipe, data, folder)
+        except UserError:
+            if not (folder / "last.pt").exists():  # nothing was begun: a corrected recipe may start here
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return training.work()
+
+    if distributed.world() == 1:
+        return perform(run, NAME, work, recipe=values, inputs=inputs, force=force, resumable=True)
+    return distributed.on_first_rank(
+        lambda follow: perform(
+            run, NAME, lambda f: follow(lambda: work(f)), recipe=values, inputs=inputs, force=force, resumable=True
+        ),
+        others=lambda: work(run.folder(NAME)),
+        result=lambda: run.need(NAME, "pretrain"),
+    )
+
+
+def settings(recipe: Recipe) -> dict[str, Any]:
+    """What the weights depend on: where the images lie and how fast they are read is not among it."""
+    values = {**recipe.section("data", "backbone", "augment", "ssl", "optim", "knn"), "seed": recipe.seed}
+    for key in ("workers", "source"):  # how fast and from where, not what: the index says which images
+        values["data"].pop(key)
+    for key in ("log", "checkpoint_every"):
+        values["ssl"].pop(key)
+    return values
+
+
+def inputs_of(run: Run, recipe: Recipe) -> dict[str, str]:
+    inputs = {}
+    if (run.root / INDEX).exists():
+        inputs[INDEX] = sha256(run.root / INDEX)
+    inputs |= starting.inputs(recipe.backbone)
+    for path in filter(None, recipe.ssl.files()):
+        inputs[Path(path).name] = sha256(path) if Path(path).is_file() else "absent"
+    return inputs

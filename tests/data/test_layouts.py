@@ -1,0 +1,197 @@
+"""The layouts that archives unpack to are understood, or refused with what was found and what to do."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import class_folders, save
+from PIL import Image
+
+from softedge.data import sources
+from softedge.data.inventory import Inventory
+from softedge.errors import UserError
+
+
+def labelled(found: Inventory, split: str) -> dict[str, str]:
+    """Name -> class."""
+    images = found.splits[split]
+    return {name: found.classes[label] for name, label in zip(images.names, images.labels.tolist())}
+
+
+def small(root: Path, per_class: dict[str, int], start: int = 0) -> Path:
+    return class_folders(root, per_class, start, height=40, width=40)
+
+
+def test_kaggles_doubled_folders_are_splits(tmp_path: Path) -> None:
+    small(tmp_path / "seg_train" / "seg_train", {"buildings": 2, "forest": 2, "sea": 2})
+    small(tmp_path / "seg_test" / "seg_test", {"buildings": 1, "forest": 1, "sea": 1}, 10)
+    save(tmp_path / "seg_pred" / "seg_pred" / "7.jpg", 20)
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("buildings", "forest", "sea")
+    assert {split: len(images) for split, images in found.splits.items()} == {"train": 6, "test": 3, "unlabelled": 1}
+    assert labelled(found, "test")["seg_test/seg_test/sea/0.jpg"] == "sea"
+
+
+@pytest.mark.parametrize(
+    "train, test",
+    [
+        ("train_images", "test_images"),
+        ("Training Set", "Test Set"),
+        ("cats_train", "cats_val"),
+        ("train2017", "val2017"),
+    ],
+)
+def test_split_folders_with_more_words_are_splits(tmp_path: Path, train: str, test: str) -> None:
+    small(tmp_path / train, {"a": 2, "b": 2})
+    small(tmp_path / test, {"a": 1, "b": 1}, 10)
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("a", "b") and [len(found.splits[s]) for s in ("train", "test")] == [4, 2]
+
+
+def test_one_folder_around_the_splits_is_looked_through(tmp_path: Path) -> None:
+    small(tmp_path / "archive" / "train", {"a": 2, "b": 2})
+    small(tmp_path / "archive" / "test", {"a": 1, "b": 1}, 10)
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("a", "b") and len(found.splits["test"]) == 2
+    assert "the splits are in the folder archive" in found.notices
+    assert found.splits["train"].decode(0).shape == (40, 40, 3)
+
+
+def test_splits_within_class_folders_are_splits(tmp_path: Path) -> None:
+    for number, name in enumerate(("cat", "dog")):
+        small(tmp_path / name, {"train": 3, "test": 1}, 10 * number)
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("cat", "dog") and len(found.splits["test"]) == 2
+    assert labelled(found, "train")["dog/train/1.jpg"] == "dog"
+
+
+def test_classes_that_only_sound_like_splits_stay_classes(tmp_path: Path) -> None:
+    small(tmp_path, {"train": 1, "test tube": 1, "bus": 1})
+    assert sources.find(str(tmp_path)).classes == ("bus", "test tube", "train")
+
+
+def refused(path: Path, *parts: str) -> None:
+    with pytest.raises(UserError) as caught:
+        sources.find(str(path))
+    assert all(part in str(caught.value) for part in parts) and "\n" not in str(caught.value), caught.value
+
+
+def test_folders_of_class_folders_are_refused_with_both_readings(tmp_path: Path) -> None:
+    small(tmp_path / "animals", {"cat": 2, "dog": 2})
+    small(tmp_path / "plants", {"oak": 2, "rose": 2}, 10)
+    refused(tmp_path, "animals", "cat, dog", f"--data {tmp_path / 'animals'}", "put its images into one folder")
+
+
+def test_a_copy_of_the_whole_set_within_itself_is_refused(tmp_path: Path) -> None:
+    small(tmp_path, {"cat": 2, "dog": 2})
+    small(tmp_path / "animals", {"cat": 2, "dog": 2})
+    refused(tmp_path, "animals", "cat, dog")
+
+
+def test_folders_within_a_class_that_are_numbered_are_parts_of_it(tmp_path: Path) -> None:
+    for number, name in enumerate(("cat", "dog")):
+        small(tmp_path / name, {"2021": 1, "2022-05": 1}, 10 * number)
+    assert sources.find(str(tmp_path)).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("junk", ["@eaDir", "__MACOSX", ".ipynb_checkpoints", "#recycle", "$RECYCLE.BIN"])
+def test_what_systems_leave_is_no_class_and_not_trained_on(tmp_path: Path, junk: str) -> None:
+    small(tmp_path, {"a": 2, "b": 2})
+    save(tmp_path / junk / "0.jpg", 7)
+    save(tmp_path / "a" / junk / "0.jpg" / "SYNOPHOTO_THUMB_M.jpg", 7)
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("a", "b") and len(found) == 4 and found.ignored["hidden"] == 2
+
+
+def test_a_class_without_images_is_named_and_counted(tmp_path: Path) -> None:
+    small(tmp_path, {"a": 1, "b": 1})
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "raw").mkdir()
+    for number in range(3):
+        (tmp_path / "raw" / f"{number}.cr2").write_bytes(b"raw")
+    found = sources.find(str(tmp_path))
+    assert found.ignored["class folders without images"] == 2
+    assert "empty: 0 other files; raw: 3 other files" in found.notices[-1]
+    small(tmp_path / "split" / "train", {"a": 1, "b": 1})
+    (tmp_path / "split" / "train" / "c").mkdir()
+    found = sources.find(str(tmp_path / "split"))
+    assert found.classes == ("a", "b") and "train/c: 0 other files" in found.notices[-1]
+
+
+def mask(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 3, (40, 40), dtype=np.uint8) * 100).save(path)
+
+
+def test_masks_under_the_names_of_photos_are_left_out(tmp_path: Path) -> None:
+    small(tmp_path, {"a": 6, "b": 6})
+    for name in ("a", "b"):
+        for number in range(6):
+            mask(tmp_path / name / f"{number}.png", number)
+    found = sources.find(str(tmp_path))
+    assert len(found) == 12 and all(name.endswith(".jpg") for name in found.splits["train"].names)
+    assert found.ignored["masks"] == 12 and "12 masks lie under the names of photos" in found.notices[0]
+
+
+def test_photos_of_one_name_with_two_types_are_kept_and_named(tmp_path: Path) -> None:
+    small(tmp_path, {"a": 3, "b": 3})
+    save(tmp_path / "a" / "0.webp", 0)
+    found = sources.find(str(tmp_path))
+    assert len(found) == 7 and "1 pictures lie there under one name with two types (.jpg and .webp" in found.notices[0]
+
+
+def test_a_folder_of_masks_beside_the_photos_is_no_class(tmp_path: Path) -> None:
+    for number in range(3):
+        save(tmp_path / "images" / f"{number}.jpg", number)
+        mask(tmp_path / "masks" / f"{number}.png", number)
+    refused(tmp_path, "one class only ('images')", f"give {tmp_path / 'images'}")
+
+
+@pytest.mark.parametrize(
+    "annotation, kind",
+    [
+        ("annotations/instances_train2017.json", "COCO"),
+        ("train2017/_annotations.coco.json", "COCO"),
+        ("Annotations/000001.xml", "Pascal VOC"),
+        ("labels/train2017/000001.txt", "YOLO"),
+    ],
+)
+def test_sets_with_boxes_are_refused_and_the_way_named(tmp_path: Path, annotation: str, kind: str) -> None:
+    for folder in ("train2017", "val2017", *(("images",) if kind == "YOLO" else ())):
+        save(tmp_path / folder / "000001.jpg", 1)
+    (tmp_path / annotation).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / annotation).write_text("{}")
+    refused(tmp_path, f"{kind}'s layout", annotation, "softedge transfer")
+
+
+def test_two_spellings_of_one_letter_are_one_class(tmp_path: Path) -> None:
+    small(tmp_path, {unicodedata.normalize("NFC", "Bär"): 2, "Hund": 2})
+    small(tmp_path, {unicodedata.normalize("NFD", "Bär"): 1}, 10)
+    found = sources.find(str(tmp_path))
+    assert found.classes == (unicodedata.normalize("NFC", "Bär"), "Hund")
+    assert np.bincount(found.splits["train"].labels).tolist() == [3, 2]
+    assert all(found.splits["train"].decode(i).shape == (40, 40, 3) for i in range(5))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are Unicode there")
+def test_names_that_are_not_utf8_are_escaped_and_still_found(tmp_path: Path) -> None:
+    small(tmp_path, {"a": 1, "b": 1})
+    os.rename(os.fsencode(tmp_path / "a"), os.fsencode(tmp_path) + b"/caf\xe9")
+    os.rename(os.fsencode(tmp_path / "b" / "0.jpg"), os.fsencode(tmp_path / "b") + b"/\xff.jpg")
+    save(tmp_path / "b" / r"\xfe.jpg", 9)  # a name that only looks escaped
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("b", r"caf\xe9")
+    assert sorted(found.splits["train"].names) == [r"b/\xfe.jpg", r"b/\xff.jpg", r"caf\xe9/0.jpg"]
+    assert all(found.splits["train"].decode(i).ndim == 3 for i in range(3))
+
+
+def test_a_link_to_itself_ends_nothing(tmp_path: Path) -> None:
+    small(tmp_path, {"a": 1, "b": 1})
+    (tmp_path / "a" / "loop").symlink_to(tmp_path / "a" / "loop")
+    (tmp_path / "a" / "loop.jpg").symlink_to(tmp_path / "a" / "loop.jpg")
+    found = sources.find(str(tmp_path))
+    assert len(found) == 3 and found.ignored["not images"] == 1

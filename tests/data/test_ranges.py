@@ -1,0 +1,77 @@
+"""More than 8 bits: one range for the data set, whatever a single picture holds."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, TiffImagePlugin
+
+from softedge import config
+from softedge.data import describe, load
+from softedge.data.decoding import decode
+from softedge.data.ranges import white_of
+from softedge.run import Run
+from softedge.stages.data import prepare
+
+
+def values(seed: int, highest: float) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0, highest, (40, 40))
+
+
+def saved(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def means(tmp_path: Path, folder: Path) -> dict[str, float]:
+    """Name -> mean grey level, as the network gets it."""
+    recipe = config.build({"data": {"size": 40}})
+    prepare(Run(tmp_path / "run"), recipe, str(folder))
+    images = load(Run(tmp_path / "run")).pretrain
+    return {name: float(images.decode(i).mean()) for i, name in enumerate(images.names)}
+
+
+def test_floats_from_0_to_1_keep_their_brightness_when_one_pixel_exceeds_1(tmp_path: Path) -> None:
+    for number in range(4):
+        pixels = values(number, 1.0).astype(np.float32)
+        pixels[0, 0] = 1.02 if number == 2 else 0.5
+        saved(tmp_path / "set" / f"{number}.tiff", pixels)
+    assert all(120 < mean < 135 for mean in means(tmp_path, tmp_path / "set").values())
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_bits_that_are_not_used_are_told_and_do_not_darken(tmp_path: Path, bits: int) -> None:
+    for number in range(3):
+        pixels = values(number, 2**bits - 1).astype(np.uint16)
+        pixels[0, 0] = 2**bits - 1
+        saved(tmp_path / "set" / f"{number}.png", pixels)
+    saved(tmp_path / "set" / "dark.png", values(9, 2**bits / 8).astype(np.uint16))
+    seen = means(tmp_path, tmp_path / "set")
+    assert all(120 < seen[f"{number}.png"] < 135 for number in range(3))
+    assert seen["dark.png"] == pytest.approx(127.5 / 8, abs=2)  # not brightened on its own
+    (notice,) = describe(str(tmp_path / "set"), config.build({"data": {"size": 40}}))["notices"]
+    assert "4 pictures have more than 8 bits" in notice and ("not used" in notice) == (bits < 16)
+
+
+def test_a_16_bit_tiff_whose_zero_is_white_is_no_negative() -> None:
+    pixels = np.linspace(0, 65535, 1600).reshape(40, 40).astype(np.uint16)
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[262] = 0
+    files = {}
+    for name, info in (("black is zero", None), ("white is zero", tags)):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "TIFF", **({"tiffinfo": info} if info else {}))
+        files[name] = buffer.getvalue()
+    with Image.open(io.BytesIO(files["white is zero"])) as image:
+        assert image.tag_v2[262] == 0
+    assert np.array_equal(decode(files["white is zero"]), 255 - decode(files["black is zero"]))
+
+
+def test_the_range_covers_the_highest_value_of_all() -> None:
+    assert white_of([("I", 900), ("I", 4000), ("F", 0.2)]) == {"I": 4095, "F": 1}
+    assert white_of([("F", 200.0)]) == {"F": 255} and white_of([("I", 100_000)]) == {"I": 100_000}
+    assert white_of([]) == {}

@@ -1,0 +1,130 @@
+"""``softedge export``, ``check``, ``bench`` and ``verify`` on a trained detector."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from voc_squares import squares, transfer_recipe
+
+import softedge
+from softedge import config
+from softedge.bench import base as device
+from softedge.cli import main
+from softedge.detection import transfer as detection
+from softedge.detection import voc
+from softedge.detection.bench import Photos
+from softedge.errors import GateFailed, UserError
+
+
+@pytest.fixture
+def trained(request, toy, tmp_path):
+    """(transfer folder, VOC folder) of a detector that was trained for a moment, or the iterations asked for."""
+    folder = squares(tmp_path / "voc", {"train": 8, "val": 4})
+    run, recipe, _ = toy("run")
+    recipe = transfer_recipe(recipe, iterations=getattr(request, "param", 3))
+    (run.root / "recipe.toml").write_text(config.to_toml(recipe))
+    detection.train(run, recipe, "voc", folder)
+    return run.folder("transfer/voc"), folder
+
+
+@pytest.mark.parametrize("trained", [3, pytest.param(150, marks=pytest.mark.slow)], indirect=True)
+def test_a_detector_goes_through_the_commands_of_a_classifier(trained, request, monkeypatch, capsys):
+    folder, _ = trained
+    learnt = request.node.callspec.params["trained"] > 100
+    monkeypatch.setitem(device.PRESETS, "quick", device.Preset(4, 0.0, 10))
+
+    def command(*words):
+        with pytest.raises(SystemExit) as ended:
+            main([*words])
+        return ended.value.code
+
+    assert command("export", str(folder), "--targets", "onnx,openvino", "--precisions", "fp32") == 0
+    assert command("check", str(folder)) == 0
+    rows = {row["artifact"]: row for row in json.loads((folder / "check/result.json").read_text())["details"]["rows"]}
+    assert set(rows) == {"onnx-fp32", "openvino-fp32"}
+    for row in rows.values():
+        assert row["passed"] and row["agreement"] > 0.98 and row["drop"] == pytest.approx(0, abs=1e-6)
+    assert rows["onnx-fp32"]["AP"] > 0.01 or not learnt
+    assert "AP" in capsys.readouterr().out
+    assert command("bench", str(folder), "--devices", "local") == 0
+    timed = json.loads((folder / "bench/onnx-fp32@local/result.json").read_text())["metrics"]
+    assert timed["n"] >= 4 and timed["p90_ms"] > 0
+    # The worker's rows are scored like the files of the check: the same pictures, the same boxes.
+    assert timed["AP"] == pytest.approx(rows["onnx-fp32"]["AP"], abs=1e-4)
+    assert command("verify", str(folder / "export/openvino-fp32")) == 0
+
+
+def test_what_a_detector_cannot_be_exported_to_is_told_and_the_rest_goes_on(trained):
+    folder, _ = trained
+    results = softedge.export(folder, ["coreml", "onnx"], ["fp32"])
+    assert "known: onnx, openvino" in results[0].skipped["model"] and not results[1].skipped
+    with pytest.raises(UserError, match="none of the formats"):
+        softedge.export(folder, ["coreml"], ["fp32"])
+    checked = softedge.check(folder)
+    assert "coreml-fp32" in checked.skipped and checked.metrics["files"] == 1
+
+
+def test_a_file_that_loses_average_precision_is_refused_by_the_gate(trained, monkeypatch):
+    from softedge.detection import check as detector_check
+
+    folder, _ = trained
+    softedge.export(folder, ["onnx"], ["fp32"])
+    scores = iter([{"AP": 0.5}, {"AP": 0.4}])
+    monkeypatch.setattr(detector_check, "score", lambda *_: next(scores))
+    checked = softedge.check(folder, max_drop=0.05)
+    assert checked.metrics["passed"] is False
+    with pytest.raises(GateFailed, match="AP drop 0.100 is above 0.05"):
+        softedge.gate(folder)
+
+
+def test_pictures_that_moved_or_changed_are_one_clear_line(trained):
+    folder, pictures = trained
+    box = pictures / "Annotations/val0.xml"
+    text = box.read_text()
+    box.write_text(text.replace("<xmin>", "<xmin>1"))
+    with pytest.raises(UserError, match="was changed since"):
+        softedge.export(folder, ["onnx"], ["fp32"])
+    shutil.rmtree(pictures)
+    with pytest.raises(UserError, match="which is not there; put them back"):
+        softedge.export(folder, ["onnx"], ["fp32"])
+
+
+def test_a_device_without_a_worker_and_a_run_without_files_are_one_clear_line(trained):
+    folder, _ = trained
+    with pytest.raises(UserError, match="no exported files yet"):
+        softedge.check(folder)
+    with pytest.raises(UserError, match="timed on local, ssh, emulated"):
+        softedge.bench(folder, ["browser:"])
+
+
+def test_rows_of_the_worker_become_boxes_in_the_picture_they_came_from(tmp_path):
+    _, test = voc.read(squares(tmp_path / "voc", {"train": 1, "val": 2}))
+    photos = Photos(test, None)
+    photos.height, photos.width = 48, 192  # the pictures are 96 x 96: they fill 48 x 48 at the left
+    none = [0, 0, 0, 0, 0, -1]
+    rows = np.array([[[10, 20, 30, 40, 0.5, 1], none], [none, none]], np.float32).reshape(2, 12)
+    first, second = photos.detections(rows)
+    assert first.boxes.tolist() == [[20, 40, 60, 80]] and first.labels.tolist() == [1] and len(second.boxes) == 0
+
+
+def test_pictures_of_another_size_are_fitted_not_stretched(tmp_path):
+    _, test = voc.read(squares(tmp_path / "voc", {"train": 1, "val": 3}))
+    tall = test.scenes[1].path
+    Image.new("RGB", (30, 60), (200, 10, 10)).save(tall)
+    test = dataclasses.replace(
+        test, scenes=(dataclasses.replace(test.scenes[1], width=30, height=60), *test.scenes[::2])
+    )
+    photos = Photos(test, None)
+    assert (photos.height, photos.width, photos.letterboxed) == (96, 96, 1)
+    assert photos.names[-1] == tall.name  # those that go in as they are come first
+    path, _ = photos.write(tmp_path)
+    array = np.load(path)
+    assert (array[0] == np.asarray(Image.open(test.scenes[1].path))).all()
+    assert (array[2, :, :48] == (200, 10, 10)).all() and (array[2, :, 48:] == 114).all()
+    rows = np.array([[[0, 0, 48, 96, 0.9, 0]]] * 3, np.float32).reshape(3, 6)
+    assert photos.detections(rows)[2].boxes.tolist() == [[0, 0, 30, 60]]

@@ -1,0 +1,68 @@
+"""Pictures that cannot be used, and pictures in both splits, before a detector is trained."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image, PngImagePlugin
+from voc_squares import squares
+
+from softedge.detection import screening, voc
+from softedge.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return squares(tmp_path / "voc", {"train": 4, "val": 3})
+
+
+def screened(folder):
+    train, test = voc.read(folder)
+    left_out = screening.screen(train, test, "voc")
+    return *left_out.apply(train, test), left_out.notices
+
+
+def test_a_picture_of_the_test_split_is_not_trained_on(folder):
+    copy = Image.open(folder / "JPEGImages/val1.png")
+    about = PngImagePlugin.PngInfo()
+    about.add_text("Software", "another program")  # other bytes, the same picture
+    copy.save(folder / "JPEGImages/train2.png", pnginfo=about)
+    train, test, notices = screened(folder)
+    assert [scene.path.stem for scene in train.scenes] == ["train0", "train1", "train3"] and len(test) == 3
+    assert "1 training pictures are in the test split" in notices[0] and "train2.png" in notices[0]
+
+
+@pytest.mark.parametrize("thorough", [True, False])
+def test_large_sets_are_compared_by_their_files(folder, monkeypatch, thorough):
+    monkeypatch.setattr(screening, "DECODE_AT_MOST", 20_000 if thorough else 0)
+    (folder / "JPEGImages/train2.png").write_bytes((folder / "JPEGImages/val1.png").read_bytes())
+    train, _, _ = screened(folder)
+    assert len(train) == 3
+
+
+def test_truncated_pictures_are_left_out_of_both_splits(folder):
+    for name in ("train0", "val0"):
+        path = folder / f"JPEGImages/{name}.png"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    train, test, notices = screened(folder)
+    assert len(train) == 3 and len(test) == 2
+    assert "train0.png: truncated" in notices[0] and "val0.png: truncated" in notices[1]
+
+
+def test_a_picture_of_another_size_than_annotated_is_left_out(tmp_path):
+    from test_coco import image, make, thing
+
+    from softedge.detection import coco
+
+    root = make(tmp_path, [image(1), image(2)], [thing(1), thing(2, on=2)])
+    for split, colour in (("train2017", "red"), ("val2017", "blue")):
+        Image.new("RGB", (40, 30), colour).save(root / split / "1.jpg")
+        Image.new("RGB", (30, 40), colour).save(root / split / "2.jpg")
+    train, test = coco.read(root)
+    left_out = screening.screen(train, test, "coco")
+    assert len(left_out.train) == 1 and "30 x 40 pixels, its annotation says 40 x 30" in left_out.notices[0]
+
+
+def test_a_split_with_nothing_left_is_one_clear_line(folder):
+    (folder / "ImageSets/Main/train.txt").write_text("val0\nval1")
+    with pytest.raises(UserError, match=r"no usable training picture; voc \(train\): 2 training pictures are in the"):
+        screened(folder)

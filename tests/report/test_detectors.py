@@ -1,0 +1,44 @@
+"""Exported detectors in the report: a row a file, and a caution for one that finds nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import synthetic_run
+from synthetic_run import result
+
+from softedge.report import cautions, detectors, report
+from softedge.report.collect import collect
+from softedge.run import Run
+
+REFUSED = "AP drop 0.040 is above 0.01"
+
+
+@pytest.fixture
+def run(tmp_path):
+    made = synthetic_run.make(tmp_path / "run")
+    line = "AP 0.000: this detector finds nothing"
+    result(made, "transfer/voc", {"AP": 0.0, "AP50": 0.0}, details={"AP50_per_class": {}, "cautions": [line]})
+    folder = Run(made.folder("transfer/voc"))
+    common = {"artifact": "onnx-fp32", "size_bytes": 4_000_000, "AP": 0.41, "AP50": 0.68, "drop": 0.0, "passed": True}
+    worse = {"artifact": "onnx-int8", "AP": 0.37, "drop": 0.04, "passed": False, "why": REFUSED}
+    result(folder, "check", {"AP": 0.41}, details={"rows": [common, common | worse]})
+    result(folder, "bench/onnx-int8@local", {"p90_ms": 12.5})
+    return made
+
+
+def test_every_checked_file_is_a_row_with_its_latency(run):
+    rows = detectors.files(run, "voc")
+    assert [(row["artifact"], row["AP"], row["devices"]) for row in rows] == [
+        ("onnx-fp32", 0.41, {}),
+        ("onnx-int8", 0.37, {"local": 12.5}),
+    ]
+    assert detectors.files(run, "coco") == []
+
+
+def test_the_page_shows_the_files_and_the_caution(run):
+    assert "Detector voc: AP 0.000: this detector finds nothing" in cautions.find(collect(run, layout=False))
+    table = re.search(r"Table of exported detectors.*?</table>", report([run]).read_text(), re.S)
+    assert table is not None
+    assert "41.0" in table[0] and "12.5" in table[0] and REFUSED in table[0] and "not run" in table[0]

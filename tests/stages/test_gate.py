@@ -1,0 +1,117 @@
+"""The gates that need several stages: judged anew from what was checked and benched last."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import softedge
+from softedge import config
+from softedge.errors import GateFailed
+from softedge.report import report
+from softedge.run import Run, write_json
+from softedge.stages import gate
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Two checked files, the int8 one timed on two devices; the results are written by hand."""
+    run = Run(tmp_path / "run")
+    recipe = config.build({"export": {"targets": ["onnx"], "precisions": ["fp32", "int8"]}})
+    run.root.mkdir()
+    (run.root / "recipe.toml").write_text(config.to_toml(recipe))
+    rows = [
+        {"artifact": "onnx-fp32", "target": "onnx", "precision": "fp32", "sha256": "a", "passed": True, "why": ""},
+        {"artifact": "onnx-int8", "target": "onnx", "precision": "int8", "sha256": "b", "passed": True, "why": ""},
+    ]
+    write(
+        run, "check", {"passed": True, "files": 2, "files_passed": 2, "files_failed": 0}, {"rows": rows, "failed": []}
+    )
+    for name in ("onnx-fp32", "onnx-int8"):
+        write(run, f"export/{name}", {"size_bytes": 10}, {"sha256": "a" if name == "onnx-fp32" else "b"})
+    timed(run, "onnx-fp32@local", "a", 90.0)
+    timed(run, "onnx-int8@local", "b", 2.0)
+    timed(run, "onnx-int8@phone", "b", 8.0)
+    return run
+
+
+def write(run: Run, stage: str, metrics: dict, details: dict, skipped: dict | None = None) -> None:
+    values = {"stage": stage, "name": run.name, "started": "2026-01-01T00:00:00+00:00", "seconds": 1.0, "recipe": {}}
+    values |= {"inputs": {}, "environment": {}, "metrics": metrics, "details": details, "skipped": skipped or {}}
+    write_json(run.folder(stage) / "result.json", values)
+
+
+def timed(run: Run, name: str, sha256: str, p90: float) -> None:
+    write(run, f"bench/{name}", {"p50_ms": p90, "p90_ms": p90, "valid": True}, {"sha256": sha256, "device": {}})
+
+
+def test_a_file_that_is_too_slow_on_one_device_fails_by_name_with_the_numbers(run):
+    softedge.gate(run.root, max_p90=10.0)
+    with pytest.raises(GateFailed, match=r"^onnx-int8: p90 8.00 ms on phone above the limit of 5 ms$"):
+        softedge.gate(run.root, max_p90=5.0)
+    with pytest.raises(GateFailed, match=r"p90 2.00 ms on local and p90 8.00 ms on phone"):
+        softedge.gate(run.root, max_p90=1.0)
+
+
+def test_new_latencies_are_seen_without_checking_again(run):
+    timed(run, "onnx-int8@phone", "b", 4.0)
+    softedge.gate(run.root, max_p90=5.0)
+    timed(run, "onnx-int8@phone", "b", 6.0)
+    with pytest.raises(GateFailed, match="6.00 ms on phone"):
+        softedge.gate(run.root, max_p90=5.0)
+
+
+def test_latencies_of_another_file_of_that_name_do_not_count(run):
+    timed(run, "onnx-int8@phone", "an older file", 99.0)
+    softedge.gate(run.root, max_p90=5.0)
+
+
+def test_a_file_that_was_not_timed_is_said_to_be_unjudged(run):
+    for device in ("local", "phone"):
+        (run.folder(f"bench/onnx-int8@{device}") / "result.json").unlink()
+    verdict = gate.judged(run, config.Check(max_p90=5.0))
+    assert "was not timed" in verdict.skipped["max_p90 onnx-int8"] and verdict.metrics["passed"]
+
+
+def test_the_reasons_of_check_and_bench_stand_together(run):
+    path = run.folder("check") / "result.json"
+    checked = json.loads(path.read_text())
+    checked["details"]["rows"][1] |= {"passed": False, "why": "agreement 0.5 is below 0.98"}
+    checked["details"]["failed"] = ["onnx-int8: agreement 0.5 is below 0.98"]
+    path.write_text(json.dumps(checked))
+    with pytest.raises(GateFailed, match=r"^onnx-int8: agreement 0.5 is below 0.98; p90 8.00 ms on phone"):
+        softedge.gate(run.root, max_p90=5.0)
+
+
+def test_a_file_that_a_better_one_stands_in_for_is_not_judged(run):
+    path = run.folder("check") / "result.json"
+    checked = json.loads(path.read_text())
+    checked["details"]["rows"][1] |= {"passed": False, "why": "x", "superseded_by": "onnx-int8-search"}
+    path.write_text(json.dumps(checked))
+    softedge.gate(run.root, max_p90=5.0)
+
+
+def test_a_file_that_could_not_be_made_fails_unless_it_may_be_missing(run):
+    write(run, "export/onnx-int8", {}, {}, {"model": "exporting to ONNX needs onnx"})
+    with pytest.raises(GateFailed, match=r"^onnx-int8 was not made: exporting to ONNX needs onnx$"):
+        softedge.gate(run.root)
+    softedge.gate(run.root, allow_missing=True)
+
+
+def test_what_was_tried_once_and_is_not_in_the_recipe_is_not_asked_for(run):
+    write(run, "export/litert-fp32", {}, {}, {"model": "no environment"})
+    softedge.gate(run.root)
+
+
+def test_the_report_calls_a_slow_file_failed_as_long_as_it_is_judged_so(run):
+    recipe = config.load(str(run.root / "recipe.toml"))
+
+    def gate_of(limit: float) -> str:
+        gate.stage(run, recipe.model_copy(update={"check": config.Check(max_p90=limit)}), None)
+        report([run])
+        rows = json.loads((run.root / "report.json").read_text())["runs"][0]["files"]
+        return {row["artifact"]: row["gate"] for row in rows}["onnx-int8"]
+
+    assert [gate_of(5.0), gate_of(10.0), gate_of(0.0)] == ["failed", "passed", "passed"]

@@ -1,0 +1,106 @@
+"""How a command opens a run: the lock comes before anything is written, and a run stays the training that it was."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import softedge
+from softedge import config
+from softedge.errors import UserError
+from softedge.run import Run
+from softedge.stages.opening import choose_recipe, reopened, started
+
+
+@contextmanager
+def another_process_working_on(folder: Path) -> Iterator[None]:
+    code = (
+        "import sys\nfrom softedge.run import Run\n"
+        "with Run(sys.argv[1]).locked():\n print('held', flush=True)\n input()"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as there:
+        assert there.stdout is not None and there.stdout.readline() == "held\n"
+        yield
+        there.communicate("\n")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def test_a_refused_command_leaves_the_run_of_another_process_as_it_was(tmp_path):
+    with started(tmp_path / "run", choose_recipe("digits", None)):
+        pass
+    before = contents(tmp_path)
+    assert before
+    with another_process_working_on(tmp_path / "run"):
+        for command in (
+            lambda: softedge.deploy(out=tmp_path / "run", set=["seed=5"], force=True),
+            lambda: softedge.deploy(out=tmp_path / "run", max_p90=1.0),
+            lambda: softedge.pretrain(out=tmp_path / "run", set=["optim.lr=0.5"], force=True),
+            lambda: softedge.probe(tmp_path / "run", force=True),
+            lambda: softedge.check(tmp_path / "run", max_p90=1.0),
+            lambda: softedge.bring_in(tmp_path / "run", "perf.txt", "onnx-fp32", "a phone"),
+        ):
+            with pytest.raises(UserError, match="another softedge process is working on"):
+                command()
+            assert contents(tmp_path) == before
+
+
+def test_a_folder_that_is_not_a_run_gets_no_lock_file(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    for command in (lambda: softedge.probe(tmp_path), lambda: softedge.deploy(out=tmp_path)):
+        with pytest.raises(UserError, match="not a softedge run"):
+            command()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def trained(toy) -> tuple[Run, config.Recipe]:
+    """A run whose pretraining recorded what it was done with."""
+    import json
+
+    from softedge.stages.pretrain import settings
+
+    run, recipe, _ = toy("run")
+    (run.root / "recipe.toml").write_text(config.to_toml(recipe))
+    path = run.folder("pretrain") / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"recipe": settings(recipe)}))
+    return run, recipe
+
+
+def test_a_recipe_edited_by_hand_after_the_training_is_refused_with_the_values(toy):
+    run, recipe = trained(toy)
+    with reopened(run.root, probe={"labels": 0.5}) as (_, asked):
+        assert asked.probe.labels == 0.5 and asked.optim == recipe.optim
+    edited = recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"lr": 0.123})})
+    (run.root / "recipe.toml").write_text(config.to_toml(edited))
+    with pytest.raises(
+        UserError, match=r"recipe.toml was changed since the run was trained \(optim.lr: 0.2 -> 0.123\)"
+    ):
+        softedge.probe(run.root)
+
+
+def test_a_setting_that_an_old_run_did_not_record_is_no_reason_to_refuse_it(toy):
+    import json
+
+    run, _ = trained(toy)
+    path = run.folder("pretrain") / "result.json"
+    recorded = json.loads(path.read_text())
+    del recorded["recipe"]["optim"]["clip_norm"], recorded["recipe"]["augment"]
+    path.write_text(json.dumps(recorded))
+    with reopened(run.root):
+        pass
+
+
+def test_set_may_change_a_stage_and_not_the_training(toy):
+    run, _ = trained(toy)
+    with reopened(run.root, ["probe.few_labels=3"]) as (_, recipe):
+        assert recipe.probe.few_labels == 3
+    with pytest.raises(UserError, match=r"--set would change what .* was trained with \(optim.lr"):
+        softedge.probe(run.root, set=["optim.lr=1.0"])
