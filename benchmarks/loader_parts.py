@@ -24,7 +24,7 @@ from loader_peers import load_images
 from softedge.config import Augment
 from softedge.data import image_views
 from softedge.data.decoding import read
-from softedge.data.draws import draw
+from softedge.data.draws import draw, two_views
 from softedge.data.images import FileImages
 from softedge.memory import keep_freed
 from softedge.run import cpu_name
@@ -35,7 +35,7 @@ def parts(images: FileImages, size: int) -> dict[str, Callable[[int], object]]:
     count = len(images)
     files = [images.read(i) for i in range(count)]
     pixels = [simplejpeg.decode_jpeg(data, "RGB") for data in files]
-    draws = draw(0, 0, np.arange(count), Augment(), size)
+    draws = draw(0, 0, np.arange(count), two_views(size, Augment()))
     crops = [[image_views.crop(pixels[i], each, i, size) for each in draws] for i in range(count)]
 
     return {

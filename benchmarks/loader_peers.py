@@ -20,10 +20,11 @@ from PIL import Image, ImageFilter
 from softedge.backbones import normalise
 from softedge.config import IMAGENET_MEAN, IMAGENET_STD, Augment
 from softedge.data import sources
+from softedge.data.draws import two_views
 from softedge.data.images import ArrayImages, FileImages, Images
 from softedge.data.loading import ViewMaker
 from softedge.data.pixel_store import open_store
-from softedge.data.views import TwoViews
+from softedge.data.views import ViewLoader
 from softedge.memory import keep_freed
 from softedge.records import InputSpec
 
@@ -158,26 +159,23 @@ def ours(
     spec = InputSpec(size, size, IMAGENET_MEAN, IMAGENET_STD)
     keep_freed()  # as in our workers
     if isinstance(images, FileImages):
-        maker = ViewMaker(images, size, Augment(), seed=0, crops_only=crops_only)
+        maker = ViewMaker(images, two_views(size, Augment()), seed=0, crops_only=crops_only)
         if cached and not maker.fill_cache(4 << 30):
             raise ImportError("the images do not fit into the cache")
         if stored:
             images.hashes = [hashlib.sha256(images.read(i)).hexdigest() for i in range(len(images))]
             maker.store = open_store(images, maker.at_least)
 
-        def views(index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-            chunk = maker[0, index]
-            return chunk.first, chunk.second
+        def views(index: np.ndarray) -> list[torch.Tensor]:
+            return maker[0, index].views
     else:
-        loader = TwoViews(images, spec, Augment(), batch=len(images), seed=0)
+        loader = ViewLoader(images, two_views(size, Augment()), batch=len(images), seed=0)
 
-        def views(index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-            first, second, _ = loader._in_process(0, index)
-            return first, second
+        def views(index: np.ndarray) -> list[torch.Tensor]:
+            return loader._in_process(0, index)[0]
 
     def run(index: np.ndarray) -> tuple[torch.Tensor, ...]:
-        pair = views(index)
-        return tuple(normalise(view, spec) for view in pair) if normalised else pair
+        return tuple(normalise(view, spec) if normalised else view for view in views(index))
 
     return run
 

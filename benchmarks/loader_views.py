@@ -25,7 +25,7 @@ from two_sample import auc, statistics
 
 from softedge.config import IMAGENET_MEAN, IMAGENET_STD, Augment
 from softedge.data import batch_views
-from softedge.data.draws import draw
+from softedge.data.draws import draw, two_views
 from softedge.data.images import ArrayImages, Images
 
 REFERENCE = "torchvision v1 on Pillow"
@@ -65,15 +65,15 @@ def ours(images: Images, size: int, each: int, batched: bool) -> np.ndarray:
     for epoch in range(each // len(images) + 1):
         for start in range(0, len(images), BATCH):
             index = np.arange(start, min(start + BATCH, len(images)))
-            draws = draw(5, epoch, index, Augment(), size)
+            draws = draw(5, epoch, index, two_views(size, Augment()))
             if isinstance(images, ArrayImages) and not batched:
                 made = [small(images.array[index], part, size) for part in draws]
             elif isinstance(images, ArrayImages):
                 rows = batch_views.to_rows(torch.from_numpy(images.array[index]))
                 made = [batch_views.views(rows, part, size).numpy() for part in draws]
             else:
-                chunk = ViewMaker(images, size, Augment(), 5, crops_only=batched)[epoch, index]
-                made = [chunk.first.numpy(), chunk.second.numpy()]
+                chunk = ViewMaker(images, two_views(size, Augment()), 5, crops_only=batched)[epoch, index]
+                made = [view.numpy() for view in chunk.views]
                 if batched:
                     rows2 = [batch_views.to_rows(torch.from_numpy(m)).float() for m in made]
                     made = [batch_views.to_uint8(batch_views.colour(r, p)).numpy() for r, p in zip(rows2, draws)]

@@ -77,8 +77,7 @@ def ours(paths: list[Path], asked: argparse.Namespace, plain: bool = False) -> C
     stream = batches()
 
     def step() -> None:
-        first, second, index = next(stream)
-        training.update((first, second), index)
+        training.update(*next(stream))
 
     return step
 

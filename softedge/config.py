@@ -11,24 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails
 
 from softedge import registry
 from softedge.errors import UserError
 from softedge.recipes import errors as recipe_errors
 from softedge.recipes import files as recipe_files
+from softedge.recipes import methods
 from softedge.recipes.files import available as available
 from softedge.recipes.files import parse_override as parse_override
 from softedge.recipes.section import Fraction, Positive, Section
-
-METHOD = "light-moco"  # where a recipe does not name one
-
-# Keys as they were named in recipes of earlier runs, which can still be reopened.
-RENAMED = {
-    "check.doctor": "quantize.search",
-    "check.tune_steps": "quantize.tune_steps",
-    "check.tune_minutes": "quantize.tune_minutes",
-}
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -62,7 +54,7 @@ class Backbone(Section):
 
 
 class Augment(Section):
-    """Two views of an image; the defaults are MoCo-v2's (Chen et al. 2020, arXiv 2003.04297)."""
+    """The views of an image; the defaults are MoCo-v2's (Chen et al. 2020, arXiv 2003.04297)."""
 
     min_area: Fraction = 0.2  # smallest area of the random resized crop
     rotate: float = Field(default=0.0, ge=0.0, le=180.0)  # degrees either way, after the crop; not in the papers
@@ -216,22 +208,6 @@ class Bench(Section):
     threads: Positive = 1
 
 
-def settings_of(method: str) -> type[Pretraining]:
-    """The class of a method's ``[ssl]`` section; imports the method."""
-    settings: type[Pretraining] = registry.load(registry.METHODS, method, "method").Settings
-    return settings
-
-
-def _settings(value: Any) -> Any:
-    """``[ssl]`` as plain values -> the settings of the method that it names."""
-    if not isinstance(value, Mapping):
-        return value
-    name = value.get("method", METHOD)
-    if name not in registry.METHODS:
-        raise PydanticCustomError("unknown_method", "unknown method", {"method": name})
-    return settings_of(name).model_validate(value)
-
-
 def _plugin_sections() -> dict[str, type[Section]]:
     return {name: registry.load(registry.SECTIONS, name, "section") for name in registry.SECTIONS}
 
@@ -250,8 +226,8 @@ class Recipe(Section):
     backbone: Backbone = Backbone()
     augment: Augment = Augment()
     # Resolved on use: the defaults are those of a method, and methods import torch.
-    ssl: Annotated[SerializeAsAny[Pretraining], BeforeValidator(_settings)] = Field(
-        default_factory=lambda: _settings({})
+    ssl: Annotated[SerializeAsAny[Pretraining], BeforeValidator(methods.resolve)] = Field(
+        default_factory=lambda: methods.resolve({})
     )
     optim: Optim = Optim()
     knn: Knn = Knn()
@@ -336,47 +312,24 @@ def _resolve(layers: list[recipe_files.Layer], overrides: Iterable[str]) -> tupl
     given = [recipe_files.override(text) for text in overrides]
     merged = recipe_files.Merged()
     for layer in layers:
-        _leave_to_other_methods(merged, [layer])
+        methods.leave_to_others(merged, [layer])
         merged.add(layer)
-    _leave_to_other_methods(merged, given)
+    methods.leave_to_others(merged, given)
     for layer in given:
         merged.add(layer)
-    _rename(merged.values)
+    recipe_files.rename(merged.values)
     try:
         return Recipe.model_validate(merged.values), merged
     except ValidationError as error:
         raise UserError(recipe_errors.explain(error, _known_keys(merged.values), merged.origin)) from None
 
 
-def _rename(values: dict[str, Any]) -> None:
-    """Move values of ``RENAMED`` keys to their new places, where nothing stands yet."""
-    for old, new in RENAMED.items():
-        section, key = old.split(".")
-        if isinstance(values.get(section), dict) and key in values[section]:
-            place, name = new.split(".")
-            values.setdefault(place, {}).setdefault(name, values[section].pop(key))
-
-
-def _leave_to_other_methods(merged: recipe_files.Merged, layers: list[recipe_files.Layer]) -> None:
-    """Where ``layers`` change the method: drop what was said for the one before and the new one does not know."""
-    before = merged.values.get("ssl", {})
-    methods = [
-        s["method"] for s in (layer.values.get("ssl") for layer in layers) if isinstance(s, Mapping) and "method" in s
-    ]
-    if not methods or not isinstance(before, dict):
-        return
-    old, new = before.get("method", METHOD), methods[-1]
-    if old != new and {old, new} <= registry.METHODS.keys():
-        for key in settings_of(old).model_fields.keys() - settings_of(new).model_fields.keys() & before.keys():
-            del before[key]
-
-
 def _known_keys(values: Mapping[str, Any]) -> list[str]:
     """The keys of a recipe with the method that ``values`` name."""
     ssl = values.get("ssl")
-    method = ssl.get("method", METHOD) if isinstance(ssl, Mapping) else METHOD
+    method = ssl.get("method", methods.DEFAULT) if isinstance(ssl, Mapping) else methods.DEFAULT
     sections: dict[str, Any] = {name: field.annotation for name, field in Recipe.model_fields.items()}
     sections |= _plugin_sections()
-    sections["ssl"] = settings_of(method) if method in registry.METHODS else Pretraining
+    sections["ssl"] = methods.settings_of(method) if method in registry.METHODS else Pretraining
     inside = [f"{name}.{key}" for name, kind in sections.items() for key in getattr(kind, "model_fields", ())]
     return sorted([*sections, *inside])

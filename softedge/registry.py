@@ -59,6 +59,7 @@ METHODS = Table(
         "msf": "softedge.ssl.msf:MSF",
         "pcl-v2": "softedge.ssl.pcl:PCL",
         "seed": "softedge.ssl.seed:SEED",
+        "dino": "softedge.ssl.dino:DINO",
         "supervised": "softedge.ssl.supervised:Supervised",
     },
 )

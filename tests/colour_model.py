@@ -15,8 +15,8 @@ SPEC = InputSpec(size=8, resize=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 LABELS = ("red", "green", "blue")
 
 
-def colour_model(path: Path, flawed: bool = False) -> Path:
-    """uint8 (n, 8, 8, 3) -> softmax of the mean per channel.  flawed: red and green are swapped."""
+def colour_model(path: Path, flawed: bool = False, size: int = 8) -> Path:
+    """uint8 (n, size, size, 3) -> softmax of the mean per channel.  flawed: red and green are swapped."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -32,7 +32,7 @@ def colour_model(path: Path, flawed: bool = False) -> Path:
     graph = helper.make_graph(
         nodes,
         "colour",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 8, 8, 3])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", size, size, 3])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
         [numpy_helper.from_array(weights, "weights")],
     )

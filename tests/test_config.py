@@ -8,6 +8,7 @@ import pytest
 
 from softedge import config, registry
 from softedge.errors import UserError
+from softedge.recipes import methods
 
 
 @pytest.mark.parametrize("name", sorted(config.available()))
@@ -22,7 +23,7 @@ def test_every_default_is_visible():
     shown = tomllib.loads(config.to_toml(config.build({})))
     for section, model in (
         ("optim", config.Optim),
-        ("ssl", config.settings_of("light-moco")),
+        ("ssl", methods.settings_of("light-moco")),
         ("augment", config.Augment),
     ):
         assert set(shown[section]) == set(model.model_fields)
@@ -70,4 +71,72 @@ def test_a_recipe_is_frozen():
 
 @pytest.mark.parametrize("name", registry.METHODS)
 def test_a_methods_settings_have_its_name_and_a_default_for_everything_else(name):
-    assert config.build({"ssl": {"method": name}}).ssl == config.settings_of(name)(method=name)
+    assert config.build({"ssl": {"method": name}}).ssl == methods.settings_of(name)(method=name)
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        (folder / f"{name}.toml").write_text(text)
+    return str(folder / f"{next(iter(files))}.toml")
+
+
+def test_a_recipe_has_the_values_of_its_base_and_its_own(tmp_path):
+    mine = write(
+        tmp_path, mine='base = "theirs.toml"\n[ssl]\nqueue = 1024', theirs='base = "moco-v2"\n[optim]\nlr = 0.5'
+    )
+    recipe, moco = config.load(mine), config.load("moco-v2")
+    assert (recipe.name, recipe.ssl.queue, recipe.optim.lr) == ("mine", 1024, 0.5)
+    assert recipe.ssl == moco.ssl.model_copy(update={"queue": 1024})
+    assert recipe.optim == moco.optim.model_copy(update={"lr": 0.5})
+
+
+def test_a_recipe_that_changes_the_method_of_its_base_keeps_what_both_know(tmp_path):
+    ssl = config.load(write(tmp_path, mine='base = "light-moco"\n[ssl]\nmethod = "byol"')).ssl
+    assert (ssl.method, ssl.epochs, ssl.momentum) == ("byol", 200, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"a": 'base = "b.toml"', "b": "[ssl]\nquue = 3"},
+            r"unknown key 'ssl.quue' in b.toml; did you mean 'ssl.queue'",
+        ),
+        ({"a": 'base = "b.toml"\n[ssl]\nquue = 3', "b": ""}, r"unknown key 'ssl.quue' in a.toml"),
+        ({"a": 'base = "b.toml"', "b": "[ssl]\nqueue = -3"}, r"ssl.queue in b.toml: .*greater than 0, found -3"),
+        ({"a": 'base = "b.toml"', "b": 'base = "a.toml"'}, r"in a circle: a.toml -> b.toml -> a.toml"),
+        ({"a": 'base = "a.toml"'}, r"in a circle: a.toml -> a.toml"),
+        ({"a": 'base = "moco-v3"'}, r"base in a.toml: unknown recipe 'moco-v3'; did you mean 'moco-v2'"),
+        ({"a": "base = 3"}, r"base in a.toml: .*found 3"),
+        ({"a": "[transfer]\nheda = 'c4'"}, r"unknown key 'transfer.heda' in a.toml; did you mean 'transfer.head'"),
+    ],
+)
+def test_a_mistake_in_a_base_names_the_file_it_is_in(tmp_path, files, message):
+    with pytest.raises(UserError, match=message) as caught:
+        config.load(write(tmp_path, **files))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_shown_recipe_marks_who_sets_a_value(tmp_path):
+    mine = write(tmp_path, mine='base = "moco-v2"\n[ssl]\nqueue = 1024')
+    shown = config.shown(mine, ["optim.lr=0.5"])
+    for line in (
+        "queue = 1024  # set here",
+        "temperature = 0.2  # from moco-v2.toml",
+        "lr = 0.5  # from --set",
+        "joint_views = false",
+    ):
+        assert line in shown.splitlines()
+    (tmp_path / "again.toml").write_text(shown)
+    assert config.load(str(tmp_path / "again.toml")) == config.load(mine, ["optim.lr=0.5"])
+
+
+def test_reading_the_sections_imports_neither_torch_nor_a_method():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, softedge.config as c; c.available(); "
+        "print([m for m in sys.modules if m == 'torch' or m.startswith(('softedge.ssl', 'softedge.detection'))])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

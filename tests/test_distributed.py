@@ -45,7 +45,9 @@ def _rank(rank: int, port: int, work, arguments, answers) -> None:
 
 def on_two_ranks(work, *arguments):
     """Run ``work(rank, ...)`` in two processes and return both answers (plain values or NumPy arrays), by rank."""
-    context = multiprocessing.get_context("fork")
+    # Not forked from here: the threads and locks of whatever ran before in this process would come along.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["softedge.stages.pretrain", "softedge.ssl.train", "timm"])
     answers = context.Queue()
     port = free_port()
     processes = [context.Process(target=_rank, args=(r, port, work, arguments, answers)) for r in range(WORLD)]

@@ -1,4 +1,4 @@
-"""A format and a device are added without touching anything: from a module, and from an installed package."""
+"""A format, a device and a method are added without touching anything: from a module, and from an installed package."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import toy_format
 from PIL import Image
 
 import softedge
-from softedge import registry
+from softedge import config, registry
 from softedge.bench.base import PRESETS, Preset, open_device
 from softedge.errors import UserError
 from softedge.export import contract
@@ -149,7 +151,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     monkeypatch.syspath_prepend(str(site))
     importlib.invalidate_caches()
-    for name in ("FORMATS", "DEVICES"):  # read once in a process: this one has read them already
+    for name in ("FORMATS", "DEVICES", "METHODS"):  # read once in a process: this one has read them already
         before = getattr(registry, name)
         monkeypatch.setattr(registry, name, registry.Table(before.group, before.own))
     yield site
@@ -174,6 +176,30 @@ def test_an_installed_package_adds_a_format_and_a_device(
         [sys.executable, "-m", "softedge", "doctor"], env=environment, capture_output=True, text=True, check=True
     )
     assert "target labelled: ready" in told.stdout
+
+
+def test_an_installed_package_adds_a_method_with_settings_and_views_of_its_own(
+    photos: Path, tmp_path: Path, installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(registry.METHODS)[-1] == "three-views"
+    shown: list[list[int]] = []
+    method = registry.load(registry.METHODS, "three-views", "method")
+    forward = method.forward
+
+    def noted(self: object, views: list[torch.Tensor], index: torch.Tensor) -> torch.Tensor:
+        shown.append([view.shape[-1] for view in views])
+        return forward(self, views, index)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(method, "forward", noted)
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('[ssl]\nmethod = "three-views"\nstrength = 2.0\n')
+    settings = [each for each in RECIPE if not each.startswith(("ssl.queue", "ssl.neighbors"))]
+    softedge.pretrain(data=str(photos), recipe=str(recipe), out=tmp_path / "run", set=settings)
+    kept = tomllib.loads((tmp_path / "run" / "recipe.toml").read_text())["ssl"]
+    assert kept["method"] == "three-views" and kept["strength"] == 2.0 and "queue" not in kept
+    assert shown and all(sizes == [32, 32, 16] for sizes in shown)
+    with pytest.raises(UserError, match=r"unknown key 'ssl\.strenght'.*did you mean 'ssl\.strength'"):
+        config.load(str(recipe), ["ssl.strenght=1"])
 
 
 class Entries:

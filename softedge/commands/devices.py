@@ -40,3 +40,34 @@ def bring_in(
     from softedge.stages.bring_in import bring_in as read
 
     typer.echo(tables.stages([read(run, file, artifact, device, force=force)]))
+
+
+@app.command("try")
+def try_out(
+    run: RunFolder,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", help="onnx-int8, onnx-fp16 or onnx-fp32.", show_default="int8 where there is one"),
+    ] = None,
+    https: Annotated[
+        bool, typer.Option("--https", help="With a certificate made here: live picture, threads.")
+    ] = False,
+    cable: Annotated[bool, typer.Option("--cable", help="An Android phone over USB: live picture, threads.")] = False,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on.", show_default="this computer's in the network")
+    ] = "",
+    port: Annotated[int, typer.Option("--port", help="Port to listen on.", show_default="any free one")] = 0,
+    into: Annotated[
+        Path | None,
+        typer.Option("--app", help="Write an offline web app into this folder instead.", show_default=False),
+    ] = None,
+) -> None:
+    """Point a phone's camera at things and see what the exported file answers: scan the QR code."""
+    from softedge.stages import try_out as stage
+
+    if into is not None:
+        size = stage.write_app(run, into, file)
+        typer.echo(f"{into}: {size / 1e6:.1f} MB of static files; put them on any https host")
+        return
+    count, folder = stage.serve(run, file, https=https, cable=cable, host=host, port=port)
+    typer.echo(f"{count} corrected pictures, in {folder}" if count else "no picture was marked as wrong")

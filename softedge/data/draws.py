@@ -1,12 +1,13 @@
 """Every random choice behind a view, as a pure function of (seed, epoch, index).
 
 Nothing here keeps state: whatever the batch, the number of workers or GPUs, and wherever training is resumed, an image
-gets the same two views in the same epoch. The numbers come from SplitMix64 (Steele et al. 2014), a counter hashed.
+gets the same views in the same epoch. The numbers come from SplitMix64 (Steele et al. 2014), a counter hashed.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,25 @@ _ORDER = slice(_FLIP + 1, _FLIP + 5)
 _STRENGTH = slice(_ORDER.stop, _ORDER.stop + 4)
 _ANGLE, _RIGHT, _DOWN = range(_STRENGTH.stop, _STRENGTH.stop + 3)
 _COLUMNS = _DOWN + 1
+
+
+@dataclass(frozen=True)
+class View:
+    """What a view of an image is: a random resized crop, then jitter, greyscale and blur.
+
+    size: pixels, of width and height.  augment: how it is made.  max_area: of the crop, a share of the image's; the
+    smallest is ``augment.min_area``. Multi-crop (Caron et al. 2020, arXiv 2006.09882) adds small views of small areas.
+    """
+
+    size: int
+    augment: Augment
+    max_area: float = 1.0
+
+
+def two_views(size: int, augment: Augment) -> tuple[View, View]:
+    """Two views made alike."""
+    view = View(size, augment)
+    return view, view
 
 
 @dataclass(frozen=True)
@@ -80,13 +100,15 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def draw(seed: int, epoch: int, index: Ints, augment: Augment, size: int) -> tuple[Draws, Draws]:
-    """The choices for the two views of each image in ``index`` at ``size`` pixels."""
-    both = uniforms(seed, epoch, index, 2 * _COLUMNS)
-    return _choose(both[:, :_COLUMNS], augment, size), _choose(both[:, _COLUMNS:], augment, size)
+def draw(seed: int, epoch: int, index: Ints, views: Sequence[View]) -> tuple[Draws, ...]:
+    """The choices for each of the ``views`` of the images in ``index``; those of one depend on its place, not on what
+    follows."""
+    u = uniforms(seed, epoch, index, len(views) * _COLUMNS)
+    return tuple(_choose(u[:, at * _COLUMNS : (at + 1) * _COLUMNS], view) for at, view in enumerate(views))
 
 
-def _choose(u: Floats, augment: Augment, size: int) -> Draws:
+def _choose(u: Floats, view: View) -> Draws:
+    augment, size = view.augment, view.size
     strengths = np.array([augment.brightness, augment.contrast, augment.saturation])
     low = np.maximum(0.0, 1.0 - strengths)
     factors = np.empty((len(u), 4))
@@ -97,7 +119,7 @@ def _choose(u: Floats, augment: Augment, size: int) -> Draws:
     sigma = (smallest + u[:, _SIGMA] * (largest - smallest)) * scale
     sigma = np.where(u[:, _BLUR] < augment.blur, sigma, 0.0)
     any_jitter = bool(strengths.any()) or augment.hue > 0
-    area = augment.min_area + u[:, _AREA] * (1.0 - augment.min_area)
+    area = augment.min_area + u[:, _AREA] * (view.max_area - augment.min_area)
     ratio = np.exp(math.log(RATIO[0]) + u[:, _RATIO] * math.log(RATIO[1] / RATIO[0]))
     return Draws(
         wide=np.sqrt(area * ratio),
@@ -119,8 +141,8 @@ def _choose(u: Floats, augment: Augment, size: int) -> Draws:
 def boxes(draws: Draws, width: int, height: int) -> Ints:
     """Random resized crops after torchvision, of images of one size: (n, 4) left, top, width, height.
 
-    The first of ten draws (area uniform in [min_area, 1] of the image, log-uniform ratio) that fits; if none does, the
-    largest centred crop of an allowed ratio.
+    The first of ten draws (area uniform in [min_area, max_area] of the image, log-uniform ratio) that fits; if none
+    does, the largest centred crop of an allowed ratio.
     """
     root, rows = math.sqrt(width * height), np.arange(len(draws))
     w, h = np.rint(draws.wide * root), np.rint(draws.high * root)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from softedge.config import Augment
 from softedge.data import image_views, shared_memory
 from softedge.data.decoding import BadImage
-from softedge.data.draws import Draws, Ints, draw
+from softedge.data.draws import Draws, Ints, View, draw
 from softedge.data.images import EncodedImages, Images, Uint8
 from softedge.data.pixel_store import PixelStore, open_store
 from softedge.memory import keep_freed
@@ -37,17 +36,16 @@ Key = tuple[int, Ints]  # epoch, indices
 
 @dataclass(frozen=True)
 class Chunk:
-    """Views of some images, uint8 (n, S, S, 3).  index: the images really shown.  bad: (index, reason) of those that
-    could not be read and were replaced."""
+    """Views of some images, uint8 (n, S, S, 3) each.  index: the images really shown.  bad: (index, reason) of those
+    that could not be read and were replaced."""
 
-    first: Tensor
-    second: Tensor
+    views: list[Tensor]
     index: Tensor
     bad: list[tuple[int, str]]
 
     def taken_out(self) -> Chunk:
         """A copy in this process's own memory."""
-        return Chunk(self.first.clone(), self.second.clone(), self.index.clone(), self.bad)
+        return Chunk([view.clone() for view in self.views], self.index.clone(), self.bad)
 
 
 def pixels_needed(size: int, min_area: float) -> int:
@@ -58,8 +56,8 @@ def pixels_needed(size: int, min_area: float) -> int:
 class ViewMaker(Dataset[Chunk]):
     """(epoch, indices) -> ``Chunk``. ``crops_only`` leaves jitter, greyscale and blur to a GPU."""
 
-    def __init__(self, images: Images, size: int, augment: Augment, seed: int, crops_only: bool = False):
-        self.images, self.size, self.augment, self.seed, self.crops_only = images, size, augment, seed, crops_only
+    def __init__(self, images: Images, views: Sequence[View], seed: int, crops_only: bool = False):
+        self.images, self.views, self.seed, self.crops_only = images, tuple(views), seed, crops_only
         self.cache: list[Uint8] | None = None  # all images, in memory
         self.store: PixelStore | None = None  # as many as there is room for, on disk
         self.unreadable: dict[int, str] = {}
@@ -67,12 +65,12 @@ class ViewMaker(Dataset[Chunk]):
     @property
     def bytes_per_image(self) -> int:
         """Of the views of one image."""
-        return 2 * self.size * self.size * 3
+        return sum(3 * view.size**2 for view in self.views)
 
     @property
     def at_least(self) -> int:
         """Pixels of the shorter side that a decoded image keeps."""
-        return pixels_needed(self.size, self.augment.min_area)
+        return max(pixels_needed(view.size, view.augment.min_area) for view in self.views)
 
     def decode(self, index: int) -> Uint8:
         """The image, shrunk when it is larger than any crop needs."""
@@ -84,13 +82,13 @@ class ViewMaker(Dataset[Chunk]):
             return self.images.decode_smaller(index, self.at_least)
         return self.images.decode(index)
 
-    def crop(self, index: int, draws: tuple[Draws, Draws], row: int, to: tuple[Uint8, Uint8]) -> None:
-        """The two crops of an image into ``to``, uint8 (size, size, 3) each."""
+    def crop(self, index: int, draws: Sequence[Draws], row: int, to: Sequence[Uint8]) -> None:
+        """The crops of an image into ``to``, uint8 (size, size, 3) each."""
         image = self.decode(index)
         for view, each in zip(to, draws):
-            view[:] = image_views.crop(image, each, row, self.size)
+            view[:] = image_views.crop(image, each, row, len(view))
 
-    def crop_readable(self, index: int, draws: tuple[Draws, Draws], row: int, to: tuple[Uint8, Uint8]) -> int:
+    def crop_readable(self, index: int, draws: Sequence[Draws], row: int, to: Sequence[Uint8]) -> int:
         """``crop`` of the image, or of the next one that can be read: the same replacement in every process.
 
         Returns which one it was.
@@ -108,19 +106,18 @@ class ViewMaker(Dataset[Chunk]):
 
     def __getitem__(self, key: Key) -> Chunk:
         epoch, indices = key
-        draws = draw(self.seed, epoch, indices, self.augment, self.size)
-        shape = (2, len(indices), self.size, self.size, 3)
-        made = _empty(shape)
-        first, second = made.numpy()
+        draws = draw(self.seed, epoch, indices, self.views)
+        made = _empty([(len(indices), view.size, view.size, 3) for view in self.views])
+        arrays = [each.numpy() for each in made]
         shown = np.empty(len(indices), np.int64)
         before = len(self.unreadable)
         for row, index in enumerate(indices.tolist()):
-            views = first[row], second[row]
+            views = [each[row] for each in arrays]
             shown[row] = self.crop_readable(index, draws, row, views)
             for view, each in zip(views, draws if not self.crops_only else ()):
                 view[:] = image_views.colour(view, each, row)
         found = list(self.unreadable.items())[before:]
-        return Chunk(made[0], made[1], torch.from_numpy(shown), found)
+        return Chunk(made, torch.from_numpy(shown), found)
 
     def fill_cache(self, budget: int, disk_first: bool = False) -> bool:
         """Decode everything once: into memory when that fits into ``budget`` bytes, else into a store on disk.
@@ -157,12 +154,15 @@ class ViewMaker(Dataset[Chunk]):
             return None
 
 
-def _empty(shape: tuple[int, ...]) -> Tensor:
-    """A uint8 tensor to fill; in a worker it lies in shared memory, else all of it would be copied on its way out."""
+def _empty(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """uint8 tensors to fill, in one piece; in a worker it is shared memory, or all would be copied on its way out."""
+    sizes = [math.prod(shape) for shape in shapes]
     if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate function does
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+        flat = torch.empty(sum(sizes), dtype=torch.uint8)
+    else:
+        storage = torch.UntypedStorage._new_shared(sum(sizes))  # as torch's own collate function does
+        flat = torch.empty(0, dtype=torch.uint8).set_(storage)
+    return [part.view(shape) for part, shape in zip(flat.split(sizes), shapes)]
 
 
 class _Keys(Sampler[Key]):

@@ -1,4 +1,4 @@
-"""Two augmented views of every image, batch by batch: a pure function of (seed, epoch, step).
+"""Augmented views of every image, batch by batch: a pure function of (seed, epoch, step).
 
 Small images live in memory and are augmented as whole batches; on a GPU they stay there. Large ones are decoded and
 augmented by worker processes; with a GPU the workers only crop, and the rest is done there in batches.
@@ -7,23 +7,21 @@ augmented by worker processes; with a GPU the workers only crop, and the rest is
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from softedge.config import Augment
 from softedge.data import batch_views, small_views
 from softedge.data.decoding import BadImage
-from softedge.data.draws import Draws, Ints, draw, uniforms
+from softedge.data.draws import Draws, Ints, View, draw, uniforms
 from softedge.data.images import ArrayImages, FileImages, Images
 from softedge.data.loading import CACHE_BYTES, Chunk, ViewMaker, Workers, free_bytes
 from softedge.data.shards import TarImages
 from softedge.errors import UserError
 from softedge.progress import say
-from softedge.records import InputSpec
 from softedge.threads import cores
 
 SMALL = 64  # pixels: up to here whole-batch augmentation is faster than one image at a time on a CPU
@@ -31,12 +29,12 @@ _ON_DEVICE_BYTES = 8 << 30  # arrays up to this live on the GPU
 _ORDER_KEY, _BLOCKS_KEY = 2**40, 2**41  # set the shuffling apart from the views, which use the epoch itself
 _WINDOW = 16  # blocks of a tar shard that are read at the same time
 
-Views = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[list[Tensor], Tensor]  # the views of some images, and which images they are
 
 
-class TwoViews:
-    """Yields (view1, view2: uint8 (B, size, size, 3), index: int64 (B,)) on ``device``, in the order of an epoch's
-    permutation of ``images``.
+class ViewLoader:
+    """Yields (views, index): uint8 (B, size, size, 3) on ``device`` for each of ``views``, and int64 (B,), in the order
+    of an epoch's permutation of ``images``.
 
     batch: images of this rank in a step. With ``world`` ranks a step covers ``batch * world`` consecutive images of the
     permutation, rank r the r-th part of them, and an image's views do not depend on the rank that makes them.
@@ -47,8 +45,7 @@ class TwoViews:
     def __init__(
         self,
         images: Images,
-        spec: InputSpec,
-        augment: Augment,
+        views: Sequence[View],
         batch: int,
         seed: int,
         workers: int = -1,
@@ -58,7 +55,7 @@ class TwoViews:
         device: str | torch.device = "cpu",
         batched: bool | None = None,
     ):
-        self.size, self.augment, self.batch, self.seed = spec.size, augment, batch, seed
+        self.views, self.batch, self.seed = tuple(views), batch, seed
         self.rank, self.world = rank, world
         self.device = torch.device(device)
         images = _in_memory(images)
@@ -81,7 +78,7 @@ class TwoViews:
             self.workers = self._hire(workers)
 
     def _hire(self, workers: int) -> Workers:
-        maker = ViewMaker(self.images, self.size, self.augment, self.seed, crops_only=self.batched)
+        maker = ViewMaker(self.images, self.views, self.seed, crops_only=self.batched)
         count = _choose_workers(workers, self.batched)
         forked = count == 0 or multiprocessing.get_start_method() == "fork"  # then workers share this memory
         maker.fill_cache(min(CACHE_BYTES, free_bytes() // 4) if forked else 0, disk_first=self.world > 1)
@@ -105,7 +102,7 @@ class TwoViews:
         steps = [order[at : at + width] for at in range(0, self.steps_per_epoch * width, width)]
         return [np.array_split(step, self.world)[self.rank] for step in steps]
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Views]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The steps of an epoch from step ``start`` on."""
         batches = self.indices(epoch)[start:]
         if self.workers is not None:
@@ -115,36 +112,30 @@ class TwoViews:
         for index in batches if self.workers is None else ():
             yield self._on_device(epoch, index) if self.rows is not None else self._in_process(epoch, index)
 
-    def _in_process(self, epoch: int, index: Ints) -> Views:
+    def _in_process(self, epoch: int, index: Ints) -> Batch:
         """Small images on a CPU."""
         assert isinstance(self.images, ArrayImages)
         images = self.images.array[index]
-        first, second = (
-            torch.from_numpy(small_views.views(images, draws, self.size))
-            for draws in draw(self.seed, epoch, index, self.augment, self.size)
-        )
-        return first, second, torch.from_numpy(index)
+        draws = draw(self.seed, epoch, index, self.views)
+        made = [small_views.views(images, each, view.size) for each, view in zip(draws, self.views)]
+        return [torch.from_numpy(view) for view in made], torch.from_numpy(index)
 
-    def _on_device(self, epoch: int, index: Ints) -> Views:
+    def _on_device(self, epoch: int, index: Ints) -> Batch:
         """Images that live where training runs: only the parameters of the views go there."""
         assert self.rows is not None
         chosen = torch.from_numpy(index)
         images = self.rows[chosen.to(self.device, non_blocking=True)]
-        first, second = (
-            batch_views.views(images, draws, self.size)
-            for draws in draw(self.seed, epoch, index, self.augment, self.size)
-        )
-        return first, second, chosen
+        draws = draw(self.seed, epoch, index, self.views)
+        return [batch_views.views(images, each, view.size) for each, view in zip(draws, self.views)], chosen
 
-    def _gathered(self, chunks: list[Chunk], epoch: int, index: Ints) -> Views:
+    def _gathered(self, chunks: list[Chunk], epoch: int, index: Ints) -> Batch:
         """What the workers made, as one batch; with a GPU they only cropped, and the rest is done here."""
-        first = torch.cat([chunk.first for chunk in chunks])
-        second = torch.cat([chunk.second for chunk in chunks])
+        made = [torch.cat(parts) for parts in zip(*(chunk.views for chunk in chunks))]
         shown = torch.cat([chunk.index for chunk in chunks])
         if self.batched:
-            draws = draw(self.seed, epoch, index, self.augment, self.size)
-            first, second = (self._coloured(view, part) for view, part in zip((first, second), draws))
-        return first, second, shown
+            draws = draw(self.seed, epoch, index, self.views)
+            made = [self._coloured(view, each) for view, each in zip(made, draws)]
+        return made, shown
 
     def _coloured(self, crops: Tensor, draws: Draws) -> Tensor:
         if self.device.type == "cuda":

@@ -13,6 +13,13 @@ from softedge.errors import UserError, did_you_mean
 CONFIGS = Path(__file__).parents[1] / "configs"
 OVERRIDE = "--set"
 
+# Keys as they were named in recipes of earlier runs, which can still be reopened.
+RENAMED = {
+    "check.doctor": "quantize.search",
+    "check.tune_steps": "quantize.tune_steps",
+    "check.tune_minutes": "quantize.tune_minutes",
+}
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -142,3 +149,12 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     return tomli_w.dumps({"v": value}).removeprefix("v = ").rstrip("\n")
+
+
+def rename(values: dict[str, Any]) -> None:
+    """Move values of ``RENAMED`` keys to their new places, where nothing stands yet."""
+    for old, new in RENAMED.items():
+        section, key = old.split(".")
+        if isinstance(values.get(section), dict) and key in values[section]:
+            place, name = new.split(".")
+            values.setdefault(place, {}).setdefault(name, values[section].pop(key))

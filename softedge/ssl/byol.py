@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ class BYOL(Predicting):
         momentum: Fraction = 0.99  # of the target network: 0.996 for 1,000 epochs, 0.99 for 300
         momentum_cosine: bool = True  # raise the momentum to 1 along a cosine
 
-    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+    def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         first, second = views
         target_first, target_second = self.target(first), self.target(second)
         self.clock.lap("keys")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -89,7 +90,7 @@ class MoCoV2(OneEncoder):
     def shared_state(self) -> list[Tensor]:
         return [*super().shared_state(), self.queue.keys]
 
-    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+    def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         to_query = list(views) if self.settings.symmetric else [views[0]]
         to_key = [views[1], views[0]] if self.settings.symmetric else [views[1]]
         if self.settings.joint_views:

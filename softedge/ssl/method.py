@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from softedge.backbones import Backbone
 from softedge.config import Pretraining, Recipe
+from softedge.data.draws import View, two_views
 from softedge.data.images import Images
 from softedge.ssl.stopwatch import Stopwatch
 
@@ -34,16 +35,22 @@ class Method(nn.Module, ABC):
     def build(cls, recipe: Recipe, backbone: Backbone, images: Images) -> Self:
         """The method with reproducible weights. images: what it will be trained on (its size, its labels)."""
 
+    @classmethod
+    def views(cls, recipe: Recipe, size: int) -> tuple[View, ...]:
+        """The views of an image that ``forward`` gets: two made alike, of ``size`` pixels, unless it wants others."""
+        return two_views(size, recipe.augment)
+
     @property
     @abstractmethod
     def backbone(self) -> Backbone:
         """The network that is kept after pretraining."""
 
     @abstractmethod
-    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+    def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         """The scalar loss of one (micro-)batch.
 
-        views: two normalised float (N, 3, H, W) views of the same images.  index: int64 (N,), which images.
+        views: normalised float (N, 3, H, W) views of the same images, those it asked for.  index: int64 (N,), which
+        images.
         """
 
     def trained_parameters(self) -> list[nn.Parameter]:

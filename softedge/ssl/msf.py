@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import torch
@@ -61,7 +62,7 @@ class MSF(Predicting):
     def shared_state(self) -> list[Tensor]:
         return [*super().shared_state(), self.queue.keys]
 
-    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+    def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         first, second = views
         target = F.normalize(self.target(second))
         self.queue.enqueue(distributed.gather(target))

@@ -141,7 +141,7 @@ class PCL(MoCoV2):
             seed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
             self.prototypes.fit(embed(self.key_encoder), self.settings.temperature, seed)
 
-    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+    def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         self._index = index
         return super().forward(views, index)
 

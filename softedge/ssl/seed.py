@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from softedge import backbones, config, distributed
 from softedge.backbones import Backbone
+from softedge.data.draws import View
 from softedge.data.images import Images
 from softedge.errors import UserError
 from softedge.recipes.section import Positive
@@ -77,13 +79,17 @@ class SEED(OneEncoder):
         queue = sizing.bank_size(settings.queue, settings.batch, len(images))
         return cls(settings, backbone, load_teacher(settings), queue, recipe.seed)
 
+    @classmethod
+    def views(cls, recipe: config.Recipe, size: int) -> tuple[View, ...]:
+        return (View(size, recipe.augment),)
+
     def networks(self) -> list[nn.Module]:
         return [*super().networks(), self.teacher]
 
     def shared_state(self) -> list[Tensor]:
         return [*super().shared_state(), self.queue.keys]
 
-    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+    def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         images = views[0]
         self.teacher.eval()
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -80,8 +81,8 @@ class SimCLR(OneEncoder):
                 settings.head, backbone.num_features, *settings.projector, dropout=settings.dropout
             )
 
-    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
-        embeddings = self.encoder(torch.cat(views))
+    def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
+        embeddings = self.encoder(torch.cat(list(views)))
         self.clock.lap("queries")
         first, second = embeddings.chunk(2)
         firsts, seconds = distributed.gather_with_gradient(first), distributed.gather_with_gradient(second)

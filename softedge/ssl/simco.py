@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -33,7 +34,7 @@ class SimCo(OneEncoder):
         with reproducible(seed + 1):
             self.encoder = Embedder(backbone, settings.projector, settings.projector_norm)
 
-    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+    def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         first, second = (self.encoder(view) for view in views)
         self.clock.lap("queries")
         own = distributed.rank() * len(first) + torch.arange(len(first), device=first.device)

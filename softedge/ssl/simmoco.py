@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -38,7 +39,7 @@ class SimMoCo(WithTarget):
             self.encoder = Embedder(backbone, settings.projector, settings.projector_norm)
         self.target = Target(self.encoder, settings.momentum, settings.momentum_cosine)
 
-    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+    def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         first, second = views
         keys = self.target(second)
         pairs = [(first, keys)] + ([(second, self.target(first))] if self.settings.symmetric else [])

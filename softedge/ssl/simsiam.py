@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ class SimSiam(OneEncoder):
     def networks(self) -> list[nn.Module]:
         return [*super().networks(), self.predictor]
 
-    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+    def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         first, second = (self.encoder(view) for view in views)
         predictions = self.predictor(first), self.predictor(second)
         self.clock.lap("queries")

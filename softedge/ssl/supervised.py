@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from softedge.backbones import Backbone
 from softedge.config import Pretraining, Recipe
+from softedge.data.draws import View
 from softedge.data.images import UNLABELLED, Images
 from softedge.errors import UserError
 from softedge.recipes.section import Fraction
@@ -18,7 +20,7 @@ from softedge.ssl.method import Method, reproducible
 
 
 class Supervised(Method):
-    """Cross-entropy on the first view, through the same loop, augmentation and schedules as the other methods."""
+    """Cross-entropy on one view, through the same loop, augmentation and schedules as the other methods."""
 
     class Settings(Pretraining):
         method: Literal["supervised"] = "supervised"
@@ -43,11 +45,15 @@ class Supervised(Method):
             raise UserError("ssl.method = 'supervised' needs labelled images, found none; use 'light-moco'")
         return cls(recipe.ssl, backbone, labels, recipe.seed)
 
+    @classmethod
+    def views(cls, recipe: Recipe, size: int) -> tuple[View, ...]:
+        return (View(size, recipe.augment),)
+
     @property
     def backbone(self) -> Backbone:
         return self._backbone
 
-    def forward(self, views: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
+    def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         features = self.backbone(views[0])
         logits = self.head(features).float()
         self.clock.lap("queries")

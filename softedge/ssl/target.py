@@ -1,4 +1,4 @@
-"""The slowly moving copy of a network that gives the targets of BYOL and MSF and the keys of SimMoCo."""
+"""The slowly moving copy of a network that gives the targets of BYOL, MSF and DINO and the keys of SimMoCo."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ was killed in between.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from softedge import backbones, distributed, registry
 from softedge.config import Recipe
 from softedge.data.images import Data, Images
+from softedge.data.views import ViewLoader
 from softedge.errors import Interrupted, UserError
 from softedge.memory import keep_freed
 from softedge.progress import say, track
@@ -56,7 +57,7 @@ class Training:
         self.dtype = precision.resolve(recipe.optim.precision, self.device)
         self.method = self._method(data.pretrain)
         self.optimizer = optimizers.build(recipe.optim, self.method.trained_parameters())
-        self.views = _views(recipe, data, self.device)
+        self.views = self._loader()
         self.epoch_steps = self.views.steps_per_epoch
         self.steps = self.epoch_steps * recipe.ssl.epochs
         self.step, self.loss_sum, self.loss_count = 0, torch.zeros((), device=self.device), 0
@@ -65,6 +66,19 @@ class Training:
         if distributed.rank() == 0:
             self.journal.others = loggers.open_all(recipe.ssl.log, folder, recipe)
         self.guard, self.knn = Guard(recipe), self._knn()
+
+    def _loader(self) -> ViewLoader:
+        recipe, data = self.recipe, self.data
+        return ViewLoader(
+            data.pretrain,
+            self.method.views(recipe, data.spec.size),
+            recipe.ssl.batch // distributed.world(),
+            recipe.seed,
+            recipe.data.workers,
+            rank=distributed.rank(),
+            world=distributed.world(),
+            device=self.device.type,
+        )
 
     def _method(self, images: Images) -> Method:
         recipe = self.recipe
@@ -117,9 +131,9 @@ class Training:
             if at == 0:
                 self.method.before_epoch(epoch, self._embed)
                 self.clock.start()
-            for first, second, index in self.views.epoch(epoch, at):
+            for views, index in self.views.epoch(epoch, at):
                 self.clock.lap("data")
-                self.update((first, second), index)
+                self.update(views, index)
                 ended = self.step % self.epoch_steps == 0
                 if ended or self.step % self.epoch_steps % LOG_STEPS == 0:
                     began = self._log(began)
@@ -128,7 +142,7 @@ class Training:
                 yield self.step
                 self.clock.start()
 
-    def update(self, views: tuple[Tensor, Tensor], index: Tensor) -> None:
+    def update(self, views: Sequence[Tensor], index: Tensor) -> None:
         """One update of the weights: the micro-batches, the mean gradient of all ranks, the step, the method's own."""
         settings = self.recipe.optim
         compiling.begin_step(settings.compile)
@@ -136,10 +150,10 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * schedule.learning_rate(self.step / self.steps, warmup)
         parts = [t.to(self.device, non_blocking=True).chunk(settings.accumulate) for t in (*views, index)]
-        for first, second, which in zip(*parts):
-            pair = backbones.normalise(first, self.data.spec), backbones.normalise(second, self.data.spec)
+        for *part, which in zip(*parts):
+            normalised = [backbones.normalise(view, self.data.spec) for view in part]
             with precision.autocast(self.dtype, self.device):
-                loss = self.method(pair, which) / settings.accumulate
+                loss = self.method(normalised, which) / settings.accumulate
             loss.backward()
             self.loss_sum += loss.detach()
             self.clock.lap("backward")
@@ -218,19 +232,3 @@ class Training:
         self.journal.keep_until(self.step)
         if distributed.rank() == 0:
             say(f"pretrain: going on from epoch {self.step / self.epoch_steps:.1f} of {self.recipe.ssl.epochs}")
-
-
-def _views(recipe: Recipe, data: Data, device: torch.device):  # type: ignore[no-untyped-def]
-    from softedge.data.views import TwoViews
-
-    return TwoViews(
-        data.pretrain,
-        data.spec,
-        recipe.augment,
-        recipe.ssl.batch // distributed.world(),
-        recipe.seed,
-        recipe.data.workers,
-        rank=distributed.rank(),
-        world=distributed.world(),
-        device=device.type,
-    )

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import RandomResizedCrop
 
 from softedge.config import Augment
-from softedge.data.draws import blur_taps, box, boxes, draw, uniforms
+from softedge.data.draws import blur_taps, box, boxes, draw, two_views, uniforms
 
 MANY = np.arange(20_000)
 
@@ -47,7 +47,7 @@ def test_uniforms_are_uniform_and_uncorrelated() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (32, 32), (40, 400), (400, 40), (1, 1), (3, 2)])
 def test_crops_are_distributed_as_torchvisions(width: int, height: int) -> None:
-    draws, _ = draw(0, 0, MANY[:4000], Augment(), 32)
+    draws, _ = draw(0, 0, MANY[:4000], two_views(32, Augment()))
     ours = boxes(draws, width, height)
     assert np.array_equal(ours[:500], [box(draws, row, width, height) for row in range(500)])
     torch.manual_seed(0)
@@ -63,13 +63,13 @@ def test_crops_are_distributed_as_torchvisions(width: int, height: int) -> None:
 
 
 def test_an_image_that_no_ratio_fits_is_cropped_in_the_middle() -> None:
-    whole_area, _ = draw(0, 0, np.arange(5), Augment(min_area=1.0), 32)
+    whole_area, _ = draw(0, 0, np.arange(5), two_views(32, Augment(min_area=1.0)))
     assert boxes(whole_area, 400, 40).tolist() == [[173, 0, 53, 40]] * 5
     assert boxes(whole_area, 40, 400).tolist() == [[0, 173, 40, 53]] * 5
 
 
 def test_probabilities_and_ranges_are_those_of_the_recipe() -> None:
-    first, second = draw(0, 0, MANY, Augment(), 224)
+    first, second = draw(0, 0, MANY, two_views(224, Augment()))
     for d in (first, second):
         for values, probability in ((d.jitter, 0.8), (d.grey, 0.2), (d.sigma > 0, 0.5), (d.flip, 0.5)):
             assert abs(values.mean() - probability) < 0.015
@@ -87,12 +87,12 @@ def test_probabilities_and_ranges_are_those_of_the_recipe() -> None:
 
 def test_blur_scales_with_the_image_only_when_asked() -> None:
     for scales, factor in ((False, 1.0), (True, 32 / 224)):
-        d, _ = draw(0, 0, MANY, Augment(blur=1.0, blur_scales=scales), 32)
+        d, _ = draw(0, 0, MANY, two_views(32, Augment(blur=1.0, blur_scales=scales)))
         assert abs(d.sigma.max() - 2.0 * factor) < 0.001
 
 
 def test_no_strength_means_no_jitter() -> None:
-    d, _ = draw(0, 0, MANY[:100], Augment(brightness=0, contrast=0, saturation=0, hue=0), 32)
+    d, _ = draw(0, 0, MANY[:100], two_views(32, Augment(brightness=0, contrast=0, saturation=0, hue=0)))
     assert not d.jitter.any()
 
 

@@ -18,11 +18,11 @@ from PIL import Image
 from softedge.config import Augment
 from softedge.data import pixel_store
 from softedge.data.decoding import decode_smaller
+from softedge.data.draws import box, draw, two_views
 from softedge.data.images import FileImages
 from softedge.data.pixel_store import PixelStore, open_store
-from softedge.data.views import TwoViews
+from softedge.data.views import ViewLoader
 from softedge.errors import UserError
-from softedge.records import InputSpec
 
 SIDE = 48
 
@@ -211,14 +211,15 @@ def test_of_processes_that_come_together_one_decodes_and_all_read(tmp_path: Path
 def test_views_are_the_same_bits_with_and_without_a_store(
     tmp_path: Path, cache: Path, workers: int, world: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = InputSpec(32, 32, (0.5,) * 3, (0.5,) * 3)
     monkeypatch.setattr("softedge.data.views.CACHE_BYTES", 0)
 
     def shown(gigabytes: str) -> list[torch.Tensor]:
         monkeypatch.setenv("SOFTEDGE_CACHE_GB", gigabytes)
         images = photos(tmp_path / "a")
-        views = [TwoViews(images, spec, Augment(), 4, 1, workers, rank, world) for rank in range(world)]
-        return [tensor for each in views for epoch in (0, 1) for step in each.epoch(epoch) for tensor in step]
+        wanted = two_views(32, Augment())
+        loaders = [ViewLoader(images, wanted, 4, 1, workers, rank, world) for rank in range(world)]
+        steps = [step for each in loaders for epoch in (0, 1) for step in each.epoch(epoch)]
+        return [tensor for views, index in steps for tensor in (*views, index)]
 
     without = shown("0")
     assert not cache.exists()
@@ -230,7 +231,6 @@ def test_views_are_the_same_bits_with_and_without_a_store(
 def test_the_smallest_crop_of_a_shrunk_photo_looks_like_that_of_the_whole_one(tmp_path: Path) -> None:
     """Against Pillow's resize of the same part of the photo at its full size."""
     from softedge.data import image_views
-    from softedge.data.draws import box, draw
     from softedge.data.loading import pixels_needed
 
     coarse = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
@@ -239,7 +239,7 @@ def test_the_smallest_crop_of_a_shrunk_photo_looks_like_that_of_the_whole_one(tm
     side = pixels_needed(size, augment.min_area)
     small = decode_smaller(encoded_png(np.asarray(large)), side)
     assert min(small.shape[:2]) == side < 900
-    draws, _ = draw(0, 0, np.arange(20), augment, size)
+    draws, _ = draw(0, 0, np.arange(20), two_views(size, augment))
     for row in range(20):
         left, top, wide, high = box(draws, row, small.shape[1], small.shape[0])
         assert min(wide, high) >= size - 1  # not enlarged, but for rounding to whole pixels

@@ -14,7 +14,7 @@ from two_sample import auc, statistics
 
 from softedge.config import Augment
 from softedge.data import batch_views, image_views, small_views
-from softedge.data.draws import draw
+from softedge.data.draws import draw, two_views
 
 SIZE, IMAGES, EACH = 32, 40, 15
 PHOTOS = np.stack([photo(seed, SIZE, SIZE) for seed in range(IMAGES)])
@@ -30,7 +30,7 @@ def reference(seed: int, **settings: object) -> np.ndarray:
 
 
 def ours(kind: str) -> np.ndarray:
-    draws, _ = draw(11, 0, np.arange(len(INDEX)), Augment(), SIZE)
+    draws, _ = draw(11, 0, np.arange(len(INDEX)), two_views(SIZE, Augment()))
     images = PHOTOS[INDEX]
     if kind == "batched":
         return batch_views.views(batch_views.to_rows(torch.from_numpy(images)), draws, SIZE).numpy()

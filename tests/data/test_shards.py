@@ -16,8 +16,9 @@ from softedge import config
 from softedge.config import Augment
 from softedge.data import load, shards, sources
 from softedge.data.decoding import BadImage
+from softedge.data.draws import two_views
 from softedge.data.shards import TarImages
-from softedge.data.views import TwoViews
+from softedge.data.views import ViewLoader
 from softedge.errors import UserError
 from softedge.records import InputSpec
 from softedge.run import Run
@@ -115,8 +116,8 @@ def test_views_of_shards_are_those_of_the_same_files(folder: Path, workers: int)
     files = sources.find(str(folder / "raw")).splits["unlabelled"]
     shown = {}
     for name, images in (("tars", tars), ("files", files)):
-        views = TwoViews(images, SPEC, Augment(), 8, seed=1, workers=workers)
-        shown[name] = {int(i): first for step in views.epoch(0) for first, i in zip(step[0], step[2])}
+        views = ViewLoader(images, two_views(SPEC.size, Augment()), 8, seed=1, workers=workers)
+        shown[name] = {int(i): first for step in views.epoch(0) for first, i in zip(step[0][0], step[1])}
     assert shown["tars"].keys() == shown["files"].keys()
     assert all(torch.equal(view, shown["files"][i]) for i, view in shown["tars"].items())
 
@@ -127,7 +128,7 @@ def test_the_order_stays_within_a_window_of_blocks_and_changes_every_epoch(
     monkeypatch.setattr(shards, "BLOCK", 4)
     monkeypatch.setattr("softedge.data.views._WINDOW", 2)
     images = sources.find(str(folder / "shards")).splits["unlabelled"]
-    views = TwoViews(images, SPEC, Augment(), 8, seed=1, workers=0)
+    views = ViewLoader(images, two_views(SPEC.size, Augment()), 8, seed=1, workers=0)
     orders = [views.order(epoch) for epoch in range(3)]
     assert all(sorted(order) == list(range(24)) for order in orders)
     assert not np.array_equal(orders[0], orders[1])

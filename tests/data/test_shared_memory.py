@@ -37,17 +37,17 @@ LOADER = """
 import hashlib, sys, numpy as np
 from pathlib import Path
 from softedge.config import Augment
+from softedge.data.draws import two_views
 from softedge.data.images import FileImages
-from softedge.data.views import TwoViews
-from softedge.records import InputSpec
+from softedge.data.views import ViewLoader
 
 folder = Path(sys.argv[1])
 names = sorted(path.name for path in folder.iterdir())
 images = FileImages(folder, names, np.arange(len(names)))
-views = TwoViews(images, InputSpec(224, 224, (0.5,) * 3, (0.5,) * 3), Augment(), 128, 0, workers=int(sys.argv[2]))
+views = ViewLoader(images, two_views(224, Augment()), 128, 0, workers=int(sys.argv[2]))
 digest = hashlib.sha256()
-for step in views.epoch(0):
-    for tensor in step:
+for made, index in views.epoch(0):
+    for tensor in (*made, index):
         digest.update(tensor.numpy().tobytes())
 print(digest.hexdigest())
 """

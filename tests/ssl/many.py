@@ -16,6 +16,7 @@ from softedge.errors import Interrupted
 from softedge.run import Run
 from softedge.ssl import train
 from softedge.ssl.byol import BYOL
+from softedge.ssl.dino import DINO
 from softedge.ssl.method import Method
 from softedge.ssl.msf import MSF
 from softedge.ssl.pcl import PCL
@@ -26,7 +27,7 @@ from softedge.ssl.simmoco import SimMoCo
 from softedge.ssl.simsiam import SimSiam
 from softedge.stages import pretrain
 
-NAMES = ("simclr", "simmoco", "simco", "byol", "simsiam", "msf", "pcl-v2", "seed")
+NAMES = ("simclr", "simmoco", "simco", "byol", "simsiam", "msf", "pcl-v2", "seed", "dino")
 WITH_PROJECTOR = {"projector": (16, 4)}
 
 
@@ -46,6 +47,9 @@ def build(name: str, seed: int = 0, **settings) -> Method:
         return SimSiam(SimSiam.Settings(**WITH_PROJECTOR | {"predictor": 16} | settings), backbone, seed)
     if name == "msf":
         return MSF(MSF.Settings(**WITH_PROJECTOR | {"predictor": 16} | settings), backbone, 32, seed)
+    if name == "dino":
+        values = {"projector": (16, 4), "prototypes": 12, "freeze_epochs": 0.0}
+        return DINO(DINO.Settings(**values | settings), backbone, seed)
     if name == "pcl-v2":
         values = WITH_PROJECTOR | {"clusters": (2, 4), "instance_epochs": 0, "queue": 32, "key_norm": "batch"}
         return PCL(PCL.Settings(**values | settings), backbone, 32, seed, images=16)

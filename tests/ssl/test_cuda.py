@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from pictures import save
 
 from softedge.config import Augment, Optim
+from softedge.data.draws import two_views
 from softedge.data.images import FileImages
-from softedge.data.views import TwoViews
+from softedge.data.views import ViewLoader
 from softedge.run import Run
 from softedge.ssl import compiling, losses, one_pass, optimizers
 from softedge.ssl.train import Training
@@ -33,11 +34,11 @@ def training(folder: Path, **settings) -> Training:
 def losses_of(steps: int, made: Training) -> list[float]:
     """The losses of the first ``steps`` steps."""
     found = []
-    for first, second, index in (views for epoch in range(steps) for views in made.views.epoch(epoch)):
+    for views, index in (batch for epoch in range(steps) for batch in made.views.epoch(epoch)):
         if made.step == steps:
             break
         made.loss_sum.zero_()
-        made.update((first, second), index)
+        made.update(views, index)
         found.append(float(made.loss_sum))
     return found
 
@@ -64,14 +65,14 @@ def test_views_made_on_the_gpu_are_those_of_the_same_operations_on_the_cpu(tmp_p
             save(tmp_path / f"{number}.jpg", number, height=70, width=90)
         images = FileImages(tmp_path, [f"{number}.jpg" for number in range(12)], np.full(12, -1))
     how = {"batch": 6, "seed": 1, "workers": 0, "batched": True}
-    here = TwoViews(images, SPEC, Augment(), device="cpu", **how)
-    there = TwoViews(images, SPEC, Augment(), device="cuda", **how)
+    here = ViewLoader(images, two_views(SPEC.size, Augment()), device="cpu", **how)
+    there = ViewLoader(images, two_views(SPEC.size, Augment()), device="cuda", **how)
     assert (there.rows is not None) == (kind == "memory")
     assert there.rows is None or there.rows.is_cuda
     for one, other in zip(here.epoch(0), there.epoch(0)):
-        assert other[0].is_cuda
+        assert other[0][0].is_cuda
         for side in (0, 1):
-            difference = (one[side].int() - other[side].cpu().int()).abs()
+            difference = (one[0][side].int() - other[0][side].cpu().int()).abs()
             assert difference.float().mean() < 0.1  # rounding at the edge of a level
 
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from softedge import config
+from softedge.recipes import methods
 
 NAMES = sorted(config.available())
 STUDY = [name for name in NAMES if name.startswith("additive-")]
@@ -69,6 +70,6 @@ def test_the_study_ends_at_the_papers_recipe():
 
 def test_another_method_can_be_set_on_a_recipe_that_spells_out_its_own():
     plain = config.load("light-moco", ["ssl.method=moco-v2"])
-    assert type(plain.ssl) is config.settings_of("moco-v2")
+    assert type(plain.ssl) is methods.settings_of("moco-v2")
     assert plain.ssl.queue == 262144  # what both know stays
     assert config.load("digits", ["ssl.method=supervised"]).ssl.method == "supervised"

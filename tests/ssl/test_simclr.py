@@ -82,8 +82,9 @@ def _gradients(rank: int | None, name: str):
     """Gradients of one step on the same 16 images: all of them, or this rank's half; BatchNorm is frozen."""
     made = build(name, **({"head": "ang", "dropout": 0.0} if name == "simclr" else {}))
     made.encoder.eval()
-    if hasattr(made, "target"):
-        made.target.eval()
+    for target in ("target", "target_prototypes"):
+        if hasattr(made, target):
+            getattr(made, target).eval()
     pair, index = views(16), torch.arange(16)
     if rank is not None:
         pair, index = (_share(pair[0], rank), _share(pair[1], rank)), _share(index, rank)
@@ -93,7 +94,7 @@ def _gradients(rank: int | None, name: str):
     return float(distributed.mean(loss.detach())), [p.grad.numpy() for p in made.trained_parameters()]
 
 
-@pytest.mark.parametrize("name", ["simclr", "simco", "simmoco"])
+@pytest.mark.parametrize("name", ["simclr", "simco", "simmoco", "dino"])
 def test_two_ranks_with_half_a_batch_have_the_loss_and_gradients_of_one_with_all_of_it(name):
     loss, gradients = _gradients(None, name)
     for loss_there, gradients_there in on_two_ranks(_gradients, name):

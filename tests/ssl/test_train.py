@@ -173,10 +173,10 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
     for parts in (1, 2):
         made = train.Training(Run(tmp_path), _supervised(parts), data(), tmp_path)
         made.method.eval()  # frozen statistics: BatchNorm sees half of the batch otherwise
-        first, second, index = next(made.views.epoch(0))
+        views, index = next(made.views.epoch(0))
         parameters = made.method.trained_parameters()
         before = [p.detach().clone() for p in parameters]
-        made.update((first, second), index)  # plain SGD: the step is the gradient, up to the rate
+        made.update(views, index)  # plain SGD: the step is the gradient, up to the rate
         gradients.append([b - p.detach() for b, p in zip(before, parameters)])
     for one, two in zip(*gradients):
         assert torch.allclose(one, two, atol=1e-5)
@@ -216,10 +216,9 @@ def test_bf16_keeps_depthwise_convolutions_in_float32_and_trains(tmp_path):
     for layer in made.method.backbone.modules():
         if isinstance(layer, torch.nn.Conv2d):
             layer.register_forward_hook(note)
-    views = made.views.epoch(0)
+    steps = made.views.epoch(0)
     for _ in range(2):
-        first, second, index = next(views)
-        made.update((first, second), index)
+        made.update(*next(steps))
     assert seen == {True: torch.float32, False: torch.bfloat16}
     assert torch.isfinite(made.loss_sum)
 

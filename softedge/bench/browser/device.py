@@ -13,7 +13,6 @@ Nothing is installed on the phone.  A browser has no public name for its process
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,16 +25,14 @@ from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan, in
 from softedge.bench.browser import address as browser_address
 from softedge.bench.browser import ort_web
 from softedge.bench.browser.results import MOST_SAMPLES, Answer, Row, printable
-from softedge.bench.browser.server import Page, Server
+from softedge.bench.browser.server import BINARY, KINDS, Page
+from softedge.bench.browser.serving import serving
 from softedge.bench.browser.visit import Visit
 from softedge.errors import UserError, did_you_mean
 from softedge.progress import say, track
 from softedge.records import Artifact
 
 _PIECE_BYTES = 4 << 20  # of images per request
-_KINDS = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript"}
-_KINDS |= {".wasm": "application/wasm", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
-_BINARY = "application/octet-stream"
 _COARSE = 0.05  # a clock step of more than this part of the median shows in the percentiles
 _CANVAS = "browser canvas: its smoothing is the browser's own, not the antialiased resize of the contract"
 
@@ -70,10 +67,11 @@ class Browser(FolderDevice):
             files = ort_web.files(self.backend)
             cable = "adb" in self.options
             host = self.options.get("host") or ("127.0.0.1" if cable else browser_address.lan_address())
-            self.server = self._stack.enter_context(contextlib.closing(self._serve(host)))
+            port, https = self.port if "port" in self.options else 0, "https" in self.options
+            self.server = self._stack.enter_context(serving(f"device {self.spec}", host, port, https=https))
             self.visit = Visit(self.server, self.spec)
-            self.server.pages |= _page_files() | {f"ort/{name}": _page(path) for name, path in files.items()}
-            self.server.pages["tiny.onnx"] = Page(_BINARY, _tiny_model())
+            self.server.pages |= _page_files() | {f"ort/{name}": Page.of(path) for name, path in files.items()}
+            self.server.pages["tiny.onnx"] = Page(BINARY, _tiny_model())
             self.url = self.server.url
             if cable:
                 self.url = self._stack.enter_context(self._cable())
@@ -82,22 +80,6 @@ class Browser(FolderDevice):
                 browser_address.show_qr(self.url)
             self._stack = self._stack.pop_all()
         return self
-
-    def _serve(self, host: str) -> Server:
-        pair = None
-        if "https" in self.options:
-            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="softedge-https-")))
-            certificate, key, fingerprint = browser_address.certificate(host, folder)
-            pair = str(certificate), str(key)
-            say(f"{self.spec}: the phone will warn of an unknown certificate; its SHA-256 is {fingerprint}")
-        try:
-            server = Server(host, self.port if "port" in self.options else 0, pair)
-            if host == "0.0.0.0":  # on all networks; the address to show is still one
-                server.host = browser_address.lan_address()
-            return server
-        except OSError as error:
-            where = f"{host}:{self.options.get('port', 'any port')}"
-            raise UserError(f"device {self.spec}: cannot listen on {where} ({error.strerror or error})") from error
 
     def _cable(self) -> contextlib.AbstractContextManager[str]:
         from softedge.bench.browser.cable import opened_on_phone
@@ -140,20 +122,20 @@ class Browser(FolderDevice):
         pages = self.server.pages
         entries = []
         for index, artifact in enumerate(artifacts):
-            pages[f"model/{index}"] = _page(artifact.path)
+            pages[f"model/{index}"] = Page.of(artifact.path)
             entries.append({"name": artifact.name, "file": f"model/{index}", "outputs": f"outputs/{index}"})
         piece = max(1, _PIECE_BYTES // int(np.prod(images.shape[1:])))
         for number, start in enumerate(range(0, len(images), piece)):
-            pages[f"images/{number}"] = Page(_BINARY, lambda s=start: images[s : s + piece].tobytes())  # type: ignore[misc]
+            pages[f"images/{number}"] = Page(BINARY, lambda s=start: images[s : s + piece].tobytes())  # type: ignore[misc]
         for index, path in enumerate(plan.encoded):
-            pages[f"encoded/{index}"] = _page(path)
+            pages[f"encoded/{index}"] = Page.of(path)
         keys = ("min_count", "min_seconds", "warmup", "slice_ms", "slice_count", "seed", "threads", "end_to_end_count")
         return {
             "artifacts": entries,
             "backend": self.backend,
             "module": next(iter(ort_web.BACKENDS[self.backend])),
             "images": {"count": len(images), "piece": piece, "shape": list(images.shape[1:])},
-            "encoded": [_KINDS.get(path.suffix.lower(), _BINARY) for path in plan.encoded],
+            "encoded": [KINDS.get(path.suffix.lower(), BINARY) for path in plan.encoded],
             "spec": plan.spec.to_dict(),
             **{key: getattr(plan, key) for key in keys},
             "most_samples": MOST_SAMPLES // 2,  # a slice more still fits into what is accepted
@@ -226,13 +208,8 @@ class Browser(FolderDevice):
 def _page_files() -> dict[str, Page]:
     here = Path(__file__).parent
     named = {"": "page.html", "page.css": "page.css", "page.js": "page.js"}
-    named["worker.js"] = "worker.js"
-    return {name: _page(here / file) for name, file in named.items()}
-
-
-def _page(path: Path) -> Page:
-    kind = _KINDS.get(path.suffix.lower(), _BINARY)
-    return Page.shrunk(kind, path.read_bytes()) if path.suffix == ".wasm" else Page(kind, path.read_bytes())
+    named |= {name: name for name in ("worker.js", "sha256.js")}
+    return {name: Page.of(here / file) for name, file in named.items()}
 
 
 def _tiny_model() -> bytes:

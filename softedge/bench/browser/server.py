@@ -1,7 +1,7 @@
-"""The small web server of the browser device: a table of addresses below a secret token, and nothing else.
+"""The small web server of the pages for phones: a table of addresses below a secret token, and nothing else.
 
-No path is ever turned into a file name: what is not in the table does not exist.  Every body has a limit, and only the
-browser that came first is listened to.
+No path is ever turned into a file name: what is not in the table does not exist.  Every body has a limit, and in a
+benchmark only the browser that came first is listened to.
 """
 
 from __future__ import annotations
@@ -14,21 +14,25 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+BINARY = "application/octet-stream"
+KINDS = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript"}
+KINDS |= {".wasm": "application/wasm", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 _IDLE_S = 60.0  # a connection that says nothing for so long is dropped
 # Scripts from this server only; WebAssembly and its thread workers (which onnxruntime-web starts from blobs) may run.
-_POLICY = (
+POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval' blob:; worker-src 'self' blob:; connect-src 'self' "
     "blob:; style-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_HEADERS = {
+HEADERS = {
     # These two isolate the page from others, which is what browsers want before they give it threads.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": _POLICY,
+    "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     # Not "no-referrer": browsers then hide the origin of the page's own farewell, which is checked.
     "Referrer-Policy": "same-origin",
@@ -57,6 +61,12 @@ class Page:
         """With a gzip copy: WebAssembly shrinks to a quarter."""
         return cls(kind, body, gzip.compress(body, 4, mtime=0))
 
+    @classmethod
+    def of(cls, path: Path) -> Page:
+        """A file as it is now, its type by its ending."""
+        kind = KINDS.get(path.suffix.lower(), BINARY)
+        return cls.shrunk(kind, path.read_bytes()) if path.suffix == ".wasm" else cls(kind, path.read_bytes())
+
 
 @dataclass(frozen=True)
 class Inbox:
@@ -69,7 +79,10 @@ class Inbox:
 class Server:
     """Serves ``pages`` and ``inboxes`` (name -> entry) below ``/TOKEN/`` until it is closed."""
 
-    def __init__(self, host: str, port: int = 0, certificate: tuple[str, str] | None = None):
+    def __init__(
+        self, host: str, port: int = 0, certificate: tuple[str, str] | None = None, *, one_browser: bool = True
+    ):
+        self.one_browser = one_browser  # whether only the first browser may post
         self.token = secrets.token_urlsafe(12)
         self.pages: dict[str, Page] = {}
         self.inboxes: dict[str, Inbox] = {}
@@ -101,10 +114,12 @@ class Server:
         return name
 
     def claim(self, session: str) -> None:
-        """The first session owns the token from now on; Refused for any other."""
+        """The first session owns the token from now on; Refused for any other (unless several may post)."""
         with self._claim:
             if not session.isalnum() or not 16 <= len(session) <= 64:
                 raise Refused(403, "this request has no session")
+            if not self.one_browser:
+                return
             if not self.owner:
                 self.owner = session
             if not secrets.compare_digest(self.owner, session):
@@ -172,7 +187,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not length.isdigit():
             raise Refused(411, "a length is required")
         if int(length) > inbox.at_most:
-            raise Refused(413, f"{length} bytes are more than the {inbox.at_most} that this benchmark can give")
+            raise Refused(413, f"{length} bytes are more than the {inbox.at_most} that are taken here")
         body = self.rfile.read(int(length))
         if len(body) != int(length):
             raise Refused(400, "the body ended early")
@@ -180,7 +195,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _send(self, status: int, kind: str, body: bytes, more: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
-        headers = {**_HEADERS, "Content-Type": kind, "Content-Length": str(len(body)), **(more or {})}
+        headers = {**HEADERS, "Content-Type": kind, "Content-Length": str(len(body)), **(more or {})}
         for key, value in headers.items():
             self.send_header(key, value)
         self.end_headers()

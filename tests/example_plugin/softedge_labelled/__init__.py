@@ -1,1 +1,1 @@
-"""An ONNX file with its labels beside it, and a device of its own."""
+"""An ONNX file with its labels beside it, a device and a pretraining method of its own."""

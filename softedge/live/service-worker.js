@@ -1,0 +1,41 @@
+// Keeps the whole app in the browser, so that it starts without a network.  FILES and VERSION are written by softedge.
+
+const FILES = [/* files */];
+const OURS = `softedge ${registration.scope} `; // other apps may share this host
+const VERSION = `${OURS}/* version */`;
+// Isolated pages get threads; static hosts rarely send these headers.
+const ISOLATED = {
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+  "Cross-Origin-Resource-Policy": "same-origin",
+  "Content-Security-Policy": "/* policy */",
+};
+
+addEventListener("install", (event) => {
+  const fetchAll = async () => (await caches.open(VERSION)).addAll(FILES.map((file) => new Request(file, { cache: "reload" })));
+  event.waitUntil(fetchAll().then(() => skipWaiting()));
+});
+
+addEventListener("activate", (event) => {
+  const clean = async () => {
+    for (const name of await caches.keys()) if (name !== VERSION && name.startsWith(OURS)) await caches.delete(name);
+    await clients.claim();
+  };
+  event.waitUntil(clean());
+});
+
+async function answer(request) {
+  const found = await (await caches.open(VERSION)).match(request, { ignoreSearch: true });
+  if (!found) return fetch(request);
+  const headers = new Headers(found.headers);
+  headers.delete("Content-Encoding"); // what is kept is unpacked
+  headers.delete("Content-Length");
+  for (const [name, value] of Object.entries(ISOLATED)) headers.set(name, value);
+  return new Response(found.body, { status: 200, headers });
+}
+
+addEventListener("fetch", (event) => {
+  if (event.request.method === "GET" && new URL(event.request.url).origin === location.origin) {
+    event.respondWith(answer(event.request));
+  }
+});

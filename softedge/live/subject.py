@@ -1,0 +1,101 @@
+"""Which exported file is tried, and everything that its page needs to know."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from softedge.bench.browser import ort_web
+from softedge.bench.browser.server import Page
+from softedge.errors import UserError, did_you_mean
+from softedge.export import contract
+from softedge.export.base import open_format
+from softedge.live.corrections import folder_names
+from softedge.records import Artifact
+from softedge.run import read_json
+
+_BACKEND = "wasm"
+_HERE = Path(__file__).parent
+_BROWSER = Path(ort_web.__file__).parent
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An ONNX classifier with its golden images."""
+
+    artifact: Artifact
+    golden: contract.Golden
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.artifact.labels
+
+    def without_photos(self) -> Subject:
+        """The same file with coloured noise as golden images: an app is published, the user's pictures are not."""
+        rng, size = np.random.default_rng(0), self.artifact.spec.size
+        coarse = rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+        images = np.stack([np.asarray(Image.fromarray(image).resize((size, size))) for image in coarse])
+        expected = open_format(self.artifact.target).load(self.artifact)(images)
+        return Subject(self.artifact, contract.Golden(images, expected, expected))
+
+    def about(self, app: bool) -> dict[str, Any]:
+        """What the page knows: no path and no name of this machine in it.  app: without a computer behind it."""
+        return {
+            "name": self.artifact.name,
+            "sha256": self.artifact.sha256,
+            "size_bytes": self.artifact.size_bytes,
+            "labels": list(self.labels),
+            "folders": folder_names(self.labels),
+            "preprocessing": self.artifact.spec.to_dict(),
+            "tolerance": contract.tolerance(self.artifact.precision).replay,
+            "golden": [[float(value) for value in row] for row in self.golden.expected],
+            "runtime": ort_web.VERSION,
+            "int8": self.artifact.is_int8,
+            "app": app,
+        }
+
+    def pages(self, app: bool = False) -> dict[str, Page]:
+        """Address below the page -> what is there; fetches onnxruntime-web where the cache has none."""
+        names = ("page.css", "page.js", "classifier.js", "worker.js", "pixels.js", "keeping.js")
+        runtime = ort_web.files(_BACKEND)
+        return {
+            "": Page.of(_HERE / "page.html"),
+            **{name: Page.of(_HERE / name) for name in names},
+            "sha256.js": Page.of(_BROWSER / "sha256.js"),
+            **{f"ort/{name}": Page.of(path) for name, path in runtime.items()},
+            "model.onnx": Page.of(self.artifact.path),
+            "golden.bin": Page("application/octet-stream", self.golden.images.tobytes()),
+            "about.json": Page("application/json", json.dumps(self.about(app)).encode()),
+        }
+
+
+def choose(run: Path, file: str | None = None) -> Subject:
+    """The file ``export/<file>`` of a run: int8 where none is asked for, else fp16, else fp32.
+
+    UserError when there is none, it is not an ONNX file in one piece, or it is no classifier.
+    """
+    exports = Path(run) / "export"
+    if not Path(run).is_dir():
+        raise UserError(f"{run} is not there; give a run folder, e.g. runs/mine")
+    known = sorted(path.parent.name for path in exports.glob(f"*/{contract.FILE}"))
+    usable = [name for name in known if read_json(exports / name / contract.FILE).get("target") == "onnx"]
+    if not usable:
+        raise UserError(f"{run} has no exported ONNX file; run: softedge export {run} --targets onnx")
+    name = file or next((n for n in ("onnx-int8", "onnx-fp16", "onnx-fp32") if n in usable), usable[0])
+    if name not in usable:
+        why = " is no ONNX file, and browsers run no other" if name in known else " is not there"
+        raise UserError(f"--file {name}: {exports / name}{why}{did_you_mean(name, usable)}")
+    artifact = contract.read(exports / name)
+    if artifact.output != "probabilities" or not artifact.labels:
+        raise UserError(
+            f"{name} gives {artifact.output}, and there are labels to show for classifiers only; label some images, "
+            f"then: softedge probe {run}, softedge export {run}"
+        )
+    if len(contract.model_files(artifact.path, artifact.target)) > 1:
+        raise UserError(f"{name} is kept in several files, which the page cannot load; export a smaller network")
+    return Subject(artifact, contract.read_golden(exports / name))
