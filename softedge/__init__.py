@@ -6,14 +6,21 @@ The functions are the commands: ``softedge.deploy(data="photos/", out="runs/mine
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+# OpenVINO and NNCF report usage to Google Analytics unless each user opts out; both do without this package where it
+# cannot be imported. Said before the first import of either, in every process that works for softedge.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
 if TYPE_CHECKING:
     from softedge.stages.backbone import backbone
+    from softedge.stages.baselines import baselines
     from softedge.stages.bench import bench
     from softedge.stages.bring_in import bring_in
     from softedge.stages.check import check
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
     from softedge.stages.knn import knn
     from softedge.stages.labels import labels
     from softedge.stages.linear import linear
+    from softedge.stages.plan import plan
     from softedge.stages.pretrain import pretrain
     from softedge.stages.probe import probe
     from softedge.stages.quantize import quantize
@@ -40,6 +48,7 @@ _ELSEWHERE = {  # not in the module of softedge.stages that has the function's o
 
 __all__ = [
     "backbone",
+    "baselines",
     "bench",
     "bring_in",
     "check",
@@ -52,6 +61,7 @@ __all__ = [
     "knn",
     "labels",
     "linear",
+    "plan",
     "pretrain",
     "probe",
     "quantize",

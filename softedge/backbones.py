@@ -131,14 +131,14 @@ def describe(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     if not path.is_file():
-        raise UserError(f"weights file {path} is not there")
+        raise UserError(f"weights file {path} does not exist")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         return json.loads(metadata["softedge"])
     except KeyError as error:
         raise UserError(
-            f"{path} was not written by softedge; export it with: "
+            f"{path} was not written by softedge; to export it, run: "
             f"softedge export-file {path} --backbone NAME --images FOLDER"
         ) from error
     except Exception as error:

@@ -15,7 +15,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="From unlabelled images to a checked, timed classifier for phones and IoT boards.",
+    help="From unlabelled images to a checked and timed classifier for phones and IoT boards.",
 )
 for part in (training, evaluation, files, devices, reports, data):
     app.add_typer(part.app)  # its commands stand beside the others
@@ -36,7 +36,7 @@ def softedge(
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_say_version)
     ] = False,
 ) -> None:
-    """From unlabelled images to a checked, timed classifier for phones and IoT boards."""
+    """From unlabelled images to a checked and timed classifier for phones and IoT boards."""
 
 
 def main(arguments: list[str] | None = None) -> None:

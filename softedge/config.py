@@ -75,7 +75,7 @@ class Pretraining(Section):
     """What every method needs of ``[ssl]``; each has a class of its own, ``Settings``, with its name and the rest."""
 
     method: str
-    epochs: Positive = 200
+    epochs: int = Field(default=200, ge=0)  # 0: the starting weights are kept as they are
     batch: Positive = 512  # global: over all GPUs and accumulation steps
     knn_every: int = Field(default=10, ge=0)  # epochs between k-NN measurements during training; 0: never
     checkpoint_every: Positive = 1  # epochs between checkpoints
@@ -137,7 +137,7 @@ class Finetune(Section):
 
     init: str = "ssl"  # "ssl", "random", "imagenet" (timm downloads them) or a weights file
     epochs: Positive = 50
-    min_steps: Positive = 200  # a handful of labels gets this many steps nevertheless
+    min_steps: Positive = 200  # at least this many steps, however few labels
     max_steps: int = Field(default=0, ge=0)  # 0: no limit
     batch: Positive = 64
     lr: float = Field(default=1e-3, gt=0.0)  # of the head
@@ -170,8 +170,17 @@ class Linear(Section):
     batch: int = Field(default=0, ge=0)  # 0: the protocol's (4096; 512), at most the training set
 
 
+class Plan(Section):
+    """What ``deploy`` does with the time that there is; ``stages/plan.py`` turns minutes into epochs and pixels."""
+
+    minutes: float = Field(default=15.0, gt=0.0)  # of all stages together
+    finetune: bool = True  # where there are labels
+    baselines: bool = True  # cheap classifiers beside it, in seconds
+
+
 class Export(Section):
-    source: Literal["probe", "finetune"] = "probe"  # which classifier is deployed
+    # which classifier is deployed; "best": of those of the run, the best on validation images
+    source: Literal["best", "probe", "finetune"] = "best"
     targets: tuple[str, ...] = registry.DEFAULT_FORMATS
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # and others that a format has: Core ML w8a8
     batch: Literal["dynamic", "one"] = "dynamic"
@@ -195,6 +204,7 @@ class Check(Section):
 
     max_drop: Fraction = 0.01  # of top-1 accuracy
     min_agreement: Fraction = 0.98  # same top-1 as PyTorch fp32
+    min_accuracy: Fraction = 0.0  # top-1 on the test images that every file needs; 0: no limit
     images: Positive = 1000  # test images at most
     max_size: int = Field(default=0, ge=0)  # bytes of an int8 file; 0: no limit
     max_p90: float = Field(default=0.0, ge=0.0)  # ms of an int8 file wherever it was timed; 0: no limit
@@ -235,6 +245,7 @@ class Recipe(Section):
     finetune: Finetune = Finetune()
     labels: Labels = Labels()
     linear: Linear = Linear()
+    plan: Plan = Plan()
     export: Export = Export()
     quantize: Quantize = Quantize()
     check: Check = Check()

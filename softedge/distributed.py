@@ -23,6 +23,7 @@ T = TypeVar("T")
 W = TypeVar("W")
 BUCKET = 1 << 25  # gradient elements per all-reduce
 LEFT_ALONE = 75  # exit code of a rank that ends only because another one has
+SILENT_PEER = 76  # exit code of a rank that ends because another one no longer answers
 _GONE = ("closed by peer", "reset by peer", "broken pipe", "timed out", "connection refused")  # what gloo says
 
 
@@ -91,7 +92,7 @@ def joined(timeout_minutes: float = 30.0) -> Iterator[None]:
         if not _another_is_gone(error):
             raise
         if not launched():
-            say(f"rank {rank()} ends because another has ended: {str(error).splitlines()[0]}")
+            say(f"rank {rank()} stops because another rank has ended: {str(error).splitlines()[0]}")
         raise SystemExit(LEFT_ALONE) from None
     finally:
         dist.destroy_process_group()

@@ -12,7 +12,11 @@ from types import FrameType
 
 
 class UserError(Exception):
-    """Something the user can mend: one line that says what was asked, what was found, what to do. Exit code 2."""
+    """Something the user can fix: one line that says what was asked, what was found, what to do. Exit code 2."""
+
+
+class CannotRunHere(UserError):
+    """A finished file that the runtime of this machine cannot run: nothing is wrong with it, but it stays unchecked."""
 
 
 class GateFailed(Exception):
@@ -20,7 +24,7 @@ class GateFailed(Exception):
 
 
 class Interrupted(Exception):
-    """Stopped by a signal after everything was saved; the message says how to go on. Exit code 130 (SIGTERM: 143)."""
+    """Stopped by a signal after everything was saved; the message says how to resume. Exit code 130 (SIGTERM: 143)."""
 
     def __init__(self, message: str, code: int = 130):
         super().__init__(message)
@@ -33,7 +37,7 @@ class Terminated(BaseException):
 
 @contextlib.contextmanager
 def terminating() -> Iterator[None]:
-    """Turn SIGTERM into ``Terminated``, so that files are closed and the end is told; only in the main thread."""
+    """Turn SIGTERM into ``Terminated``, so that files are closed and the user is told; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -73,7 +77,7 @@ def exit_code_and_line(error: BaseException) -> tuple[int, str] | None:
         return error.code, f"stopped: {error}"
     if isinstance(error, KeyboardInterrupt | Terminated):
         code = 143 if isinstance(error, Terminated) else 130
-        return code, "stopped: finished stages are kept; run the same command again to go on"
+        return code, "stopped: finished stages are kept; run the same command again to resume"
     if isinstance(error, BrokenPipeError):  # the reader of our output has gone: softedge ... | head
         return 141, ""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

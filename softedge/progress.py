@@ -1,4 +1,4 @@
-"""One way to show long work: a bar on a terminal, plain lines when piped (so that logs stay readable)."""
+"""One way to show progress: a bar on a terminal, plain lines when piped (so that logs stay readable)."""
 
 from __future__ import annotations
 

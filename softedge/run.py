@@ -95,7 +95,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text())
     except FileNotFoundError as error:
-        raise UserError(f"{path} is not there") from error
+        raise UserError(f"{path} does not exist") from error
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error})") from error
 
@@ -222,7 +222,7 @@ class Run:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise UserError(
-                    f"another softedge process is working on {self.root}; wait for it, or use another --out"
+                    f"another softedge process is using {self.root}; wait for it to finish, or use another --out"
                 ) from error
             yield
 
@@ -253,12 +253,14 @@ def perform(
     inputs: Mapping[str, str],
     force: bool = False,
     resumable: bool = False,
+    renew: bool = False,
 ) -> Result:
     """Do a stage once: skip it when done, refuse when it was done differently, redo it with ``force``.
 
     work: writes into the folder it is given and returns an ``Outcome``; ``result.json`` is written after it.
     recipe: the settings the stage depends on.  inputs: name -> sha256 of what it reads.
-    resumable: keep a half-finished folder of the same recipe and inputs (``work`` goes on from it), else start clean.
+    renew: redo it where the inputs alone have changed (cheap stages, which follow what they read).
+    resumable: keep a half-finished folder of the same recipe and inputs (``work`` resumes from it), else start clean.
     """
     folder = run.folder(stage)
     asked = json.loads(json.dumps(_finite({"recipe": recipe, "inputs": inputs})))
@@ -266,9 +268,9 @@ def perform(
     if done is not None:
         changed = differences({"recipe": done.recipe, "inputs": done.inputs}, asked)
         if not changed and not force:
-            say(f"{stage}: done before, skipped")
+            say(f"{stage}: already done, skipped")
             return done
-        if not force:
+        if not force and not (renew and not differences({"recipe": done.recipe}, {"recipe": asked["recipe"]})):
             raise UserError(
                 f"{folder} was made with other settings ({'; '.join(changed[:6])}); "
                 "add --force to redo it, or use another --out"
@@ -276,10 +278,10 @@ def perform(
     begun_path = folder / "begun.json"
     begun = read_json(begun_path) if begun_path.exists() else None
     if done is not None or (begun is not None and force):
-        _set_aside(run, stage)
+        set_aside(run, stage)
     elif begun is not None and resumable and (changed := differences({key: begun.get(key) for key in asked}, asked)):
         raise UserError(
-            f"{folder} holds unfinished work made with other settings ({'; '.join(changed[:6])}); "
+            f"{folder} holds unfinished work with other settings ({'; '.join(changed[:6])}); "
             "add --force to start over, or use another --out"
         )
     elif folder.exists() and not resumable:
@@ -318,8 +320,8 @@ def _earlier(folder: Path, begun: Mapping[str, Any]) -> dict[str, Any]:
     return {"started": start["started"], "spent": start["spent"] + max(last - start["at"], 0.0)}
 
 
-def _set_aside(run: Run, stage: str) -> None:
-    """Keep the one previous version of a stage that is redone with --force: days of training may be in it."""
+def set_aside(run: Run, stage: str) -> None:
+    """Keep the one previous version of a stage that is redone: days of training may be in it."""
     previous = run.root / ".previous" / stage
     if previous.exists():
         shutil.rmtree(previous)

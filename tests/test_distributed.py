@@ -210,7 +210,7 @@ def test_a_rank_whose_peer_is_gone_ends_in_one_line_with_a_code_of_its_own():
     ]
     said = [process.communicate(timeout=120)[1] for process in ranks]
     assert ranks[0].returncode == distributed.LEFT_ALONE
-    assert "rank 0 ends because another has ended" in said[0]
+    assert "rank 0 stops because another rank has ended" in said[0]
     assert "Traceback" not in said[0]
 
 
@@ -306,10 +306,78 @@ def test_ctrl_c_at_the_launcher_alone_stops_all_ranks_with_a_checkpoint(tmp_path
         said = there.communicate(timeout=120)[1]
     assert there.returncode == 130, said
     assert "stopped: the ranks have ended, the checkpoint" in said
-    assert "of 100; run the same command again to go on" in said
+    assert "of 100; run the same command again to resume" in said
     assert "Traceback" not in said
     position = torch.load(tmp_path / "pretrain" / "last.pt", weights_only=True)["position"]
     assert position["step"] >= 22
+
+
+def ranks_of(launcher: int) -> list[int]:
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return [int(child) for child in children if b"pretrain" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def training_on_two_ranks(folder: Path, **environment: str) -> tuple[subprocess.Popen[str], list[int]]:
+    """The launcher and its ranks, once the first epoch has been written."""
+    command = [sys.executable, "-m", "softedge", "pretrain", "--data", "digits", "--recipe", "digits", "--gpus", "2"]
+    command += ["--out", str(folder), "--set", "ssl.knn_every=0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    there = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    lines = folder / "pretrain" / "metrics.jsonl"
+    while there.poll() is None and not (lines.exists() and lines.stat().st_size):
+        time.sleep(0.1)
+    return there, ranks_of(there.pid)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_ranks_whose_launcher_was_killed_write_a_checkpoint_and_end(tmp_path):
+    there, ranks = training_on_two_ranks(tmp_path)
+    assert len(ranks) == 2
+    (tmp_path / "pretrain" / "last.pt").unlink(missing_ok=True)
+    there.kill()
+    until = time.monotonic() + 60
+    while any(map(running, ranks)) and time.monotonic() < until:
+        time.sleep(0.1)
+    left = [rank for rank in ranks if running(rank)]
+    for rank in left:
+        os.kill(rank, signal.SIGKILL)
+    there.communicate(timeout=60)
+    assert not left
+    position = torch.load(tmp_path / "pretrain" / "last.pt", weights_only=True)["position"]
+    assert position["step"] >= 22
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_rank_that_no_longer_answers_ends_the_others_within_the_time_asked_for(tmp_path):
+    wait = {"SOFTEDGE_RANK_TIMEOUT": "5", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "2"}
+    there, ranks = training_on_two_ranks(tmp_path, **wait)
+    os.kill(ranks[1], signal.SIGSTOP)
+    begun = time.monotonic()
+    said = there.communicate(timeout=120)[1]
+    assert time.monotonic() - begun < 60
+    assert there.returncode == 2
+    assert "has not answered for 5 s (SOFTEDGE_RANK_TIMEOUT): the other ranks end" in said
+    assert "a rank no longer answers, so all ranks were stopped" in said and "Traceback" not in said
+    assert not any(map(running, ranks))
+
+
+@pytest.mark.parametrize("asked", ["soon", "0", "nan"])
+def test_a_rank_timeout_that_is_no_time_is_refused(monkeypatch, asked):
+    from softedge.ssl import watch
+
+    monkeypatch.setenv(watch.TIMEOUT, asked)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(UserError, match=f"SOFTEDGE_RANK_TIMEOUT={asked}: give a number of seconds"), watch.watched():
+        pass
 
 
 @pytest.mark.slow
@@ -321,7 +389,7 @@ def test_one_rank_that_dies_ends_the_others_and_its_message_is_shown(tmp_path):
     done = softedge_on_two_ranks(tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert "rank 1 could not reach its GPU" in done.stderr
-    assert "(exit code 1, its message is above), and so all were ended; there is no checkpoint yet" in done.stderr
+    assert "(exit code 1, its message is above), so all ranks were stopped; there is no checkpoint yet" in done.stderr
     assert "Traceback" not in done.stderr
 
 

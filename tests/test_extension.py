@@ -131,7 +131,7 @@ def test_a_change_in_the_second_file_is_found(photos: Path, tmp_path: Path, toy:
     with pytest.raises(UserError, match="was changed after the export"):
         contract.read(folder)
     weights.unlink()
-    with pytest.raises(UserError, match=r"weights\.npz is not there"):
+    with pytest.raises(UserError, match=r"weights\.npz does not exist"):
         softedge.verify(folder)
 
 
@@ -283,6 +283,7 @@ def test_only_the_formats_themselves_and_those_who_run_them_know_their_names() -
         "bench/macos/device.py",
         "bench/ssh/device.py",
         "detection/formats.py",
+        "live/subject.py",  # the page runs onnxruntime-web
     }
     assert not {place: texts for place, texts in found.items() if place not in one_place}
 

@@ -104,7 +104,7 @@ class Measurement:
     end_to_end_skipped: str = ""  # why there are no end-to-end samples
     runtime: str = ""  # "onnxruntime 1.31.1"
     accelerator: str = ""  # execution provider, backend or compute unit that really ran
-    threads: int | None = None  # as read back from the runtime where it tells
+    threads: int | None = None  # as read back from the runtime where it reports it
     effective_precision: str = ""  # what the arithmetic was done in: "f32", "bf16", "int8 + f32"
     peak_memory_bytes: int | None = None  # of the process that ran this artifact alone
     details: Mapping[str, Any] = field(default_factory=dict)  # anything else worth a row in the report
@@ -151,7 +151,7 @@ class Device(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What the device tells of itself.
+        """What the device reports about itself.
 
         Keys where known: cpu os machine isa (list) cores memory_bytes clocks_mhz governor temperature_c runtimes
         (name -> version) python; others are welcome.  Values are JSON-serialisable.  Called inside the context.
@@ -246,5 +246,5 @@ def integer(options: Mapping[str, str], key: str, default: int) -> int:
     """A positive whole number among a device's options."""
     value = options.get(key, str(default))
     if not value.isdigit() or int(value) < 1:
-        raise UserError(f"device option {key}={value}: expected a whole number from 1 on")
+        raise UserError(f"device option {key}={value}: expected a whole number, at least 1")
     return int(value)

@@ -109,7 +109,7 @@ def unpack(
             measured.append(Measurement(artifact.name, artifact.sha256, skipped=f"failed: {told['skipped']}"))
             continue
         if told["sha256"] != hashes[artifact.name]:
-            raise DeviceError(f"{artifact.name} was damaged on its way to the device (its hash differs); try again")
+            raise DeviceError(f"{artifact.name} was corrupted in transfer to the device (its hash differs); try again")
         outputs = np.load(folder / f"{artifact.name}.npy", allow_pickle=False)
         if outputs.dtype != np.float32 or len(outputs) != count or not np.isfinite(outputs).all():
             reason = f"failed: outputs {outputs.dtype} {outputs.shape}, expected {count} rows of finite float32"

@@ -27,9 +27,9 @@ def summarise(measurement: Measurement, plan: Plan) -> Latency:
         raise ValueError(f"{measurement.artifact} has no samples")
     missing = []
     if len(samples) < plan.min_count:
-        missing.append(f"{len(samples)} samples, the {plan.preset} preset wants {plan.min_count}")
+        missing.append(f"{len(samples)} samples, the {plan.preset} preset needs {plan.min_count}")
     if samples.sum() / 1000 < plan.min_seconds * 0.999:
-        missing.append(f"{samples.sum() / 1000:.1f} s measured, the {plan.preset} preset wants {plan.min_seconds:g} s")
+        missing.append(f"{samples.sum() / 1000:.1f} s measured, the {plan.preset} preset needs {plan.min_seconds:g} s")
     figures = percentiles(samples)
     return Latency(
         p50_ms=figures["p50_ms"],

@@ -1,4 +1,4 @@
-"""Before a run: ``data`` looks at images, ``recipes`` at settings."""
+"""``data`` and ``recipes``: what can be looked at before a run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ def data_(
     recipe: RecipeOption = None,
     set_: SetOption = None,
     shrink: Annotated[
-        Path | None, typer.Option("--shrink", help="Write copies here, large photos only as large as training needs.")
+        Path | None,
+        typer.Option("--shrink", help="Write a copy of the images here, large photos shrunk to what training needs."),
     ] = None,
 ) -> None:
-    """What was found in a data set, what is bad, and how it would be split."""
+    """Show what a data set holds, what is unreadable, and how it would be split."""
     from softedge.data import describe_text
     from softedge.stages import data
 
@@ -32,9 +33,21 @@ def data_(
     typer.echo(describe_text(data.inspect(source, recipe, set_ or ())))
 
 
+@app.command()
+def plan(
+    data: Annotated[str, typer.Option("--data", help="A folder of images.", show_default=False)],
+    minutes: Annotated[float, typer.Option("--minutes", help="For everything, about.", min=0.01)] = 15.0,
+    set_: SetOption = None,
+) -> None:
+    """What deploy would do: network, pixels, stages and minutes, measured on this machine. Trains nothing."""
+    from softedge.stages.plan import plan as make
+
+    typer.echo(make(data, minutes, set_ or ()).text())
+
+
 @recipes.command("list")
 def list_() -> None:
-    """The recipes that come with softedge."""
+    """List the recipes that come with softedge."""
     from softedge.commands import tables
     from softedge.stages.recipes import available
 
@@ -46,7 +59,7 @@ def show(
     name: Annotated[str, typer.Argument(help="A recipe's name or TOML file.", show_default=False)],
     set_: SetOption = None,
 ) -> None:
-    """A recipe with every default spelled out, ready to be saved and edited."""
+    """Print a recipe with every setting, ready to save and edit."""
     from softedge.stages.recipes import show as resolve
 
     typer.echo(resolve(name, set_ or ()), nl=False)
@@ -55,10 +68,10 @@ def show(
 @recipes.command()
 def suggest(
     data: Annotated[str, typer.Option("--data", help="A folder of images or a known name.", show_default=False)],
-    minutes: Annotated[float, typer.Option("--minutes", help="For pretraining, about.", min=1.0)] = 30.0,
-    size: Annotated[int, typer.Option("--size", help="Input, pixels; 0: chosen from the images.", min=0)] = 0,
+    minutes: Annotated[float, typer.Option("--minutes", help="Approximate time for pretraining.", min=1.0)] = 30.0,
+    size: Annotated[int, typer.Option("--size", help="Input size in pixels; 0: chosen from the images.", min=0)] = 0,
 ) -> None:
-    """Settings that suit a data set, this machine and the time there is."""
+    """Suggest settings for a data set, this machine and the time available."""
     from softedge.stages.recipes import suggest as choose
 
     typer.echo(choose(data, minutes, size))

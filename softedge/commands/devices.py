@@ -20,7 +20,7 @@ def bench(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Latency and accuracy of the exported files on the devices."""
+    """Measure latency and accuracy of the exported files on devices."""
     from softedge.commands import tables
     from softedge.stages.bench import bench as measure
 
@@ -30,12 +30,14 @@ def bench(
 @app.command("import")
 def bring_in(
     run: RunFolder,
-    file: Annotated[Path, typer.Argument(help="What benchmark_app, perf_test, benchmark_model or Xcode gave.")],
-    artifact: Annotated[str, typer.Option("--artifact", help="The exported file it is about: coreml-fp16.")],
-    device: Annotated[str, typer.Option("--device", help="Where it was measured: 'iPhone 15 Pro'.")],
+    file: Annotated[
+        Path, typer.Argument(help="Output of benchmark_app, onnxruntime_perf_test, benchmark_model or Xcode.")
+    ],
+    artifact: Annotated[str, typer.Option("--artifact", help="The exported file that was measured, e.g. coreml-fp16.")],
+    device: Annotated[str, typer.Option("--device", help="The device it was measured on, e.g. 'iPhone 15 Pro'.")],
     force: ForceOption = False,
 ) -> None:
-    """Take latency measured by another tool into the table, marked as such."""
+    """Add latency measured by another tool to the report, marked as such."""
     from softedge.commands import tables
     from softedge.stages.bring_in import bring_in as read
 

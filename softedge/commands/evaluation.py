@@ -22,7 +22,7 @@ def knn(
     ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Weighted k-NN accuracy of the frozen features."""
+    """Measure the weighted k-NN accuracy of the frozen features."""
     from softedge.commands import tables
     from softedge.stages.knn import knn as measure
 
@@ -36,7 +36,7 @@ def probe(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Linear and k-NN accuracy of the frozen features; writes the classifier that is exported."""
+    """Fit a linear classifier on the frozen features and write it for export; measure linear and k-NN accuracy."""
     from softedge.commands import tables
     from softedge.stages.probe import probe as measure
 
@@ -52,7 +52,7 @@ def linear(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Linear accuracy by the full protocol of a paper, with augmentation, on the frozen network."""
+    """Measure linear accuracy by a paper's full protocol, with augmentation."""
     from softedge.commands import tables
     from softedge.stages.linear import linear as measure
 
@@ -67,7 +67,7 @@ def finetune(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Train the whole network on the labels; export it with: --set export.source=finetune."""
+    """Train the whole network on the labels. To export it: softedge export RUN --set export.source=finetune."""
     from softedge.commands import tables
     from softedge.stages.finetune import finetune as train
 
@@ -75,8 +75,17 @@ def finetune(
 
 
 @app.command()
+def baselines(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
+    """Cheap classifiers beside the run's: majority class, SVMs on colour histogram and HOG, in seconds."""
+    from softedge.commands import tables
+    from softedge.stages.baselines import baselines as measure
+
+    typer.echo(tables.stage(measure(run, set_ or (), force=force)))
+
+
+@app.command()
 def labels(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
-    """Was pretraining worth it? Accuracy at 1 %, 10 % and 100 % of the labels, with and without it."""
+    """Measure what pretraining is worth: accuracy at 1 %, 10 % and 100 % of the labels, with and without it."""
     from softedge.commands import tables
     from softedge.stages.labels import labels as measure
 
@@ -91,7 +100,7 @@ def backbone(
         Path | None, typer.Option("--out", help="The file.", show_default="RUN/hooks/<framework>.pth")
     ] = None,
 ) -> None:
-    """Write the pretrained backbone for those who train elsewhere."""
+    """Write the pretrained backbone as a checkpoint for another framework."""
     from softedge.stages.backbone import backbone as write
 
     typer.echo(write(run, framework, out))

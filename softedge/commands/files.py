@@ -1,4 +1,4 @@
-"""Exported files: made, compared with PyTorch, and replayed."""
+"""Exported files: ``export``, ``check``, ``verify``, ``export-file``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def export(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Write self-contained model files: uint8 image in, probabilities out, labels and golden images beside."""
+    """Export self-contained model files: uint8 image in, probabilities out, with labels and golden images."""
     from softedge.commands import tables
     from softedge.stages.export import export as write
     from softedge.stages.gate import require
@@ -63,12 +63,12 @@ def check(
     max_size: MaxSizeOption = None,
     max_p90: MaxP90Option = None,
     against: Annotated[
-        str | None, typer.Option("--against", help="An earlier run to compare with.", show_default=False)
+        str | None, typer.Option("--against", help="Compare with an earlier run.", show_default=False)
     ] = None,
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Compare every exported file, read back from disk, with PyTorch on real images. Exit code 1 when a gate fails."""
+    """Compare every exported file with PyTorch on the test images. Exit code 1 if a gate fails."""
     from softedge.commands import tables
     from softedge.stages.check import check as compare
     from softedge.stages.gate import gate
@@ -79,7 +79,7 @@ def check(
 
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="An export folder, e.g. runs/mine/export/onnx-int8.")]) -> None:
-    """Replay the golden images of an exported model with this machine's runtime. Exit code 1 on a difference."""
+    """Replay the golden images of an exported model on this machine. Exit code 1 if the outputs differ."""
     from softedge.commands import tables
     from softedge.stages.verify import verify as replay
 
@@ -93,13 +93,18 @@ def export_file(
     out: Annotated[Path, typer.Option("--out", help="Where export/ is written.")] = Path("runs/exported"),
     backbone: Annotated[
         str | None,
-        typer.Option("--backbone", help="timm's name of the architecture; not for softedge files.", show_default=False),
+        typer.Option(
+            "--backbone",
+            help="timm's name of the architecture; not needed for files written by softedge.",
+            show_default=False,
+        ),
     ] = None,
     labels: Annotated[
         Path | None, typer.Option("--labels", help="A text file, one label on each line.", show_default=False)
     ] = None,
     size: Annotated[
-        int | None, typer.Option("--size", help="Input pixels; the architecture's own by default.", show_default=False)
+        int | None,
+        typer.Option("--size", help="Input size in pixels; default: the architecture's own.", show_default=False),
     ] = None,
     output: Annotated[str, typer.Option("--output", help="probabilities or features")] = "probabilities",
     batch: Annotated[str, typer.Option("--batch", help="dynamic or one")] = "dynamic",
@@ -108,7 +113,7 @@ def export_file(
     allow_missing: AllowMissingOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Export any timm classifier or backbone from a file: no run, no training, the same contract."""
+    """Export any timm classifier or backbone from a weights file, without a run."""
     from softedge.commands import tables
     from softedge.stages.export_file import export_file as write
     from softedge.stages.gate import require
@@ -122,7 +127,7 @@ def export_file(
 
 @app.command("litert-setup")
 def litert_setup() -> None:
-    """Make the environment that exporting to LiteRT (.tflite) needs; SOFTEDGE_LITERT chooses another place."""
+    """Create the environment that LiteRT (.tflite) export needs (SOFTEDGE_LITERT overrides its location)."""
     from softedge.export.litert.format import setup
 
     typer.echo(f"LiteRT's environment is ready in {setup()}; export with: softedge export RUN --targets litert")

@@ -9,7 +9,7 @@ import typer
 
 from softedge import registry
 
-RunFolder = Annotated[Path, typer.Argument(help="The run folder, e.g. runs/mine.", show_default=False)]
+RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/mine.", show_default=False)]
 DataOption = Annotated[
     str | None,
     typer.Option(
@@ -24,7 +24,7 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a recipe value: ssl.epochs=50. Repeatable.", show_default=False),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Redo what is done already.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Repeat finished work.")]
 InitOption = Annotated[
     str | None,
     typer.Option("--init", help="ssl, random, imagenet or a weights file", show_default="the recipe's"),
@@ -33,16 +33,33 @@ LabelsOption = Annotated[
     float | None, typer.Option("--labels", help="Fraction of the training labels to use.", show_default="all")
 ]
 MaxDropOption = Annotated[
-    float | None, typer.Option("--max-drop", help="Allowed loss of top-1, e.g. 0.01.", show_default="the recipe's")
+    float | None,
+    typer.Option("--max-drop", help="Largest loss of top-1 against fp32, e.g. 0.01.", show_default="the recipe's"),
 ]
 MinAgreementOption = Annotated[
-    float | None, typer.Option("--min-agreement", help="Same answers as fp32.", show_default="the recipe's")
+    float | None,
+    typer.Option(
+        "--min-agreement",
+        help="Smallest share of images with the same answer as fp32, e.g. 0.98.",
+        show_default="the recipe's",
+    ),
 ]
 MaxSizeOption = Annotated[
-    int | None, typer.Option("--max-size", help="Bytes of an int8 file.", show_default="the recipe's")
+    int | None, typer.Option("--max-size", help="Largest int8 file, in bytes.", show_default="the recipe's")
 ]
 MaxP90Option = Annotated[
-    float | None, typer.Option("--max-p90", help="Milliseconds of an int8 file.", show_default="the recipe's")
+    float | None,
+    typer.Option(
+        "--max-p90", help="Largest p90 latency of an int8 file, in milliseconds.", show_default="the recipe's"
+    ),
+]
+MinAccuracyOption = Annotated[
+    float | None,
+    typer.Option("--min-accuracy", help="Least top-1 on the test images, e.g. 0.9.", show_default="no limit"),
+]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option("--minutes", help="For everything, about; of a folder of images.", show_default="15", min=0.01),
 ]
 AllowMissingOption = Annotated[
     bool, typer.Option("--allow-missing", help="Exit with 0 when a format asked for could not be made.")

@@ -1,4 +1,4 @@
-"""What there is to read: the report of runs, and what this machine can do."""
+"""``report`` and ``doctor``: what was measured, and what this machine can do."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ app = typer.Typer()
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="One or more run folders.", show_default=False)],
-    compare: Annotated[bool, typer.Option("--compare", help="Only print what changed between two runs.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Print what changed between two runs, and write nothing.")
+    ] = False,
 ) -> None:
-    """Write report.html, report.json and MODEL_CARD.md; several runs stand side by side."""
+    """Write report.html, report.json and MODEL_CARD.md; several runs are shown side by side."""
     from softedge.stages import report as stage
 
     typer.echo(stage.compare(runs) if compare else stage.report(*runs))
@@ -23,7 +25,7 @@ def report(
 
 @app.command()
 def doctor() -> None:
-    """What this machine can do: versions, processor, targets and devices, and what is missing."""
+    """Show what this machine can do: versions, processor, formats, devices, and what is missing."""
     from softedge.stages.doctor import text
 
     typer.echo(text())

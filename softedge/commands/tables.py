@@ -1,4 +1,4 @@
-"""What a command prints when it is done: short plain tables on stdout."""
+"""What a command prints: short plain tables on stdout."""
 
 from __future__ import annotations
 

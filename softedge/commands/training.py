@@ -1,4 +1,4 @@
-"""``deploy``, the whole way, and ``pretrain``, its longest part."""
+"""``deploy``, the whole chain, and ``pretrain``, its longest stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from softedge.commands.options import (
     MaxDropOption,
     MaxP90Option,
     MaxSizeOption,
+    MinAccuracyOption,
     MinAgreementOption,
+    MinutesOption,
     PrecisionsOption,
     RecipeOption,
     SetOption,
@@ -30,6 +32,7 @@ app = typer.Typer()
 @app.command()
 def deploy(
     data: DataOption = None,
+    minutes: MinutesOption = None,
     recipe: RecipeOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run folder.", show_default="runs/<data>")] = None,
     targets: TargetsOption = None,
@@ -39,6 +42,7 @@ def deploy(
     min_agreement: MinAgreementOption = None,
     max_size: MaxSizeOption = None,
     max_p90: MaxP90Option = None,
+    min_accuracy: MinAccuracyOption = None,
     allow_missing: AllowMissingOption = False,
     update: Annotated[
         bool, typer.Option("--update", help="Train again where images have come, gone or changed.")
@@ -46,9 +50,9 @@ def deploy(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Images in, checked and timed models and a report out. Without options: the embedded digits, on this CPU.
+    """Train on a folder of images, then export, check, time and report. Without options: the embedded digits.
 
-    Exit code 1 when a file fails a gate or is missing.
+    A folder is planned first, see: softedge plan. Exit code 1 when a file fails a gate or is missing.
     """
     from softedge.commands import tables
     from softedge.stages.deploy import deploy as make
@@ -67,6 +71,8 @@ def deploy(
         min_agreement=min_agreement,
         max_size=max_size,
         max_p90=max_p90,
+        minutes=minutes,
+        min_accuracy=min_accuracy,
         update=update,
     )
     typer.echo(tables.deployment(run))
@@ -79,7 +85,7 @@ def pretrain(
     recipe: RecipeOption = None,
     out: Annotated[Path, typer.Option("--out", help="The run folder.")] = Path("runs/default"),
     gpus: Annotated[int, typer.Option("--gpus", help="Processes on this machine, one per GPU.", min=1)] = 1,
-    nodes: Annotated[int, typer.Option("--nodes", help="Machines that take part.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", help="Number of machines.", min=1)] = 1,
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:

@@ -39,7 +39,7 @@ def describe_text(values: Mapping[str, Any]) -> str:
         pairs = "; ".join(" and ".join(names[:2]) for names in values["contradictions"][:_SHOWN])
         lines.append(f"  set aside      {len(values['contradictions']):,} pictures with two labels: {pairs}")
     for why, count in values["ignored"].items():
-        lines.append(f"  passed over    {count:,} {why}")
+        lines.append(f"  ignored    {count:,} {why}")
     lines += [f"  note           {notice}" for notice in values["notices"]]
     lines += _class_table(values["per_class"])
     if values["bad"]:

@@ -20,7 +20,7 @@ from softedge.errors import UserError
 
 @dataclass(frozen=True)
 class Listing:
-    """Image files below a folder, as sorted relative paths, and what was passed over.
+    """Image files below a folder, as sorted relative paths, and what was ignored.
 
     others: files that are no images.  empty: folders without an image anywhere below, with their number of other files.
     """
@@ -84,7 +84,7 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None) -> 
     listing = scan(root)
     if not listing.names:
         passed = "; ".join(f"{count} {why}" for why, count in listing.ignored.items())
-        raise UserError(f"no images in {root}{f' (passed over: {passed})' if passed else ''}; give a folder of images")
+        raise UserError(f"no images in {root}{f' (ignored: {passed})' if passed else ''}; give a folder of images")
     refuse_detection(root, listing.others)
     images = [Located(path, path) for path in (tuple(name.split("/")) for name in listing.names)]
     notices: list[str] = []
@@ -154,9 +154,9 @@ def _by_class(root: Path, images: Sequence[Located], notices: list[str]) -> dict
     if len(classes) == 1:
         only = next(iter(classes))
         if len({p[1] for p, _ in train if len(p) > 2}) > 1:
-            raise UserError(f"{root} holds one folder only; did you mean {root / str(only)}?")
+            raise UserError(f"{root} holds only one folder; did you mean {root / str(only)}?")
         raise UserError(
-            f"{root} has one class only ('{only}'), nothing to tell it from; add a folder for each further class"
+            f"{root} has only one class ('{only}'); add a folder for every other class"
             f" (for unlabelled images give {root / str(only)})"
         )
     refuse_nested(root, images)
@@ -204,10 +204,11 @@ def _check_classes(root: Path, train: Labelled, test: Labelled, role: str, notic
     if tested - known:
         strange = ", ".join(f"'{c}'" for c in sorted(tested - known)[:5])
         raise UserError(
-            f"the {role} split of {root} has classes that train/ has not ({strange}); add training images, or remove it"
+            f"the {role} split of {root} has classes that train/ does not have ({strange}); add training images, or "
+            "remove it"
         )
     if len(known) == 1:
-        raise UserError(f"{root}/train has one class only ('{next(iter(known))}'); add a folder for each further class")
+        raise UserError(f"{root}/train has only one class ('{next(iter(known))}'); add a folder for every other class")
     if test and known - tested:
         absent = ", ".join(f"'{c}'" for c in sorted(known - tested)[:5])
         notices.append(f"{len(known - tested)} classes have no images in the {role} split ({absent})")

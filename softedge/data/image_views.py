@@ -63,6 +63,7 @@ def jitter(view: Uint8, order: list[int], factors: list[float]) -> Uint8:
             view = cv2.transform(view, np.concatenate([mixed, offset], 1))
         else:
             hsv = cv2.cvtColor(view, cv2.COLOR_RGB2HSV_FULL)
-            hsv[..., 0] += np.uint8(int(hue * 255) % 256)
+            rows = hsv.reshape(len(hsv), -1)  # adding to whole rows is faster; uint8 wraps as the circle does
+            rows += np.tile(np.array([int(hue * 255) % 256, 0, 0], np.uint8), rows.shape[1] // 3)
             view = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
     return view

@@ -1,4 +1,4 @@
-"""A list of images with labels, whatever they come from: arrays in memory or files on disk."""
+"""Images with labels, from arrays in memory or files on disk."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ArrayImages(Images):
 
 
 class EncodedImages(Images):
-    """Images as the bytes of files, wherever these lie.
+    """Images as the bytes of files, wherever these are.
 
     hashes: the sha256 of each file when it was looked at, in hexadecimal; empty where nothing looked yet.
     white: the range of pixels with more than 8 bits.  kept: a folder with copies of some of the files, named by hash.
@@ -84,7 +84,7 @@ class EncodedImages(Images):
     @property
     @abstractmethod
     def place(self) -> str:
-        """Where they lie, the same text for every subset."""
+        """Where they are, the same text for every subset."""
 
     @abstractmethod
     def file(self, index: int) -> Path:

@@ -118,7 +118,7 @@ def index_lines(examined: Examined, spec: InputSpec) -> Iterator[str]:
 
 
 def summary(examined: Examined, spec: InputSpec) -> dict[str, Any]:
-    """What a person wants to know about the data: for the report and for ``softedge data``."""
+    """A summary of the data for the report and ``softedge data``."""
     return {
         "source": examined.found.source,
         "classes": list(examined.found.classes),

@@ -21,10 +21,10 @@ SPLITS = {
 
 @dataclass(frozen=True)
 class Inventory:
-    """Images as they lie in the source.
+    """Images as they are in the source.
 
     splits: "train", "test" and "unlabelled", only those that are there.  labels index ``classes``.
-    ignored: why -> how many files were passed over.  notices: what a person should know about the choice made.
+    ignored: why -> how many files were ignored.  notices: what a person should know about the choice made.
     """
 
     source: str

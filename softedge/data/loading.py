@@ -49,7 +49,7 @@ class Chunk:
 
 
 def pixels_needed(size: int, min_area: float) -> int:
-    """Pixels of the shorter side that no crop can tell from more: the smallest crop is still not enlarged."""
+    """Pixels of the shorter side beyond which no crop changes: the smallest crop is still not enlarged."""
     return math.ceil(size / math.sqrt(max(min_area, 0.01) * 0.75))
 
 
@@ -82,14 +82,15 @@ class ViewMaker(Dataset[Chunk]):
             return self.images.decode_smaller(index, self.at_least)
         return self.images.decode(index)
 
-    def crop(self, index: int, draws: Sequence[Draws], row: int, to: Sequence[Uint8]) -> None:
-        """The crops of an image into ``to``, uint8 (size, size, 3) each."""
+    def make(self, index: int, draws: Sequence[Draws], row: int, to: Sequence[Uint8]) -> None:
+        """The views of an image into ``to``, uint8 (size, size, 3) each."""
         image = self.decode(index)
         for view, each in zip(to, draws):
-            view[:] = image_views.crop(image, each, row, len(view))
+            cropped = image_views.crop(image, each, row, len(view))
+            view[:] = cropped if self.crops_only else image_views.colour(cropped, each, row)
 
-    def crop_readable(self, index: int, draws: Sequence[Draws], row: int, to: Sequence[Uint8]) -> int:
-        """``crop`` of the image, or of the next one that can be read: the same replacement in every process.
+    def make_readable(self, index: int, draws: Sequence[Draws], row: int, to: Sequence[Uint8]) -> int:
+        """``make`` of the image, or of the next one that can be read: the same replacement in every process.
 
         Returns which one it was.
         """
@@ -98,7 +99,7 @@ class ViewMaker(Dataset[Chunk]):
             if candidate in self.unreadable:
                 continue
             try:
-                self.crop(candidate, draws, row, to)
+                self.make(candidate, draws, row, to)
                 return candidate
             except BadImage as error:
                 self.unreadable[candidate] = str(error)
@@ -112,10 +113,7 @@ class ViewMaker(Dataset[Chunk]):
         shown = np.empty(len(indices), np.int64)
         before = len(self.unreadable)
         for row, index in enumerate(indices.tolist()):
-            views = [each[row] for each in arrays]
-            shown[row] = self.crop_readable(index, draws, row, views)
-            for view, each in zip(views, draws if not self.crops_only else ()):
-                view[:] = image_views.colour(view, each, row)
+            shown[row] = self.make_readable(index, draws, row, [each[row] for each in arrays])
         found = list(self.unreadable.items())[before:]
         return Chunk(made, torch.from_numpy(shown), found)
 

@@ -210,7 +210,7 @@ def _write(
         try:
             data = images.read(index)
             if hashlib.sha256(data).hexdigest() != images.hashes[index]:
-                return None  # changed since it was looked at: whoever needs it decodes what is there
+                return None  # changed since it was looked at: whoever needs it decodes the current file
             return decode_smaller(data, side, images.white)
         except BadImage:
             return None

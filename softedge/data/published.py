@@ -106,7 +106,7 @@ def _in_memory(source: str, split: str, array: Uint8, labels: NDArray[Any]) -> A
 
 @contextlib.contextmanager
 def _fetching(name: str, archive: str) -> Iterator[tuple[Any, Path]]:
-    """torchvision's data sets and the folder to keep them in; any failure becomes one line that says how to go on."""
+    """torchvision's data sets and the folder to keep them in; any failure becomes one line that says what to do."""
     root = local_root() / name
     try:
         root.mkdir(parents=True, exist_ok=True)

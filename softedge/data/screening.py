@@ -1,4 +1,4 @@
-"""Looking at every image once before training: which can be read, how large they are, which are the same.
+"""Screening: which images can be read, how large they are, which are identical.
 
 A bad file is set aside with its reason and never stops a run.
 """

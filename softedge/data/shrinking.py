@@ -1,7 +1,7 @@
 """Smaller copies of large photos, for sets whose decoded images do not fit into memory.
 
-Most of the time that goes into a photo of a telephone is decoding pixels that no crop shows: training at 224 pixels
-cannot tell 4000 x 3000 pixels from 771 x 578. Sets that do fit are decoded once and need no copies.
+Most of the time spent on a phone's photo is decoding pixels that no crop shows: training at 224 pixels
+cannot distinguish 4000 x 3000 pixels from 771 x 578. Sets that do fit are decoded once and need no copies.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def shrink(source: str, out: Path, recipe: Recipe) -> Shrunk:
     """
     root = Path(source).expanduser().resolve()
     if not root.is_dir():
-        raise UserError(f"--shrink copies a folder of images; '{source}' is none")
+        raise UserError(f"--shrink copies a folder of images; '{source}' is not one")
     out = out.expanduser().resolve()
     if out == root or root in out.parents or out in root.parents:
-        raise UserError(f"--shrink {out} and {root} lie within each other; name a folder of its own")
+        raise UserError(f"--shrink {out} and {root} overlap; choose a separate folder")
     size = recipe.data.size
     side = max(pixels_needed(size, recipe.augment.min_area), recipe.data.resize or round(size / 0.875))
     paths = {printable(name): name for name in scan(root).names}  # as they are shown, and as they are on the disk

@@ -1,4 +1,4 @@
-"""What DATA can be: a published data set by name, a folder, or tar shards. Finding only: nothing is decoded here."""
+"""What DATA can be: a named data set, a folder, or tar shards. Nothing is decoded here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def find(source: str) -> Inventory:
         return folders.find(path.resolve(), canonical(source))
     if path.exists():
         raise UserError(f"data '{source}' is a file; give the folder that holds the images, or a .tar file")
-    raise UserError(f"data '{source}' is not there{_near(source, path)}")
+    raise UserError(f"data '{source}' does not exist{_near(source, path)}")
 
 
 @functools.lru_cache(maxsize=2)

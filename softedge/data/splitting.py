@@ -1,4 +1,4 @@
-"""Which images are tested on: decided by the content of the files, before any training.
+"""The test split: chosen by the content of the files, before any training.
 
 Copies of one picture stand or fall together: a picture in two files is one picture to test on, and one with two labels
 is none.

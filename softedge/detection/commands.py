@@ -25,7 +25,7 @@ def transfer(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Train a detector on the backbone and measure AP; then export, check and bench RUN/transfer/TASK like a run."""
+    """Train a detector on the backbone and measure AP; export, check and bench RUN/transfer/TASK like a run."""
     from softedge.commands import tables
     from softedge.detection.start import transfer as train
 

@@ -71,7 +71,7 @@ def read(folder: Path) -> Artifact:
     path = Path(folder) / values["model"]
     files = formats.of(values["target"]).files(path)
     if missing := [file for file in files if not file.is_file()]:
-        raise UserError(f"{missing[0]} is not there, but {Path(folder) / FILE} names it; export the detector again")
+        raise UserError(f"{missing[0]} does not exist, but {Path(folder) / FILE} names it; export the detector again")
     if hash_files(files) != values["sha256"]:
         raise UserError(f"{path} was changed after the export; export the detector again")
     # Any picture goes in as it is: size and resize stand for nothing but a field that classifiers have.

@@ -24,7 +24,7 @@ def pixels(scene: Scene) -> Uint8:
         image = decode(scene.path)
         check_size(scene, image)
     except BadImage as error:
-        raise UserError(f"{scene.path}: {error}; mend it, or take it off the list of images") from error
+        raise UserError(f"{scene.path}: {error}; fix it, or remove it from the list of images") from error
     return image.copy()  # a decoder may lend memory that PyTorch must not write to
 
 

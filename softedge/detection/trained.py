@@ -47,7 +47,7 @@ class Trained:
         """(train, test), refused when they are not those of the training."""
         data = Path(self.result.details["data"])
         if not data.is_dir():
-            raise UserError(f"the pictures of {self.run.root} were in {data}, which is not there; put them back")
+            raise UserError(f"the images of {self.run.root} were in {data}, which does not exist; restore them")
         train, test = self.task.read(data)
         if fingerprint(train, test) != self.result.inputs["annotations"]:
             raise UserError(f"{data} was changed since {self.run.root} was trained; run softedge transfer again")

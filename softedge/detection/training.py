@@ -103,7 +103,7 @@ class Training:
                     saved = time.monotonic()
                 if stop.asked and done < self.iterations:
                     raise Interrupted(
-                        f"iteration {done} of {self.iterations} is saved; run the same command again to go on"
+                        f"iteration {done} of {self.iterations} is saved; run the same command again to resume"
                     )
 
     def _evaluate(self, done: int) -> None:
@@ -144,5 +144,5 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.losses, self.curve = list(state["losses"]), list(state["curve"])
-        say(f"transfer: going on from iteration {state['iteration']}")
+        say(f"transfer: resuming at iteration {state['iteration']}")
         return int(state["iteration"])

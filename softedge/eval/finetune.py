@@ -124,7 +124,10 @@ def layer_groups(classifier: Classifier, lr: float, decay: float, weight_decay: 
     from timm.models import group_parameters  # type: ignore[attr-defined]
 
     net: Any = classifier.backbone.net
-    layers = group_parameters(net, net.group_matcher(coarse=False), reverse=True)  # name -> index, from the stem
+    if hasattr(net, "group_matcher"):
+        layers = group_parameters(net, net.group_matcher(coarse=False), reverse=True)  # name -> index, from the stem
+    else:  # a network of a plug-in that names no blocks is one
+        layers = dict.fromkeys((name for name, _ in net.named_parameters()), 0)
     # The classifier that timm counts as a last layer is gone: number what is left without gaps.
     present = {layers[name] for name, _ in net.named_parameters()}
     index = {layer: position for position, layer in enumerate(sorted(present))}

@@ -8,7 +8,7 @@ Every start (random, SSL, given weights) sees the same draws of labels. ``result
     verdict      {answer: yes | partly | no | not shown, headline, sentences}: computed, also when the answer is no
     scope        what the intervals cover
 
-Every measured cell is kept in ``labels/cells``; a killed stage goes on from them.
+Every measured cell is kept in ``labels/cells``; an interrupted stage resumes from them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from softedge.config import Recipe
 from softedge.data.images import Data, Uint8
 from softedge.errors import UserError
 from softedge.eval import finetune, linear
+from softedge.eval.bootstrap import bits, from_bits
 from softedge.eval.features import extract
 from softedge.eval.knn import top1
 from softedge.eval.labels_verdict import comparisons, mean_and_interval, verdict
@@ -37,8 +38,8 @@ from softedge.records import Outcome
 from softedge.run import Run, read_json, write_json
 
 SCOPE = (
-    "intervals cover the draw of the labels, the training seed and, for random starts, the initial weights; "
-    "not the choice of the test images"
+    "intervals of the gains cover the draw of the labels, the training seed, the choice of the test images and, for "
+    "random starts, the initial weights; those of single rows leave out the test images"
 )
 
 
@@ -93,9 +94,10 @@ def measure(run: Run, recipe: Recipe, data: Data, inits: list[str], folder: Path
     for row in rows:
         prefix = "" if row["file"] == "pytorch" else row["file"].replace("-", "_") + "_"
         metrics[f"{prefix}{row['init']}_{row['method']}_top1_{row['fraction']:g}"] = row["mean"]
-    judged = verdict(rows)
+    rights = _rights(found, recipe)
+    judged = verdict(rows, rights)
     say(f"labels: {judged['headline']}")
-    details = {"rows": rows, "comparisons": comparisons(rows), "verdict": judged, "scope": SCOPE}
+    details = {"rows": rows, "comparisons": comparisons(rows, rights), "verdict": judged, "scope": SCOPE}
     skipped = {reason: why for cell in found.values() for reason, why in cell.get("skipped", {}).items()}
     if not recipe.labels.int8:
         skipped["int8"] = "labels.int8 is off"
@@ -128,6 +130,18 @@ def _rows(found: dict[Cell, dict[str, Any]], recipe: Recipe) -> list[dict[str, A
     return sorted(rows, key=lambda r: (r["file"] != "pytorch", r["file"], r["fraction"], r["method"], r["init"]))
 
 
+def _rights(found: dict[Cell, dict[str, Any]], recipe: Recipe) -> dict[tuple[str, str, str, float], list[Any]]:
+    """Which test images were right, one array a seed; cells of an earlier version do not say it."""
+    rights = {}
+    for cell in (cell for cell in found if cell.seed == 0):
+        cells = [found[Cell(cell.init, cell.method, cell.fraction, s)] for s in range(recipe.labels.seeds)]
+        for file in found[cell]["top1"]:
+            if all(file in one.get("right", {}) for one in cells):
+                key = name_of(cell.init), cell.method, file, cell.fraction
+                rights[key] = [from_bits(one["right"][file]) for one in cells]
+    return rights
+
+
 class _Bench:
     """Trains and measures cells; keeps the prepared images and the features of the last start."""
 
@@ -143,22 +157,23 @@ class _Bench:
         return self._arrays
 
     def measure(self, cell: Cell) -> dict[str, Any]:
-        """{n_labels, top1: {file: accuracy}, skipped}"""
+        """{n_labels, top1: {file: accuracy}, right: {file: a 1 for every image answered correctly, else 0}, skipped}"""
         rng = np.random.default_rng([self.recipe.seed, cell.seed])
         keep = linear.pick_fraction(self.data.train.labels, cell.fraction, rng)
         train_it = self._probe if cell.method == "probe" else self._finetune
         classifier = train_it(cell, keep)
         truth = self.data.test.labels
-        accuracy = {"pytorch": top1(extract(classifier, self.arrays[1], self.data.spec), truth)}
+        outputs = {"pytorch": extract(classifier, self.arrays[1], self.data.spec)}
         skipped: dict[str, str] = {}
         if target := self.recipe.labels.int8:
             try:
-                outputs = self._int8(classifier, target)
-                accuracy[f"{target}-int8"] = top1(outputs, truth)
+                outputs[f"{target}-int8"] = self._int8(classifier, target)
             except Exception as error:  # converters raise every kind; one cell must not end a stage of hours
                 reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 skipped[f"{target}-int8 {cell.file.removesuffix('.json')}"] = reason
-        return {"n_labels": len(keep), "top1": accuracy, "skipped": skipped}
+        accuracy = {file: top1(found, truth) for file, found in outputs.items()}
+        right = {file: bits(found.argmax(1) == truth) for file, found in outputs.items()}
+        return {"n_labels": len(keep), "top1": accuracy, "right": right, "skipped": skipped}
 
     def _start(self, cell: Cell) -> Backbone:
         return finetune.initial(self.run, self.recipe, cell.init, self.recipe.seed + cell.seed)

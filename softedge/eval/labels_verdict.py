@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from softedge.eval.bootstrap import paired
 
 METHOD_WORDS = {"finetune": "fine-tuning", "probe": "a linear layer on frozen features"}
 
@@ -40,23 +45,47 @@ def mean_and_interval(values: Sequence[float]) -> Mean:
 Judgement = Literal["helped", "hurt", "not shown"]
 
 
-def compare(with_it: Sequence[float], without: Sequence[float]) -> tuple[Mean, Judgement]:
-    """The gain, paired by seed (both sides saw the same labels), and what may be said of it."""
+def compare(
+    with_it: Sequence[float],
+    without: Sequence[float],
+    right: Sequence[ArrayLike] = (),
+    other_right: Sequence[ArrayLike] = (),
+) -> tuple[Mean, Judgement]:
+    """The gain, paired by seed (both sides saw the same labels), and what may be said of it.
+
+    right, other_right: which test images each seed answered correctly, (N,) each: the noise of the images, by a paired
+    bootstrap, then comes on top of that of the seeds.
+    """
     gain = mean_and_interval([a - b for a, b in zip(with_it, without, strict=True)])
+    if len(right) and len(other_right):
+        images = paired(np.stack(right), np.stack(other_right))
+        widest = max(images.high - images.mean, images.mean - images.low)
+        gain = Mean(gain.mean, math.hypot(gain.half_width, widest), gain.n)
     if gain.low > 0:
         return gain, "helped"
     return gain, "hurt" if gain.high < 0 else "not shown"
 
 
-def comparisons(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every row that starts from SSL or given weights against the random row of the same method, labels and file."""
+Rights = Mapping[tuple[str, str, str, float], Sequence[ArrayLike]]  # (init, method, file, fraction) -> one a seed
+
+
+def _right(row: Mapping[str, Any], rights: Rights) -> Sequence[ArrayLike]:
+    return rights.get((row["init"], row["method"], row["file"], row["fraction"]), ())
+
+
+def comparisons(rows: Sequence[dict[str, Any]], rights: Rights | None = None) -> list[dict[str, Any]]:
+    """Every row that starts from SSL or given weights against the random row of the same method, labels and file.
+
+    rights: which test images were answered correctly, where that is known.
+    """
+    rights = rights or {}
     random = {(r["method"], r["file"], r["fraction"]): r for r in rows if r["init"] == "random"}
     found = []
     for row in rows:
         other = random.get((row["method"], row["file"], row["fraction"]))
         if row["init"] == "random" or other is None:
             continue
-        gain, judgement = compare(row["top1"], other["top1"])
+        gain, judgement = compare(row["top1"], other["top1"], *(_right(r, rights) for r in (row, other)))
         found.append(
             {
                 **{key: row[key] for key in ("init", "method", "file", "fraction", "n_labels")},
@@ -72,14 +101,14 @@ def comparisons(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def verdict(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def verdict(rows: Sequence[dict[str, Any]], rights: Rights | None = None) -> dict[str, Any]:
     """The headline and one sentence per number of labels; also when the answer is no.
 
     rows: {init, method, file, fraction, n_labels, top1: one per seed, mean}, as in the "labels" stage's details.
     Judged by fine-tuning where it was measured (the more accurate of the two, given labels), in PyTorch; else by the
     probe. What differs for the other of the two is said after it.
     """
-    every = [c for c in comparisons(rows) if c["file"] == "pytorch"]
+    every = [c for c in comparisons(rows, rights) if c["file"] == "pytorch"]
     methods = [m for m in ("finetune", "probe") if any(c["method"] == m and c["init"] == "ssl" for c in every)]
     if not methods:
         return {"answer": "not run", "headline": "Not measured: there is no pretrained row.", "sentences": []}

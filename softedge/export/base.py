@@ -218,7 +218,7 @@ class Format(ABC):
         return None
 
     def integer_operations(self, artifact: Artifact) -> dict[str, int]:
-        """Convolutions and linear layers by arithmetic, counted from the file; empty where nobody can tell.
+        """Convolutions and linear layers by arithmetic, counted from the file; empty where unknown.
 
         conv, linear: weights and activations in 8 bits.  conv_weights, linear_weights: 8-bit weights, float arithmetic.
         conv_float, linear_float: neither.
@@ -249,7 +249,7 @@ class Format(ABC):
         return self._beside("board_runtime.py")
 
     def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
-        """What its ``Runtime`` on a board is told, as JSON values.  options: those of the device's address."""
+        """What its ``Runtime`` on a board is given, as JSON values.  options: those of the device's address."""
         return {}
 
     def _beside(self, name: str) -> Path | None:

@@ -184,7 +184,7 @@ def read(folder: Path) -> Artifact:
         files = [folder / name for name in values["files"]]  # as exported, whatever the format says today
         for file in files:
             if not file.exists():
-                raise UserError(f"{file} is not there, but {folder / FILE} names it; export the model again")
+                raise UserError(f"{file} does not exist, but {folder / FILE} names it; export the model again")
         found, expected = _sha256(files), values["sha256"]
         if found != expected:
             raise UserError(
@@ -206,7 +206,7 @@ def read_golden(folder: Path) -> Golden:
     for name in ("images", "expected", "pytorch"):
         path = folder / entries[name]["file"]
         if not path.is_file():
-            raise UserError(f"{path} is not there, but {folder / FILE} names it; export the model again")
+            raise UserError(f"{path} does not exist, but {folder / FILE} names it; export the model again")
         if sha256(path) != entries[name]["sha256"]:
             raise UserError(f"{path} was changed after the export; export the model again")
         arrays[name] = np.load(path, allow_pickle=False)

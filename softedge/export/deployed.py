@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from softedge.backbones import Classifier
 from softedge.data.images import Uint8
+from softedge.errors import UserError
 from softedge.eval.measures import Float32
 from softedge.records import InputSpec, Output
 
@@ -18,6 +19,7 @@ class Deployed(nn.Module):
         y = softmax(f((x − 255 mean) / (255 std)))
 
     In eval mode this module is the reference that every exported file is compared with.
+    Raises UserError for a classifier of one class, whose softmax would be 1 for every image.
     """
 
     scale: Tensor
@@ -31,6 +33,11 @@ class Deployed(nn.Module):
         if self.output == "features":
             self.labels = ()
             model = model.backbone if isinstance(model, Classifier) else model
+        if self.output == "probabilities" and len(self.labels) == 1:
+            raise UserError(
+                f"the classifier has one output ('{self.labels[0]}'), and its softmax is 1.0 for every image; sigmoid "
+                "heads are not supported: train with two classes (the second: everything else), or export features"
+            )
         self.model = model
         self.spec = spec
         self.about: dict[str, str] = {}  # written into the file: where the weights come from

@@ -9,7 +9,7 @@ from torch import fx, nn
 
 
 class _Tracer(fx.Tracer):
-    """timm's BatchNormAct2d is a module with an activation inside: a leaf here, or tracing would take it apart."""
+    """timm's BatchNormAct2d is a module with an activation inside: a leaf here, or tracing would split it."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, nn.BatchNorm2d) or super().is_leaf_module(module, name)
@@ -20,9 +20,10 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
     w' = w · γ / √(σ² + ε),   b' = (b − μ) · γ / √(σ² + ε) + β   (Jacob et al. 2018, arXiv 1712.05877, eq. 14).
 
+    Branches that a network trains with and runs as one are merged first.
     The same function up to rounding. A network that torch.fx cannot trace comes back as a plain copy.
     """
-    model = copy.deepcopy(model).eval()
+    model = merge_branches(model) if has_branches(model) else copy.deepcopy(model).eval()
     try:
         graph = _Tracer().trace(model)
     except Exception:  # control flow on values: fx raises many kinds, and the unfolded network is still right
@@ -46,6 +47,27 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         _replace(folded, node.target, getattr(norm, "act", nn.Identity()))
     folded.recompile()
     return folded.eval()
+
+
+_BRANCHED = ("byobnet", "fastvit", "repvit")  # of timm.models: MobileOne and RepVGG are in the first
+
+
+def has_branches(model: nn.Module) -> bool:
+    """Whether ``model`` is one of timm's networks that train with parallel branches and run with one convolution."""
+    names = {f"timm.models.{name}" for name in _BRANCHED}
+    methods = ("reparameterize", "fuse")
+    return any(type(m).__module__ in names and any(hasattr(m, name) for name in methods) for m in model.modules())
+
+
+def merge_branches(model: nn.Module) -> nn.Module:
+    """An eval-mode copy of ``model`` whose parallel branches are summed into one convolution: the same function.
+
+    Ding et al. 2021, RepVGG, arXiv 2101.03697, section 3.3, by timm's own ``reparameterize_model``.  What is merged
+    already stays.
+    """
+    from timm.models import reparameterize_model
+
+    return reparameterize_model(copy.deepcopy(model).eval(), inplace=True)
 
 
 def _replace(model: nn.Module, name: str, new: nn.Module) -> None:

@@ -73,7 +73,7 @@ def reference_layers(deployed: Deployed, images: Uint8) -> dict[str, Float32]:
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: Any, inputs: Any, output: torch.Tensor) -> None:
-            outputs[name] = output.detach().numpy()
+            outputs[name] = output.detach().clone().numpy()  # an activation in place would overwrite a view
 
         return hook
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from softedge.report import facts, phrases, words
+from softedge.report import facts, phrases, usefulness, words
 
 Values = dict[str, Any]
 
@@ -25,6 +25,9 @@ def card(run: Values) -> str:
         about=phrases.about(run),
         made=[row for row in run["files"] if row.get("size_bytes")],
         facts=[(name, _plain(value)) for name, value in facts.data_facts(run)],
+        origin=usefulness.origin(run),
+        pretrained=phrases.pretrained(run),
+        cheap=_plain(phrases.cheap_lead(run)) if run["baselines"] else "",
         probes=phrases.probe_rows(run) if run["probe"] else [],
         missing=facts.grouped(run["not_run"], run["devices"]),
         name=words.artifact_name,
@@ -37,7 +40,8 @@ def front_matter(run: Values) -> str:
     backbone = recipe.get("backbone", {}).get("name", "")
     task = "image-classification" if run["data"].get("classes") or not run["data"] else "image-feature-extraction"
     lines = ["---", "library_name: softedge", f"pipeline_tag: {task}", "tags:"]
-    tags = ["self-supervised-learning", recipe.get("ssl", {}).get("method", ""), backbone]
+    learned = ["self-supervised-learning", recipe.get("ssl", {}).get("method", "")]
+    tags = [*(learned if phrases.pretrained(run) else []), backbone]
     tags += sorted({row["target"] for row in run["files"] if row.get("size_bytes")})
     lines += [f"- {json.dumps(tag)}" for tag in tags if tag]
     lines += ["metrics:", "- accuracy"]

@@ -1,4 +1,4 @@
-"""What a reader should know before acting on the verdict. Pure functions; silence is good news."""
+"""What a reader should know before acting on the verdict. Pure functions; an empty list is good news."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDE = 2.0  # p90 over p50, an assumption
 
 
 def find(run: Values, chosen: str = "") -> list[str]:
-    """One sentence each, the gravest first.  chosen: the artifact that the verdict names."""
+    """One sentence each, the most serious first.  chosen: the artifact that the verdict names."""
     said = [
         *_other_file(run),
         *detectors.cautions(run),
@@ -53,18 +53,19 @@ def _other_file(run: Values) -> list[str]:
 
 def _not_held_out(run: Values) -> list[str]:
     if run["check"].get("images", {}).get("held_out") is False:
-        return ["There is no test split: the files were compared on images that training saw."]
+        return ["There is no test split: the files were compared on training images."]
     return []
 
 
 def _no_better_than_random(run: Values) -> list[str]:
     metrics = run["probe"].get("metrics", {})
+    start = "Pretraining" if run["pretrain"].get("metrics", {}).get("epochs") != 0 else "The given weights"
     for kind, name in (("linear_top1", "linear probe"), ("knn_top1", "k-NN")):
         trained, untrained = metrics.get(kind), metrics.get(f"random_{kind}")
         if trained is not None and untrained is not None and trained <= untrained:
             return [
-                f"Pretraining bought nothing here: the {name} reaches {words.percent(trained)}, "
-                f"on random weights {words.percent(untrained)}."
+                f"{start} did not help here: the {name} reaches {words.percent(trained)}, "
+                f"with random weights {words.percent(untrained)}."
             ]
     return []
 
@@ -75,7 +76,7 @@ def _few_images(run: Values) -> list[str]:
         return []
     low, high = interval(row["top1"], row["n"])
     return [
-        f"Only {words.count(row['n'])} test images: an accuracy of {words.percent(row['top1'])} may as well be "
+        f"Only {words.count(row['n'])} test images: an accuracy of {words.percent(row['top1'])} could as well be "
         f"{words.percent(low)} or {words.percent(high)}."
     ]
 
@@ -101,7 +102,7 @@ def _disturbed(run: Values) -> list[str]:
             of = f"{wide} of {words.plural(len(ratios), 'file')}"
             said.append(
                 f"On {_called(run, device)}, p90 is up to {words.times(max(ratios))} p50 ({of}): "
-                "other work disturbed the measurement; bench again when the device is idle."
+                "other work disturbed the measurement; run softedge bench again when the device is idle."
             )
     return said
 

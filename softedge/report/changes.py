@@ -20,13 +20,13 @@ _PROBES = {
     "few_knn_top1": "k-NN, few labels",
 }
 _DATA = {"n_pretrain": "pretraining images", "n_train": "labelled", "n_test": "test images", "n_bad": "unreadable"}
-_FILE = {"top1": ("top-1", "percent"), "agreement": ("same answers", "percent"), "size_bytes": ("size", "size")}
+_FILE = {"top1": ("top-1", "percent"), "agreement": ("agreement", "percent"), "size_bytes": ("size", "size")}
 
 
 def compare_folders(folders: Sequence[Path]) -> str:
     """The same for the folders of a command line; UserError unless they are two runs."""
     if len(folders) != 2:
-        raise UserError(f"--compare wants two runs, found {len(folders)}; for example: softedge report --compare A B")
+        raise UserError(f"--compare takes two runs, found {len(folders)}; for example: softedge report --compare A B")
     for folder in folders:
         if not (folder / "recipe.toml").is_file():
             raise UserError(f"{folder} is not a softedge run (it has no recipe.toml)")
@@ -37,7 +37,7 @@ def compare(a: Run, b: Run) -> str:
     """The changes from run ``a`` to run ``b`` as plain text for a terminal."""
     found = changes(collect(a, layout=False), collect(b, layout=False))
     if not found:
-        return f"{a.name} and {b.name}: nothing differs"
+        return f"{a.name} and {b.name}: no differences"
     lines = [f"from {a.name} to {b.name}"]
     group = ""
     for change in found:
@@ -96,7 +96,7 @@ def _entry(group: str, what: str, before: Any, after: Any, kind: str) -> list[Va
         return []
     entry: Values = {"group": group, "what": what, "before": before, "after": after, "kind": kind}
     if _text(entry, "before") == _text(entry, "after"):
-        return []  # a difference that nobody can see in three digits
+        return []  # a difference invisible in three digits
     if words.is_number(before) and words.is_number(after):
         if kind == "percent":
             entry["change"] = after - before

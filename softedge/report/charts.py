@@ -55,7 +55,7 @@ def accuracy_latency(identity: str, width: float, rows: Sequence[Values], device
     ]
     for value in floor[:1]:
         parts.append(svg.line(left, y(value), right, y(value), class_="gate"))
-        parts.append(svg.text(right, y(value) + 15, "gate: nothing below may ship", class_="tick end"))
+        parts.append(svg.text(right, y(value) + 15, "gate: files below must not ship", class_="tick end"))
     order = sorted(range(len(shown)), key=lambda i: -marks[i][2])
     for i in order:
         kind = f"dot {series(shown[i]['target'])} {shown[i]['precision']}"

@@ -14,10 +14,10 @@ from softedge.report.words import is_number
 from softedge.run import Run
 
 STAGES = (
-    *("data", "pretrain", "probe", "finetune", "linear", "labels", "transfer"),
+    *("data", "pretrain", "probe", "finetune", "baselines", "linear", "labels", "transfer"),
     *("export", "quantize", "check", "bench"),
 )
-OPTIONAL = ("quantize", "finetune", "linear", "labels", "transfer")  # not part of a deployment: silent when not run
+OPTIONAL = ("quantize", "finetune", "baselines", "linear", "labels", "transfer")  # silent when not run
 
 Values = dict[str, Any]
 
@@ -42,12 +42,13 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "examples": _examples(done["check"]),
         "labels": _details(done["labels"]),
         "finetune": _details(done["finetune"]),
+        "baselines": _details(done["baselines"]),
         "linear": {name: result.metrics for name, result in done["linear"].results.items()},
         "transfer": {name: _transferred(run, name, result) for name, result in done["transfer"].results.items()},
         "provenance": _provenance(run, done, recipe),
     }
     if layout:
-        values |= _test_set(run, done["probe"], known or {})
+        values |= _test_set(run, done["probe"], done["baselines"], known or {})
     values["not_run"] = _not_run(done, values)
     return values
 
@@ -64,7 +65,7 @@ def _data(stage: Stage) -> Values:
     if stage.result is None:
         return {}
     values = {**stage.result.metrics, **stage.result.details}
-    values.pop("root", None)  # where the images lie is nobody's business in a report that is passed on
+    values.pop("root", None)  # a report that is passed on must not show where the images are stored
     values["source"] = str(values.get("source", "")).rstrip("/").rsplit("/", 1)[-1]
     return values
 
@@ -131,25 +132,34 @@ def _probe(stage: Stage) -> Values:
     return values
 
 
-def _test_set(run: Run, probe: Stage, known: Values) -> Values:
-    """Confusion matrix, gallery and embedding, from the features that the probe wrote."""
+def _test_set(run: Run, probe: Stage, baselines: Stage, known: Values) -> Values:
+    """Confusion matrix and gallery of the classifier that is exported, where its answers were kept, else of the probe;
+    the embedding of the frozen features that the probe wrote."""
+    found: Values = {}
+    answered = embedding.read_answers(run.folder("baselines")) if baselines.result is not None else None
     arrays = embedding.read_features(run.folder("probe")) if probe.result is not None else None
-    classes = (probe.result.details.get("classes") if probe.result else None) or []
-    if arrays is None or not classes:
-        return {}
-    labels, answers = arrays["test_labels"], arrays["test_predictions"]
-    if len(labels) == 0 or max(labels.max(), answers.max()) >= len(classes):
-        return {}
-    found: Values = {
-        "confusion": predictions.confusion(labels, answers, classes),
-        "gallery": predictions.gallery(labels, answers, arrays.get("test_probabilities"), classes),
-    }
-    layout = embedding.embed(run.folder("probe"), known.get("embedding"))
-    if layout:
-        layout["truth"] = [int(labels[i]) for i in layout["index"]]
-        layout["answer"] = [int(answers[i]) for i in layout["index"]]
-        found["embedding"] = layout
+    stage, classified = (baselines, answered) if answered is not None else (probe, arrays)
+    classes = (stage.result.details.get("classes") if stage.result else None) or []
+    if classified is not None and _fits(classified, len(classes)):
+        labels, answers = classified["test_labels"], classified["test_predictions"]
+        found["confusion"] = predictions.confusion(labels, answers, classes)
+        found["gallery"] = predictions.gallery(labels, answers, classified.get("test_probabilities"), classes)
+        if "indices" in classified:  # a sample of the test images
+            for entry in found["gallery"]:
+                entry["index"] = int(classified["indices"][entry["index"]])
+    probed = (probe.result.details.get("classes") if probe.result else None) or []
+    if arrays is not None and _fits(arrays, len(probed)):
+        layout = embedding.embed(run.folder("probe"), known.get("embedding"))
+        if layout:
+            layout["truth"] = [int(arrays["test_labels"][i]) for i in layout["index"]]
+            layout["answer"] = [int(arrays["test_predictions"][i]) for i in layout["index"]]
+            found["embedding"] = layout
     return found
+
+
+def _fits(arrays: Any, classes: int) -> bool:
+    labels, answers = arrays["test_labels"], arrays["test_predictions"]
+    return len(labels) > 0 and max(labels.max(), answers.max()) < classes
 
 
 def _not_run(done: dict[str, Stage], values: Values) -> list[Values]:
@@ -176,7 +186,7 @@ def _not_run(done: dict[str, Stage], values: Values) -> list[Values]:
 
 
 def _provenance(run: Run, done: dict[str, Stage], recipe: Values) -> Values:
-    """Where the numbers come from: hashes, machine, versions, seed, commands."""
+    """Provenance: hashes, machine, versions, seed, commands."""
     environments = [
         result.environment for stage in done.values() for result in stage.results.values() if result.environment
     ]
@@ -224,5 +234,5 @@ def _performed(done: dict[str, Stage]) -> list[Values]:
 
 
 def _without_places(command: str) -> str:
-    """Folders by their names: where they lie is nobody's business in a report that is passed on."""
+    """Folders by their names: a report that is passed on must not show where they are stored."""
     return re.sub(r"(?<![\w:/.])(?:~|\.{1,2})?/(?:[^\s'\"=,/]+/)+(?=[^\s'\"=,/]+)", "", command)

@@ -15,13 +15,20 @@ MOST_IMAGES = 1000  # t-SNE and the picture both become slow and crowded beyond 
 
 def read_features(folder: Path) -> dict[str, NDArray[Any]] | None:
     """test_features (N, D), test_labels, test_predictions (N,), test_probabilities (N, C) of the probe, if readable."""
-    path = folder / "features.npz"
+    return _read(folder / "features.npz", ("test_features", "test_labels", "test_predictions"))
+
+
+def read_answers(folder: Path) -> dict[str, NDArray[Any]] | None:
+    """indices, test_labels, test_predictions (N,) and test_probabilities (N, C) of the exported classifier."""
+    return _read(folder / "predictions.npz", ("indices", "test_labels", "test_predictions"))
+
+
+def _read(path: Path, needed: tuple[str, ...]) -> dict[str, NDArray[Any]] | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, KeyError):
         return None
-    needed = ("test_features", "test_labels", "test_predictions")
     if any(name not in arrays or len(arrays[name]) != len(arrays["test_labels"]) for name in needed):
         return None
     return arrays

@@ -24,18 +24,18 @@ def data_facts(run: Values) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = [("source", _source_name(str(data.get("source", ""))))]
     for key, name in (
         ("n_pretrain", "pretraining images"),
-        ("n_train", "of them labelled"),
+        ("n_train", "labelled"),
         ("n_test", "test images"),
         ("n_classes", "classes"),
-        ("n_bad", "unreadable, set aside"),
-        ("n_duplicates", "copies of test images, set aside"),
+        ("n_bad", "unreadable, excluded"),
+        ("n_duplicates", "copies of test images, excluded"),
     ):
         if words.is_number(data.get(key)):
             facts.append((name, SHOW["count"](data[key])))
     if data.get("test_split"):
         facts.append(("test split", _SPLIT.get(data["test_split"], data["test_split"])))
     for why, number in (data.get("ignored") or {}).items():
-        facts.append(("passed over", SHOW["count"](number) + Markup(" {}").format(why)))
+        facts.append(("ignored", SHOW["count"](number) + Markup(" {}").format(why)))
     facts += [("note", notice) for notice in data.get("notices") or []]
     spec = data.get("spec") or {}
     if spec.get("size"):
@@ -77,9 +77,10 @@ def hash_chain(run: Values) -> list[Values]:
     steps = [
         {"what": what, "sha256": inputs[key], "then": ""}
         for key, what in (
-            ("data/index.json", "the list of images and their split"),
+            ("data/index.json", "list of images with their split"),
             ("pretrain/backbone.safetensors", "the pretrained backbone"),
-            ("probe/classifier.safetensors", "the classifier on it"),
+            ("probe/classifier.safetensors", "the linear classifier on it"),
+            ("finetune/classifier.safetensors", "the fine-tuned classifier"),
         )
         if inputs.get(key)
     ]
@@ -92,7 +93,7 @@ def hash_chain(run: Values) -> list[Values]:
         for device, timing in row["devices"].items():
             same = timing.get("sha256", row["sha256"]) == row["sha256"]
             when = words.moment(timing["measured"])
-            then.append(f"measured on {device}, {when}" + ("" if same else ", but of another file"))
+            then.append(f"measured on {device}, {when}" + ("" if same else ", but a different file"))
         steps.append(
             {
                 "what": words.artifact_name(row["artifact"]),

@@ -183,6 +183,9 @@ def _exported(run: Run, name: str, made: Result) -> Row:
         row["calibration"] = {key: contract["calibration"].get(key) for key in ("images", "source", "warnings")}
     if isinstance(contract.get("notes"), dict):
         row["notes"] = contract["notes"]
+    source = next((Path(key).parent.name for key in made.inputs if key.endswith("classifier.safetensors")), "")
+    if source:
+        row["source"] = source
     checkpoint = contract.get("checkpoint")
     if isinstance(checkpoint, dict) and checkpoint.get("checkpoint_sha256"):
         row["checkpoint_sha256"] = checkpoint["checkpoint_sha256"]
@@ -215,9 +218,9 @@ def _skipped(stage: Stage, name: str) -> str:
 def _timing(result: Result) -> Row:
     row: Row = {key: result.metrics[key] for key in _TIMED if result.metrics.get(key) is not None}
     row |= {key: result.details[key] for key in _ABOUT if result.details.get(key) not in (None, "", [], {})}
-    weather = {key: result.details[key] for key in ("before", "after") if result.details.get(key)}
-    if weather:
-        row["weather"] = weather
+    conditions = {key: result.details[key] for key in ("before", "after") if result.details.get(key)}
+    if conditions:
+        row["conditions"] = conditions
     row["valid"] = bool(result.metrics.get("valid", False))
     row["measured"] = result.started
     ratios = _ratios(result.details.get("paired"))

@@ -27,7 +27,7 @@ def order(files: Sequence[Row], devices: Mapping[str, str], kinds: Mapping[str, 
 
 
 def doubt(files: Sequence[Row], device: str) -> str:
-    """Why the latencies of a device do not deserve the headline; empty when they do."""
+    """Why the latencies of a device cannot be the headline; empty when they do."""
     timings = [row["devices"][device] for row in files if row["gate"] == "passed" and _timed(row, device)]
     if not timings:
         return "no file that ran there passed the gate"
@@ -47,23 +47,23 @@ def _why_first(
         return ""
     first = order[0]
     demoted = [
-        f"{devices[device]} is nearer to where an app runs, but {doubts[device]}"
+        f"{devices[device]} is closer to where an app runs, but {doubts[device]}"
         for device in order[1:]
         if doubts[device] and not doubts[first] and KINDS.index(kinds[device]) < KINDS.index(kinds[first])
     ]
     if demoted:
-        return f"{devices[first]} stands first, because its measurement is sound; {'; '.join(demoted)}."
+        return f"{devices[first]} comes first because its measurement is sound; {'; '.join(demoted)}."
     if doubts[first]:
-        return f"{devices[first]} stands first, but no device gave a sound measurement: {doubts[first]}."
+        return f"{devices[first]} comes first, but no device gave a sound measurement: {doubts[first]}."
     if kinds[first] == KINDS[0] and any(kinds[device] != KINDS[0] for device in order[1:]):
-        return f"{devices[first]} stands first, because it is a device of its own and not this computer."
+        return f"{devices[first]} comes first because it is a separate device, not this computer."
     others = [device for device in order[1:] if doubts[device]]
     if others:
-        said = "; ".join(f"of {devices[device]} one cannot say so: {doubts[device]}" for device in others)
-        return f"{devices[first]} stands first, because its measurement is sound; {said}."
+        said = "; ".join(f"{devices[device]} was not: {doubts[device]}" for device in others)
+        return f"{devices[first]} comes first because its measurement is sound; {said}."
     if any(kinds[device] != kinds[first] for device in order[1:]):
-        return f"No phone and no board was measured; of the others {devices[first]} stands first."
-    return f"{devices[first]} stands first of those that were measured equally well."
+        return f"No phone or board was measured; {devices[first]} comes first of the others."
+    return f"{devices[first]} comes first of the devices that were measured equally well."
 
 
 def _timed(row: Row, device: str) -> bool:

@@ -80,9 +80,7 @@ def embedding(identity: str, width: float, layout: Values, classes: Sequence[str
                 svg.text((box.left + box.right) / 2, box.bottom - 4, name, class_="label strong middle haloed")
             )
     about = f"{layout['n']} test images, {len(crosses)} of them answered wrongly, {len(classes)} classes."
-    return svg.chart(
-        identity, side, height, "The test set as the network sees it (t-SNE)", about, *dots, *crosses, *names
-    )
+    return svg.chart(identity, side, height, "The test set in feature space (t-SNE)", about, *dots, *crosses, *names)
 
 
 def _medoid(points: Sequence[tuple[float, float]]) -> tuple[float, float]:

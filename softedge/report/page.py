@@ -1,4 +1,4 @@
-"""report.json's values -> the page. The templates lie beside this file; nothing on the page comes from elsewhere."""
+"""report.json's values -> the page. The templates are beside this file; nothing on the page comes from elsewhere."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
                 "probe_rows",
                 "few_range",
                 "learning_lead",
+                "cheap_lead",
                 "curves_note",
+                "pretrained",
                 "int8_lead",
                 "further",
                 "device_lead",
@@ -129,7 +131,8 @@ def chosen(picks: list[Values], device: str) -> str:
 
 def sections(run: Values) -> list[tuple[str, str]]:
     """Anchors and titles of the sections that are there."""
-    found = [("files", "Every file"), ("learning", "What pretraining bought")]
+    bought = "What pretraining is worth" if phrases.pretrained(run) else "What the given weights bought"
+    found = [("files", "Every file"), ("learning", bought)]
     if any(words.is_int8(row["precision"]) for row in run["files"]):
         found.append(("int8", "What int8 costs"))
     found += [("latency", "Latency"), ("images", "Test images"), ("missing", "Failed and not run")]
@@ -209,8 +212,8 @@ def worst_layers(row: Values, most: int = 15) -> list[tuple[str, float]]:
 
 
 STEP_COLUMNS = {
-    "agreement": "same answers",
-    "sqnr_db": "noise, dB",
+    "agreement": "agreement",
+    "sqnr_db": "SQNR, dB",
     "size_bytes": "size",
     "time_over_fp32": "time over fp32",
 }
@@ -251,8 +254,8 @@ def change_cell(change: Values, key: str) -> Any:
 
 COMPARED = (
     ("top1", "top-1", "percent"),
-    ("agreement", "same answers", "percent"),
-    ("sqnr_db", "noise, dB", "plain1"),
+    ("agreement", "agreement", "percent"),
+    ("sqnr_db", "SQNR, dB", "plain1"),
     ("size_bytes", "size", "size"),
 )
 

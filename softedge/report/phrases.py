@@ -41,7 +41,7 @@ def about(run: Values) -> str:
     recipe, data = run["recipe"], run["data"]
     parts = [
         recipe.get("backbone", {}).get("name", ""),
-        recipe.get("ssl", {}).get("method", ""),
+        recipe.get("ssl", {}).get("method", "") if pretrained(run) else "",
         _source_name(data.get("source") or recipe.get("data", {}).get("source", "")),
     ]
     days = sorted(stage["started"] for stage in run["stages"] if stage.get("started"))
@@ -50,7 +50,7 @@ def about(run: Values) -> str:
 
 
 def _source_name(source: str) -> str:
-    """The last part of a path: where it lies is nobody's business in a report that is passed on."""
+    """The last part of a path: a report that is passed on must not show where it is stored."""
     return source.rstrip("/").rsplit("/", 1)[-1]
 
 
@@ -65,10 +65,17 @@ def stage_summary(run: Values, stage: Values) -> str:
     if name == "pretrain":
         epochs = run["pretrain"].get("metrics", {}).get("epochs")
         spent = words.duration(stage["seconds"])
+        if epochs == 0:
+            return "left out"
         return f"{words.plural(epochs, 'epoch')}, {spent}" if epochs else spent
     if name == "probe":
         linear = run["probe"]["metrics"].get("linear_top1")
         return f"{words.percent(linear)} linear" if linear is not None else "done"
+    if name == "finetune" and words.is_number(run["finetune"].get("metrics", {}).get("top1")):
+        return f"{words.percent(run['finetune']['metrics']['top1'])} top-1"
+    if name == "baselines":
+        metrics = run["baselines"].get("metrics", {})
+        return f"cheap: {words.percent(metrics['cheap_top1'])}" if "cheap_top1" in metrics else "done"
     if name == "export":
         return f"{len(made)} of {words.plural(len(files), 'file')}"
     if name == "quantize":
@@ -123,8 +130,8 @@ def files_lead(run: Values) -> Markup:
     gates = run["check"].get("gates", {})
     if gates.get("min_agreement") is not None and gates.get("max_drop") is not None:
         said += (
-            f" The gate wants at least {words.percent(gates['min_agreement'], 0)} of the answers to be those of fp32, "
-            f"and at most {words.points(gates['max_drop']).lstrip('+')} points of accuracy lost."
+            f" The gate asks for at least {words.percent(gates['min_agreement'], 0)} of fp32's answers "
+            f"and allows a drop of at most {words.points(gates['max_drop']).lstrip('+')} points of top-1."
         )
     return Markup(escape(said))
 
@@ -132,17 +139,17 @@ def files_lead(run: Values) -> Markup:
 def files_caption(run: Values) -> Markup:
     row = next((r for r in run["files"] if r.get("top1") is not None and r.get("n")), None)
     said = Markup(
-        "Size is that of the whole model. Drop is the accuracy lost against PyTorch fp32 on the same images; "
-        "same answers is the share of images with the same top-1 class."
+        "Size of the whole model. Points lost: top-1 lost against PyTorch fp32 on the same images. "
+        "Agreement: share of images with the same top-1 class."
     )
     if row is not None:
         low, high = interval(row["top1"], row["n"])
         half = words.points((high - low) / 2).lstrip("+")
-        said += Markup(" {} test images: a single accuracy is known to about ± {} points (95 %).").format(
+        said += Markup(" With {} test images an accuracy is known to about ± {} points (95 % interval).").format(
             SHOW["count"](row["n"]), half
         )
     if len(run["devices"]) > 0:
-        said += Markup(" Latency is that of one image, batch 1: the p90, and the p50 in small type.")
+        said += Markup(" Latency of one image, batch 1: p90, with p50 in small type.")
     return said
 
 
@@ -152,11 +159,9 @@ def scatter_caption(run: Values, device: str) -> str:
         for row in run["files"]
         if row.get("size_bytes") and not (row["devices"].get(device) or {}).get("p90_ms")
     ]
-    said = (
-        f"Accuracy over p90 latency on {run['devices'][device]['called']}. The area of a dot is the size of the file."
-    )
+    said = f"Accuracy over p90 latency on {run['devices'][device]['called']}. The area of a dot shows the file size."
     if any(row["gate"] == "failed" for row in run["files"]):
-        said += " Hollow dots did not pass."
+        said += " Hollow dots failed the gate."
     if untimed:
         said += f" Not timed here: {words.listing(untimed)}."
     return said
@@ -169,6 +174,11 @@ PROBES = {
     "few_linear_top1": "linear, {few} labels per class",
     "few_knn_top1": "k-NN, {few} labels per class",
 }
+
+
+def pretrained(run: Values) -> bool:
+    """Whether the run trained without labels, rather than keeping the weights it started from."""
+    return run["pretrain"].get("metrics", {}).get("epochs") != 0
 
 
 def probe_rows(run: Values) -> list[tuple[str, str]]:
@@ -190,18 +200,21 @@ def learning_lead(run: Values) -> Markup:
     metrics, gains = run["probe"]["metrics"], run["probe"].get("gains", {})
     key = "few_linear_top1" if "few_linear_top1" in gains else "linear_top1" if "linear_top1" in gains else "knn_top1"
     if key not in gains:
-        return Markup("The features are frozen; only a classifier on top of them is fitted.")
+        return Markup("The features are frozen; only a classifier on top is trained.")
     few = run["probe"].get("few_labels_per_class")
     with_ = f"With {few} labels per class" if key.startswith("few") else "With all labels"
     what = "k-NN" if "knn" in key else "a linear classifier"
     verb = "gains" if gains[key] > 0 else "loses"
-    return Markup("{}, {} {} {} points from pretraining: {} instead of {}.").format(
+    return Markup("{}, {} {} {} points from {}: {} instead of {}.").format(
         with_, what, verb, number(gains[key], words.points(gains[key]).lstrip("+" + words.MINUS)),
+        "pretraining" if pretrained(run) else "the given weights",
         SHOW["percent"](metrics[key]), SHOW["percent"](metrics[f"random_{key}"]),
     )  # fmt: skip
 
 
 def curves_note(run: Values) -> Markup:
+    if not pretrained(run):
+        return Markup("Not pretrained: the starting weights were kept.")
     metrics, ssl = run["pretrain"].get("metrics", {}), run["recipe"].get("ssl", {})
     parts = [Markup(escape(ssl.get("method", "")))]
     for key, write, unit in (
@@ -230,14 +243,15 @@ def int8_lead(run: Values) -> str:
     calibrated = next((row["calibration"] for row in eight if (row.get("calibration") or {}).get("images")), None)
     if calibrated:
         said.append(
-            f"the ranges were measured on {words.count(calibrated['images'])} {calibrated['source'] or 'images'}"
+            f"activation ranges were calibrated on {words.count(calibrated['images'])} "
+            f"{calibrated['source'] or 'images'}"
         )
     gained = any((row.get("drop") or 0) < 0 for row in eight)
     return "; ".join(said) + "." + (" An int8 accuracy above fp32 is chance, not a gain." if gained else "")
 
 
 def device_lead(run: Values, device: str) -> str:
-    """What was measured on, in a sentence or two: the device, and how its clocks and temperature moved meanwhile."""
+    """What was measured on, in a sentence or two: the device, its clock speed and its temperature."""
     about = run["devices"][device]
     told, said = about["about"], []
     if about.get("threads"):
@@ -251,13 +265,15 @@ def device_lead(run: Values, device: str) -> str:
         said.append(" ".join(isa) if isinstance(isa, list) else str(isa))
     if told.get("governor"):
         said.append(f"governor {told['governor']}")
-    first = ", ".join(said) + "." if said else "The device told nothing of itself."
-    return " ".join([first, *_weather(run, device)])
+    first = ", ".join(said) + "." if said else "The device reported nothing about itself."
+    return " ".join([first, *_conditions(run, device)])
 
 
-def _weather(run: Values, device: str) -> list[str]:
+def _conditions(run: Values, device: str) -> list[str]:
     """Clocks, temperature and throttling before and after, of the files that were measured together."""
-    around = [row["devices"][device]["weather"] for row in run["files"] if "weather" in row["devices"].get(device, {})]
+    around = [
+        row["devices"][device]["conditions"] for row in run["files"] if "conditions" in row["devices"].get(device, {})
+    ]
     before, after = ([told.get(key) or {} for told in around] for key in ("before", "after"))
     said = []
     for key, name in (("clocks_mhz", "clocks {} MHz"), ("temperature_c", "{} °C")):
@@ -267,7 +283,11 @@ def _weather(run: Values, device: str) -> list[str]:
     throttled = {told["throttling"] for told in after if told.get("throttling") not in (None, "none")}
     if throttled:
         said.append(f"throttling: {', '.join(sorted(throttled))}")
-    return [f"Meanwhile {', '.join(said)}."] if said else ["It tells neither clocks nor temperature."]
+    return (
+        [f"During the measurement: {', '.join(said)}."]
+        if said
+        else ["Clock speed and temperature were not available on this device."]
+    )
 
 
 def _listed(value: Any) -> list[float]:
@@ -277,6 +297,17 @@ def _listed(value: Any) -> list[float]:
 def _range(values: list[float]) -> str:
     low, high = (f"{end:.0f}" for end in (min(values), max(values))) if values else ("", "")
     return low if low == high else f"{low} to {high}"
+
+
+def cheap_lead(run: Values) -> Markup:
+    """Is the network worth it, in a sentence with the interval."""
+    metrics, rival = run["baselines"]["metrics"], run["baselines"]["rival"]
+    said = "The network is clearly better" if metrics["useful"] else "The network is not clearly better"
+    return Markup("{} than the strongest cheap classifier, {}: {} against {}, {} points (95 % {} to {}).").format(
+        said, rival if rival.startswith("SVM") else f"the {rival}", SHOW["percent"](metrics["top1"]),
+        SHOW["percent"](metrics["cheap_top1"]), SHOW["points"](metrics["gain"]), SHOW["points"](metrics["gain_low"]),
+        SHOW["points"](metrics["gain_high"]),
+    )  # fmt: skip
 
 
 def further(run: Values) -> list[tuple[str, str, float]]:

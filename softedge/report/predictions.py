@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_CLASSES = 20  # a bigger matrix is a picture nobody reads; the largest confusions are listed instead
+MOST_CLASSES = 20  # a bigger matrix is unreadable; the largest confusions are listed instead
 GALLERY = 16
 
 
@@ -39,7 +39,7 @@ def gallery(
     probabilities: NDArray[np.float32] | None,
     classes: list[str],
 ) -> list[dict[str, Any]]:
-    """A fixed draw of test images and, apart from it, the most confident mistakes: a choice nobody made by hand.
+    """A fixed draw of test images and, apart from it, the most confident mistakes: not chosen by hand.
 
     Entries: index (into the test set), truth, answer, probability, right, group ("drawn" or "mistakes").
     """

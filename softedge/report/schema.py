@@ -20,7 +20,9 @@ class Entry(BaseModel):
 
 class Pick(Entry):
     device: str
-    status: Literal["ship", "ship, not timed", "nothing passed", "not checked", "nothing exported"]
+    status: Literal[
+        "ship", "ship, not timed", "not better than cheap", "nothing passed", "not checked", "nothing exported"
+    ]
     artifact: str
     answer: str
     reason: str
@@ -95,7 +97,7 @@ class Timing(Entry):
     measured_elsewhere: bool = False
     tool: str = ""
     caveat: str = ""
-    weather: dict[Literal["before", "after"], Free] = {}
+    conditions: dict[Literal["before", "after"], Free] = {}
     ratios: dict[str, Ratio] = {}
     histogram: Histogram | None = None
 
@@ -108,6 +110,7 @@ class FileRow(Entry):
     sha256: str | None = None
     size_bytes: int | None = None
     checkpoint_sha256: str = ""
+    source: str = ""
     export_seconds: float | None = None
     top1: float | None = Field(default=None, ge=0, le=1)
     top1_fp32: float | None = Field(default=None, ge=0, le=1)
@@ -194,6 +197,7 @@ class RunEntry(Entry):
     check: Free
     examples: list[Free]
     finetune: Free
+    baselines: Free
     labels: Free
     linear: dict[str, Free]
     transfer: dict[str, Free]

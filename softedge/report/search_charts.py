@@ -20,7 +20,7 @@ def timed(taken: Sequence[Values]) -> list[Values]:
 
 
 def steps(identity: str, width: float, taken: Sequence[Values]) -> Markup:
-    """Same answers as fp32 over time relative to fp32, one dot a step; those that the gate refuses are hollow."""
+    """Agreement over time relative to fp32, one dot per step; rejected steps are hollow."""
     shown = timed(taken)
     height, left, right, top, bottom = (320.0 if width > HALF else 300.0), 58.0, width - 14, 40.0, 46.0
     ratios, agreement = [r["time_over_fp32"] for r in shown], [r["agreement"] for r in shown]
@@ -29,7 +29,7 @@ def steps(identity: str, width: float, taken: Sequence[Values]) -> Markup:
     y = svg.Scale(low, high, height - bottom, top)
     parts = [
         svg.y_axis(y, left, right, "same answers as fp32, selection images", lambda v: words.percent(v, 1)),
-        svg.x_axis(x, height - bottom, "time over that of fp32 (left is faster)", lambda v: f"{v:g}"),
+        svg.x_axis(x, height - bottom, "time relative to fp32 (left is faster)", lambda v: f"{v:g}"),
         svg.line(x(1.0), top, x(1.0), height - bottom, class_="gate"),
         svg.text(x(1.0) + 5, top + 10, "fp32", class_="tick"),
     ]

@@ -1,4 +1,4 @@
-"""Reads the stages of a run, whatever is missing, unfinished or damaged, and says so instead of failing."""
+"""Reads the stages of a run and reports what is missing, unfinished or damaged instead of failing."""
 
 from __future__ import annotations
 
@@ -88,5 +88,5 @@ def _command(run: Run, name: str) -> str:
 
 
 def place(run: Run) -> str:
-    """The run's folder as a command would name it; where it lies on a disk is nobody's business in a report."""
+    """The run's folder as a command would name it; a report must not show where it is stored."""
     return run.name if run.root.is_absolute() else str(run.root)

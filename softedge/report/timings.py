@@ -69,15 +69,15 @@ MEASURES: tuple[tuple[str, Cell], ...] = (
     *((f"{name}, ms", _measure(f"{name}_ms", "number")) for name in ("p50", "p90", "p99", "mean", "min")),
     ("samples", _measure("n", "count")),
     ("preset kept", _valid),
-    ("last third over first", _drift),
+    ("drift (last third / first)", _drift),
     ("load, ms", _measure("load_ms", "number")),
     ("first inference, ms", _measure("first_ms", "number")),
     ("end to end p90, ms", _measure("end_to_end_p90_ms", "number")),
-    *((f"of it {name}, p50", _part(name)) for name in ("decode", "resize", "model")),
+    *((f"{name}, p50 ms", _part(name)) for name in ("decode", "resize", "model")),
     ("peak memory", _measure("peak_memory_bytes", "size")),
-    ("top-1 there", _measure("top1", "percent")),
+    ("top-1 on the device", _measure("top1", "percent")),
     ("of the fp32 accuracy", _quality),
-    ("answers as here", _measure("agreement_local", "percent")),
+    ("agreement with this machine", _measure("agreement_local", "percent")),
     ("computed in", _word("effective_precision")),
     ("runs on", _accelerator),
 )
@@ -93,7 +93,7 @@ def _paired(timing: Values, than: str) -> Markup | str:
         return said + Markup('<span class="small">too few rounds for an interval</span>')
     ends = phrases.SHOW["number"](pair["low"]), phrases.SHOW["number"](pair["high"])
     said += Markup('<span class="small">{} to {}</span>').format(*ends)
-    return said if pair.get("different") else said + Markup('<span class="small">not told apart</span>')
+    return said if pair.get("different") else said + Markup('<span class="small">no measurable difference</span>')
 
 
 def rows(run: Values, device: str) -> list[tuple[str, list[Markup | str]]]:
@@ -102,7 +102,7 @@ def rows(run: Values, device: str) -> list[tuple[str, list[Markup | str]]]:
     found = [(title, [cell(timing) for _, timing in timings]) for title, cell in MEASURES]
     pick = next((pick["artifact"] for pick in run["verdict"]["picks"] if pick["device"] == device), "")
     if pick:
-        title = f"time over that of {words.artifact_name(pick)}"
+        title = f"time / {words.artifact_name(pick)}"
         found.insert(5, (title, [_paired(timing, pick) for _, timing in timings]))
     return [(title, [_shown(cell) for cell in cells]) for title, cells in found if any(cells)]
 

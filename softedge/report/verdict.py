@@ -1,8 +1,8 @@
 """Which file to ship to which device, and why: a pure function of the numbers in the files table.
 
 The rule: of the files that passed the gate and have valid latencies on the device, the one with the lowest p90. Files
-whose p90 cannot be told from it are as fast; among those the smallest wins, then the more accurate. A gate that failed,
-or a measurement that does not exist, is said and never papered over.
+whose p90 is not measurably different count as equally fast; of those the smallest wins, then the more
+accurate. A gate that failed, or a measurement that does not exist, is reported, never hidden.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Pick:
     """The answer for one device. ``device`` is empty when nothing was timed."""
 
     device: str
-    status: str  # "ship", "ship, not timed", "nothing passed", "not checked", "nothing exported"
+    status: (
+        str  # "ship", "ship, not timed", "not better than cheap", "nothing passed", "not checked", "nothing exported"
+    )
     artifact: str
     answer: str
     reason: str
@@ -83,7 +85,7 @@ def _for_device(files: Sequence[Row], device: str, called: str) -> Pick:
             device,
             "nothing passed",
             "",
-            f"Ship nothing to {called} yet: no file that ran there passed the gate.",
+            f"Ship nothing to {called} yet: no file that ran there passed its gate.",
             f"{words.listing(ran)} ran there; {_changed(timed, device) or _gate_summary(files)}.",
         )
     valid = [row for row in runnable if row["devices"][device].get("valid", True)]
@@ -94,7 +96,7 @@ def _for_device(files: Sequence[Row], device: str, called: str) -> Pick:
     why = _why(best, fastest, pool, files, device)
     if not valid:
         told = best["devices"][device].get("why_not_valid") or "too few samples"
-        why = f"With care, because the latencies are not valid ({told}): {why}"
+        why = f"With care: the latencies are not valid ({told}). {why}"
     return Pick(device, "ship", best["artifact"], f"Ship {_name(best)} to {called}: {_merits(best, device)}.", why)
 
 
@@ -102,23 +104,23 @@ def _merits(row: Row, device: str) -> str:
     """Accuracy, p90, size, gate."""
     said = []
     if row.get("top1") is not None:
-        of = f" of {words.count(row['n'])} test images" if row.get("n") else " of the test images"
+        of = f" on {words.count(row['n'])} test images" if row.get("n") else " on the test images"
         fp32 = f" ({_against_fp32(row)})" if row.get("drop") is not None else ""
-        said.append(f"gets {words.percent(row['top1'])}{of} right{fp32}")
+        said.append(f"top-1 {words.percent(row['top1'])}{of}{fp32}")
     p90 = _p90(row, device)
     if p90 is not None:
-        said.append(f"answers within {words.milliseconds(p90)} nine times in ten")
+        said.append(f"p90 latency {words.milliseconds(p90)}")
     if row.get("size_bytes"):
-        said.append(f"takes {words.size(row['size_bytes'])}")
-    said.append("and passed the gate")
-    return "it " + ", ".join(said).replace(", and", " and")
+        said.append(words.size(row["size_bytes"]))
+    said.append("gate passed")
+    return ", ".join(said)
 
 
 def _against_fp32(row: Row) -> str:
     if round(abs(row["drop"]) * 100, 1) == 0:
-        return "as many as fp32"
+        return "no accuracy lost"
     gained = row["drop"] < 0
-    return f"{words.points(abs(row['drop'])).lstrip('+')} points {'more' if gained else 'fewer'} than fp32"
+    return f"{words.points(abs(row['drop'])).lstrip('+')} points {'above' if gained else 'below'} fp32"
 
 
 def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], device: str) -> str:
@@ -128,12 +130,11 @@ def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], dev
         first = "It is the only file that passed and was timed there"
     elif best is not fastest:
         first = (
-            f"{_name(fastest)} is no faster than the noise of the measurement lets one tell, and "
-            f"{words.size(best['size_bytes'])} is the smallest of those that fast"
+            f"{_name(fastest)} is not measurably faster, and {words.size(best['size_bytes'])} is the smallest of these"
         )
     elif equals:
         names = words.listing([_name(row) for row in equals])
-        first = f"{names} {'is' if len(equals) == 1 else 'are'} as fast as far as one can tell, and it is the smallest"
+        first = f"{names} {'is' if len(equals) == 1 else 'are'} not measurably slower or faster, and it is the smallest"
         first += _price(best, others, equals, device)
     else:
         # Only an interval of the paired ratio calls two files different; without one a lower p90 is just that.
@@ -141,7 +142,7 @@ def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], dev
         what = "is the fastest" if sure else "has the lowest p90"
         first = f"It {what} of the {len(pool)} files that passed and were timed there"
         if not sure:
-            first += ", with too few rounds side by side to tell that from noise"
+            first += ", with too few paired rounds to exclude noise"
         first += _price(best, others, [], device)
     changed = [row for row in files if row["gate"] == "passed" and not _sound(row, device)]
     remarks = ", ".join(filter(None, [_remarks(files, device), _changed(changed, device)]))
@@ -193,9 +194,9 @@ def _without_latency(files: Sequence[Row]) -> Pick:
             "",
             "ship, not timed",
             best["artifact"],
-            f"Ship {_name(best)}, as far as one can say without latencies: {_merits(best, '')}.",
+            f"Ship {_name(best)} (latency not measured): {_merits(best, '')}.",
             f"It is the smallest of {words.plural(len(passed), 'file')} that passed; nothing was timed on a device, "
-            "so this is no statement about speed.",
+            "so nothing is known about its speed.",
         )
     if any(row["gate"] == "failed" for row in exported):
         return Pick("", "nothing passed", "", "Ship nothing yet: no file passed the gate.", f"{_gate_summary(files)}.")
@@ -204,7 +205,7 @@ def _without_latency(files: Sequence[Row]) -> Pick:
             "",
             "not checked",
             "",
-            "Ship nothing yet: no file was checked against the network that it came from.",
+            "Ship nothing yet: no file was checked against PyTorch.",
             f"{words.plural(len(exported), 'file')} exported; 'softedge check' compares them with PyTorch.",
         )
     return Pick(
@@ -262,7 +263,9 @@ def _changed(rows: Sequence[Row], device: str) -> str:
     names = [_name(row) for row in rows if not _sound(row, device)]
     if not names:
         return ""
-    return f"{words.listing(names)} passed the gate but {'answers' if len(names) == 1 else 'answer'} otherwise there"
+    return (
+        f"{words.listing(names)} passed the gate but {'gives' if len(names) == 1 else 'give'} different answers there"
+    )
 
 
 def _p90(row: Row, device: str) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge.errors import UserError
-from softedge.report import cautions, phrases, verdict
+from softedge.report import cautions, phrases, usefulness, verdict
 from softedge.report.card import card
 from softedge.report.changes import changes
 from softedge.report.collect import collect
@@ -55,7 +55,7 @@ def gather(runs: Sequence[Run]) -> Values:
         one = collect(run, known.get(run.name))
         called = {name: device["called"] for name, device in one["devices"].items()}
         kinds = {name: device["kind"] for name, device in one["devices"].items()}
-        decided = verdict.decide(one["files"], called, kinds=kinds)
+        decided = usefulness.judged(verdict.decide(one["files"], called, kinds=kinds), one)
         first = [pick.device for pick in decided.picks if pick.device]
         one["devices"] = {name: one["devices"][name] for name in dict.fromkeys([*first, *one["devices"]])}
         warnings = cautions.find(one, decided.headline.artifact)

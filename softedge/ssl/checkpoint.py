@@ -69,7 +69,7 @@ def load(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> dic
         raise UserError(f"{path} is of another version ({content.get('version')}); add --force to start over")
     if content["world"] != distributed.world():
         raise UserError(
-            f"{path} was written by {content['world']} ranks and cannot go on exactly on {distributed.world()}; "
+            f"{path} was written by {content['world']} ranks and cannot be resumed exactly on {distributed.world()}; "
             f"use {content['world']}, or add --force to start over"
         )
     method.load_state_dict(content["method"])
@@ -130,7 +130,7 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         # torch's zip writer reports a short write as a RuntimeError without the errno.
         if full or (isinstance(error, RuntimeError) and _nearly_full(folder)):
             raise UserError(
-                f"{folder}: no space left on the disk; free some and run the same command again, it goes on from "
+                f"{folder}: no space left on the disk; free some and run the same command again; it resumes from "
                 "the last checkpoint"
             ) from error
         raise

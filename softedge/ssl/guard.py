@@ -1,4 +1,4 @@
-"""Watches a training and says early, in one line, what went wrong and which setting to change."""
+"""Stops a failing training early, with one line that names the cause and the setting to change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DIVERGING = 0.5  # × the best loss so far (SimSiam's is negative) above it
 
 
 class Guard:
-    """``look`` at every log entry; raises UserError where going on is pointless, returns warnings otherwise."""
+    """``look`` at every log entry; raises UserError where continuing is pointless, else returns warnings."""
 
     def __init__(self, recipe: Recipe):
         self.lr, self.recipe = recipe.optim.lr, recipe
@@ -36,9 +36,9 @@ class Guard:
             raise UserError(
                 f"pretrain: the loss is {loss} at {where}; the learning rate is the usual cause: try "
                 f"--set optim.lr={self.lr / 4:g}, or --set optim.clip_norm=1, or --set optim.precision=fp32; "
-                "the last checkpoint is from before"
+                "the last checkpoint predates it"
             )
-        if entry.get("queue_fill", 1.0) < 1.0:  # the loss climbs by itself while negatives come in
+        if entry.get("queue_fill", 1.0) < 1.0:  # the loss rises while the queue fills
             return []
         if entry.get("objective", self.objective) != self.objective:  # another loss: nothing to compare it with yet
             self.objective = entry["objective"]

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line per logged step, kept consistent with the checkpoint a run goes on from."""
+"""metrics.jsonl: one line per logged step, kept consistent with the checkpoint a run resumes from."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Journal:
             log(entry)
 
     def warn(self, warning: str) -> None:
-        """Note a warning in the file, and tell the user."""
+        """Record a warning in the file and show it to the user."""
         self.warnings.append(warning)
         self._append({"step": self.entries[-1]["step"], "warning": warning})
         if self.writing:

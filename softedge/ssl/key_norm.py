@@ -2,7 +2,7 @@
 
 Query and key of an image pass through BatchNorm in the same batch; the negatives in the queue came from others. A
 network can learn to recognise its own batch by its statistics and solve the task without looking at the image (He et
-al. 2020, arXiv 1911.05722, section 3.3). ``tests/ssl/test_key_norm.py`` shows the leak and each cure.
+al. 2020, arXiv 1911.05722, section 3.3). ``tests/ssl/test_key_norm.py`` shows the leak and each remedy.
 """
 
 from __future__ import annotations

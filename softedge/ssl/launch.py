@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from softedge import threads
-from softedge.distributed import LEFT_ALONE
+from softedge.distributed import LEFT_ALONE, SILENT_PEER
 from softedge.errors import UserError
 
 
@@ -39,7 +39,7 @@ def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # each has a level of its own
     threads.share(gpus)
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")  # s for the step and its checkpoint, then SIGKILL
-    os.environ["SOFTEDGE_LAUNCHED"] = "1"
+    os.environ["SOFTEDGE_LAUNCHED"] = str(os.getpid())  # the ranks' parent (watch.py)
     results = tempfile.TemporaryDirectory(prefix="softedge-ranks-")  # each rank prints the result; one is enough
     config = LaunchConfig(
         min_nodes=nodes,
@@ -58,6 +58,9 @@ def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> None:
     except ChildFailedError as error:
         failures = sorted(error.failures.values(), key=lambda failure: failure.timestamp)
         # The others notice at once that a rank is gone, so that they may be seen to end before it.
+        # The agent has killed the silent rank itself, too: its code says less.
+        if any(failure.exitcode == SILENT_PEER for failure in failures):
+            raise Ended(SILENT_PEER) from None
         first = next((failure for failure in failures if failure.exitcode != LEFT_ALONE), failures[0])
         raise Ended(first.exitcode) from None
     except SignalException as error:  # passed on to the ranks, which have written a checkpoint

@@ -1,4 +1,4 @@
-"""MoCo-v2 and Light-MoCo: the same machine with InfoNCE or SoftNCE, read in the order of the papers."""
+"""MoCo-v2 and Light-MoCo: the same method with InfoNCE or SoftNCE, in the order of the papers."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Method(nn.Module, ABC):
         return [p.detach() for p in self.parameters()]
 
     def before_epoch(self, epoch: int, embed: Callable[[nn.Module], Tensor]) -> None:
-        """Called before the first step of each epoch (0, 1, …), not when a training goes on within one.
+        """Called before the first step of each epoch (0, 1, …), not when a training resumes within one.
 
         embed(network): what it makes, (images, C) float32, of all images it is trained on, in their order and without
         augmentation. Costs a pass over the images; all ranks must call it alike, and get the same.

@@ -1,4 +1,4 @@
-"""How the representation is doing: measures that need no labels, and k-NN where there are some."""
+"""Quality of the representation during training: measures without labels, and k-NN where there are labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finished pretraining says about itself, from its journal: it may have been resumed many times."""
+"""The summary of a finished pretraining, from its journal; it may have been resumed many times."""
 
 from __future__ import annotations
 

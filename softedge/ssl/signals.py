@@ -43,4 +43,7 @@ class StopRequest:
         self.asked, self._since, self.exit_code = True, time.monotonic(), 128 + number
         # A launcher also sends SIGTERM when another rank has failed: then there is no checkpoint to promise.
         if distributed.rank() == 0 and not (distributed.launched() and number == signal.SIGTERM):
-            say(f"{signal.Signals(number).name}: finishing this step and writing a checkpoint; Ctrl-C stops at once")
+            say(
+                f"{signal.Signals(number).name}: finishing this step and writing a checkpoint; press Ctrl-C again to "
+                "stop at once"
+            )

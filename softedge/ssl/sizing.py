@@ -23,7 +23,9 @@ def queue_size(recipe: Recipe, images: int) -> int:
 def bank_size(queue: int, batch: int, images: int) -> int:
     """The queue of a method that looks for neighbours in it, without negatives: at most one entry per image."""
     if queue < batch:
-        raise UserError(f"ssl.queue = {queue} does not hold the {batch} images of a step; use --set ssl.queue={batch}")
+        raise UserError(
+            f"ssl.queue = {queue} is smaller than the {batch} images of a step; use --set ssl.queue={batch}"
+        )
     return min(queue, max(images, batch))
 
 
@@ -51,7 +53,7 @@ def check(recipe: Recipe, images: int, world: int = 1) -> None:
     batch, parts = settings.batch, world * accumulate
     if images < 2:
         raise UserError(
-            f"there {'is 1 image' if images else 'are no images'} to train on (copies of test images are left out); "
+            f"there {'is 1 image' if images else 'are no images'} to train on (copies of test images are excluded); "
             "give at least 2"
         )
     if batch > images:
@@ -64,7 +66,7 @@ def check(recipe: Recipe, images: int, world: int = 1) -> None:
         near = max(2, round(batch / (parts * groups))) * parts * groups
         split = f" and {groups} groups of keys" if groups > 1 else ""
         raise UserError(
-            f"ssl.batch = {batch} cannot be shared out evenly, two images at least, to {world} ranks × {accumulate} "
+            f"ssl.batch = {batch} cannot be split evenly, at least two images each, over {world} ranks × {accumulate} "
             f"accumulated parts{split}; use --set ssl.batch={near}{_queue_for(recipe, near)}"
         )
     queue, per_step = settings.queue_length(), settings.keys_per_step()

@@ -49,7 +49,7 @@ def suggest(
     Raises UserError for fewer images than a batch of 16.
     """
     if images < 16:
-        raise UserError(f"{images} images are too few to pretrain on; give at least 16, better some hundreds")
+        raise UserError(f"{images} images are too few to pretrain on; give at least 16, preferably some hundreds")
     cores = cores or os.cpu_count() or 1
     pace = (gpus * _GPU_IMAGES_AT_64 if gpus else cores**0.8 * _CORE_IMAGES_AT_64) * (64 / size) ** 2
     batch = _batch(images, gpus)

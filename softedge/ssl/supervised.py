@@ -1,4 +1,4 @@
-"""The baseline with labels: how good the backbone gets on these images when somebody has annotated all of them."""
+"""The baseline with labels: how good the backbone gets when all images are labelled."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class Training:
                     self._save()
                     raise Interrupted(
                         f"stopped at epoch {self.step / self.epoch_steps:.1f} of {self.recipe.ssl.epochs}, checkpoint "
-                        f"written to {self.folder / 'last.pt'}; run the same command again to go on",
+                        f"written to {self.folder / 'last.pt'}; run the same command again to resume",
                         stop.exit_code,
                     )
         if distributed.rank() == 0:
@@ -203,7 +203,7 @@ class Training:
         if distributed.differing(self.method.shared_state()):
             raise UserError(
                 f"pretrain: the ranks' weights or queues differ after epoch {epoch}: a fault of machine or program, "
-                "not of the recipe; the last checkpoint is from before"
+                "not of the recipe; the last checkpoint predates it"
             )
         if epoch % self.recipe.ssl.checkpoint_every == 0 or self.step == self.steps:
             self._save()
@@ -231,4 +231,4 @@ class Training:
             torch.set_num_threads(position.get("threads", torch.get_num_threads()))
         self.journal.keep_until(self.step)
         if distributed.rank() == 0:
-            say(f"pretrain: going on from epoch {self.step / self.epoch_steps:.1f} of {self.recipe.ssl.epochs}")
+            say(f"pretrain: resuming at epoch {self.step / self.epoch_steps:.1f} of {self.recipe.ssl.epochs}")

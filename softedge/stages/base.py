@@ -44,7 +44,8 @@ class Stage:
     work: (run, recipe, data, folder) -> Outcome; writes into the folder.
     ready: raises UserError where the work cannot be done, before anything is hashed or written.
     after: stages that must be finished before.
-    resumable: the work goes on from a folder that was left half-finished.
+    renew: done again where the files it reads have changed and its settings have not.
+    resumable: the work resumes in a folder that was left half-finished.
     """
 
     name: str | Callable[[Recipe], str]
@@ -54,6 +55,7 @@ class Stage:
     ready: Callable[[Run, Recipe, Data], None] | None = None
     after: Callable[[Recipe], Iterable[str]] | tuple[str, ...] = ()
     resumable: bool = False
+    renew: bool = False
 
     def __call__(self, run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         for before in self.after(recipe) if callable(self.after) else self.after:
@@ -68,6 +70,7 @@ class Stage:
             inputs=hashes(run, self.reads(run, recipe)),
             force=force,
             resumable=self.resumable,
+            renew=self.renew,
         )
 
 
@@ -86,7 +89,7 @@ def on_run(
 
 
 def hashes(run: Run, files: Iterable[str | Path]) -> dict[str, str]:
-    """name -> sha256. A str is a file of the run, a Path lies anywhere; "absent" for those that are not there."""
+    """name -> sha256. A str is a file of the run, a Path can be anywhere; "absent" for those that are not there."""
     places = {str(file): file if isinstance(file, Path) else run.root / file for file in files}
     return {name: sha256(path) if path.is_file() else "absent" for name, path in places.items()}
 

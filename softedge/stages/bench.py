@@ -36,7 +36,7 @@ def bench(
     set: Sequence[str] = (),
     force: bool = False,
 ) -> list[Result]:
-    """Latency and accuracy of the exported files on the devices."""
+    """Measure latency and accuracy of the exported files on devices."""
     if plugin := registry.owner(run):
         done: list[Result] = plugin.bench(run=run, devices=devices, preset=preset, set=set, force=force)
         return done
@@ -70,7 +70,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Res
             results += Bench(run, recipe, device, preset, images, force).measure(artifacts)
         except DeviceError as error:
             failures.append(str(error))
-            if device is not opened[-1]:  # the last one is said by whoever catches this
+            if device is not opened[-1]:  # the last one is reported by whoever catches this
                 say(f"bench: {error}")
     if failures:
         raise DeviceError("; ".join(failures))
@@ -170,10 +170,11 @@ class Bench:
         return session.row(artifact, measurement, folder)
 
     def _done(self, artifact: Artifact) -> bool:
-        """Whether to leave it alone: measured before, not asked for again, and not merely skipped then."""
+        """Whether to leave it alone: this file was measured, not merely skipped, and is not asked for again."""
         before = self.run.result(self.stage(artifact))
         # Settings that changed are refused by perform, before anything is measured.
-        return before is not None and bool(before.metrics) and not self.force
+        measured = before is not None and bool(before.metrics) and before.inputs == self._inputs(artifact)
+        return measured and not self.force
 
     def _perform(self, artifact: Artifact, work: Callable[[Path], Outcome], force: bool) -> Result:
         preset = PRESETS[self.preset]

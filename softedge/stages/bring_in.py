@@ -29,7 +29,7 @@ def stage(run: Run, path: Path, artifact: str, device: str, force: bool = False)
     if artifact not in known:
         raise UserError(f"{run.root} has no exported file '{artifact}'{did_you_mean(artifact, known)}")
     if not device.strip():
-        raise UserError("say on which device it was measured, for example --device 'iPhone 15 Pro'")
+        raise UserError("name the device it was measured on, for example --device 'iPhone 15 Pro'")
     reading = read(path)
     file = contract.read(run.folder(f"export/{artifact}"))
     outcome = Outcome(

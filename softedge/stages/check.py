@@ -74,11 +74,13 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         raise UserError(f"{run.root} has no exported files to check; run: softedge export {run.root}")
     artifacts, stale = _up_to_date(run, [_read(folder) for folder in folders])
     inputs = {a.name: a.sha256 for a in artifacts}
-    for name in ("data/index.json", "probe/classifier.safetensors", "finetune/classifier.safetensors"):
+    checkpoints = {exported_from(run, artifact).relative_to(run.root).as_posix(): None for artifact in artifacts}
+    for name in ("data/index.json", *checkpoints):
         if (run.root / name).is_file():
             inputs[name] = sha256(run.root / name)
     settings = {**recipe.section("check"), "seed": recipe.seed}
-    settings["check"].pop("max_p90")  # judged afterwards, on what was benched (stages/gate.py)
+    for judged_later in ("max_p90", "min_accuracy"):  # on what was benched, on what was checked (stages/gate.py)
+        settings["check"].pop(judged_later)
     if recipe.check.against:  # the earlier run's numbers
         inputs |= hashes(Run(recipe.check.against), ["check/result.json"])
 
@@ -86,7 +88,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         outcome = _check(run, recipe, data, artifacts, folder)
         return dataclasses.replace(outcome, skipped={**outcome.skipped, **stale})
 
-    return perform(run, "check", work, recipe=settings, inputs=inputs, force=force)
+    return perform(run, "check", work, recipe=settings, inputs=inputs, force=force, renew=True)
 
 
 def _read(folder: Path) -> Artifact:

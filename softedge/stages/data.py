@@ -54,7 +54,7 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Resul
         changes = since(run.folder("data") / "index.json", found, hashes)
         if (changes.gone or changes.changed) and not trained:
             raise UserError(f"the images of {run.root} are not those it was made with: {changes}; {_UPDATE} them")
-        say(f"data: {changes} since this run was made; {_UPDATE} them" if changes else "data: done before, skipped")
+        say(f"data: {changes} since this run was made; {_UPDATE} them" if changes else "data: already done, skipped")
         return done
 
     def work(folder: Path) -> Outcome:

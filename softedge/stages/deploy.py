@@ -12,15 +12,17 @@ from softedge.config import Recipe
 from softedge.data.images import Data
 from softedge.progress import say
 from softedge.run import Run
+from softedge.stages import plan
 from softedge.stages.base import Performs
 from softedge.stages.data import changed, opened
 from softedge.stages.export import known_names
-from softedge.stages.opening import choose_recipe, replaced, started
+from softedge.stages.opening import replaced, started
 from softedge.stages.report import report
 
 # Each a module of this package with a ``stage``. The data stage goes before them, the report is written after them.
-STAGES = ("pretrain", "probe", "export", "quantize", "check", "bench", "gate")
-NEED_LABELS = ("probe",)
+STAGES = ("pretrain", "probe", "finetune", "baselines", "export", "quantize", "check", "bench", "gate")
+NEED_LABELS = ("probe", "finetune", "baselines")
+NEED_TEST = ("finetune", "baselines")  # labelled images to measure on
 
 
 def deploy(
@@ -36,22 +38,37 @@ def deploy(
     min_agreement: float | None = None,
     max_size: int | None = None,
     max_p90: float | None = None,
+    minutes: float | None = None,
+    min_accuracy: float | None = None,
     update: bool = False,
 ) -> Run:
     """From images to a checked, timed model and its report; ``gate(run)`` then says whether every file passed.
 
+    A folder of images without a recipe is planned first (``softedge.plan``): network, pixels, epochs for ``minutes``.
+
     Every stage that is done is skipped, so calling it again resumes where the last call was stopped.
-    max_drop, min_agreement, max_size (bytes), max_p90 (ms): the gates, as in ``check``.  update: do all of it again
+    max_drop, min_agreement, max_size (bytes), max_p90 (ms): the gates, as in ``check``.
+    min_accuracy: top-1 on the test images that every file needs.  update: do all of it again
     where images have come, gone or changed.
     """
+    chosen, planned = plan.recipe_for(data, recipe, set, out, minutes)
     resolved = replaced(
-        choose_recipe(data, recipe, set, out),
+        chosen,
         export={"targets": targets, "precisions": precisions},
         bench={"devices": devices},
-        check={"max_drop": max_drop, "min_agreement": min_agreement, "max_size": max_size, "max_p90": max_p90},
+        check={
+            "max_drop": max_drop,
+            "min_agreement": min_agreement,
+            "max_size": max_size,
+            "max_p90": max_p90,
+            "min_accuracy": min_accuracy,
+        },
     )
     _refuse_unknown(resolved)
-    with started(out or f"runs/{Path(resolved.data.source).name}", resolved, force) as run:
+    with started(out or plan.default_out(resolved.data.source), resolved, force) as run:
+        if planned is not None:
+            plan.announce(planned)
+            plan.write(run, planned)
         force = force or (update and changed(run, resolved))
         images = opened(run, resolved, force)
         names, resolved = chain(resolved, images)
@@ -65,9 +82,13 @@ def deploy(
 def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
     """The stages that suit the images, and the recipe for them: without labels the exported models give features."""
     if len(images.train):
-        return list(STAGES), recipe
+        left_out = {name for name in ("finetune", "baselines") if not getattr(recipe.plan, name)}
+        if not len(images.test):
+            say("no labelled test images: nothing is fine-tuned, since nothing could say how good it is")
+            left_out |= {*NEED_TEST}
+        return [name for name in STAGES if name not in left_out], recipe
     if recipe.export.output == "probabilities":
-        say("no labelled images: the exported models give features; label a few images to get a classifier")
+        say("no labelled images: the exported models return features; label a few images to get a classifier")
         recipe = replaced(recipe, export={"output": "features"})
     return [name for name in STAGES if name not in NEED_LABELS], recipe
 

@@ -18,13 +18,14 @@ import numpy as np
 from softedge import backbones, config, registry
 from softedge.backbones import Backbone, Classifier
 from softedge.data.images import Data, Images
-from softedge.errors import UserError
+from softedge.errors import CannotRunHere, UserError
 from softedge.export import calibration, contract, parity, snippet
-from softedge.export.base import Format, Uint8, combinations
+from softedge.export.base import Float32, Format, Uint8, combinations
 from softedge.export.deployed import Deployed
 from softedge.progress import say
 from softedge.records import Artifact, Outcome, Result
-from softedge.run import Run, cpu_name, perform, sha256, versions
+from softedge.run import Run, cpu_name, perform, set_aside, sha256, versions
+from softedge.stages import classifier
 from softedge.stages.base import INDEX, hashes, on_run
 
 PARITY_IMAGES = 32  # beyond the golden ones; the int8 files get their full test in `softedge check`
@@ -70,7 +71,9 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> l
     known_names(recipe)
     checkpoint, output = _checkpoint(run, recipe)
     digest = sha256(checkpoint)
+    _set_aside_others(run, checkpoint.relative_to(run.root).as_posix(), digest)
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
+    settings["source"] = checkpoint.parent.name if output == "probabilities" else "probe"  # "best" is one of them
     for name in ("safe", "float_prefix"):  # runs made before there was a choice are runs without it
         if not settings[name]:
             settings.pop(name)
@@ -134,9 +137,19 @@ def _checkpoint(run: Run, recipe: config.Recipe) -> tuple[Path, str]:
     if recipe.export.output == "features":
         run.need("pretrain", "pretrain")
         return run.folder("pretrain") / "backbone.safetensors", "features"
-    source = recipe.export.source
-    run.need(source, source)
+    source = classifier.source(run, recipe)
+    if recipe.export.source == "best":
+        say(classifier.why(run, source))
     return run.folder(source) / "classifier.safetensors", "probabilities"
+
+
+def _set_aside_others(run: Run, name: str, digest: str) -> None:
+    """Files of another classifier leave ``export/``: what lies there together must answer alike."""
+    for folder, result in run.results("export").items():
+        networks = {key: value for key, value in result.inputs.items() if key.endswith(".safetensors")}
+        if networks and networks != {name: digest}:
+            say(f"export/{folder} was made from {', '.join(networks)}; made anew from {name}")
+            set_aside(run, f"export/{folder}")
 
 
 def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, output: str) -> Source:
@@ -215,27 +228,22 @@ def write(format_: Format, precision: str, source: Source, folder: Path) -> Outc
     images = source.calibration.images if calibrated else source.calibration.images[:0]
     artifact = format_.convert(source.deployed, precision, images, partial)
     seconds = time.monotonic() - clock
-    predict = format_.load(artifact)
-    found, reference = predict(source.images), source.deployed.predict(source.images)
-    measured = parity.compare(found, reference, artifact.output == "probabilities")
-    allowed = contract.tolerance(precision)
-    if allowed.parity is not None and not measured.max_abs_diff <= allowed.parity:
-        raise UserError(_departure(format_, artifact, source, measured.max_abs_diff, allowed.parity))
-    n = source.golden
-    alone = parity.one_by_one(predict, source.images[:n])
-    if n and not (gap := parity.difference(alone, found[:n], artifact.output == "probabilities")) <= allowed.replay:
-        raise UserError(
-            f"{artifact.name} answers otherwise for one image than for several (difference {gap:.2g}, allowed "
-            f"{allowed.replay:g}): a fault of this runtime; fix the batch with --set export.batch=one"
-        )
+    reference = source.deployed.predict(source.images)
+    try:
+        found, measured, not_checked = *_compared(format_, artifact, source, reference), ""
+    except CannotRunHere as error:  # the file is as good as before: it is kept, and nobody takes it for checked
+        found, measured, not_checked = reference, None, f"not checked: {error}"
+    n, allowed = source.golden, contract.tolerance(precision)
     kept = contract.Golden(source.images[:n], found[:n], reference[:n], source.names[:n])
     about: dict[str, Any] = {
         "checkpoint": {"file": source.checkpoint.name, **source.deployed.about},
         "calibration": source.calibration.to_dict() if calibrated else None,
-        "parity": measured.to_dict(),
+        "parity": measured.to_dict() if measured else None,
         "versions": versions(),
         "made_on": cpu_name(),
     }
+    if not_checked:
+        about["not_checked"] = f"{not_checked}; the expected outputs of the golden images are PyTorch's"
     if notes := format_.notes(artifact):
         about["notes"] = notes
     contract.write(partial, artifact, kept, about)
@@ -243,13 +251,37 @@ def write(format_: Format, precision: str, source: Source, folder: Path) -> Outc
     for path in sorted(partial.iterdir(), key=lambda p: p.name == contract.FILE):
         os.replace(path, folder / path.name)
     partial.rmdir()
-    metrics = {**measured.to_dict(), "size_bytes": artifact.size_bytes, "seconds": round(seconds, 3)}
+    compared = measured.to_dict() if measured else {}
+    metrics = {**compared, "size_bytes": artifact.size_bytes, "seconds": round(seconds, 3)}
     details = {"artifact": artifact.name, "sha256": artifact.sha256, "tolerance": dataclasses.asdict(allowed), **about}
     size = artifact.size_bytes / 1e6
     speed = about.get("notes", {}).get("speed", {}).get("time_over_fp32")
     timed = f", {speed:.2f} x the time of fp32 here" if speed else ""
-    say(f"{artifact.name}: {size:.2f} MB, largest difference to PyTorch {measured.max_abs_diff:.1g}{timed}")
-    return Outcome(metrics=metrics, details=details)
+    gap = f"largest difference to PyTorch {measured.max_abs_diff:.1g}" if measured else not_checked
+    say(f"{artifact.name}: {size:.2f} MB, {gap}{timed}")
+    return Outcome(metrics=metrics, details=details, skipped={"parity": not_checked} if not_checked else {})
+
+
+def _compared(format_: Format, artifact: Artifact, source: Source, reference: Float32) -> tuple[Float32, parity.Parity]:
+    """The file's outputs on the images of ``source``, and how near they are to PyTorch's.
+
+    Raises UserError when they are too far, CannotRunHere when the file cannot be run on this machine.
+    """
+    predict = format_.load(artifact)
+    found = predict(source.images)
+    classes = artifact.output == "probabilities"
+    measured = parity.compare(found, reference, classes)
+    allowed = contract.tolerance(artifact.precision)
+    if allowed.parity is not None and not measured.max_abs_diff <= allowed.parity:
+        raise UserError(_departure(format_, artifact, source, measured.max_abs_diff, allowed.parity))
+    n = source.golden
+    alone = parity.one_by_one(predict, source.images[:n])
+    if n and not (gap := parity.difference(alone, found[:n], classes)) <= allowed.replay:
+        raise UserError(
+            f"{artifact.name} gives different outputs for one image than for a batch (difference {gap:.2g}, allowed "
+            f"{allowed.replay:g}): this is a fault of the runtime; fix the batch size with --set export.batch=one"
+        )
+    return found, measured
 
 
 def _departure(format_: Format, artifact: Artifact, source: Source, found: float, allowed: float) -> str:

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from softedge import backbones, registry
 from softedge.data.images import UNLABELLED, FileImages
 from softedge.errors import UserError, did_you_mean
-from softedge.export import calibration
+from softedge.export import calibration, folding
 from softedge.export.base import combinations
 from softedge.export.deployed import Deployed
 from softedge.records import InputSpec, Result
 from softedge.run import Run, sha256
 from softedge.stages import export as stage
-
-PREFIXES = ("module.", "model.", "net.", "backbone.", "")
+from softedge.weights import layouts
 
 
 def export_file(
@@ -49,6 +48,8 @@ def export_file(
     """
     if output not in ("probabilities", "features") or batch not in ("dynamic", "one"):
         raise UserError(f"output is probabilities or features, batch dynamic or one; found '{output}' and '{batch}'")
+    if size is not None and size < 1:
+        raise UserError(f"--size is {size}; give the input's height and width in pixels, such as 224")
     weights, root = Path(weights), Path(images)
     digest = sha256(weights) if weights.is_file() else ""
     deployed, name = read(weights, backbone, labels, size, output)
@@ -100,6 +101,7 @@ def read(
 ) -> tuple[Deployed, str]:
     """The network in a weights file as it will be deployed, and the name of its architecture."""
     state = backbones.read_state(weights)
+    _all_finite(state, weights)
     if backbone is None:
         about = backbones.describe(weights)  # a UserError where softedge did not write the file
         spec = InputSpec.from_dict(about["spec"])
@@ -111,8 +113,19 @@ def read(
     net, classes = _timm(weights, state, backbone, output)
     spec = _resized(_spec(net), size)
     if classes == 0:
+        if labels is not None and output != "features":
+            raise UserError(f"{weights} has no classifier, and --labels names its classes; leave one of the two out")
         return Deployed(net, spec, output="features"), backbone
     return Deployed(net, spec, _labels(labels, classes), "probabilities"), backbone
+
+
+def _all_finite(state: Mapping[str, Tensor], weights: Path) -> None:
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"{weights} has NaN or infinite values in {len(broken)} of {len(state)} tensors, the first is "
+            f"'{broken[0]}': training has diverged; use an earlier checkpoint"
+        )
 
 
 def _timm(weights: Path, state: Mapping[str, Tensor], name: str, output: str) -> tuple[nn.Module, int]:
@@ -121,28 +134,47 @@ def _timm(weights: Path, state: Mapping[str, Tensor], name: str, output: str) ->
 
     if name not in timm.list_models():
         raise UserError(f"unknown backbone '{name}'{did_you_mean(name, timm.list_models())[:300]}")
-    head = timm.get_pretrained_cfg(name).classifier
-    head = head[0] if isinstance(head, tuple) else head
-    for prefix in PREFIXES:
-        stripped = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        last = stripped.get(f"{head}.weight")
-        classes = 0 if last is None or output == "features" else int(last.shape[0])
-        net = timm.create_model(name, num_classes=classes)
-        wanted = net.state_dict()
-        fits = {k: v for k, v in stripped.items() if k in wanted and v.shape == wanted[k].shape}
-        # num_batches_tracked says nothing about the function, and old files do not have it
-        missing = [k for k in wanted if k not in fits and not k.endswith("num_batches_tracked")]
-        if fits and not missing:
-            net.load_state_dict(fits, strict=False)
-            return net.eval(), classes
-        if fits:
-            wrong = missing[0]
-            shape = f"has shape {tuple(stripped[wrong].shape)}" if wrong in stripped else "is not in it"
-            raise UserError(
-                f"{weights} does not hold a {name}: {len(missing)} of {len(wanted)} tensors do not fit, the first is "
-                f"'{wrong}', which {shape} (expected {tuple(wanted[wrong].shape)})"
-            )
-    raise UserError(f"{weights} holds no tensor of {name}; its first is '{next(iter(state), 'none')}'")
+    net: Any
+    net, fitting, head, merged = _fitted(weights, state, name)
+    last = next((value for key, value in head.items() if key.endswith("weight") and value.ndim == 2), None)
+    if output == "features" or last is None:
+        net.load_state_dict(fitting, strict=False)
+        return net.eval(), 0
+    net = timm.create_model(name, num_classes=len(last))
+    net = folding.merge_branches(net) if merged else net
+    net.load_state_dict(fitting, strict=False)  # counters of BatchNorm batches may be absent; fit has checked the rest
+    own: Any = net.get_classifier()
+    given = {key.rpartition(".")[2]: value for key, value in head.items()}
+    expected = {key: tuple(value.shape) for key, value in own.state_dict().items()}
+    if (shapes := {key: tuple(value.shape) for key, value in given.items()}) != expected:
+        raise UserError(
+            f"the classifier in {weights} has {shapes}, that of {name} {expected}; use --output features, or the "
+            "network that it was trained with"
+        )
+    own.load_state_dict(given)
+    return net.eval(), len(last)
+
+
+def _fitted(
+    weights: Path, state: Mapping[str, Tensor], name: str
+) -> tuple[nn.Module, dict[str, Tensor], dict[str, Tensor], bool]:
+    """The network without its classifier, its tensors, those of the classifier, and whether branches are merged.
+
+    Checkpoints of MobileOne, FastViT or RepViT may have been reparameterized already: then the network must be.
+    """
+    import timm
+
+    net = timm.create_model(name, num_classes=0)
+    try:
+        return net, *layouts.fit_with_head(state, net, name, str(weights)), False
+    except UserError as error:
+        if not folding.has_branches(net):
+            raise
+        merged = folding.merge_branches(net)
+        try:
+            return merged, *layouts.fit_with_head(state, merged, name, str(weights)), True
+        except UserError:
+            raise error from None  # the names of the network as it is published say more
 
 
 def _spec(net: nn.Module) -> InputSpec:
@@ -167,13 +199,12 @@ def _labels(labels: str | Path | Sequence[str] | None, classes: int) -> tuple[st
     if isinstance(labels, str | Path):
         where = str(labels)
         try:
-            labels = [line.strip() for line in Path(labels).read_text().splitlines() if line.strip()]
+            text = Path(labels).read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
+            labels = [line.strip() for line in text.splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{where} cannot be read as labels, one on each line ({error})") from error
     if len(labels) != classes:
         raise UserError(f"{where} has {len(labels)} labels, the classifier {classes} classes")
-    if len(set(labels)) != len(labels):
-        raise UserError(f"{where} has the label '{next(x for x in labels if list(labels).count(x) > 1)}' twice")
     return tuple(labels)
 
 
@@ -183,7 +214,9 @@ def readable(root: Path, count: int, seed: int) -> FileImages:
     from softedge.data.folders import scan
 
     if not root.is_dir():
-        raise UserError(f"images folder {root} is not there; give a folder of real images to calibrate and compare on")
+        raise UserError(
+            f"images folder {root} does not exist; give a folder of real images to calibrate and compare on"
+        )
     names = scan(root).names
     images = FileImages(root, names, np.full(len(names), UNLABELLED))
     good: list[int] = []

@@ -7,9 +7,9 @@ from both, whichever of them was run last.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from softedge import registry
 from softedge.config import Check, Recipe
@@ -77,32 +77,41 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result |
     """Judge, and leave the files that are too slow in gate.json for the report; never "done before"."""
     verdict = judged(run, recipe.check)
     rows = verdict.details.get("rows", []) if verdict is not None else []
-    slow = [
-        {"artifact": row["artifact"], "sha256": row["sha256"], "why": row["too_slow"]}
+    late = [
+        {"artifact": row["artifact"], "sha256": row["sha256"], "why": row["judged_late"]}
         for row in rows
-        if "too_slow" in row
+        if "judged_late" in row
     ]
-    write_json(run.root / FILE, {"max_p90": recipe.check.max_p90, "too_slow": slow})
+    write_json(run.root / FILE, {"max_p90": recipe.check.max_p90, "too_slow": late})
     return verdict
 
 
+def too_often_wrong(row: Mapping[str, Any], limits: Check) -> list[str]:
+    """A line where the accuracy on the test images is below ``check.min_accuracy``."""
+    top1 = row.get("top1")
+    if not limits.min_accuracy or top1 is None or top1 >= limits.min_accuracy:
+        return []
+    return [f"top-1 {top1:.4f} is below the least accuracy {limits.min_accuracy:g}"]
+
+
 def with_latency(checked: Result, run: Run, limits: Check) -> Result:
-    """The result of ``softedge check`` with the files that are too slow among those that failed.
+    """The result of ``softedge check`` with the files that are too slow or too often wrong among those that failed.
 
     skipped: int8 files that were not timed yet, when there is a limit.  A file that a better one stands in for is not
     judged.
     """
-    if not limits.max_p90:
+    if not limits.max_p90 and not limits.min_accuracy:
         return checked
     rows, failed, skipped = [], list(checked.details.get("failed", [])), dict(checked.skipped)
     for row in checked.details.get("rows", []):
         slow, unknown = gates.latency(run, row, limits)
         if unknown:
             skipped[f"max_p90 {row['artifact']}"] = unknown
-        if slow and "superseded_by" not in row:
+        wrong = too_often_wrong(row, limits)
+        if (slow or wrong) and "superseded_by" not in row:
             before = [line for line in failed if not line.startswith(f"{row['artifact']}: ")]
-            why = "; ".join(filter(None, [row.get("why"), *slow]))
-            row = {**row, "passed": False, "why": why, "too_slow": "; ".join(slow)}
+            why = "; ".join(filter(None, [row.get("why"), *slow, *wrong]))
+            row = {**row, "passed": False, "why": why, "judged_late": "; ".join([*slow, *wrong])}
             failed = [*before, f"{row['artifact']}: {row['why']}"]
         rows.append(row)
     metrics = {

@@ -55,7 +55,7 @@ def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Ru
             changed = differences(before.section(*IDENTITY), recipe.section(*IDENTITY))
             if changed and not force and _has_work(run):
                 raise UserError(
-                    f"{out} holds a run of another recipe ({'; '.join(changed[:6])}); "
+                    f"{out} holds a run with another recipe ({'; '.join(changed[:6])}); "
                     "use another --out, or --force to redo what depends on it"
                 )
         write_text(path, config.to_toml(recipe))

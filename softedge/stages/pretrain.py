@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from softedge import distributed
+from softedge import backbones, distributed
 from softedge.config import Recipe
 from softedge.data.images import Data
 from softedge.errors import UserError
+from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256
 from softedge.ssl import sizing
@@ -56,8 +57,14 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     Raises UserError for settings that cannot work and when the guard stops the training, ``Interrupted`` after
     SIGINT or SIGTERM. On several ranks all of them call it, and rank 0 writes.
     """
-    sizing.check(recipe, len(data.pretrain), distributed.world())
     values, inputs = settings(recipe), inputs_of(run, recipe)
+    if recipe.ssl.epochs == 0:
+        if distributed.world() > 1:
+            raise UserError("ssl.epochs = 0 trains nothing: use one process")
+        return perform(
+            run, NAME, lambda folder: _start(recipe, data, folder), recipe=values, inputs=inputs, force=force
+        )
+    sizing.check(recipe, len(data.pretrain), distributed.world())
 
     def work(folder: Path) -> Outcome:
         try:
@@ -77,6 +84,13 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         others=lambda: work(run.folder(NAME)),
         result=lambda: run.need(NAME, "pretrain"),
     )
+
+
+def _start(recipe: Recipe, data: Data, folder: Path) -> Outcome:
+    """The starting weights as they are, where the later stages look for a backbone."""
+    backbones.save(folder / "backbone.safetensors", backbones.build(recipe.backbone, recipe.seed), data.spec)
+    say(f"pretrain: ssl.epochs = 0, the backbone keeps its {recipe.backbone.weights} weights")
+    return Outcome({"epochs": 0, "steps": 0}, {"start": recipe.backbone.weights})
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class _Session:
                 shutil.rmtree(made)
             return self._work(artifact, format_)
 
-        return perform(self.run, name, work, recipe=settings, inputs=inputs, force=force or lost)
+        return perform(self.run, name, work, recipe=settings, inputs=inputs, force=force or lost, renew=True)
 
     def _work(self, artifact: Artifact, format_: Format) -> Outcome:
         deployed, selection = self._network(artifact)

@@ -17,6 +17,7 @@ from softedge.records import Result
 from softedge.run import Run
 from softedge.ssl import sizing
 from softedge.ssl.launch import Ended, launch
+from softedge.ssl.watch import watched
 from softedge.stages.base import Performs
 from softedge.stages.data import prepare
 
@@ -41,7 +42,7 @@ def train(
     """
     if distributed.asked_world() > 1:
         try:
-            with distributed.joined():
+            with distributed.joined(), watched():
                 return _as_rank(stage, run, recipe, force)
         except (Interrupted, KeyboardInterrupt) as error:
             if distributed.launched() or os.environ.get("RANK", "0") != "0":
@@ -60,22 +61,25 @@ def train(
     except Ended as ended:
         if ended.code in (130, 143, -2, -15):
             raise Interrupted(
-                f"the ranks have ended, {_kept(run, recipe, images)}; run the same command again to go on",
+                f"the ranks have ended, {_kept(run, recipe, images)}; run the same command again to resume",
                 143 if ended.code in (143, -15) else 130,
             ) from None
+        if ended.code == distributed.SILENT_PEER:
+            why = "a rank no longer answers, so all ranks were stopped"
+            raise UserError(f"{why}; {_kept(run, recipe, images)}") from None
         if ended.code == distributed.LEFT_ALONE:
             raise UserError(
-                f"a rank on another machine has ended, and so all were; {_kept(run, recipe, images)}"
+                f"a rank on another machine has ended, so all ranks were stopped; {_kept(run, recipe, images)}"
             ) from None
         why = f"exit code {ended.code}, its message is above" if ended.code >= 0 else f"killed by signal {-ended.code}"
         if ended.code == -9:
             why += ", out of memory?"
-        raise UserError(f"a rank has ended ({why}), and so all were ended; {_kept(run, recipe, images)}") from None
+        raise UserError(f"a rank has ended ({why}), so all ranks were stopped; {_kept(run, recipe, images)}") from None
     return run.need("pretrain", "pretrain --out")
 
 
 def _kept(run: Run, recipe: Recipe, images: int) -> str:
-    """What there is to go on from, as the checkpoint on the disk says."""
+    """What a resumed run would start from, according to the checkpoint on disk."""
     path = run.folder("pretrain") / "last.pt"
     if not path.exists():
         return "there is no checkpoint yet"

@@ -27,7 +27,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     A prefix that every name carries (``module.``, ``_orig_mod.``, ``model.``) is taken off.
     """
     if not path.is_file():
-        raise UserError(f"weights file {path} is not there")
+        raise UserError(f"weights file {path} does not exist")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty (0 bytes); copy or download it again")
     state = _state_in(_read(path), path)
     if state is None:
         raise UserError(f"{path} holds no state dict (name -> tensor)")

@@ -32,6 +32,12 @@ def fit(state: State, net: nn.Module, name: str, where: str) -> tuple[dict[str, 
     where: the file, for messages.
     UserError, one line, when a tensor is missing, has another shape, or has no place in the network.
     """
+    fitting, head = fit_with_head(state, net, name, where)
+    return fitting, list(head)
+
+
+def fit_with_head(state: State, net: nn.Module, name: str, where: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """``fit``, with the tensors of the classifier that is left off."""
     wanted = net.state_dict()
     best: tuple[int, str] | None = None
     for candidate, left_over in _candidates(state, net, name):
@@ -41,7 +47,7 @@ def fit(state: State, net: nn.Module, name: str, where: str) -> tuple[dict[str, 
         heads = [k for k in (*outside, *left_over) if _is_head(k, net)]
         strangers = [k for k in (*outside, *left_over) if k not in heads]
         if not wrong and not strangers:
-            return fitting, heads
+            return fitting, {k: candidate[k] if k in candidate else state[k] for k in heads}
         if best is None or len(fitting) > best[0]:
             best = len(fitting), _misfit(wrong, strangers, candidate, wanted)
     assert best is not None  # the names as they are, are always a candidate

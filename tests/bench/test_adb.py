@@ -252,7 +252,7 @@ def test_a_file_that_changed_on_the_way_is_refused(
     bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: Plan
 ) -> None:
     other = dataclasses.replace(artifacts[0], sha256="0" * 64)
-    with open_device(f"adb://{phone.serial}") as device, pytest.raises(DeviceError, match="damaged on its way"):
+    with open_device(f"adb://{phone.serial}") as device, pytest.raises(DeviceError, match="corrupted in transfer"):
         device.run([other], plan)
 
 
@@ -266,7 +266,7 @@ def test_a_phone_that_does_not_trust_this_computer_says_what_to_do(phone: AdbdDo
 @pytest.mark.parametrize(
     ("properties", "words"),
     [
-        ({"ro.product.cpu.abilist": "armeabi-v7a,armeabi"}, "64-bit ARM, this device takes armeabi-v7a"),
+        ({"ro.product.cpu.abilist": "armeabi-v7a,armeabi"}, "64-bit ARM, this device supports armeabi-v7a"),
         ({"ro.build.version.sdk": "23"}, "Android 7 or newer"),
     ],
 )

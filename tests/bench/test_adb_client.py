@@ -95,7 +95,7 @@ def test_what_a_phone_does_not_tell_is_absent() -> None:
 
 
 def test_thermal_zones_stand_in_where_the_thermal_service_is_silent() -> None:
-    assert android_facts.weather("== zones\n38500 cpu-1-0-usr\n61000 cpu-1-1-usr\n99000 modem\n") == {
+    assert android_facts.conditions("== zones\n38500 cpu-1-0-usr\n61000 cpu-1-1-usr\n99000 modem\n") == {
         "temperature_c": 61.0
     }
 

@@ -59,10 +59,10 @@ def test_a_machine_that_gets_hot_is_flagged() -> None:
 
 def test_paired_ratio_cancels_what_slows_both() -> None:
     rng = np.random.default_rng(1)
-    weather = np.repeat(rng.gamma(3, 1, 40), 5)  # differs by 10 times between rounds
+    conditions = np.repeat(rng.gamma(3, 1, 40), 5)  # differs by 10 times between rounds
     rounds = np.repeat(np.arange(40), 5)
-    a = measurement(2.0 * weather * rng.normal(1, 0.05, 200), rounds)
-    b = measurement(1.9 * weather * rng.normal(1, 0.05, 200), rounds)
+    a = measurement(2.0 * conditions * rng.normal(1, 0.05, 200), rounds)
+    b = measurement(1.9 * conditions * rng.normal(1, 0.05, 200), rounds)
     found = paired_ratio(a, b)
     assert found is not None and found.different and found.rounds == 40
     assert found.low is not None and found.high is not None

@@ -176,7 +176,7 @@ def test_another_file_than_the_exported_one_is_refused(tmp_path: Path, artifacts
     hashes = job.pack(folder, artifacts[:1], plan, {})
     colour_model(folder / "onnx-fp32" / "model.onnx", flawed=True)
     subprocess.run([sys.executable, folder / "worker.py", "run", folder], check=True, timeout=60)
-    with pytest.raises(DeviceError, match="damaged on its way"):
+    with pytest.raises(DeviceError, match="corrupted in transfer"):
         job.unpack(folder, artifacts[:1], hashes, plan)
 
 

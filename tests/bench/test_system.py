@@ -18,11 +18,11 @@ def test_clocks_and_the_hottest_sensor_are_read_from_sysfs(tmp_path: Path) -> No
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
-    assert system.weather(str(tmp_path)) == {"clocks_mhz": [1800, 600], "temperature_c": 61.0}
+    assert system.conditions(str(tmp_path)) == {"clocks_mhz": [1800, 600], "temperature_c": 61.0}
 
 
 def test_what_a_system_does_not_tell_is_absent(tmp_path: Path) -> None:
-    assert system.weather(str(tmp_path)) == {}
+    assert system.conditions(str(tmp_path)) == {}
     assert all(value not in (None, "", []) for value in system.describe().values())
 
 

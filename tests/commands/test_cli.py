@@ -94,7 +94,7 @@ def test_a_stopped_command_says_so_in_one_line(number, code):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr == "stopped: finished stages are kept; run the same command again to go on\n"
+    assert done.stderr == "stopped: finished stages are kept; run the same command again to resume\n"
 
 
 def test_a_forked_worker_dies_of_sigterm_as_if_nobody_listened():

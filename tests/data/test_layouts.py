@@ -148,7 +148,7 @@ def test_a_folder_of_masks_beside_the_photos_is_no_class(tmp_path: Path) -> None
     for number in range(3):
         save(tmp_path / "images" / f"{number}.jpg", number)
         mask(tmp_path / "masks" / f"{number}.png", number)
-    refused(tmp_path, "one class only ('images')", f"give {tmp_path / 'images'}")
+    refused(tmp_path, "only one class ('images')", f"give {tmp_path / 'images'}")
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 def test_one_class_only_is_refused_and_the_flat_reading_offered(tmp_path: Path) -> None:
     class_folders(tmp_path, {"cat": 2})
-    refused(tmp_path, "one class only ('cat')", str(tmp_path / "cat"))
+    refused(tmp_path, "only one class ('cat')", str(tmp_path / "cat"))
 
 
 def test_a_folder_in_a_folder_is_suggested(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_folder_in_a_folder_is_suggested(tmp_path: Path) -> None:
 def test_a_class_in_test_that_is_not_in_train_is_refused(tmp_path: Path) -> None:
     class_folders(tmp_path / "train", {"a": 1, "b": 1})
     class_folders(tmp_path / "test", {"a": 1, "zebra": 1}, start=5)
-    refused(tmp_path, "'zebra'", "train/ has not")
+    refused(tmp_path, "'zebra'", "train/ does not have")
 
 
 def test_a_test_split_without_class_folders_is_refused(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_pictures_that_moved_or_changed_are_one_clear_line(trained):
     with pytest.raises(UserError, match="was changed since"):
         softedge.export(folder, ["onnx"], ["fp32"])
     shutil.rmtree(pictures)
-    with pytest.raises(UserError, match="which is not there; put them back"):
+    with pytest.raises(UserError, match="which does not exist; restore them"):
         softedge.export(folder, ["onnx"], ["fp32"])
 
 

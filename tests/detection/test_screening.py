@@ -31,14 +31,6 @@ def test_a_picture_of_the_test_split_is_not_trained_on(folder):
     assert "1 training pictures are in the test split" in notices[0] and "train2.png" in notices[0]
 
 
-@pytest.mark.parametrize("thorough", [True, False])
-def test_large_sets_are_compared_by_their_files(folder, monkeypatch, thorough):
-    monkeypatch.setattr(screening, "DECODE_AT_MOST", 20_000 if thorough else 0)
-    (folder / "JPEGImages/train2.png").write_bytes((folder / "JPEGImages/val1.png").read_bytes())
-    train, _, _ = screened(folder)
-    assert len(train) == 3
-
-
 def test_truncated_pictures_are_left_out_of_both_splits(folder):
     for name in ("train0", "val0"):
         path = folder / f"JPEGImages/{name}.png"

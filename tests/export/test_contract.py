@@ -63,7 +63,7 @@ def test_edited_model_edited_golden_image_and_missing_file_are_one_line_each(fol
     with pytest.raises(UserError, match="changed after the export"):
         verify(folder)
     model.unlink()
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         verify(folder)
     model.write_bytes(original)
     with open(folder / "golden" / "images.npy", "ab") as file:

@@ -124,6 +124,11 @@ def test_an_op_without_a_kernel_is_named(exported, monkeypatch):
         Program(exported["fp32"].path)
 
 
+def test_names_that_occur_twice_are_refused_because_answers_go_by_name(model, tmp_path):
+    with pytest.raises(UserError, match="the label 'ant' is there twice"):
+        CoreMl().convert(Deployed(model, SPEC, ("ant", "bee", "ant")), "fp32", IMAGES[:0], tmp_path)
+
+
 def test_damaged_packages_give_one_clear_line(exported, tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         Program(tmp_path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import timm
 import torch
 from torch import nn
 
@@ -60,3 +62,19 @@ def test_batch_norm_stays_where_the_convolution_is_read_twice():
 def test_feature_export_drops_the_classifier_and_the_labels(deployed):
     features = Deployed(deployed.model, deployed.spec, output="features")
     assert features.output == "features" and features.labels == ()
+
+
+@pytest.mark.parametrize("name", ["mobileone_s0", "fastvit_t8", "repvit_m0_9"])
+def test_parallel_branches_are_merged_before_the_export_and_the_function_stays(name):
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=3).eval()
+    for module in net.modules():  # untrained statistics would hide a branch that is merged wrongly
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    folded = fold_batch_norm(net)
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(folded(image), net(image), atol=1e-4)
+    convolutions = [sum(isinstance(m, torch.nn.Conv2d) for m in each.modules()) for each in (folded, net)]
+    assert convolutions[0] < convolutions[1]

@@ -127,3 +127,18 @@ def test_classify_names_the_most_probable_class():
 def test_pooling_with_ceil_mode_is_refused_rather_than_wrong():
     with pytest.raises(UserError, match="ceil_mode"):
         OPS["max_pool"]({"x": torch.ones(1, 1, 4, 4), "kernel_sizes": numbers(2, 2), "ceil_mode": torch.tensor(True)})
+
+
+def test_layer_norm_gelu_and_pad_are_those_of_torch():
+    rng = torch.Generator().manual_seed(0)
+    x, gamma, beta = (torch.randn(shape, generator=rng) for shape in ((2, 4, 6), (6,), (6,)))
+    arguments = {"x": x, "axes": numbers(-1), "gamma": gamma, "beta": beta, "epsilon": torch.tensor(1e-3)}
+    expected = torch.nn.functional.layer_norm(x, (6,), gamma, beta, 1e-3)
+    assert torch.allclose(OPS["layer_norm"](arguments), expected, atol=1e-6)
+    exact = x * 0.5 * (1 + torch.erf(x / 2**0.5))
+    assert torch.allclose(OPS["gelu"]({"x": x, "mode": "EXACT"}), exact, atol=1e-6)
+    assert torch.allclose(OPS["gelu"]({"x": x, "mode": "TANH_APPROXIMATION"}), exact, atol=1e-3)
+    found = OPS["pad"]({"x": x, "pad": numbers(0, 0, 1, 2, 3, 0), "constant_val": torch.tensor(7.0)})
+    assert np.array_equal(found.numpy(), np.pad(x.numpy(), ((0, 0), (1, 2), (3, 0)), constant_values=7))
+    found = OPS["pad"]({"x": x, "pad": numbers(0, 0, 0, 0, 2, 1), "mode": "reflect"})
+    assert np.array_equal(found.numpy(), np.pad(x.numpy(), ((0, 0), (0, 0), (2, 1)), mode="reflect"))

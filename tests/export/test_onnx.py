@@ -73,6 +73,22 @@ def test_fp16_file_is_half_the_size_and_keeps_float32_at_both_ends(deployed, pic
     assert weights and all(t.data_type == onnx.TensorProto.FLOAT16 for t in weights if "weight" in t.name)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_file_holds_no_tensor_that_nobody_reads_and_is_as_old_as_its_operators_allow(
+    deployed, pictures, tmp_path, precision
+):
+    target = Onnx(scheme=SPEED)
+    artifact = target.convert(deployed, precision, pictures, tmp_path)
+    model = onnx.load(artifact.path)
+    read = {name for node in model.graph.node for name in node.input}
+    assert [t.name for t in model.graph.initializer if t.name not in read] == []
+    onnx.checker.check_model(model, full_check=True)  # refuses an IR too old for the opset
+    assert model.ir_version == 8
+    notes = target.notes(artifact)
+    assert (notes["ir_version"], notes["opset"]["ai.onnx"]) == (8, 18)
+    assert ("oldest_onnxruntime_tried" in notes) == (precision != "fp16")
+
+
 def test_batch_one_export_has_a_fixed_batch_and_still_runs_many_images(deployed, pictures, tmp_path):
     target = Onnx(batch="one")
     artifact = target.convert(deployed, "fp32", pictures[:0], tmp_path)

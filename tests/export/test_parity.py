@@ -13,7 +13,9 @@ from onnx import numpy_helper
 from softedge.eval.measures import sqnr_db
 from softedge.export import parity
 from softedge.export.base import open_format
+from softedge.export.deployed import Deployed
 from softedge.export.onnx.format import Onnx
+from softedge.records import InputSpec
 
 
 def test_difference_agreement_and_sqnr_are_those_of_a_closed_form():
@@ -67,3 +69,14 @@ def test_a_departure_is_named_in_every_format(deployed, pictures, tmp_path, name
         spoilt.model.reduce.weight *= 1.5
     named = parity.first_departure(spoilt, layers, pictures[:1], limit=1e-3)
     assert named is not None and named.startswith("model.reduce ")
+
+
+def test_reference_layers_are_kept_before_an_activation_in_place_overwrites_them(pictures):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, 4, 3)
+    net = torch.nn.Sequential(conv, torch.nn.ReLU(inplace=True), torch.nn.Flatten(), torch.nn.Linear(4 * 14 * 14, 2))
+    network = Deployed(net, InputSpec(16, 16, (0.5,) * 3, (0.5,) * 3), ("a", "b"))
+    found = parity.reference_layers(network, pictures[:1])["model.0"]
+    planes = torch.from_numpy(pictures[:1]).permute(0, 3, 1, 2).float()
+    expected = conv(network.normalised(planes)).detach().numpy()
+    assert expected.min() < 0 and np.allclose(found, expected, atol=1e-5)

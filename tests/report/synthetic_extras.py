@@ -15,11 +15,22 @@ def add(run: Run) -> None:
     only emulated, and one that was measured elsewhere."""
     _labels(run)
     result(run, "finetune", {"top1": 0.983, "top5": 1.0, "n_train": 1177}, details={"init": "ssl"})
+    _baselines(run)
     result(run, "linear/simsiam", {"top1": 0.971, "probe_top1": 0.975, "probe_gap": 0.004})
     _detection(run)
     _against(run)
     _emulated(run)
     _elsewhere(run)
+
+
+def _baselines(run: Run) -> None:
+    rows = [
+        {"name": "majority class", "top1": 0.1, "val_top1": 0.11, "n_train": 1177, "seconds": 0.0},
+        {"name": "SVM on HOG", "top1": 0.91, "val_top1": 0.92, "n_train": 1177, "seconds": 1.4},
+    ]
+    metrics = {"top1": 0.983, "cheap_top1": 0.91, "gain": 0.073, "gain_low": 0.03, "gain_high": 0.12, "useful": True}
+    details = {"classifier": "finetune", "rival": "SVM on HOG", "rows": rows, "val_top1": {"finetune": 0.98}}
+    result(run, "baselines", {**metrics, "n_train": 1177, "n_test": N_TEST}, details=details)
 
 
 def _detection(run: Run) -> None:

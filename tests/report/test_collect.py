@@ -49,7 +49,7 @@ def test_pretraining_that_bought_nothing_is_a_caution(tmp_path: Path) -> None:
     stored = read_json(path)
     stored["metrics"]["linear_top1"] = 0.80
     write_json(path, stored)
-    assert any(s.startswith("Pretraining bought nothing here") for s in cautions.find(collect(run, layout=False)))
+    assert any(s.startswith("Pretraining did not help here") for s in cautions.find(collect(run, layout=False)))
 
 
 def test_few_test_images_are_a_caution_with_the_wilson_interval() -> None:
@@ -85,7 +85,7 @@ def test_a_long_curve_is_averaged_down_and_keeps_its_end() -> None:
 
 
 def test_comparing_a_run_with_itself_finds_nothing(full: Run) -> None:
-    assert compare(full, full).endswith("nothing differs")
+    assert compare(full, full).endswith("no differences")
 
 
 def test_comparing_two_runs_names_what_changed(tmp_path: Path) -> None:

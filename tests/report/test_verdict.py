@@ -21,8 +21,8 @@ def row(artifact: str, p90: float | None = None, gate: str = "passed", **more: A
 def test_the_fastest_file_that_passed_is_shipped() -> None:
     pick = decide([row("onnx-fp32", 2.0), row("onnx-int8", 1.0), row("openvino-fp32", 1.5)], DEVICES).headline
     assert (pick.status, pick.artifact, pick.device) == ("ship", "onnx-int8", "local")
-    assert "96.0\u202f% of 1\u202f000 test images" in pick.answer
-    assert "1.00\u202fms" in pick.answer and "2.00\u202fMB" in pick.answer and "passed the gate" in pick.answer
+    assert "96.0\u202f% on 1\u202f000 test images" in pick.answer
+    assert "1.00\u202fms" in pick.answer and "2.00\u202fMB" in pick.answer and "gate passed" in pick.answer
     assert "2.0\u202f× as fast as ONNX fp32" in pick.reason
 
 
@@ -37,7 +37,7 @@ def test_of_two_files_as_fast_as_each_other_the_smaller_is_shipped() -> None:
     rows = [row("onnx-fp32", 1.00, size_bytes=4_000_000), row("onnx-int8", 1.03, size_bytes=1_000_000)]
     pick = decide(rows, DEVICES).headline
     assert pick.artifact == "onnx-int8"
-    assert "ONNX fp32 is no faster than the noise" in pick.reason
+    assert "ONNX fp32 is not measurably faster" in pick.reason
 
 
 @pytest.mark.parametrize(("different", "shipped"), [(True, "onnx-fp32"), (False, "onnx-int8")])
@@ -64,7 +64,7 @@ def test_only_an_interval_makes_a_file_the_fastest(different: bool | None, said:
     rows[0]["devices"]["local"]["ratios"] = {"onnx-int8": pair}
     pick = decide(rows, DEVICES).headline
     assert pick.artifact == "onnx-int8" and pick.reason.startswith(said)
-    assert ("too few rounds" in pick.reason) == (different is None)
+    assert ("too few paired rounds" in pick.reason) == (different is None)
 
 
 def test_a_smaller_file_that_is_as_fast_is_not_called_the_fastest() -> None:
@@ -73,7 +73,7 @@ def test_a_smaller_file_that_is_as_fast_is_not_called_the_fastest() -> None:
     rows[0]["devices"]["local"]["ratios"] = {"openvino-fp16": pair}
     pick = decide(rows, DEVICES).headline
     assert pick.artifact == "openvino-fp16"
-    assert pick.reason == "OpenVINO fp32 is as fast as far as one can tell, and it is the smallest."
+    assert pick.reason == "OpenVINO fp32 is not measurably slower or faster, and it is the smallest."
 
 
 def test_speeds_are_compared_side_by_side_where_that_was_measured() -> None:
@@ -106,7 +106,7 @@ def test_nothing_is_shipped_to_a_device_where_only_failed_files_ran() -> None:
 def test_without_latencies_the_smallest_passing_file_is_named_with_that_reservation() -> None:
     pick = decide([row("onnx-fp32"), row("onnx-int8", size_bytes=700_000)], {}).headline
     assert (pick.status, pick.artifact) == ("ship, not timed", "onnx-int8")
-    assert "no statement about speed" in pick.reason
+    assert "nothing is known about its speed" in pick.reason
 
 
 def test_unchecked_files_are_not_shipped_however_fast() -> None:
@@ -140,7 +140,7 @@ def test_a_file_that_answers_otherwise_on_the_device_is_not_shipped_to_it(troubl
     rows[1]["devices"]["local"] |= trouble
     pick = decide(rows, DEVICES).headline
     assert pick.artifact == "onnx-fp32"
-    assert "ONNX int8 passed the gate but answers otherwise there" in pick.reason
+    assert "ONNX int8 passed the gate but gives different answers there" in pick.reason
 
 
 def test_each_device_gets_its_own_answer() -> None:
@@ -179,7 +179,7 @@ def first(**timings: dict[str, object]) -> tuple[str, str]:
 def test_the_headline_is_about_the_phone_where_there_is_one() -> None:
     timings = {name: measured(name, 1.0, 1.1) for name in ("browser", "local", "phone")}
     device, why = first(**timings)
-    assert device == "phone" and "a device of its own" in why
+    assert device == "phone" and "a separate device" in why
 
 
 def test_a_disturbed_or_invalid_measurement_does_not_get_the_headline() -> None:
@@ -187,7 +187,7 @@ def test_a_disturbed_or_invalid_measurement_does_not_get_the_headline() -> None:
     device, why = first(**noisy)
     assert device == "local" and "disturbed (p90 6.0" in why
     device, why = first(**noisy, phone=measured("phone", 1.0, 1.1, valid=False))
-    assert device == "local" and "the phone is nearer to where an app runs, but its latencies are not valid" in why
+    assert device == "local" and "the phone is closer to where an app runs, but its latencies are not valid" in why
 
 
 def test_when_nothing_was_measured_soundly_the_headline_says_so() -> None:

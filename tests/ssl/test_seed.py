@@ -107,7 +107,7 @@ def test_a_state_dict_without_a_name_is_refused_with_the_setting_to_add(teacher_
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({}, "needs a pretrained teacher"), ({"teacher": "/nowhere.safetensors"}, "nowhere.safetensors is not there")],
+    [({}, "needs a pretrained teacher"), ({"teacher": "/nowhere.safetensors"}, "nowhere.safetensors does not exist")],
 )
 def test_a_missing_teacher_is_one_clear_line(settings, message):
     with pytest.raises(UserError, match=message):

@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(uninterrupted, tmp_pa
 def test_unfinished_work_of_another_recipe_is_not_continued(tmp_path):
     run = Run(tmp_path)
     killed_after(run, 4)
-    with pytest.raises(UserError, match=r"unfinished work made with other settings \(recipe.optim.lr: 0.05 -> 0.01"):
+    with pytest.raises(UserError, match=r"unfinished work with other settings \(recipe.optim.lr: 0.05 -> 0.01"):
         pretrain.stage(run, recipe(optim__lr=0.01), data())
 
 

@@ -139,7 +139,7 @@ def test_what_a_device_needs_and_cannot_get_stops_that_device_alone(
     run: Run, data: Data, scripted: type[Scripted], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def lacking(artifact: Artifact, plan: Plan) -> Measurement:
-        raise UserError("no compiler for it is here; install one")
+        raise UserError("no compiler for it is installed")
 
     scripted.answer = staticmethod(lacking)  # type: ignore[assignment]
     with pytest.raises(DeviceError, match="scripted: no compiler"):

@@ -134,7 +134,7 @@ def test_the_stage_is_skipped_when_done_and_goes_on_with_the_images_it_knows(
     source = class_folders(tmp_path / "images", {"a": 3, "b": 3})
     run = Run(tmp_path / "run")
     first = prepare(run, recipe(), str(source))
-    assert prepare(run, recipe(), str(source)) == first and "done before" in capsys.readouterr().err
+    assert prepare(run, recipe(), str(source)) == first and "already done" in capsys.readouterr().err
     here = recipe(source=str(source))
     assert not changed(run, here) and not changed(Run(tmp_path / "none"), here)
     save(source / "a" / "new.jpg", 99)

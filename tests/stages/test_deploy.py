@@ -31,6 +31,9 @@ TINY = [
     "optim.lr=0.03",
     "optim.warmup_epochs=0",
     "probe.few_labels=3",
+    "finetune.epochs=1",
+    "finetune.min_steps=8",
+    "finetune.batch=16",
     "export.calibration_images=24",
     "check.max_drop=1.0",
     "check.min_agreement=0.0",
@@ -70,6 +73,7 @@ def test_a_deployment_leaves_every_file_of_the_run_folder(deployed):
         "recipe.toml data/index.json data/result.json pretrain/metrics.jsonl pretrain/backbone.safetensors "
         "pretrain/result.json probe/classifier.safetensors probe/result.json export/onnx-fp32/model.onnx "
         "export/onnx-fp32/contract.json export/onnx-int8/model.onnx export/onnx-int8/result.json check/result.json "
+        "finetune/result.json baselines/result.json "
         "bench/onnx-int8@local/result.json bench/onnx-int8@local/samples.json report.html report.json MODEL_CARD.md"
     ).split():
         assert (deployed / name).is_file(), name
@@ -95,7 +99,8 @@ def test_the_exported_file_answers_like_the_checkpoint_on_the_test_images(deploy
     images = data.test.prepared(data.spec)
     session = onnxruntime.InferenceSession(deployed / "export" / "onnx-fp32" / "model.onnx")
     probabilities = session.run(None, {"image": images})[0]
-    model = backbones.load_classifier(deployed / "probe" / "classifier.safetensors")
+    chosen = json.loads((deployed / "baselines" / "result.json").read_text())["details"]["classifier"]
+    model = backbones.load_classifier(deployed / chosen / "classifier.safetensors")
     mean, std = torch.tensor(data.spec.mean), torch.tensor(data.spec.std)
     with torch.no_grad():
         inputs = ((torch.from_numpy(images) / 255 - mean) / std).permute(0, 3, 1, 2)
@@ -173,7 +178,7 @@ def test_check_after_bench_sees_the_new_numbers(copy, capsys):
     path.write_text(json.dumps(timed))
     assert command("check", copy, "--max-p90", "400") == 1
     said = capsys.readouterr()
-    assert "check: done before, skipped" in said.err
+    assert "check: already done, skipped" in said.err
     assert "onnx-int8: p90 500.00 ms on local above the limit of 400 ms" in said.err
     assert command("bench", copy, "--force") == 0
     assert command("check", copy, "--max-p90", "400") == 0
@@ -204,8 +209,8 @@ def test_a_stopped_stage_says_one_line_and_is_done_by_the_next_start(copy, capsy
         patch.setattr("softedge.stages.knn.extract", lambda *_: os.kill(os.getpid(), number))
         assert command("knn", copy) == code
     said = capsys.readouterr().err
-    stopped = "stopped: finished stages are kept; run the same command again to go on"
-    assert said.splitlines() == ["data: done before, skipped", stopped]
+    stopped = "stopped: finished stages are kept; run the same command again to resume"
+    assert said.splitlines() == ["data: already done, skipped", stopped]
     assert not (copy / "knn" / "result.json").exists()
     assert command("knn", copy) == 0 and (copy / "knn" / "result.json").exists()
 

@@ -93,6 +93,22 @@ def test_features_leave_the_classifier_off(weights):
         assert torch.equal(deployed.model(x), net.forward_head(net.forward_features(x), pre_logits=True))
 
 
+def test_tensors_without_a_place_are_named_and_not_dropped(tmp_path):
+    """Squeeze-and-excitation of a network that looks alike otherwise: without it the answers would be others."""
+    state = timm.create_model("seresnet18", num_classes=3).state_dict()
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(UserError, match=r"tensors have no place in the network, the first is 'layer1.0.se.fc1.weight'"):
+        read(tmp_path / "net.pth", "resnet18")
+
+
+def test_names_for_a_classifier_that_is_not_there_are_refused(weights, tmp_path):
+    _, net = weights
+    head = ("classifier.weight", "classifier.bias")
+    torch.save({k: v for k, v in net.state_dict().items() if k not in head}, tmp_path / "features.pth")
+    with pytest.raises(UserError, match="has no classifier, and --labels names its classes"):
+        read(tmp_path / "features.pth", NAME, labels=["a", "b"])
+
+
 def test_softedge_files_need_no_architecture(tmp_path):
     spec = InputSpec(32, 36, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     backbone = backbones.build(config.Backbone(name=NAME))
@@ -104,22 +120,26 @@ def test_softedge_files_need_no_architecture(tmp_path):
 def test_weights_labels_and_images_that_do_not_fit_are_one_clear_line(weights, photos, tmp_path):
     folder, _ = weights
     good = folder / "net.safetensors"
-    with pytest.raises(UserError, match="does not hold a mobilenetv3_small_075: .* tensors do not fit"):
+    with pytest.raises(UserError, match="does not hold weights of mobilenetv3_small_075: .* tensors do not fit"):
         read(good, "mobilenetv3_small_075")
     with pytest.raises(UserError, match="did you mean 'mobilenetv3_small_050'"):
         read(good, "mobilenetv3_small_050x")
     with pytest.raises(UserError, match="has 2 labels, the classifier 4 classes"):
         read(good, NAME, labels=["a", "b"])
-    with pytest.raises(UserError, match="has the label 'a' twice"):
-        read(good, NAME, labels=["a", "b", "a", "c"])
+    with pytest.raises(UserError, match="--size is 0; give the input's height and width in pixels"):
+        export_file(good, tmp_path / "out", photos, NAME, size=0)
     with pytest.raises(UserError, match="was not written by softedge"):
         read(good)
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         read(tmp_path / "none.safetensors", NAME)
     truncated = tmp_path / "truncated.safetensors"
     truncated.write_bytes(good.read_bytes()[:20000])
     with pytest.raises(UserError, match="cannot be read as weights"):
         read(truncated, NAME)
+    nothing = tmp_path / "nothing.pth"
+    nothing.touch()
+    with pytest.raises(UserError, match=r"nothing.pth is empty \(0 bytes\)"):
+        read(nothing, NAME)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(UserError, match="has no readable images"):
@@ -136,3 +156,38 @@ def test_three_images_all_calibrate_with_a_warning(weights, photos, tmp_path, ca
     good = folder / "net.safetensors"
     export_file(good, tmp_path / "out", few, NAME, size=32, targets=("onnx",), precisions=("int8",))
     assert "only 3 calibration images" in capsys.readouterr().err
+
+
+def test_label_files_of_windows_editors_and_names_that_occur_twice_are_read_as_they_are(weights, tmp_path):
+    """ImageNet has 'crane' twice, a bird and a machine."""
+    folder, _ = weights
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfcrane\r\nbee\r\ncrane\r\ndog\r\n")
+    deployed, _ = read(folder / "net.safetensors", NAME, labels=tmp_path / "labels.txt")
+    assert deployed.labels == ("crane", "bee", "crane", "dog")
+
+
+def test_weights_with_nan_are_refused_by_the_tensor_that_holds_it(weights, tmp_path):
+    _, net = weights
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    state["conv_stem.weight"][0, 0, 0, 0] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    with pytest.raises(UserError, match=r"NaN or infinite values in 1 of \d+ tensors, the first is 'conv_stem.weight'"):
+        read(tmp_path / "nan.safetensors", NAME)
+
+
+def test_classifier_of_one_output_is_refused(tmp_path):
+    save_file(timm.create_model(NAME, num_classes=1).state_dict(), tmp_path / "one.safetensors")
+    with pytest.raises(UserError, match=r"one output \('0'\), and its softmax is 1.0 for every image"):
+        read(tmp_path / "one.safetensors", NAME)
+    assert read(tmp_path / "one.safetensors", NAME, output="features")[0].output == "features"
+
+
+@pytest.mark.parametrize("name", ["mobileone_s0", "repvgg_a0"])
+def test_weights_whose_branches_are_merged_already_are_the_same_network(name, tmp_path):
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=3).eval()
+    save_file(net.state_dict(), tmp_path / "branches.safetensors")
+    save_file(timm.models.reparameterize_model(net).state_dict(), tmp_path / "merged.safetensors")
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    first, second = (read(tmp_path / f"{kind}.safetensors", name)[0] for kind in ("branches", "merged"))
+    assert np.abs(first.predict(images) - second.predict(images)).max() < 1e-5

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from softedge import registry
-from softedge.errors import UserError
+from softedge.errors import CannotRunHere, UserError
 from softedge.export import calibration, contract
 from softedge.export.onnx.format import Onnx
 from softedge.export.openvino.format import OpenVino
@@ -66,9 +66,16 @@ class Alone(Onnx):
         return lambda images: predict(images) if len(images) > 1 else np.roll(predict(images), 1, axis=1)
 
 
+class Unrunnable(Onnx):
+    name = "unrunnable"
+
+    def load(self, artifact):
+        raise CannotRunHere("no kernel for 'pad'")
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    for kind in (Broken, Missing, Wrong, Alone):
+    for kind in (Broken, Missing, Wrong, Alone, Unrunnable):
         monkeypatch.setitem(registry.FORMATS, kind.name, f"{__name__}:{kind.__name__}")
 
 
@@ -133,6 +140,16 @@ def test_format_that_failed_is_tried_again_and_one_that_is_done_is_not(tmp_path,
     assert (tmp_path / "export" / "onnx-fp32" / "result.json").read_bytes() == before
 
 
+def test_a_file_that_cannot_be_run_here_is_kept_and_said_to_be_unchecked(tmp_path, source, capsys):
+    (result,) = export(Run(tmp_path), [Unrunnable()], source)
+    folder = tmp_path / "export" / "unrunnable-fp32"
+    assert (folder / "model.onnx").is_file() and contract.read(folder).name == "unrunnable-fp32"
+    assert result.skipped == {"parity": "not checked: no kernel for 'pad'"} and "max_abs_diff" not in result.metrics
+    about = contract.describe(folder)
+    assert about["parity"] is None and about["not_checked"].startswith("not checked: no kernel for 'pad'; the expected")
+    assert "MB, not checked: no kernel for 'pad'" in capsys.readouterr().err
+
+
 def test_full_disk_stops_the_export_and_leaves_nothing_half_written(tmp_path, source):
     full = Broken()
     object.__setattr__(full, "error", OSError(errno.ENOSPC, "No space left on device"))
@@ -149,7 +166,7 @@ def test_failed_parity_is_an_error_that_names_the_first_layer_that_departs(tmp_p
 
 
 def test_a_runtime_that_answers_otherwise_for_one_image_than_for_several_is_found(tmp_path, source):
-    with pytest.raises(UserError, match="alone-fp32 answers otherwise for one image than for several"):
+    with pytest.raises(UserError, match="alone-fp32 gives different outputs for one image than for a batch"):
         export(Run(tmp_path), [Alone()], source)
     assert not (tmp_path / "export" / "alone-fp32" / "model.onnx").exists()
 

@@ -48,7 +48,7 @@ def test_a_refused_command_leaves_the_run_of_another_process_as_it_was(tmp_path)
             lambda: softedge.check(tmp_path / "run", max_p90=1.0),
             lambda: softedge.bring_in(tmp_path / "run", "perf.txt", "onnx-fp32", "a phone"),
         ):
-            with pytest.raises(UserError, match="another softedge process is working on"):
+            with pytest.raises(UserError, match="another softedge process is using"):
                 command()
             assert contents(tmp_path) == before
 

@@ -169,8 +169,8 @@ def _program(spec: str) -> str:
     found = found or next((str(path) for path in places if path.is_file()), None)
     if found is None:
         raise DeviceError(
-            f"{spec}: the adb program is not here; install it (sudo apt-get install adb, or Android's platform-tools) "
-            "or use the phone's browser: browser:"
+            f"{spec}: the adb program is not installed; install it (sudo apt-get install adb, or Android's "
+            "platform-tools) or use the phone's browser: browser:"
         )
     return found
 

@@ -102,8 +102,8 @@ def _compiler() -> list[str]:
     for name in filter(shutil.which, names):
         return [name, "-std=gnu11"]
     raise UserError(
-        "an Android phone needs a small C program compiled for arm64, and no compiler for it is here; install one: "
-        "pip install 'softedge[android]' (zig, on any system), or: sudo apt-get install gcc-aarch64-linux-gnu"
+        "an Android phone needs a small C program compiled for arm64, and no compiler for it is installed; install "
+        "one: pip install 'softedge[android]' (zig, on any system), or: sudo apt-get install gcc-aarch64-linux-gnu"
     )
 
 

@@ -33,13 +33,13 @@ from softedge.records import Artifact
 from softedge.run import read_json
 
 REMOTE = "/data/local/tmp"  # where Android lets the shell user put and run programs
-OLDEST_API = 24  # Android 7: before it, adb tells no exit codes
+OLDEST_API = 24  # Android 7: before it, adb reports no exit codes
 MOST_MODELS = 32
-EMULATED = "not run: this device is an emulator (ro.boot.qemu), which tells nothing about a phone's speed"
+EMULATED = "not run: this device is an emulator (ro.boot.qemu), which says nothing about a phone's speed"
 # Until somebody has run it on one; then this goes, and the README says on which.
-CAVEAT = "the adb device is tested against a double and under qemu, not yet verified on a phone"
+CAVEAT = "the adb device is tested against a double and under qemu but not yet verified on a phone"
 _CLEAN_S = 20.0
-_KILLED = 0x80 | 9  # how adb tells of a program that SIGKILL ended
+_KILLED = 0x80 | 9  # how adb reports a program that SIGKILL ended
 
 
 class Adb(FolderDevice):
@@ -73,7 +73,7 @@ class Adb(FolderDevice):
         abis = self.known.get("ro.product.cpu.abilist", self.known.get("ro.product.cpu.abi", ""))
         if "arm64-v8a" not in abis.split(","):
             raise DeviceError(
-                f"{self.spec}: the runner is for 64-bit ARM, this device takes {abis or 'something unknown'}; "
+                f"{self.spec}: the runner is for 64-bit ARM, this device supports {abis or 'something unknown'}; "
                 "use its browser: browser:"
             )
         level = self.known.get("ro.build.version.sdk", "")
@@ -99,11 +99,11 @@ class Adb(FolderDevice):
         with self._remote() as remote:
             count = self._pack(folder, artifacts, plan)
             self.client.push([*android_bundle.files(bundle), *sorted(folder.iterdir())], remote)
-            around = {"before": self._weather()}
+            around = {"before": self._conditions()}
             if caveat := _asleep(around):
                 say(f"{self.spec}: {caveat}")
             self._follow(remote, plan)
-            around["after"] = self._weather()
+            around["after"] = self._conditions()
             back = folder / "back"
             back.mkdir()
             # The shell lists, adb pulls by name: patterns are the phone's business.
@@ -129,7 +129,7 @@ class Adb(FolderDevice):
             try:
                 self.client.shell(script, _CLEAN_S)
             except DeviceError:
-                say(f"{self.spec}: the phone cannot be reached for cleaning up; the runner removes {remote} by itself")
+                say(f"{self.spec}: the phone cannot be reached for clean-up; the runner removes {remote} itself")
 
     def _pack(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> int:
         """job.txt, images.bin and the models; returns how many images."""
@@ -164,8 +164,8 @@ class Adb(FolderDevice):
 
         job.follow(self.client.shell_command(script), plan, f"bench {self.spec}", why)
 
-    def _weather(self) -> dict[str, Any]:
-        return android_facts.weather(self.client.shell(android_facts.WEATHER))
+    def _conditions(self) -> dict[str, Any]:
+        return android_facts.conditions(self.client.shell(android_facts.WEATHER))
 
     def _measurement(
         self,
@@ -180,7 +180,7 @@ class Adb(FolderDevice):
         if "failed" in row:
             return Measurement(artifact.name, artifact.sha256, skipped=f"failed: {row['failed']}")
         if row["sha256"] != artifact.sha256:
-            raise DeviceError(f"{artifact.name} was damaged on its way to the phone (its hash differs); try again")
+            raise DeviceError(f"{artifact.name} was corrupted in transfer to the phone (its hash differs); try again")
         outputs = np.fromfile(back / f"outputs-{index}.bin", "<f4")
         if outputs.size != count * row["columns"] or not np.isfinite(outputs).all():
             reason = f"failed: {outputs.size} outputs, expected {count} x {row['columns']} finite float32"
@@ -230,5 +230,5 @@ def _rows(path: Path, count: int) -> list[dict[str, Any]]:
         raise DeviceError("the runner on the phone ended without results; run this again")
     rows = read_json(path)
     if not isinstance(rows, list) or len(rows) != count:
-        raise DeviceError(f"{path.name} from the phone is not about {count} models; run this again")
+        raise DeviceError(f"{path.name} from the phone does not cover {count} models; run this again")
     return rows

@@ -1,6 +1,6 @@
-"""What an Android phone tells of itself, through one shell script: model, chip, clocks, temperatures, battery.
+"""What an Android phone reports about itself, through one shell script: model, chip, clocks, temperatures, battery.
 
-Whatever a phone does not tell is absent from the answer, never guessed.
+What a phone does not report is absent, never guessed.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def describe(text: str) -> dict[str, Any]:
         "highest_clocks_mhz": [khz // 1000 for khz in _numbers(told.get("highest", []))],
         "governor": ", ".join(sorted(set(told.get("governor", [])))),
         "emulated": emulated(known) or None,
-        **weather(text),
+        **conditions(text),
     }
     return {key: value for key, value in values.items() if value not in (None, "", [], 0)}
 
@@ -93,7 +93,7 @@ def emulated(known: dict[str, str]) -> bool:
     return "1" in (known.get("ro.kernel.qemu"), known.get("ro.boot.qemu"))
 
 
-def weather(text: str) -> dict[str, Any]:
+def conditions(text: str) -> dict[str, Any]:
     """The answer to WEATHER: clocks in MHz per core, temperatures in degrees Celsius, throttling, battery."""
     told = sections(text)
     values: dict[str, Any] = {}

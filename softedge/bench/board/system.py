@@ -1,7 +1,7 @@
-"""What a machine tells of itself: processor, ISA, cores, memory, clocks, temperatures, runtimes.
+"""What a machine reports about itself: processor, ISA, cores, memory, clocks, temperatures, runtimes.
 
 Standard library only, Python 3.8 or newer, no softedge import: this file travels to the board beside ``worker.py``.
-Whatever the system does not tell is absent from the answer, never guessed.
+What the system does not report is absent, never guessed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PACKAGES = ("numpy", "Pillow", "opencv-python-headless")  # besides those of the
 
 
 def describe(packages: Sequence[str] = ()) -> dict[str, Any]:
-    """Everything this machine tells; keys as in ``Device.describe``.  packages: of the runtimes, by pip's names."""
+    """Everything this machine reports; keys as in ``Device.describe``.  packages: of the runtimes, by pip's names."""
     info = _cpuinfo()
     flags = set((info.get("flags") or info.get("Features") or "").split())
     told = {
@@ -39,13 +39,13 @@ def describe(packages: Sequence[str] = ()) -> dict[str, Any]:
         "runtimes": runtimes(packages),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        **weather(),
+        **conditions(),
     }
     return {key: value for key, value in told.items() if value not in (None, "", [], {})}
 
 
-def weather(sysfs: str = "/sys") -> dict[str, Any]:
-    """What changes while measuring: clocks in MHz per core and the hottest sensor in degrees Celsius, where told."""
+def conditions(sysfs: str = "/sys") -> dict[str, Any]:
+    """What changes while measuring: clocks in MHz per core, and the hottest sensor in °C, where reported."""
     clocks = [_number(p) for p in sorted(glob.glob(sysfs + "/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"))]
     zones = [_number(path) for path in glob.glob(sysfs + "/class/thermal/thermal_zone*/temp")]
     zones += [_number(path) for path in glob.glob(sysfs + "/class/hwmon/hwmon*/temp*_input")]

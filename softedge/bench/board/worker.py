@@ -120,7 +120,7 @@ def run(folder: str) -> None:
     if plan.get("temporary"):
         _die_with_stdin(turns, folder)
     begun = time.monotonic()
-    before = system.weather()
+    before = system.conditions()
     try:
         for index, name in enumerate(names):  # one after the other: loading is timed too
             turns[name] = Turn(folder, index, environment)
@@ -137,7 +137,7 @@ def run(folder: str) -> None:
     answer = {
         "results": results,
         "before": before,
-        "after": system.weather(),
+        "after": system.conditions(),
         "system": system.describe(),
         "seconds": time.monotonic() - begun,
     }

@@ -25,7 +25,7 @@ def opened_on_phone(spec: str, serial: str, server: Server) -> Iterator[str]:
         try:
             url = f"{server.scheme}://localhost:{server.port}/{server.token}/"
             client.shell(quoted("am", "start", "-a", "android.intent.action.VIEW", "-d", url))
-            say(f"{spec}: the page opens in the browser of {client.serial}; if not, open {url} there")
+            say(f"{spec}: opening the page in the browser of {client.serial}; if it does not appear, open {url} there")
             yield url
         finally:
             with contextlib.suppress(DeviceError):  # a phone that is gone forwards nothing

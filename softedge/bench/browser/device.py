@@ -145,10 +145,10 @@ class Browser(FolderDevice):
         if row.skipped:
             return Measurement(artifact.name, artifact.sha256, skipped=f"failed: {printable({'': row.skipped})['']}")
         if row.sha256 != artifact.sha256:
-            raise DeviceError(f"{artifact.name} was damaged on its way to the phone (its hash differs); try again")
+            raise DeviceError(f"{artifact.name} was corrupted in transfer to the phone (its hash differs); try again")
         about = self.visit.wait_for_browser(0)
         adapter = printable({"": about.webgpu})[""]
-        # WebAssembly and WebGPU keep float files in f32; what int8 and fp16 files become, the runtime does not tell.
+        # Both keep float files in f32; the runtime does not report what it computes int8 and fp16 files in.
         precision = "f32" if artifact.precision == "fp32" else ""
         step = about.timer_resolution_ms
         coarse = bool(row.samples_ms) and step > _COARSE * float(np.median(row.samples_ms))

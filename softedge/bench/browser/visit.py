@@ -47,7 +47,7 @@ class Visit:
         }
 
     def wait_for_browser(self, seconds: float) -> results.About:
-        """What the browser tells of itself; DeviceError when nobody opens the page."""
+        """What the browser reports about itself; DeviceError when nobody opens the page."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.about is not None, timeout=seconds):
                 raise DeviceError(
@@ -106,7 +106,7 @@ class Visit:
                 f"of memory or out of the network); {again}"
             )
         if now > deadline:
-            raise DeviceError(f"{self.spec}: no result within {limit_s:.0f} s (at {percent}%); use a quicker preset")
+            raise DeviceError(f"{self.spec}: no result within {limit_s:.0f} s (at {percent}%); use a shorter preset")
 
     def _alive(self) -> None:
         self._seen, self._gone_at = time.monotonic(), None

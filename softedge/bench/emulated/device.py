@@ -25,7 +25,7 @@ from softedge.progress import track
 from softedge.records import Artifact
 from softedge.run import write_json
 
-NOT_TIMED = "not run: this processor was emulated, which tells nothing about its speed"
+NOT_TIMED = "not run: this processor was emulated, which says nothing about its speed"
 KINDS = {
     "arm64": f"{sysroot.CORE} (Armv8.2, dot product), emulated by qemu",
     "avx2": "Haswell (AVX2, no VNNI), emulated by qemu",

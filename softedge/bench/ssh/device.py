@@ -1,7 +1,7 @@
 """Linux boards through ssh: ``ssh://pi@board:2222?python=/opt/py/bin/python3&threads=4&wheels=send``.
 
 Needs Python 3.8, NumPy and the formats' runtimes on the board; with ``wheels=send`` (or a folder of wheels) only
-Python: the runtime then travels with the benchmark.  Everything lies in one temporary folder there, which is removed
+Python: the runtime then travels with the benchmark.  Everything is in one temporary folder there, which is removed
 at the end; if the connection is lost, the worker notices, ends itself and removes it.  ``name=new`` files the results
 apart from those of another Python on the same board.
 """

@@ -19,7 +19,7 @@ from softedge.export.coreml.predict import planes, probabilities
 
 _BATCH = 16
 # Which of the images' own extremes makes the range. None: their mean, which clips images with outliers; 1: the largest.
-# Networks differ in what they like: MobileNetV3-Large wants the mean (27 dB against 5.5), a Small one did not (20, 24).
+# Networks differ: MobileNetV3-Large needs the mean (27 dB against 5.5), a Small one did not (20, 24).
 OPTIONS: dict[str, float | None] = {"mean": None, "quantile 0.9": 0.9, "minmax": 1.0}
 
 Extremes = dict[str, tuple[np.ndarray, np.ndarray]]

@@ -32,6 +32,6 @@ class Runtime:
         return np.asarray(row, np.float32)[None]
 
     def effective(self, image: Any) -> dict[str, Any]:
-        """Core ML does not tell which unit ran a layer: what it was allowed to use."""
+        """Core ML does not report which unit ran a layer: what it was allowed to use."""
         runtime = f"Core ML on macOS {platform.mac_ver()[0]}, coremltools {self.module.__version__}"
         return {"runtime": runtime, "accelerator": f"allowed: {self.units}"}

@@ -52,6 +52,11 @@ class CoreMl(Format):
             raise UserError(
                 "Core ML w8a8 needs calibration images, found none; give images or export int8 (weights only)"
             )
+        if deployed.output == "probabilities" and (twice := _first_repeated(deployed.labels)) is not None:
+            raise UserError(
+                f"a Core ML classifier returns a probability for each name, and the label '{twice}' is there twice; "
+                "give the classes unique names"
+            )
         from softedge.export.coreml.package import program, write
         from softedge.export.nearest import write_nearest
 
@@ -99,3 +104,7 @@ class CoreMl(Format):
 
     def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
         return {"units": options.get("units", "ALL"), "labels": artifact.labels, "output": artifact.output}
+
+
+def _first_repeated(labels: tuple[str, ...]) -> str | None:
+    return next((label for index, label in enumerate(labels) if label in labels[:index]), None)

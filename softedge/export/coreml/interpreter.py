@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softedge.errors import UserError
+from softedge.errors import CannotRunHere, UserError
 from softedge.export.coreml.mil_ops import OPS, Kernel
 
 Observer = Callable[[str, str, Tensor], None]  # op type, output name, value
@@ -100,8 +100,8 @@ class Program:
             self.constants[outputs[0]] = self._read(operation.attributes["val"])
             return
         if operation.type not in OPS:
-            raise UserError(
-                f"{self.package} uses the op '{operation.type}', which the reference interpreter does not have; "
+            raise CannotRunHere(
+                f"the Core ML program uses the op '{operation.type}', which the reference interpreter does not have; "
                 "evaluate it on a Mac, or export another architecture"
             )
         fixed = {k: self._read(v) for k, v in operation.attributes.items() if k != "name"}

@@ -154,6 +154,37 @@ def batch_norm(a: Arguments) -> Tensor:
     return y.to(a["x"].dtype)
 
 
+@op("layer_norm")
+def layer_norm(a: Arguments) -> Tensor:
+    x, axes = a["x"].float(), _integers(a["axes"])
+    variance, mean = torch.var_mean(x, axes, unbiased=False, keepdim=True)
+    y = (x - mean) / torch.sqrt(variance + float(a["epsilon"]))
+    y = y * a["gamma"].float() if "gamma" in a else y
+    return (y + a["beta"].float() if "beta" in a else y).to(a["x"].dtype)
+
+
+@op("gelu")
+def gelu(a: Arguments) -> Tensor:
+    x, mode = a["x"].float(), a.get("mode", "EXACT")
+    if mode == "SIGMOID_APPROXIMATION":
+        return (x * torch.sigmoid(1.702 * x)).to(a["x"].dtype)
+    approximate = "tanh" if mode == "TANH_APPROXIMATION" else "none"
+    return functional.gelu(x, approximate=approximate).to(a["x"].dtype)
+
+
+@op("pad")
+def pad(a: Arguments) -> Tensor:
+    """(before, after) of each axis, the last axis last; torch begins with the last one."""
+    amounts = _integers(a["pad"])
+    pairs = [amounts[i : i + 2] for i in range(0, len(amounts), 2)]
+    if (mode := a.get("mode", "constant")) == "constant":
+        value = float(a.get("constant_val", 0.0))
+        return functional.pad(a["x"], [n for pair in reversed(pairs) for n in pair], value=value)
+    while pairs and pairs[0] == [0, 0]:  # torch reflects over the last axes only
+        pairs = pairs[1:]
+    return functional.pad(a["x"].float(), [n for pair in reversed(pairs) for n in pair], mode=mode).to(a["x"].dtype)
+
+
 @op("softmax")
 def softmax(a: Arguments) -> Tensor:
     return torch.softmax(a["x"].float(), int(a["axis"])).to(a["x"].dtype)

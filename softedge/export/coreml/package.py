@@ -40,6 +40,7 @@ def program(deployed: Deployed, precision: str) -> Any:
     else:
         options["outputs"] = [ct.TensorType(name="features", dtype=np.float32)]
     oldest = {"int8": ct.target.iOS16, "w8a8": ct.target.iOS17}.get(precision, ct.target.iOS15)
+    _take_arrays_of_one_for_numbers()
     try:
         return ct.convert(
             traced,
@@ -52,6 +53,28 @@ def program(deployed: Deployed, precision: str) -> Any:
         )
     except Exception as error:  # coremltools raises many kinds for operators that it cannot express
         raise UserError(f"Core ML cannot express this network: {' '.join(str(error).split())[:300]}") from error
+
+
+def _take_arrays_of_one_for_numbers() -> None:
+    """Let coremltools 9 convert the padding of timm's tf_* networks with NumPy 2.4 and newer.
+
+    Its ``_cast`` calls ``int`` on constants of shape (1,), which NumPy refuses since 2.4. Everything else is its own.
+    """
+    from coremltools.converters.mil.frontend.torch import ops
+
+    if hasattr(ops._cast, "original"):
+        return
+    original = ops._cast
+
+    def cast(context: Any, node: Any, dtype: type, dtype_name: str) -> None:
+        value = ops._get_inputs(context, node, expected=1)[0]
+        if value.can_be_folded_to_const() and np.ndim(value.val) > 0 and np.size(value.val) == 1:
+            context.add(ops.mb.const(val=dtype(np.asarray(value.val).item()), name=node.name))
+        else:
+            original(context, node, dtype, dtype_name)
+
+    cast.original = original  # type: ignore[attr-defined]
+    ops._cast = cast
 
 
 class _Planar(nn.Module):

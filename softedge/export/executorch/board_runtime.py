@@ -28,7 +28,7 @@ class Runtime:
         return self.program.forward([self.tensor(image)])[0].numpy().copy()
 
     def effective(self, image: Any) -> dict[str, Any]:
-        """The runtime tells threads and backend; not which kernel of XNNPACK ran."""
+        """The runtime reports threads and backend, not which XNNPACK kernel ran."""
         return {
             "runtime": "executorch " + version("executorch"),
             "accelerator": "XNNPACK",

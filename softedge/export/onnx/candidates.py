@@ -25,7 +25,7 @@ from softedge.export.onnx.speed import Beginning, beginnings, fixed, race
 from softedge.records import Artifact
 from softedge.run import write_bytes
 
-_ENOUGH = 16  # calibration images from which on a quarter can be kept apart
+_ENOUGH = 16  # calibration images from which a quarter can be set aside
 _CORRECTION = 128  # calibration images that biases are corrected on
 _SECONDS = 2.0  # of processor time to compare one option with fp32
 _LEVELS = 255  # of an unsigned 8-bit activation
@@ -103,10 +103,8 @@ class OnnxCandidates(Candidates):
         return run(_model(option), images, threads=1)
 
     def write(self, option: Option, out: Path) -> Path:
-        model = _model(option)
-        onnx_graph.set_metadata(model, self.deployed, "int8", **option.details)
         path = out / "model.onnx"
-        write_bytes(path, model.SerializeToString())
+        write_bytes(path, onnx_graph.finished(_model(option), self.deployed, "int8", **option.details))
         return path
 
     def layers(self) -> Sequence[str]:

@@ -73,8 +73,7 @@ class Onnx(Format):
         else:
             graph = onnx_graph.trace(deployed, dynamic=self.batch == "dynamic")
             graph = onnx_graph.to_half(graph) if bits.weights == 16 else graph
-            onnx_graph.set_metadata(graph, deployed, precision)
-            write_bytes(path, graph.SerializeToString())
+            write_bytes(path, onnx_graph.finished(graph, deployed, precision))
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
 
     def candidates(
@@ -112,16 +111,24 @@ class Onnx(Format):
         return {"provider": options["provider"]} if "provider" in options else {}
 
     def notes(self, artifact: Artifact) -> dict[str, Any]:
-        """What was decided while the file was made, read back from it: integer operators, where the float part ends."""
+        """What was decided while the file was made, read back from it: integer operators, where the float part ends.
+
+        And what the file asks of a runtime.  fp16 has no oldest one: float16 kernels are newer than the file format.
+        """
         import json
 
         import onnx
 
+        from softedge.export.onnx.graph import OLDEST_RUNTIME
         from softedge.export.onnx.quantizer import quantized_ops
 
         model = onnx.load(artifact.path)
         about = {p.key.removeprefix("softedge."): p.value for p in model.metadata_props}
         notes: dict[str, Any] = {"quantized_ops": quantized_ops(model)}
+        notes["ir_version"] = model.ir_version
+        notes["opset"] = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+        if self.bits(artifact.precision).weights != 16:
+            notes["oldest_onnxruntime_tried"] = OLDEST_RUNTIME
         notes |= {key: about[key] for key in ("calibration", "safe") if key in about}
         if "speed" in about:
             notes["speed"] = json.loads(about["speed"])

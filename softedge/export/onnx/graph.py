@@ -11,10 +11,12 @@ import torch
 from softedge.errors import UserError
 from softedge.export.contract import INPUT, to_json
 from softedge.export.deployed import Deployed
-from softedge.export.onnx.rewrite import pool_globally
+from softedge.export.onnx.rewrite import pool_globally, without_unused
 from softedge.export.quiet import quiet
 
 OPSET = 18
+IR_VERSION = 8  # what opset 18 needs; newer ones keep files from runtimes that can run every operator in them
+OLDEST_RUNTIME = "1.15.1"  # the oldest onnxruntime that fp32 and int8 files were run with
 
 
 def trace(deployed: Deployed, *, dynamic: bool = True) -> onnx.ModelProto:
@@ -47,7 +49,7 @@ def _trace(deployed: Deployed, dynamic: bool) -> bytes:
             assert program is not None
     except torch.onnx.errors.OnnxExporterError as error:
         raise UserError(f"ONNX cannot express this network: {_reason(error)}") from error
-    return pool_globally(_tidy(program.model_proto)).SerializeToString()
+    return without_unused(pool_globally(_tidy(program.model_proto))).SerializeToString()
 
 
 def _reason(error: BaseException) -> str:
@@ -102,7 +104,15 @@ def _cast(source: str, result: str, to: int) -> onnx.NodeProto:
     return onnx.helper.make_node("Cast", [source], [result], f"{source}_to_{result}", to=to)
 
 
-def set_metadata(model: onnx.ModelProto, deployed: Deployed, precision: str, **about: Any) -> None:
+def finished(model: onnx.ModelProto, deployed: Deployed, precision: str, **about: Any) -> bytes:
+    """The bytes of a file: what no node reads is gone, labels, preprocessing and origin are in the metadata."""
+    model = without_unused(model)
+    _set_metadata(model, deployed, precision, **about)
+    model.ir_version = IR_VERSION
+    return model.SerializeToString()
+
+
+def _set_metadata(model: onnx.ModelProto, deployed: Deployed, precision: str, **about: Any) -> None:
     """Put labels, preprocessing, precision and origin into the file's metadata."""
     values = {
         "softedge.labels": to_json(list(deployed.labels)),

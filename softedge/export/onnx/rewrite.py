@@ -38,6 +38,28 @@ def set_constant(tensor: onnx.TensorProto, value: np.ndarray) -> None:
     tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), tensor.name))
 
 
+def without_unused(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the initializers that nobody reads: onnxruntime warns of each of them at every load."""
+    model = copied(model)
+    read = {output.name for output in model.graph.output} | _read(model.graph)
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    if len(kept) < len(model.graph.initializer):
+        kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(kept)
+    return model
+
+
+def _read(graph: onnx.GraphProto) -> set[str]:
+    """The tensors that nodes read, those inside If and Loop included."""
+    read: set[str] = set()
+    for node in graph.node:
+        read.update(node.input)
+        for inner in (a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH):
+            read |= _read(inner) | {output.name for output in inner.output}
+    return read
+
+
 def pool_globally(model: onnx.ModelProto) -> onnx.ModelProto:
     """ReduceMean over axes (2, 3) -> GlobalAveragePool, with a Flatten behind it where the axes were dropped."""
     model, nodes = copied(model), []
@@ -76,7 +98,7 @@ def widen_preprocessing(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def for_integers(model: onnx.ModelProto) -> onnx.ModelProto:
-    """All rewrites that an integer graph wants, in order; calibrate and quantize the result."""
+    """All rewrites for an integer graph, in order; calibrate and quantize the result."""
     return widen_preprocessing(pad_depthwise(split_hard_swish(pool_globally(model))))
 
 

@@ -1,0 +1,56 @@
+"""How long this machine takes for an image: a few steps of training, in processor time."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from softedge import config
+from softedge.backbones import Classifier, build, normalise
+from softedge.memory import keep_freed
+from softedge.records import InputSpec
+from softedge.ssl import cpu_layers, precision
+
+_STEPS = 3
+_GRID = 1.25  # ratio of neighbouring values that are told: two measurements differ by some per cent
+_LOADING = 1.15  # cropping and decoding beside the training step, assumption
+
+
+def seconds_per_image(settings: config.Backbone, size: int, batch: int = 16) -> float:
+    """Of one training step, forward and backward, at ``size`` pixels; rounded so that noise seldom shows.
+
+    On a CPU in processor time shared by the threads: other work on the machine does not count.  On a GPU by the clock.
+    """
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    spec = InputSpec(size, size, (0.5,) * 3, (0.5,) * 3)
+    model = Classifier(build(settings.model_copy(update={"weights": "random"})), ("a", "b"), spec)
+    model.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    dtype = precision.resolve("auto", place)
+    if place.type == "cpu":
+        keep_freed()
+        cpu_layers.put_on(model, dtype)
+    images = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8)
+    labels = torch.zeros(batch, dtype=torch.long, device=place)
+
+    def step() -> None:
+        with precision.autocast(dtype, place):
+            loss = torch.nn.functional.cross_entropy(model(normalise(images.to(place), spec)), labels)
+        loss.backward()
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+
+    clock, share = (time.process_time, torch.get_num_threads()) if place.type == "cpu" else (time.perf_counter, 1)
+    step()  # memory and kernels
+    taken = []
+    for _ in range(_STEPS):
+        started = clock()
+        step()
+        taken.append(clock() - started)
+    return on_grid(_LOADING * min(taken) / share / batch)
+
+
+def on_grid(seconds: float) -> float:
+    """The nearest power of the grid's ratio."""
+    return float(f"{_GRID ** round(math.log(max(seconds, 1e-9), _GRID)):.3g}")

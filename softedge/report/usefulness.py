@@ -1,0 +1,84 @@
+"""Is the classifier clearly better than what is cheap? Where it is not, no file of it is one to ship."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from softedge.report import words
+from softedge.report.verdict import Pick, Verdict
+
+Values = dict[str, Any]
+
+
+def judged(verdict: Verdict, run: Values) -> Verdict:
+    """The verdict, with every file that would be shipped held back where ``softedge baselines`` found no clear gain."""
+    metrics = run["baselines"].get("metrics", {})
+    if metrics.get("useful", True):
+        return verdict
+    picks = tuple(_held_back(pick, run) if pick.status.startswith("ship") else pick for pick in verdict.picks)
+    return dataclasses.replace(verdict, picks=picks)
+
+
+def _held_back(pick: Pick, run: Values) -> Pick:
+    metrics, rival = run["baselines"]["metrics"], run["baselines"]["rival"]
+    answer = (
+        f"Do not ship {words.artifact_name(pick.artifact)} yet: the network gets {words.percent(metrics['top1'])} of "
+        f"{words.count(metrics['n_test'])} test images right, "
+        f"and {_called(rival)} {words.percent(metrics['cheap_top1'])}."
+    )
+    interval = f"{words.points(metrics['gain_low'])} to {words.points(metrics['gain_high'])}"
+    reason = (
+        f"The difference is {words.points(metrics['gain'])} points (95 % interval {interval}), not clearly above zero. "
+        f"What may help: {words.listing(_advice(run), 'or')}."
+    )
+    return Pick(pick.device, "not better than cheap", "", answer, reason)
+
+
+def _called(rival: str) -> str:
+    return {"majority class": "always answering with the most frequent class"}.get(rival, f"an {rival}")
+
+
+def _advice(run: Values) -> list[str]:
+    """What there is still to try."""
+    recipe, metrics = run["recipe"], run["baselines"]["metrics"]
+    said = []
+    if recipe.get("backbone", {}).get("weights", "random") == "random":
+        said.append("given weights (softedge deploy without --recipe starts from them where there are any)")
+    if not run["finetune"]:
+        said.append("fine-tuning (softedge finetune)")
+    per_class = metrics["n_train"] / max(1, len(run["data"].get("classes") or []))
+    minutes = recipe.get("plan", {}).get("minutes", 15.0)
+    said.append(f"more labels (there are {round(per_class)} a class)" if per_class < 200 else "more labels")
+    said.append(f"more time (--minutes {2 * minutes:g})")
+    said.append("larger images (data.size)")
+    return said[:4]
+
+
+def origin(run: Values) -> str:
+    """How the exported classifier was trained: its start, its stages, its teacher."""
+    recipe = run["recipe"]
+    weights = recipe.get("backbone", {}).get("weights", "random")
+    named = {"package": "ImageNet weights", "imagenet": "ImageNet weights", "random": "random weights"}
+    said = [f"It started from {named.get(weights, 'a weights file')}"]
+    epochs = run["pretrain"].get("metrics", {}).get("epochs")
+    if epochs:
+        said.append(f"was pretrained without labels ({recipe.get('ssl', {}).get('method', '')}, {epochs} epochs)")
+    elif epochs is None:
+        said.append("was pretrained without labels")
+    source = exported_from(run)
+    if source == "finetune":
+        number = run["finetune"].get("metrics", {}).get("n_train")
+        images = f" on {words.count(number)} labelled images" if number else ""
+        said.append(f"was fine-tuned in all layers{images}")
+    elif source == "probe":
+        said.append("was given a linear classifier on its frozen features")
+    return words.listing(said) + "."
+
+
+def exported_from(run: Values) -> str:
+    """The stage whose classifier the files were made from; "" where nothing says so."""
+    for row in run["files"]:
+        if row.get("source"):
+            return str(row["source"])
+    return str(run["baselines"].get("classifier", ""))

@@ -1,0 +1,104 @@
+"""``softedge baselines``: what is cheap beside the run's classifier, and whether it is clearly better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softedge import backbones
+from softedge.config import Recipe
+from softedge.data.images import Data
+from softedge.errors import UserError
+from softedge.eval import baselines as cheap
+from softedge.eval.bootstrap import paired
+from softedge.eval.features import extract
+from softedge.progress import say
+from softedge.records import Outcome, Result
+from softedge.run import Run, atomic_path
+from softedge.stages import classifier
+from softedge.stages.base import INDEX, Stage, on_run
+
+PREDICTIONS = "predictions.npz"
+
+
+def baselines(run: str | Path, set: Sequence[str] = (), force: bool = False) -> Result:
+    """Majority class, SVMs on colour histogram and HOG, and the paired comparison with the classifier that is exported.
+
+    Metrics: top1 (the classifier), cheap_top1 (the strongest of the cheap ones, chosen on held-out training images),
+    gain, gain_low, gain_high (95 % interval), useful (the interval is above zero), n_train, n_test.
+    """
+    return on_run(stage, run, set, force)
+
+
+def _ready(run: Run, recipe: Recipe, data: Data) -> None:
+    if not len(data.train) or not len(data.test):
+        raise UserError(f"{run.root} needs labelled training and test images to compare with cheap classifiers")
+
+
+def _reads(run: Run, recipe: Recipe) -> tuple[str, ...]:
+    return (INDEX, f"{classifier.source(run, recipe)}/classifier.safetensors")
+
+
+def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
+    chosen = classifier.source(run, recipe)
+    rng = np.random.default_rng(recipe.seed)
+    asked = np.sort(rng.permutation(len(data.test))[: cheap.AT_MOST])
+    test = data.test.subset(asked)
+    found = cheap.fit(data.train, test, recipe.seed)
+    rival = cheap.strongest(found)
+    model = backbones.load_classifier(run.folder(chosen) / "classifier.safetensors")
+    logits = extract(model, test, data.spec)
+    answers, truth = logits.argmax(1), test.labels
+    gain = paired(answers == truth, rival.predictions == truth, recipe.seed)
+    with atomic_path(folder / PREDICTIONS) as temporary, open(temporary, "wb") as file:
+        np.savez(
+            file,
+            indices=asked,
+            test_labels=truth,
+            test_predictions=answers,
+            test_probabilities=_softmax(logits),
+            cheap_predictions=np.stack([baseline.predictions for baseline in found]),
+        )
+    metrics: dict[str, Any] = {
+        "top1": float((answers == truth).mean()),
+        "cheap_top1": float((rival.predictions == truth).mean()),
+        "gain": gain.mean,
+        "gain_low": gain.low,
+        "gain_high": gain.high,
+        "useful": gain.low > 0,
+        "n_train": rival.n_train,
+        "n_test": len(test),
+    }
+    scores = {name: classifier.val_top1(result) for name, result in classifier.trained(run).items()}
+    details: dict[str, Any] = {
+        "classifier": chosen,
+        "val_top1": scores,
+        "rival": rival.name,
+        "rows": [baseline.row(truth) for baseline in found],
+        "classes": list(data.classes),
+    }
+    verdict = "clearly better" if metrics["useful"] else "not clearly better"
+    say(
+        f"baselines: the {chosen} classifier gets {metrics['top1']:.3f} right, "
+        f"{rival.name} {metrics['cheap_top1']:.3f}: {verdict} "
+        f"(95 % interval of the difference {gain.low:+.3f} to {gain.high:+.3f})"
+    )
+    return Outcome(metrics, details)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    return shifted / shifted.sum(1, keepdims=True)
+
+
+stage = Stage(
+    "baselines",
+    settings=lambda recipe: recipe.section("seed"),
+    reads=_reads,
+    ready=_ready,
+    work=_work,
+    renew=True,
+)

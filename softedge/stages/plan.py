@@ -1,0 +1,114 @@
+"""``softedge plan``: network, pixels, stages and minutes for a folder of images on this machine, before anything runs.
+
+``deploy`` follows the same plan and keeps it in the run as plan.json; a run that is resumed keeps its plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from softedge import config
+from softedge.config import Recipe
+from softedge.data.sources import canonical
+from softedge.errors import UserError
+from softedge.progress import say
+from softedge.run import Run, read_json, write_json
+from softedge.stages.opening import FOLDER_RECIPE, choose_recipe, replaced
+from softedge.stages.planning import MEASURED_AT, Counts, Plan, choose
+from softedge.weights import starting
+
+FILE = "plan.json"
+GIVEN_RECIPE = "photos"  # for folders where there are weights to start from
+
+
+def plan(data: str, minutes: float = 15.0, set: Sequence[str] = ()) -> Plan:
+    """What ``deploy`` would do with a folder of images in about ``minutes``; trains nothing, writes nothing."""
+    if not Path(data).expanduser().is_dir():
+        raise UserError(f"--data {data} is not a folder; plans are for folders of images, the named sets have recipes")
+    return _made(data, minutes, set)[0]
+
+
+def recipe_for(
+    data: str | None,
+    recipe: str | None,
+    set: Sequence[str] = (),
+    out: str | Path | None = None,
+    minutes: float | None = None,
+) -> tuple[Recipe, Plan | None]:
+    """The recipe of a deployment, and its plan where it was planned now.
+
+    A named recipe, a named data set and the recipe of an existing run are taken as they are; ``--set`` wins over all.
+    """
+    folder = data is not None and Path(data).expanduser().is_dir()
+    if folder and out is None and data is not None:
+        out = default_out(data)
+    if out is not None and recipe is None and (kept := _kept(out, data, minutes)):
+        return config.build(kept.model_dump(mode="json"), set), None
+    if recipe is not None or not folder or data is None:
+        if minutes is not None:
+            raise UserError("--minutes plans for a folder of images without --recipe; here set ssl.epochs instead")
+        return _resolved(choose_recipe(data, recipe, set, out)), None
+    made, chosen = _made(data, minutes if minutes is not None else config.Plan().minutes, set)
+    return chosen, made
+
+
+def default_out(source: str) -> str:
+    """The run folder where none is named."""
+    return f"runs/{Path(source).expanduser().resolve().name}"
+
+
+def write(run: Run, made: Plan) -> None:
+    """Keep the plan in the run."""
+    write_json(run.root / FILE, made.to_dict())
+
+
+def _kept(out: str | Path, data: str | None, minutes: float | None) -> Recipe | None:
+    """The recipe of a run that was planned for the same data and minutes; None to plan anew."""
+    root = Path(out)
+    if not (root / FILE).is_file() or not (root / "recipe.toml").is_file():
+        return None
+    recipe = config.load(str(root / "recipe.toml"))
+    same_data = data is None or canonical(data) == canonical(recipe.data.source)
+    same_minutes = minutes is None or read_json(root / FILE).get("minutes") == minutes
+    return recipe if same_data and same_minutes else None
+
+
+def _made(data: str, minutes: float, set: Sequence[str]) -> tuple[Plan, Recipe]:
+    from softedge.data import describe
+    from softedge.eval.pace import seconds_per_image
+
+    base = _resolved(choose_recipe(data, GIVEN_RECIPE, set))
+    if base.backbone.weights == "random":
+        base = _resolved(choose_recipe(data, FOLDER_RECIPE, set))
+    found = describe(data, base)
+    counts = counted(found)
+    seconds = seconds_per_image(base.backbone, MEASURED_AT)
+    made = choose(counts, base.backbone.name, base.backbone.weights, seconds, minutes, base.finetune.batch)
+    values: dict[str, dict[str, Any]] = {}
+    for key, value in made.values.items():
+        section, name = key.split(".")
+        values.setdefault(section, {})[name] = value
+    planned = replaced(base, **values)
+    return made, _resolved(config.build(planned.model_dump(mode="json"), set, source="the plan with --set"))
+
+
+def counted(found: dict[str, Any]) -> Counts:
+    """The counts that matter, from ``data.describe``."""
+    spec = found["spec"]  # where it was measured, channels that agree to the last digit are one channel
+    grey = len({*spec["mean"]}) == len({*spec["std"]}) == 1 and spec["mean"][0] != 0.5
+    return Counts(found["n_pretrain"], found["n_train"], found["n_test"], found["longer_side"], grey)
+
+
+def _resolved(recipe: Recipe) -> Recipe:
+    """The recipe with weights "auto" replaced by what they are here, once: a run must not change its start later."""
+    if recipe.backbone.weights != "auto":
+        return recipe
+    return replaced(recipe, backbone={"weights": starting.resolve(recipe.backbone).weights})
+
+
+def announce(made: Plan) -> None:
+    """The plan, before it is followed."""
+    for line in made.text().splitlines():
+        say(line)

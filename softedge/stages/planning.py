@@ -1,0 +1,146 @@
+"""From minutes to a network, pixels and epochs: a pure function of counts and of the seconds an image takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SIZES = (64, 96, 128, 160, 192, 224)
+MEASURED_AT = 128  # pixels; the time of other sizes goes with their area
+OTHER_STAGES = 3.0  # minutes of export, int8 search, check and timing on two cores, from runs on TrashNet
+_FORWARD = 0.35  # of a training step, from EfficientNet-Lite0 and MobileNetV3 on two cores
+_GIVEN_EPOCHS = (1, 10, 30)  # of fine-tuning from given weights: least, worth more pixels, most
+_SSL_EPOCHS = (10, 30, 100)  # of pretraining from random weights
+_TUNED = 2 / 3  # epochs of fine-tuning for one of pretraining, which has two views an image
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the data stage found.  longer_side: pixels of the largest image.  grey: all images are."""
+
+    pretrain: int
+    train: int
+    test: int
+    longer_side: int
+    grey: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage of the plan."""
+
+    stage: str
+    what: str
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """values: of the recipe, "section.key" -> value.  seconds_per_image: of a training step at ``MEASURED_AT``."""
+
+    network: str
+    weights: str
+    size: int
+    minutes: float  # the budget
+    seconds_per_image: float
+    steps: tuple[Step, ...]
+    values: dict[str, Any]
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def total(self) -> float:
+        """Expected minutes."""
+        return sum(step.minutes for step in self.steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "total": round(self.total, 1)}
+
+    def text(self) -> str:
+        """For a terminal."""
+        start = {"package": "ImageNet weights (package)", "imagenet": "ImageNet weights (timm)"}
+        lines = [
+            f"plan: {self.network} at {self.size} pixels from {start.get(self.weights, f'{self.weights} weights')}, "
+            f"about {self.total:.0f} of {self.minutes:g} minutes on this machine"
+        ]
+        lines += [f"  {step.stage:<10} {step.minutes:5.1f} min  {step.what}" for step in self.steps]
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+
+def choose(counts: Counts, network: str, weights: str, seconds: float, minutes: float, batch: int = 32) -> Plan:
+    """The most pixels at which enough epochs fit into ``minutes``, else the most epochs at the fewest pixels.
+
+    weights: where ``network`` starts from, "random" or what ``weights.starting.resolve`` says.  seconds: per image of a
+    training step at ``MEASURED_AT`` pixels.  batch: of fine-tuning.
+    """
+    given = weights != "random"
+    sizes = [size for size in SIZES if size <= max(SIZES[0], _enough(counts.longer_side))]
+    least, enough, most = _GIVEN_EPOCHS if given and counts.train else _SSL_EPOCHS
+    affordable = {size: _affordable(counts, given, seconds, size, minutes) for size in sizes}
+    size = next((s for s in reversed(sizes) if affordable[s] >= enough), sizes[0])
+    epochs = max(least, int(min(most, affordable[size])))
+    notes = []
+    if affordable[size] < least:
+        notes.append(f"{minutes:g} minutes are too few here; this is the least that makes sense")
+    elif affordable[size] < enough:
+        notes.append(f"more minutes would help: {enough} epochs are worth more than {epochs}")
+    if not given:
+        notes.append("random weights: on a few thousand photos given weights are worth 20 points of accuracy and more")
+    ssl = 0 if given else epochs
+    tuned = (epochs if given else max(1, round(epochs * _TUNED))) if counts.train else 0
+    values: dict[str, Any] = {"data.size": size, "ssl.epochs": ssl, "plan.minutes": minutes}
+    if ssl:
+        values["optim.warmup_epochs"] = max(1, round(ssl / 10))
+    if counts.grey and ssl:
+        values |= {"augment.jitter": 0.0, "augment.grey": 0.0}  # both harm where there is no colour, see suggest.py
+    if tuned:
+        values |= {"finetune.epochs": tuned, "finetune.min_steps": min(200, max(20, tuned * counts.train // batch))}
+    steps = _steps(counts, weights, ssl, tuned, _at(size, seconds), values.get("finetune.min_steps", 0) * batch)
+    return Plan(network, weights, size, minutes, seconds, steps, values, tuple(notes))
+
+
+def _steps(counts: Counts, weights: str, ssl: int, tuned: int, second: float, least_images: int) -> tuple[Step, ...]:
+    """second: per image of a training step.  least_images: that fine-tuning sees, however few have labels."""
+    steps = []
+    if ssl:
+        seen = ssl * counts.pretrain
+        steps.append(Step("pretrain", f"{ssl} epochs on {counts.pretrain:,} images", _minutes(2 * seen * second)))
+    else:
+        steps.append(Step("pretrain", "left out: continued pretraining from given weights lowered accuracy", 0.0))
+    if counts.train:
+        steps.append(Step("probe", "a linear layer on frozen features", _probe(counts, second)))
+        seen = max(tuned * counts.train, least_images)
+        steps.append(Step("finetune", f"{tuned} epochs on {counts.train:,} labelled images", _minutes(seen * second)))
+        spent = _minutes(counts.test * second * _FORWARD) + 0.2
+        steps.append(Step("baselines", "cheap classifiers beside it", spent))
+    steps.append(Step("export", "then the int8 search, check, timing and report", OTHER_STAGES))
+    return tuple(steps)
+
+
+def _affordable(counts: Counts, given: bool, seconds: float, size: int, minutes: float) -> float:
+    """Epochs that fit: of fine-tuning from given weights, else of pretraining with its share of fine-tuning.
+
+    Infinitely many where nothing is trained: given weights and no labels.
+    """
+    second = _at(size, seconds)
+    rest = OTHER_STAGES + (_probe(counts, second) + 0.2 if counts.train else 0.0)
+    an_epoch = counts.train if given else 2 * counts.pretrain + _TUNED * counts.train
+    return max(0.0, minutes - rest) / max(1e-9, _minutes(an_epoch * second)) if an_epoch else math.inf
+
+
+def _probe(counts: Counts, second: float) -> float:
+    """Features of all labelled images, once more with random weights, and the classifiers on them."""
+    return 2 * _minutes((counts.train + counts.test) * second * _FORWARD) + 0.3
+
+
+def _at(size: int, seconds: float) -> float:
+    return seconds * (size / MEASURED_AT) ** 2
+
+
+def _minutes(seconds: float) -> float:
+    return seconds / 60
+
+
+def _enough(longer_side: int) -> int:
+    """The size that shows all of the largest image."""
+    return next((size for size in SIZES if size >= longer_side), SIZES[-1])

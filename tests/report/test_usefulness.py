@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from typing import Any
+
+from test_verdict import DEVICES, row
+
+from softedge.report import usefulness
+from softedge.report.verdict import decide
+
+
+def run(useful: bool, **more: Any) -> dict[str, Any]:
+    metrics = {"top1": 0.525, "cheap_top1": 0.804, "gain": -0.279, "gain_low": -0.32, "gain_high": -0.23}
+    metrics |= {"useful": useful, "n_train": 2022, "n_test": 505}
+    baselines = {"metrics": metrics, "rival": "SVM on a colour histogram", "classifier": "probe"}
+    recipe = {"backbone": {"weights": "random"}, "plan": {"minutes": 15.0}, "ssl": {"method": "simco"}}
+    values = {"baselines": baselines, "recipe": recipe, "data": {"classes": list("abcdef")}, "finetune": {}}
+    return {**values, "pretrain": {"metrics": {"epochs": 60}}, "files": [], **more}
+
+
+def test_a_network_below_a_colour_histogram_is_not_headlined_ship() -> None:
+    decided = decide([row("onnx-int8", 1.0)], DEVICES)
+    assert decided.headline.answer.startswith("Ship")
+    pick = usefulness.judged(decided, run(useful=False)).headline
+    assert pick.status == "not better than cheap" and pick.artifact == "" and pick.device == "local"
+    assert pick.answer.startswith("Do not ship ONNX int8 yet")
+    assert "52.5\u202f%" in pick.answer and "an SVM on a colour histogram 80.4\u202f%" in pick.answer
+    for advice in ("given weights", "fine-tuning", "more labels", "--minutes 30"):
+        assert advice in pick.reason
+
+
+def test_a_useful_network_and_a_run_without_the_comparison_are_left_alone() -> None:
+    decided = decide([row("onnx-int8", 1.0)], DEVICES)
+    assert usefulness.judged(decided, run(useful=True)) is decided
+    assert usefulness.judged(decided, run(True, baselines={})) is decided
+
+
+def test_what_failed_the_gate_keeps_its_reason() -> None:
+    decided = decide([row("onnx-int8", 1.0, "failed", why="agreement")], DEVICES)
+    assert usefulness.judged(decided, run(useful=False)) == decided
+
+
+def test_the_card_says_how_the_classifier_was_trained() -> None:
+    assert usefulness.origin(run(True)) == (
+        "It started from random weights, was pretrained without labels (simco, 60 epochs) and was given a linear "
+        "classifier on its frozen features."
+    )
+    given = run(
+        True, recipe={"backbone": {"weights": "package"}}, pretrain={"metrics": {"epochs": 0}},
+        finetune={"metrics": {"n_train": 1912}}, files=[{"source": "finetune"}],
+    )  # fmt: skip
+    assert usefulness.origin(given) == (
+        "It started from ImageNet weights and was fine-tuned in all layers on 1\u202f912 labelled images."
+    )

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from toy_run import SPEC, coloured_squares, toy  # noqa: F401
+
+from softedge import backbones
+from softedge.stages import baselines, classifier, export, pretrain
+from softedge.stages.deploy import chain
+
+
+def test_the_highest_validation_accuracy_wins_and_ties_go_to_the_later_stage():
+    assert classifier.best({"probe": 0.9, "finetune": 0.8}) == "probe"
+    assert classifier.best({"probe": 0.9, "finetune": 0.9}) == "finetune"
+    assert classifier.best({"probe": 0.9, "finetune": 0.95}) == "finetune"
+
+
+def test_without_a_validation_accuracy_the_last_stage_is_taken():
+    assert classifier.best({"probe": 0.9, "finetune": None}) == "finetune"
+
+
+def trained(run, name: str, seed: int, **metrics: float) -> None:
+    """A classifier with random weights, as a stage would leave it."""
+    backbone = backbones.load(run.folder("pretrain") / "backbone.safetensors")
+    model = backbones.Classifier(backbone, ("red", "green", "blue"), SPEC).eval()
+    with np.errstate():
+        model.head.weight.data.normal_(generator=__import__("torch").Generator().manual_seed(seed))
+    run.folder(name).mkdir()
+    backbones.save(run.folder(name) / "classifier.safetensors", model, SPEC)
+    result = {"stage": name, "name": run.name, "started": "", "seconds": 0, "metrics": metrics}
+    result |= {key: {} for key in ("recipe", "inputs", "environment")}
+    (run.folder(name) / "result.json").write_text(json.dumps(result))
+
+
+def test_a_change_of_the_classifier_leaves_no_file_of_the_other_one(toy):  # noqa: F811
+    run, recipe, data = toy("run")
+    recipe = recipe.model_copy(update={"export": recipe.export.model_copy(update={"targets": ("onnx",)})})
+    both = recipe.model_copy(update={"export": recipe.export.model_copy(update={"precisions": ("fp32", "fp16")})})
+    one = recipe.model_copy(update={"export": recipe.export.model_copy(update={"precisions": ("fp32",)})})
+    trained(run, "probe", 0, val_top1=0.8)
+    export.stage(run, both, data)
+    before = run.result("export/onnx-fp32").details["sha256"]
+    trained(run, "finetune", 1, val_top1=0.9)
+    export.stage(run, one, data)  # without --force
+    assert set(run.results("export")) == {"onnx-fp32"}
+    made = run.result("export/onnx-fp32")
+    assert made.details["sha256"] != before
+    assert "finetune/classifier.safetensors" in made.inputs and "probe/classifier.safetensors" not in made.inputs
+    export.stage(run, one, data)
+    assert run.result("export/onnx-fp32").started == made.started
+
+
+def test_the_comparison_follows_the_classifier_and_counts_its_answers(toy):  # noqa: F811
+    run, recipe, data = toy("run")
+    trained(run, "probe", 0, val_top1=0.8)
+    first = baselines.stage(run, recipe, data)
+    trained(run, "finetune", 1, val_top1=0.9)
+    second = baselines.stage(run, recipe, data)
+    assert (first.details["classifier"], second.details["classifier"]) == ("probe", "finetune")
+    kept = np.load(run.folder("baselines") / "predictions.npz")
+    assert second.metrics["top1"] == (kept["test_predictions"] == data.test.labels).mean()
+    assert second.metrics["useful"] is False  # a random head does not beat a colour histogram
+    assert next(row["name"] for row in second.details["rows"]) == "majority class"
+
+
+def test_no_epochs_keep_the_starting_weights(toy):  # noqa: F811
+    run, recipe, data = toy("run")
+    import shutil
+
+    shutil.rmtree(run.folder("pretrain"))
+    recipe = recipe.model_copy(update={"ssl": recipe.ssl.model_copy(update={"epochs": 0})})
+    assert pretrain.stage(run, recipe, data).metrics == {"epochs": 0, "steps": 0}
+    found = backbones.load(run.folder("pretrain") / "backbone.safetensors").state_dict()
+    for name, tensor in backbones.build(recipe.backbone, recipe.seed).state_dict().items():
+        np.testing.assert_array_equal(found[name], tensor)
+
+
+@pytest.mark.parametrize(("labels", "test", "expected"), [
+    (True, True, {"probe", "finetune", "baselines"}), (True, False, {"probe"}), (False, False, set()),
+])  # fmt: skip
+def test_the_chain_suits_the_labels(toy, labels, test, expected):  # noqa: F811
+    import dataclasses
+
+    _, recipe, data = toy("run")
+    none = coloured_squares(0, 0)
+    data = dataclasses.replace(data, train=data.train if labels else none, test=data.test if test else none)
+    names, _ = chain(recipe, data)
+    assert {"probe", "finetune", "baselines"} & set(names) == expected

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from pictures import class_folders
+
+from softedge import config
+from softedge.errors import UserError
+from softedge.run import write_text
+from softedge.stages import plan
+from softedge.stages.planning import SIZES, Counts, choose
+from softedge.weights import packages
+
+COUNTS = Counts(pretrain=2000, train=2000, test=500, longer_side=512)
+LITE0 = 0.014  # seconds an image at 128 pixels
+
+
+def of(minutes: float, weights: str = "package", seconds: float = LITE0, **changes: int):
+    return choose(dataclasses.replace(COUNTS, **changes), "a network", weights, seconds, minutes)
+
+
+def test_more_minutes_never_give_fewer_pixels_and_the_time_is_kept():
+    plans = [of(minutes) for minutes in (6, 10, 15, 30, 60, 240)]
+    assert [p.size for p in plans] == sorted(p.size for p in plans)
+    assert all(p.total <= p.minutes + 0.1 for p in plans)
+    assert plans[0].size < plans[-1].size == SIZES[-1]
+
+
+def test_a_faster_machine_takes_more_pixels():
+    assert of(15, seconds=LITE0 / 4).size > of(15, seconds=LITE0 * 2).size
+
+
+def test_given_weights_are_fine_tuned_and_random_ones_pretrained_first():
+    given, random = of(15), of(15, "random", LITE0 / 4)
+    assert given.values["ssl.epochs"] == 0 and given.values["finetune.epochs"] >= 10
+    assert random.values["ssl.epochs"] >= 10 and random.values["finetune.epochs"] > 0
+    assert any("given weights are worth" in note for note in random.notes)
+
+
+def test_too_few_minutes_give_the_least_plan_and_say_so():
+    found = of(0.1)
+    assert found.size == SIZES[0] and found.values["finetune.epochs"] == 1
+    assert any("0.1 minutes are too few" in note for note in found.notes) and "too few" in found.text()
+
+
+def test_images_are_not_enlarged_much():
+    assert of(240, longer_side=100).size == 128
+    assert of(240, longer_side=32).size == SIZES[0]
+
+
+def test_without_labels_nothing_is_fine_tuned():
+    found = of(15, "random", LITE0 / 4, train=0, test=0)
+    assert {step.stage for step in found.steps} == {"pretrain", "export"} and "finetune.epochs" not in found.values
+
+
+def test_a_handful_of_labels_keeps_its_time():
+    assert of(15, train=10, pretrain=10, test=4).total < 15
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    monkeypatch.setattr("softedge.eval.pace.seconds_per_image", lambda *_: LITE0)
+    return class_folders(tmp_path / "photos", {"cat": 12, "dog": 12})
+
+
+def test_a_folder_starts_from_the_installed_weights_with_their_preprocessing(photos):
+    recipe, made = plan.recipe_for(str(photos), None)
+    assert made is not None and (recipe.backbone.name, recipe.backbone.weights) == ("tf_efficientnet_lite0", "package")
+    assert recipe.data.mean == "weights" and recipe.ssl.epochs == 0
+    assert recipe.data.size == made.size == 64  # of 64 x 48 pixels
+
+
+def test_without_any_weights_the_folder_is_pretrained_from_random_ones(photos, monkeypatch):
+    monkeypatch.setattr(packages, "PACKAGES", {})
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    recipe, made = plan.recipe_for(str(photos), None)
+    assert made is not None and recipe.backbone.weights == "random" and recipe.ssl.epochs > 0
+    assert recipe.backbone.name == config.load("small-domain").backbone.name
+    assert recipe.finetune.layer_decay == 1.0
+
+
+def test_set_wins_over_the_plan_and_a_named_recipe_is_taken_as_it_is(photos):
+    assert plan.recipe_for(str(photos), None, ["data.size=96"])[0].data.size == 96
+    named, made = plan.recipe_for(str(photos), "light-moco")
+    assert made is None and named.ssl.epochs == config.load("light-moco").ssl.epochs
+    with pytest.raises(UserError, match="--minutes plans for a folder"):
+        plan.recipe_for(str(photos), "light-moco", minutes=5)
+
+
+def test_a_run_keeps_its_plan_when_the_machine_has_become_slower(photos, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    recipe, made = plan.recipe_for(str(photos), None, out=out)
+    write_text(out / "recipe.toml", config.to_toml(recipe))
+    write_text(out / plan.FILE, json.dumps(made.to_dict()))
+    monkeypatch.setattr("softedge.eval.pace.seconds_per_image", lambda *_: 100 * LITE0)
+    again, planned = plan.recipe_for(str(photos), None, out=out)
+    assert planned is None and again == recipe
+    assert plan.recipe_for(str(photos), None, out=out, minutes=1)[1] is not None
+
+
+def test_the_digits_stay_as_they_are():
+    recipe, made = plan.recipe_for(None, None)
+    assert made is None and recipe.backbone.weights == "random" and recipe.ssl.method == "light-moco"
+    assert not recipe.plan.finetune
+
+
+def test_a_plan_needs_a_folder():
+    with pytest.raises(UserError, match="not a folder"):
+        plan.plan("digits")
+
+
+def test_given_weights_without_labels_are_exported_as_they_are():
+    found = of(15, train=0, test=0)
+    assert found.values["ssl.epochs"] == 0 and found.size == SIZES[-1] and not found.notes
