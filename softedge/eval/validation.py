@@ -7,6 +7,7 @@ labels are few, a tenth of them says nothing: all of them train, and classifiers
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,12 @@ FOLDS = 10
 
 def few(labels: NDArray[np.int64]) -> bool:
     """Whether a validation part of images with these labels would have fewer than ``LEAST``."""
-    return sum(round(FRACTION * count) for count in np.unique(labels[labels >= 0], return_counts=True)[1]) < LEAST
+    return few_counts(np.unique(labels[labels >= 0], return_counts=True)[1].tolist())
+
+
+def few_counts(counts: Iterable[int]) -> bool:
+    """The same from the number of labelled images of each class."""
+    return sum(round(FRACTION * count) for count in counts) < LEAST
 
 
 def held_out(images: Images, seed: int) -> NDArray[np.bool_]:
