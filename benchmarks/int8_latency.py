@@ -42,7 +42,7 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     from softedge.export.onnx.format import Onnx
     from softedge.export.onnx.quantization import Quantization
     from softedge.export.onnx.quantizer import Scheme
-    from softedge.export.openvino.int8 import compressed, with_float, with_ranges
+    from softedge.export.openvino.int8 import better_in_float, compressed, with_float, with_ranges
     from softedge.export.openvino.network import from_onnx, write
     from softedge.export.quiet import quiet
     from softedge.records import InputSpec
@@ -82,9 +82,9 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     with quiet():
         network = from_onnx(deployed)
         write(network, deployed, "fp32", out / "openvino-fp32.xml")
-        integers = compressed(with_ranges(network, images, "minmax"))
+        integers = compressed(with_ranges(network, images, "minmax", ignored=better_in_float(network)))
         write(integers, deployed, "int8", out / "openvino-default.xml")
-        speed = compressed(with_ranges(network, images, "defaults"))
+        speed = compressed(with_ranges(network, images, "defaults", ignored=better_in_float(network)))
         write(speed, deployed, "int8", out / "openvino-default, symmetric.xml")
         step = next((r for r in steps.get("openvino", {}).get("steps", []) if r["step"] == "mixed"), None)
         if step is not None:

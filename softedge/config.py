@@ -188,6 +188,8 @@ class Check(Section):
     max_drop: Fraction = 0.01  # of top-1 accuracy
     min_agreement: Fraction = 0.98  # same top-1 as PyTorch fp32
     min_accuracy: Fraction = 0.0  # top-1 on the test images that every file needs; 0: no limit
+    # Precisions whose refused files are a caution where another file of the format passed: nobody asked for them.
+    optional: tuple[str, ...] = ()
     images: Positive = 1000  # test images at most
     max_size: int = Field(default=0, ge=0)  # bytes of an int8 file; 0: no limit
     max_p90: float = Field(default=0.0, ge=0.0)  # ms of an int8 file wherever it was timed; 0: no limit

@@ -18,6 +18,7 @@ from softedge.export.base import Candidates, Float32, Option, Uint8
 if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
 
+FLOOR_DB = 6.0  # noise of half the signal: nobody can use such a file
 CLOSER = 1.0  # dB that an option of a higher tier must gain
 
 Measures = Mapping[str, float | int]
@@ -84,4 +85,10 @@ def write_nearest(candidates: Candidates, deployed: Deployed, out: Path) -> Path
     images = candidates.comparison()
     if not len(images):
         raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
-    return candidates.write(nearest(candidates, Judge.of(deployed, images)).option, out)
+    choice = nearest(candidates, Judge.of(deployed, images))
+    if (noise := decibels(choice.measures)) < FLOOR_DB:
+        raise UserError(
+            f"int8 does not suit this network: of {len(choice.tried)} ways to quantize it the best, "
+            f"'{choice.option.what}', has {noise:.1f} dB signal to noise, where {FLOOR_DB:g} is the least; use fp16"
+        )
+    return candidates.write(choice.option, out)

@@ -79,7 +79,11 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         if (run.root / name).is_file():
             inputs[name] = sha256(run.root / name)
     settings = {**recipe.section("check"), "seed": recipe.seed}
-    for judged_later in ("max_p90", "min_accuracy"):  # on what was benched, on what was checked (stages/gate.py)
+    for judged_later in (
+        "max_p90",
+        "min_accuracy",
+        "optional",
+    ):  # on what was benched, on what was checked (stages/gate.py)
         settings["check"].pop(judged_later)
     if recipe.check.against:  # the earlier run's numbers
         inputs |= hashes(Run(recipe.check.against), ["check/result.json"])

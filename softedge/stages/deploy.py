@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge.bench.base import open_device
-from softedge.config import Recipe
+from softedge.config import Export, Recipe
 from softedge.data.images import Data
 from softedge.progress import say
 from softedge.run import Run
@@ -45,6 +45,9 @@ def deploy(
 ) -> Run:
     """From images to a checked, timed model and its report; ``gate(run)`` then says whether every file passed.
 
+    precisions: None tries all of them, and a refused int8 file is a caution where the format has others that pass; an
+    int8 file that was asked for has to pass.
+
     A folder of images without a recipe is planned first (``softedge.plan``): network, pixels, epochs for ``minutes``.
 
     Every stage that is done is skipped, so calling it again resumes where the last call was stopped.
@@ -53,6 +56,8 @@ def deploy(
     where images have come, gone or changed.
     """
     chosen, planned = plan.recipe_for(data, recipe, set, out, minutes)
+    # By default every precision is tried; an int8 file that is refused then is a caution, as long as others pass.
+    tried = precisions is None and chosen.export.precisions == Export().precisions and not chosen.check.optional
     resolved = replaced(
         chosen,
         export={"targets": targets, "precisions": precisions},
@@ -63,6 +68,7 @@ def deploy(
             "max_size": max_size,
             "max_p90": max_p90,
             "min_accuracy": min_accuracy,
+            "optional": ("int8",) if tried and "check.optional" not in "".join(set) else None,
         },
     )
     _refuse_unknown(resolved)

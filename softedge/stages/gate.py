@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from softedge import registry
 from softedge.config import Check, Recipe
 from softedge.errors import GateFailed
+from softedge.progress import say
 from softedge.quantize import gates
 from softedge.records import Result
 from softedge.run import Run, write_json
@@ -40,9 +41,29 @@ def gate(run: str | Path | Run, max_p90: float | None = None, allow_missing: boo
     limits = recipe.check if max_p90 is None else recipe.check.model_copy(update={"max_p90": max_p90})
     failed = [] if allow_missing else missing(wanted(opened, recipe))
     if (checked := judged(opened, limits)) is not None:
-        failed += checked.details.get("failed", [])
+        refused, cautions = failures(checked, limits)
+        failed += refused
+        for line in cautions:
+            say(f"caution: {line}; other files of the format passed, and nobody asked for this one")
     if failed:
         raise GateFailed("; ".join(failed))
+
+
+def failures(checked: Result, limits: Check) -> tuple[list[str], list[str]]:
+    """The lines of the files that were refused: those that fail the run, and those that are a caution.
+
+    A caution: an optional precision (``check.optional``) where a file of the same format in another one passed.
+    """
+    rows = checked.details.get("rows", [])
+    passed = {row["target"] for row in rows if row.get("passed") and not _optional(row, limits)}
+    spared = {row["artifact"] for row in rows if _optional(row, limits) and row["target"] in passed}
+    refused: list[str] = checked.details.get("failed", [])
+    cautions = [line for line in refused if line.partition(": ")[0] in spared]
+    return [line for line in refused if line not in cautions], cautions
+
+
+def _optional(row: Mapping[str, Any], limits: Check) -> bool:
+    return row["precision"].removesuffix(gates.SEARCHED) in limits.optional
 
 
 def wanted(run: Run, recipe: Recipe) -> list[Result]:

@@ -17,7 +17,14 @@ from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.quantizer import Scheme
 from softedge.export.openvino import candidates as openvino_candidates
 from softedge.export.openvino.format import OpenVino
-from softedge.export.openvino.int8 import better_in_float, calibration_sets, layers, reads_rounded, with_ranges
+from softedge.export.openvino.int8 import (
+    better_in_float,
+    calibration_sets,
+    first_layer,
+    layers,
+    reads_rounded,
+    with_ranges,
+)
 from softedge.export.openvino.network import _normalised_by_rows, from_onnx, predictor
 from softedge.export.parity import compare
 from softedge.records import InputSpec
@@ -122,7 +129,7 @@ def test_small_depthwise_layers_and_squeeze_excite_products_stay_in_float_and_la
     assert kinds(better_in_float(small), small) == {"GroupConvolution": 11, "Multiply": 9, "ReduceMean": 10}
     assert kinds(better_in_float(large), large) == {"GroupConvolution": 9, "Multiply": 9, "ReduceMean": 10}
     images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
-    ops = with_ranges(small, images, "minmax").get_ordered_ops()
+    ops = with_ranges(small, images, "minmax", ignored=better_in_float(small)).get_ordered_ops()
     rounded = [op for op in ops if op.get_input_size() and reads_rounded(op)]
     assert {op.get_type_name() for op in rounded} <= {"Convolution", "MatMul", "Add", "Transpose", "Reshape"}
 
@@ -136,12 +143,23 @@ def test_calibration_images_that_reach_much_farther_than_the_others_are_also_lef
     assert np.array_equal(sets[" without outliers"], np.delete(images, 5, axis=0))
     assert list(calibration_sets(from_onnx(deployed), images[6:])) == [""]
     seen = []
-    monkeypatch.setattr(openvino_candidates, "with_ranges", lambda net, some, ranges, safe: seen.append((ranges, some)))
+    monkeypatch.setattr(openvino_candidates, "with_ranges", lambda net, some, *_, **__: seen.append(some))
     monkeypatch.setattr(openvino_candidates, "compressed", lambda network: network)
     options = list(OpenVino().candidates(deployed, "int8", images).calibrations())
     names = ["defaults", "minmax", "defaults without outliers", "minmax without outliers"]
-    assert [option.what for option in options] == [f"calibration by {name}" for name in names]
-    assert [len(some) for _, some in seen] == [24, 24, 23, 23]
+    assert [option.what for option in options if option.tier == 0] == [f"calibration by {name}" for name in names]
+    assert [len(some) for some in seen] == [24] * 4 + [23] * 4 + [24]
+
+
+def test_candidates_leave_what_costs_no_time_in_float_then_the_first_layer_too_and_at_last_nothing(deployed, pictures):
+    options = list(OpenVino().candidates(deployed, "int8", pictures[:4]).calibrations())
+    network = from_onnx(deployed)
+    floats, first = set(better_in_float(network)), set(first_layer(network))
+    assert len(first) == 1 and not first & floats
+    kinds = {(option.tier, frozenset(option.model.ignored)) for option in options}
+    assert kinds == {(0, frozenset(floats)), (1, frozenset(floats | first)), (2, frozenset())}
+    rounded = {option.tier: sum(map(reads_rounded, layers(option.model.network).values())) for option in options}
+    assert rounded[2] >= rounded[0] > rounded[1]
 
 
 def test_the_integers_of_an_onnx_file_and_full_bias_correction_are_options(deployed, pictures, tmp_path):

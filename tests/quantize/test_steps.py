@@ -249,12 +249,16 @@ def test_fine_tuning_that_would_take_too_long_says_how_long():
 def test_a_choice_is_trusted_when_its_lower_bound_is_above_the_gate():
     gates = Check(min_agreement=0.98)
     margin = 1.28 * np.sqrt(0.98 * 0.02 * (1 / 500 + 1 / 1000))
-    assert doubts({"agreement": 0.98 + margin + 1e-6, "n": 500}, gates, 1000) == []
+    assert doubts({"agreement": 0.98 + margin + 1e-6, "sqnr_db": 25.0, "n": 500}, gates, 1000) == []
     assert (
-        "less 0.010 for chance, is below 0.98" in doubts({"agreement": 0.98 + margin - 1e-6, "n": 500}, gates, 1000)[0]
+        "less 0.010 for chance, is below 0.98"
+        in doubts({"agreement": 0.98 + margin - 1e-6, "sqnr_db": 25.0, "n": 500}, gates, 1000)[0]
     )
+    assert doubts({"agreement": 0.999, "sqnr_db": 19.9, "n": 500}, gates, 1000) == [
+        "signal to noise 19.9 dB is below 20"
+    ], "an answer that agrees by a hair on images that the network was trained on"
     assert doubts({"distance": 0.5, "n": 500}, gates, 1000) == []
-    assert doubts({"agreement": 0.99, "n": 64}, gates, 1000) != []
+    assert doubts({"agreement": 0.99, "sqnr_db": 25.0, "n": 64}, gates, 1000) != []
     assert doubts({"agreement": 1.0, "n": 64}, gates, 1000) == [], "these images cannot ask for more"
 
 

@@ -85,6 +85,28 @@ def test_the_reasons_of_check_and_bench_stand_together(run):
         softedge.gate(run.root, max_p90=5.0)
 
 
+def test_a_refused_file_that_nobody_asked_for_is_a_caution_where_another_of_its_format_passed(run, capsys):
+    path, recipe = run.folder("check") / "result.json", config.load(str(run.root / "recipe.toml"))
+    checked = json.loads(path.read_text())
+    rows = checked["details"]["rows"]
+    rows[1] |= {"passed": False, "why": "agreement 0.5 is below 0.98"}
+    rows.append({**rows[1], "artifact": "onnx-int8-search", "precision": "int8-search"})
+    checked["details"]["failed"] = [f"{row['artifact']}: {row['why']}" for row in rows[1:]]
+    path.write_text(json.dumps(checked))
+    with pytest.raises(GateFailed, match="onnx-int8: agreement 0.5 is below 0.98; onnx-int8-search: "):
+        softedge.gate(run.root)
+    recipe = recipe.model_copy(update={"check": config.Check(optional=("int8",))})
+    (run.root / "recipe.toml").write_text(config.to_toml(recipe))
+    softedge.gate(run.root)
+    said = capsys.readouterr().err
+    assert said.count("caution: onnx-int8") == 2 and "agreement 0.5 is below 0.98" in said
+    rows[0] |= {"passed": False, "why": "max_abs_diff 1"}
+    checked["details"]["failed"].insert(0, "onnx-fp32: max_abs_diff 1")
+    path.write_text(json.dumps(checked))
+    with pytest.raises(GateFailed, match="^onnx-fp32: max_abs_diff 1; onnx-int8: "):  # nothing of the format is left
+        softedge.gate(run.root)
+
+
 def test_a_file_that_a_better_one_stands_in_for_is_not_judged(run):
     path = run.folder("check") / "result.json"
     checked = json.loads(path.read_text())

@@ -13,8 +13,10 @@ from softedge.export.deployed import Deployed
 from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.quantizer import Scheme
 from softedge.export.openvino.int8 import (
+    better_in_float,
     calibration_sets,
     compressed,
+    first_layer,
     from_onnx_int8,
     layers,
     reads_rounded,
@@ -32,12 +34,14 @@ RANGES = ("defaults", "minmax")
 class Quantization:
     """A quantized network and what it was made from.
 
-    ranges: see ``int8.with_ranges``.  images: which of ``calibration_sets``.  in_float: layers put back into float.
+    ranges: see ``int8.with_ranges``.  images: which of ``calibration_sets``.  ignored: operations never quantized.
+    in_float: layers put back into float.
     """
 
     network: Any
     ranges: str
     images: str
+    ignored: tuple[str, ...] = ()
     in_float: tuple[str, ...] = ()
 
 
@@ -45,7 +49,9 @@ class OpenVinoCandidates(Candidates):
     """NNCF's defaults, and the mixed preset with the widest ranges; both without outliers, too.
 
     Mixed: symmetric weights, asymmetric activations, each range that of all images.  Which is closer to float differs
-    between networks.  (The mean of the images' ranges clips too much with the mixed preset.)
+    between networks.  (The mean of the images' ranges clips too much with the mixed preset.)  By tier, what is left in
+    float: what costs no time there (``int8.better_in_float``); the first layer as well; and last, in case the float
+    parts are what breaks a network, nothing at all, which is NNCF alone.
 
     calibration: uint8 (N, S, S, 3).  safe: weights of 7 bits.  dynamic: any batch size, else 1.
     """
@@ -63,15 +69,22 @@ class OpenVinoCandidates(Candidates):
         return calibration_sets(self.network, self.calibration)
 
     def comparison(self) -> Uint8:
-        """All of them: two settings with one range each have little to learn by heart."""
+        """All of them: settings with one range each have little to learn by heart."""
         return self.calibration
 
     def calibrations(self) -> Iterator[Option]:
-        for images, some in self.sets.items():
+        floats = better_in_float(self.network)
+        begun = [*floats, *(name for name in first_layer(self.network) if name not in floats)]
+        for images in self.sets:
             for ranges in RANGES:
-                with quiet():
-                    network = compressed(with_ranges(self.network, some, ranges, safe=self.safe))
-                yield Option(f"calibration by {ranges}{images}", Quantization(network, ranges, images))
+                yield self._option(f"calibration by {ranges}{images}", ranges, images, floats, 0)
+                yield self._option(f"calibration by {ranges}{images}, first layer in float", ranges, images, begun, 1)
+        yield self._option("calibration by defaults, all layers in integers", "defaults", "", (), 2)
+
+    def _option(self, what: str, ranges: str, images: str, ignored: Sequence[str], tier: int) -> Option:
+        with quiet():
+            network = compressed(with_ranges(self.network, self.sets[images], ranges, safe=self.safe, ignored=ignored))
+        return Option(what, Quantization(network, ranges, images, tuple(ignored)), tier)
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         return predictor(option.model.network)(images)
@@ -103,7 +116,9 @@ class OpenVinoCandidates(Candidates):
         if not made.ranges:
             return None
         with quiet():
-            network = with_ranges(self.network, self.sets[made.images], made.ranges, safe=self.safe, fast=False)
+            network = with_ranges(
+                self.network, self.sets[made.images], made.ranges, safe=self.safe, fast=False, ignored=made.ignored
+            )
             network = with_float(compressed(network), made.in_float)
         return replace(
             option, what=f"{option.what}; biases corrected layer by layer", model=replace(made, network=network)
