@@ -81,7 +81,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         validated = data.pretrain.subset(parts.validation)
         metrics["val_top1"] = top1(extract(student, validated, spec), validated.labels)
     elif taught.answers is not None:
-        metrics |= _followed(taught, parts, student)
+        metrics |= _followed(taught, parts, student, recipe.seed)
     features = extract(student.backbone, data.test, spec)
     with torch.inference_mode():
         logits = student.head(torch.from_numpy(features)).numpy()
@@ -101,22 +101,21 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     return Outcome(metrics, details | taught.details)
 
 
-def _followed(taught: teachers.Taught, parts: teachers.Parts, student: Classifier) -> dict[str, Any]:
-    """Where labels are few the student cannot be validated itself: it must follow its teacher, which was.
-
-    "kept" is false where a linear layer on the teacher's features follows it better.
-    """
-    unseen = parts.data.pretrain.subset(parts.unseen)
-    shares = teachers.follows(taught, parts, extract(student, unseen, student.spec).argmax(1)) if len(unseen) else None
-    if shares is None:
+def _followed(taught: teachers.Taught, parts: teachers.Parts, student: Classifier, seed: int) -> dict[str, Any]:
+    """Where labels are few the student cannot be validated itself: it must follow its teacher, which was."""
+    if not len(parts.unseen):
         return {}
-    kept = shares[0] >= shares[1]
-    if not kept:
+    unseen = parts.data.pretrain.subset(parts.unseen)
+    found = teachers.follows(taught, parts, extract(student, unseen, student.spec).argmax(1), seed)
+    if found is None:
+        return {}
+    if found.clearly_below:
         say(
-            f"distill: the network answers as its teacher for {shares[0]:.3f} of the images held out, a linear layer "
-            f"on the teacher's features for {shares[1]:.3f}; it is not deployed. Train longer: --set distill.epochs=..."
+            f"distill: the network answers as its teacher for {found.student:.3f} of the images held out, a linear "
+            f"layer on the teacher's features for {found.linear:.3f}; it is not deployed. Train longer: "
+            "--set distill.epochs=..."
         )
-    return {"agreement": shares[0], "linear_agreement": shares[1], "kept": kept}
+    return {"agreement": found.student, "linear_agreement": found.linear, "kept": not found.clearly_below}
 
 
 _stage = Stage(

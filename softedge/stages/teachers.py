@@ -16,6 +16,7 @@ from softedge.config import Recipe
 from softedge.data.images import UNLABELLED, Data, Images
 from softedge.errors import UserError
 from softedge.eval import linear, validation
+from softedge.eval.bootstrap import paired
 from softedge.eval.distillation import Answers, Network, Teacher
 from softedge.eval.features import extract
 from softedge.eval.knn import top1
@@ -114,7 +115,13 @@ def mostly_unlabelled(data: Data) -> bool:
 
 
 def files(run: Run, recipe: Recipe) -> list[str | Path]:
-    """What a resolved teacher is read from."""
+    """What a resolved teacher, and a network that starts from a file, are read from."""
+    settings = recipe.distill
+    started = [Path(settings.weights)] if settings.backbone and Path(settings.weights).is_file() else []
+    return [*_read_from(run, recipe), *started]
+
+
+def _read_from(run: Run, recipe: Recipe) -> list[str | Path]:
     name = recipe.distill.teacher
     if name in classifier.SOURCES:
         return [f"{name}/classifier.safetensors"]
@@ -135,7 +142,7 @@ def make(run: Run, recipe: Recipe, parts: Parts) -> Taught:
     name = recipe.distill.teacher
     if name == "spread":
         return _spreading(run, recipe, parts)
-    found = files(run, recipe)
+    found = _read_from(run, recipe)
     if name in classifier.SOURCES or Path(name).expanduser().exists():
         path = found[0] if isinstance(found[0], Path) else run.root / found[0]
         model = backbones.load_classifier(path)
@@ -162,7 +169,9 @@ def _validated(model: Classifier, parts: Parts) -> float | None:
 
 def _spreading(run: Run, recipe: Recipe, parts: Parts) -> Taught:
     images = parts.data.pretrain
-    spec = _own_spec(recipe.backbone, recipe, parts.data)
+    # Pretraining has made the weights those of the run's own pixels.
+    given = None if recipe.ssl.epochs else starting.preprocessing_of(recipe.backbone)
+    spec = resized(parts.data.spec, _pixels(recipe, parts.data, given))
     features = extract(backbones.load(run.root / BACKBONE), images, spec)
     spreading = spread(features, parts.labels, len(parts.data.classes))
     folds = validation.folds(images.subset(spreading.rows), recipe.seed)
@@ -178,25 +187,37 @@ def _spreading(run: Run, recipe: Recipe, parts: Parts) -> Taught:
     return Taught(Answers(probabilities[parts.used]), float(right.mean()), answers, features, details)
 
 
-def follows(taught: Taught, parts: Parts, student: NDArray[np.int64]) -> tuple[float, float] | None:
-    """Share of the unseen images on which the student, and a linear layer on the teacher's features, answer as it does.
+@dataclass(frozen=True)
+class Followed:
+    """On unlabelled images held out: how often the student, and a linear layer on the teacher's features, answer as it.
 
-    student: answers (M,) for the unseen images.  None where the teacher has not answered for them.
+    A student that has learnt to do better than its teacher departs from it, too: only one that stays clearly below the
+    linear layer (95 % interval) was trained too little.
     """
+
+    student: float
+    linear: float
+    clearly_below: bool
+
+
+def follows(taught: Taught, parts: Parts, student: NDArray[np.int64], seed: int) -> Followed | None:
+    """student: answers (M,) for the unseen images.  None where the teacher has not answered for them."""
     if taught.answers is None or taught.features is None or not len(parts.unseen):
         return None
     wanted = taught.answers[parts.unseen]
-    used = taught.answers[parts.used]
-    layer = linear.fit(taught.features[parts.used], used, len(parts.data.classes), (_DECAY,))
+    layer = linear.fit(taught.features[parts.used], taught.answers[parts.used], len(parts.data.classes), (_DECAY,))
     plain = layer(taught.features[parts.unseen]).argmax(1)
-    return float((student == wanted).mean()), float((plain == wanted).mean())
+    difference = paired(student == wanted, plain == wanted, seed)
+    return Followed(float((student == wanted).mean()), float((plain == wanted).mean()), difference.high < 0)
 
 
 def _on_features(recipe: Recipe, parts: Parts) -> Classifier:
     """A linear layer on the frozen features of a timm network, from the labelled images."""
-    settings = config.Backbone(name=recipe.distill.teacher, weights=recipe.distill.teacher_weights)
+    asked = config.Backbone(name=recipe.distill.teacher, weights=recipe.distill.teacher_weights)
+    settings = starting.resolve(asked)
+    given = starting.preprocessing_of(settings)
     backbone = backbones.build(settings, seed=recipe.seed)
-    spec = _own_spec(settings, recipe, parts.data)
+    spec = resized(parts.data.spec, _pixels(recipe, parts.data, given), given)
     rows = np.flatnonzero(parts.labels >= 0)
     features = extract(backbone, parts.data.pretrain.subset(rows), spec)
     decays, classes = recipe.probe.weight_decays, parts.data.classes
@@ -208,13 +229,9 @@ def _on_features(recipe: Recipe, parts: Parts) -> Classifier:
     return model
 
 
-def _own_spec(settings: config.Backbone, recipe: Recipe, data: Data) -> InputSpec:
-    """The pixels and the normalisation that the given weights were trained with; those of the run after pretraining."""
-    given = starting.preprocessing_of(settings)
-    own = recipe.distill.teacher_size or (given.size if given and not recipe.ssl.epochs else data.spec.size)
-    if given is None:
-        given = starting.preprocessing_of(recipe.backbone)
-    return resized(data.spec, own, given)
+def _pixels(recipe: Recipe, data: Data, given: starting.Preprocessing | None) -> int:
+    """What a teacher sees: the pixels of the weights it starts from, where there are any."""
+    return recipe.distill.teacher_size or (given.size if given is not None else data.spec.size)
 
 
 def resized(spec: InputSpec, size: int, given: starting.Preprocessing | None = None) -> InputSpec:

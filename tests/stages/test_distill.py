@@ -52,10 +52,24 @@ def test_the_result_says_how_the_network_and_its_teacher_were_judged(toy):
     result = distill.stage(run, changed(recipe), data)
     assert (result.metrics["n_train"], result.metrics["n_unlabelled"]) == (9, 54)
     assert result.metrics["val_top1"] == result.metrics["teacher_top1"]
-    assert result.metrics["kept"] == (result.metrics["agreement"] >= result.metrics["linear_agreement"])
+    assert {"agreement", "linear_agreement", "kept"} < set(result.metrics)
     saved = backbones.load_classifier(run.folder("distill") / "classifier.safetensors")
     assert top1(extract(saved, data.test, SPEC), data.test.labels) == result.metrics["top1"]
     assert not (run.folder("distill") / "checkpoint.pt").exists()
+
+
+def test_a_student_is_kept_unless_it_clearly_follows_less_than_a_linear_layer(toy):
+    _, _, data = toy("run")
+    parts = teachers.parts(mostly_unlabelled(data, 30, 600), 0)
+    truth = coloured_squares(630, 0).labels
+    features = np.eye(3, dtype=np.float32)[truth] + np.random.default_rng(0).normal(0, 0.1, (630, 3)).astype(np.float32)
+    taught = teachers.Taught(lambda *_: None, 0.9, truth, features)
+    wanted = truth[parts.unseen]
+    for wrong, below in ((0, False), (2, False), (20, True)):
+        student = np.where(np.arange(len(wanted)) < wrong, (wanted + 1) % 3, wanted)
+        found = teachers.follows(taught, parts, student, 0)
+        assert found.student == pytest.approx(1 - wrong / len(wanted)) and found.linear == 1
+        assert found.clearly_below is below
 
 
 def test_a_file_teaches_a_network_of_another_size(toy, tmp_path):
