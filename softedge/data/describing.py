@@ -8,6 +8,7 @@ from typing import Any
 
 from softedge.config import Recipe
 from softedge.data.near_pairs import sentence, table
+from softedge.progress import on_one_line
 from softedge.run import write_text
 
 _SHOWN = 12
@@ -58,7 +59,7 @@ def describe_text(values: Mapping[str, Any]) -> str:
         lines += [f"  {bad['name']}: {bad['reason']}" for bad in values["bad"][:_SHOWN]]
         if len(values["bad"]) > _SHOWN:
             lines.append(f"  and {len(values['bad']) - _SHOWN} more, all listed in data/index.json of a run")
-    return "\n".join(lines)
+    return "\n".join(map(on_one_line, lines))
 
 
 _TEST = {

@@ -81,9 +81,11 @@ def pairs(thumbnails: Uint8) -> list[Pair]:
     found: list[Pair] = []
     for start in range(0, len(first), _BLOCK):
         a, b = first[start : start + _BLOCK], second[start : start + _BLOCK]
+        similarity = np.empty(0, np.float32)
         for keep, grid, steps, detail in _STAGES:
             similarity = _similarity(thumbnails[a], thumbnails[b], grid, steps, detail)
-            a, b, similarity = (values[similarity >= keep] for values in (a, b, similarity))
+            alike = similarity >= keep
+            a, b, similarity = a[alike], b[alike], similarity[alike]
         found += [Pair(int(i), int(j), round(float(value), 4)) for i, j, value in zip(a, b, similarity)]
     return found
 
@@ -103,8 +105,8 @@ def _proposed(low: NDArray[np.float32]) -> NDArray[np.int64]:
     bits = low.shape[1]
     signs = low > np.median(low, axis=0)  # of each coefficient's own median: both signs are as frequent
     margin = np.abs(low - np.median(low, axis=0)) / (low.std(axis=0) + 1e-6)
-    packed = np.packbits(signs, axis=1, bitorder="little")
-    packed = np.pad(packed, ((0, 0), (0, 8 - packed.shape[1]))).view(np.uint64)[:, 0]
+    in_bytes = np.packbits(signs, axis=1, bitorder="little")  # 63 bits: 8 bytes
+    packed = in_bytes.view(np.uint64)[:, 0]
     rng = np.random.default_rng(0)
     kept = np.empty(0, np.int64)
     for _ in range(_BANDS):
@@ -186,8 +188,9 @@ def _similarity(a: Uint8, b: Uint8, grid: int, steps: int, detail: bool) -> NDAr
         if detail:
             images = images - blur @ images @ blur.T
         centred = images - images.mean(axis=(1, 2), keepdims=True)
-        flat = centred.reshape(len(images), -1)
-        return flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)
+        flat = centred.reshape(len(images), grid * grid)
+        lengths: NDArray[np.float32] = np.linalg.norm(flat, axis=1, keepdims=True) + np.float32(1e-6)
+        return flat / lengths
 
     pair = a.astype(np.float32), b.astype(np.float32)
     wholes = [standardised(windows[0] @ side @ windows[0].T) for side in pair]

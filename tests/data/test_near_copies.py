@@ -77,6 +77,17 @@ def test_the_pair_search_agrees_with_a_comparison_of_every_pair() -> None:
     assert len(expected) >= 15
 
 
+def test_the_pairs_do_not_depend_on_how_many_are_compared_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no pair of a block is left after the first comparison."""
+    images = [scene(seed) for seed in range(40)] + [again(scene(0)), cropped(scene(1), 0)]
+    thumbnails = np.stack([t for t in map(thumbnail, images) if t is not None])
+    expected = pairs(thumbnails)
+    monkeypatch.setattr(near_copies, "_LIKELY", 0.0)
+    monkeypatch.setattr(near_copies, "_BLOCK", 1)
+    assert pairs(thumbnails) == expected
+    assert [(pair.first, pair.second) for pair in expected] == [(0, 40), (1, 41)]
+
+
 @pytest.mark.parametrize("side", [8, 32, 64, 256])
 @pytest.mark.parametrize("interpolation", [cv2.INTER_LINEAR, cv2.INTER_CUBIC])
 def test_scans_of_digits_take_no_part_at_any_size(side: int, interpolation: int) -> None:
