@@ -21,6 +21,8 @@ from softedge.recipes import methods
 from softedge.recipes.files import available as available
 from softedge.recipes.files import parse_override as parse_override
 from softedge.recipes.section import Fraction, Positive, Section
+from softedge.recipes.supervised import Distill as Distill
+from softedge.recipes.supervised import Finetune as Finetune
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -40,6 +42,10 @@ class Data(Section):
     mean: Literal["weights", "auto"] | Channels = "weights"
     std: Literal["weights", "auto"] | Channels = "weights"
     test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out by content hash when there is no test split
+    # For a network that was trained elsewhere: its classes in their order (() reads them from the data), and to hold
+    # out unlabelled images too, since agreement with fp32 needs no labels; "none" where there are few images.
+    classes: tuple[str, ...] = ()
+    hold_out: Literal["labelled", "all", "none"] = "labelled"
     workers: int = Field(default=-1, ge=-1)  # loader processes; -1: chosen from the cores; 0: in this process
 
 
@@ -132,26 +138,6 @@ class Probe(Section):
     random_baseline: bool = True  # the same probe on random weights beside it
 
 
-class Finetune(Section):
-    """Training the whole network on the labels (AdamW, cosine), from the SSL backbone, ImageNet weights or scratch."""
-
-    init: str = "ssl"  # "ssl", "random", "imagenet" (timm downloads them) or a weights file
-    epochs: Positive = 50
-    min_steps: Positive = 200  # at least this many steps, however few labels
-    max_steps: int = Field(default=0, ge=0)  # 0: no limit
-    batch: Positive = 64
-    lr: float = Field(default=1e-3, gt=0.0)  # of the head
-    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)  # rate of a layer / rate of the next; scratch has 1
-    weight_decay: float = Field(default=0.05, ge=0.0)
-    warmup: Fraction = 0.1  # fraction of the steps
-    label_smoothing: Fraction = 0.1
-    mixup: float = Field(default=0.0, ge=0.0)  # alpha of the Beta distribution; 0: none
-    ema: float = Field(default=0.99, ge=0.0, lt=1.0)  # decay of the averaged weights that are kept; 0: no averaging
-    min_area: float = Field(default=0.35, gt=0.0, le=1.0)  # of the random resized crop
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # as optim.precision: auto is bf16 on GPUs, fp32 on CPUs
-    labels: float = Field(default=1.0, gt=0.0, le=1.0)  # fraction of the training labels, stratified
-
-
 class Labels(Section):
     """Was pretraining worth it? Accuracy by number of labels, with and without it."""
 
@@ -175,12 +161,14 @@ class Plan(Section):
 
     minutes: float = Field(default=15.0, gt=0.0)  # of all stages together
     finetune: bool = True  # where there are labels
+    distill: bool = True  # where at least half of the training images have no label
     baselines: bool = True  # cheap classifiers beside it, in seconds
 
 
 class Export(Section):
     # which classifier is deployed; "best": of those of the run, the best on validation images
-    source: Literal["best", "probe", "finetune"] = "best"
+    # ("given": a network that softedge export-file was given)
+    source: Literal["best", "probe", "finetune", "distill", "given"] = "best"
     targets: tuple[str, ...] = registry.DEFAULT_FORMATS
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # and others that a format has: Core ML w8a8
     batch: Literal["dynamic", "one"] = "dynamic"
@@ -245,6 +233,7 @@ class Recipe(Section):
     knn: Knn = Knn()
     probe: Probe = Probe()
     finetune: Finetune = Finetune()
+    distill: Distill = Distill()
     labels: Labels = Labels()
     linear: Linear = Linear()
     plan: Plan = Plan()

@@ -80,6 +80,30 @@ def checks(result: Result) -> str:
     return "\n".join([table(rows), *map(on_one_line, skipped)])
 
 
+def candidates(result: Result) -> str:
+    """The table of ``softedge quantize FILE``: what was tried, on the selection images; then the file."""
+    shown = ("agreement", "sqnr_db", "size_bytes", "time_over_fp32")
+    rows = [
+        {
+            "candidate": step["what"],
+            **{name: number(name, step[name]) for name in shown if step.get(name) is not None},
+            "good enough": "yes" if step["passed"] else "no",
+        }
+        for step in result.details["steps"]
+        if step.get("agreement") is not None
+    ]
+    images, metrics = result.details["images"], result.metrics
+    lines = [table(rows), "", f"chosen on {images['selection']} images: {result.details['recommendation']}"]
+    if "agreement" in metrics:
+        measured = ", ".join(number(name, metrics[name]) for name in ("agreement",))
+        lines.append(
+            f"on {images['test']} other images: {measured} of the answers of fp32, {metrics['sqnr_db']:.1f} dB"
+        )
+    if metrics["passed"]:
+        lines.append(f"written: {result.details['file']}, {number('size_bytes', metrics['size_bytes'])}")
+    return "\n".join(lines)
+
+
 def deployment(run: Run) -> str:
     """What ``softedge deploy`` made: accuracy of the features, one row a file, where the report is."""
     from softedge.stages.gate import judged, missing, wanted
