@@ -42,6 +42,10 @@ class Data(Section):
     mean: Literal["weights", "auto"] | Channels = "weights"
     std: Literal["weights", "auto"] | Channels = "weights"
     test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out by content hash when there is no test split
+    # For a network that was trained elsewhere: its classes in their order (() reads them from the data), and to hold
+    # out unlabelled images too, since agreement with fp32 needs no labels; "none" where there are few images.
+    classes: tuple[str, ...] = ()
+    hold_out: Literal["labelled", "all", "none"] = "labelled"
     workers: int = Field(default=-1, ge=-1)  # loader processes; -1: chosen from the cores; 0: in this process
 
 
@@ -163,7 +167,8 @@ class Plan(Section):
 
 class Export(Section):
     # which classifier is deployed; "best": of those of the run, the best on validation images
-    source: Literal["best", "probe", "finetune", "distill"] = "best"
+    # ("given": a network that softedge export-file was given)
+    source: Literal["best", "probe", "finetune", "distill", "given"] = "best"
     targets: tuple[str, ...] = registry.DEFAULT_FORMATS
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # and others that a format has: Core ML w8a8
     batch: Literal["dynamic", "one"] = "dynamic"
@@ -216,7 +221,7 @@ class Recipe(Section):
     model_config = ConfigDict(extra="allow")  # only for plug-ins: ``_plugins`` refuses everything else
 
     name: str = "unnamed"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     data: Data = Data()
     backbone: Backbone = Backbone()
     augment: Augment = Augment()
@@ -327,6 +332,6 @@ def _known_keys(values: Mapping[str, Any]) -> list[str]:
     method = ssl.get("method", methods.DEFAULT) if isinstance(ssl, Mapping) else methods.DEFAULT
     sections: dict[str, Any] = {name: field.annotation for name, field in Recipe.model_fields.items()}
     sections |= _plugin_sections()
-    sections["ssl"] = methods.settings_of(method) if method in registry.METHODS else Pretraining
+    sections["ssl"] = methods.settings_of(method) if methods.known(method) else Pretraining
     inside = [f"{name}.{key}" for name, kind in sections.items() for key in getattr(kind, "model_fields", ())]
     return sorted([*sections, *inside])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,15 +10,22 @@ import typer
 
 from softedge.commands.options import (
     AllowMissingOption,
+    CropOption,
+    DevicesOption,
     ForceOption,
+    InterpolationOption,
     MaxDropOption,
     MaxP90Option,
     MaxSizeOption,
+    MeanOption,
     MinAgreementOption,
     PrecisionsOption,
     RunFolder,
     SetOption,
+    SizeOption,
+    StdOption,
     TargetsOption,
+    addresses,
     names,
 )
 
@@ -47,12 +55,38 @@ def export(
 
 
 @app.command()
-def quantize(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
-    """Search for better int8 files where the exported ones may not pass the gates of check."""
+def quantize(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a float .onnx classifier.", show_default=False)],
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Of a file: a folder of real images.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Of a file: where the int8 file is written.")] = Path(
+        "runs/quantized"
+    ),
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    interpolation: InterpolationOption = None,
+    crop: CropOption = None,
+    min_agreement: MinAgreementOption = None,
+    set_: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Search for better int8 files of a run where they may not pass the gates; or quantize a float .onnx file."""
     from softedge.commands import tables
     from softedge.stages.quantize import quantize as search
 
-    typer.echo(tables.stages(search(run, set_ or (), force=force)))
+    if not run.is_file():
+        typer.echo(tables.stages(search(run, set_ or (), force=force)))
+        return
+    from softedge.export.given import preprocessing
+    from softedge.stages.gate import require_passed
+    from softedge.stages.quantize_file import quantize_file
+
+    asked = dataclasses.asdict(preprocessing(size, mean, std, interpolation, crop))
+    result = quantize_file(run, images, out, asked, min_agreement, force=force)
+    typer.echo(tables.candidates(result))
+    require_passed(result)
 
 
 @app.command()
@@ -102,27 +136,33 @@ def export_file(
     labels: Annotated[
         Path | None, typer.Option("--labels", help="A text file, one label on each line.", show_default=False)
     ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option("--size", help="Input size in pixels; default: the architecture's own.", show_default=False),
-    ] = None,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    interpolation: InterpolationOption = None,
+    crop: CropOption = None,
     output: Annotated[str, typer.Option("--output", help="probabilities or features")] = "probabilities",
     batch: Annotated[str, typer.Option("--batch", help="dynamic or one")] = "dynamic",
     targets: TargetsOption = None,
     precisions: PrecisionsOption = None,
+    devices: DevicesOption = None,
     allow_missing: AllowMissingOption = False,
+    set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Export any timm classifier or backbone from a weights file, without a run."""
+    """Make a run of any timm network: export, int8 search, check, report. Exit code 1 if a gate fails."""
     from softedge.commands import tables
+    from softedge.export.given import preprocessing
     from softedge.stages.export_file import export_file as write
-    from softedge.stages.gate import require
+    from softedge.stages.export_file import judge
+    from softedge.stages.gate import gate
 
     asked = {"targets": names(targets), "precisions": names(precisions)}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-    results = write(weights, out, images, backbone, labels, size, output=output, batch=batch, force=force, **given)
-    typer.echo(tables.stages(results))
-    require([] if allow_missing else results)
+    given["preprocessing"] = preprocessing(size, mean, std, interpolation, crop)
+    write(weights, out, images, backbone, labels, output=output, batch=batch, force=force, set=set_ or (), **given)
+    typer.echo(tables.deployment(judge(out, addresses(devices) or (), force)))
+    gate(out, allow_missing=allow_missing)
 
 
 @app.command("litert-setup")

@@ -72,6 +72,23 @@ DevicesOption = Annotated[
     str | None, typer.Option("--devices", help="local, ssh://user@host, adb://SERIAL, browser: ...", show_default=False)
 ]
 
+# How the images of given weights are prepared; None: as timm or the file says.
+SizeOption = Annotated[
+    int | None, typer.Option("--size", help="Input height = width in pixels.", show_default="the network's")
+]
+MeanOption = Annotated[
+    str | None, typer.Option("--mean", help="Of x / 255, e.g. 0.5,0.5,0.5.", show_default="the network's")
+]
+StdOption = Annotated[
+    str | None, typer.Option("--std", help="Of x / 255, e.g. 0.5,0.5,0.5.", show_default="the network's")
+]
+InterpolationOption = Annotated[
+    str | None, typer.Option("--interpolation", help="bilinear or bicubic", show_default="the network's")
+]
+CropOption = Annotated[
+    float | None, typer.Option("--crop", help="Side of the crop / shorter side.", show_default="the network's")
+]
+
 
 def names(text: str | None) -> list[str] | None:
     """Split a comma-separated option; None when it was not given."""

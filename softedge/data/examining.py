@@ -11,7 +11,7 @@ import numpy as np
 from softedge.config import IMAGENET_MEAN, IMAGENET_STD, Recipe
 from softedge.data import published, sources
 from softedge.data.images import UNLABELLED, ArrayImages, EncodedImages, FileImages, Images
-from softedge.data.inventory import Inventory
+from softedge.data.inventory import Inventory, with_classes
 from softedge.data.origins import origins_of
 from softedge.data.ranges import notice, white_of
 from softedge.data.screening import Look, screen
@@ -61,7 +61,7 @@ class Examined:
 
 def examine(source: str, recipe: Recipe) -> Examined:
     """Find, screen and split; writes nothing. UserError when there is nothing to work on."""
-    found = sources.find(source)
+    found = with_classes(sources.find(source), recipe.data.classes)
     bad: list[dict[str, str]] = []
     items: list[Item] = []
     looks: list[Look] = []
@@ -73,15 +73,19 @@ def examine(source: str, recipe: Recipe) -> Examined:
                 bad.append({"name": name, "reason": look.bad})
                 continue
             looks.append(look)
-            items.append(Item(name, look.sha256, place, label, look.content, origins.get(name, "")))
+            where = "unlabelled" if place == "train" and label < 0 else place
+            items.append(Item(name, look.sha256, where, label, look.content, origins.get(name, "")))
     if not items:
         first = f"; the first is {bad[0]['name']}: {bad[0]['reason']}" if bad else ""
         raise UserError(f"none of the {len(found)} images in {source} can be read{first}")
-    _check_readable(found, items)
+    given = bool(recipe.data.classes)  # the classes of a network, not all of which need to be in the images
+    if not given:
+        _check_readable(found, items)
     by_stem = isinstance(next(iter(found.splits.values())), FileImages)
     contrary = [[items[i].name for i in group] for group in contradictions(items, grouped(items, by_stem))]
-    _check_contradictions(found, items, contrary)
-    items = split(items, found.classes, recipe.data.test_fraction, recipe.seed, by_stem)
+    if not given:
+        _check_contradictions(found, items, contrary)
+    items = split(items, found.classes, recipe.data.test_fraction, recipe.seed, by_stem, recipe.data.hold_out)
     if not any(item.split in ("train", "unlabelled") for item in items):
         raise UserError(f"every training image of {found.source} is a copy of a test image; add others")
     items.sort(key=lambda item: {"unlabelled": 1, "test": 2}.get(item.split, 0))

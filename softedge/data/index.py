@@ -123,7 +123,7 @@ def summary(examined: Examined, spec: InputSpec) -> dict[str, Any]:
         "source": examined.found.source,
         "classes": list(examined.found.classes),
         "per_class": examined.per_class(),
-        "test_split": "given" if "test" in examined.found.splits else "held out" if examined.found.classes else "none",
+        "test_split": _test_split(examined),
         "bad": examined.bad,
         "ignored": dict(examined.found.ignored),
         "notices": list(examined.found.notices),
@@ -132,6 +132,12 @@ def summary(examined: Examined, spec: InputSpec) -> dict[str, Any]:
         "longer_side": examined.longer_side,
         "spec": spec.to_dict(),
     }
+
+
+def _test_split(examined: Examined) -> str:
+    if "test" in examined.found.splits:
+        return "given"
+    return "held out" if examined.counts()["n_test"] else "none"
 
 
 def announce(examined: Examined) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from softedge.data.images import EncodedImages, Images
+import numpy as np
+
+from softedge.data.images import UNLABELLED, EncodedImages, Images
 
 _FORMATS = "jpg|jpeg|jpe|jfif|png|bmp|gif|webp|tif|tiff|ppm|pgm|pbm|pnm|avif|heic|heif|jp2|tga"
 EXTENSIONS = frozenset(f".{extension}" for extension in _FORMATS.split("|"))
@@ -39,6 +41,28 @@ class Inventory:
     @property
     def in_files(self) -> bool:
         return all(isinstance(images, EncodedImages) for images in self.splits.values())
+
+
+def with_classes(found: Inventory, classes: Sequence[str]) -> Inventory:
+    """The same images with labels that index ``classes``, in place of the source's own; () leaves them as they are.
+
+    Images of a class that is not among them have no label.
+    """
+    if not classes or tuple(classes) == found.classes:
+        return found
+    place = {name: number for number, name in enumerate(classes)}
+    number = np.array([place.get(name, UNLABELLED) for name in found.classes] + [UNLABELLED], np.int64)
+    splits = {}
+    for split, images in found.splits.items():
+        splits[split] = images.subset(np.arange(len(images)))
+        splits[split].labels = number[images.labels]  # UNLABELLED is -1, the last
+    strangers = [name for name in found.classes if name not in place]
+    notices = found.notices
+    if strangers:
+        few = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
+        line = f"{len(strangers)} of {len(found.classes)} folders are no class of the network ({few}): no labels"
+        notices = (*notices, line)
+    return replace(found, classes=tuple(classes), splits=splits, notices=notices)
 
 
 def local_root() -> Path:

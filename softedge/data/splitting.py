@@ -90,10 +90,25 @@ def contradictions(items: Sequence[Item], groups: Sequence[int]) -> list[list[in
     return [group for group in members.values() if len({items[i].label for i in group}) > 1]
 
 
+def hold_out_any(hashes: Sequence[str], fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Choose ``round(fraction * n)`` images without regard to their labels, as ``hold_out`` does within a class."""
+    keys = [hashlib.sha256(f"{seed}:{content}".encode()).digest() for content in hashes]
+    held = np.zeros(len(hashes), bool)
+    held[sorted(range(len(hashes)), key=lambda index: keys[index])[: round(fraction * len(hashes))]] = True
+    return held
+
+
 def split(
-    items: Sequence[Item], classes: Sequence[str], fraction: float, seed: int, by_stem: bool = False
+    items: Sequence[Item],
+    classes: Sequence[str],
+    fraction: float,
+    seed: int,
+    by_stem: bool = False,
+    which: str = "labelled",
 ) -> list[Item]:
     """Hold out test images where none are given, and set aside copies of test images and contradictory labels.
+
+    which: "labelled" images are held out, class by class; "all", whatever their label; or "none".
 
     Of copies in the test split the first one stays; copies within training stay where they are.
     """
@@ -102,14 +117,15 @@ def split(
     for contrary in contradictions(items, groups):
         for i in contrary:
             where[i] = "contradiction"
-    if classes and "test" not in {item.split for item in items}:
+    if (classes or which == "all") and which != "none" and "test" not in {item.split for item in items}:
         members: dict[int, list[int]] = defaultdict(list)
         for i, group in enumerate(groups):
-            if where[i] == "train":
+            if where[i] == "train" or (which == "all" and where[i] == "unlabelled"):
                 members[group].append(i)
         ranks = [min(items[i].rank or items[i].sha256 for i in copies) for copies in members.values()]
         labels = [items[copies[0]].label for copies in members.values()]
-        held = hold_out(ranks, labels, classes, fraction, seed)
+        by_class = which == "labelled"
+        held = hold_out(ranks, labels, classes, fraction, seed) if by_class else hold_out_any(ranks, fraction, seed)
         for copies, out in zip(members.values(), held):
             for i in copies if out else ():
                 where[i] = "test"

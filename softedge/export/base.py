@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from softedge import registry
 from softedge.errors import UserError, did_you_mean
-from softedge.records import Artifact, Precision
+from softedge.records import Artifact, InputSpec, Precision
 
 if TYPE_CHECKING:  # verify loads formats on machines without torch
     from softedge.export.deployed import Deployed
@@ -131,6 +131,21 @@ class Candidates(ABC):
         return None
 
 
+@dataclass(frozen=True)
+class GivenModel:
+    """A float classifier in a file that somebody else exported.
+
+    predict: its probabilities (N, C), softmax added where the file has none.  candidates: calibration images, uint8
+    (N, S, S, 3) -> its int8 candidates, which write files with the input and the outputs of the given one.
+    read_back: such a file -> its probabilities, as ``predict``.
+    """
+
+    spec: InputSpec
+    predict: Predictor
+    candidates: Callable[[Uint8], Candidates]
+    read_back: Callable[[Path], Predictor]
+
+
 class Format(ABC):
     """A format that models are exported to.  Made by ``open_format``.
 
@@ -214,6 +229,14 @@ class Format(ABC):
 
         like: an exported file of the same network whose part in float is kept instead of being chosen again.  Its
         options are judged on other images, so that all of ``calibration`` may set their ranges.
+        """
+        return None
+
+    def given(self, path: Path, asked: Mapping[str, Any]) -> GivenModel | None:
+        """A float file of this format that somebody else exported; None: this format quantizes no such files.
+
+        asked: size, mean, std, interpolation, crop, each where the user says it.  Raises UserError for a file that is
+        no float image classifier, or whose preprocessing nobody has said.
         """
         return None
 

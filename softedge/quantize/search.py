@@ -9,10 +9,8 @@ One loop over what a format's ``Candidates`` offer.  Everything is measured and 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from softedge.data.images import Uint8
@@ -20,6 +18,7 @@ from softedge.errors import UserError
 from softedge.export.base import Candidates, Option
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import Choice, Judge, Measures, decibels, nearest
+from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.quantize.equalization import equalize
 from softedge.quantize.fine_tuning import Schedule, fine_tune
@@ -38,17 +37,18 @@ Refuse = Callable[[Measures], list[str]]
 class Problem:
     """What a search is about.
 
-    network: fp32.  make: a network -> the candidates of the format for it.  judge: the selection images.
+    network: fp32; None: a file alone is known, and what needs PyTorch weights (equalization, fine-tuning) is left out.
+    make: a network -> the candidates of the format for it.  judge: the selection images.
     accepts: the gates, why they refuse measures.  doubts: why measures on the selection images do not promise that the
     gates will accept the file on others; an option without doubts is good enough.
     calibration: uint8 (N, S, S, 3), to equalize on.  training: gives the images to fine-tune on.  schedule: of that.
     others: int8 files of the network that are good enough already, of other formats.  layers: a ranking that another
-    search has made, for formats that rank by a proxy.
+    search has made, for formats that rank by a proxy.  start: the nearest calibration, where it is known already.
     timed: measure the time of each step where the format can.
     """
 
-    network: Deployed
-    make: Callable[[Deployed], Candidates]
+    network: Deployed | None
+    make: Callable[[Deployed | None], Candidates]
     judge: Judge
     accepts: Refuse
     doubts: Refuse
@@ -57,6 +57,7 @@ class Problem:
     schedule: Schedule = field(default_factory=Schedule)
     others: Sequence[Artifact] = ()
     layers: Sequence[Layer] = ()
+    start: Choice | None = None
     timed: bool = True
 
 
@@ -107,6 +108,9 @@ class _Search:
         return SearchResult(tuple(self.steps), self.chosen, self.layers, said)
 
     def _calibrate(self) -> None:
+        if self.problem.start is not None:  # the default is this calibration
+            self.option = self.plain = self.problem.start.option
+            return
         choice = nearest(self.candidates, self.problem.judge)
         self.option = self.plain = choice.option
         self._record("calibrated", self.candidates, choice.option, choice.measures, {"tried_db": choice.tried})
@@ -118,6 +122,9 @@ class _Search:
                 self._record("translated", self.original, option)
 
     def _equalize(self) -> None:
+        if self.network is None:
+            self._note("equalized", "needs the PyTorch weights")
+            return
         balanced, pairs = equalize(self.network, self.problem.calibration[:EQUALIZATION_IMAGES])
         if not pairs:
             self._note("equalized", "no pair of layers can be equalized (hard-swish, SiLU and additions stop it)")
@@ -149,6 +156,9 @@ class _Search:
 
     def _tune(self) -> None:
         """Fine-tune with the most harmful eighth of the layers in float: rounding there is not worth learning."""
+        if self.network is None:
+            self._note("tuned", "needs the PyTorch weights")
+            return
         worst = self._order(everything=True)
         worst = worst[: max(1, len(worst) // 8)]
         plain = self.candidates.with_float(self.plain, worst) if worst else self.plain
@@ -272,6 +282,6 @@ class _Search:
 
 def written_bytes(candidates: Candidates, option: Option) -> int:
     """Size of all files that an option would be written to."""
-    with tempfile.TemporaryDirectory(prefix="softedge-") as folder:
-        candidates.write(option, Path(folder))
-        return size_bytes(Path(folder))
+    with temporary_folder("candidate") as folder:
+        candidates.write(option, folder)
+        return size_bytes(folder)

@@ -226,10 +226,14 @@ def reference(run: Run, artifact: Artifact, images: Uint8) -> Float32:
 def network(run: Run, artifact: Artifact) -> Deployed:
     """The network that ``artifact`` was exported from, in PyTorch fp32."""
     from softedge import backbones
+    from softedge.export import given
     from softedge.export.deployed import Deployed
 
     checkpoint = exported_from(run, artifact)
-    if backbones.describe(checkpoint)["kind"] == "classifier":
+    about = backbones.describe(checkpoint)
+    if "given" in about:
+        return given.load(checkpoint)
+    if about["kind"] == "classifier":
         model = backbones.load_classifier(checkpoint)
         return Deployed(model, artifact.spec, artifact.labels, artifact.output)
     return Deployed(backbones.load(checkpoint), artifact.spec)

@@ -16,6 +16,7 @@ from softedge.data.changes import since
 from softedge.data.examining import examine, input_spec, preprocessing_origin
 from softedge.data.images import Data, EncodedImages
 from softedge.data.index import announce, fingerprint, images_of, index_lines, root_of, summary
+from softedge.data.inventory import with_classes
 from softedge.data.keeping import keep
 from softedge.data.stamps import content_hashes
 from softedge.errors import UserError
@@ -36,13 +37,16 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Resul
     """
     settings = {**recipe.section("data")["data"], "source": sources.canonical(source), "seed": recipe.seed}
     settings.pop("workers")  # how fast, not what
+    for name, default in (("classes", []), ("hold_out", "labelled")):  # runs made before there was a choice have none
+        if settings[name] == default:
+            settings.pop(name)
     if recipe.backbone.weights != "random":  # their preprocessing becomes that of the data
         settings["weights"] = starting.resolve(recipe.backbone).weights
     weights = starting.inputs(recipe.backbone)
     done = None if force else run.result("data")
     trained = run.result("pretrain") is not None
     try:
-        found = sources.find(source)
+        found = with_classes(sources.find(source), recipe.data.classes)
     except UserError as error:
         if done is None or not trained or differences(done.recipe, settings):
             raise

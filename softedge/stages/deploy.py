@@ -57,7 +57,8 @@ def deploy(
     """
     chosen, planned = plan.recipe_for(data, recipe, set, out, minutes)
     # By default every precision is tried; an int8 file that is refused then is a caution, as long as others pass.
-    tried = precisions is None and chosen.export.precisions == Export().precisions and not chosen.check.optional
+    asked = precisions is not None or max_drop is not None or min_agreement is not None
+    tried = not asked and chosen.export.precisions == Export().precisions and not chosen.check.optional
     resolved = replaced(
         chosen,
         export={"targets": targets, "precisions": precisions},

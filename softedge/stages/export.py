@@ -19,7 +19,7 @@ from softedge import backbones, config, registry
 from softedge.backbones import Backbone, Classifier
 from softedge.data.images import Data, Images
 from softedge.errors import CannotRunHere, UserError
-from softedge.export import calibration, contract, parity, snippet
+from softedge.export import calibration, contract, given, parity, snippet
 from softedge.export.base import Float32, Format, Uint8, combinations
 from softedge.export.deployed import Deployed
 from softedge.progress import say
@@ -28,6 +28,8 @@ from softedge.run import Run, cpu_name, perform, set_aside, sha256, versions
 from softedge.stages import classifier
 from softedge.stages.base import INDEX, hashes, on_run
 
+_LARGEST_INT8 = 0.6  # of the float parameters' bytes: more, and most weights of an int8 file are not in 8 bits
+_SMALLEST = 400_000  # bytes of float parameters below which the graph itself counts
 PARITY_IMAGES = 32  # beyond the golden ones; the int8 files get their full test in `softedge check`
 
 
@@ -134,6 +136,9 @@ def export_formats(
 
 
 def _checkpoint(run: Run, recipe: config.Recipe) -> tuple[Path, str]:
+    if recipe.export.source == "given":
+        run.need("network", "export-file")
+        return run.folder("network") / "network.safetensors", recipe.export.output
     if recipe.export.output == "features":
         run.need("pretrain", "pretrain")
         return run.folder("pretrain") / "backbone.safetensors", "features"
@@ -153,11 +158,14 @@ def _set_aside_others(run: Run, name: str, digest: str) -> None:
 
 
 def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, output: str) -> Source:
-    model: Backbone | Classifier
-    model = backbones.load(checkpoint) if output == "features" else backbones.load_classifier(checkpoint)
-    deployed = Deployed(model, model.spec if isinstance(model, Classifier) else data.spec)
-    backbone = model.backbone if isinstance(model, Classifier) else model
-    deployed.about = origin(digest, backbone.settings.name)
+    if recipe.export.source == "given":
+        deployed = given.load(checkpoint)
+    else:
+        model: Backbone | Classifier
+        model = backbones.load(checkpoint) if output == "features" else backbones.load_classifier(checkpoint)
+        deployed = Deployed(model, model.spec if isinstance(model, Classifier) else data.spec)
+        backbone = model.backbone if isinstance(model, Classifier) else model
+        deployed.about = origin(digest, backbone.settings.name)
     chosen = calibration.choose(data, recipe.export.calibration_images, recipe.seed)
     return prepare(deployed, checkpoint, chosen, _comparison(data), recipe.export.golden_images, recipe.seed)
 
@@ -228,6 +236,8 @@ def write(format_: Format, precision: str, source: Source, folder: Path) -> Outc
     images = source.calibration.images if calibrated else source.calibration.images[:0]
     artifact = format_.convert(source.deployed, precision, images, partial)
     seconds = time.monotonic() - clock
+    if calibrated:
+        refuse_float(artifact, source.deployed)
     reference = source.deployed.predict(source.images)
     try:
         found, measured, not_checked = *_compared(format_, artifact, source, reference), ""
@@ -255,11 +265,22 @@ def write(format_: Format, precision: str, source: Source, folder: Path) -> Outc
     metrics = {**compared, "size_bytes": artifact.size_bytes, "seconds": round(seconds, 3)}
     details = {"artifact": artifact.name, "sha256": artifact.sha256, "tolerance": dataclasses.asdict(allowed), **about}
     size = artifact.size_bytes / 1e6
-    speed = about.get("notes", {}).get("speed", {}).get("time_over_fp32")
-    timed = f", {speed:.2f} x the time of fp32 here" if speed else ""
+    speed = about.get("notes", {}).get("speed", {})
+    ratio, unsure = speed.get("time_over_fp32"), speed.get("not_measured")
+    timed = f", {ratio:.2f} x the time of fp32 here" if ratio else f", time not measured: {unsure}" if unsure else ""
     gap = f"largest difference to PyTorch {measured.max_abs_diff:.1g}" if measured else not_checked
     say(f"{artifact.name}: {size:.2f} MB, {gap}{timed}")
     return Outcome(metrics=metrics, details=details, skipped={"parity": not_checked} if not_checked else {})
+
+
+def refuse_float(artifact: Artifact, deployed: Deployed) -> None:
+    """UserError for an int8 file that is one in name only: most of its weights are stored in float."""
+    in_float = sum(4 * value.numel() for value in deployed.model.parameters())
+    if in_float >= _SMALLEST and artifact.size_bytes > _LARGEST_INT8 * in_float:
+        raise UserError(
+            f"{artifact.name} has {artifact.size_bytes / 1e6:.1f} MB, fp32 {in_float / 1e6:.1f} MB: most weights "
+            "stayed in float, in operators that this format does not quantize; use fp16"
+        )
 
 
 def _compared(format_: Format, artifact: Artifact, source: Source, reference: Float32) -> tuple[Float32, parity.Parity]:

@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from softedge.progress import on_one_line
+
 SIZES = (64, 96, 128, 160, 192, 224)
 MEASURED_AT = 128  # pixels; the time of other sizes goes with their area
 OTHER_STAGES = 3.0  # minutes of export, int8 search, check and timing on two cores, from runs on TrashNet
@@ -79,7 +81,7 @@ class Plan:
             f"about {self.total:.0f} of {self.minutes:g} minutes on this machine"
         ]
         lines += [f"  {step.stage:<10} {step.minutes:5.1f} min  {step.what}" for step in self.steps]
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+        return "\n".join(map(on_one_line, [*lines, *(f"  note: {note}" for note in self.notes)]))
 
 
 def choose(counts: Counts, network: str, weights: str, seconds: float, minutes: float, batch: int = 32) -> Plan:

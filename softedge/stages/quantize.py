@@ -89,7 +89,8 @@ class _Session:
     def _work(self, artifact: Artifact, format_: Format) -> Outcome:
         deployed, selection = self._network(artifact)
 
-        def make(other: Deployed) -> Candidates:
+        def make(other: Deployed | None) -> Candidates:
+            assert other is not None
             made = format_.candidates(other, artifact.precision, selection.calibration, like=artifact)
             assert made is not None, "a searchable precision has candidates"
             return made

@@ -5,10 +5,15 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+import torch
+from tiny_network import SPEC
+from torch import nn
 
 from softedge.errors import UserError
 from softedge.export.contract import artifact_of
+from softedge.export.deployed import Deployed
 from softedge.export.executorch.format import ExecuTorch
+from softedge.export.executorch.quantizer import ANNOTATION, round_behind_clamps
 from softedge.export.parity import compare
 
 installed = importlib.util.find_spec("executorch") is not None
@@ -40,3 +45,44 @@ def test_reloaded_program_agrees_with_pytorch(deployed, pictures, tmp_path, prec
     artifact = target.convert(deployed, precision, pictures[:20], tmp_path)
     found = compare(target.load(artifact)(pictures), deployed.predict(pictures))
     assert found.max_abs_diff <= largest and found.agreement >= 0.9
+
+
+class Clamped(nn.Module):
+    """A convolution whose outputs go far beyond 6, as in networks trained with ReLU6."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 16, 16), nn.Linear(16, 5)
+        self.conv.weight.data *= 30
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(nn.functional.relu6(self.conv(x)).flatten(1))
+
+
+def test_the_rounding_of_an_output_that_a_clamp_reads_moves_behind_the_clamp():
+    pytest.importorskip("torchao")
+    from torchao.quantization.pt2e import MinMaxObserver
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.Conv2d(4, 4, 3)).eval()
+    graph = torch.export.export(network, (torch.zeros(1, 3, 8, 8),), strict=True).module()
+    spec = QuantizationSpec(torch.int8, MinMaxObserver)
+    nodes = {str(node.target): node for node in graph.graph.nodes}  # of the two convolutions the second
+    convolutions = [node for node in graph.graph.nodes if str(node.target) == "aten.conv2d.default"]
+    for node in convolutions:
+        node.meta[ANNOTATION] = QuantizationAnnotation(output_qspec=spec, _annotated=True)
+    round_behind_clamps(graph)
+    assert convolutions[0].meta[ANNOTATION].output_qspec is None
+    assert nodes["aten.hardtanh.default"].meta[ANNOTATION].output_qspec is spec
+    assert convolutions[1].meta[ANNOTATION].output_qspec is spec, "no clamp reads it"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed, reason="needs executorch: pip install 'softedge[executorch]'")
+def test_int8_of_a_relu6_network_spends_its_levels_between_0_and_6(pictures, tmp_path):
+    """38 dB; rounded before the clamp, with steps several times as wide, 34 dB."""
+    network = Deployed(Clamped(), SPEC, labels=tuple("abcde"))
+    target = ExecuTorch()
+    artifact = target.convert(network, "int8", pictures[:20], tmp_path)
+    assert compare(target.load(artifact)(pictures), network.predict(pictures)).sqnr_db > 36

@@ -14,11 +14,16 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from softedge import backbones, config
-from softedge.errors import UserError
-from softedge.export import contract
+from softedge.errors import GateFailed, UserError
+from softedge.export import contract, given
 from softedge.export.verify import verify
 from softedge.records import InputSpec
+from softedge.stages.bench import bench
+from softedge.stages.check import check
 from softedge.stages.export_file import export_file, read
+from softedge.stages.gate import gate
+from softedge.stages.quantize import quantize
+from softedge.stages.report import report
 
 NAME = "mobilenetv3_small_050"
 
@@ -191,3 +196,84 @@ def test_weights_whose_branches_are_merged_already_are_the_same_network(name, tm
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     first, second = (read(tmp_path / f"{kind}.safetensors", name)[0] for kind in ("branches", "merged"))
     assert np.abs(first.predict(images) - second.predict(images)).max() < 1e-5
+
+
+@pytest.fixture(scope="module")
+def run_of_weights(weights, photos, tmp_path_factory):
+    folder, _ = weights
+    out = tmp_path_factory.mktemp("given") / "run"
+    many = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(1)
+    for name in ("ant", "bee"):
+        (many / name).mkdir()
+        for index in range(60):
+            pixels = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+            Image.fromarray(pixels).save(many / name / f"{index:02d}.png")
+    export_file(
+        folder / "net.safetensors",
+        out,
+        many,
+        NAME,
+        labels=["ant", "bee", "cat", "dog"],
+        size=32,
+        targets=("onnx",),
+        precisions=("fp32", "int8"),
+        set=["quantize.search=false"],
+    )
+    return out, many
+
+
+def test_weights_from_elsewhere_become_a_run_that_every_later_command_accepts(run_of_weights):
+    """Images are split: what calibrates is not what the gate asks. Folders named like classes are their labels."""
+    out, _ = run_of_weights
+    index = json.loads((out / "data" / "index.json").read_text())
+    splits = [item["split"] for item in index["items"]]
+    assert splits.count("test") == 60 and splits.count("train") == 60 and index["classes"][3] == "dog"
+    assert len(quantize(out)) == 1
+    rows = check(out).details["rows"]
+    assert [row["artifact"] for row in rows] == ["onnx-fp32", "onnx-int8"]
+    assert rows[0]["passed"] and rows[0]["n"] == 60 and rows[0]["top1"] == rows[0]["top1_fp32"]
+    benched = bench(out, devices=["local"], set=["bench.threads=1"])
+    assert {result.details["sha256"] for result in benched} == {row["sha256"] for row in rows}
+    report(out)
+    assert "onnx-int8" in (out / "report.json").read_text()
+
+
+def test_a_file_below_the_gate_is_refused_with_exit_code_1(run_of_weights):
+    out, _ = run_of_weights
+    row = check(out, force=True).details["rows"][1]
+    assert row["agreement"] < 0.98, "random weights: the answers are all about equally likely"
+    with pytest.raises(GateFailed, match="onnx-int8: agreement"):
+        gate(out)
+
+
+def test_the_network_of_such_a_run_is_read_back_from_its_own_file(run_of_weights, weights):
+    out, _ = run_of_weights
+    deployed = given.load(out / "network" / "network.safetensors")
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(deployed.model(x), weights[1](x))
+    assert deployed.labels == ("ant", "bee", "cat", "dog") and deployed.about["backbone"] == NAME
+
+
+def test_folders_that_are_no_classes_of_the_network_give_no_labels(weights, run_of_weights, tmp_path, capsys):
+    folder, _ = weights
+    asked = {"size": 32, "targets": ("onnx",), "precisions": ("fp32",)}
+    export_file(folder / "net.safetensors", tmp_path / "out", run_of_weights[1], NAME, labels=list("wxyz"), **asked)
+    assert "2 of 2 folders are no class of the network (ant, bee)" in capsys.readouterr().err
+    row = check(tmp_path / "out").details["rows"][0]
+    assert row["n"] == 60 and "agreement" in row and "top1" not in row
+
+
+def test_preprocessing_of_the_weights_is_in_the_file(weights, photos, tmp_path):
+    folder, net = weights
+    own = given.preprocessing(32, "0.5,0.5,0.5", "0.25,0.5,0.5", "bicubic", 1.0)
+    deployed, _ = read(folder / "net.safetensors", NAME, preprocessing=own)
+    assert deployed.spec == InputSpec(32, 32, (0.5, 0.5, 0.5), (0.25, 0.5, 0.5), "bicubic")
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    x = (image / 255.0 - 0.5) / np.array([0.25, 0.5, 0.5])
+    with torch.no_grad():
+        expected = net(torch.from_numpy(x.transpose(0, 3, 1, 2)).float()).softmax(1).numpy()
+    assert np.abs(deployed.predict(image) - expected).max() < 1e-5
+    with pytest.raises(UserError, match="--mean is of x / 255, between 0 and 1; found '123.7,116.3,103.5'"):
+        given.preprocessing(None, "123.7,116.3,103.5", None, None, None)

@@ -15,6 +15,7 @@ import numpy as np
 from softedge.errors import UserError
 from softedge.export.base import Float32, Format, Predictor, Uint8, needs
 from softedge.export.contract import artifact_of
+from softedge.export.executorch.quantizer import quantizer
 from softedge.export.quiet import quiet
 from softedge.records import Artifact, Precision
 from softedge.run import write_bytes
@@ -75,17 +76,12 @@ def _lower(deployed: Deployed, calibration: Uint8 | None) -> bytes:
 def _quantize(model: nn.Module, example: tuple[torch.Tensor], calibration: Uint8) -> Any:
     """pt2e with XNNPACK's symmetric per-channel weights and asymmetric activations."""
     import torch
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
     from torchao.quantization.pt2e.quantize_pt2e import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
         convert_pt2e,
         prepare_pt2e,
     )
 
-    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    prepared = prepare_pt2e(torch.export.export(model, example, strict=True).module(), quantizer)
+    prepared = prepare_pt2e(torch.export.export(model, example, strict=True).module(), quantizer())
     for image in calibration:
         prepared(torch.from_numpy(image[None]))
     return convert_pt2e(prepared)

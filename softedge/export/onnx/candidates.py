@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -31,19 +32,18 @@ _SECONDS = 2.0  # of processor time to compare one option with fp32
 _LEVELS = 255  # of an unsigned 8-bit activation
 
 
-class OnnxCandidates(Candidates):
-    """calibration: uint8 (N, S, S, 3).  methods, percentile: see ``ranges``.  dynamic: any batch size, else 1.
+class GraphCandidates(Candidates):
+    """Of a float graph from ``image``, uint8 (N, S, S, 3), to probabilities or features, wherever it comes from.
 
-    scheme: what int8 computes in integers; None: the float beginning is chosen by speed and closeness, or the one that
-    ends at ``float_prefix``.  safe: weights of 7 bits.  like: see ``Format.candidates``.
+    calibration: uint8 (N, S, S, 3).  methods, percentile: see ``ranges``.  scheme: what int8 computes in integers;
+    None: the float beginning is chosen by speed and closeness, or the one that ends at ``float_prefix``.
+    safe: weights of 7 bits.  like: see ``Format.candidates``.
     """
 
     def __init__(
         self,
-        deployed: Deployed,
         calibration: Uint8,
         *,
-        dynamic: bool = True,
         safe: bool = False,
         float_prefix: str = "",
         scheme: Scheme | None = None,
@@ -51,13 +51,18 @@ class OnnxCandidates(Candidates):
         percentile: float = 99.99,
         like: Artifact | None = None,
     ):
-        self.deployed, self.calibration, self.dynamic, self.safe = deployed, calibration, dynamic, safe
+        self.calibration, self.safe = calibration, safe
         self.float_prefix, self.scheme, self.like = float_prefix, scheme, like
         self.methods, self.percentile = tuple(methods), percentile
 
     @cached_property
+    @abstractmethod
     def float_model(self) -> onnx.ModelProto:
-        return onnx_graph.trace(self.deployed, dynamic=self.dynamic)
+        """The graph in float, with a name for every node."""
+
+    @abstractmethod
+    def finished(self, model: onnx.ModelProto, details: Mapping[str, Any]) -> bytes:
+        """The file of a quantized graph."""
 
     @cached_property
     def graph(self) -> onnx.ModelProto:
@@ -104,7 +109,7 @@ class OnnxCandidates(Candidates):
 
     def write(self, option: Option, out: Path) -> Path:
         path = out / "model.onnx"
-        write_bytes(path, onnx_graph.finished(_model(option), self.deployed, "int8", **option.details))
+        write_bytes(path, self.finished(_model(option), option.details))
         return path
 
     def layers(self) -> Sequence[str]:
@@ -141,14 +146,6 @@ class OnnxCandidates(Candidates):
         values = session(with_outputs(made.graph, list(ends))).run(list(ends), {"image": image})
         return [Rounding(name, *ends[name], value) for name, value in zip(ends, values)]
 
-    def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option:
-        made = _quantization(option)
-        graph = rewrite.for_integers(onnx_graph.trace(network, dynamic=self.dynamic))
-        known = {**made.ranges, **ranges}
-        if not set(float_tensors(graph)) <= set(known):  # the tuned network was traced to other names
-            known = measure_ranges(graph, self.calibration)
-        return replace(option, model=replace(made, graph=graph, ranges=known))
-
     def from_file(self, artifact: Artifact) -> Option | None:
         if artifact.path.suffix != ".onnx":
             return None
@@ -160,10 +157,34 @@ class OnnxCandidates(Candidates):
         store_weights_in_int8(model)
         return Option("8-bit weights, float arithmetic", model)
 
-    def time_over_fp32(self, option: Option) -> float:
+    def time_over_fp32(self, option: Option) -> float | None:
         image = np.ascontiguousarray(self.calibration[:1])
         models = {"fp32": self.float_model, "int8": _model(option)}
-        return race(models, image, _SECONDS).ratio("int8", "fp32").median
+        ratio = race(models, image, _SECONDS).ratio("int8", "fp32")
+        return ratio.median if ratio.sure else None
+
+
+class OnnxCandidates(GraphCandidates):
+    """Of a PyTorch network.  dynamic: any batch size, else 1.  The rest: see ``GraphCandidates``."""
+
+    def __init__(self, deployed: Deployed, calibration: Uint8, *, dynamic: bool = True, **settings: Any):
+        super().__init__(calibration, **settings)
+        self.deployed, self.dynamic = deployed, dynamic
+
+    @cached_property
+    def float_model(self) -> onnx.ModelProto:
+        return onnx_graph.trace(self.deployed, dynamic=self.dynamic)
+
+    def finished(self, model: onnx.ModelProto, details: Mapping[str, Any]) -> bytes:
+        return onnx_graph.finished(model, self.deployed, "int8", **details)
+
+    def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option:
+        made = _quantization(option)
+        graph = rewrite.for_integers(onnx_graph.trace(network, dynamic=self.dynamic))
+        known = {**made.ranges, **ranges}
+        if not set(float_tensors(graph)) <= set(known):  # the tuned network was traced to other names
+            known = measure_ranges(graph, self.calibration)
+        return replace(option, model=replace(made, graph=graph, ranges=known))
 
 
 def _quantization(option: Option) -> Quantization:

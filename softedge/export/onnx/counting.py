@@ -56,6 +56,8 @@ def integer_operations(path: Path) -> dict[str, int]:
         elif node.op_type in kinds:
             weight = origin(node.input[1])
             weights = stored_in_int8(weight)
+            if not weights and weight not in stored:
+                continue  # attention: two activations, no layer
             data = dequantized(origin(node.input[0]))
             integers = dequantized(weight) is not None and data is not None and data.input[0] in producers
             found[entry(kinds[node.op_type], weights, integers)] += 1

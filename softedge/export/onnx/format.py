@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import Candidates, Float32, Format, Predictor, Uint8, needs
+from softedge.export.base import Candidates, Float32, Format, GivenModel, Predictor, Uint8, needs
 from softedge.export.contract import artifact_of
 from softedge.records import Artifact, Precision
 from softedge.run import write_bytes
@@ -52,7 +52,7 @@ class Onnx(Format):
         safe: bool = False,
         float_prefix: str = "",
         *,
-        calibration: Literal["best", "mean", "minmax", "percentile", "mse"] = "best",
+        calibration: Literal["best", "mean", "minmax", "percentile", "mse", "entropy"] = "best",
         percentile: float = 99.99,
         scheme: Scheme | None = None,
     ):
@@ -95,6 +95,11 @@ class Onnx(Format):
             percentile=self.percentile,
             like=like,
         )
+
+    def given(self, path: Path, asked: Mapping[str, Any]) -> GivenModel | None:
+        from softedge.export.onnx.given import read
+
+        return read(path, asked)
 
     def load(self, artifact: Artifact) -> Predictor:
         return load_model(artifact.path)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
-from softedge.export.onnx.quantizer import WEIGHTED, Scheme, quantize
+from softedge.export.onnx.quantizer import Scheme, quantize
 from softedge.export.onnx.ranges import Ranges
+from softedge.export.onnx.rewrite import constants, has_weights
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Quantization:
 
     def layers(self) -> list[str]:
         """Names of the nodes with weights, in order."""
-        return [node.name for node in self.graph.graph.node if node.op_type in WEIGHTED]
+        known = constants(self.graph)
+        return [node.name for node in self.graph.graph.node if has_weights(node, known)]
 
     def in_float(self, names: frozenset[str]) -> Quantization:
         """The same with exactly these nodes in float."""

@@ -17,10 +17,11 @@ from onnx import helper, numpy_helper
 from softedge.errors import UserError
 from softedge.export.onnx.graph import float_nodes
 from softedge.export.onnx.ranges import Ranges
-from softedge.export.onnx.rewrite import GATE, WEIGHTED, attribute, constants, copied, join_hard_swish
+from softedge.export.onnx.rewrite import GATE, WEIGHTED, attribute, constants, copied, has_weights, join_hard_swish
 
 FOLLOWERS = ("Add", "Mul", "GlobalAveragePool", "MaxPool", "Sigmoid")  # in integers where their input already is
 _FREE = ("Relu", "Clip")  # a clamp right behind an integer operator costs nothing: the output's range does it
+_FLOAT_RESULT = ("Gemm", "MatMul")  # logits, and what normalisation, attention or GELU read
 _NARROWEST_GATE = 8  # steps between 0 and 3 of a hard-swish's input; with fewer its grid would be coarse
 
 
@@ -114,7 +115,7 @@ class _Quantizer:
             if node.name in self.scheme.float_nodes:
                 continue
             if node.op_type in WEIGHTED:
-                chosen = node.input[1] in self.known and source in self.ranges
+                chosen = has_weights(node, self.known) and source in self.ranges
             else:
                 chosen = node.op_type in FOLLOWERS and any(name in held for name in node.input)
                 chosen = chosen and all(name in self.ranges for name in (*node.input, *node.output))
@@ -128,7 +129,7 @@ class _Quantizer:
                 gates[result] = node
             else:
                 continue
-            if node.op_type != "Gemm":
+            if node.op_type not in _FLOAT_RESULT:
                 held[result] = node.op_type
         return integer, clamped, gates
 
@@ -168,7 +169,7 @@ class _Quantizer:
         result = node.output[0]
         ends_here = integer or result in self.clamped
         goes_on = len(self.readers.get(result, [])) == 1 and self.readers[result][0].output[0] in self.clamped
-        if ends_here and not goes_on and node.op_type != "Gemm" and result not in self.outputs:
+        if ends_here and not goes_on and node.op_type not in _FLOAT_RESULT and result not in self.outputs:
             self._quantize(result)
 
     def _append(self, node: onnx.NodeProto) -> None:
@@ -256,7 +257,8 @@ def store_weights_in_int8(model: onnx.ModelProto, smallest: int = 1024) -> None:
     run at every inference.  smallest: number of values below which a tensor stays in float.
     """
     weights = {t.name: t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) >= 2}
-    users = {name: node for node in model.graph.node if node.op_type in WEIGHTED for name in node.input[1:2]}
+    known = constants(model)
+    users = {node.input[1]: node for node in model.graph.node if has_weights(node, known)}
     decoding = []
     for name, node in users.items():
         if name not in weights or np.prod(weights[name].dims) < smallest:

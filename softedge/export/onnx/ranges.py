@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from softedge.export.base import Float32, Uint8
 from softedge.export.contract import INPUT
+from softedge.export.onnx.entropy import least_divergence
 from softedge.export.onnx.rewrite import copied
 from softedge.progress import track
 
-Method = Literal["mean", "minmax", "percentile", "mse"]
-METHODS: tuple[Method, ...] = ("mean", "minmax", "percentile", "mse")
+Method = Literal["mean", "minmax", "percentile", "mse", "entropy"]
+METHODS: tuple[Method, ...] = ("mean", "minmax", "percentile", "mse", "entropy")
+_BY_HISTOGRAM = ("percentile", "mse", "entropy")
 Ranges = dict[str, tuple[float, float]]
 BINS = 2048
 VALUES = 8192  # of one tensor on one image that enter its histogram; the extremes are exact
@@ -91,7 +93,7 @@ def layer_outputs(path: Path, images: Uint8) -> Iterator[tuple[str, Float32]]:
 
 def measure(model: onnx.ModelProto, images: Uint8, method: Method = "mse", percentile: float = 99.99) -> Ranges:
     """Ranges (low, high) of every float activation over ``images``, uint8 (N, H, W, 3); see ``Statistics.ranges``."""
-    return collect(model, images, histograms=method in ("percentile", "mse")).ranges(method, percentile)
+    return collect(model, images, histograms=method in _BY_HISTOGRAM).ranges(method, percentile)
 
 
 @dataclass(frozen=True)
@@ -113,17 +115,21 @@ class Statistics:
     def ranges(self, method: Method, percentile: float = 99.99) -> Ranges:
         """mean: the mean over images of each image's extremes, so that outlier images do not stretch the range.
         minmax: over all images.  percentile: the central ``percentile`` % of all values.  mse: what rounding and
-        clipping to 8 bits together distort least, Σ (x − q(x))².
+        clipping to 8 bits together distort least, Σ (x − q(x))².  entropy: see ``entropy``.
         """
         if method == "mean":
             low, high = self.lows.mean(0), self.highs.mean(0)
         else:
             low, high = self.lows.min(0), self.highs.max(0)
-        if method in ("percentile", "mse") and self.counts is not None:
-            narrow = [
-                _central(c, a, b, percentile) if method == "percentile" else _least_distortion(c, a, b, *alive)
-                for c, a, b, alive in zip(self.counts, low, high, self.alive)
-            ]
+        if method in _BY_HISTOGRAM and self.counts is not None:
+            narrow = []
+            for c, a, b, alive in zip(self.counts, low, high, self.alive):
+                if method == "percentile":
+                    narrow.append(_central(c, a, b, percentile))
+                elif method == "entropy":
+                    narrow.append(least_divergence(c, float(a), float(b)))
+                else:
+                    narrow.append(_least_distortion(c, a, b, *alive))
             low, high = np.array(narrow).T
         low, high = np.clip(low, *self.alive.T), np.clip(high, *self.alive.T)
         high = np.maximum(high, low + 1e-3)  # a tensor that is dead on every image still needs a range

@@ -8,13 +8,15 @@ padding          integer depthwise kernels take 16 channels at a time and are th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 LANES = 16  # channels an integer depthwise kernel takes at once
 GATE = "_gate"  # suffix of a hard-swish's gate
-WEIGHTED = ("Conv", "Gemm")
+WEIGHTED = ("Conv", "Gemm", "MatMul")
 _ELEMENTWISE = ("HardSwish", "HardSigmoid", "Sigmoid", "Relu", "Clip", "Mul", "Add", "GlobalAveragePool", "MaxPool")
 
 
@@ -28,6 +30,13 @@ def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object
     """The value of an attribute, or ``default``."""
     found = [a for a in node.attribute if a.name == name]
     return onnx.helper.get_attribute_value(found[0]) if found else default
+
+
+def has_weights(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> bool:
+    """A convolution or linear layer; a MatMul is one where its second factor is a constant matrix."""
+    if node.op_type not in WEIGHTED or node.input[1] not in known:
+        return False
+    return node.op_type != "MatMul" or len(known[node.input[1]].dims) == 2
 
 
 def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

@@ -32,7 +32,7 @@ SLACK = 0.05  # of the fastest time may go into a float part that brings the fil
 SECONDS = 6.0  # of processor time for the whole comparison, warm-up not counted
 ROUNDS = 200  # at most
 _FEWEST = 9  # rounds, however slow
-_NOISY = 0.1  # half width of the default's interval beyond which nothing is decided by time
+_NOISY = 0.1  # half width of an interval over its median, beyond which nothing is said or decided by time
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,18 @@ class Ratio:
     median: float
     low: float
     high: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval is narrow enough to choose by: processor time is not that of an idle machine either."""
+        return self.high - self.low <= 2 * _NOISY * self.median
+
+    def noted(self) -> dict[str, Any]:
+        """For the file: the ratio to fp32, or that it was not measured."""
+        interval = [round(self.low, 3), round(self.high, 3)]
+        if self.sure:
+            return {"time_over_fp32": round(self.median, 3), "interval": interval}
+        return {"not_measured": f"machine too busy: the ratio to fp32 lies between {interval[0]:g} and {interval[1]:g}"}
 
 
 @dataclass(frozen=True)
@@ -70,8 +82,7 @@ class Race:
         best = self.fastest(names)
         slack = self._slack(best, base)
         ratios = {name: self.ratio(name, best) for name in names}
-        first = ratios[names[0]]
-        if (first.high - first.low) / 2 > _NOISY:
+        if not ratios[names[0]].sure:
             return names[:1]
         return [name for name in names if (ratios[name].low if name == names[0] else ratios[name].high) <= 1 + slack]
 
@@ -142,17 +153,12 @@ def beginnings(
     models = {name: quantize(graph, ranges, scheme) for name, scheme in schemes.items()}
     measured = race({"fp32": fp32, **models}, image, seconds)
     ratios = {name: measured.ratio(name, "fp32") for name in schemes}
-    tried = {name: round(ratio.median, 3) for name, ratio in ratios.items()}
+    tried = {name: round(ratio.median, 3) for name, ratio in ratios.items() if ratio.sure}
     return [
         Beginning(
             name,
             schemes[name],
-            {
-                "float_until": name,
-                "time_over_fp32": tried[name],
-                "interval": [round(ratios[name].low, 3), round(ratios[name].high, 3)],
-                "tried": tried,
-            },
+            {"float_until": name, **ratios[name].noted(), "tried": tried},
         )
         for name in measured.fast_enough(list(schemes), "fp32")
     ]

@@ -1,0 +1,199 @@
+"""Which of timm's architectures can be exported, in every format and precision: ok, or refused and why.
+
+    python benchmarks/architectures.py --out architectures.json
+    python benchmarks/architectures.py --out architectures.json --only resnet18 mobilenetv3_small_100
+    python benchmarks/architectures.py --out architectures.json --table > table.md
+
+Random weights and few pixels: this is about operators and shapes, not about accuracy.  A file is ok when it is written,
+runs here, and its noise against PyTorch is what its precision must have (``LEAST_DB``); of int8 the noise is noted: of
+random weights it is far larger than of trained ones.  What is in the file is not done again.  Each network is a process
+of its own with a time limit, so that nothing takes the others down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import tempfile
+from pathlib import Path
+from typing import Any
+
+NETWORKS = {  # name -> pixels
+    "mobilenetv1_100": 64,
+    "mobilenetv2_100": 64,
+    "mobilenetv3_small_100": 64,
+    "mobilenetv3_large_100": 64,
+    "tf_mobilenetv3_small_100": 64,
+    "mobilenetv4_conv_small": 64,
+    "efficientnet_b0": 64,
+    "efficientnet_lite0": 64,
+    "tf_efficientnet_lite0": 64,
+    "tf_efficientnetv2_b0": 64,
+    "mnasnet_100": 64,
+    "fbnetc_100": 64,
+    "ghostnet_100": 64,
+    "lcnet_050": 64,
+    "mixnet_s": 64,
+    "resnet18": 64,
+    "resnext50_32x4d": 64,
+    "seresnet18": 64,
+    "regnety_002": 64,
+    "densenet121": 64,
+    "convnext_atto": 64,
+    "edgenext_xx_small": 64,
+    "mobileone_s0": 64,
+    "repvgg_a0": 64,
+    "repvit_m0_9": 64,
+    "fastvit_t8": 64,
+    "efficientvit_b0": 64,
+    "mobilevit_xxs": 64,
+    "shufflenet_v2_x1_0": 64,
+    "hardcorenas_a": 64,
+    "starnet_s1": 64,
+    "vit_tiny_patch16_224": 64,
+    "deit_tiny_patch16_224": 64,
+}
+FORMATS = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "int8"), "coreml": ("fp16", "int8")}
+LEAST_DB = {"fp32": 60.0, "fp16": 20.0, "int8": -100.0}
+MINUTES = 15  # for one network
+
+
+def measure(name: str, size: int) -> dict[str, dict[str, Any]]:
+    """Every file of one network: {file: {ok, why, size_bytes, sqnr_db, integers}}."""
+    import numpy as np
+    import timm
+    import torch
+
+    from softedge.eval.measures import compare
+    from softedge.export.base import open_format
+    from softedge.export.deployed import Deployed
+    from softedge.records import InputSpec
+    from softedge.stages.export import refuse_float
+
+    torch.manual_seed(0)
+    try:
+        net = timm.create_model(name, num_classes=10, img_size=size)
+    except TypeError:
+        net = timm.create_model(name, num_classes=10)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (32, size // 8, size // 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    network = Deployed(net, InputSpec(size, size, (0.5,) * 3, (0.25,) * 3), labels=tuple("abcdefghij"))
+    settle(network, images)
+    calibration, asked = images[:16], images[16:]
+    wanted = network.predict(asked)
+    rows: dict[str, dict[str, Any]] = {}
+    for target, precisions in FORMATS.items():
+        for precision in precisions:
+            row: dict[str, Any] = {}
+            rows[f"{target}-{precision}"] = row
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    format_ = open_format(target).without_timing()
+                    artifact = format_.convert(network, precision, calibration, Path(folder))
+                    row["size_bytes"] = artifact.size_bytes
+                    if format_.bits(precision).is_int8:
+                        refuse_float(artifact, network)
+                    few = 2 if target == "coreml" else len(asked)  # its interpreter takes a second an image
+                    measures = compare(wanted[:few], format_.load(artifact)(asked[:few]), None, network.output)
+                    row |= {"sqnr_db": measures["sqnr_db"], "max_abs_diff": measures["max_abs_diff"]}
+                    row["integers"] = format_.integer_operations(artifact)
+                    row["ok"] = bool(measures["sqnr_db"] >= LEAST_DB[precision])
+                    if not row["ok"]:
+                        row["why"] = f"{measures['sqnr_db']:.0f} dB against PyTorch"
+                except Exception as error:  # whatever it is, it is the result
+                    first = (str(error).strip().splitlines() or [""])[0][:200]
+                    row |= {"ok": False, "why": first or type(error).__name__, "kind": type(error).__name__}
+    return rows
+
+
+def settle(network: Any, images: Any) -> None:
+    """BatchNorm statistics of these images, and logits that spread: random weights alone give answers all alike."""
+    import torch
+    from torch import nn
+
+    for name, parameter in network.named_parameters():
+        if name.endswith(("gamma", "layer_scale")):  # and others scale them by 1e-6
+            nn.init.constant_(parameter, 0.5)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+            nn.init.uniform_(module.weight, 0.5, 1.5)  # residual branches begin at zero in some networks
+    network.train()
+    with torch.no_grad():
+        network(torch.from_numpy(images))
+        network.eval()
+        x = network.normalised(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float())
+        logits = network.model(x)
+        head = network.model.get_classifier()
+        for module in [head] if not isinstance(head, tuple) else head:
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.weight *= 3 / logits.std(0).mean().clamp_min(1e-3)
+
+
+def table(values: dict[str, Any]) -> str:
+    """Markdown: a row a network, the noise of int8 in dB where it is ok; the reasons below."""
+    files = [f"{target}-{precision}" for target, precisions in FORMATS.items() for precision in precisions]
+    lines = ["| network | " + " | ".join(files) + " |", "|---" * (len(files) + 1) + "|"]
+    reasons: dict[str, int] = {}
+    for name, rows in values["networks"].items():
+        cells = []
+        for file in files:
+            row = rows.get(file, {"ok": False, "why": rows.get("failed", "not run")})
+            if row["ok"]:
+                cells.append(f"{row['sqnr_db']:.0f} dB" if file.rpartition("-")[2] in ("int8", "w8a8") else "ok")
+            else:
+                cells.append(f"no ({reasons.setdefault(row['why'], len(reasons) + 1)})")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"{number}. {why}" for why, number in reasons.items())]
+    return "\n".join(lines)
+
+
+def send(pipe: Any, name: str) -> None:
+    pipe.send(measure(name, NETWORKS[name]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--table", action="store_true", help="print what is in the file")
+    options = parser.parse_args()
+    from softedge.run import environment, write_json
+
+    values = json.loads(options.out.read_text()) if options.out.exists() else {"networks": {}}
+    if options.table:
+        print(table(values))
+        return
+    import coremltools  # noqa: F401
+    import nncf  # noqa: F401
+    import onnxscript  # noqa: F401
+    import openvino  # noqa: F401
+    import timm  # noqa: F401
+
+    processes = multiprocessing.get_context("fork")  # what takes long to import is imported once
+    for name in options.only or NETWORKS:
+        if name in values["networks"] and not options.only:
+            continue
+        pipe, theirs = processes.Pipe(duplex=False)
+        child = processes.Process(target=send, args=(theirs, name))
+        child.start()
+        theirs.close()
+        rows, failed = None, f"more than {MINUTES} minutes"
+        try:
+            if pipe.poll(60 * MINUTES):
+                rows = pipe.recv()
+        except EOFError:
+            child.join()
+            failed = f"the process ended with exit code {child.exitcode}"
+        child.kill()
+        child.join()
+        values["networks"][name] = rows if rows is not None else {"failed": failed}
+        values["environment"] = environment()
+        write_json(options.out, values)
+        print(name, json.dumps({k: r.get("ok") for k, r in rows.items()} if rows else failed), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Networks that softedge did not train: any timm classifier or backbone read from a weights file, and kept in a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from softedge import backbones
+from softedge.backbones import Backbone, Classifier
+from softedge.errors import UserError, did_you_mean
+from softedge.export import folding
+from softedge.export.deployed import Deployed
+from softedge.records import InputSpec
+from softedge.run import atomic_path
+from softedge.weights import layouts
+
+KIND = "network"  # of a file written by ``save``, beside "classifier" and "backbone"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the user says about the weights' preprocessing; None: what timm or the file says.
+
+    size: input height = width, pixels.  mean, std: per channel, of x / 255.  crop: side of the crop / shorter side.
+    """
+
+    size: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    crop: float | None = None
+
+    def applied(self, spec: InputSpec) -> InputSpec:
+        size = self.size or spec.size
+        share = self.crop or spec.size / spec.resize
+        resize = spec.resize if size == spec.size and not self.crop else round(size / share)
+        return replace(
+            spec,
+            size=size,
+            resize=resize,
+            mean=self.mean or spec.mean,
+            std=self.std or spec.std,
+            interpolation=self.interpolation or spec.interpolation,
+        )
+
+
+AS_KNOWN = Preprocessing()
+
+
+def preprocessing(
+    size: int | None, mean: str | None, std: str | None, interpolation: str | None, crop: float | None
+) -> Preprocessing:
+    """From what is typed, ``--mean 0.5,0.5,0.5``; UserError for what is no preprocessing."""
+    if size is not None and size < 1:
+        raise UserError(f"--size is {size}; give the input's height and width in pixels, such as 224")
+    if interpolation not in (None, "bilinear", "bicubic"):
+        raise UserError(f"--interpolation is bilinear or bicubic; found '{interpolation}'")
+    if crop is not None and not 0 < crop <= 1:
+        raise UserError(f"--crop is {crop:g}; give the side of the centre crop over the shorter side, such as 0.875")
+    return Preprocessing(size, _channels("--mean", mean), _channels("--std", std), interpolation, crop)  # type: ignore[arg-type]
+
+
+def _channels(option: str, text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        first, second, third = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"{option} is '{text}'; give three numbers between 0 and 1, such as 0.5,0.5,0.5") from None
+    low = 0.0 if option == "--mean" else 1e-3
+    if not all(low <= value <= 1 for value in (first, second, third)):
+        raise UserError(f"{option} is of x / 255, between 0 and 1; found '{text}' (divide by 255)")
+    return first, second, third
+
+
+def read(
+    weights: Path,
+    backbone: str | None = None,
+    labels: str | Path | Sequence[str] | None = None,
+    size: int | None = None,
+    output: str = "probabilities",
+    preprocessing: Preprocessing = AS_KNOWN,
+) -> tuple[Deployed, str]:
+    """The network in a weights file as it will be deployed, and the name of its architecture."""
+    if size is not None:
+        preprocessing = replace(preprocessing, size=size)
+    state = backbones.read_state(weights)
+    _all_finite(state, weights)
+    if backbone is None:
+        about = backbones.describe(weights)  # a UserError where softedge did not write the file
+        spec = InputSpec.from_dict(about["spec"])
+        model = backbones.load(weights) if about["kind"] == "backbone" else backbones.load_classifier(weights)
+        name = about["backbone"]["name"]
+        known = _labels(labels, len(about["labels"])) if labels is not None else tuple(about["labels"])
+        kind = "features" if about["kind"] == "backbone" or output == "features" else "probabilities"
+        return Deployed(model, preprocessing.applied(spec), known, kind), name  # type: ignore[arg-type]
+    net, classes = _timm(weights, state, backbone, output)
+    spec = preprocessing.applied(_spec(net))
+    if classes == 0:
+        if labels is not None and output != "features":
+            raise UserError(f"{weights} has no classifier, and --labels names its classes; leave one of the two out")
+        return Deployed(net, spec, output="features"), backbone
+    return Deployed(net, spec, _labels(labels, classes), "probabilities"), backbone
+
+
+def save(path: Path, deployed: Deployed, name: str) -> None:
+    """Write a network that ``read`` gave, so that the file alone rebuilds it (``load``), with ``deployed.about``."""
+    from safetensors.torch import save_file
+
+    given = {"labels": list(deployed.labels), "output": deployed.output, "about": deployed.about}
+    if isinstance(deployed.model, Classifier | Backbone):
+        backbones.save(path, deployed.model, deployed.spec, given=given)
+        return
+    description = {"kind": KIND, "backbone": {"name": name}, "spec": deployed.spec.to_dict(), "given": given}
+    state = {key: value.detach().contiguous().clone() for key, value in deployed.model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={"softedge": json.dumps(description)})
+
+
+def load(path: Path) -> Deployed:
+    """Rebuild a network written by ``save``."""
+    import timm
+
+    about = backbones.describe(path)
+    given, spec = about["given"], InputSpec.from_dict(about["spec"])
+    net: nn.Module
+    if about["kind"] == "backbone":
+        net = backbones.load(path)
+    elif about["kind"] == "classifier":
+        net = backbones.load_classifier(path)
+    else:
+        state = backbones.read_state(path)
+        classes = len(given["labels"]) if given["output"] == "probabilities" else 0
+        net = timm.create_model(about["backbone"]["name"], num_classes=classes).eval()
+        if net.state_dict().keys() != state.keys():  # its branches were merged before
+            net = folding.merge_branches(net)
+        net.load_state_dict(state)
+    deployed = Deployed(net, spec, tuple(given["labels"]), given["output"])
+    deployed.about = dict(given["about"])
+    return deployed
+
+
+def _all_finite(state: Mapping[str, Tensor], weights: Path) -> None:
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"{weights} has NaN or infinite values in {len(broken)} of {len(state)} tensors, the first is "
+            f"'{broken[0]}': training has diverged; use an earlier checkpoint"
+        )
+
+
+def _timm(weights: Path, state: Mapping[str, Tensor], name: str, output: str) -> tuple[nn.Module, int]:
+    """The timm network with the weights loaded, and its number of classes (0: features)."""
+    import timm
+
+    if name not in timm.list_models():
+        raise UserError(f"unknown backbone '{name}'{did_you_mean(name, timm.list_models())[:300]}")
+    net: Any
+    net, fitting, head, merged = _fitted(weights, state, name)
+    last = next((value for key, value in head.items() if key.endswith("weight") and value.ndim == 2), None)
+    if output == "features" or last is None:
+        net.load_state_dict(fitting, strict=False)
+        return net.eval(), 0
+    net = timm.create_model(name, num_classes=len(last))
+    net = folding.merge_branches(net) if merged else net
+    net.load_state_dict(fitting, strict=False)  # counters of BatchNorm batches may be absent; fit has checked the rest
+    own: Any = net.get_classifier()
+    given = {key.rpartition(".")[2]: value for key, value in head.items()}
+    expected = {key: tuple(value.shape) for key, value in own.state_dict().items()}
+    if (shapes := {key: tuple(value.shape) for key, value in given.items()}) != expected:
+        raise UserError(
+            f"the classifier in {weights} has {shapes}, that of {name} {expected}; use --output features, or the "
+            "network that it was trained with"
+        )
+    own.load_state_dict(given)
+    return net.eval(), len(last)
+
+
+def _fitted(
+    weights: Path, state: Mapping[str, Tensor], name: str
+) -> tuple[nn.Module, dict[str, Tensor], dict[str, Tensor], bool]:
+    """The network without its classifier, its tensors, those of the classifier, and whether branches are merged.
+
+    Checkpoints of MobileOne, FastViT or RepViT may have been reparameterized already: then the network must be.
+    """
+    import timm
+
+    net = timm.create_model(name, num_classes=0)
+    try:
+        return net, *layouts.fit_with_head(state, net, name, str(weights)), False
+    except UserError as error:
+        if not folding.has_branches(net):
+            raise
+        merged = folding.merge_branches(net)
+        try:
+            return merged, *layouts.fit_with_head(state, merged, name, str(weights)), True
+        except UserError:
+            raise error from None  # the names of the network as it is published say more
+
+
+def _spec(net: nn.Module) -> InputSpec:
+    """What the weights were trained with, as timm records it."""
+    about: Any = net.pretrained_cfg
+    size = int(about["input_size"][-1])
+    interpolation = "bicubic" if about.get("interpolation") == "bicubic" else "bilinear"
+    resize = round(size / float(about.get("crop_pct") or 1.0))
+    return InputSpec(size, resize, tuple(about["mean"]), tuple(about["std"]), interpolation)  # type: ignore[arg-type]
+
+
+def _labels(labels: str | Path | Sequence[str] | None, classes: int) -> tuple[str, ...]:
+    if labels is None:
+        return tuple(str(index) for index in range(classes))
+    where = "the list of labels"
+    if isinstance(labels, str | Path):
+        where = str(labels)
+        try:
+            text = Path(labels).read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
+            labels = [line.strip() for line in text.splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{where} cannot be read as labels, one on each line ({error})") from error
+    if len(labels) != classes:
+        raise UserError(f"{where} has {len(labels)} labels, the classifier {classes} classes")
+    return tuple(labels)

@@ -1,0 +1,165 @@
+"""``softedge quantize model.onnx --images DIR``: int8 for a float classifier that is nothing but a file.
+
+No PyTorch weights, no labels, no run. The images are split three ways: to calibrate, to choose on, to test on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from softedge import registry
+from softedge.config import Check
+from softedge.errors import UserError
+from softedge.eval.measures import compare
+from softedge.export import calibration
+from softedge.export.base import Candidates, Format, GivenModel, Option, open_format
+from softedge.export.nearest import Judge, Measures, nearest
+from softedge.progress import say
+from softedge.quantize.gates import quality
+from softedge.quantize.search import Problem, search, written_bytes
+from softedge.quantize.selection import CHOSEN, broken, doubts
+from softedge.quantize.steps import Step
+from softedge.records import Outcome, Result
+from softedge.run import Run, perform, sha256
+from softedge.stages.export_file import readable
+
+CALIBRATION = 300  # images that set ranges, at most
+TEST = 1000  # images that the written file is asked on, at most
+_FEWEST = 8  # images below which nothing can be split
+
+
+def quantize_file(
+    file: str | Path,
+    images: str | Path | None,
+    out: str | Path = "runs/quantized",
+    asked: Mapping[str, Any] | None = None,
+    min_agreement: float | None = None,
+    seed: int = 0,
+    force: bool = False,
+) -> Result:
+    """Write ``out/<format>-int8/model.*`` with the input and outputs of ``file``, where a candidate passes the gates.
+
+    images: a folder of real images; no labels are used.  asked: size, mean, std, interpolation, crop, where the file
+    does not say them itself.  details: steps (what was tried, measured on the selection images), file.  metrics:
+    agreement and noise of the written file on the test images, read back.
+    ``metrics["passed"]`` is False when no candidate passes; then no file is written.  Raises UserError for a file that
+    is no float classifier.
+    """
+    if images is None:
+        raise UserError(f"int8 ranges of {file} need real images; give a folder of them with --images")
+    file, root = Path(file), Path(images)
+    gates = Check() if min_agreement is None else Check(min_agreement=min_agreement)
+    format_ = _format(file)
+    if (why := format_.missing()) is not None:
+        raise UserError(why)
+    given = format_.given(file, asked or {})
+    if given is None:
+        raise UserError(f"{format_.title} files of others cannot be quantized here; give an ONNX file")
+    run = Run(out)
+    settings = {
+        "asked": {k: v for k, v in (asked or {}).items() if v is not None},
+        "min_agreement": gates.min_agreement,
+        "images": str(root.expanduser().resolve()),
+        "seed": seed,
+    }
+    with run.locked():
+        result = perform(
+            run,
+            f"{format_.name}-int8",
+            lambda folder: _Work(given, gates, root, seed).into(folder),
+            recipe=settings,
+            inputs={file.name: sha256(file)},
+            force=force,
+            renew=True,
+        )
+    return result
+
+
+def _format(file: Path) -> Format:
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; give an ONNX file, or a run folder")
+    suffixes = {}
+    for name in registry.FORMATS:
+        format_ = open_format(name)
+        suffixes[format_.suffix] = format_
+    if file.suffix not in suffixes:
+        raise UserError(f"{file} is not a model file that can be quantized; known: {', '.join(sorted(suffixes))}")
+    return suffixes[file.suffix]
+
+
+class _Work:
+    def __init__(self, given: GivenModel, gates: Check, root: Path, seed: int):
+        self.given, self.gates = given, gates
+        self.costs: dict[int, tuple[int, float | None]] = {}  # of a tier: bytes, time over fp32
+        found = readable(root, 2 * TEST, seed)
+        if len(found) < _FEWEST:
+            raise UserError(f"{root} has {len(found)} readable images; give at least {_FEWEST}, better 500")
+        pixels = found.prepared(given.spec)
+        self.test = pixels[: min(TEST, len(pixels) // 2)]
+        rest = pixels[len(self.test) :]
+        kept = min(CALIBRATION, len(rest) // 2)
+        self.calibration, chosen = rest[:kept], rest[kept:][:CHOSEN]
+        for line in calibration.look(self.calibration):
+            say(f"warning: {line}")
+        self.judge = Judge(chosen, given.predict(chosen), "probabilities")
+
+    def into(self, folder: Path) -> Outcome:
+        candidates = self.given.candidates(self.calibration)
+        choice = nearest(candidates, self.judge)
+        tried = [self._step(candidates, option, measures) for option, measures in choice.others]
+        default = next(step for step, (option, _) in zip(tried, choice.others) if option is choice.option)
+        default = dataclasses.replace(default, name="calibrated", kept=True)
+        found = search(
+            Problem(
+                network=None,
+                make=lambda network: candidates,
+                judge=self.judge,
+                accepts=self._accepts,
+                doubts=self._doubts,
+                calibration=self.calibration,
+                training=lambda: self.calibration,
+                start=choice,
+            ),
+            default,
+        )
+        steps = [*(step for step in tried if step.what != default.what), *found.steps]
+        details: dict[str, Any] = {
+            "recommendation": found.recommendation,
+            "steps": [step.to_dict() for step in steps],
+            "layers": [layer.to_dict() for layer in found.layers],
+            "spec": self.given.spec.to_dict(),
+            "images": {
+                "calibration": len(self.calibration),
+                "selection": len(self.judge.images),
+                "test": len(self.test),
+            },
+        }
+        option = found.chosen.option if found.chosen else choice.option
+        if found.chosen is None and self._accepts(choice.measures):
+            return Outcome({"passed": False}, details)
+        path = candidates.write(option, folder)
+        measures = compare(self.given.predict(self.test), self.given.read_back(path)(self.test), None, "probabilities")
+        if why := self._accepts(measures):
+            path.unlink()
+            details["recommendation"] = (
+                f"the file agreed on the selection images, not on the test images: {'; '.join(why)}"
+            )
+            return Outcome({**measures, "passed": False}, details)
+        metrics = {**measures, "size_bytes": path.stat().st_size, "passed": True}
+        return Outcome(metrics, {**details, "file": path.name, "what": option.what, "sha256": sha256(path)})
+
+    def _step(self, candidates: Candidates, option: Option, measures: Measures) -> Step:
+        """A calibration as a row of the table; ranges cost neither time nor bytes, what stays in float does."""
+        if option.tier not in self.costs:
+            self.costs[option.tier] = written_bytes(candidates, option), candidates.time_over_fp32(option)
+        size, time = self.costs[option.tier]
+        return Step("calibration", option.what, measures, size, time, tuple(self._doubts(measures)), kept=False)
+
+    def _accepts(self, measures: Measures) -> list[str]:
+        return [*broken(measures), *quality(measures, self.gates, "probabilities")]
+
+    def _doubts(self, measures: Measures) -> list[str]:
+        return [*doubts(measures, self.gates, len(self.test)), *self._accepts(measures)]

@@ -1,0 +1,145 @@
+"""A float ONNX classifier that is nothing but a file: quantized with its own input and outputs, or refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from PIL import Image
+from tiny_network import SPEC, images
+from typer.testing import CliRunner
+
+from softedge.cli import app
+from softedge.errors import UserError
+from softedge.export.onnx import given
+from softedge.quantize import selection
+from softedge.stages.quantize_file import quantize_file
+
+ASKED = {"mean": SPEC.mean, "std": SPEC.std, "crop": 16 / 18}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for index, pixels in enumerate(images(160, seed=3)):
+        Image.fromarray(pixels.repeat(2, 0).repeat(2, 1)).save(folder / f"{index:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def float_file(deployed, tmp_path_factory):
+    """Normalised planes in, logits out, as other exporters write it."""
+    path = tmp_path_factory.mktemp("float") / "net.onnx"
+    torch.onnx.export(
+        deployed.model,
+        (torch.zeros(2, 3, 16, 16),),
+        path,
+        dynamo=True,
+        opset_version=18,
+        dynamic_shapes=({0: "batch"},),
+        external_data=False,
+        input_names=["pixels"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def quantized(float_file, photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "quantized"
+    return quantize_file(float_file, photos, out, ASKED, min_agreement=0.5), out / "onnx-int8"
+
+
+def logits(path, pixels):
+    return ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["logits"], {"pixels": pixels})[0]
+
+
+def test_the_int8_file_takes_the_place_of_the_float_file(quantized, float_file, pictures):
+    """Same input, same output, a fraction of the noise; weights and activations are integers."""
+    result, folder = quantized
+    x = (pictures / 255.0 - np.array(SPEC.mean)) / np.array(SPEC.std)
+    planes = x.transpose(0, 3, 1, 2).astype(np.float32)
+    wanted, found = logits(float_file, planes), logits(folder / "model.onnx", planes)
+    assert found.shape == wanted.shape
+    assert np.linalg.norm(found - wanted) < 0.35 * np.linalg.norm(wanted)
+    made = onnx.load(folder / "model.onnx")
+    assert {node.op_type for node in made.graph.node} >= {"QuantizeLinear", "DequantizeLinear", "Conv"}
+    assert not [node.name for node in made.graph.node if node.name.startswith(given.OURS)]
+    assert result.metrics["passed"] and result.metrics["n"] == 80, "half of the images are kept to test on"
+
+
+def test_every_calibration_that_was_tried_is_a_row_with_its_measures(quantized):
+    result, _ = quantized
+    rows = [step for step in result.details["steps"] if "calibration by" in step["what"]]
+    for method in ("mean", "minmax", "percentile", "mse", "entropy"):
+        assert any(f"calibration by {method}" in row["what"] for row in rows)
+    assert all(row["agreement"] <= 1 and row["size_bytes"] > 0 and row["time_over_fp32"] > 0 for row in rows)
+    assert sum(result.details["images"].values()) == 160
+
+
+def test_the_whole_graph_in_float_behind_softedges_preprocessing_is_the_network(float_file, deployed, pictures):
+    found = given.read(float_file, ASKED).predict(pictures)
+    assert np.abs(found - deployed.predict(pictures)).max() < 1e-5
+
+
+def test_where_nothing_is_good_enough_no_file_is_written_and_the_exit_code_is_1(
+    float_file, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(selection, "FLOOR_DB", 300.0)
+    channels = {key: ",".join(map(str, ASKED[key])) for key in ("mean", "std")}
+    words = ["quantize", str(float_file), "--images", str(photos), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*words, "--mean", channels["mean"], "--std", channels["std"]])
+    assert done.exit_code == 1
+    assert not list((tmp_path / "out").rglob("*.onnx"))
+    stored = json.loads((tmp_path / "out" / "onnx-int8" / "result.json").read_text())
+    assert stored["metrics"]["passed"] is False and len(stored["details"]["steps"]) > 5
+
+
+def test_files_that_cannot_be_quantized_are_one_clear_line(float_file, quantized, photos, tmp_path):
+    with pytest.raises(UserError, match="does not say how they are normalised: give --mean and --std"):
+        quantize_file(float_file, photos, tmp_path / "a")
+    with pytest.raises(UserError, match=r"model.onnx is quantized already \(DequantizeLinear"):
+        quantize_file(quantized[1] / "model.onnx", photos, tmp_path / "b", ASKED)
+    with pytest.raises(UserError, match="need real images; give a folder of them with --images"):
+        quantize_file(float_file, None, tmp_path / "c", ASKED)
+    with pytest.raises(UserError, match="takes images of 16 x 16 pixels; --size must be that"):
+        quantize_file(float_file, photos, tmp_path / "d", {**ASKED, "size": 32})
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(UserError, match="cannot be read as an ONNX file"):
+        quantize_file(tmp_path / "text.onnx", photos, tmp_path / "e", ASKED)
+    model = onnx.load(float_file)
+    model.graph.output.append(onnx.ValueInfoProto(name=model.graph.node[5].output[0]))
+    onnx.save(model, tmp_path / "two.onnx")
+    with pytest.raises(UserError, match="has 2 outputs; a classifier has one"):
+        quantize_file(tmp_path / "two.onnx", photos, tmp_path / "f", ASKED)
+
+
+@pytest.mark.parametrize("kind, says", [("Sigmoid", "ends in a sigmoid"), ("ReduceMax", r"is \? x 1; a classifier")])
+def test_heads_that_give_no_single_answer_are_refused(kind, says, float_file, photos, tmp_path):
+    """A softmax behind a sigmoid, or over one score, would agree with anything."""
+    model = onnx.load(float_file)
+    attributes = {"keepdims": 1} if kind == "ReduceMax" else {}
+    axes = onnx.numpy_helper.from_array(np.array([1]), "axes")
+    model.graph.initializer.append(axes)
+    inputs = ["logits", "axes"] if kind == "ReduceMax" else ["logits"]
+    model.graph.node.append(onnx.helper.make_node(kind, inputs, ["scores"], **attributes))
+    width = 1 if kind == "ReduceMax" else 5
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["batch", width]))
+    onnx.save(model, tmp_path / "head.onnx")
+    with pytest.raises(UserError, match=says):
+        quantize_file(tmp_path / "head.onnx", photos, tmp_path / "out", ASKED)
+
+
+def test_files_of_old_exporters_that_list_weights_as_inputs_are_read(float_file, deployed, pictures, tmp_path):
+    model = onnx.load(float_file)
+    for tensor in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    onnx.save(model, tmp_path / "old.onnx")
+    found = given.read(tmp_path / "old.onnx", ASKED).predict(pictures)
+    assert np.abs(found - deployed.predict(pictures)).max() < 1e-5
