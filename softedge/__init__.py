@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from softedge.stages.check import check
     from softedge.stages.data import inspect, shrink
     from softedge.stages.deploy import deploy
+    from softedge.stages.distill import distill
     from softedge.stages.export import export
     from softedge.stages.export_file import export_file
     from softedge.stages.finetune import finetune
@@ -53,6 +54,7 @@ __all__ = [
     "bring_in",
     "check",
     "deploy",
+    "distill",
     "export",
     "export_file",
     "finetune",

@@ -19,6 +19,8 @@ from softedge import config
 from softedge.errors import UserError, did_you_mean
 from softedge.records import InputSpec
 from softedge.weights import layouts, starting
+from softedge.weights.checkpoints import not_finite
+from softedge.weights.files import CHECKSUM, digest, first_line
 from softedge.weights.files import read_state as read_state
 
 
@@ -108,10 +110,10 @@ def load_weights(backbone: Backbone, path: Path) -> None:
 
 
 def save(path: Path, module: Backbone | Classifier, spec: InputSpec, **extra: Any) -> None:
-    """Write weights and everything needed to rebuild the network, atomically."""
-    from safetensors.torch import save_file
+    """Write weights and everything needed to rebuild the network, atomically; UserError when they are not finite."""
+    from safetensors.torch import save as serialized
 
-    from softedge.run import atomic_path
+    from softedge.run import write_bytes
 
     backbone = module.backbone if isinstance(module, Classifier) else module
     description = {
@@ -122,8 +124,14 @@ def save(path: Path, module: Backbone | Classifier, spec: InputSpec, **extra: An
         **extra,
     }
     state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"softedge": json.dumps(description)})
+    if broken := not_finite(state.items()):
+        raise UserError(
+            f"{path.name} is not written: '{broken}' holds NaN or infinite values after training; lower the learning "
+            "rate, or train in fp32"
+        )
+    about = json.dumps(description)
+    # Written by Python, which says why it cannot: safetensors' own error of a full disk has no number.
+    write_bytes(path, serialized(state, metadata={"softedge": about, CHECKSUM: digest(state, about)}))
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -135,14 +143,21 @@ def describe(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        return json.loads(metadata["softedge"])
+        about = json.loads(metadata["softedge"])
+        needed = ["kind", "backbone", "spec"]
+        if about.get("kind") in ("backbone", "classifier"):  # a plug-in has words of its own
+            needed.append("labels")
+        missing = [key for key in needed if key not in about]
     except KeyError as error:
         raise UserError(
             f"{path} was not written by softedge; to export it, run: "
             f"softedge export-file {path} --backbone NAME --images FOLDER"
         ) from error
     except Exception as error:
-        raise UserError(f"{path} cannot be read as weights ({str(error).splitlines()[0][:160]})") from error
+        raise UserError(f"{path} cannot be read as weights ({first_line(error)})") from error
+    if missing:
+        raise UserError(f"{path} cannot be read as weights (its description has no {missing[0]})")
+    return dict(about)
 
 
 def load(path: Path) -> Backbone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -24,6 +25,9 @@ for plugin in registry.plugins():
 app.add_typer(data.recipes, name="recipes")
 
 
+TRACEBACK = "--traceback"
+
+
 def _say_version(asked: bool) -> None:
     if asked:
         typer.echo(f"softedge {__version__}")
@@ -35,17 +39,21 @@ def softedge(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_say_version)
     ] = False,
+    traceback: Annotated[
+        bool, typer.Option(TRACEBACK, help="Print the traceback of an unexpected error; works behind any command.")
+    ] = False,
 ) -> None:
     """From unlabelled images to a checked and timed classifier for phones and IoT boards."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; the one place where expected errors become a line and an exit code."""
+    """Run the command; the one place where errors become a line and an exit code."""
     from softedge import threads
-    from softedge.errors import Terminated, exit_code_and_line, terminating
+    from softedge.errors import BUG, Terminated, bug_line, exit_code_and_line, terminating
 
     threads.prepare()
-    line = ""
+    given, line = sys.argv[1:] if arguments is None else arguments, ""
+    arguments = [word for word in given if word != TRACEBACK]
     try:
         with terminating():
             code = app(arguments, standalone_mode=False)
@@ -56,8 +64,13 @@ def main(arguments: list[str] | None = None) -> None:
             error.show()
             raise SystemExit(error.exit_code) from None
         answer = exit_code_and_line(KeyboardInterrupt() if isinstance(error, typer.Abort) else error)
-        if answer is None:
+        if answer is None and TRACEBACK in given:
             raise
+        if answer is None:
+            from softedge.files import cache_folder
+            from softedge.run import command_line
+
+            answer = BUG, bug_line(error, command_line(), cache_folder() / "tracebacks")
         code, line = answer
     typer.echo(line, err=True, nl=bool(line))
     raise SystemExit(code if isinstance(code, int) else 0)

@@ -21,6 +21,8 @@ from softedge.recipes import methods
 from softedge.recipes.files import available as available
 from softedge.recipes.files import parse_override as parse_override
 from softedge.recipes.section import Fraction, Positive, Section
+from softedge.recipes.supervised import Distill as Distill
+from softedge.recipes.supervised import Finetune as Finetune
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -136,26 +138,6 @@ class Probe(Section):
     random_baseline: bool = True  # the same probe on random weights beside it
 
 
-class Finetune(Section):
-    """Training the whole network on the labels (AdamW, cosine), from the SSL backbone, ImageNet weights or scratch."""
-
-    init: str = "ssl"  # "ssl", "random", "imagenet" (timm downloads them) or a weights file
-    epochs: Positive = 50
-    min_steps: Positive = 200  # at least this many steps, however few labels
-    max_steps: int = Field(default=0, ge=0)  # 0: no limit
-    batch: Positive = 64
-    lr: float = Field(default=1e-3, gt=0.0)  # of the head
-    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)  # rate of a layer / rate of the next; scratch has 1
-    weight_decay: float = Field(default=0.05, ge=0.0)
-    warmup: Fraction = 0.1  # fraction of the steps
-    label_smoothing: Fraction = 0.1
-    mixup: float = Field(default=0.0, ge=0.0)  # alpha of the Beta distribution; 0: none
-    ema: float = Field(default=0.99, ge=0.0, lt=1.0)  # decay of the averaged weights that are kept; 0: no averaging
-    min_area: float = Field(default=0.35, gt=0.0, le=1.0)  # of the random resized crop
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # as optim.precision: auto is bf16 on GPUs, fp32 on CPUs
-    labels: float = Field(default=1.0, gt=0.0, le=1.0)  # fraction of the training labels, stratified
-
-
 class Labels(Section):
     """Was pretraining worth it? Accuracy by number of labels, with and without it."""
 
@@ -179,13 +161,14 @@ class Plan(Section):
 
     minutes: float = Field(default=15.0, gt=0.0)  # of all stages together
     finetune: bool = True  # where there are labels
+    distill: bool = True  # where at least half of the training images have no label
     baselines: bool = True  # cheap classifiers beside it, in seconds
 
 
 class Export(Section):
     # which classifier is deployed; "best": of those of the run, the best on validation images
     # ("given": a network that softedge export-file was given)
-    source: Literal["best", "probe", "finetune", "given"] = "best"
+    source: Literal["best", "probe", "finetune", "distill", "given"] = "best"
     targets: tuple[str, ...] = registry.DEFAULT_FORMATS
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # and others that a format has: Core ML w8a8
     batch: Literal["dynamic", "one"] = "dynamic"
@@ -238,7 +221,7 @@ class Recipe(Section):
     model_config = ConfigDict(extra="allow")  # only for plug-ins: ``_plugins`` refuses everything else
 
     name: str = "unnamed"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     data: Data = Data()
     backbone: Backbone = Backbone()
     augment: Augment = Augment()
@@ -250,6 +233,7 @@ class Recipe(Section):
     knn: Knn = Knn()
     probe: Probe = Probe()
     finetune: Finetune = Finetune()
+    distill: Distill = Distill()
     labels: Labels = Labels()
     linear: Linear = Linear()
     plan: Plan = Plan()
@@ -348,6 +332,6 @@ def _known_keys(values: Mapping[str, Any]) -> list[str]:
     method = ssl.get("method", methods.DEFAULT) if isinstance(ssl, Mapping) else methods.DEFAULT
     sections: dict[str, Any] = {name: field.annotation for name, field in Recipe.model_fields.items()}
     sections |= _plugin_sections()
-    sections["ssl"] = methods.settings_of(method) if method in registry.METHODS else Pretraining
+    sections["ssl"] = methods.settings_of(method) if methods.known(method) else Pretraining
     inside = [f"{name}.{key}" for name, kind in sections.items() for key in getattr(kind, "model_fields", ())]
     return sorted([*sections, *inside])

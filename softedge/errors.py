@@ -1,14 +1,22 @@
-"""The ways a command ends early on purpose. Everything else is a bug and keeps its traceback."""
+"""The ways a command ends early: on purpose in one line, or by a bug, whose traceback goes to a file."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
+
+from softedge.progress import on_one_line
+
+BUG = 70  # the exit code of a bug: EX_SOFTWARE of BSD's sysexits.h, since 1 says that a gate failed
+_KEPT = 10  # tracebacks
 
 
 class UserError(Exception):
@@ -68,7 +76,12 @@ def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
 
 
 def exit_code_and_line(error: BaseException) -> tuple[int, str] | None:
-    """The exit code and the one line for an expected error; None for a bug, which keeps its traceback."""
+    """The exit code and the one line for an expected error; None for a bug."""
+    answer = _code_and_text(error)
+    return answer and (answer[0], on_one_line(answer[1]))
+
+
+def _code_and_text(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, UserError):
         return 2, f"error: {error}"
     if isinstance(error, GateFailed):
@@ -80,8 +93,28 @@ def exit_code_and_line(error: BaseException) -> tuple[int, str] | None:
         return code, "stopped: finished stages are kept; run the same command again to resume"
     if isinstance(error, BrokenPipeError):  # the reader of our output has gone: softedge ... | head
         return 141, ""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return 2, f"error: the disk is full ({error.filename or 'while writing'}); free some space and run it again"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return 2, f"error: no permission to write or read {error.filename} ({error.strerror}); use another folder"
     return None
+
+
+def bug_line(error: BaseException, command: str, folder: Path) -> str:
+    """Write the traceback of an unexpected error into a file in ``folder``, and return the one line that names it.
+
+    The ten newest are kept. Where nothing can be written, the traceback follows the line.
+    """
+    text = "".join(traceback.format_exception(error))
+    said = " ".join(str(error).split())
+    line = on_one_line(f"error: unexpected {type(error).__name__}{f': {said[:200]}' if said else ''}")
+    now = datetime.datetime.now()
+    path = folder / f"{now:%Y-%m-%d-%H%M%S}-{os.getpid()}.txt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{command}\n{now.isoformat(timespec='seconds')}\n\n{text}", errors="replace")
+        for old in sorted(folder.glob("*.txt"))[:-_KEPT]:
+            old.unlink(missing_ok=True)
+    except OSError:
+        return f"{line}; please report it with this traceback:\n{text}"
+    return f"{line}; please report it with the traceback in {path} (--traceback prints it here)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -11,9 +12,26 @@ T = TypeVar("T")
 _PLAIN_EVERY_SECONDS = 10.0
 
 
+_JOINERS = "\u200c\u200d"  # invisible, and part of words and emoji
+
+
+def on_one_line(text: str) -> str:
+    r"""A line for the terminal: newlines and escape sequences, as in names of files, become ``\n`` and ``\x1b``."""
+    if text.isprintable():
+        return text
+    shown = (c if c.isprintable() or c in _JOINERS or unicodedata.category(c) == "Zs" else _escaped(c) for c in text)
+    return "".join(shown)
+
+
+def _escaped(character: str) -> str:
+    if 0xDC80 <= ord(character) <= 0xDCFF:  # how Python keeps a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
 def say(text: str) -> None:
     """Print one line about what is going on, to stderr: stdout is for results."""
-    print(text, file=sys.stderr, flush=True)
+    print(on_one_line(text), file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:

@@ -149,6 +149,17 @@ class Result:
         return {"schema": self.schema, **{k: v for k, v in dataclasses.asdict(self).items() if k != "schema"}}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Result:
+    def from_dict(cls, values: Any) -> Result:
+        """The inverse of ``to_dict``; keys of later versions are left out. ValueError when it is something else."""
+        if not isinstance(values, dict):
+            raise ValueError("no JSON object")
+        for name in ("stage", "name", "metrics", "recipe", "inputs", "environment", "started", "seconds"):
+            if name not in values:
+                raise ValueError(f"it has no '{name}'")
+        for name in ("metrics", "recipe", "inputs", "environment", "details", "skipped"):
+            if not isinstance(values.get(name, {}), dict):
+                raise ValueError(f"'{name}' is no object")
+        if not isinstance(values["seconds"], int | float) or not isinstance(values["started"], str):
+            raise ValueError("'seconds' is no number or 'started' no text")
         known = {f.name for f in dataclasses.fields(cls)}
         return cls(**{k: v for k, v in values.items() if k in known})

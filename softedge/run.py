@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import json
-import math
 import os
 import platform
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,98 +22,27 @@ from typing import Any
 
 from softedge import registry
 from softedge.errors import UserError
+from softedge.files import atomic_path as atomic_path
+from softedge.files import finite, read_json, temporary_files_in, write_json
+from softedge.files import fsync_folder as fsync_folder
+from softedge.files import sha256 as sha256
+from softedge.files import size_bytes as size_bytes
+from softedge.files import write_bytes as write_bytes
+from softedge.files import write_text as write_text
 from softedge.progress import say
 from softedge.records import Outcome, Result
 
 _VERSIONS_OF = ("softedge", "torch", "torchvision", "timm", "numpy")  # and the packages of every format
 
 
-@contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success fsync and rename it into place, on failure remove it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+def read_result(path: str | Path) -> Result:
+    """Read a ``result.json``; UserError when it is damaged."""
     try:
-        yield Path(temporary)
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut (a no-op where folders cannot be opened)."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` to ``path`` as UTF-8, atomically."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as JSON, atomically. NaN and infinities become null: strict readers refuse them."""
-    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a NumPy or torch scalar
-        return _finite(value.item())
-    return value
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; UserError when it is not there or damaged."""
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error})") from error
-
-
-def sha256(path: str | Path) -> str:
-    """Hash a file, or a folder by its sorted relative paths and contents (an .mlpackage is a folder)."""
-    path, digest = Path(path), hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(file.relative_to(path).as_posix().encode() + b"\0" + bytes.fromhex(sha256(file)))
-        return digest.hexdigest()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def size_bytes(path: str | Path) -> int:
-    """Size of a file, or of all files in a folder."""
-    path = Path(path)
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
+        return Result.from_dict(read_json(path))
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); repeat its stage with --force, or delete {Path(path).parent}"
+        ) from error
 
 
 def environment() -> dict[str, Any]:
@@ -193,12 +119,12 @@ class Run:
     def result(self, stage: str) -> Result | None:
         """The finished result of a stage, or None when it was not run or not finished."""
         path = self.folder(stage) / "result.json"
-        return Result.from_dict(read_json(path)) if path.exists() else None
+        return read_result(path) if path.exists() else None
 
     def results(self, stage: str) -> dict[str, Result]:
         """Finished results below a stage folder, sorted: ``results("export")`` -> {"onnx-fp32": Result, ...}."""
         found = sorted(self.folder(stage).glob("*/result.json"))
-        return {path.parent.name: Result.from_dict(read_json(path)) for path in found}
+        return {path.parent.name: read_result(path) for path in found}
 
     def need(self, stage: str, command: str) -> Result:
         """The result of a stage that must be done before; UserError names the command that does it."""
@@ -224,7 +150,8 @@ class Run:
                 raise UserError(
                     f"another softedge process is using {self.root}; wait for it to finish, or use another --out"
                 ) from error
-            yield
+            with temporary_files_in(self.root):
+                yield
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -263,8 +190,8 @@ def perform(
     resumable: keep a half-finished folder of the same recipe and inputs (``work`` resumes from it), else start clean.
     """
     folder = run.folder(stage)
-    asked = json.loads(json.dumps(_finite({"recipe": recipe, "inputs": inputs})))
-    done = run.result(stage)
+    asked = json.loads(json.dumps(finite({"recipe": recipe, "inputs": inputs})))
+    done, damaged = _finished(run, stage, force)
     if done is not None:
         changed = differences({"recipe": done.recipe, "inputs": done.inputs}, asked)
         if not changed and not force:
@@ -276,8 +203,8 @@ def perform(
                 "add --force to redo it, or use another --out"
             )
     begun_path = folder / "begun.json"
-    begun = read_json(begun_path) if begun_path.exists() else None
-    if done is not None or (begun is not None and force):
+    begun = _begun(begun_path)
+    if done is not None or damaged or (begun is not None and force):
         set_aside(run, stage)
     elif begun is not None and resumable and (changed := differences({key: begun.get(key) for key in asked}, asked)):
         raise UserError(
@@ -311,13 +238,37 @@ def perform(
     return result
 
 
+def _finished(run: Run, stage: str, force: bool) -> tuple[Result | None, bool]:
+    """The finished result, if any, and whether there is a damaged one that ``force`` replaces."""
+    try:
+        return run.result(stage), False
+    except UserError:
+        if not force:
+            raise
+        return None, True
+
+
+def _begun(path: Path) -> dict[str, Any] | None:
+    """What unfinished work was begun with; {}, which equals no settings, when that is damaged."""
+    if not path.exists():
+        return None
+    with contextlib.suppress(UserError):
+        begun = read_json(path)
+        if isinstance(begun, dict):
+            return begun
+    return {}
+
+
 def _earlier(folder: Path, begun: Mapping[str, Any]) -> dict[str, Any]:
     """When unfinished work was first started, and the seconds spent on it: a start lasted until its last file."""
     start = begun.get("start")
     if not isinstance(start, Mapping):
         return {}
     last = max(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
-    return {"started": start["started"], "spent": start["spent"] + max(last - start["at"], 0.0)}
+    try:
+        return {"started": str(start["started"]), "spent": float(start["spent"]) + max(last - start["at"], 0.0)}
+    except (KeyError, TypeError, ValueError):  # only the clock is lost
+        return {}
 
 
 def set_aside(run: Run, stage: str) -> None:

@@ -6,7 +6,6 @@ No statistics here and none in any device: only ``bench/latency.py`` computes pe
 from __future__ import annotations
 
 import re
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from softedge import registry
 from softedge.errors import UserError, did_you_mean
 from softedge.export.base import open_format
+from softedge.files import temporary_folder
 from softedge.records import Artifact, InputSpec
 
 
@@ -96,6 +96,7 @@ class Measurement:
     skipped: str = ""
     not_timed: str = ""
     samples_ms: Sequence[float] = ()
+    runs_per_sample: int = 1  # a sample is their mean: more than one where one is short against a step of the clock
     rounds: Sequence[int] = ()  # round of each sample, same length as samples_ms
     load_ms: float | None = None  # reading the file until ready to run, runtime import excluded
     first_ms: float | None = None  # the first inference after loading
@@ -194,8 +195,8 @@ class FolderDevice(Device):
         runnable = [artifact for artifact in artifacts if not reasons[artifact.name]]
         measured = {a.name: Measurement(a.name, a.sha256, skipped=reasons[a.name]) for a in artifacts}
         if runnable:
-            with tempfile.TemporaryDirectory(prefix="softedge-bench-") as folder:
-                for measurement in self.work(Path(folder), runnable, plan.with_options(self.options)):
+            with temporary_folder("bench") as folder:
+                for measurement in self.work(folder, runnable, plan.with_options(self.options)):
                     measured[measurement.artifact] = measurement
         return [measured[artifact.name] for artifact in artifacts]
 

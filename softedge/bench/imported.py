@@ -10,6 +10,7 @@ Only what the tool gives becomes a number; it timed by its own rules, so no such
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,8 +43,13 @@ def read(path: Path) -> Reading:
         raise UserError(f"{path} has {path.stat().st_size} bytes, too many for the output of a benchmark tool")
     text = path.read_text(errors="replace")
     for reader in READERS:
-        reading = reader(text)
-        if reading is not None and {"mean_ms", "p50_ms"} & reading.metrics.keys():
+        try:
+            reading = reader(text)
+        except (ValueError, OverflowError):  # a number that is none: "1.2.3", or one of thousands of digits
+            continue
+        if reading is None or not all(map(math.isfinite, reading.metrics.values())):
+            continue
+        if {"mean_ms", "p50_ms"} & reading.metrics.keys():
             return reading
     raise UserError(
         f"{path} holds no latency that softedge can read; known: OpenVINO benchmark_app (JSON or text), "
@@ -55,12 +61,12 @@ def benchmark_app_json(text: str) -> Reading | None:
     """OpenVINO benchmark_app with -report_type no_counters -json_stats."""
     try:
         values = json.loads(text)
-        results, options = values["execution_results"], values.get("cmd_options", {})
+        results, options = values["execution_results"], values.get("cmd_options") or {}
+        percentile = str(options.get("-latency_percentile", "50"))
         told = {key: float(results[key]) for key in results if re.fullmatch(r"[0-9.]+", str(results[key]))}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     names = {"avg latency": "mean_ms", "min latency": "min_ms", "first inference time (ms)": "first_ms"}
-    percentile = str(options.get("-latency_percentile", "50"))
     if percentile in ("50", "90", "99"):
         names["latency (ms)"] = f"p{percentile}_ms"
     metrics: Numbers = {ours: told[theirs] for theirs, ours in names.items() if theirs in told}

@@ -115,9 +115,20 @@ def unpack(
             reason = f"failed: outputs {outputs.dtype} {outputs.shape}, expected {count} rows of finite float32"
             measured.append(Measurement(artifact.name, artifact.sha256, skipped=reason))
             continue
-        fields = ["samples_ms", "rounds", "load_ms", "first_ms", "end_to_end_ms", "end_to_end_skipped", "threads"]
+        fields = [
+            "samples_ms",
+            "rounds",
+            "runs_per_sample",
+            "load_ms",
+            "first_ms",
+            "end_to_end_ms",
+            "end_to_end_skipped",
+            "threads",
+        ]
         fields += ["runtime", "accelerator", "effective_precision", "peak_memory_bytes"]
-        details = {key: told[key] for key in ("kernels", "primitives", "prepared_with") if key in told}
+        details = {
+            key: told[key] for key in ("kernels", "primitives", "prepared_with", "timer_resolution_ms") if key in told
+        }
         measured.append(
             Measurement(
                 artifact.name,

@@ -28,8 +28,9 @@ def summarise(measurement: Measurement, plan: Plan) -> Latency:
     missing = []
     if len(samples) < plan.min_count:
         missing.append(f"{len(samples)} samples, the {plan.preset} preset needs {plan.min_count}")
-    if samples.sum() / 1000 < plan.min_seconds * 0.999:
-        missing.append(f"{samples.sum() / 1000:.1f} s measured, the {plan.preset} preset needs {plan.min_seconds:g} s")
+    seconds = samples.sum() * measurement.runs_per_sample / 1000
+    if seconds < plan.min_seconds * 0.999:
+        missing.append(f"{seconds:.1f} s measured, the {plan.preset} preset needs {plan.min_seconds:g} s")
     figures = percentiles(samples)
     return Latency(
         p50_ms=figures["p50_ms"],
@@ -71,7 +72,10 @@ def drift(samples_ms: Sequence[float]) -> Drift | None:
     third = len(samples_ms) // 3
     if third < 5:
         return None
-    ratio = float(np.median(samples_ms[-third:]) / np.median(samples_ms[:third]))
+    begin = np.median(samples_ms[:third])
+    if not begin:  # nothing but zeros, of a clock that is too coarse
+        return None
+    ratio = float(np.median(samples_ms[-third:]) / begin)
     return Drift(ratio, abs(ratio - 1) > DRIFT_LIMIT)
 
 
@@ -96,7 +100,7 @@ def paired_ratio(a: Measurement, b: Measurement, seed: int = 0) -> PairedRatio |
     The interval is a percentile bootstrap over rounds (Efron 1979); single samples within a round are not independent.
     """
     medians_a, medians_b = _round_medians(a), _round_medians(b)
-    common = sorted(set(medians_a) & set(medians_b))
+    common = sorted(r for r in set(medians_a) & set(medians_b) if medians_a[r] and medians_b[r])
     if not common:
         return None
     logs = np.log([medians_a[r] / medians_b[r] for r in common])

@@ -8,8 +8,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from softedge.cache import cache_folder as cache_folder  # where fetched files stay
 from softedge.errors import UserError
+from softedge.files import cache_folder as cache_folder  # where fetched files stay
 
 _TIMEOUT_S = 60.0
 _LARGEST = 400 << 20  # bytes; nothing that is pinned here comes near

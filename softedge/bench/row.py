@@ -99,6 +99,7 @@ class Session:
             return
         summary = dataclasses.asdict(latency.summarise(measurement, self.plan))
         outcome.details["why_not_valid"] = summary.pop("why_not_valid")
+        outcome.details["runs_per_sample"] = measurement.runs_per_sample
         outcome.metrics.update({key: value for key, value in summary.items() if not math.isnan(value)})
         if measurement.peak_memory_bytes:
             outcome.metrics["peak_memory_bytes"] = measurement.peak_memory_bytes

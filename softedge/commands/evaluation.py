@@ -75,6 +75,31 @@ def finetune(
 
 
 @app.command()
+def distill(
+    run: RunFolder,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher",
+            help="auto, best, probe, finetune, spread, a run, a classifier file or a timm network",
+            show_default="the recipe's",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="The timm network to teach.", show_default="the run's")
+    ] = None,
+    size: Annotated[int | None, typer.Option("--size", help="Its pixels.", show_default="the run's", min=32)] = None,
+    set_: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Teach a network with soft labels of all training images, with labels and without. Resumes if interrupted."""
+    from softedge.commands import tables
+    from softedge.stages.distill import distill as teach
+
+    typer.echo(tables.stage(teach(run, teacher, backbone, size, set_ or (), force=force)))
+
+
+@app.command()
 def baselines(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
     """Cheap classifiers beside the run's: majority class, SVMs on colour histogram and HOG, in seconds."""
     from softedge.commands import tables

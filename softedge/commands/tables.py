@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from softedge.progress import on_one_line
 from softedge.records import Result
 from softedge.run import Run
 
@@ -32,16 +33,21 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     if not rows:
         return ""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [columns, *([row.get(column, "") for column in columns] for row in rows)]
+    lines = [columns, *([on_one_line(row.get(column, "")) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def _without_words(reason: str) -> str:
+    """A reason behind "not run: NAME": it may say so itself."""
+    return reason.removeprefix("not run: ")
 
 
 def stage(result: Result) -> str:
     """One stage: its metrics and what was left out."""
     lines = [f"{result.stage}  {name}  {number(name, value)}" for name, value in result.metrics.items()]
-    lines += [f"{result.stage}  not run: {name} ({reason})" for name, reason in result.skipped.items()]
-    return "\n".join(lines)
+    lines += [f"{result.stage}  not run: {name} ({_without_words(reason)})" for name, reason in result.skipped.items()]
+    return "\n".join(map(on_one_line, lines))
 
 
 def stages(results: Sequence[Result]) -> str:
@@ -52,11 +58,11 @@ def stages(results: Sequence[Result]) -> str:
         if result.metrics
     ]
     skipped = dict.fromkeys(
-        f"not run: {result.stage.split('/', 1)[-1]}: {reason}"
+        f"not run: {result.stage.split('/', 1)[-1]}: {_without_words(reason)}"
         for result in results
         for reason in result.skipped.values()
     )
-    return "\n".join([table(rows), *skipped]).strip()
+    return "\n".join([table(rows), *map(on_one_line, skipped)]).strip("\n")
 
 
 def checks(result: Result) -> str:
@@ -70,8 +76,8 @@ def checks(result: Result) -> str:
         }
         for row in result.details.get("rows", [])
     ]
-    skipped = [f"not run: {name}: {reason}" for name, reason in result.skipped.items()]
-    return "\n".join([table(rows), *skipped])
+    skipped = [f"not run: {name}: {_without_words(reason)}" for name, reason in result.skipped.items()]
+    return "\n".join([table(rows), *map(on_one_line, skipped)])
 
 
 def candidates(result: Result) -> str:
@@ -145,7 +151,8 @@ def deployment(run: Run) -> str:
 
 def verified(outcome: Mapping[str, Any]) -> str:
     """The rows of ``softedge verify``."""
-    return "\n".join(f"{name}  {value}" for name, value in outcome.items() if not isinstance(value, list | dict))
+    values = (f"{name}  {value}" for name, value in outcome.items() if not isinstance(value, list | dict))
+    return "\n".join(map(on_one_line, values))
 
 
 def recipes(available: Mapping[str, Path]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from softedge.config import Recipe
+from softedge.progress import on_one_line
 
 _SHOWN = 12
 
@@ -47,7 +48,7 @@ def describe_text(values: Mapping[str, Any]) -> str:
         lines += [f"  {bad['name']}: {bad['reason']}" for bad in values["bad"][:_SHOWN]]
         if len(values["bad"]) > _SHOWN:
             lines.append(f"  and {len(values['bad']) - _SHOWN} more, all listed in data/index.json of a run")
-    return "\n".join(lines)
+    return "\n".join(map(on_one_line, lines))
 
 
 _TEST = {

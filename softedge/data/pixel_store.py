@@ -28,10 +28,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.cache import cache_folder
 from softedge.data.decoding import BadImage, decode_smaller
 from softedge.data.images import EncodedImages, Uint8
 from softedge.errors import UserError
+from softedge.files import cache_folder
 from softedge.progress import say, track
 from softedge.run import write_json
 from softedge.threads import cores

@@ -1,7 +1,7 @@
 """A transfer folder's exported detectors on a device: rounds, rules and rows of classifiers, AP in place of top-1.
 
 The pictures are brought to one size, the commonest of them: an app feeds frames of one size, and a mean over sizes
-would mean little. Only devices that run ``worker.py`` give boxes back.
+would mean little. Only devices that run ``worker.py``, and browsers, give boxes back.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from softedge.stages.bench import Bench
 
 PICTURES = 100  # at most: a photo takes a megabyte, and the timing needs no more of them
 _PADDING = 114  # grey, as YOLO pads
-KINDS = ("local", "ssh", "emulated")
+KINDS = ("local", "ssh", "emulated", "browser")
 
 
 def bench(trained: Trained, devices: Sequence[str], preset: str, force: bool = False) -> list[Result]:

@@ -56,16 +56,14 @@ def _check(trained: Trained, artifacts: list[Artifact]) -> Outcome:
         row |= score(trained, test, answers)
         row["drop"] = fp32["AP"] - row["AP"]
         row["agreement"] = float(np.mean([agreement(a, b) for a, b in zip(outputs, reference)]))
-        row["why"] = "; ".join(refusals(row, trained.recipe))
+        row["why"] = "; ".join(refusals(row, trained.recipe, fp32["AP"]))
         row["passed"] = not row["why"]
         say(f"check: {artifact.name}: AP {row['AP']:.4f}, PyTorch {fp32['AP']:.4f}; {row['why'] or 'passed'}")
     failed = [f"{row['artifact']}: {row['why']}" for row in rows if row["passed"] is False]
     measured = any(row["passed"] is not None for row in rows)
     cautions = []
     if fp32["AP"] < USELESS:
-        cautions.append(
-            f"AP {fp32['AP']:.3f}: the detector finds nothing, so no file can lose anything; train it again"
-        )
+        cautions.append(useless(fp32["AP"]))
         say(f"check: caution: {cautions[0]}")
     metrics = {**fp32, "n": len(test), "files": len(rows), "files_failed": len(failed)}
     details = {"rows": rows, "failed": failed, "cautions": cautions}
@@ -88,9 +86,16 @@ def score(trained: Trained, scenes: Scenes, found: Sequence[Detections]) -> dict
     return {key: values[key] for key in ("AP", "AP50", "AP75", "mask_AP", "mask_AP50") if key in values}
 
 
-def refusals(row: dict[str, Any], recipe: Recipe) -> list[str]:
-    """Why the gates refuse a file, one line per reason."""
+def useless(ap: float) -> str:
+    """What to say of a detector that finds nothing: none of its files can lose anything, or be of use."""
+    return f"AP {ap:.3f}: the detector finds nothing, so no file can lose anything; train it again"
+
+
+def refusals(row: dict[str, Any], recipe: Recipe, fp32: float) -> list[str]:
+    """Why the gates refuse a file, one line per reason.  fp32: the AP of PyTorch."""
     gates, why = recipe.check, []
+    if fp32 < USELESS:
+        why.append(useless(fp32))
     if row["drop"] > gates.max_drop:
         why.append(f"AP drop {row['drop']:.3f} is above {gates.max_drop:g}")
     int8 = Precision.named(row["precision"]).is_int8

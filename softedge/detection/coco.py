@@ -67,9 +67,11 @@ def _drawn(split: Split, values: dict[str, Any], index: Mapping[Key, int], notic
     path = split.annotations
     images = coco_entries.images(path, values["images"], notices)
     objects = _objects(values["annotations"], images, index, notices)
+    objects = _of_files(images, objects, notices)
     drawn: list[Drawn] = []
     numbered = all(isinstance(key, int) for key in images)  # the official tools break ties in the order of the ids
-    for key, image in images.items():
+    for key in objects:
+        image = images[key]
         picture = split.picture(image["file_name"])
         if picture is None:
             notices.add("images are not there and are left out", image["file_name"])
@@ -80,6 +82,23 @@ def _drawn(split: Split, values: dict[str, Any], index: Mapping[Key, int], notic
         where = ", ".join(str(place) for place in split.places[:3])
         raise UserError(f"none of the {len(images)} images of {path} is below {where}")
     return drawn
+
+
+def _of_files(
+    images: Mapping[Key, Mapping[str, Any]], objects: Mapping[Key, list[Object]], notices: Notices
+) -> dict[Key, list[Object]]:
+    """``objects`` of each file once: a file under several ids has the objects of all, equal ones once."""
+    first: dict[str, Key] = {}
+    merged: dict[Key, list[Object]] = {}
+    for key, image in images.items():
+        name = str(image["file_name"])
+        if first.setdefault(name, key) == key:
+            merged[key] = list(objects[key])
+            continue
+        notices.add("images are listed under several ids: used once, with the objects of all", name)
+        known = [(a["bbox"], a["category_id"]) for a, _ in merged[first[name]]]
+        merged[first[name]] += [o for o in objects[key] if (o[0]["bbox"], o[0]["category_id"]) not in known]
+    return merged
 
 
 def _objects(

@@ -49,6 +49,8 @@ def load(folder: Path) -> DeployedDetector:
     about = backbones.describe(path)
     if about.get("kind") != "detector":
         raise UserError(f"{path} is not a detector; run: softedge transfer RUN --task voc --data DIR")
+    if missing := [key for key in ("transfer", "classes", "head", "masks") if key not in about]:
+        raise UserError(f"{path} cannot be read as weights (its description has no {missing[0]})")
     backbone = backbones.build(config.Backbone(**about["backbone"]))
     settings, spec = Transfer(**about["transfer"]), InputSpec.from_dict(about["spec"])
     classes = tuple(about["classes"])

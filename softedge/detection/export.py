@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.detection import contract, formats, pictures
+from softedge.detection import contract, formats, pictures, snippet
 from softedge.detection.deployed import DeployedDetector, trace
 from softedge.detection.format import Pictures
 from softedge.detection.replay import agreement
@@ -20,6 +19,7 @@ from softedge.detection.scenes import Scenes
 from softedge.detection.trained import Trained
 from softedge.errors import UserError
 from softedge.export.base import open_format
+from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import atomic_path, perform
@@ -85,10 +85,10 @@ def write(
         raise UserError("an int8 detector needs pictures to calibrate on, found none")
     out.mkdir(parents=True, exist_ok=True)
     images = [pictures.pixels(scene) for scene in scenes.scenes[:golden]]
-    with tempfile.TemporaryDirectory(prefix=".model-", dir=out) as folder:
-        traced = Path(folder) / "traced.onnx"
+    with temporary_folder("model", beside=out / chosen.file) as folder:
+        traced = folder / "traced.onnx"
         trace(detector, images[0], traced)
-        made = chosen.convert(traced, Path(folder), detector.labels, precision, calibration)
+        made = chosen.convert(traced, folder, detector.labels, precision, calibration)
         for file in reversed(chosen.files(made)):  # the main file, which is looked for, last
             os.replace(file, out / file.name)
     path = out / chosen.file
@@ -115,4 +115,5 @@ def write(
         golden={"file": "golden.npz", "images": len(images)},
         parity={"agreement": min(parity), "with": "PyTorch fp32", "rule": " ".join((agreement.__doc__ or "").split())},
     )
+    snippet.write(out)
     return path

@@ -21,8 +21,8 @@ from softedge.detection.models import parameter_groups
 from softedge.detection.settings import Transfer
 from softedge.errors import Interrupted, UserError
 from softedge.progress import say, track
-from softedge.run import atomic_path
 from softedge.ssl.signals import StopRequest
+from softedge.weights import checkpoints
 
 CHECKPOINT = "last.pt"
 _CHECKPOINT_SECONDS = 60.0
@@ -134,13 +134,15 @@ class Training:
 
     def _checkpoint(self, path: Path, done: int) -> None:
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "iteration": done}
-        with atomic_path(path) as temporary:
-            torch.save({**state, "losses": self.losses, "curve": self.curve}, temporary)
+        checkpoints.write(path, {**state, "losses": self.losses, "curve": self.curve})
 
     def _resume(self, path: Path) -> int:
         if not path.is_file():
             return 0
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = checkpoints.read(path)
+        except checkpoints.Damaged as error:
+            raise UserError(f"{path} is damaged ({error}); add --force to start over") from error
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.losses, self.curve = list(state["losses"]), list(state["curve"])

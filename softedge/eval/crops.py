@@ -70,20 +70,20 @@ class Crops:
         self._items = _Items(images, spec, seed, min_area, flip)
         self._workers = 0 if self._items.in_memory else workers
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (uint8 (B, S, S, 3), int64 labels (B,))."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (uint8 (B, S, S, 3), int64 labels (B,)) from the batch ``start`` on."""
         order = np.random.default_rng([self._seed, epoch]).permutation(self._count)
         chosen = order[: self.steps_per_epoch * self.batch].reshape(-1, self.batch)
-        batches = [[(epoch, int(index)) for index in row] for row in chosen]
+        batches = [[(epoch, int(index)) for index in row] for row in chosen[start:]]
         loader: Any = DataLoader(self._items, batch_sampler=batches, num_workers=self._workers, collate_fn=_stack)
         yield from loader
 
-    def forever(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches epoch after epoch, without end."""
-        epoch = 0
+    def forever(self, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches epoch after epoch, without end, from the batch ``start`` on."""
+        epoch, done = divmod(start, self.steps_per_epoch)
         while True:
-            yield from self.epoch(epoch)
-            epoch += 1
+            yield from self.epoch(epoch, done)
+            epoch, done = epoch + 1, 0
 
 
 class _Items(Dataset[tuple[Uint8, int]]):

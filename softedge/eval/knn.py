@@ -38,14 +38,14 @@ def knn_predict(
     k = min(k, len(train))
     votes = torch.zeros(len(test), n_classes)
     for start in range(0, len(test), chunk):
-        similarity, nearest = _nearest(test[start : start + chunk], train, k, chunk)
+        similarity, found = nearest(test[start : start + chunk], train, k, chunk)
         # Relative to the nearest one: exp(1 / 0.07) is fine in float32, exp(1 / 0.01) is not.
         weights = ((similarity - similarity[:, :1]) / temperature).exp()
-        votes[start : start + chunk].scatter_add_(1, labels[nearest], weights)
+        votes[start : start + chunk].scatter_add_(1, labels[found], weights)
     return (votes / votes.sum(1, keepdim=True)).numpy()
 
 
-def _nearest(query: torch.Tensor, train: torch.Tensor, k: int, chunk: int) -> tuple[torch.Tensor, torch.Tensor]:
+def nearest(query: torch.Tensor, train: torch.Tensor, k: int, chunk: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k largest similarities and their indices, (M, k) each, found one chunk of ``train`` at a time."""
     best = torch.empty(len(query), 0)
     where = torch.empty(len(query), 0, dtype=torch.int64)

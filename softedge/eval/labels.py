@@ -13,7 +13,6 @@ Every measured cell is kept in ``labels/cells``; an interrupted stage resumes fr
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from softedge.eval.knn import top1
 from softedge.eval.labels_verdict import comparisons, mean_and_interval, verdict
 from softedge.export.base import open_format
 from softedge.export.deployed import Deployed
+from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.records import Outcome
 from softedge.run import Run, read_json, write_json
@@ -206,6 +206,6 @@ class _Bench:
         chosen = np.random.default_rng(0).permutation(len(images))[: self.recipe.export.calibration_images]
         if missing := target.missing():
             raise UserError(missing)
-        with tempfile.TemporaryDirectory(prefix="softedge-") as folder:
-            artifact = target.convert(Deployed(classifier, self.data.spec), "int8", images[chosen], Path(folder))
+        with temporary_folder("int8") as folder:
+            artifact = target.convert(Deployed(classifier, self.data.spec), "int8", images[chosen], folder)
             return target.load(artifact)(self.arrays[1])

@@ -25,7 +25,7 @@ def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
     """Measure k-NN and linear accuracy on the test split and write ``classifier.safetensors`` into ``folder``.
 
     weights: the pretrained backbone.  Metrics: knn_top1, linear_top1, linear_top5 (more than 5 classes), val_top1 (of
-    the linear layer on the validation images, trained without them), few_knn_top1, few_linear_top1
+    the linear layer on validation images, trained without them), few_knn_top1, few_linear_top1
     (``probe.few_labels`` per class, mean of five draws), and the same with ``random_`` in front for random weights.
     """
     backbone = backbones.load(weights)
@@ -36,9 +36,9 @@ def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
 
     train, test = extract(backbone, train_images, data.spec), extract(backbone, test_images, data.spec)
     metrics, details, best, logits = _measure(recipe, data, train, test, keep)
-    held = validation.held_out(data.train.subset(keep), recipe.seed)
-    if held.any():
-        metrics["val_top1"] = _validated(train[keep], data.train.labels[keep], held, best.weight_decay, recipe)
+    folds = validation.parts(data.train.subset(keep), recipe.seed)
+    if len(folds):
+        metrics["val_top1"] = _validated(train[keep], data.train.labels[keep], folds, best.weight_decay, recipe)
 
     classifier = backbones.Classifier(backbone, data.classes, data.spec).eval()
     with torch.no_grad():
@@ -93,7 +93,14 @@ def _measure(
 
 
 def _validated(
-    features: NDArray[np.float32], labels: NDArray[np.int64], held: NDArray[np.bool_], decay: float, recipe: Recipe
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    folds: list[NDArray[np.bool_]],
+    decay: float,
+    recipe: Recipe,
 ) -> float:
-    fitted = linear.fit(features[~held], labels[~held], int(labels.max()) + 1, (decay,), recipe.seed)
-    return top1(fitted(features[held]), labels[held])
+    right = 0
+    for held in folds:
+        fitted = linear.fit(features[~held], labels[~held], int(labels.max()) + 1, (decay,), recipe.seed)
+        right += int((fitted(features[held]).argmax(1) == labels[held]).sum())
+    return right / sum(int(held.sum()) for held in folds)

@@ -201,16 +201,20 @@ def read(folder: Path) -> Artifact:
 def read_golden(folder: Path) -> Golden:
     """The golden images and outputs of an export folder; UserError when one is missing or was changed."""
     folder = Path(folder)
-    entries = describe(folder)["golden"]
+    values = describe(folder)
     arrays = {}
-    for name in ("images", "expected", "pytorch"):
-        path = folder / entries[name]["file"]
-        if not path.is_file():
-            raise UserError(f"{path} does not exist, but {folder / FILE} names it; export the model again")
-        if sha256(path) != entries[name]["sha256"]:
-            raise UserError(f"{path} was changed after the export; export the model again")
-        arrays[name] = np.load(path, allow_pickle=False)
-    return Golden(**arrays, names=tuple(entries["names"]))
+    try:
+        entries = values["golden"]
+        for name in ("images", "expected", "pytorch"):
+            path = folder / entries[name]["file"]
+            if not path.is_file():
+                raise UserError(f"{path} does not exist, but {folder / FILE} names it; export the model again")
+            if sha256(path) != entries[name]["sha256"]:
+                raise UserError(f"{path} was changed after the export; export the model again")
+            arrays[name] = np.load(path, allow_pickle=False)
+        return Golden(**arrays, names=tuple(str(name) for name in entries["names"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / FILE} is damaged ({error!r}); export the model again") from error
 
 
 def exported(root: Path) -> list[Artifact]:

@@ -1,8 +1,10 @@
-"""Ready code beside an exported model: loads it, runs one golden image, says whether the answer is the expected one.
+"""Ready code beside an exported model: makes of a photo what the model expects, and runs it; checks itself on a golden
+image.
 
 The templates are files in the ``snippets`` folder of each format, whole programs with a few @NAMES@ to fill in from
-the contract. The compiled ones read the names of the outputs from ``labels.txt``, one on each line: C++ and Kotlin
-bring no JSON.
+the contract. @PHOTO@ is the preprocessing, one text a language in ``photos``: orientation, transparency, resizing and
+crop as ``softedge.data.decoding`` does them, so that an app cannot get them wrong. The compiled ones read the names of
+the outputs from ``labels.txt``, one on each line: C++ and Kotlin bring no JSON.
 """
 
 from __future__ import annotations
@@ -12,24 +14,40 @@ from pathlib import Path
 
 from softedge.export import contract
 from softedge.export.base import open_format
+from softedge.records import InputSpec
 from softedge.run import write_text
+
+PHOTOS = Path(__file__).parent / "photos"
+
+
+def preprocessing(ending: str, *parts: str) -> str:
+    """What makes of a photo what a model expects, in the language of ``ending`` (``.py.txt``, ``.cpp`` ...).
+
+    parts: the names of some of its files; all by default.
+    """
+    files = sorted(PHOTOS.glob(f"*{ending}"), reverse=True)  # upright before photo, which calls it
+    return "\n\n\n".join(f.read_text().rstrip("\n") for f in files if not parts or f.name.split(".")[0] in parts)
 
 
 def write(folder: Path) -> list[Path]:
     """Fill in the templates of the format in ``folder``'s contract and write them to ``folder/snippets``."""
     values = contract.describe(folder)
-    size = values["preprocessing"]["size"]
+    spec = InputSpec.from_dict(values["preprocessing"])
     filled = {
         "@MODEL@": values["model"],
-        "@SIZE@": str(size),
+        "@SIZE@": str(spec.size),
+        "@RESIZE@": str(spec.resize),
+        "@CUBIC@": str(spec.interpolation == "bicubic").lower(),
+        "@RESAMPLING@": spec.interpolation.upper(),
         "@OUTPUT@": values["output"]["name"],
         "@OUTPUTS@": str(values["output"]["shape"][1]),
         "@TOLERANCE@": repr(float(values["tolerance"]["replay"])),
-        "@BEFORE@": values["before_the_model"],
     }
     written = []
     for template in open_format(values["target"]).snippets():
         text = template.read_text()
+        if "@PHOTO@" in text:
+            text = text.replace("@PHOTO@", preprocessing(template.name.removeprefix("run")))
         for key, value in filled.items():
             text = text.replace(key, value)
         path = folder / "snippets" / template.name.removesuffix(".txt")

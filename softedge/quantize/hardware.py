@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from softedge.errors import UserError
 from softedge.eval.measures import Float32
 from softedge.export.base import open_format
 from softedge.export.contract import tolerance
+from softedge.files import temporary_folder
 from softedge.records import Artifact
 
 IMAGES = 64  # emulation takes about 0.2 s for each
@@ -30,8 +29,8 @@ def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tup
     found: dict[str, Any] = {}
     for kind in kinds:
         try:
-            with open_device(f"emulated:{kind}") as device, tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "images.npy"
+            with open_device(f"emulated:{kind}") as device, temporary_folder("emulated") as folder:
+                path = folder / "images.npy"
                 np.save(path, images)
                 measurement = device.run([artifact], Plan.of("quick", path, artifact.spec))[0]
         except (DeviceError, UserError) as error:

@@ -9,10 +9,8 @@ One loop over what a format's ``Candidates`` offer.  Everything is measured and 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from softedge.data.images import Uint8
@@ -20,6 +18,7 @@ from softedge.errors import UserError
 from softedge.export.base import Candidates, Option
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import Choice, Judge, Measures, decibels, nearest
+from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.quantize.equalization import equalize
 from softedge.quantize.fine_tuning import Schedule, fine_tune
@@ -283,6 +282,6 @@ class _Search:
 
 def written_bytes(candidates: Candidates, option: Option) -> int:
     """Size of all files that an option would be written to."""
-    with tempfile.TemporaryDirectory(prefix="softedge-") as folder:
-        candidates.write(option, Path(folder))
-        return size_bytes(Path(folder))
+    with temporary_folder("candidate") as folder:
+        candidates.write(option, folder)
+        return size_bytes(folder)

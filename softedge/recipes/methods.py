@@ -25,9 +25,14 @@ def resolve(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     name = value.get("method", DEFAULT)
-    if name not in registry.METHODS:
+    if not known(name):
         raise PydanticCustomError("unknown_method", "unknown method", {"method": name})
     return settings_of(name).model_validate(value)
+
+
+def known(name: object) -> bool:
+    """Whether there is a method of this name; a recipe may hold anything in its place."""
+    return isinstance(name, str) and name in registry.METHODS
 
 
 def leave_to_others(merged: Merged, layers: Sequence[Layer]) -> None:
@@ -39,6 +44,6 @@ def leave_to_others(merged: Merged, layers: Sequence[Layer]) -> None:
     if not methods or not isinstance(before, dict):
         return
     old, new = before.get("method", DEFAULT), methods[-1]
-    if old != new and {old, new} <= registry.METHODS.keys():
+    if old != new and known(old) and known(new):
         for key in settings_of(old).model_fields.keys() - settings_of(new).model_fields.keys() & before.keys():
             del before[key]

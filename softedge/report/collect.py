@@ -14,10 +14,10 @@ from softedge.report.words import is_number
 from softedge.run import Run
 
 STAGES = (
-    *("data", "pretrain", "probe", "finetune", "baselines", "linear", "labels", "transfer"),
+    *("data", "pretrain", "probe", "finetune", "distill", "baselines", "linear", "labels", "transfer"),
     *("export", "quantize", "check", "bench"),
 )
-OPTIONAL = ("quantize", "finetune", "baselines", "linear", "labels", "transfer")  # silent when not run
+OPTIONAL = ("quantize", "finetune", "distill", "baselines", "linear", "labels", "transfer")  # silent when not run
 
 Values = dict[str, Any]
 
@@ -42,6 +42,7 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "examples": _examples(done["check"]),
         "labels": _details(done["labels"]),
         "finetune": _details(done["finetune"]),
+        "distill": _details(done["distill"]),
         "baselines": _details(done["baselines"]),
         "linear": {name: result.metrics for name, result in done["linear"].results.items()},
         "transfer": {name: _transferred(run, name, result) for name, result in done["transfer"].results.items()},

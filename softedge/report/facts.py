@@ -81,6 +81,7 @@ def hash_chain(run: Values) -> list[Values]:
             ("pretrain/backbone.safetensors", "the pretrained backbone"),
             ("probe/classifier.safetensors", "the linear classifier on it"),
             ("finetune/classifier.safetensors", "the fine-tuned classifier"),
+            ("distill/classifier.safetensors", "the classifier taught by a teacher"),
         )
         if inputs.get(key)
     ]

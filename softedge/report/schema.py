@@ -197,6 +197,7 @@ class RunEntry(Entry):
     check: Free
     examples: list[Free]
     finetune: Free
+    distill: Free = {}
     baselines: Free
     labels: Free
     linear: dict[str, Free]

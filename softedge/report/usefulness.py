@@ -45,7 +45,7 @@ def _advice(run: Values) -> list[str]:
     said = []
     if recipe.get("backbone", {}).get("weights", "random") == "random":
         said.append("given weights (softedge deploy without --recipe starts from them where there are any)")
-    if not run["finetune"]:
+    if not run["finetune"] and not run.get("distill"):
         said.append("fine-tuning (softedge finetune)")
     per_class = metrics["n_train"] / max(1, len(run["data"].get("classes") or []))
     minutes = recipe.get("plan", {}).get("minutes", 15.0)
@@ -73,9 +73,26 @@ def origin(run: Values) -> str:
         number = run["finetune"].get("metrics", {}).get("n_train")
         images = f" on {words.count(number)} labelled images" if number else ""
         said.append(f"was fine-tuned in all layers{images}")
+    elif source == "distill":
+        said.append(_taught(run["distill"]))
     elif source == "probe":
         said.append("was given a linear classifier on its frozen features")
     return words.listing(said) + "."
+
+
+def _taught(stage: Values) -> str:
+    """Who taught, with how many images."""
+    teachers = {
+        "spread": "labels that spread from labelled images to similar ones",
+        "finetune": "the fine-tuned network's answers",
+        "probe": "the answers of a linear classifier on its own frozen features",
+    }
+    metrics, teacher = stage.get("metrics", {}), stage.get("teacher", "")
+    labelled, without = metrics.get("n_train", 0), metrics.get("n_unlabelled", 0)
+    return (
+        f"was trained in all layers on {teachers.get(teacher, 'the answers of another network')}, for "
+        f"{words.count(labelled)} images with a label and {words.count(without)} without"
+    )
 
 
 def exported_from(run: Values) -> str:

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from softedge import distributed
 from softedge.errors import UserError
 from softedge.progress import say
-from softedge.run import atomic_path
+from softedge.weights import checkpoints
 
 VERSION = 1
+PREVIOUS = "previous.pt"
 _SHARED = ("queue.", "prototypes.")  # float buffers that are the same on all ranks
 
 
@@ -45,24 +46,21 @@ def save(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer, positi
         "own": own,
         "random": {"torch": randoms, "cuda": _cuda_states(), "python": random.getstate(), "numpy": _numpy_state()},
     }
-    with full_disk_explained(path.parent), atomic_path(path) as temporary:
-        torch.save(content, temporary)
-        if path.exists():
-            with contextlib.suppress(OSError):
-                os.replace(path, path.with_name("previous.pt"))
+
+    def keep_previous() -> None:
+        with contextlib.suppress(OSError):
+            os.replace(path, path.with_name(PREVIOUS))
+
+    with full_disk_explained(path.parent):
+        checkpoints.write(path, content, before=keep_previous)
 
 
 def load(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-    """Restore everything from ``path``, or from the one before when it is damaged; None when there is none."""
-    content = None
-    for candidate in (path, path.with_name("previous.pt")):
-        if not candidate.exists():
-            continue
-        try:
-            content = torch.load(candidate, map_location="cpu", weights_only=True)
-            break
-        except Exception as error:  # torch and zipfile raise many kinds for damaged files
-            say(f"checkpoint {candidate} is damaged ({str(error).splitlines()[0][:100]}); trying the one before")
+    """Restore everything from ``path``, or from the one before when it is damaged; None when there is none.
+
+    UserError when there are checkpoints and none is sound: a training must not start at step 0 unasked.
+    """
+    content = newest(path)
     if content is None:
         return None
     if content.get("version") != VERSION:
@@ -86,6 +84,26 @@ def load(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     return content["position"]
+
+
+def newest(path: Path) -> dict[str, Any] | None:
+    """The content of ``path``, or of the one before when it is damaged; None when there is neither."""
+    damaged: list[str] = []
+    for candidate in (path, path.with_name(PREVIOUS)):
+        if candidate.exists():
+            try:
+                content: dict[str, Any] = checkpoints.read(candidate)
+            except checkpoints.Damaged as error:
+                damaged.append(f"{candidate}: {error}")
+                continue
+            if damaged:
+                say(f"checkpoint {damaged[0]}; resuming from {candidate.name}, the one before")
+            return content
+    if damaged:
+        raise UserError(
+            f"no checkpoint can be used ({'; '.join(damaged)}); put sound copies there, or add --force to start over"
+        )
+    return None
 
 
 def seed_everything(seed: int) -> None:

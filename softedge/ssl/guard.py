@@ -33,11 +33,7 @@ class Guard:
         loss = entry["loss"]
         where = f"step {int(entry['step'])} (epoch {entry['epoch']:.1f})"
         if not math.isfinite(loss):
-            raise UserError(
-                f"pretrain: the loss is {loss} at {where}; the learning rate is the usual cause: try "
-                f"--set optim.lr={self.lr / 4:g}, or --set optim.clip_norm=1, or --set optim.precision=fp32; "
-                "the last checkpoint predates it"
-            )
+            raise self.exploded(f"the loss is {loss} at {where}")
         if entry.get("queue_fill", 1.0) < 1.0:  # the loss rises while the queue fills
             return []
         if entry.get("objective", self.objective) != self.objective:  # another loss: nothing to compare it with yet
@@ -52,6 +48,13 @@ class Guard:
         ]
         self.best = min(self.best, loss)
         return [w for w in warnings if self._once(w)]
+
+    def exploded(self, what: str) -> UserError:
+        """What to do when a number of the training is NaN or infinite."""
+        return UserError(
+            f"pretrain: {what}; the learning rate is the usual cause: try --set optim.lr={self.lr / 4:g}, or --set "
+            "optim.clip_norm=1, or --set optim.precision=fp32; the last checkpoint predates it"
+        )
 
     def state(self) -> dict[str, Any]:
         """Plain values for the checkpoint."""

@@ -25,12 +25,13 @@ class Journal:
         """Read what is there up to ``step`` (inclusive) and drop later and half-written lines."""
         self.entries = []
         if self.path.exists():
-            for line in self.path.read_text().splitlines():
+            for line in self.path.read_text(errors="replace").splitlines():
                 try:
                     entry = json.loads(line)
-                except ValueError:
+                    at = entry["step"]
+                except (ValueError, TypeError, KeyError, RecursionError):
                     break  # killed while writing
-                if entry["step"] <= step:
+                if at <= step:
                     self.entries.append(entry)
         self.warnings = [w for e in self.entries if (w := e.get("warning"))]
         if self.writing:

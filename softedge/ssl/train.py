@@ -41,6 +41,7 @@ from softedge.ssl.method import Method
 from softedge.ssl.monitor import Knn, measures
 from softedge.ssl.signals import StopRequest
 from softedge.ssl.stopwatch import Stopwatch
+from softedge.weights.checkpoints import not_finite
 
 LOG_STEPS = 100  # at most this many steps between lines of metrics.jsonl; the end of an epoch always has one
 
@@ -209,6 +210,13 @@ class Training:
             self._save()
 
     def _save(self) -> None:
+        # The loss shows NaN weights one step later: without this a checkpoint, and the last step, could hold them.
+        broken = not_finite(self.method.state_dict().items())
+        if distributed.anyone(bool(broken)):
+            epoch = self.step / self.epoch_steps
+            raise self.guard.exploded(
+                f"{broken or 'a weight'} is not finite after step {self.step} (epoch {epoch:.1f})"
+            )
         position = {
             "step": self.step,
             "loss_sum": distributed.gather(self.loss_sum[None]).tolist(),  # by rank

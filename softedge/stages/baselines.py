@@ -50,7 +50,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     found = cheap.fit(data.train, test, recipe.seed)
     rival = cheap.strongest(found)
     model = backbones.load_classifier(run.folder(chosen) / "classifier.safetensors")
-    logits = extract(model, test, data.spec)
+    logits = extract(model, test, model.spec)
     answers, truth = logits.argmax(1), test.labels
     gain = paired(answers == truth, rival.predictions == truth, recipe.seed)
     with atomic_path(folder / PREDICTIONS) as temporary, open(temporary, "wb") as file:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import functools
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from softedge.config import Recipe
 from softedge.data.images import Data, FileImages, Images
 from softedge.errors import UserError
 from softedge.export import contract
+from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.records import Artifact, InputSpec, Outcome, Result
 from softedge.run import Run, perform, read_json, sha256
@@ -151,8 +151,8 @@ class Bench:
 
     def _run(self, artifacts: Sequence[Artifact]) -> tuple[dict[str, Any], str, Plan, tuple[Measurement, ...]]:
         """What the device says of itself, when it began, what it was asked, what it gave."""
-        with tempfile.TemporaryDirectory(prefix="softedge-images-") as folder, self.device as device:
-            images, encoded = self.images.write(Path(folder))
+        with temporary_folder("images") as folder, self.device as device:
+            images, encoded = self.images.write(folder)
             plan = Plan.of(
                 self.preset,
                 images,

@@ -7,7 +7,7 @@ from softedge.errors import UserError
 from softedge.records import Result
 from softedge.run import Run
 
-SOURCES = ("probe", "finetune")  # in the order of the chain; each writes classifier.safetensors
+SOURCES = ("probe", "finetune", "distill")  # in the order of the chain; each writes classifier.safetensors
 
 
 def source(run: Run, recipe: Recipe) -> str:
@@ -19,7 +19,7 @@ def source(run: Run, recipe: Recipe) -> str:
     done = trained(run)
     if not done:
         run.need("probe", "probe")
-    return best({name: val_top1(result) for name, result in done.items()})
+    return best({name: val_top1(result) for name, result in done.items() if result.metrics.get("kept", True)})
 
 
 def trained(run: Run) -> dict[str, Result]:

@@ -18,11 +18,12 @@ from softedge.stages.data import changed, opened
 from softedge.stages.export import known_names
 from softedge.stages.opening import replaced, started
 from softedge.stages.report import report
+from softedge.stages.teachers import few_and_many, mostly_unlabelled
 
 # Each a module of this package with a ``stage``. The data stage goes before them, the report is written after them.
-STAGES = ("pretrain", "probe", "finetune", "baselines", "export", "quantize", "check", "bench", "gate")
-NEED_LABELS = ("probe", "finetune", "baselines")
-NEED_TEST = ("finetune", "baselines")  # labelled images to measure on
+STAGES = ("pretrain", "probe", "finetune", "distill", "baselines", "export", "quantize", "check", "bench", "gate")
+NEED_LABELS = ("probe", "finetune", "distill", "baselines")
+NEED_TEST = ("finetune", "distill", "baselines")  # labelled images to measure on
 
 
 def deploy(
@@ -56,7 +57,8 @@ def deploy(
     """
     chosen, planned = plan.recipe_for(data, recipe, set, out, minutes)
     # By default every precision is tried; an int8 file that is refused then is a caution, as long as others pass.
-    tried = precisions is None and chosen.export.precisions == Export().precisions and not chosen.check.optional
+    asked = precisions is not None or max_drop is not None or min_agreement is not None
+    tried = not asked and chosen.export.precisions == Export().precisions and not chosen.check.optional
     resolved = replaced(
         chosen,
         export={"targets": targets, "precisions": precisions},
@@ -88,7 +90,11 @@ def deploy(
 def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
     """The stages that suit the images, and the recipe for them: without labels the exported models give features."""
     if len(images.train):
-        left_out = {name for name in ("finetune", "baselines") if not getattr(recipe.plan, name)}
+        left_out = {name for name in ("finetune", "distill", "baselines") if not getattr(recipe.plan, name)}
+        if not mostly_unlabelled(images):
+            left_out.add("distill")
+        elif "distill" not in left_out and few_and_many(images):
+            left_out.add("finetune")  # nothing could tell which is better: labels spread to the other images, instead
         if not len(images.test):
             say("no labelled test images: nothing is fine-tuned, since nothing could say how good it is")
             left_out |= {*NEED_TEST}

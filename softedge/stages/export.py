@@ -163,7 +163,7 @@ def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, ou
     else:
         model: Backbone | Classifier
         model = backbones.load(checkpoint) if output == "features" else backbones.load_classifier(checkpoint)
-        deployed = Deployed(model, data.spec)
+        deployed = Deployed(model, model.spec if isinstance(model, Classifier) else data.spec)
         backbone = model.backbone if isinstance(model, Classifier) else model
         deployed.about = origin(digest, backbone.settings.name)
     chosen = calibration.choose(data, recipe.export.calibration_images, recipe.seed)

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from softedge import backbones
+from softedge.backbones import Classifier
 from softedge.config import Recipe
 from softedge.data.images import Data
 from softedge.errors import UserError
@@ -22,6 +24,8 @@ from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run
 from softedge.stages.base import INDEX, Stage, hashes, network, on_run, start_files
+
+_FOLDS = 3  # trainings more, where labels are too few for a validation part
 
 
 def finetune(
@@ -51,16 +55,27 @@ def _labelled(run: Run, recipe: Recipe, data: Data) -> None:
 def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     settings = recipe.finetune
     keep = pick_fraction(data.train.labels, settings.labels, np.random.default_rng(recipe.seed))
-    held = validation.held_out(data.train.subset(keep), recipe.seed)
-    of_them = f"{len(keep)} labelled images, {held.sum()} of them for validation"
+    labelled = data.train.subset(keep)
+    parts = validation.parts(labelled, recipe.seed, _FOLDS)
+    part = f"{parts[0].sum()} of them for validation" if len(parts) == 1 else f"validated in {len(parts)} folds"
+    of_them = f"{len(keep)} labelled images, {part}" if parts else f"{len(keep)} labelled images"
     say(f"finetune: from {settings.init}, {of_them}, {len(data.test)} test images")
-    backbone = initial(run, recipe, settings.init, recipe.seed)
-    classifier, losses = train(backbone, data, data.train.subset(keep[~held]), recipe, seed=recipe.seed, show=True)
+
+    def trained(rows: NDArray[np.bool_]) -> tuple[Classifier, list[float]]:
+        backbone = initial(run, recipe, settings.init, recipe.seed)
+        return train(backbone, data, data.train.subset(keep[rows]), recipe, seed=recipe.seed, show=True)
+
+    right = 0
+    for held in parts:
+        classifier, losses = trained(~held)
+        answers = extract(classifier, labelled.subset(np.flatnonzero(held)), data.spec).argmax(1)
+        right += int((answers == labelled.labels[held]).sum())
+    if len(parts) != 1:  # the folds have judged; all labels train the network that is kept
+        classifier, losses = trained(np.ones(len(keep), bool))
     backbones.save(folder / "classifier.safetensors", classifier, data.spec, init=settings.init)
     metrics: dict[str, Any] = {}
-    if held.any():
-        validated = data.train.subset(keep[held])
-        metrics["val_top1"] = top1(extract(classifier, validated, data.spec), validated.labels)
+    if parts:
+        metrics["val_top1"] = right / sum(int(held.sum()) for held in parts)
     features = extract(classifier.backbone, data.test, data.spec)
     with torch.inference_mode():
         logits = classifier.head(torch.from_numpy(features)).numpy()

@@ -52,11 +52,19 @@ def gate(run: str | Path | Run, max_p90: float | None = None, allow_missing: boo
 def failures(checked: Result, limits: Check) -> tuple[list[str], list[str]]:
     """The lines of the files that were refused: those that fail the run, and those that are a caution.
 
-    A caution: an optional precision (``check.optional``) where a file of the same format in another one passed.
+    A caution: an optional precision (``check.optional``) that lost too many answers, where a file of the same format in
+    another one passed.  Limits of size, time and accuracy are there because somebody set them: they always fail.
     """
     rows = checked.details.get("rows", [])
     passed = {row["target"] for row in rows if row.get("passed") and not _optional(row, limits)}
-    spared = {row["artifact"] for row in rows if _optional(row, limits) and row["target"] in passed}
+    spared = {
+        row["artifact"]
+        for row in rows
+        if _optional(row, limits)
+        and row["target"] in passed
+        and not row.get("judged_late")
+        and not gates.size(row, limits)
+    }
     refused: list[str] = checked.details.get("failed", [])
     cautions = [line for line in refused if line.partition(": ")[0] in spared]
     return [line for line in refused if line not in cautions], cautions

@@ -13,6 +13,7 @@ from softedge import config
 from softedge.config import Recipe
 from softedge.data.sources import canonical
 from softedge.errors import UserError
+from softedge.eval.validation import few_counts
 from softedge.progress import say
 from softedge.run import Run, read_json, write_json
 from softedge.stages.opening import FOLDER_RECIPE, choose_recipe, replaced
@@ -98,7 +99,8 @@ def counted(found: dict[str, Any]) -> Counts:
     """The counts that matter, from ``data.describe``."""
     spec = found["spec"]  # where it was measured, channels that agree to the last digit are one channel
     grey = len({*spec["mean"]}) == len({*spec["std"]}) == 1 and spec["mean"][0] != 0.5
-    return Counts(found["n_pretrain"], found["n_train"], found["n_test"], found["longer_side"], grey)
+    few = few_counts((found.get("per_class") or {}).get("train", {}).values())
+    return Counts(found["n_pretrain"], found["n_train"], found["n_test"], found["longer_side"], grey, few)
 
 
 def _resolved(recipe: Recipe) -> Recipe:

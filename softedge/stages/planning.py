@@ -6,24 +6,41 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from softedge.progress import on_one_line
+
 SIZES = (64, 96, 128, 160, 192, 224)
 MEASURED_AT = 128  # pixels; the time of other sizes goes with their area
 OTHER_STAGES = 3.0  # minutes of export, int8 search, check and timing on two cores, from runs on TrashNet
 _FORWARD = 0.35  # of a training step, from EfficientNet-Lite0 and MobileNetV3 on two cores
 _GIVEN_EPOCHS = (1, 10, 30)  # of fine-tuning from given weights: least, worth more pixels, most
 _SSL_EPOCHS = (10, 30, 100)  # of pretraining from random weights
+_SPREAD_AT = 224  # pixels at which labels spread over the features of given weights
 _TUNED = 2 / 3  # epochs of fine-tuning for one of pretraining, which has two views an image
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What the data stage found.  longer_side: pixels of the largest image.  grey: all images are."""
+    """What the data stage found.  longer_side: pixels of the largest image.  grey: all images are.
+
+    few: the labels are too few for a validation part (``eval.validation.few_counts``).
+    """
 
     pretrain: int
     train: int
     test: int
     longer_side: int
     grey: bool = False
+    few: bool = False
+
+    @property
+    def taught(self) -> int:
+        """Images of an epoch of distillation; 0 where it is left out (``stages.teachers.mostly_unlabelled``)."""
+        return self.pretrain if self.pretrain >= 2 * self.train > 0 else 0
+
+    @property
+    def tuned(self) -> int:
+        """Images of an epoch of fine-tuning; 0 where it is left out."""
+        return 0 if self.few and self.taught else self.train
 
 
 @dataclass(frozen=True)
@@ -64,7 +81,7 @@ class Plan:
             f"about {self.total:.0f} of {self.minutes:g} minutes on this machine"
         ]
         lines += [f"  {step.stage:<10} {step.minutes:5.1f} min  {step.what}" for step in self.steps]
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+        return "\n".join(map(on_one_line, [*lines, *(f"  note: {note}" for note in self.notes)]))
 
 
 def choose(counts: Counts, network: str, weights: str, seconds: float, minutes: float, batch: int = 32) -> Plan:
@@ -93,14 +110,19 @@ def choose(counts: Counts, network: str, weights: str, seconds: float, minutes: 
         values["optim.warmup_epochs"] = max(1, round(ssl / 10))
     if counts.grey and ssl:
         values |= {"augment.jitter": 0.0, "augment.grey": 0.0}  # both harm where there is no colour, see suggest.py
+    if tuned and counts.taught:
+        values |= {"distill.epochs": tuned, "distill.min_steps": min(200, max(20, tuned * counts.taught // batch))}
     if tuned:
         values |= {"finetune.epochs": tuned, "finetune.min_steps": min(200, max(20, tuned * counts.train // batch))}
-    steps = _steps(counts, weights, ssl, tuned, _at(size, seconds), values.get("finetune.min_steps", 0) * batch)
+    steps = _steps(counts, given, ssl, tuned, size, seconds, values.get("finetune.min_steps", 0) * batch)
     return Plan(network, weights, size, minutes, seconds, steps, values, tuple(notes))
 
 
-def _steps(counts: Counts, weights: str, ssl: int, tuned: int, second: float, least_images: int) -> tuple[Step, ...]:
-    """second: per image of a training step.  least_images: that fine-tuning sees, however few have labels."""
+def _steps(
+    counts: Counts, given: bool, ssl: int, tuned: int, size: int, seconds: float, least_images: int
+) -> tuple[Step, ...]:
+    """least_images: that fine-tuning sees, however few have labels."""
+    second = _at(size, seconds)
     steps = []
     if ssl:
         seen = ssl * counts.pretrain
@@ -109,8 +131,15 @@ def _steps(counts: Counts, weights: str, ssl: int, tuned: int, second: float, le
         steps.append(Step("pretrain", "left out: continued pretraining from given weights lowered accuracy", 0.0))
     if counts.train:
         steps.append(Step("probe", "a linear layer on frozen features", _probe(counts, second)))
-        seen = max(tuned * counts.train, least_images)
-        steps.append(Step("finetune", f"{tuned} epochs on {counts.train:,} labelled images", _minutes(seen * second)))
+        if counts.tuned:
+            seen = max(tuned * counts.train, least_images)
+            what = f"{tuned} epochs on {counts.train:,} labelled images"
+            steps.append(Step("finetune", what, _minutes(seen * second)))
+        if counts.taught:
+            spent = tuned * _taught(counts, second) + _spreading(counts, given, size, seconds)
+            what = "labels spread to similar images" if counts.few else "the better classifier answers"
+            what = f"{what}: {tuned} epochs on {counts.taught:,} images, with labels and without"
+            steps.append(Step("distill", what, spent))
         spent = _minutes(counts.test * second * _FORWARD) + 0.2
         steps.append(Step("baselines", "cheap classifiers beside it", spent))
     steps.append(Step("export", "then the int8 search, check, timing and report", OTHER_STAGES))
@@ -124,8 +153,21 @@ def _affordable(counts: Counts, given: bool, seconds: float, size: int, minutes:
     """
     second = _at(size, seconds)
     rest = OTHER_STAGES + (_probe(counts, second) + 0.2 if counts.train else 0.0)
-    an_epoch = counts.train if given else 2 * counts.pretrain + _TUNED * counts.train
-    return max(0.0, minutes - rest) / max(1e-9, _minutes(an_epoch * second)) if an_epoch else math.inf
+    labelled = _minutes(counts.tuned * second) + _taught(counts, second)
+    an_epoch = labelled if given else _minutes(2 * counts.pretrain * second) + _TUNED * labelled
+    rest += _spreading(counts, given, size, seconds)
+    return max(0.0, minutes - rest) / max(1e-9, an_epoch) if an_epoch else math.inf
+
+
+def _taught(counts: Counts, second: float) -> float:
+    """An epoch of distillation; a network that teaches answers for every view."""
+    return _minutes(counts.taught * second * (1 if counts.few else 1 + _FORWARD))
+
+
+def _spreading(counts: Counts, given: bool, size: int, seconds: float) -> float:
+    """Features of all training images, over which few labels spread; 0 where they do not."""
+    pixels = _SPREAD_AT if given else size
+    return _minutes(counts.taught * _at(pixels, seconds) * _FORWARD) if counts.few else 0.0
 
 
 def _probe(counts: Counts, second: float) -> float:

@@ -6,8 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from softedge import distributed
 from softedge.config import Recipe
 from softedge.data import load
@@ -20,6 +18,7 @@ from softedge.ssl.launch import Ended, launch
 from softedge.ssl.watch import watched
 from softedge.stages.base import Performs
 from softedge.stages.data import prepare
+from softedge.weights import checkpoints
 
 
 def wanted(gpus: int, nodes: int) -> bool:
@@ -83,7 +82,10 @@ def _kept(run: Run, recipe: Recipe, images: int) -> str:
     path = run.folder("pretrain") / "last.pt"
     if not path.exists():
         return "there is no checkpoint yet"
-    step = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["position"]["step"]
+    try:
+        step = checkpoints.read(path)["position"]["step"]
+    except checkpoints.Damaged as error:
+        return f"the checkpoint {path} is damaged ({error})"
     epoch = step / (images // recipe.ssl.batch)
     return f"the checkpoint {path} holds epoch {epoch:.1f} of {recipe.ssl.epochs}"
 

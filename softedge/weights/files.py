@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from softedge.progress import say
 
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # averaged weights, better than the trained ones
 NESTED = ("state_dict", "model_state_dict", "model", "net", "module")
+CHECKSUM = "sha256"  # in the metadata of files that softedge writes
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DDP, torch.compile and trainers' own
 
 
@@ -41,16 +43,35 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return _read_safetensors(path)
         with torch.serialization.safe_globals(_plain_types()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and torch raise their own kinds for damaged files
-        raise UserError(f"{path} cannot be read as weights ({_first_line(error)})") from error
+        raise UserError(f"{path} cannot be read as weights ({first_line(error)})") from error
 
 
-def _first_line(error: Exception) -> str:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata() or {}
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
+    if CHECKSUM in about and about[CHECKSUM] != digest(state, about.get("softedge", "")):
+        raise ValueError("damaged: its weights do not match their checksum")
+    return state
+
+
+def digest(state: Mapping[str, Tensor], about: str) -> str:
+    """SHA-256 of the names, kinds, shapes and bytes of all tensors, and of the description beside them."""
+    result = hashlib.sha256(about.encode())
+    for name, value in sorted(state.items()):
+        result.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        result.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return result.hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a reader says, cut; the kind of the error when it says nothing."""
     lines = str(error).splitlines() or [type(error).__name__]
     refused = next((line for line in lines if "Unsupported global" in line or "GLOBAL" in line), None)
     return (refused or lines[0]).strip()[:160]

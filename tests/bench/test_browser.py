@@ -316,6 +316,54 @@ def test_a_model_of_microseconds_stops_at_the_most_samples_that_are_accepted(
     assert sum(measurement.samples_ms) < 60_000
 
 
+def test_a_detectors_boxes_come_back_as_rows(tmp_path: Path, browse: Browse, plan: Plan) -> None:
+    """A model with two constant boxes, of which labels have 64 bits as torchvision's detectors give them."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    values = {
+        "boxes": np.array([[1, 2, 3, 4], [5, 6, 7, 8.5]], np.float32),
+        "scores": np.array([0.75, 0.5], np.float32),
+        "labels": np.array([2, 0], np.int64),
+    }
+    kinds = {"boxes": (1, [2, 4]), "scores": (1, [2]), "labels": (7, [2])}
+    outputs = [helper.make_tensor_value_info(name, *kind) for name, kind in kinds.items()]
+    nodes = [helper.make_node("Constant", [], [n], value=numpy_helper.from_array(v)) for n, v in values.items()]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "H", "W", 3])
+    graph = helper.make_graph(nodes, "detector", [image], outputs)
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    artifact = contract.artifact_of(path, "onnx", "fp32", SPEC, ("a", "b", "c"), "detections")
+    _, (measured,) = measure(LOCAL, browse, [artifact], plan)
+    assert not measured.skipped and measured.outputs is not None
+    rows = measured.outputs.reshape(len(measured.outputs), 100, 6)
+    assert rows[0, :2].tolist() == [[1, 2, 3, 4, 0.75, 2], [5, 6, 7, 8.5, 0.5, 0]]
+    assert (rows[:, 2:, 5] == -1).all() and (rows == rows[0]).all()
+    assert measured.samples_ms and min(measured.samples_ms) > 0
+
+
+def test_a_clock_of_whole_milliseconds_times_many_runs_as_one_sample(
+    browse: Browse, artifacts: list[Artifact], plan: Plan
+) -> None:
+    """Over http some browsers round the time to 1 ms; a run of this model takes less than a tenth of that."""
+    with open_device(LOCAL) as device:
+        assert isinstance(device, Browser)
+        page = (Path(browser.__file__).parent / "worker.js").read_bytes()
+        coarse = page.replace(
+            b"const now = () => performance.now();", b"const now = () => Math.floor(performance.now());"
+        )
+        assert coarse != page
+        device.server.pages["worker.js"] = dataclasses.replace(device.server.pages["worker.js"], body=coarse)
+        browse(device.url)
+        device.describe()
+        measurement = device.run(artifacts[:1], dataclasses.replace(plan, min_count=8))[0]
+    assert measurement.details["timer_resolution_ms"] == 1.0
+    assert measurement.runs_per_sample >= 5 and min(measurement.samples_ms) > 0
+    assert len(set(measurement.samples_ms)) > 1
+    assert f"each sample is the mean of {measurement.runs_per_sample} runs" in measurement.details["caveat"]
+    np.testing.assert_allclose(measurement.outputs, native(artifacts[0]), atol=2e-5)
+
+
 @pytest.mark.skipif(shutil.which("adb") is None, reason="adb is not installed: apt-get install adb")
 def test_over_a_cable_the_port_is_forwarded_and_the_page_opened(
     tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch

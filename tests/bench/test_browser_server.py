@@ -36,7 +36,14 @@ ABOUT = {
     "timer_resolution_ms": 0.1,
 }
 ROW = {"name": "onnx-fp32", "sha256": "0" * 64, "samples_ms": [1.0, 2.5], "rounds": [0, 1], "load_ms": 3.0}
-ANSWER = {"rows": [ROW], "threads": 1, "version": "1.30.0", "hidden_ms": 0.0, "seconds": 1.0}
+ANSWER = {
+    "rows": [ROW],
+    "threads": 1,
+    "version": "1.30.0",
+    "hidden_ms": 0.0,
+    "seconds": 1.0,
+    "timer_resolution_ms": 0.1,
+}
 
 
 @pytest.fixture

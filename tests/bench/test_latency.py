@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from colour_model import SPEC
 
+from softedge.bench import board
 from softedge.bench.base import Measurement, Plan
 from softedge.bench.latency import drift, paired_ratio, percentiles, summarise
 
@@ -95,3 +97,47 @@ def test_few_common_rounds_give_a_ratio_but_no_verdict() -> None:
     assert found is not None and found.ratio == pytest.approx(2.0)
     assert found.different is None and found.low is None
     assert paired_ratio(measurement([1.0], [0]), measurement([1.0], [1])) is None
+
+
+def test_times_of_zero_from_a_coarse_clock_give_no_drift_and_no_ratio() -> None:
+    zeros = measurement([0.0] * 20)
+    assert drift(zeros.samples_ms) is None
+    assert paired_ratio(zeros, measurement([1.0] * 20, name="b")) is None
+
+
+def test_the_measured_time_counts_every_run_of_a_sample() -> None:
+    """100 samples of 20 runs of 1 ms are 2 s."""
+    plan = Plan("quick", 64, 2.0, Path("images.npy"), SPEC)
+    assert not summarise(measurement([1.0] * 100), plan).valid
+    many = summarise(dataclasses.replace(measurement([1.0] * 100), runs_per_sample=20), plan)
+    assert many.valid and many.n == 100 and many.p90_ms == 1.0
+
+
+class Clock:
+    """A clock of steps; time passes when something runs."""
+
+    def __init__(self, step: float):
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += 0.0001
+        return math.floor(self.now / self.step) * self.step
+
+    def run(self) -> None:
+        self.now += 0.0003
+
+
+@pytest.mark.parametrize("step", [0.001, 0.01])
+def test_a_board_with_a_coarse_clock_times_many_runs_as_one_sample(
+    step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of 0.3 ms: with steps of 1 ms about 20 / 0.3 of them make a sample; with a fine clock one does."""
+    monkeypatch.syspath_prepend(str(Path(board.__file__).parent))
+    import subject
+
+    clock = Clock(step)
+    assert subject.clock_step(clock) == pytest.approx(step)
+    runs = subject.runs_per_sample(clock.run, step, clock)
+    assert runs * 0.0003 == pytest.approx(20 * step, rel=0.1)
+    fine = Clock(1e-6)
+    assert subject.runs_per_sample(fine.run, 1e-6, fine) == 1

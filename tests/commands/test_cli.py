@@ -97,6 +97,40 @@ def test_a_stopped_command_says_so_in_one_line(number, code):
     assert done.stderr == "stopped: finished stages are kept; run the same command again to resume\n"
 
 
+def test_a_bug_is_one_line_and_its_traceback_a_file(capsys, tmp_path, monkeypatch):
+    from softedge.stages import doctor
+
+    def broken() -> str:
+        raise ZeroDivisionError("a bug\nof two lines")
+
+    monkeypatch.setattr(doctor, "text", broken)
+    monkeypatch.setenv("SOFTEDGE_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):
+        code, out, err = run(capsys, "doctor")
+        assert (code, out, err.count("\n")) == (70, "", 1)
+        assert err.startswith("error: unexpected ZeroDivisionError: a bug of two lines; please report it")
+    (written,) = set((tmp_path / "cache" / "tracebacks").iterdir()) & {Path(word) for word in err.split()}
+    assert written.read_text().rstrip().endswith("ZeroDivisionError: a bug\nof two lines")
+    assert "in broken" in written.read_text()
+    for arguments in (["doctor", "--traceback"], ["--traceback", "doctor"]):
+        with pytest.raises(ZeroDivisionError):
+            main(arguments)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SOFTEDGE_CACHE", str(tmp_path / "file"))  # nowhere to write it to
+    code, _, err = run(capsys, "doctor")
+    assert code == 70 and "in broken" in err
+
+
+def test_only_the_newest_tracebacks_are_kept(tmp_path):
+    from softedge.errors import bug_line
+
+    for number in range(12):
+        (tmp_path / f"2020-01-01-0000{number:02d}-1.txt").write_text("")
+    assert str(tmp_path) in bug_line(ValueError(), "softedge", tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 10 and names[0] == "2020-01-01-000003-1.txt" and not names[-1].startswith("2020-01-01")
+
+
 def test_a_forked_worker_dies_of_sigterm_as_if_nobody_listened():
     from softedge.errors import terminating
 

@@ -12,7 +12,7 @@ import torch
 
 from softedge import backbones, config
 from softedge.data.images import ArrayImages
-from softedge.eval import finetune
+from softedge.eval import finetune, optimising
 from softedge.eval.crops import Crops, random_resized_crop
 from softedge.records import InputSpec
 from softedge.stages.finetune import stage
@@ -24,7 +24,7 @@ SPEC = InputSpec(32, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 def test_rates_fall_by_the_same_factor_from_the_head_to_the_stem(name):
     backbone = backbones.build(config.Backbone(name=name))
     classifier = backbones.Classifier(backbone, ("a", "b"), SPEC)
-    groups = finetune.layer_groups(classifier, 1e-3, 0.5, 0.05)
+    groups = optimising.layer_groups(classifier, 1e-3, 0.5, 0.05)
     rate_of = {id(p): g["lr"] for g in groups for p in g["params"]}
     decay_of = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
     assert len(rate_of) == len(list(classifier.parameters()))
@@ -37,7 +37,7 @@ def test_rates_fall_by_the_same_factor_from_the_head_to_the_stem(name):
 
 
 def test_rate_rises_linearly_and_falls_as_a_cosine_to_zero():
-    rates = [finetune.rate(step, 100, 0.1) for step in range(100)]
+    rates = [optimising.rate(step, 100, 0.1) for step in range(100)]
     assert rates[:10] == sorted(rates[:10]) and rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.5)))
     assert rates[99] < 0.001
@@ -46,7 +46,7 @@ def test_rate_rises_linearly_and_falls_as_a_cosine_to_zero():
 def test_average_is_the_running_mean_of_the_weights():
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(model.weight)
-    average = finetune.Average(model, 0.9)
+    average = optimising.Average(model, 0.9)
     expected = 0.0
     for step in range(1, 6):
         torch.nn.init.constant_(model.weight, float(step))

@@ -38,11 +38,20 @@ def test_python_snippet_needs_numpy_and_the_runtime_alone(target, deployed, pict
     folder = exported(target, deployed, pictures, tmp_path)
     code = (
         "import runpy, sys; refused = dict.fromkeys(['softedge', 'torch', 'timm', 'onnx', 'cv2', 'PIL']);"
-        "sys.modules.update(refused); runpy.run_path(sys.argv[1])"
+        "sys.modules.update(refused); runpy.run_path(sys.argv.pop(1))"
     )
     command = [sys.executable, "-c", code, str(folder / "snippets" / "run.py")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_openvinos_contract_states_the_precision_hint_that_its_snippets_set(deployed, pictures, tmp_path):
+    artifact = OpenVino().convert(deployed, "fp32", pictures[:0], tmp_path)
+    (hint,) = OpenVino().notes(artifact)["compile_model"]["properties"].items()
+    assert hint == ("INFERENCE_PRECISION_HINT", "f32")
+    folder = exported(OpenVino(), deployed, pictures, tmp_path)
+    assert '{"INFERENCE_PRECISION_HINT": "f32"}' in (folder / "snippets" / "run.py").read_text()
+    assert "inference_precision(ov::element::f32)" in (folder / "snippets" / "run.cpp").read_text()
 
 
 def test_labels_stand_one_on_each_line_in_the_order_of_the_outputs(deployed, pictures, tmp_path):

@@ -1,8 +1,10 @@
 """The training loop on generated pictures: what it writes, and that no kill changes what comes out."""
 
 import json
+import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,28 +63,32 @@ def test_a_finished_run_is_not_done_again(uninterrupted):
     assert (uninterrupted.folder("pretrain") / "last.pt").stat().st_mtime_ns == before
 
 
+def _train_and_die(root: Path, step: int) -> None:
+    torch.set_num_threads(1)
+    done, after_step = 0, train.Training.update
+
+    def update(self, *args):
+        nonlocal done
+        if done == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done += 1
+        after_step(self, *args)
+
+    train.Training.update = update
+    pretrain.stage(Run(root), recipe(), data())
+
+
 def killed_after(run: Run, step: int) -> None:
-    """Train in a child process that SIGKILLs itself in the middle of step ``step``."""
-    child = os.fork()
-    if child == 0:
-        torch.set_num_threads(1)
-        done, after_step = 0, train.Training.update
+    """Train in another process that SIGKILLs itself in the middle of step ``step``.
 
-        def update(self, *args):
-            nonlocal done
-            if done == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            done += 1
-            after_step(self, *args)
-
-        train.Training.update = update
-        try:
-            pretrain.stage(run, recipe(), data())
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGKILL
+    Not a fork of this one: once autograd has started threads here, whatever test did that, a fork cannot train.
+    """
+    clean = multiprocessing.get_context("forkserver")
+    clean.set_forkserver_preload(["torch", "softedge.stages.pretrain"])
+    child = clean.Process(target=_train_and_die, args=(run.root, step))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("step", [1, 4, 8])
@@ -139,6 +145,39 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(uninterrupted, tmp_pa
     path.write_bytes(path.read_bytes()[:2000])
     pretrain.stage(run, recipe(), data())
     assert same(state_of(run), state_of(uninterrupted))
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1] + b"?", lambda data: b"?" + data[1:]])
+def test_a_training_whose_checkpoints_are_all_damaged_does_not_start_again_unasked(tmp_path, damage):
+    run = Run(tmp_path)
+    killed_after(run, 7)
+    paths = [run.folder("pretrain") / name for name in ("last.pt", "previous.pt")]
+    for path in paths:
+        path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=r"no checkpoint can be used \(.*last\.pt: .*previous\.pt: .*--force"):
+        pretrain.stage(run, recipe(), data())
+    paths[1].unlink()
+    with pytest.raises(UserError, match="no checkpoint can be used"):
+        pretrain.stage(run, recipe(), data())
+    assert pretrain.stage(run, recipe(), data(), force=True).metrics["steps"] == STEPS
+
+
+def test_weights_that_become_nan_in_the_last_step_are_not_a_finished_training(tmp_path, monkeypatch):
+    update = train.Training.update
+
+    def overflowing(self, views, index):
+        update(self, views, index)
+        if self.step == STEPS:  # its loss was finite
+            with torch.no_grad():
+                self.method.backbone.net.conv_stem.weight[0, 0, 0, 0] = float("nan")
+
+    monkeypatch.setattr(train.Training, "update", overflowing)
+    run = Run(tmp_path)
+    with pytest.raises(UserError, match=r"conv_stem\.weight is not finite after step 9 \(epoch 3\.0\); the learning"):
+        pretrain.stage(run, recipe(ssl__knn_every=0), data())
+    assert run.result("pretrain") is None
+    assert state_of(run)["position"]["step"] == 6
+    assert not (run.folder("pretrain") / "backbone.safetensors").exists()
 
 
 def test_unfinished_work_of_another_recipe_is_not_continued(tmp_path):

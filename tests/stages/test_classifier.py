@@ -21,7 +21,7 @@ def test_without_a_validation_accuracy_the_last_stage_is_taken():
     assert classifier.best({"probe": 0.9, "finetune": None}) == "finetune"
 
 
-def trained(run, name: str, seed: int, **metrics: float) -> None:
+def trained(run, name: str, seed: int, **metrics: float | bool) -> None:
     """A classifier with random weights, as a stage would leave it."""
     backbone = backbones.load(run.folder("pretrain") / "backbone.safetensors")
     model = backbones.Classifier(backbone, ("red", "green", "blue"), SPEC).eval()
@@ -32,6 +32,13 @@ def trained(run, name: str, seed: int, **metrics: float) -> None:
     result = {"stage": name, "name": run.name, "started": "", "seconds": 0, "metrics": metrics}
     result |= {key: {} for key in ("recipe", "inputs", "environment")}
     (run.folder(name) / "result.json").write_text(json.dumps(result))
+
+
+def test_a_network_that_does_not_follow_its_teacher_is_not_chosen(toy):  # noqa: F811
+    run, recipe, _ = toy("run")
+    trained(run, "probe", 0, val_top1=0.8)
+    trained(run, "distill", 1, val_top1=0.9, kept=False)
+    assert classifier.source(run, recipe) == "probe"
 
 
 def test_a_change_of_the_classifier_leaves_no_file_of_the_other_one(toy):  # noqa: F811
@@ -88,3 +95,25 @@ def test_the_chain_suits_the_labels(toy, labels, test, expected):  # noqa: F811
     data = dataclasses.replace(data, train=data.train if labels else none, test=data.test if test else none)
     names, _ = chain(recipe, data)
     assert {"probe", "finetune", "baselines"} & set(names) == expected
+
+
+@pytest.mark.parametrize(("labels", "without", "expected"), [
+    (30, 0, {"probe", "finetune", "baselines"}),  # all have one
+    (30, 60, {"probe", "distill", "baselines"}),  # few, and many without
+    (303, 100, {"probe", "finetune", "baselines"}),  # too few without
+    (303, 330, {"probe", "finetune", "distill", "baselines"}),
+])  # fmt: skip
+def test_the_images_without_a_label_teach_where_they_are_many(toy, labels, without, expected):  # noqa: F811
+    import dataclasses
+
+    from softedge.data.images import ArrayImages
+
+    _, recipe, data = toy("run")
+    train = coloured_squares(labels, 0)
+    everything = coloured_squares(labels + without, 0)
+    unknown = np.where(np.arange(labels + without) < labels, everything.labels, -1)
+    pretrained = ArrayImages(everything.array, unknown, everything.names)
+    names, _ = chain(recipe, dataclasses.replace(data, train=train, pretrain=pretrained))
+    assert {"probe", "finetune", "distill", "baselines"} & set(names) == expected
+    off = recipe.model_copy(update={"plan": recipe.plan.model_copy(update={"distill": False})})
+    assert "finetune" in chain(off, dataclasses.replace(data, train=train, pretrain=pretrained))[0]

@@ -23,8 +23,24 @@ def run(tmp_path: Path) -> Run:
     run.root.mkdir()
     (run.root / "recipe.toml").write_text(config.to_toml(recipe))
     rows = [
-        {"artifact": "onnx-fp32", "target": "onnx", "precision": "fp32", "sha256": "a", "passed": True, "why": ""},
-        {"artifact": "onnx-int8", "target": "onnx", "precision": "int8", "sha256": "b", "passed": True, "why": ""},
+        {
+            "artifact": "onnx-fp32",
+            "target": "onnx",
+            "precision": "fp32",
+            "sha256": "a",
+            "size_bytes": 4,
+            "passed": True,
+            "why": "",
+        },
+        {
+            "artifact": "onnx-int8",
+            "target": "onnx",
+            "precision": "int8",
+            "sha256": "b",
+            "size_bytes": 1,
+            "passed": True,
+            "why": "",
+        },
     ]
     write(
         run, "check", {"passed": True, "files": 2, "files_passed": 2, "files_failed": 0}, {"rows": rows, "failed": []}
@@ -100,6 +116,8 @@ def test_a_refused_file_that_nobody_asked_for_is_a_caution_where_another_of_its_
     softedge.gate(run.root)
     said = capsys.readouterr().err
     assert said.count("caution: onnx-int8") == 2 and "agreement 0.5 is below 0.98" in said
+    with pytest.raises(GateFailed, match=r"^onnx-int8: agreement 0.5 is below 0.98; p90 8.00 ms on phone"):
+        softedge.gate(run.root, max_p90=5.0)  # a limit that somebody set
     rows[0] |= {"passed": False, "why": "max_abs_diff 1"}
     checked["details"]["failed"].insert(0, "onnx-fp32: max_abs_diff 1")
     path.write_text(json.dumps(checked))

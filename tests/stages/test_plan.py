@@ -114,3 +114,11 @@ def test_a_plan_needs_a_folder():
 def test_given_weights_without_labels_are_exported_as_they_are():
     found = of(15, train=0, test=0)
     assert found.values["ssl.epochs"] == 0 and found.size == SIZES[-1] and not found.notes
+
+
+def test_few_labels_spread_in_place_of_fine_tuning_and_many_are_fine_tuned_before_they_teach():
+    few, many = of(15, train=50, few=True), of(15, train=600)
+    assert {step.stage for step in few.steps} == {"pretrain", "probe", "distill", "baselines", "export"}
+    assert {"finetune", "distill"} < {step.stage for step in many.steps}
+    assert few.values["distill.epochs"] >= 10 and few.total <= 15.1 and many.total <= 15.1
+    assert "distill" not in {step.stage for step in of(15).steps}  # all have a label

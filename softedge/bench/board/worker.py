@@ -167,7 +167,7 @@ def _rounds(plan: dict[str, Any], results: dict[str, Any], turns: dict[str, Turn
             if samples:
                 results[name]["samples_ms"] += samples
                 results[name]["rounds"] += [number] * len(samples)
-                totals[name] += sum(samples)
+                totals[name] += sum(samples) * results[name]["runs_per_sample"]
         number += 1
         if turns:
             print(json.dumps({"progress": min(progress(name) for name in turns), "round": number}), flush=True)

@@ -33,7 +33,6 @@ from softedge.progress import say, track
 from softedge.records import Artifact
 
 _PIECE_BYTES = 4 << 20  # of images per request
-_COARSE = 0.05  # a clock step of more than this part of the median shows in the percentiles
 _CANVAS = "browser canvas: its smoothing is the browser's own, not the antialiased resize of the contract"
 
 
@@ -123,7 +122,14 @@ class Browser(FolderDevice):
         entries = []
         for index, artifact in enumerate(artifacts):
             pages[f"model/{index}"] = Page.of(artifact.path)
-            entries.append({"name": artifact.name, "file": f"model/{index}", "outputs": f"outputs/{index}"})
+            entries.append(
+                {
+                    "name": artifact.name,
+                    "file": f"model/{index}",
+                    "outputs": f"outputs/{index}",
+                    "detections": artifact.output == "detections",
+                }
+            )
         piece = max(1, _PIECE_BYTES // int(np.prod(images.shape[1:])))
         for number, start in enumerate(range(0, len(images), piece)):
             pages[f"images/{number}"] = Page(BINARY, lambda s=start: images[s : s + piece].tobytes())  # type: ignore[misc]
@@ -150,14 +156,15 @@ class Browser(FolderDevice):
         adapter = printable({"": about.webgpu})[""]
         # Both keep float files in f32; the runtime does not report what it computes int8 and fp16 files in.
         precision = "f32" if artifact.precision == "fp32" else ""
-        step = about.timer_resolution_ms
-        coarse = bool(row.samples_ms) and step > _COARSE * float(np.median(row.samples_ms))
+        step, runs = answer.timer_resolution_ms, row.runs_per_sample
+        means = f"this browser's clock has steps of {step:.3g} ms: each sample is the mean of {runs} runs"
         return Measurement(
             artifact.name,
             artifact.sha256,
             not_timed=self._why_not_timed(answer),
             samples_ms=row.samples_ms,
             rounds=row.rounds,
+            runs_per_sample=runs,
             load_ms=row.load_ms,
             first_ms=row.first_ms,
             outputs=self.visit.outputs[artifact.name],
@@ -171,11 +178,7 @@ class Browser(FolderDevice):
                 "threads_asked": plan.threads,
                 "cross_origin_isolated": about.cross_origin_isolated,
                 "timer_resolution_ms": step,
-                **(
-                    {"caveat": f"this browser's clock has steps of {step:.3g} ms: only the mean is finer"}
-                    if coarse
-                    else {}
-                ),
+                **({"caveat": means} if runs > 1 else {}),
                 "hidden_ms": answer.hidden_ms,
                 "seconds": answer.seconds,
                 "prepared_with": _CANVAS,

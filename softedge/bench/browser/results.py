@@ -59,7 +59,8 @@ class Row(Posted):
     name: Words
     sha256: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
     skipped: Words = ""
-    samples_ms: list[Milliseconds] = Field(max_length=MOST_SAMPLES)
+    samples_ms: list[Milliseconds] = Field(max_length=MOST_SAMPLES)  # each the mean of ``runs_per_sample`` runs
+    runs_per_sample: int = Field(default=1, ge=1, le=1_000_000)
     rounds: list[Annotated[int, Field(ge=0)]] = Field(max_length=MOST_SAMPLES)
     load_ms: Milliseconds | None = None
     first_ms: Milliseconds | None = None
@@ -81,6 +82,7 @@ class Answer(Posted):
     rows: list[Row] = Field(max_length=64)
     threads: int = Field(ge=1, le=4096)
     version: Words
+    timer_resolution_ms: Milliseconds  # of the clock that measured
     hidden_ms: Milliseconds  # how long the page was in the background while it measured
     seconds: float = Field(ge=0, le=1e6)
 

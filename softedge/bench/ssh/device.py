@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan
 from softedge.bench.ssh import wheels
 from softedge.bench.ssh.remote import Connection, parse
 from softedge.export.base import open_format
+from softedge.files import temporary_folder
 from softedge.records import Artifact
 
 # Runs there before anything is copied; prints one JSON line. Python 3 of any age.
@@ -113,9 +113,9 @@ class Ssh(FolderDevice):
             given = Path(source)
             wanted = [name for name in wanted if name == "numpy" or any(given.glob(f"{name}-*.whl"))]
             found = wheels.newest(given, wanted)
-        with tempfile.TemporaryDirectory(prefix="softedge-wheels-") as folder:
-            wheels.unpack(found, Path(folder) / "site")
-            self.connection.upload(Path(folder), self.remote)
+        with temporary_folder("wheels") as folder:
+            wheels.unpack(found, folder / "site")
+            self.connection.upload(folder, self.remote)
         self.about = {**self._probe(f"{self.remote}/site"), "sent": [path.name for path in found]}
 
     def _how_to_get(self, missing: str, packages: str) -> str:

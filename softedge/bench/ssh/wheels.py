@@ -1,14 +1,23 @@
-"""Runtimes for a board without internet or pip: wheels fetched here, unpacked, and sent along with the benchmark."""
+"""Runtimes for a board without internet or pip: wheels fetched here, unpacked, and sent along with the benchmark.
+
+Their versions and hashes are in ``wheels.lock``, by the board's Python; ``make lock`` renews it.
+"""
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from softedge.bench import pinned
 from softedge.bench.base import DeviceError
+from softedge.files import temporary_folder
+from softedge.run import sha256
 
 _OLDEST_GLIBC = 17  # manylinux_2_17 = manylinux2014
 
@@ -20,22 +29,69 @@ def platforms(machine: str, glibc: str) -> list[str]:
     return [*tags, f"manylinux2014_{machine}"]
 
 
+@functools.cache
+def _pins() -> list[tuple[Requirement, tuple[str, ...]]]:
+    """Every entry of ``wheels.lock``: a package at one version, for which Pythons, and the sha256 of its files."""
+    parts: list[list[str]] = []
+    for line in Path(__file__).with_name("wheels.lock").read_text().splitlines():
+        if line[:1].isalnum():
+            parts.append([line.rstrip(" \\")])
+        elif line.strip().startswith("--hash=sha256:"):
+            parts[-1].append(line.strip().removeprefix("--hash=sha256:").rstrip(" \\"))
+    return [(Requirement(first), tuple(hashes)) for first, *hashes in parts]
+
+
+def pinned_for(packages: Sequence[str], python: str) -> dict[str, tuple[str, frozenset[str]]]:
+    """Package -> (version, sha256 of its wheels) for a board's Python ("3.11"); DeviceError where none is known."""
+    there = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
+    chosen = {}
+    for package in packages:
+        for entry, hashes in _pins():
+            if entry.name == package and (entry.marker is None or entry.marker.evaluate(dict(there))):
+                chosen[package] = (next(iter(entry.specifier)).version, frozenset(hashes))
+        if package not in chosen:
+            raise DeviceError(
+                f"no wheel of {package} for Python {python} is known; give a folder of wheels: ?wheels=DIR"
+            )
+    return chosen
+
+
 def fetch(packages: list[str], python: str, machine: str, glibc: str) -> list[Path]:
-    """Wheels of ``packages`` for another machine, through pip, kept in the cache folder.  python: "3.11"."""
+    """Wheels of ``packages`` for another machine, through pip, kept in the cache folder.  python: "3.11".
+
+    Only files whose sha256 is in ``wheels.lock`` are taken, from the index and from the cache.
+    """
     folder = pinned.cache_folder() / "wheels" / f"cp{python.replace('.', '')}-{machine}-glibc{glibc}"
     folder.mkdir(parents=True, exist_ok=True)
+    pins = pinned_for(packages, python)
+    lines = [
+        f"{name}=={version} {' '.join(f'--hash=sha256:{value}' for value in sorted(hashes))}\n"
+        for name, (version, hashes) in pins.items()
+    ]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--only-binary=:all:", "--python-version", python, "--dest", str(folder)]
+    command += ["--only-binary=:all:", "--python-version", python, "--dest", str(folder), "--require-hashes"]
     for tag in platforms(machine, glibc):
         command += ["--platform", tag]
-    answer = subprocess.run([*command, *packages], capture_output=True, text=True, timeout=900, check=False)
+    with temporary_folder("pins") as temporary:
+        asked = temporary / "wheels.txt"
+        asked.write_text("".join(lines))
+        command += ["--requirement", str(asked)]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     if answer.returncode != 0:
         words = [line for line in answer.stderr.splitlines() if line.startswith("ERROR")] or [answer.stderr.strip()]
         raise DeviceError(
             f"no wheels of {', '.join(packages)} for Python {python} on {machine} (glibc {glibc}): {words[-1][:200]}; "
             "install them on the board, or give a folder of wheels: ?wheels=DIR"
         )
-    return newest(folder, packages)
+    return [_with_hash(folder, name, hashes) for name, (_, hashes) in pins.items()]
+
+
+def _with_hash(folder: Path, package: str, hashes: frozenset[str]) -> Path:
+    """The wheel of ``package`` in ``folder`` that has one of ``hashes``; older ones may lie beside it."""
+    for path in sorted(folder.glob(f"{package.replace('-', '_')}-*.whl")):
+        if sha256(path) in hashes:
+            return path
+    raise DeviceError(f"no wheel of {package} in {folder} has its known sha256; remove the folder and try again")
 
 
 def newest(folder: Path, packages: list[str]) -> list[Path]:

@@ -5,9 +5,7 @@ The float program runs in the reference interpreter; the range of every tensor g
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from torch import Tensor
 from softedge.export.base import Float32, Uint8
 from softedge.export.coreml.interpreter import Program
 from softedge.export.coreml.predict import planes, probabilities
+from softedge.files import libraries_inside, temporary_folder
 
 _BATCH = 16
 # Which of the images' own extremes makes the range. None: their mean, which clips images with outliers; 1: the largest.
@@ -69,8 +68,8 @@ def ranges_of(extremes: Extremes, option: float | None) -> Ranges:
 
 def run(package: Any, images: Uint8, observe: Any = None) -> Float32:
     """The outputs of a package in memory, float32 (N, C), computed by the reference interpreter."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.mlpackage"
+    with temporary_folder("mlpackage") as folder:
+        path = folder / "model.mlpackage"
         package.save(str(path))
         program = Program(path)
         parts = []
@@ -105,6 +104,7 @@ def _groups(convolution: Any, operations: Sequence[Any]) -> int:
     return constant.attributes["val"].immediateValue.tensor.ints.values[0]
 
 
+@libraries_inside()
 def with_pairs(package: Any, ranges: Ranges, float_ops: Sequence[str] = ()) -> Any:
     """Put quantize / dequantize pairs before convolutions, linear layers, additions and pooling.
 

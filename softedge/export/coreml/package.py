@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from softedge.errors import UserError
 from softedge.export.contract import to_json
 from softedge.export.deployed import Deployed
+from softedge.files import libraries_inside, temporary_folder
 
 LABEL = "label"
 _WEIGHT_THRESHOLD = 512  # coremltools' default of 2048 values leaves squeeze-excite layers in float
@@ -26,6 +26,7 @@ def write(package: Any, deployed: Deployed, path: Path, weights: bool, **about: 
     _save(_named(package, deployed, about), path)
 
 
+@libraries_inside()
 def program(deployed: Deployed, precision: str) -> Any:
     """The float program of a network, for the oldest system that has what ``precision`` needs."""
     import coremltools as ct
@@ -51,6 +52,8 @@ def program(deployed: Deployed, precision: str) -> Any:
             skip_model_load=True,
             **options,
         )
+    except OSError:  # a full disk is no fault of the network
+        raise
     except Exception as error:  # coremltools raises many kinds for operators that it cannot express
         raise UserError(f"Core ML cannot express this network: {' '.join(str(error).split())[:300]}") from error
 
@@ -86,6 +89,7 @@ class _Planar(nn.Module):
         return self.deployed.from_planes(image)
 
 
+@libraries_inside()
 def in_8_bits(package: Any) -> Any:
     """The package with 8-bit weights per output channel."""
     import coremltools.optimize.coreml as optimize
@@ -104,6 +108,7 @@ def metadata(path: Path) -> dict[str, str]:
     return {key.removeprefix("softedge."): value for key, value in stored.items()}
 
 
+@libraries_inside()
 def _named(package: Any, deployed: Deployed, about: Mapping[str, Any]) -> Any:
     """The package with its output called as the contract says and a description of its input."""
     import coremltools as ct
@@ -125,8 +130,8 @@ def _named(package: Any, deployed: Deployed, about: Mapping[str, Any]) -> Any:
 
 def _save(package: Any, path: Path) -> None:
     """Write beside the place and rename: a package is a folder."""
-    with tempfile.TemporaryDirectory(prefix=".mlpackage-", dir=path.parent) as temporary:
-        written = Path(temporary) / path.name
+    with temporary_folder("mlpackage", beside=path) as temporary:
+        written = temporary / path.name
         package.save(str(written))
         if path.exists():
             shutil.rmtree(path)

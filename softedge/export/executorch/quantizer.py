@@ -1,7 +1,8 @@
 """XNNPACK's quantizer for pt2e, with clamps taken into the operator before them.
 
-executorch 1.5 rounds what a convolution gives and clamps it afterwards: of a ReLU6 network, most of the 256 levels go
-to values that the clamp throws away. XNNPACK clamps inside the operator: the range behind the clamp is the right one.
+executorch 1.5 rounds what a convolution gives and clamps it afterwards: of a ReLU6 network, most of the 256 levels
+go to values that the clamp throws away. XNNPACK clamps inside the operator, so the range behind the clamp is the
+right one.
 """
 
 from __future__ import annotations

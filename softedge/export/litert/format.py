@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -20,6 +19,7 @@ from softedge.errors import UserError
 from softedge.export.base import Float32, Format, Predictor, Uint8
 from softedge.export.contract import artifact_of
 from softedge.export.quiet import quiet
+from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.records import Artifact, Precision
 from softedge.run import atomic_path
@@ -93,8 +93,8 @@ class LiteRt(Format):
             raise UserError(why)
         size = deployed.spec.size
         path = out / f"model{self.suffix}"
-        with tempfile.TemporaryDirectory(prefix="softedge-") as folder:
-            program, images = Path(folder) / "program.pt2", Path(folder) / "calibration.npy"
+        with temporary_folder("litert") as folder:
+            program, images = folder / "program.pt2", folder / "calibration.npy"
             with quiet(), torch.no_grad():
                 example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
                 torch.export.save(torch.export.export(deployed.folded(), (example,)), program)
@@ -111,8 +111,8 @@ class LiteRt(Format):
             raise UserError(why)
 
         def predict(images: Uint8) -> Float32:
-            with tempfile.TemporaryDirectory(prefix="softedge-") as folder:
-                given, answered = Path(folder) / "images.npy", Path(folder) / "outputs.npy"
+            with temporary_folder("litert") as folder:
+                given, answered = folder / "images.npy", folder / "outputs.npy"
                 np.save(given, images)
                 _work("run", artifact.path, given, answered)
                 return np.load(answered)

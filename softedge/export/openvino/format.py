@@ -73,6 +73,10 @@ class OpenVino(Format):
     def runtime(self) -> str:
         return f"openvino {version('openvino')}"
 
+    def notes(self, artifact: Artifact) -> dict[str, Any]:
+        """What computed the expected outputs; left alone, OpenVINO takes bf16 or f16 where there is either."""
+        return {"compile_model": {"device": "CPU", "properties": dict(F32)}}
+
     def integer_operations(self, artifact: Artifact) -> dict[str, int]:
         from softedge.export.openvino.counting import integer_operations
 

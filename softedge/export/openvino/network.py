@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from softedge.errors import UserError
 from softedge.export.base import Float32, Predictor, Uint8
 from softedge.export.contract import INPUT, to_json
+from softedge.files import temporary_folder
 from softedge.records import Precision
 from softedge.run import fsync_folder
 
@@ -29,8 +29,8 @@ def from_onnx(deployed: Deployed, dynamic: bool = True) -> Any:
     from softedge.export.onnx import graph as onnx_graph
 
     graph = onnx_graph.trace(deployed, dynamic=dynamic)
-    with tempfile.TemporaryDirectory(prefix="softedge-") as folder:
-        source = Path(folder) / "model.onnx"
+    with temporary_folder("onnx") as folder:
+        source = folder / "model.onnx"
         source.write_bytes(graph.SerializeToString())
         try:
             return _normalised_by_rows(ov.convert_model(source))
@@ -103,8 +103,8 @@ def _save(network: Any, path: Path, half: bool, small: bool) -> None:
     """
     import openvino as ov
 
-    with tempfile.TemporaryDirectory(prefix=".model-", dir=path.parent) as folder:
-        written = Path(folder) / path.name
+    with temporary_folder("model", beside=path) as folder:
+        written = folder / path.name
         try:
             ov.save_model(network, written, compress_to_fp16=half)
         except RuntimeError as error:  # openvino reports a full disk this way

@@ -1,15 +1,22 @@
-// Runs the model on a golden image with Core ML on macOS 13 or later.
+// Runs the model on photos, and on a golden image to check itself, with Core ML on macOS 13 or later.
 //   swiftc run.swift -o run && ./run ..
 // In an app Xcode compiles @MODEL@: load it with MLModel(contentsOf: Bundle.main.url(forResource: "model",
 // withExtension: "mlmodelc")!), once, and call predict.
-// A photo of your own must first be made what contract.json says: @BEFORE@.
+// A photo: predict(..., image: try prepare(photo: url)); on the command line after the folder: ./run .. PHOTO ...
 
 import CoreML
 import CoreVideo
 import Foundation
 
+#if canImport(ImageIO)
+import CoreGraphics
+import ImageIO
+#endif
+
 let size = @SIZE@
 let outputs = @OUTPUTS@
+let resize = @RESIZE@  // pixels of the shorter side, before the crop
+let cubic = @CUBIC@  // else bilinear
 
 struct Unusable: LocalizedError {
     let errorDescription: String?
@@ -70,6 +77,8 @@ func predict(model: MLModel, image: [UInt8], labels: [String]) throws -> [Float]
     throw Unusable("the model gave neither probabilities nor features")
 }
 
+@PHOTO@
+
 /// True when the golden image gives the output that it gave on the machine that exported the model.
 func checkGolden(_ folder: URL) async throws -> Bool {
     let image = try readNpy(folder.appendingPathComponent("golden/images.npy"), size * size * 3)  // the first of several
@@ -92,6 +101,20 @@ func checkGolden(_ folder: URL) async throws -> Bool {
 
 do {
     let folder = URL(fileURLWithPath: CommandLine.arguments.count > 1 ? CommandLine.arguments[1] : "..")
+    #if canImport(ImageIO)
+    if CommandLine.arguments.count > 2 {
+        let labels = try readLabels(folder)
+        let compiled = try await MLModel.compileModel(at: folder.appendingPathComponent("@MODEL@"))
+        let model = try MLModel(contentsOf: compiled)
+        for path in CommandLine.arguments.dropFirst(2) {
+            let image = try prepare(photo: URL(fileURLWithPath: path))
+            let found = try predict(model: model, image: image, labels: labels)
+            let best = found.indices.max { found[$0] < found[$1] }!
+            print("\(path): \(labels.isEmpty ? String(best) : labels[best]) \(found[best])")
+        }
+        exit(0)
+    }
+    #endif
     exit(try await checkGolden(folder) ? 0 : 1)
 } catch {
     FileHandle.standardError.write(Data("\(error.localizedDescription)\n".utf8))

@@ -1,8 +1,8 @@
-// Runs the model on a golden image with LiteRT on Android.
+// Runs the model on photos, and on a golden image to check itself, with LiteRT on Android.
 // Gradle: implementation("com.google.ai.edge.litert:litert:latest.release")
 // Put @MODEL@, golden/ and snippets/labels.txt into a folder of the app (context.filesDir) and call
 // checkGolden(folder).
-// A photo of your own must first be made what contract.json says: @BEFORE@.
+// A photo: predict(model, prepare(argb, width, height, orientation(file.readBytes()))), see prepare.
 
 import java.io.File
 import java.nio.ByteBuffer
@@ -11,6 +11,8 @@ import kotlin.math.abs
 import org.tensorflow.lite.Interpreter
 
 const val SIZE = @SIZE@
+const val RESIZE = @RESIZE@ // pixels of the shorter side, before the crop
+const val CUBIC = @CUBIC@ // else bilinear
 const val OUTPUTS = @OUTPUTS@
 
 /** The values of a NumPy file: a header of known length, then the values in C order, little-endian. */
@@ -19,6 +21,8 @@ fun readNpy(file: File): ByteBuffer {
     val header = 10 + (bytes[8].toInt() and 255) + 256 * (bytes[9].toInt() and 255)
     return ByteBuffer.wrap(bytes, header, bytes.size - header).slice().order(ByteOrder.LITTLE_ENDIAN)
 }
+
+@PHOTO@
 
 /** uint8 RGB, SIZE x SIZE x 3 -> probabilities (or features). An app makes the interpreter once and keeps it. */
 fun predict(model: File, image: ByteArray): FloatArray {

@@ -1,8 +1,8 @@
-// Runs the model on a golden image with onnxruntime on Android or the JVM.
+// Runs the model on photos, and on a golden image to check itself, with onnxruntime on Android or the JVM.
 // Gradle: implementation("com.microsoft.onnxruntime:onnxruntime-android:latest.release")  (JVM: onnxruntime)
 // On Android put @MODEL@, golden/ and snippets/labels.txt into a folder of the app (context.filesDir) and call
 // checkGolden(folder); on the JVM run with the export folder as argument.
-// A photo of your own must first be made what contract.json says: @BEFORE@.
+// A photo: predict(model, prepare(argb, width, height, orientation(file.readBytes()))), see prepare.
 
 import ai.onnxruntime.OnnxJavaType
 import ai.onnxruntime.OnnxTensor
@@ -14,6 +14,8 @@ import kotlin.math.abs
 import kotlin.system.exitProcess
 
 const val SIZE = @SIZE@
+const val RESIZE = @RESIZE@ // pixels of the shorter side, before the crop
+const val CUBIC = @CUBIC@ // else bilinear
 const val OUTPUTS = @OUTPUTS@
 
 /** The values of a NumPy file: a header of known length, then the values in C order, little-endian. */
@@ -22,6 +24,8 @@ fun readNpy(file: File): ByteBuffer {
     val header = 10 + (bytes[8].toInt() and 255) + 256 * (bytes[9].toInt() and 255)
     return ByteBuffer.wrap(bytes, header, bytes.size - header).slice().order(ByteOrder.LITTLE_ENDIAN)
 }
+
+@PHOTO@
 
 /** uint8 RGB, SIZE x SIZE x 3 -> probabilities (or features). An app makes the session once and keeps it. */
 fun predict(model: File, image: ByteArray): FloatArray {

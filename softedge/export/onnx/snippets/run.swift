@@ -1,14 +1,21 @@
-// Runs the model on a golden image with onnxruntime on iOS or macOS.
+// Runs the model on photos, and on a golden image to check itself, with onnxruntime on iOS or macOS.
 // Package: https://github.com/microsoft/onnxruntime-swift-package-manager (product "onnxruntime")
 // In an app call checkGolden with the folder that holds @MODEL@, golden/ and snippets/labels.txt; as main.swift of a
 // command line tool this runs with the export folder as argument.
-// A photo of your own must first be made what contract.json says: @BEFORE@.
+// A photo: predict(..., image: try prepare(photo: url)); on the command line after the folder: ./run .. PHOTO ...
 
 import Foundation
 import OnnxRuntimeBindings
 
+#if canImport(ImageIO)
+import CoreGraphics
+import ImageIO
+#endif
+
 let size = @SIZE@
 let outputs = @OUTPUTS@
+let resize = @RESIZE@  // pixels of the shorter side, before the crop
+let cubic = @CUBIC@  // else bilinear
 
 struct Unusable: LocalizedError {
     let errorDescription: String?
@@ -48,6 +55,8 @@ func predict(model: URL, image: [UInt8]) throws -> [Float] {
     return data.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
 }
 
+@PHOTO@
+
 /// True when the golden image gives the output that it gave on the machine that exported the model.
 func checkGolden(_ folder: URL) throws -> Bool {
     let image = try readNpy(folder.appendingPathComponent("golden/images.npy"), size * size * 3)  // the first of several
@@ -69,6 +78,16 @@ func checkGolden(_ folder: URL) throws -> Bool {
 
 do {
     let folder = URL(fileURLWithPath: CommandLine.arguments.count > 1 ? CommandLine.arguments[1] : "..")
+    #if canImport(ImageIO)
+    for path in CommandLine.arguments.dropFirst(2) {
+        let image = try prepare(photo: URL(fileURLWithPath: path))
+        let found = try predict(model: folder.appendingPathComponent("@MODEL@"), image: image)
+        let best = found.indices.max { found[$0] < found[$1] }!
+        let labels = try readLabels(folder)
+        print("\(path): \(labels.isEmpty ? String(best) : labels[best]) \(found[best])")
+    }
+    if CommandLine.arguments.count > 2 { exit(0) }
+    #endif
     exit(try checkGolden(folder) ? 0 : 1)
 } catch {
     FileHandle.standardError.write(Data("\(error.localizedDescription)\n".utf8))

@@ -1,6 +1,6 @@
-// Runs the model on a golden image with OpenVINO's C++ API.
+// Runs the model on photos, and on a golden image to check itself, with OpenVINO's C++ API.
 //   cmake: find_package(OpenVINO REQUIRED), target_link_libraries(run openvino::runtime); then ./run ..
-// A photo of your own must first be made what contract.json says: @BEFORE@.
+// ./run .. PHOTO ... classifies photos; for these put stb_image.h beside this file.
 
 #include <openvino/openvino.hpp>
 
@@ -20,6 +20,8 @@
 namespace fs = std::filesystem;
 
 constexpr size_t size = @SIZE@, outputs = @OUTPUTS@;
+[[maybe_unused]] constexpr int resize = @RESIZE@;  // pixels of the shorter side, before the crop
+constexpr bool cubic = @CUBIC@;  // else bilinear
 
 // The first `wanted` bytes of a NumPy file's values: after a header of known length, in C order.
 static std::vector<char> read_npy(const fs::path &path, size_t wanted) {
@@ -40,6 +42,8 @@ static std::string label(const fs::path &folder, size_t output) {
     if (i == output) return line;
   return std::to_string(output);
 }
+
+@PHOTO@
 
 // uint8 RGB, size x size x 3 -> probabilities (or features). An app compiles the model once and keeps the request.
 static std::vector<float> predict(const fs::path &model, std::vector<char> image) {
@@ -87,7 +91,13 @@ static bool check_golden(const fs::path &folder) {
 
 int main(int argc, char **argv) {
   try {
-    return check_golden(argc > 1 ? argv[1] : "..") ? 0 : 1;
+    const fs::path folder = argc > 1 ? argv[1] : "..";
+    for (int i = 2; i < argc; ++i) {
+      const std::vector<float> found = predict(folder / "@MODEL@", prepare(fs::path(argv[i])));
+      const auto best = size_t(std::max_element(found.begin(), found.end()) - found.begin());
+      std::printf("%s: %s %g\n", argv[i], label(folder, best).c_str(), found[best]);
+    }
+    return argc > 2 || check_golden(folder) ? 0 : 1;
   } catch (const std::exception &error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 2;

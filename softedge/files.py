@@ -1,0 +1,203 @@
+"""Files: written all at once or not at all, temporary ones that a later start removes, and the cache folder.
+
+Everything temporary in a folder of softedge is called ``.tmp-<process>...``. A process that was killed leaves some; the
+next one that opens the run deletes those whose process has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from softedge.errors import UserError
+
+_LEFTOVER = re.compile(r"\.tmp-(\d+)(?:-.*)?")
+_run_folders: list[Path] = []  # of the runs that this process holds
+
+
+def cache_folder() -> Path:
+    """``$SOFTEDGE_CACHE``, else ``$XDG_CACHE_HOME/softedge``, else ``~/.cache/softedge``.
+
+    For what can be made or fetched again: runtimes, decoded images.
+    """
+    if chosen := os.environ.get("SOFTEDGE_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "softedge"
+
+
+def _temporary_prefix(what: str) -> str:
+    return f".tmp-{os.getpid()}-{what}-"
+
+
+@contextlib.contextmanager
+def temporary_folder(what: str, beside: Path | None = None) -> Iterator[Path]:
+    """An empty folder, removed afterwards: beside a path, else in the run that is open, else where the system has them.
+
+    what: a word for its name.
+    """
+    inside = beside.parent if beside else _run_folders[-1] if _run_folders else None
+    prefix = _temporary_prefix(what) if inside else f"softedge-{what}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=inside) as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Let ``temporary_folder`` make its folders in ``folder``; what killed processes have left there is removed first.
+
+    Only while nobody else works in it: under the lock of a run.
+    """
+    remove_leftovers(folder)
+    _run_folders.append(folder.resolve())
+    try:
+        yield
+    finally:
+        shutil.rmtree(_libraries(_run_folders.pop()), ignore_errors=True)
+
+
+def _libraries(run: Path) -> Path:
+    return run / f".tmp-{os.getpid()}-libraries"
+
+
+@contextlib.contextmanager
+def libraries_inside() -> Iterator[None]:
+    """Let a library make its temporary files in the run that is open, where they stay until that is closed.
+
+    coremltools keeps such files until the process ends. Not for all code: the sockets of multiprocessing are temporary
+    files too, and their paths must be short.
+    """
+    if not _run_folders:
+        yield
+        return
+    folder = _libraries(_run_folders[-1])
+    folder.mkdir(exist_ok=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files and folders below ``folder`` whose process has ended."""
+    for root, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            match = _LEFTOVER.fullmatch(name)
+            if match is None or _alive(int(match[1])):
+                continue
+            path = Path(root, name)
+            if name in folders:
+                folders.remove(name)
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    if process == os.getpid() or os.name == "nt":  # there os.kill ends the process, whatever the signal
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success fsync and rename it into place, on failure remove it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=_temporary_prefix(path.name), suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    try:
+        yield Path(temporary)
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut (a no-op where folders cannot be opened)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` to ``path`` as UTF-8, atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as JSON, atomically. NaN and infinities become null: strict readers refuse them."""
+    write_text(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Plain values as JSON has them: NaN and infinities become null, NumPy's and torch's scalars Python's."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a NumPy or torch scalar
+        return finite(value.item())
+    return value
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; UserError when it is not there or damaged."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error})") from error
+
+
+def sha256(path: str | Path) -> str:
+    """Hash a file, or a folder by its sorted relative paths and contents (an .mlpackage is a folder)."""
+    path, digest = Path(path), hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0" + bytes.fromhex(sha256(file)))
+        return digest.hexdigest()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def size_bytes(path: str | Path) -> int:
+    """Size of a file, or of all files in a folder."""
+    path = Path(path)
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size

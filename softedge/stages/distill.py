@@ -1,0 +1,132 @@
+"""``softedge distill``: a teacher's soft labels train the network that is deployed, on all training images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from softedge import backbones
+from softedge.backbones import Classifier
+from softedge.config import Recipe
+from softedge.data.images import Data
+from softedge.errors import UserError
+from softedge.eval.distillation import teach
+from softedge.eval.features import extract, save
+from softedge.eval.finetune import fresh, thinned
+from softedge.eval.knn import top1, topk
+from softedge.progress import say
+from softedge.records import Outcome, Result
+from softedge.run import Run
+from softedge.stages import teachers
+from softedge.stages.base import BACKBONE, INDEX, Stage, network, on_run
+from softedge.stages.opening import replaced
+
+_CHECKPOINT = "checkpoint.pt"
+
+
+def distill(
+    run: str | Path,
+    teacher: str | None = None,
+    backbone: str | None = None,
+    size: int | None = None,
+    set: Sequence[str] = (),
+    force: bool = False,
+) -> Result:
+    """Teach a network with soft labels of all training images and write ``distill/classifier.safetensors``.
+
+    teacher: "auto", "best", "probe", "finetune", "spread", a run, a classifier file or a timm network.
+    backbone, size: the network that learns and its pixels; by default those of the run.
+    Metrics: top1, top5 (more than 5 classes), val_top1 and teacher_top1 on validation images, n_train, n_unlabelled,
+    n_test, steps, loss (mean of the last tenth).  Where labels are few, val_top1 is teacher_top1, cross-validated over
+    the labelled images, and agreement, linear_agreement and kept say whether the network follows its teacher.
+    """
+    return on_run(stage, run, set, force, distill={"teacher": teacher, "backbone": backbone, "size": size})
+
+
+def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
+    """The stage with the teacher that "auto" and "best" mean now in its settings."""
+    _ready(run, recipe, data)
+    run.need("pretrain", "pretrain")
+    named = teachers.resolve(run, recipe, data)
+    return _stage(run, replaced(recipe, distill={"teacher": named}), data, force)
+
+
+def _ready(run: Run, recipe: Recipe, data: Data) -> None:
+    if not len(data.train):
+        raise UserError(f"{run.root} has no labelled images to learn classes from; add class folders to the data")
+    if not len(data.test):
+        raise UserError(f"{run.root} has no labelled test images to measure on; add a test split with labels")
+
+
+def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
+    settings, parts = recipe.distill, teachers.parts(data, recipe.seed)
+    images = parts.images
+    say(
+        f"distill: {settings.teacher} teaches with {len(images)} images, {parts.n_labelled} of them labelled; "
+        f"{len(data.test)} test images"
+    )
+    taught = teachers.make(run, recipe, parts)
+    backbone, spec = teachers.student(run, recipe, data)
+    student = fresh(backbone, data.classes, spec)
+    losses = teach(student, images, taught.teacher, recipe, checkpoint=folder / _CHECKPOINT, show=True)
+    backbones.save(folder / "classifier.safetensors", student, spec, teacher=settings.teacher)
+    metrics: dict[str, Any] = {}
+    if taught.top1 is not None:
+        metrics["teacher_top1"] = metrics["val_top1"] = taught.top1
+    if len(parts.validation):
+        validated = data.pretrain.subset(parts.validation)
+        metrics["val_top1"] = top1(extract(student, validated, spec), validated.labels)
+    elif taught.answers is not None:
+        metrics |= _followed(taught, parts, student, recipe.seed)
+    features = extract(student.backbone, data.test, spec)
+    with torch.inference_mode():
+        logits = student.head(torch.from_numpy(features)).numpy()
+    save(folder, features, data.test.labels, logits)
+    metrics["top1"] = top1(logits, data.test.labels)
+    if len(data.classes) > 5:
+        metrics["top5"] = topk(logits, data.test.labels, 5)
+    metrics |= {
+        "n_train": parts.n_labelled,
+        "n_unlabelled": len(images) - parts.n_labelled,
+        "n_test": len(data.test),
+        "steps": len(losses),
+        "loss": float(np.mean(losses[-max(1, len(losses) // 10) :])),
+    }
+    (folder / _CHECKPOINT).unlink(missing_ok=True)
+    details = {"teacher": settings.teacher, "losses": thinned(losses), "classes": list(data.classes)}
+    return Outcome(metrics, details | taught.details)
+
+
+def _followed(taught: teachers.Taught, parts: teachers.Parts, student: Classifier, seed: int) -> dict[str, Any]:
+    """Where labels are few the student cannot be validated itself: it must follow its teacher, which was."""
+    if not len(parts.unseen):
+        return {}
+    unseen = parts.data.pretrain.subset(parts.unseen)
+    found = teachers.follows(taught, parts, extract(student, unseen, student.spec).argmax(1), seed)
+    if found is None:
+        return {}
+    if found.clearly_below:
+        say(
+            f"distill: the network answers as its teacher for {found.student:.3f} of the images held out, a linear "
+            f"layer on the teacher's features for {found.linear:.3f}; it is not deployed. Train longer: "
+            "--set distill.epochs=..."
+        )
+    return {"agreement": found.student, "linear_agreement": found.linear, "kept": not found.clearly_below}
+
+
+_stage = Stage(
+    "distill",
+    settings=lambda recipe: {
+        **recipe.section("seed", "distill"),
+        "flip": recipe.augment.flip,
+        "backbone": network(recipe),
+        "weight_decays": list(recipe.probe.weight_decays),
+    },
+    reads=lambda run, recipe: (INDEX, BACKBONE, *teachers.files(run, recipe)),
+    work=_work,
+    resumable=True,
+)

@@ -1,0 +1,251 @@
+"""Who teaches in ``softedge distill``, with which images, and how good the teacher is without a look at test images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from softedge import backbones, config
+from softedge.backbones import Backbone, Classifier
+from softedge.config import Recipe
+from softedge.data.images import UNLABELLED, Data, Images
+from softedge.errors import UserError
+from softedge.eval import linear, validation
+from softedge.eval.bootstrap import paired
+from softedge.eval.distillation import Answers, Network, Teacher
+from softedge.eval.features import extract
+from softedge.eval.knn import top1
+from softedge.eval.spreading import spread
+from softedge.records import InputSpec
+from softedge.run import Run
+from softedge.stages import classifier
+from softedge.stages.base import BACKBONE
+from softedge.weights import starting
+
+UNSEEN = 0.1  # of the unlabelled images, never trained on: does the student answer as its teacher does?
+AT_MOST = 300
+_DECAY = 1e-2  # of the linear layer that the student is compared with, not searched
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The training images of a run by what they are for, as rows of ``data.pretrain``.
+
+    used: the student trains on them.  validation: labelled, held out (none where labels are few).  unseen: without a
+    label, held out.  labels: (N,) of all, ``UNLABELLED`` where there is none or none may be used.
+    """
+
+    data: Data
+    used: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    unseen: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    @property
+    def images(self) -> Images:
+        """What the student trains on."""
+        return labelled(self.data.pretrain.subset(self.used), self.labels[self.used])
+
+    @property
+    def n_labelled(self) -> int:
+        return int((self.labels >= 0).sum())
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A teacher for the rows ``used`` of ``Parts``.
+
+    top1: on validation images, or cross-validated over the labelled ones where these are few; None where unknown.
+    answers: (N,) for all training images, of a teacher that has answered for each.  features: those it looked at.
+    """
+
+    teacher: Teacher
+    top1: float | None
+    answers: NDArray[np.int64] | None = None
+    features: NDArray[np.float32] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def labelled(images: Images, labels: NDArray[np.int64]) -> Images:
+    """The same images with other labels."""
+    same = images.subset(np.arange(len(images)))
+    same.labels = labels
+    return same
+
+
+def parts(data: Data, seed: int) -> Parts:
+    """Divide the training images; the validation part is that of every training of the run."""
+    rows = np.flatnonzero(data.pretrain.labels >= 0)
+    labels = data.pretrain.labels.copy()
+    held = validation.held_out(data.pretrain.subset(rows), seed)
+    without = np.flatnonzero(labels < 0)
+    unseen = np.random.default_rng([seed, 3]).permutation(without)[: min(AT_MOST, round(UNSEEN * len(without)))]
+    out = rows[held]
+    labels[out] = UNLABELLED
+    used = np.setdiff1d(np.arange(len(labels)), np.concatenate([out, unseen]))
+    return Parts(data, used, out, np.sort(unseen), labels)
+
+
+def resolve(run: Run, recipe: Recipe, data: Data) -> str:
+    """The teacher in plain words: what "auto" and "best" are for this run."""
+    asked = recipe.distill.teacher
+    if asked == "auto":
+        asked = "spread" if few_and_many(data) else "best"
+    if asked != "best":
+        return asked
+    done = {name: result for name, result in classifier.trained(run).items() if name != "distill"}
+    if not done:
+        run.need("probe", "probe")
+    return classifier.best({name: classifier.val_top1(result) for name, result in done.items()})
+
+
+def few_and_many(data: Data) -> bool:
+    """Few images with a label, and at least as many without one."""
+    return mostly_unlabelled(data) and validation.few(data.train.labels)
+
+
+def mostly_unlabelled(data: Data) -> bool:
+    """At least half of the training images have no label."""
+    return len(data.pretrain) >= 2 * len(data.train) > 0
+
+
+def files(run: Run, recipe: Recipe) -> list[str | Path]:
+    """What a resolved teacher, and a network that starts from a file, are read from."""
+    settings = recipe.distill
+    started = [Path(settings.weights)] if settings.backbone and Path(settings.weights).is_file() else []
+    return [*_read_from(run, recipe), *started]
+
+
+def _read_from(run: Run, recipe: Recipe) -> list[str | Path]:
+    name = recipe.distill.teacher
+    if name in classifier.SOURCES:
+        return [f"{name}/classifier.safetensors"]
+    if name == "spread":
+        return []
+    path = Path(name).expanduser()
+    if path.is_dir():
+        other = Run(path)
+        return [other.folder(classifier.source(other, _export_best(recipe))) / "classifier.safetensors"]
+    if path.is_file():
+        return [path]
+    weights = Path(recipe.distill.teacher_weights)
+    return [weights] if weights.is_file() else []
+
+
+def make(run: Run, recipe: Recipe, parts: Parts) -> Taught:
+    """The teacher that a resolved ``distill.teacher`` names; UserError where it knows other classes."""
+    name = recipe.distill.teacher
+    if name == "spread":
+        return _spreading(run, recipe, parts)
+    found = _read_from(run, recipe)
+    if name in classifier.SOURCES or Path(name).expanduser().exists():
+        path = found[0] if isinstance(found[0], Path) else run.root / found[0]
+        model = backbones.load_classifier(path)
+        if model.labels != parts.data.classes:
+            raise UserError(
+                f"the teacher {path} knows the classes {', '.join(model.labels)}; this run has "
+                f"{', '.join(parts.data.classes)}"
+            )
+    else:
+        model = _on_features(recipe, parts)
+    return Taught(Network(model), _validated(model, parts))
+
+
+def _export_best(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"export": recipe.export.model_copy(update={"source": "best"})})
+
+
+def _validated(model: Classifier, parts: Parts) -> float | None:
+    if not len(parts.validation):
+        return None
+    images = parts.data.pretrain.subset(parts.validation)
+    return top1(extract(model, images, model.spec), images.labels)
+
+
+def _spreading(run: Run, recipe: Recipe, parts: Parts) -> Taught:
+    images = parts.data.pretrain
+    # Pretraining has made the weights those of the run's own pixels.
+    given = None if recipe.ssl.epochs else starting.preprocessing_of(recipe.backbone)
+    spec = resized(parts.data.spec, _pixels(recipe, parts.data, given))
+    features = extract(backbones.load(run.root / BACKBONE), images, spec)
+    spreading = spread(features, parts.labels, len(parts.data.classes))
+    folds = validation.folds(images.subset(spreading.rows), recipe.seed)
+    probabilities = spreading() ** spreading.sharpness(folds)
+    probabilities /= probabilities.sum(1, keepdims=True)
+    probabilities[spreading.rows] = np.eye(len(parts.data.classes))[spreading.labels]
+    answers = probabilities.argmax(1)
+    if len(parts.validation):
+        right = answers[parts.validation] == images.labels[parts.validation]
+    else:
+        right = spreading.cross_validated(folds) == spreading.labels
+    details = {"pixels": spec.size, "confidence": float(probabilities[parts.labels < 0].max(1).mean())}
+    return Taught(Answers(probabilities[parts.used]), float(right.mean()), answers, features, details)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """On unlabelled images held out: how often the student, and a linear layer on the teacher's features, answer as it.
+
+    A student that has learnt to do better than its teacher departs from it, too: only one that stays clearly below the
+    linear layer (95 % interval) was trained too little.
+    """
+
+    student: float
+    linear: float
+    clearly_below: bool
+
+
+def follows(taught: Taught, parts: Parts, student: NDArray[np.int64], seed: int) -> Followed | None:
+    """student: answers (M,) for the unseen images.  None where the teacher has not answered for them."""
+    if taught.answers is None or taught.features is None or not len(parts.unseen):
+        return None
+    wanted = taught.answers[parts.unseen]
+    layer = linear.fit(taught.features[parts.used], taught.answers[parts.used], len(parts.data.classes), (_DECAY,))
+    plain = layer(taught.features[parts.unseen]).argmax(1)
+    difference = paired(student == wanted, plain == wanted, seed)
+    return Followed(float((student == wanted).mean()), float((plain == wanted).mean()), difference.high < 0)
+
+
+def _on_features(recipe: Recipe, parts: Parts) -> Classifier:
+    """A linear layer on the frozen features of a timm network, from the labelled images."""
+    asked = config.Backbone(name=recipe.distill.teacher, weights=recipe.distill.teacher_weights)
+    settings = starting.resolve(asked)
+    given = starting.preprocessing_of(settings)
+    backbone = backbones.build(settings, seed=recipe.seed)
+    spec = resized(parts.data.spec, _pixels(recipe, parts.data, given), given)
+    rows = np.flatnonzero(parts.labels >= 0)
+    features = extract(backbone, parts.data.pretrain.subset(rows), spec)
+    decays, classes = recipe.probe.weight_decays, parts.data.classes
+    layer = linear.fit(features, parts.labels[rows], len(classes), decays, recipe.seed)
+    model = Classifier(backbone, classes, spec)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.from_numpy(layer.weight))
+        model.head.bias.copy_(torch.from_numpy(layer.bias))
+    return model
+
+
+def _pixels(recipe: Recipe, data: Data, given: starting.Preprocessing | None) -> int:
+    """What a teacher sees: the pixels of the weights it starts from, where there are any."""
+    return recipe.distill.teacher_size or (given.size if given is not None else data.spec.size)
+
+
+def resized(spec: InputSpec, size: int, given: starting.Preprocessing | None = None) -> InputSpec:
+    """``spec`` for other pixels, the same part of the picture, with the normalisation of ``given`` weights."""
+    mean, std, interpolation = (given or spec).mean, (given or spec).std, (given or spec).interpolation
+    return InputSpec(size, round(spec.resize * size / spec.size), mean, std, interpolation)
+
+
+def student(run: Run, recipe: Recipe, data: Data) -> tuple[Backbone, InputSpec]:
+    """The network that learns, before it has learnt, and what its images are like."""
+    settings = recipe.distill
+    size = settings.size or data.spec.size
+    if not settings.backbone:
+        return backbones.load(run.root / BACKBONE), resized(data.spec, size)
+    asked = config.Backbone(name=settings.backbone, weights=settings.weights, stem_stride=recipe.backbone.stem_stride)
+    chosen = starting.resolve(asked)
+    return backbones.build(chosen, seed=recipe.seed), resized(data.spec, size, starting.preprocessing_of(chosen))

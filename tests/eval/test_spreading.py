@@ -1,0 +1,86 @@
+"""Label spreading, against a dense inverse, and on shapes that no line divides."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from softedge.eval import linear
+from softedge.eval.spreading import normalised, spread
+
+
+def rings(n: int, seed: int = 0):
+    """Two rings around one centre, (2 n, 2), and which is which."""
+    rng = np.random.default_rng(seed)
+    angle = rng.uniform(0, 2 * np.pi, 2 * n)
+    labels = np.arange(2 * n) % 2
+    flat = (1 + labels)[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1) + rng.normal(0, 0.05, (2 * n, 2))
+    # Lifted, so that the cosine of two points follows their distance.
+    lifted = np.concatenate([flat, 3 - 0.25 * (flat**2).sum(1, keepdims=True)], 1)
+    return lifted.astype(np.float32), labels.astype(np.int64)
+
+
+def dense(features: np.ndarray, labels: np.ndarray, k: int, alpha: float) -> np.ndarray:
+    """(I - a S)^-1 Y with loops and an inverse, each class weighed alike."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    similar = (unit @ unit.T).astype(np.float64)
+    count = len(unit)
+    weights = np.zeros((count, count))
+    for i in range(count):
+        nearest = [j for j in np.argsort(-similar[i]) if j != i][:k]
+        for j in nearest:
+            weights[i, j] = max(similar[i, j], 0) ** 3
+    weights = np.maximum(weights, weights.T)
+    degree = weights.sum(1)
+    spread_ = weights / np.sqrt(np.outer(degree, degree))
+    known = np.zeros((count, labels.max() + 1))
+    for i in np.flatnonzero(labels >= 0):
+        known[i, labels[i]] = 1 / (labels == labels[i]).sum()
+    answers = np.linalg.inv(np.eye(count) - alpha * spread_) @ known
+    return answers / answers.sum(1, keepdims=True)
+
+
+def few(labels: np.ndarray, each: int, seed: int = 0) -> np.ndarray:
+    kept = linear.pick_per_class(labels, each, np.random.default_rng(seed))
+    return np.where(np.isin(np.arange(len(labels)), kept), labels, -1)
+
+
+def test_it_is_the_closed_form():
+    features = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    labels = few(np.random.default_rng(1).integers(0, 3, 60), 4)
+    found = spread(features, labels, 3, neighbours=6, alpha=0.8)()
+    np.testing.assert_allclose(found, dense(features, labels, 6, 0.8), atol=1e-4)
+
+
+def test_four_labels_reach_along_two_rings_that_no_line_divides():
+    features, truth = rings(150)
+    labels = few(truth, 4)
+    spreading = spread(features, labels, 2)
+    line = linear.fit(features[:, :2][labels >= 0], truth[labels >= 0], 2, (1e-3,))(features[:, :2])
+    assert (spreading().argmax(1) == truth).mean() > 0.9 > 0.75 > (line.argmax(1) == truth).mean()
+
+
+def test_cross_validation_is_spreading_again_without_the_labels_of_a_fold():
+    features, truth = rings(60)
+    labels = few(truth, 6)
+    spreading = spread(features, labels, 2)
+    folds = np.arange(12) % 3
+    found = spreading.cross_validated(folds)
+    for fold in range(3):
+        hidden = labels.copy()
+        hidden[spreading.rows[folds == fold]] = -1
+        again = spread(features, hidden, 2)()
+        np.testing.assert_array_equal(again[spreading.rows[folds == fold]].argmax(1), found[folds == fold])
+
+
+def test_copies_of_an_image_are_no_obstacle_and_the_graph_is_symmetric_without_loops():
+    features = np.repeat(np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32), 5, axis=0)
+    graph = normalised(features, 3).toarray()
+    np.testing.assert_allclose(graph, graph.T)
+    assert (graph.diagonal() == 0).all() and (graph.sum(1) > 0).all()
+
+
+def test_an_image_that_no_label_reaches_is_equally_likely_of_every_class():
+    apart = np.kron(np.eye(2), np.ones((4, 3))).astype(np.float32)  # two groups at right angles
+    found = spread(apart, np.array([0, 1, -1, -1, -1, -1, -1, -1]), 2, neighbours=2)()
+    np.testing.assert_allclose(found[4:], 0.5)
+    np.testing.assert_allclose(found.sum(1), 1)
