@@ -64,8 +64,8 @@ class Fit:
 def largest(recipe: Recipe, sizes: Sequence[int], limits: Limits) -> tuple[Fit, ...]:
     """Measure the recipe's network from the largest of ``sizes`` down to the first that meets the limits.
 
-    That one is the last of the result.  The file is of the recipe's first format, int8 where the recipe exports that.  Raises UserError that names the
-    nearest where none meets them, and DeviceError where the device cannot run the file.
+    That one is the last of the result.  The file is of the recipe's first format, int8 where the recipe exports that.
+    Raises UserError that names the nearest where none meets them, and DeviceError where the device cannot run the file.
     """
     tried: list[Fit] = []
     for fit in _measured(recipe, sizes, limits):

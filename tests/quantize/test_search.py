@@ -125,11 +125,11 @@ def test_good_integers_of_another_formats_file_are_taken():
 
 
 def test_clearly_nearer_integers_of_another_format_are_taken_over_even_where_the_file_is_good_enough():
-    nearer = Artifacts(0.001)
-    result = search(problem(nearer, others=["onnx-int8"]), default(noise=0.01))
-    assert names(result) == ["default", "translated"] and result.chosen.option.what == "the integers of onnx-int8"
-    assert "where the default has" in result.recommendation
-    result = search(problem(Artifacts(0.0095), others=["onnx-int8"]), default(noise=0.01))  # by less than a decibel
+    nearer = ToyCandidates(BAD, files={"onnx": 0.001})
+    result = search(problem(nearer, others=["onnx"]), default(noise=0.01))
+    assert names(result) == ["default", "translated"] and "the integers of onnx" in result.recommendation
+    hardly = ToyCandidates(BAD, files={"onnx": 0.0095})
+    result = search(problem(hardly, others=["onnx"]), default(noise=0.01))  # by less than a decibel
     assert names(result) == ["default"] and result.chosen is None
 
 
