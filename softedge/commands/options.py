@@ -63,11 +63,9 @@ MinutesOption = Annotated[
 ]
 MaxMsOption = Annotated[
     float | None,
-    typer.Option("--max-ms", help="For an image on the first device (p90); chooses the input size.", min=0.001),
+    typer.Option("--max-ms", help="p90 on the device; sets the input size.", min=0.001),
 ]
-MaxMbOption = Annotated[
-    float | None, typer.Option("--max-mb", help="Of an int8 file; refused where no network meets it.", min=0.001)
-]
+MaxMbOption = Annotated[float | None, typer.Option("--max-mb", help="Size of an int8 file.", min=0.001)]
 AllowMissingOption = Annotated[
     bool, typer.Option("--allow-missing", help="Exit with 0 when a format asked for could not be made.")
 ]
