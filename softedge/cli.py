@@ -13,7 +13,6 @@ from softedge.commands import data, devices, evaluation, files, reports, trainin
 app = typer.Typer(
     name="softedge",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From unlabelled images to a checked and timed classifier for phones and IoT boards.",

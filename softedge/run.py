@@ -148,7 +148,7 @@ class Run:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise UserError(
-                    f"another softedge process is using {self.root}; wait for it to finish, or use another --out"
+                    f"another softedge process is using {self.root}; wait for it to finish, or use another run"
                 ) from error
             with temporary_files_in(self.root):
                 yield
@@ -200,7 +200,7 @@ def perform(
         if not force and not (renew and not differences({"recipe": done.recipe}, {"recipe": asked["recipe"]})):
             raise UserError(
                 f"{folder} was made with other settings ({'; '.join(changed[:6])}); "
-                "add --force to redo it, or use another --out"
+                "add --force to redo it, or use another run"
             )
     begun_path = folder / "begun.json"
     begun = _begun(begun_path)
@@ -209,7 +209,7 @@ def perform(
     elif begun is not None and resumable and (changed := differences({key: begun.get(key) for key in asked}, asked)):
         raise UserError(
             f"{folder} holds unfinished work with other settings ({'; '.join(changed[:6])}); "
-            "add --force to start over, or use another --out"
+            "add --force to start over, or use another run"
         )
     elif folder.exists() and not resumable:
         shutil.rmtree(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from softedge.ssl.journal import Journal
 from softedge.weights import checkpoints
 from softedge.weights.files import read_state
 
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(max_examples=5_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 ANYTHING = st.recursive(
@@ -74,7 +75,8 @@ def one_line(read: Callable[[], Any], *expected: type[Exception]) -> None:
         assert str(error).isprintable() and str(error)
     except UserError as error:
         code, line = exit_code_and_line(error) or (0, "")
-        assert code == 2 and line.removeprefix("error: ").isprintable()
+        # Spaces of every kind are shown as they are; what moves the cursor or ends a line is not.
+        assert code == 2 and not {unicodedata.category(c) for c in line} & {"Cc", "Cs", "Zl", "Zp"}
 
 
 RESULT = {

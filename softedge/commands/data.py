@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from softedge.commands.options import RecipeOption, SetOption
+from softedge.commands.options import MaxMbOption, MaxMsOption, RecipeOption, SetOption
 
 app = typer.Typer()
 recipes = typer.Typer(no_args_is_help=True, help="List, show and suggest recipes.")
@@ -41,12 +41,15 @@ def data_(
 def plan(
     data: Annotated[str, typer.Option("--data", help="A folder of images.", show_default=False)],
     minutes: Annotated[float, typer.Option("--minutes", help="For everything, about.", min=0.01)] = 15.0,
+    max_ms: MaxMsOption = None,
+    max_mb: MaxMbOption = None,
+    device: Annotated[str, typer.Option("--device", help="Where --max-ms is measured.")] = "local",
     set_: SetOption = None,
 ) -> None:
     """What deploy would do: network, pixels, stages and minutes, measured on this machine. Trains nothing."""
     from softedge.stages.plan import plan as make
 
-    typer.echo(make(data, minutes, set_ or ()).text())
+    typer.echo(make(data, minutes, set_ or (), max_ms, max_mb, device).text())
 
 
 @recipes.command("list")

@@ -61,6 +61,11 @@ MinutesOption = Annotated[
     float | None,
     typer.Option("--minutes", help="For everything, about; of a folder of images.", show_default="15", min=0.01),
 ]
+MaxMsOption = Annotated[
+    float | None,
+    typer.Option("--max-ms", help="p90 on the device; sets the input size.", min=0.001),
+]
+MaxMbOption = Annotated[float | None, typer.Option("--max-mb", help="Size of an int8 file.", min=0.001)]
 AllowMissingOption = Annotated[
     bool, typer.Option("--allow-missing", help="Exit with 0 when a format asked for could not be made.")
 ]

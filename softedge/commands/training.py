@@ -13,6 +13,8 @@ from softedge.commands.options import (
     DevicesOption,
     ForceOption,
     MaxDropOption,
+    MaxMbOption,
+    MaxMsOption,
     MaxP90Option,
     MaxSizeOption,
     MinAccuracyOption,
@@ -33,6 +35,8 @@ app = typer.Typer()
 def deploy(
     data: DataOption = None,
     minutes: MinutesOption = None,
+    max_ms: MaxMsOption = None,
+    max_mb: MaxMbOption = None,
     recipe: RecipeOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run folder.", show_default="runs/<data>")] = None,
     targets: TargetsOption = None,
@@ -74,6 +78,8 @@ def deploy(
         minutes=minutes,
         min_accuracy=min_accuracy,
         update=update,
+        max_ms=max_ms,
+        max_mb=max_mb,
     )
     typer.echo(tables.deployment(run))
     gate(run, allow_missing=allow_missing)

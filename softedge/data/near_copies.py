@@ -186,11 +186,11 @@ def _similarity(a: Uint8, b: Uint8, grid: int, steps: int, detail: bool) -> NDAr
 
     def standardised(images: NDArray[np.float32]) -> NDArray[np.float32]:
         if detail:
-            images = images - blur @ images @ blur.T
+            images = np.asarray(images - blur @ images @ blur.T, np.float32)
         centred = images - images.mean(axis=(1, 2), keepdims=True)
         flat = centred.reshape(len(images), grid * grid)
-        lengths: NDArray[np.float32] = np.linalg.norm(flat, axis=1, keepdims=True) + np.float32(1e-6)
-        return flat / lengths
+        lengths = np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6
+        return (flat / lengths).astype(np.float32)
 
     pair = a.astype(np.float32), b.astype(np.float32)
     wholes = [standardised(windows[0] @ side @ windows[0].T) for side in pair]

@@ -58,6 +58,8 @@ def _advice(run: Values) -> list[str]:
 def origin(run: Values) -> str:
     """How the exported classifier was trained: its start, its stages, its teacher."""
     recipe = run["recipe"]
+    if recipe.get("export", {}).get("source") == "given":
+        return "It was trained elsewhere; this run was given its weights."
     weights = recipe.get("backbone", {}).get("weights", "random")
     named = {"package": "ImageNet weights", "imagenet": "ImageNet weights", "random": "random weights"}
     said = [f"It started from {named.get(weights, 'a weights file')}"]

@@ -63,6 +63,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Res
         raise UserError(f"{run.root} has no exported files yet; run: softedge export {run.root}")
     artifacts = [contract.read(run.folder(f"export/{name}")) for name in run_exports]
     images = Subjects(data, artifacts[0].spec, PRESETS[preset].accuracy_images, recipe.seed)
+    _forget_unreached(run, opened)
     results: list[Result] = []
     failures: list[str] = []
     for device in opened:
@@ -75,6 +76,16 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Res
     if failures:
         raise DeviceError("; ".join(failures))
     return results
+
+
+def _forget_unreached(run: Run, asked: Sequence[Device]) -> None:
+    """Remove the rows of devices that failed before they answered and are not asked again: a mistyped address must not
+    stay in every later report.  What a device did answer stays, also where it could not run a file.
+    """
+    now = {device.folder for device in asked}
+    for name, result in run.results("bench").items():
+        if name.partition("@")[2] not in now and not result.metrics and not result.details:
+            shutil.rmtree(run.folder(f"bench/{name}"))
 
 
 class Subjects:

@@ -46,14 +46,16 @@ def check(
 ) -> Result:
     """Read every exported file back and compare it with PyTorch; ``gate`` then raises for those that lost too much.
 
-    max_size (bytes) and max_p90 (ms) are for the int8 files.  against: an earlier run to compare with.
+    max_size (bytes) and max_p90 (ms) are for the int8 files.  With any limit given here every file has to pass.
+    against: an earlier run to compare with.
     Latency is judged on what was benched last, also where the comparison with PyTorch was done before.
     """
     gates = {"max_drop": max_drop, "min_agreement": min_agreement, "max_size": max_size, "max_p90": max_p90}
     if plugin := registry.owner(run):
         checked: Result = plugin.check(run=run, gates=gates, set=set, force=force)
         return checked
-    given = {**gates, "against": str(against) if against else None}
+    asked = any(limit is not None for limit in gates.values()) or any(item.startswith("check.m") for item in set)
+    given = {**gates, "against": str(against) if against else None, "optional": () if asked else None}
     return on_run(measured_and_judged, run, set, force, check=given)
 
 
@@ -143,6 +145,7 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
     details: dict[str, Any] = {
         "rows": rows,
         "failed": failed,
+        "optional": list(recipe.check.optional),
         "images": {
             "n": len(sample.images),
             "labelled": bool((sample.labels != UNLABELLED).all()),
@@ -199,8 +202,11 @@ def _row(
     row.update(compare(fp32, found, sample.labels, artifact.output))
     row["runtime"] = target.runtime()
     row["quantized_ops"] = target.integer_operations(artifact)
-    why = refusals(row, recipe.check, artifact) + size(row, recipe.check)
+    large = size(row, recipe.check)
+    why = refusals(row, recipe.check, artifact) + large
     row.update(passed=not why, why="; ".join(why))
+    if large:
+        row["too_large"] = True
     say(f"check: {_line(row)}")
     return row, found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge.bench.base import open_device
-from softedge.config import Export, Recipe
+from softedge.config import Bench, Export, Recipe
 from softedge.data.images import Data
 from softedge.progress import say
 from softedge.run import Run
@@ -16,6 +16,7 @@ from softedge.stages import plan
 from softedge.stages.base import Performs
 from softedge.stages.data import changed, opened
 from softedge.stages.export import known_names
+from softedge.stages.fitting import Limits
 from softedge.stages.opening import replaced, started
 from softedge.stages.report import report
 from softedge.stages.teachers import few_and_many, mostly_unlabelled
@@ -42,6 +43,8 @@ def deploy(
     minutes: float | None = None,
     min_accuracy: float | None = None,
     update: bool = False,
+    max_ms: float | None = None,
+    max_mb: float | None = None,
 ) -> Run:
     """From images to a checked, timed model and its report; ``gate(run)`` then says whether every file passed.
 
@@ -54,8 +57,12 @@ def deploy(
     max_drop, min_agreement, max_size (bytes), max_p90 (ms): the gates, as in ``check``.
     min_accuracy: top-1 on the test images that every file needs.  update: do all of it again
     where images have come, gone or changed.
+    max_ms, max_mb: what an image may take on the first device (p90) and an int8 file may weigh: they choose the input
+    size of a planned folder, and are gates afterwards.
     """
-    chosen, planned = plan.recipe_for(data, recipe, set, out, minutes)
+    chosen, planned = plan.recipe_for(
+        data, recipe, set, out, minutes, Limits(max_ms, max_mb, (devices or Bench().devices)[0])
+    )
     # By default every precision is tried; an int8 file that is refused then is a caution, as long as others pass.
     asked = precisions is not None or max_drop is not None or min_agreement is not None
     tried = not asked and chosen.export.precisions == Export().precisions and not chosen.check.optional

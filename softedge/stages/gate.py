@@ -41,7 +41,7 @@ def gate(run: str | Path | Run, max_p90: float | None = None, allow_missing: boo
     limits = recipe.check if max_p90 is None else recipe.check.model_copy(update={"max_p90": max_p90})
     failed = [] if allow_missing else missing(wanted(opened, recipe))
     if (checked := judged(opened, limits)) is not None:
-        refused, cautions = failures(checked, limits)
+        refused, cautions = failures(checked)
         failed += refused
         for line in cautions:
             say(f"caution: {line}; other files of the format passed, and nobody asked for this one")
@@ -49,29 +49,24 @@ def gate(run: str | Path | Run, max_p90: float | None = None, allow_missing: boo
         raise GateFailed("; ".join(failed))
 
 
-def failures(checked: Result, limits: Check) -> tuple[list[str], list[str]]:
+def failures(checked: Result) -> tuple[list[str], list[str]]:
     """The lines of the files that were refused: those that fail the run, and those that are a caution.
 
-    A caution: an optional precision (``check.optional``) that lost too many answers, where a file of the same format in
-    another one passed.  Limits of size, time and accuracy are there because somebody set them: they always fail.
+    A caution: an optional precision (``check.optional``) where a file of the same format in another one passed, unless
+    it is too large, too slow or too often wrong: those limits are there because somebody set them.
     """
     rows = checked.details.get("rows", [])
-    passed = {row["target"] for row in rows if row.get("passed") and not _optional(row, limits)}
-    spared = {
-        row["artifact"]
+    optional = {
+        row["artifact"]: row["target"]
         for row in rows
-        if _optional(row, limits)
-        and row["target"] in passed
-        and not row.get("judged_late")
-        and not gates.size(row, limits)
+        if row["precision"].removesuffix(gates.SEARCHED) in checked.details.get("optional", ())
     }
+    passed = {row["target"] for row in rows if row.get("passed") and row["artifact"] not in optional}
+    limited = {row["artifact"] for row in rows if row.get("judged_late") or row.get("too_large")}
+    spared = {name for name, target in optional.items() if target in passed and name not in limited}
     refused: list[str] = checked.details.get("failed", [])
     cautions = [line for line in refused if line.partition(": ")[0] in spared]
     return [line for line in refused if line not in cautions], cautions
-
-
-def _optional(row: Mapping[str, Any], limits: Check) -> bool:
-    return row["precision"].removesuffix(gates.SEARCHED) in limits.optional
 
 
 def wanted(run: Run, recipe: Recipe) -> list[Result]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,31 @@ from softedge.errors import UserError
 from softedge.eval.validation import few_counts
 from softedge.progress import say
 from softedge.run import Run, read_json, write_json
+from softedge.stages.fitting import Limits, largest
 from softedge.stages.opening import FOLDER_RECIPE, choose_recipe, replaced
-from softedge.stages.planning import MEASURED_AT, Counts, Plan, choose
+from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Plan, choose, sizes_for
 from softedge.weights import starting
 
 FILE = "plan.json"
+NO_LIMITS = Limits()
 GIVEN_RECIPE = "photos"  # for folders where there are weights to start from
 
 
-def plan(data: str, minutes: float = 15.0, set: Sequence[str] = ()) -> Plan:
-    """What ``deploy`` would do with a folder of images in about ``minutes``; trains nothing, writes nothing."""
+def plan(
+    data: str,
+    minutes: float = 15.0,
+    set: Sequence[str] = (),
+    max_ms: float | None = None,
+    max_mb: float | None = None,
+    device: str = "local",
+) -> Plan:
+    """What ``deploy`` would do with a folder of images in about ``minutes``; trains nothing, writes nothing.
+
+    max_ms, max_mb: what an image may take on the device (p90) and a file may weigh: they limit the input size.
+    """
     if not Path(data).expanduser().is_dir():
         raise UserError(f"--data {data} is not a folder; plans are for folders of images, the named sets have recipes")
-    return _made(data, minutes, set)[0]
+    return _made(data, minutes, set, Limits(max_ms, max_mb, device))[0]
 
 
 def recipe_for(
@@ -37,6 +50,7 @@ def recipe_for(
     set: Sequence[str] = (),
     out: str | Path | None = None,
     minutes: float | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> tuple[Recipe, Plan | None]:
     """The recipe of a deployment, and its plan where it was planned now.
 
@@ -45,13 +59,17 @@ def recipe_for(
     folder = data is not None and Path(data).expanduser().is_dir()
     if folder and out is None and data is not None:
         out = default_out(data)
-    if out is not None and recipe is None and (kept := _kept(out, data, minutes)):
+    if out is not None and recipe is None and (kept := _kept(out, data, minutes, limits)):
         return config.build(kept.model_dump(mode="json"), set), None
     if recipe is not None or not folder or data is None:
         if minutes is not None:
             raise UserError("--minutes plans for a folder of images without --recipe; here set ssl.epochs instead")
+        if limits:
+            raise UserError(
+                "--max-ms and --max-mb choose the input size of a planned folder; here set data.size instead"
+            )
         return _resolved(choose_recipe(data, recipe, set, out)), None
-    made, chosen = _made(data, minutes if minutes is not None else config.Plan().minutes, set)
+    made, chosen = _made(data, minutes if minutes is not None else config.Plan().minutes, set, limits)
     return chosen, made
 
 
@@ -65,18 +83,20 @@ def write(run: Run, made: Plan) -> None:
     write_json(run.root / FILE, made.to_dict())
 
 
-def _kept(out: str | Path, data: str | None, minutes: float | None) -> Recipe | None:
-    """The recipe of a run that was planned for the same data and minutes; None to plan anew."""
+def _kept(out: str | Path, data: str | None, minutes: float | None, limits: Limits) -> Recipe | None:
+    """The recipe of a run that was planned for the same data, minutes and limits; None to plan anew."""
     root = Path(out)
     if not (root / FILE).is_file() or not (root / "recipe.toml").is_file():
         return None
     recipe = config.load(str(root / "recipe.toml"))
     same_data = data is None or canonical(data) == canonical(recipe.data.source)
     same_minutes = minutes is None or read_json(root / FILE).get("minutes") == minutes
-    return recipe if same_data and same_minutes else None
+    same_ms = limits.max_ms is None or recipe.check.max_p90 == limits.max_ms
+    same_mb = limits.max_mb is None or recipe.check.max_size == int(limits.max_mb * 1e6)
+    return recipe if same_data and same_minutes and same_ms and same_mb else None
 
 
-def _made(data: str, minutes: float, set: Sequence[str]) -> tuple[Plan, Recipe]:
+def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tuple[Plan, Recipe]:
     from softedge.data import describe
     from softedge.eval.pace import seconds_per_image
 
@@ -86,11 +106,18 @@ def _made(data: str, minutes: float, set: Sequence[str]) -> tuple[Plan, Recipe]:
     found = describe(data, base)
     counts = counted(found)
     seconds = seconds_per_image(base.backbone, MEASURED_AT)
-    made = choose(counts, base.backbone.name, base.backbone.weights, seconds, minutes, base.finetune.batch)
+    fits = largest(base, sizes_for(counts), limits) if limits else ()
+    at_most = fits[-1].size if fits else SIZES[-1]
+    made = choose(counts, base.backbone.name, base.backbone.weights, seconds, minutes, base.finetune.batch, at_most)
+    made = dataclasses.replace(made, fits=fits)
     values: dict[str, dict[str, Any]] = {}
     for key, value in made.values.items():
         section, name = key.split(".")
         values.setdefault(section, {})[name] = value
+    if limits.max_ms is not None:
+        values["check"] = {"max_p90": limits.max_ms}
+    if limits.max_mb is not None:
+        values.setdefault("check", {})["max_size"] = int(limits.max_mb * 1e6)
     planned = replaced(base, **values)
     return made, _resolved(config.build(planned.model_dump(mode="json"), set, source="the plan with --set"))
 

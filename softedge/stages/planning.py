@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from softedge.progress import on_one_line
+from softedge.stages.fitting import Fit
 
 SIZES = (64, 96, 128, 160, 192, 224)
 MEASURED_AT = 128  # pixels; the time of other sizes goes with their area
@@ -64,6 +65,7 @@ class Plan:
     steps: tuple[Step, ...]
     values: dict[str, Any]
     notes: tuple[str, ...] = field(default_factory=tuple)
+    fits: tuple[Fit, ...] = ()  # what was measured on the device, where it set a limit
 
     @property
     def total(self) -> float:
@@ -81,17 +83,32 @@ class Plan:
             f"about {self.total:.0f} of {self.minutes:g} minutes on this machine"
         ]
         lines += [f"  {step.stage:<10} {step.minutes:5.1f} min  {step.what}" for step in self.steps]
+        lines += [f"  the device: {fit.text()}" for fit in self.fits]
         return "\n".join(map(on_one_line, [*lines, *(f"  note: {note}" for note in self.notes)]))
 
 
-def choose(counts: Counts, network: str, weights: str, seconds: float, minutes: float, batch: int = 32) -> Plan:
+def sizes_for(counts: Counts) -> list[int]:
+    """Those up to the one that shows all of the largest image."""
+    return [size for size in SIZES if size <= max(SIZES[0], _enough(counts.longer_side))]
+
+
+def choose(
+    counts: Counts,
+    network: str,
+    weights: str,
+    seconds: float,
+    minutes: float,
+    batch: int = 32,
+    largest: int = SIZES[-1],
+) -> Plan:
     """The most pixels at which enough epochs fit into ``minutes``, else the most epochs at the fewest pixels.
 
     weights: where ``network`` starts from, "random" or what ``weights.starting.resolve`` says.  seconds: per image of a
-    training step at ``MEASURED_AT`` pixels.  batch: of fine-tuning.
+    training step at ``MEASURED_AT`` pixels.  batch: of fine-tuning.  largest: pixels that the device allows
+    (``fitting``).
     """
     given = weights != "random"
-    sizes = [size for size in SIZES if size <= max(SIZES[0], _enough(counts.longer_side))]
+    sizes = [size for size in sizes_for(counts) if size <= largest]
     least, enough, most = _GIVEN_EPOCHS if given and counts.train else _SSL_EPOCHS
     affordable = {size: _affordable(counts, given, seconds, size, minutes) for size in sizes}
     size = next((s for s in reversed(sizes) if affordable[s] >= enough), sizes[0])

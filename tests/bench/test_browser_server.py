@@ -262,6 +262,33 @@ def test_a_silent_client_does_not_keep_others_from_an_https_page(tmp_path: Path)
         server.close()
 
 
+def test_a_browser_that_refuses_the_certificate_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    try:
+        certificate, key, _ = browser_address.certificate("127.0.0.1", tmp_path)
+    except UserError as error:
+        pytest.skip(str(error))
+    server = Server("127.0.0.1", 0, (str(certificate), str(key)))
+    server.pages["page.js"] = Page("text/javascript", b"1")
+    try:
+        for _ in range(2):
+            strict = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=10)
+            with pytest.raises(ssl.SSLCertVerificationError):
+                strict.request("GET", f"/{server.token}/page.js")
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=10, context=trusting)
+        connection.request("GET", f"/{server.token}/page.js")
+        assert connection.getresponse().read() == b"1"
+        connection.close()
+        said, deadline = "", time.monotonic() + 5
+        while "certificate" not in said and time.monotonic() < deadline:
+            said += capfd.readouterr().err
+            time.sleep(0.05)
+    finally:
+        server.close()
+    said += capfd.readouterr().err
+    assert said.count("refused the certificate") == 1 and "Traceback" not in said
+
+
 def test_a_certificate_needs_a_tool_and_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "cryptography", None)

@@ -86,6 +86,28 @@ def test_version_and_short_help(capsys):
     assert run(capsys, "probe", "-h")[1] == run(capsys, "probe", "--help")[1]
 
 
+def test_a_shell_completes_commands():
+    program = "import sys; sys.argv[0] = 'softedge'; from softedge.cli import main; main()"
+    asked = {"_SOFTEDGE_COMPLETE": "complete_bash", "COMP_WORDS": "softedge dep", "COMP_CWORD": "1"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, **asked})
+    assert done.returncode == 0 and done.stdout.split() == ["deploy"], done.stderr
+
+
+def test_what_the_tables_say_of_things_not_run_they_say_once():
+    from softedge.commands import tables
+    from softedge.records import Result
+
+    skipped = {"latency": "not run: no clock", "top1": "failed: x"}
+    result = Result("bench/onnx-fp32@local", "run", {}, {}, {}, {}, "", 0.0, {}, skipped)
+    lines = [*tables.stages([result]).splitlines(), *tables.stage(result).splitlines()]
+    assert lines == [
+        "not run: onnx-fp32@local: no clock",
+        "not run: onnx-fp32@local: failed: x",
+        "bench/onnx-fp32@local  not run: latency (no clock)",
+        "bench/onnx-fp32@local  not run: top1 (failed: x)",
+    ]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_command_says_so_in_one_line(number, code):
     program = (

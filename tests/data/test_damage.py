@@ -66,7 +66,7 @@ def read_picture(data: bytes) -> None:
             assert reader is wide_maximum or (result.ndim == 3 and result.shape[2] == 3 and result.dtype == np.uint8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, derandomize=True, deadline=None)
 @given(damaged(SEEDS))
 def test_a_damaged_picture_is_pixels_or_a_bad_image(data: bytes) -> None:
     read_picture(data)
@@ -104,7 +104,9 @@ def read_shard(path: Path, data: bytes) -> None:
                 continue
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=damaged([small_tar()]))
 def test_a_damaged_shard_is_images_or_one_line(tmp_path: Path, data: bytes) -> None:
     read_shard(tmp_path / "a.tar", data)

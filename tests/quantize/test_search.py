@@ -124,6 +124,15 @@ def test_good_integers_of_another_formats_file_are_taken():
     assert "the integers of onnx" in result.recommendation
 
 
+def test_clearly_nearer_integers_of_another_format_are_taken_over_even_where_the_file_is_good_enough():
+    nearer = ToyCandidates(BAD, files={"onnx": 0.001})
+    result = search(problem(nearer, others=["onnx"]), default(noise=0.01))
+    assert names(result) == ["default", "translated"] and "the integers of onnx" in result.recommendation
+    hardly = ToyCandidates(BAD, files={"onnx": 0.0095})
+    result = search(problem(hardly, others=["onnx"]), default(noise=0.01))  # by less than a decibel
+    assert names(result) == ["default"] and result.chosen is None
+
+
 def test_equalization_is_kept_where_it_brings_the_file_nearer(monkeypatch):
     balanced = Deployed(NETWORK.model, NETWORK.spec, NETWORK.labels)
     monkeypatch.setattr(module, "equalize", lambda network, images: (balanced, 3))

@@ -51,3 +51,8 @@ def test_the_card_says_how_the_classifier_was_trained() -> None:
     assert usefulness.origin(given) == (
         "It started from ImageNet weights and was fine-tuned in all layers on 1\u202f912 labelled images."
     )
+
+
+def test_a_network_from_elsewhere_is_not_said_to_be_trained_here() -> None:
+    elsewhere = run(True, recipe={"export": {"source": "given"}, "backbone": {"weights": "random"}}, pretrain={})
+    assert usefulness.origin(elsewhere) == "It was trained elsewhere; this run was given its weights."

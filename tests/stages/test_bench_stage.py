@@ -161,6 +161,25 @@ def test_a_failed_device_does_not_erase_an_earlier_measurement(run: Run, data: D
     assert run.result("bench/onnx-fp32@scripted").metrics["n"] == 30  # type: ignore[union-attr]
 
 
+def test_a_mistyped_device_is_gone_with_the_next_bench_and_what_was_measured_stays(
+    run: Run, data: Data, scripted: type[Scripted]
+) -> None:
+    answer = scripted.answer
+
+    def gone(artifact: Artifact, plan: Plan) -> Measurement:
+        raise DeviceError("scripted: nobody answers")
+
+    scripted.answer = staticmethod(gone)  # type: ignore[assignment]
+    with pytest.raises(DeviceError):
+        bench(run, data, ["scripted:tag=tpyo"], "quick")
+    assert any("tpyo" in name for name in run.results("bench"))
+    scripted.answer = staticmethod(answer)  # type: ignore[assignment]
+    bench(run, data, ["scripted"], "quick")
+    assert not any("tpyo" in name for name in run.results("bench"))
+    bench(run, data, ["local"], "quick")
+    assert {name.partition("@")[2] for name in run.results("bench")} == {"scripted", "local"}
+
+
 @pytest.mark.parametrize(("right", "passed"), [(12, (True, True)), (11, (False, False))])
 def test_quality_gates_compare_with_fp32_on_the_same_device(
     run: Run, data: Data, scripted: type[Scripted], right: int, passed: tuple[bool, bool]

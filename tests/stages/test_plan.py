@@ -9,7 +9,7 @@ from pictures import class_folders
 from softedge import config
 from softedge.errors import UserError
 from softedge.run import write_text
-from softedge.stages import plan
+from softedge.stages import fitting, plan
 from softedge.stages.planning import SIZES, Counts, choose
 from softedge.weights import packages
 
@@ -122,3 +122,51 @@ def test_few_labels_spread_in_place_of_fine_tuning_and_many_are_fine_tuned_befor
     assert {"finetune", "distill"} < {step.stage for step in many.steps}
     assert few.values["distill.epochs"] >= 10 and few.total <= 15.1 and many.total <= 15.1
     assert "distill" not in {step.stage for step in of(15).steps}  # all have a label
+
+
+def test_the_device_limits_the_pixels_however_many_minutes_there_are():
+    assert choose(COUNTS, "a network", "package", LITE0, 240, largest=96).size == 96
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """An image takes a millisecond for every 32 pixels of its side; a file weighs 3 MB."""
+    seen = []
+
+    def sizes(recipe, sizes, limits):
+        for size in sorted(sizes, reverse=True):
+            seen.append(size)
+            yield fitting.Fit(size, size / 32, 3.0)
+
+    monkeypatch.setattr(fitting, "_measured", sizes)
+    return seen
+
+
+def test_the_largest_size_that_is_fast_enough_is_planned_and_stays_a_gate(photos, measured, monkeypatch):
+    monkeypatch.setattr(plan, "sizes_for", lambda counts: list(SIZES))
+    limits = fitting.Limits(max_ms=4.0, max_mb=3.5, device="local")
+    recipe, made = plan.recipe_for(str(photos), None, ["data.resize=0"], minutes=240, limits=limits)
+    assert measured == [224, 192, 160, 128], "nothing smaller is tried once a size meets the limits"
+    assert made.size <= 128 and recipe.data.size == made.size
+    assert (recipe.check.max_p90, recipe.check.max_size) == (4.0, 3_500_000)
+    assert "the device: 4.00 ms (p90) and 3.0 MB at 128 pixels" in made.text()
+    assert made.to_dict()["fits"][-1] == {"size": 128, "p90_ms": 4.0, "megabytes": 3.0}
+
+
+def test_limits_that_no_size_meets_name_the_nearest_and_a_smaller_network(measured):
+    recipe = config.load("photos")
+    with pytest.raises(UserError, match=r"not meet 1 ms on local at any size: the nearest is 2.00 ms .* at 64 pixels"):
+        fitting.largest(recipe, SIZES, fitting.Limits(max_ms=1.0))
+    with pytest.raises(UserError, match=r"does not meet 2.5 MB at any size"):
+        fitting.largest(recipe, SIZES, fitting.Limits(max_mb=2.5))
+
+
+def test_limits_need_a_folder_that_is_planned(photos):
+    with pytest.raises(UserError, match="--max-ms and --max-mb choose the input size of a planned folder"):
+        plan.recipe_for(str(photos), "light-moco", limits=fitting.Limits(max_mb=1.0))
+
+
+def test_an_untrained_network_is_exported_and_timed_on_the_device(monkeypatch):
+    tiny = {"backbone": {"name": "mobilenetv3_small_050"}, "export": {"targets": ["onnx"], "precisions": ["fp32"]}}
+    fits = fitting.largest(config.build(tiny), (64,), fitting.Limits(max_ms=10_000.0, max_mb=100.0))
+    assert len(fits) == 1 and fits[0].p90_ms > 0 and 1 < fits[0].megabytes < 10

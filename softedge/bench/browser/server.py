@@ -11,12 +11,15 @@ import http.server
 import json
 import secrets
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from softedge.progress import say
 
 BINARY = "application/octet-stream"
 KINDS = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript"}
@@ -88,7 +91,7 @@ class Server:
         self.inboxes: dict[str, Inbox] = {}
         self.owner = ""  # the session of the first browser
         self._claim = threading.Lock()
-        self._http = http.server.ThreadingHTTPServer((host, port), _handler_of(self))
+        self._http = _Threads((host, port), _handler_of(self))
         self._http.daemon_threads = True
         self.host, self.port = host, self._http.server_address[1]
         self.scheme = "http"
@@ -130,6 +133,19 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join(timeout=5)
+
+
+class _Threads(http.server.ThreadingHTTPServer):
+    _told = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away, or wants no certificate made here, is no bug: no traceback, one line at most."""
+        error = sys.exception()
+        if not isinstance(error, OSError):  # TLS errors are among these
+            super().handle_error(request, client_address)
+        elif isinstance(error, ssl.SSLError) and not self._told:
+            self._told = True
+            say(f"a browser at {client_address[0]} refused the certificate; accept its warning and reload the page")
 
 
 def _handler_of(server: Server) -> type[http.server.BaseHTTPRequestHandler]:

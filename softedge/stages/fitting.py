@@ -1,0 +1,113 @@
+"""The largest input at which a network meets limits of time and size on a device: measured before anything is trained.
+
+Neither time nor size depends on the values of the weights, so that an untrained network answers both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softedge.bench.base import DeviceError, Plan, open_device
+from softedge.config import Recipe
+from softedge.errors import UserError
+from softedge.export import contract
+from softedge.export.base import open_format
+from softedge.files import temporary_folder
+from softedge.progress import say
+
+_CLASSES = 10  # of the head: of no influence on time, of little on size
+_IMAGES = 8  # random ones, to calibrate and to time on
+_COUNT, _SECONDS = 32, 1.5  # samples and seconds a size is timed for, at least
+
+
+@dataclass(frozen=True)
+class Limits:
+    """max_ms: p90 of one image on the device, milliseconds.  max_mb: of the file, 1e6 bytes.  None: no limit."""
+
+    max_ms: float | None = None
+    max_mb: float | None = None
+    device: str = "local"
+
+    def __bool__(self) -> bool:
+        return self.max_ms is not None or self.max_mb is not None
+
+    def met(self, fit: Fit) -> bool:
+        fast = self.max_ms is None or (fit.p90_ms is not None and fit.p90_ms <= self.max_ms)
+        return fast and (self.max_mb is None or fit.megabytes <= self.max_mb)
+
+    def text(self) -> str:
+        asked = [f"{self.max_ms:g} ms on {self.device}"] if self.max_ms is not None else []
+        return " and ".join([*asked, *([f"{self.max_mb:g} MB"] if self.max_mb is not None else [])])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a network measures at one input size.  p90_ms: None where no time was asked for."""
+
+    size: int
+    p90_ms: float | None
+    megabytes: float
+
+    def text(self) -> str:
+        time = f"{self.p90_ms:.2f} ms (p90) and " if self.p90_ms is not None else ""
+        return f"{time}{self.megabytes:.1f} MB at {self.size} pixels"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def largest(recipe: Recipe, sizes: Sequence[int], limits: Limits) -> tuple[Fit, ...]:
+    """Measure the recipe's network from the largest of ``sizes`` down to the first that meets the limits.
+
+    That one is the last of the result.  The file is of the recipe's first format, int8 where the recipe exports that.
+    Raises UserError that names the nearest where none meets them, and DeviceError where the device cannot run the file.
+    """
+    tried: list[Fit] = []
+    for fit in _measured(recipe, sizes, limits):
+        say(f"size: {recipe.backbone.name} takes {fit.text()}")
+        tried.append(fit)
+        if limits.met(fit):
+            return tuple(tried)
+    raise UserError(
+        f"{recipe.backbone.name} does not meet {limits.text()} at any size: the nearest is {tried[-1].text()}; allow "
+        "more, or name a smaller network with --set backbone.name=mobilenetv3_small_050"
+    )
+
+
+def _measured(recipe: Recipe, sizes: Sequence[int], limits: Limits) -> Iterator[Fit]:
+    from softedge import backbones
+    from softedge.export.deployed import Deployed
+    from softedge.records import InputSpec
+
+    format_ = open_format(recipe.export.targets[0], "one", recipe.export.safe).without_timing()
+    if (why := format_.missing()) is not None:
+        raise UserError(why)
+    precision = "int8" if "int8" in recipe.export.precisions else recipe.export.precisions[0]
+    backbone = backbones.build(recipe.backbone.model_copy(update={"weights": "random"}))
+    labels = tuple(f"class {index}" for index in range(_CLASSES))
+    for size in sorted(sizes, reverse=True):
+        spec = InputSpec(size, size, (0.5,) * 3, (0.5,) * 3)
+        deployed = Deployed(backbones.Classifier(backbone, labels, spec).eval(), spec)
+        images = np.random.default_rng(0).integers(0, 256, (_IMAGES, size, size, 3), dtype=np.uint8)
+        with temporary_folder("size") as folder:
+            artifact = format_.convert(deployed, precision, images, folder)
+            answers = deployed.predict(images)
+            contract.write(folder, artifact, contract.Golden(images, answers, answers))
+            p90 = None if limits.max_ms is None else _p90(artifact, images, limits.device, folder, recipe.bench.threads)
+            yield Fit(size, p90, round(artifact.size_bytes / 1e6, 3))
+
+
+def _p90(artifact: Any, images: Any, device: str, folder: Path, threads: int) -> float:
+    """Milliseconds, of an image on a device."""
+    np.save(folder / "images.npy", images)
+    plan = Plan.of("quick", folder / "images.npy", artifact.spec, threads=threads)
+    with open_device(device) as opened:
+        (measured,) = opened.run([artifact], replace(plan, min_count=_COUNT, min_seconds=_SECONDS))
+    if why := measured.skipped or measured.not_timed:
+        raise DeviceError(f"--max-ms: {device} gives no time for {artifact.name}: {why}")
+    return float(np.percentile(np.asarray(measured.samples_ms), 90))
