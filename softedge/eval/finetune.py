@@ -6,6 +6,8 @@ optional mixup (Zhang et al. 2018, arXiv 1710.09412) and an average of the weigh
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -33,12 +35,20 @@ def initial(run: Run, recipe: Recipe, init: str, seed: int) -> Backbone:
 
 
 def train(
-    backbone: Backbone, data: Data, images: Images, recipe: Recipe, *, seed: int, show: bool = False
+    backbone: Backbone,
+    data: Data,
+    images: Images,
+    recipe: Recipe,
+    *,
+    seed: int,
+    show: bool = False,
+    checkpoint: Path | None = None,
 ) -> tuple[Classifier, list[float]]:
     """Train ``backbone`` (in place) and a fresh linear layer on labelled ``images``; the averaged classifier in eval
     mode, and the loss of every step.
 
     Settings come from ``recipe.finetune`` and the flip from ``recipe.augment``: digits must not be mirrored.
+    checkpoint: resume from it where it exists; written after every epoch.
     """
     settings = recipe.finetune
     torch.manual_seed(seed)
@@ -58,7 +68,8 @@ def train(
     def loss(classifier: Classifier, batch: Tensor, labels: Tensor) -> Tensor:
         return _loss(classifier, normalise(batch, data.spec), labels, settings, rng)
 
-    losses = optimise(classifier, crops, loss, settings, rng, layer_decay=decay, shown="finetune" if show else "")
+    shown = "finetune" if show else ""
+    losses = optimise(classifier, crops, loss, settings, rng, layer_decay=decay, shown=shown, checkpoint=checkpoint)
     return classifier, losses
 
 

@@ -61,9 +61,12 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     of_them = f"{len(keep)} labelled images, {part}" if parts else f"{len(keep)} labelled images"
     say(f"finetune: from {settings.init}, {of_them}, {len(data.test)} test images")
 
+    checkpoints: list[Path] = []  # one for each training
+
     def trained(rows: NDArray[np.bool_]) -> tuple[Classifier, list[float]]:
-        backbone = initial(run, recipe, settings.init, recipe.seed)
-        return train(backbone, data, data.train.subset(keep[rows]), recipe, seed=recipe.seed, show=True)
+        checkpoints.append(folder / f"checkpoint-{len(checkpoints)}.pt")
+        backbone, images = initial(run, recipe, settings.init, recipe.seed), data.train.subset(keep[rows])
+        return train(backbone, data, images, recipe, seed=recipe.seed, show=True, checkpoint=checkpoints[-1])
 
     right = 0
     for held in parts:
@@ -98,6 +101,8 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
                 f"{metrics['probe_top1']:.3f} of a linear layer on frozen features; train longer "
                 "(--set finetune.epochs=...) or deploy the probe"
             )
+    for path in checkpoints:
+        path.unlink(missing_ok=True)
     return Outcome(metrics, details)
 
 
@@ -112,4 +117,5 @@ stage = Stage(
     after=lambda recipe: ("pretrain",) if recipe.finetune.init == "ssl" else (),
     ready=_labelled,
     work=_work,
+    resumable=True,
 )

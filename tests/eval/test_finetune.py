@@ -118,6 +118,37 @@ def test_a_fine_tuned_network_is_traced_to_the_same_graph_as_its_file(toy, tmp_p
     assert [node.op_type for node in here.graph.node] == [node.op_type for node in there.graph.node]
 
 
+def test_a_stage_stopped_half_way_resumes_after_its_last_epoch_to_the_same_bits(toy, monkeypatch):
+    run, recipe, data = toy("run")
+    changes = {"batch": max(1, len(data.train) // 4), "min_steps": 1, "max_steps": 0, "epochs": 3, "mixup": 0.2}
+    recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update=changes)})
+    step, seen, last = torch.optim.AdamW.step, [], [10**9]
+
+    class Stopped(Exception):
+        pass
+
+    def counted(self, *given, **more):
+        seen.append(0)
+        if len(seen) == last[0]:
+            raise Stopped
+        return step(self, *given, **more)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    whole = stage(run, recipe, data)
+    weights, total = (run.folder("finetune") / "classifier.safetensors").read_bytes(), len(seen)
+    assert not list(run.folder("finetune").glob("checkpoint*")) and total >= whole.metrics["steps"] > 8
+    seen.clear()
+    last[0] = total - 1  # in the last epoch of the training that is kept
+    with pytest.raises(Stopped):
+        stage(run, recipe, data, force=True)
+    seen.clear()
+    last[0] = 10**9
+    again = stage(run, recipe, data)
+    assert 0 < len(seen) < whole.metrics["steps"], "neither the folds nor the first epochs are trained again"
+    assert (run.folder("finetune") / "classifier.safetensors").read_bytes() == weights
+    assert again.metrics == whole.metrics and again.details["losses"] == whole.details["losses"]
+
+
 def test_one_image_per_class_is_enough_to_train_and_measure(toy):
     from softedge.stages.labels import stage as labels
     from softedge.stages.probe import stage as probe
