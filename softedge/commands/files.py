@@ -108,7 +108,9 @@ def check(
     from softedge.stages.gate import gate
 
     typer.echo(tables.checks(compare(run, max_drop, min_agreement, set_ or (), force, max_size, max_p90, against)))
-    gate(run, max_p90, allow_missing=True)
+    limits = (max_drop, min_agreement, max_size, max_p90)
+    strict = any(limit is not None for limit in limits) or any(item.startswith("check.m") for item in set_ or ())
+    gate(run, max_p90, allow_missing=True, strict=strict)
 
 
 @app.command()

@@ -95,9 +95,9 @@ def candidates(result: Result) -> str:
     images, metrics = result.details["images"], result.metrics
     lines = [table(rows), "", f"chosen on {images['selection']} images: {result.details['recommendation']}"]
     if "agreement" in metrics:
-        measured = ", ".join(number(name, metrics[name]) for name in ("agreement",))
+        agreement = number("agreement", metrics["agreement"])
         lines.append(
-            f"on {images['test']} other images: {measured} of the answers of fp32, {metrics['sqnr_db']:.1f} dB"
+            f"on {images['test']} other images: {agreement} of the answers of fp32, {metrics['sqnr_db']:.1f} dB"
         )
     if metrics["passed"]:
         lines.append(f"written: {result.details['file']}, {number('size_bytes', metrics['size_bytes'])}")

@@ -30,8 +30,7 @@ def hold_out(
     at least one and never all. The choice does not depend on names or order, and an added image moves at most one other
     across the line. UserError when a class has too few images to split.
     """
-    held = np.zeros(len(hashes), bool)
-    keys = [hashlib.sha256(f"{seed}:{content}".encode()).digest() for content in hashes]
+    held, rank = np.zeros(len(hashes), bool), _ranks(hashes, seed)
     of_class: dict[int, list[int]] = {number: [] for number in range(len(classes))}
     for index, label in enumerate(labels):
         of_class[label].append(index)
@@ -42,9 +41,13 @@ def hold_out(
                 " another (copies count once); add images, remove the class, or give a test/ folder"
             )
         chosen = min(max(1, round(fraction * len(members))), len(members) - 1)
-        ranked = sorted(members, key=lambda index: keys[index])
-        held[ranked[:chosen]] = True
+        held[sorted(members, key=rank.__getitem__)[:chosen]] = True
     return held
+
+
+def _ranks(hashes: Sequence[str], seed: int) -> list[bytes]:
+    """What images are ordered by to hold some out: the smallest first."""
+    return [hashlib.sha256(f"{seed}:{content}".encode()).digest() for content in hashes]
 
 
 @dataclass(frozen=True)
@@ -131,9 +134,8 @@ def contradictions(items: Sequence[Item], groups: Sequence[int]) -> list[list[in
 
 def hold_out_any(hashes: Sequence[str], fraction: float, seed: int) -> NDArray[np.bool_]:
     """Choose ``round(fraction * n)`` images without regard to their labels, as ``hold_out`` does within a class."""
-    keys = [hashlib.sha256(f"{seed}:{content}".encode()).digest() for content in hashes]
-    held = np.zeros(len(hashes), bool)
-    held[sorted(range(len(hashes)), key=lambda index: keys[index])[: round(fraction * len(hashes))]] = True
+    held, rank = np.zeros(len(hashes), bool), _ranks(hashes, seed)
+    held[sorted(range(len(hashes)), key=rank.__getitem__)[: round(fraction * len(hashes))]] = True
     return held
 
 

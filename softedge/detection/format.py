@@ -24,9 +24,10 @@ Pictures = Callable[[], Iterator[Uint8]]
 class Format(ABC):
     """A file format of detectors.
 
-    file: name of the model file.  package: what runs it.
+    name: that of the exported format.  file: name of the model file.  package: what runs it.
     """
 
+    name: str
     file: str
     package: str
 

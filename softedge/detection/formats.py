@@ -14,7 +14,7 @@ from softedge.export.base import needs
 from softedge.records import Artifact
 
 PRECISIONS = ("fp32", "fp16", "int8")
-FORMATS: dict[str, Format] = {"onnx": Onnx(), "openvino": OpenVino()}
+FORMATS: dict[str, Format] = {format_.name: format_ for format_ in (Onnx(), OpenVino())}
 
 
 def of(name: str) -> Format:

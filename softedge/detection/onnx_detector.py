@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from softedge.detection.format import Format, Pictures, Runner, Uint8
+from softedge.export.onnx import format as exported
 from softedge.export.quiet import quiet
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -17,7 +18,7 @@ _SMALL = 256  # numbers; below it a tensor's type does not show in the file's si
 
 
 class Onnx(Format):
-    file, package = "model.onnx", "onnxruntime"
+    name, file, package = exported.Onnx.name, "model.onnx", "onnxruntime"
 
     def convert(
         self, traced: Path, out: Path, labels: tuple[str, ...], precision: str, calibration: Pictures | None

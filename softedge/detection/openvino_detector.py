@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from softedge.detection.format import Format, Pictures, Runner
+from softedge.export.openvino import format as exported
 from softedge.export.quiet import quiet
 
 
 class OpenVino(Format):
-    file, package = "model.xml", "openvino"
+    name, file, package = exported.OpenVino.name, "model.xml", exported.OpenVino.packages[0]
 
     def convert(
         self, traced: Path, out: Path, labels: tuple[str, ...], precision: str, calibration: Pictures | None

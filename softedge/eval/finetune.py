@@ -7,6 +7,7 @@ optional mixup (Zhang et al. 2018, arXiv 1710.09412) and an average of the weigh
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from softedge.backbones import Backbone, Classifier, normalise
 from softedge.config import Recipe
 from softedge.data.images import Data, Images
 from softedge.eval.crops import Crops
+from softedge.eval.features import extract, save
+from softedge.eval.knn import top1, topk
 from softedge.eval.optimising import optimise
 from softedge.records import InputSpec
 from softedge.run import Run
@@ -100,3 +103,18 @@ def thinned(values: list[float], count: int = 200) -> list[list[float]]:
     """At most ``count`` points [step, mean of the steps since the last point], for the report's curves."""
     parts = np.array_split(np.arange(len(values)), min(count, len(values)))
     return [[int(part[-1]), float(np.mean([values[i] for i in part]))] for part in parts]
+
+
+def measured(folder: Path, classifier: Classifier, data: Data, losses: list[float]) -> dict[str, Any]:
+    """What every training of a classifier is measured by on the test images: top1, top5 (more than 5 classes), n_test,
+    steps, loss (mean of the last tenth).  Its features and logits are left in ``folder``.
+    """
+    features = extract(classifier.backbone, data.test, classifier.spec)
+    with torch.inference_mode():
+        logits = classifier.head(torch.from_numpy(features)).numpy()
+    save(folder, features, data.test.labels, logits)
+    metrics: dict[str, Any] = {"top1": top1(logits, data.test.labels)}
+    if len(data.classes) > 5:
+        metrics["top5"] = topk(logits, data.test.labels, 5)
+    last = losses[-max(1, len(losses) // 10) :]
+    return {**metrics, "n_test": len(data.test), "steps": len(losses), "loss": float(np.mean(last))}

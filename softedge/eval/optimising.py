@@ -20,8 +20,8 @@ from softedge.errors import UserError
 from softedge.eval.crops import Crops
 from softedge.memory import keep_freed
 from softedge.progress import say, track
-from softedge.run import atomic_path
 from softedge.ssl import cpu_layers, precision
+from softedge.weights import checkpoints
 
 Loss = Callable[[Classifier, Tensor, Tensor], Tensor]  # classifier, uint8 (B, S, S, 3), labels (B,) -> a number
 
@@ -53,7 +53,7 @@ def optimise(
     """Train ``classifier`` in place and leave the averaged weights in it, on the CPU in eval mode; the loss per step.
 
     rng: what the loss draws from; kept in the checkpoint.  shown: the word before the progress; "" for none.
-    checkpoint: written after every epoch and gone at the end; training resumes from it in the same bits.
+    checkpoint: written after every epoch, for the caller to remove; training resumes from it in the same bits.
     """
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -173,8 +173,7 @@ def _keep(
         "losses": losses,
         "random": {"torch": torch.get_rng_state(), "numpy": json.dumps(rng.bit_generator.state)},
     }
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    checkpoints.write(path, content)
 
 
 def _resume(
@@ -188,9 +187,9 @@ def _resume(
     if not path.is_file():
         return []
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and zipfile raise many kinds for damaged files
-        raise UserError(f"{path} is damaged ({str(error).splitlines()[0][:100]}); add --force to start over") from error
+        content = checkpoints.read(path)
+    except checkpoints.Damaged as error:
+        raise UserError(f"{path} is damaged: {error}; add --force to start over") from error
     classifier.load_state_dict(content["classifier"])
     optimizer.load_state_dict(content["optimizer"])
     average.load(content["average"], len(content["losses"]))

@@ -56,12 +56,16 @@ def decibels(measures: Measures) -> float:
 
 @dataclass(frozen=True)
 class Choice:
-    """tried: what was done -> dB, for every option that was compared.  others: the options, with their measures."""
+    """compared: every option that was measured, the chosen one among them."""
 
     option: Option
     measures: Measures
-    tried: Mapping[str, float]
-    others: Sequence[tuple[Option, Measures]] = ()
+    compared: Sequence[tuple[Option, Measures]] = ()
+
+    @property
+    def tried(self) -> dict[str, float]:
+        """What was done -> dB."""
+        return {option.what: decibels(measures) for option, measures in self.compared}
 
 
 def nearest(candidates: Candidates, judge: Judge) -> Choice:
@@ -70,18 +74,17 @@ def nearest(candidates: Candidates, judge: Judge) -> Choice:
     By decibels, not by agreement: on a few hundred images one changed answer is worth more than the difference.  Of the
     tiers the first whose best is within ``CLOSER`` of the best of all: what is computed in float costs time.
     """
-    tried: dict[str, float] = {}
     best: dict[int, tuple[float, Option, Measures]] = {}
-    others: list[tuple[Option, Measures]] = []
+    compared: list[tuple[Option, Measures]] = []
     for option in candidates.calibrations():
         measures = judge.measure(candidates, option)
-        others.append((option, measures))
-        tried[option.what] = value = decibels(measures)
+        compared.append((option, measures))
+        value = decibels(measures)
         if option.tier not in best or value > best[option.tier][0]:
             best[option.tier] = value, option, measures
     top = max(value for value, *_ in best.values())
     _, option, measures = next(best[tier] for tier in sorted(best) if best[tier][0] >= top - CLOSER)
-    return Choice(option, measures, tried, others)
+    return Choice(option, measures, compared)
 
 
 def write_nearest(candidates: Candidates, deployed: Deployed, out: Path) -> Path:

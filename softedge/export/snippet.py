@@ -3,7 +3,9 @@ image.
 
 The templates are files in the ``snippets`` folder of each format, whole programs with a few @NAMES@ to fill in from
 the contract. @PHOTO@ is the preprocessing, one text a language in ``photos``: orientation, transparency, resizing and
-crop as ``softedge.data.decoding`` does them, so that an app cannot get them wrong. The compiled ones read the names of
+crop as ``softedge.data.decoding`` does them, so that an app cannot get them wrong. What else the programs of a language
+share, whatever runs the model, is in ``programs``: @BEGIN@ reads the files beside the model, @END@ checks the golden
+image. The compiled ones read the names of
 the outputs from ``labels.txt``, one on each line: C++ and Kotlin bring no JSON.
 """
 
@@ -18,6 +20,7 @@ from softedge.records import InputSpec
 from softedge.run import write_text
 
 PHOTOS = Path(__file__).parent / "photos"
+PROGRAMS = Path(__file__).parent / "programs"
 
 
 def preprocessing(ending: str, *parts: str) -> str:
@@ -46,8 +49,12 @@ def write(folder: Path) -> list[Path]:
     written = []
     for template in open_format(values["target"]).snippets():
         text = template.read_text()
+        ending = template.name.removeprefix("run")
+        for part in ("begin", "end"):
+            if (mark := f"@{part.upper()}@") in text:
+                text = text.replace(mark, (PROGRAMS / f"{part}{ending}").read_text().rstrip("\n"))
         if "@PHOTO@" in text:
-            text = text.replace("@PHOTO@", preprocessing(template.name.removeprefix("run")))
+            text = text.replace("@PHOTO@", preprocessing(ending))
         for key, value in filled.items():
             text = text.replace(key, value)
         path = folder / "snippets" / template.name.removesuffix(".txt")

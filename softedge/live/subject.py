@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from softedge.bench.browser import ort_web
+from softedge.bench.browser.device import Browser
 from softedge.bench.browser.server import Page
 from softedge.errors import UserError, did_you_mean
 from softedge.export import contract
@@ -20,6 +21,7 @@ from softedge.records import Artifact
 from softedge.run import read_json
 
 _BACKEND = "wasm"
+_PRECISIONS = ("int8", "fp16", "fp32")  # the first that is there is shown
 _HERE = Path(__file__).parent
 _BROWSER = Path(ort_web.__file__).parent
 
@@ -83,10 +85,12 @@ def choose(run: Path, file: str | None = None) -> Subject:
     if not Path(run).is_dir():
         raise UserError(f"{run} is not there; give a run folder, e.g. runs/mine")
     known = sorted(path.parent.name for path in exports.glob(f"*/{contract.FILE}"))
-    usable = [name for name in known if read_json(exports / name / contract.FILE).get("target") == "onnx"]
+    targets = {name: read_json(exports / name / contract.FILE).get("target") for name in known}
+    usable = [name for name in known if targets[name] in Browser.formats]
     if not usable:
         raise UserError(f"{run} has no exported ONNX file; run: softedge export {run} --targets onnx")
-    name = file or next((n for n in ("onnx-int8", "onnx-fp16", "onnx-fp32") if n in usable), usable[0])
+    wanted = (f"{target}-{precision}" for precision in _PRECISIONS for target in Browser.formats)
+    name = file or next((n for n in wanted if n in usable), usable[0])
     if name not in usable:
         why = " is no ONNX file, and browsers run no other" if name in known else " is not there"
         raise UserError(f"--file {name}: {exports / name}{why}{did_you_mean(name, usable)}")

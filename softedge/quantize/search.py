@@ -161,7 +161,7 @@ class _Search:
         if option is None:
             self._note("bias", "this format corrects no biases")
             return
-        choice = Choice(option, self.problem.judge.measure(self.candidates, option), {})
+        choice = Choice(option, self.problem.judge.measure(self.candidates, option))
         if self._keep_if_better("bias", self.candidates, choice):
             self.option, self.corrected = option, True
 
@@ -200,7 +200,7 @@ class _Search:
             self._note("tuned", "this format takes no fine-tuned weights")
             return
         tuned = replace(tuned, what=f"{plain.what}; fine-tuned {steps} steps")
-        choice = Choice(tuned, self.problem.judge.measure(self.candidates, tuned), {})
+        choice = Choice(tuned, self.problem.judge.measure(self.candidates, tuned))
         self._keep_if_better("tuned", self.candidates, choice)
         if self.steps[-1].passed:
             return

@@ -110,3 +110,11 @@ def start_files(inits: Iterable[str]) -> list[str | Path]:
                 raise UserError(f"initial weights '{init}': not a file; use ssl, random, imagenet or a weights file")
             files.append(Path(init))
     return files
+
+
+def need_labels(run: Run, data: Data, what_for: str) -> None:
+    """UserError where a classifier cannot be trained, or nothing could say how good it is."""
+    if not len(data.train):
+        raise UserError(f"{run.root} has no labelled images {what_for}; add class folders to the data")
+    if not len(data.test):
+        raise UserError(f"{run.root} has no labelled test images to measure on; add a test split with labels")

@@ -46,16 +46,14 @@ def check(
 ) -> Result:
     """Read every exported file back and compare it with PyTorch; ``gate`` then raises for those that lost too much.
 
-    max_size (bytes) and max_p90 (ms) are for the int8 files.  With any limit given here every file has to pass.
-    against: an earlier run to compare with.
+    max_size (bytes) and max_p90 (ms) are for the int8 files.  against: an earlier run to compare with.
     Latency is judged on what was benched last, also where the comparison with PyTorch was done before.
     """
     gates = {"max_drop": max_drop, "min_agreement": min_agreement, "max_size": max_size, "max_p90": max_p90}
     if plugin := registry.owner(run):
         checked: Result = plugin.check(run=run, gates=gates, set=set, force=force)
         return checked
-    asked = any(limit is not None for limit in gates.values()) or any(item.startswith("check.m") for item in set)
-    given = {**gates, "against": str(against) if against else None, "optional": () if asked else None}
+    given = {**gates, "against": str(against) if against else None}
     return on_run(measured_and_judged, run, set, force, check=given)
 
 
@@ -81,11 +79,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         if (run.root / name).is_file():
             inputs[name] = sha256(run.root / name)
     settings = {**recipe.section("check"), "seed": recipe.seed}
-    for judged_later in (
-        "max_p90",
-        "min_accuracy",
-        "optional",
-    ):  # on what was benched, on what was checked (stages/gate.py)
+    for judged_later in ("max_p90", "min_accuracy", "optional"):  # stages/gate.py
         settings["check"].pop(judged_later)
     if recipe.check.against:  # the earlier run's numbers
         inputs |= hashes(Run(recipe.check.against), ["check/result.json"])
@@ -145,7 +139,6 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
     details: dict[str, Any] = {
         "rows": rows,
         "failed": failed,
-        "optional": list(recipe.check.optional),
         "images": {
             "n": len(sample.images),
             "labelled": bool((sample.labels != UNLABELLED).all()),

@@ -63,9 +63,7 @@ def deploy(
     chosen, planned = plan.recipe_for(
         data, recipe, set, out, minutes, Limits(max_ms, max_mb, (devices or Bench().devices)[0])
     )
-    # By default every precision is tried; an int8 file that is refused then is a caution, as long as others pass.
     asked = precisions is not None or max_drop is not None or min_agreement is not None
-    tried = not asked and chosen.export.precisions == Export().precisions and not chosen.check.optional
     resolved = replaced(
         chosen,
         export={"targets": targets, "precisions": precisions},
@@ -76,7 +74,7 @@ def deploy(
             "max_size": max_size,
             "max_p90": max_p90,
             "min_accuracy": min_accuracy,
-            "optional": ("int8",) if tried and "check.optional" not in "".join(set) else None,
+            "optional": _optional(chosen, asked, set),
         },
     )
     _refuse_unknown(resolved)
@@ -110,6 +108,17 @@ def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
         say("no labelled images: the exported models return features; label a few images to get a classifier")
         recipe = replaced(recipe, export={"output": "features"})
     return [name for name in STAGES if name not in NEED_LABELS], recipe
+
+
+def _optional(chosen: Recipe, asked: bool, set: Sequence[str]) -> tuple[str, ...] | None:
+    """Precisions whose refused files are a caution: int8 where all precisions are tried by default and no limit was
+    given.  None: as the recipe says.
+    """
+    if any(item.startswith("check.optional") for item in set):
+        return None
+    if asked:
+        return ()
+    return None if chosen.check.optional or chosen.export.precisions != Export().precisions else ("int8",)
 
 
 def _refuse_unknown(recipe: Recipe) -> None:

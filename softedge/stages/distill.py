@@ -6,23 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from softedge import backbones
 from softedge.backbones import Classifier
 from softedge.config import Recipe
 from softedge.data.images import Data
-from softedge.errors import UserError
 from softedge.eval.distillation import teach
-from softedge.eval.features import extract, save
-from softedge.eval.finetune import fresh, thinned
-from softedge.eval.knn import top1, topk
+from softedge.eval.features import extract
+from softedge.eval.finetune import fresh, measured, thinned
+from softedge.eval.knn import top1
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run
 from softedge.stages import teachers
-from softedge.stages.base import BACKBONE, INDEX, Stage, network, on_run
+from softedge.stages.base import BACKBONE, INDEX, Stage, need_labels, network, on_run
 from softedge.stages.opening import replaced
 
 _CHECKPOINT = "checkpoint.pt"
@@ -49,17 +45,10 @@ def distill(
 
 def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     """The stage with the teacher that "auto" and "best" mean now in its settings."""
-    _ready(run, recipe, data)
+    need_labels(run, data, "to learn classes from")
     run.need("pretrain", "pretrain")
     named = teachers.resolve(run, recipe, data)
     return _stage(run, replaced(recipe, distill={"teacher": named}), data, force)
-
-
-def _ready(run: Run, recipe: Recipe, data: Data) -> None:
-    if not len(data.train):
-        raise UserError(f"{run.root} has no labelled images to learn classes from; add class folders to the data")
-    if not len(data.test):
-        raise UserError(f"{run.root} has no labelled test images to measure on; add a test split with labels")
 
 
 def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
@@ -82,19 +71,10 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         metrics["val_top1"] = top1(extract(student, validated, spec), validated.labels)
     elif taught.answers is not None:
         metrics |= _followed(taught, parts, student, recipe.seed)
-    features = extract(student.backbone, data.test, spec)
-    with torch.inference_mode():
-        logits = student.head(torch.from_numpy(features)).numpy()
-    save(folder, features, data.test.labels, logits)
-    metrics["top1"] = top1(logits, data.test.labels)
-    if len(data.classes) > 5:
-        metrics["top5"] = topk(logits, data.test.labels, 5)
     metrics |= {
         "n_train": parts.n_labelled,
         "n_unlabelled": len(images) - parts.n_labelled,
-        "n_test": len(data.test),
-        "steps": len(losses),
-        "loss": float(np.mean(losses[-max(1, len(losses) // 10) :])),
+        **measured(folder, student, data, losses),
     }
     (folder / _CHECKPOINT).unlink(missing_ok=True)
     details = {"teacher": settings.teacher, "losses": thinned(losses), "classes": list(data.classes)}

@@ -7,23 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from softedge import backbones
 from softedge.backbones import Classifier
 from softedge.config import Recipe
 from softedge.data.images import Data
-from softedge.errors import UserError
 from softedge.eval import validation
-from softedge.eval.features import extract, save
-from softedge.eval.finetune import initial, thinned, train
-from softedge.eval.knn import top1, topk
+from softedge.eval.features import extract
+from softedge.eval.finetune import initial, measured, thinned, train
 from softedge.eval.linear import pick_fraction
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run
-from softedge.stages.base import INDEX, Stage, hashes, network, on_run, start_files
+from softedge.stages.base import INDEX, Stage, hashes, need_labels, network, on_run, start_files
 
 _FOLDS = 3  # trainings more, where labels are too few for a validation part
 
@@ -46,10 +43,7 @@ def finetune(
 
 
 def _labelled(run: Run, recipe: Recipe, data: Data) -> None:
-    if not len(data.train):
-        raise UserError(f"{run.root} has no labelled images to fine-tune on; add class folders to the data")
-    if not len(data.test):
-        raise UserError(f"{run.root} has no labelled test images to measure on; add a test split with labels")
+    need_labels(run, data, "to fine-tune on")
 
 
 def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
@@ -79,15 +73,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     metrics: dict[str, Any] = {}
     if parts:
         metrics["val_top1"] = right / sum(int(held.sum()) for held in parts)
-    features = extract(classifier.backbone, data.test, data.spec)
-    with torch.inference_mode():
-        logits = classifier.head(torch.from_numpy(features)).numpy()
-    save(folder, features, data.test.labels, logits)
-    metrics["top1"] = top1(logits, data.test.labels)
-    if len(data.classes) > 5:
-        metrics["top5"] = topk(logits, data.test.labels, 5)
-    last = losses[-max(1, len(losses) // 10) :]
-    metrics |= {"n_train": len(keep), "n_test": len(data.test), "steps": len(losses), "loss": float(np.mean(last))}
+    metrics |= {**measured(folder, classifier, data, losses), "n_train": len(keep)}
     details: dict[str, Any] = {"init": settings.init, "losses": thinned(losses), "classes": list(data.classes)}
     details["validation_top1"] = metrics.get("val_top1")
     probed = run.result("probe")

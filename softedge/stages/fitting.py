@@ -16,9 +16,10 @@ from softedge.bench.base import DeviceError, Plan, open_device
 from softedge.config import Recipe
 from softedge.errors import UserError
 from softedge.export import contract
-from softedge.export.base import open_format
+from softedge.export.base import Uint8, open_format
 from softedge.files import temporary_folder
 from softedge.progress import say
+from softedge.records import Artifact, InputSpec
 
 _CLASSES = 10  # of the head: of no influence on time, of little on size
 _IMAGES = 8  # random ones, to calibrate and to time on
@@ -73,6 +74,8 @@ def largest(recipe: Recipe, sizes: Sequence[int], limits: Limits) -> tuple[Fit, 
         tried.append(fit)
         if limits.met(fit):
             return tuple(tried)
+        if limits.max_mb is not None and fit.megabytes > limits.max_mb:
+            break  # the weights are the same at every size
     raise UserError(
         f"{recipe.backbone.name} does not meet {limits.text()} at any size: the nearest is {tried[-1].text()}; allow "
         "more, or name a smaller network with --set backbone.name=mobilenetv3_small_050"
@@ -82,7 +85,6 @@ def largest(recipe: Recipe, sizes: Sequence[int], limits: Limits) -> tuple[Fit, 
 def _measured(recipe: Recipe, sizes: Sequence[int], limits: Limits) -> Iterator[Fit]:
     from softedge import backbones
     from softedge.export.deployed import Deployed
-    from softedge.records import InputSpec
 
     format_ = open_format(recipe.export.targets[0], "one", recipe.export.safe).without_timing()
     if (why := format_.missing()) is not None:
@@ -102,7 +104,7 @@ def _measured(recipe: Recipe, sizes: Sequence[int], limits: Limits) -> Iterator[
             yield Fit(size, p90, round(artifact.size_bytes / 1e6, 3))
 
 
-def _p90(artifact: Any, images: Any, device: str, folder: Path, threads: int) -> float:
+def _p90(artifact: Artifact, images: Uint8, device: str, folder: Path, threads: int) -> float:
     """Milliseconds, of an image on a device."""
     np.save(folder / "images.npy", images)
     plan = Plan.of("quick", folder / "images.npy", artifact.spec, threads=threads)

@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 FILE = "gate.json"  # what was judged last, for the report
 
 
-def gate(run: str | Path | Run, max_p90: float | None = None, allow_missing: bool = False) -> None:
+def gate(
+    run: str | Path | Run, max_p90: float | None = None, allow_missing: bool = False, strict: bool = False
+) -> None:
     """GateFailed when a file of the run is refused or missing, naming each and the reason.
 
     max_p90: milliseconds that an int8 file may take on every device that it was timed on; None: the recipe's.
     allow_missing: do not ask for the files that the recipe wants and that could not be made.
+    strict: files of optional precisions have to pass as well, because somebody has set a limit for them.
     """
     root = run.root if isinstance(run, Run) else run
     if plugin := registry.owner(root):
@@ -41,7 +44,7 @@ def gate(run: str | Path | Run, max_p90: float | None = None, allow_missing: boo
     limits = recipe.check if max_p90 is None else recipe.check.model_copy(update={"max_p90": max_p90})
     failed = [] if allow_missing else missing(wanted(opened, recipe))
     if (checked := judged(opened, limits)) is not None:
-        refused, cautions = failures(checked)
+        refused, cautions = failures(checked, () if strict else limits.optional)
         failed += refused
         for line in cautions:
             say(f"caution: {line}; other files of the format passed, and nobody asked for this one")
@@ -49,21 +52,17 @@ def gate(run: str | Path | Run, max_p90: float | None = None, allow_missing: boo
         raise GateFailed("; ".join(failed))
 
 
-def failures(checked: Result) -> tuple[list[str], list[str]]:
+def failures(checked: Result, optional: Sequence[str]) -> tuple[list[str], list[str]]:
     """The lines of the files that were refused: those that fail the run, and those that are a caution.
 
-    A caution: an optional precision (``check.optional``) where a file of the same format in another one passed, unless
+    A caution: an optional precision where a file of the same format in another one passed, unless
     it is too large, too slow or too often wrong: those limits are there because somebody set them.
     """
     rows = checked.details.get("rows", [])
-    optional = {
-        row["artifact"]: row["target"]
-        for row in rows
-        if row["precision"].removesuffix(gates.SEARCHED) in checked.details.get("optional", ())
-    }
-    passed = {row["target"] for row in rows if row.get("passed") and row["artifact"] not in optional}
-    limited = {row["artifact"] for row in rows if row.get("judged_late") or row.get("too_large")}
-    spared = {name for name, target in optional.items() if target in passed and name not in limited}
+    tried = [row for row in rows if row["precision"].removesuffix(gates.SEARCHED) in optional]
+    passed = {row["target"] for row in rows if row.get("passed") and row not in tried}
+    limited = [row for row in tried if row.get("judged_late") or row.get("too_large")]
+    spared = {row["artifact"] for row in tried if row["target"] in passed and row not in limited}
     refused: list[str] = checked.details.get("failed", [])
     cautions = [line for line in refused if line.partition(": ")[0] in spared]
     return [line for line in refused if line not in cautions], cautions

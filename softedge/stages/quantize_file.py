@@ -109,8 +109,8 @@ class _Work:
     def into(self, folder: Path) -> Outcome:
         candidates = self.given.candidates(self.calibration)
         choice = nearest(candidates, self.judge)
-        tried = [self._step(candidates, option, measures) for option, measures in choice.others]
-        default = next(step for step, (option, _) in zip(tried, choice.others) if option is choice.option)
+        tried = [self._step(candidates, option, measures) for option, measures in choice.compared]
+        default = next(step for step, (option, _) in zip(tried, choice.compared) if option is choice.option)
         default = dataclasses.replace(default, name="calibrated", kept=True)
         found = search(
             Problem(

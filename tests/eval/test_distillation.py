@@ -10,6 +10,7 @@ import torch
 from toy_run import SPEC, coloured_squares
 
 from softedge import backbones, config
+from softedge.errors import UserError
 from softedge.eval.distillation import Answers, Network, distillation, teach
 from softedge.eval.features import extract
 from softedge.eval.finetune import fresh
@@ -102,6 +103,17 @@ def test_resumed_training_ends_in_the_same_bits(tmp_path, mixup):
     assert teach(again, images, answers, recipe, checkpoint=path) == losses
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_a_checkpoint_with_one_changed_bit_is_refused(tmp_path):
+    path, images = tmp_path / "checkpoint.pt", coloured_squares(12, 0)
+    answers = Answers(np.eye(3)[np.arange(12) % 3] * 0.9 + 0.1 / 3)
+    teach(classifier(), images, answers, settings(mixup=0.0), checkpoint=path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"checkpoint.pt is damaged: its bytes do not match .* --force"):
+        teach(classifier(), images, answers, settings(mixup=0.0), checkpoint=path)
 
 
 def test_a_good_teacher_of_many_images_is_worth_more_than_three_labels():

@@ -111,13 +111,16 @@ def test_a_refused_file_that_nobody_asked_for_is_a_caution_where_another_of_its_
     path.write_text(json.dumps(checked))
     with pytest.raises(GateFailed, match="onnx-int8: agreement 0.5 is below 0.98; onnx-int8-search: "):
         softedge.gate(run.root)
-    checked["details"]["optional"] = ["int8"]
-    path.write_text(json.dumps(checked))
+    recipe = config.load(str(run.root / "recipe.toml"))
+    recipe = recipe.model_copy(update={"check": config.Check(optional=("int8",))})
+    (run.root / "recipe.toml").write_text(config.to_toml(recipe))
     softedge.gate(run.root)
     said = capsys.readouterr().err
     assert said.count("caution: onnx-int8") == 2 and "agreement 0.5 is below 0.98" in said
     with pytest.raises(GateFailed, match=r"^onnx-int8: agreement 0.5 is below 0.98; p90 8.00 ms on phone"):
         softedge.gate(run.root, max_p90=5.0)  # a limit that somebody set
+    with pytest.raises(GateFailed, match="onnx-int8: agreement 0.5 is below 0.98; onnx-int8-search: "):
+        softedge.gate(run.root, strict=True)
     rows[1]["too_large"] = True
     path.write_text(json.dumps(checked))
     with pytest.raises(GateFailed, match="^onnx-int8: agreement 0.5 is below 0.98$"):
@@ -160,3 +163,28 @@ def test_the_report_calls_a_slow_file_failed_as_long_as_it_is_judged_so(run):
         return {row["artifact"]: row["gate"] for row in rows}["onnx-int8"]
 
     assert [gate_of(5.0), gate_of(10.0), gate_of(0.0)] == ["failed", "passed", "passed"]
+
+
+def test_check_with_a_limit_is_strict_also_where_the_comparison_was_done_before(run, monkeypatch):
+    from softedge.cli import main
+    from softedge.stages import check
+
+    path, asked = run.folder("check") / "result.json", []
+    monkeypatch.setattr(check, "check", lambda *given, **more: run.result("check"))
+    monkeypatch.setattr(gate, "gate", lambda *given, strict, **more: asked.append(strict))
+    assert path.exists()
+    for options in ([], ["--min-agreement", "0.98"], ["--set", "check.max_drop=0.01"], ["--set", "seed=1"]):
+        with pytest.raises(SystemExit):
+            main(["check", str(run.root), *options])
+    assert asked == [False, True, True, False]
+
+
+def test_int8_is_optional_until_somebody_asks_for_it_or_sets_a_limit():
+    from softedge.stages.deploy import _optional
+
+    default = config.build({})
+    assert _optional(default, False, ()) == ("int8",) and _optional(default, True, ()) == ()
+    assert _optional(default, False, ["check.optional=[]"]) is None
+    assert _optional(config.build({"export": {"precisions": ["int8"]}}), False, ()) is None
+    before = config.build({"check": {"optional": ["int8"]}})  # a run that is deployed again
+    assert _optional(before, False, ()) is None and _optional(before, True, ()) == ()
