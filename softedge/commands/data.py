@@ -29,8 +29,11 @@ def data_(
 ) -> None:
     """Show what a data set holds, what is unreadable, and how it would be split."""
     from softedge.data import describe_text
+    from softedge.errors import UserError
     from softedge.stages import data
 
+    if shrink is not None and pairs is not None:
+        raise UserError("--shrink and --pairs are two tasks; give one at a time")
     if shrink is not None:
         typer.echo(data.shrink(source, shrink, recipe, set_ or ()))
         return

@@ -8,6 +8,7 @@ from typing import Any
 
 from softedge.config import Recipe
 from softedge.data.near_pairs import sentence, table
+from softedge.errors import UserError
 from softedge.progress import on_one_line
 from softedge.run import write_text
 
@@ -22,6 +23,8 @@ def describe(source: str, recipe: Recipe, pairs: Path | None = None) -> dict[str
     from softedge.data.examining import examine, input_spec
     from softedge.data.index import summary
 
+    if pairs is not None and pairs.exists():
+        raise UserError(f"{pairs} exists; give --pairs another name, or delete it")
     examined = examine(source, recipe)
     spec = input_spec(examined, recipe)
     values = {**examined.counts(), **summary(examined, spec), "n_found": len(examined.found)}

@@ -18,6 +18,7 @@ from softedge.data.decoding import decode
 from softedge.data.examining import Examined, examine
 from softedge.data.near_copies import pairs, thumbnail
 from softedge.data.splitting import Item, split
+from softedge.errors import UserError
 from tests.pictures import photo
 
 
@@ -159,3 +160,11 @@ def test_the_pairs_are_written_as_a_table(tmp_path: Path) -> None:
     assert [row["kind"] for row in rows] == ["two labels"]
     assert values["near"] == {"two labels": 1}
     assert float(rows[0]["similarity"]) >= 0.95
+
+
+def test_a_table_that_exists_is_not_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "pairs.csv"
+    out.write_text("mine")
+    with pytest.raises(UserError, match="pairs.csv exists"):
+        describe(str(tmp_path), config.build({}), out)
+    assert out.read_text() == "mine"
