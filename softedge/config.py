@@ -172,7 +172,8 @@ class Export(Section):
     targets: tuple[str, ...] = registry.DEFAULT_FORMATS
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # and others that a format has: Core ML w8a8
     batch: Literal["dynamic", "one"] = "dynamic"
-    output: Literal["probabilities", "features"] = "probabilities"
+    # "scores": a sigmoid for each label, of a network from elsewhere (softedge export-file --activation sigmoid)
+    output: Literal["probabilities", "scores", "features"] = "probabilities"
     calibration_images: Positive = 300
     safe: bool = False  # int8 weights of 7 bits: no saturation on x86 without VNNI, at some cost everywhere
     float_prefix: str = ""  # layer where the integers of an int8 file begin (ONNX); "": chosen by speed and closeness

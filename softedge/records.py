@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 SCHEMA = 1
 
-Output = Literal["probabilities", "features", "detections"]
+Output = Literal["probabilities", "scores", "features", "detections"]
+"""probabilities: softmax, one label an image.  scores: sigmoid, each label for itself, present from 0.5 on."""
+LABELLED = ("probabilities", "scores")  # outputs with a value between 0 and 1 for each label
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Session:
     def _accuracy(self, artifact: Artifact, measurement: Measurement, outcome: Outcome) -> None:
         """top1 of the very file that was timed, and MLPerf's gates against fp32 of the same target on this device."""
         if artifact.output != "probabilities":
-            outcome.skipped["top1"] = "not run: the file gives features, not classes"
+            outcome.skipped["top1"] = f"not run: the file gives {artifact.output}, not one class an image"
             return
         if artifact.name in self.here and measurement.outputs is not None:
             same = measurement.outputs.argmax(axis=1) == np.asarray(self.here[artifact.name])

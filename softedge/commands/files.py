@@ -144,6 +144,9 @@ def export_file(
     interpolation: InterpolationOption = None,
     crop: CropOption = None,
     output: Annotated[str, typer.Option("--output", help="probabilities or features")] = "probabilities",
+    activation: Annotated[
+        str, typer.Option("--activation", help="softmax, or sigmoid for a head trained with binary cross-entropy")
+    ] = "softmax",
     batch: Annotated[str, typer.Option("--batch", help="dynamic or one")] = "dynamic",
     targets: TargetsOption = None,
     precisions: PrecisionsOption = None,
@@ -162,7 +165,8 @@ def export_file(
     asked = {"targets": names(targets), "precisions": names(precisions)}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     given["preprocessing"] = preprocessing(size, mean, std, interpolation, crop)
-    write(weights, out, images, backbone, labels, output=output, batch=batch, force=force, set=set_ or (), **given)
+    given |= {"output": output, "activation": activation, "batch": batch, "set": set_ or ()}
+    write(weights, out, images, backbone, labels, force=force, **given)
     typer.echo(tables.deployment(judge(out, addresses(devices) or (), force)))
     gate(out, allow_missing=allow_missing)
 

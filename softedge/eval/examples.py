@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from softedge.data.images import Uint8
-from softedge.eval.measures import Float32, Labels
-from softedge.records import Precision
+from softedge.data.images import UNLABELLED, Uint8
+from softedge.eval.measures import PRESENT, Float32, Labels, same_answer
+from softedge.records import Output, Precision
 from softedge.run import write_bytes
 
 
@@ -27,20 +27,27 @@ class Sample:
 
 
 def examples(
-    sample: Sample, fp32: Float32, files: Mapping[str, Float32], labels: tuple[str, ...], folder: Path, count: int
+    sample: Sample,
+    fp32: Float32,
+    files: Mapping[str, Float32],
+    labels: tuple[str, ...],
+    folder: Path,
+    count: int,
+    output: Output = "probabilities",
 ) -> list[dict[str, Any]]:
     """Choose ``count`` images, write them as PNG into ``folder`` and return their predictions.
 
-    fp32: probabilities (N, C) of PyTorch.  files: artifact name -> probabilities (N, C).  At most half of the images
-    are lost ones: an int8 file answers otherwise than fp32, and fp32 is right (or no label is known), worst first.
+    fp32: probabilities or scores (N, C) of PyTorch.  files: artifact name -> the same of the file.  At most half of the
+    images are lost ones: an int8 file answers otherwise than fp32, and fp32 is right (or no label is known; those of
+    scores are not), worst first.
     """
     eight_bit = [p for name, p in files.items() if Precision.named(name.partition("-")[2]).is_int8]
-    truth = np.where(sample.labels >= 0, sample.labels, fp32.argmax(1))
-    right = fp32.argmax(1) == truth
+    known = np.full(len(fp32), UNLABELLED) if output == "scores" else sample.labels
+    right = (known < 0) | (fp32.argmax(1) == known)
     changed = np.zeros(len(fp32), int)
     distance = np.zeros(len(fp32))
     for found in eight_bit:
-        changed += found.argmax(1) != fp32.argmax(1)
+        changed += ~same_answer(fp32, found, output)
         distance = np.maximum(distance, np.abs(found - fp32).sum(1))
     lost = np.flatnonzero((changed > 0) & right)
     lost = lost[np.lexsort((-distance[lost], -changed[lost]))][: count // 2]
@@ -49,7 +56,7 @@ def examples(
     for index in [*lost.tolist(), *ordinary.tolist()]:
         file = f"{index:05d}.png"
         write_bytes(folder / file, _png(sample.images[index]))
-        label = int(sample.labels[index])
+        label = int(known[index])
         rows.append(
             {
                 "index": index,
@@ -57,15 +64,20 @@ def examples(
                 "file": f"{folder.name}/{file}",
                 "label": labels[label] if label >= 0 else None,
                 "lost_by_int8": index in set(lost.tolist()),
-                "fp32": _prediction(fp32[index], labels),
-                "predictions": {name: _prediction(found[index], labels) for name, found in files.items()},
+                "fp32": _prediction(fp32[index], labels, output),
+                "predictions": {name: _prediction(found[index], labels, output) for name, found in files.items()},
             }
         )
     return rows
 
 
-def _prediction(probabilities: Float32, labels: tuple[str, ...]) -> dict[str, Any]:
+def _prediction(probabilities: Float32, labels: tuple[str, ...], output: Output) -> dict[str, Any]:
+    """The answer in words, with the probability or the score of what is likeliest."""
     best = int(probabilities.argmax())
+    if output == "scores":
+        present = np.flatnonzero(probabilities >= PRESENT)
+        said = ", ".join(labels[i] for i in present) or f"no label (highest: {labels[best]})"
+        return {"predicted": said, "probability": float(probabilities[best])}
     return {"predicted": labels[best], "probability": float(probabilities[best])}
 
 

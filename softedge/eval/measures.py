@@ -14,6 +14,7 @@ Float32 = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 FLOOR = 1e-6  # probabilities below it are rounding noise in half precision (its smallest step is 6e-8)
+PRESENT = 0.5  # a score from which on its label is present
 SQNR_CAP_DB = 140.0  # of two float32 computations of the same function
 
 
@@ -35,19 +36,40 @@ def sqnr_db(reference: NDArray[np.floating], found: NDArray[np.floating]) -> NDA
     return 10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, floor))
 
 
+def score_logits(scores: Float32) -> NDArray[np.float64]:
+    """Logits from sigmoid scores (N, C): z_c = log(s_c / (1 - s_c)), s within [1e-6, 1 - 1e-6]."""
+    kept = np.clip(scores.astype(np.float64), FLOOR, 1 - FLOOR)
+    return np.log(kept) - np.log1p(-kept)
+
+
 def comparable(outputs: Float32, output: str) -> NDArray[np.floating]:
-    """What ``sqnr_db`` compares: centred logits of probabilities (N, C), features as they are."""
+    """What ``sqnr_db`` compares: centred logits of probabilities (N, C), logits of scores, features as they are."""
+    if output == "scores":
+        return score_logits(outputs)
     return centred_logits(outputs) if output == "probabilities" else outputs
 
 
 def median_sqnr_db(reference: Float32, found: Float32, output: str) -> float:
-    """The SQNR that is reported, in dB: the median over images, on centred logits or on features."""
+    """The SQNR that is reported, in dB: the median over images, see ``comparable``."""
     return float(np.median(sqnr_db(comparable(reference, output), comparable(found, output))))
 
 
-def agreement(reference: Float32, found: Float32) -> float:
-    """Share of images with the same top-1; an answer that is not finite agrees with nothing."""
-    return float(((reference.argmax(1) == found.argmax(1)) & np.isfinite(found).all(axis=1)).mean())
+def same_answer(reference: Float32, found: Float32, output: str = "probabilities") -> NDArray[np.bool_]:
+    """Which images (N,) have the same answer: the same top-1; of scores the same decision, s >= 0.5, on every label.
+
+    An answer that is not finite agrees with nothing.
+    """
+    if output == "scores":
+        same = ((reference >= PRESENT) == (found >= PRESENT)).all(axis=1)
+    else:
+        same = reference.argmax(1) == found.argmax(1)
+    finite: NDArray[np.bool_] = same & np.isfinite(found).all(axis=1)
+    return finite
+
+
+def agreement(reference: Float32, found: Float32, output: str = "probabilities") -> float:
+    """Share of images with the same answer (``same_answer``)."""
+    return float(same_answer(reference, found, output).mean())
 
 
 def knn_overlap(reference: Float32, found: Float32, k: int = 10) -> float:
@@ -73,8 +95,10 @@ def _neighbours(features: NDArray[np.floating], k: int) -> NDArray[np.int64]:
 def compare(reference: Float32, found: Float32, labels: Labels | None, output: str) -> dict[str, float | int]:
     """Measures of ``found`` (N, C) against ``reference`` (N, C) on the same N images.
 
-    output: "probabilities" or "features".  labels: class index per image, None or all negative when unknown.
-    ``distance`` is the mean total variation distance of the probabilities, or the mean cosine distance of features.
+    output: "probabilities", "scores" or "features".  labels: class index per image, None or all negative when unknown;
+    not used for scores, where an image has any number of labels.  ``distance`` is the mean total variation distance of
+    the probabilities, the mean absolute difference of scores, or the mean cosine distance of features.
+    ``label_agreement``: of scores, the share of all decisions that stay the same.
     """
     difference = np.abs(found - reference).max(axis=1)
     measures: dict[str, float | int] = {
@@ -88,6 +112,12 @@ def compare(reference: Float32, found: Float32, labels: Labels | None, output: s
         measures["distance"] = float(1 - cosine.mean())
         measures["sqnr_db"] = median_sqnr_db(reference, found, output)
         measures["knn_overlap"] = knn_overlap(reference, found)
+        return measures
+    if output == "scores":
+        measures["distance"] = float(np.abs(found - reference).mean())
+        measures["agreement"] = agreement(reference, found, output)
+        measures["label_agreement"] = float(((reference >= PRESENT) == (found >= PRESENT)).mean())
+        measures["sqnr_db"] = median_sqnr_db(reference, found, output)
         return measures
     logits, found_logits = centred_logits(reference), centred_logits(found)
     measures["distance"] = float(np.abs(found - reference).sum(axis=1).mean() / 2)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from softedge import registry
 from softedge.errors import UserError, did_you_mean
-from softedge.records import Artifact, InputSpec, Precision
+from softedge.records import Artifact, InputSpec, Output, Precision
 
 if TYPE_CHECKING:  # verify loads formats on machines without torch
     from softedge.export.deployed import Deployed
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # verify loads formats on machines without torch
 Uint8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 Predictor = Callable[[Uint8], Float32]
-"""uint8 RGB (N, size, size, 3) -> float32 (N, classes) probabilities, or (N, features)."""
+"""uint8 RGB (N, size, size, 3) -> float32 (N, classes) probabilities or scores, or (N, features)."""
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,16 @@ class Candidates(ABC):
 class GivenModel:
     """A float classifier in a file that somebody else exported.
 
-    predict: its probabilities (N, C), softmax added where the file has none.  candidates: calibration images, uint8
+    predict: its ``output`` (N, C): probabilities, softmax added where the file has none, or the scores of a file that
+    ends in a sigmoid.  candidates: calibration images, uint8
     (N, S, S, 3) -> its int8 candidates, which write files with the input and the outputs of the given one.
-    read_back: such a file -> its probabilities, as ``predict``.
+    read_back: such a file -> its output, as ``predict``.
     """
 
     spec: InputSpec
     predict: Predictor
     candidates: Callable[[Uint8], Candidates]
+    output: Output
     read_back: Callable[[Path], Predictor]
 
 

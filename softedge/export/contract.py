@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.errors import UserError
+from softedge.eval.measures import PRESENT
 from softedge.export.base import Float32, Uint8, open_format
 from softedge.records import Artifact, InputSpec, Output, Precision
 from softedge.run import atomic_path, read_json, sha256, size_bytes, write_json
@@ -28,7 +29,7 @@ INPUT = "image"
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest difference allowed: of a probability, or of a feature relative to the largest feature.
+    """Largest difference allowed: of a probability or score, or of a feature relative to the largest feature.
 
     replay: the same file elsewhere against its own outputs here.  parity: the file against PyTorch fp32; None: not
     gated here, because the loss depends on the data and ``softedge check`` judges it.
@@ -59,6 +60,12 @@ TOLERANCES = {
         "one rounding step in the last layers moves a probability by less than 0.05, saturation (x86 without VNNI) by "
         "more. Against fp32 the loss depends on the data: softedge check judges it",
     ),
+}
+
+
+_MEANING: dict[str, dict[str, Any]] = {
+    "probabilities": {"activation": "softmax"},
+    "scores": {"activation": "sigmoid", "present_from": PRESENT},  # each label for itself; any number are present
 }
 
 
@@ -147,6 +154,7 @@ def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any
             "name": artifact.output,
             "dtype": "float32",
             "shape": ["N", int(golden.expected.shape[1])],
+            **_MEANING.get(artifact.output, {}),
         },
         "labels": list(artifact.labels),
         "golden": {"names": list(golden.names), **stored},

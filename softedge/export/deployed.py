@@ -14,9 +14,9 @@ from softedge.records import InputSpec, Output
 
 
 class Deployed(nn.Module):
-    """uint8 RGB (N, H, W, 3) -> float32 (N, classes) probabilities, or (N, num_features) for a backbone.
+    """uint8 RGB (N, H, W, 3) -> float32 (N, classes) probabilities or scores, or (N, num_features) for a backbone.
 
-        y = softmax(f((x − 255 mean) / (255 std)))
+        y = softmax(f((x − 255 mean) / (255 std)))      scores: sigmoid instead of softmax, each label for itself
 
     In eval mode this module is the reference that every exported file is compared with.
     Raises UserError for a classifier of one class, whose softmax would be 1 for every image.
@@ -35,8 +35,8 @@ class Deployed(nn.Module):
             model = model.backbone if isinstance(model, Classifier) else model
         if self.output == "probabilities" and len(self.labels) == 1:
             raise UserError(
-                f"the classifier has one output ('{self.labels[0]}'), and its softmax is 1.0 for every image; sigmoid "
-                "heads are not supported: train with two classes (the second: everything else), or export features"
+                f"the classifier has one output ('{self.labels[0]}'), and its softmax is 1.0 for every image; was it "
+                "trained with a sigmoid (binary cross-entropy), give --activation sigmoid, else export features"
             )
         self.model = model
         self.spec = spec
@@ -72,7 +72,9 @@ class Deployed(nn.Module):
         return (planes - self.shift) / self.scale
 
     def finish(self, outputs: Tensor) -> Tensor:
-        """Logits (N, classes) -> probabilities; features stay as they are."""
+        """Logits (N, classes) -> probabilities or scores; features stay as they are."""
+        if self.output == "scores":
+            return torch.sigmoid(outputs)
         return torch.softmax(outputs, dim=1) if self.output == "probabilities" else outputs
 
     @torch.inference_mode()

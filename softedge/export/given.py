@@ -15,7 +15,7 @@ from softedge.backbones import Backbone, Classifier
 from softedge.errors import UserError, did_you_mean
 from softedge.export import folding
 from softedge.export.deployed import Deployed
-from softedge.records import InputSpec
+from softedge.records import LABELLED, InputSpec, Output
 from softedge.run import atomic_path
 from softedge.weights import layouts
 
@@ -83,10 +83,13 @@ def read(
     backbone: str | None = None,
     labels: str | Path | Sequence[str] | None = None,
     size: int | None = None,
-    output: str = "probabilities",
+    output: Output = "probabilities",
     preprocessing: Preprocessing = AS_KNOWN,
 ) -> tuple[Deployed, str]:
-    """The network in a weights file as it will be deployed, and the name of its architecture."""
+    """The network in a weights file as it will be deployed, and the name of its architecture.
+
+    output: "scores" for a classifier that was trained with sigmoids, "features" to leave it off.
+    """
     if size is not None:
         preprocessing = replace(preprocessing, size=size)
     state = backbones.read_state(weights)
@@ -97,15 +100,19 @@ def read(
         model = backbones.load(weights) if about["kind"] == "backbone" else backbones.load_classifier(weights)
         name = about["backbone"]["name"]
         known = _labels(labels, len(about["labels"])) if labels is not None else tuple(about["labels"])
-        kind = "features" if about["kind"] == "backbone" or output == "features" else "probabilities"
-        return Deployed(model, preprocessing.applied(spec), known, kind), name  # type: ignore[arg-type]
+        if output == "scores":
+            raise UserError(f"{weights} was trained by softedge with a softmax over its classes, not with sigmoids")
+        kind: Output = "features" if about["kind"] == "backbone" else output
+        return Deployed(model, preprocessing.applied(spec), known, kind), name
     net, classes = _timm(weights, state, backbone, output)
     spec = preprocessing.applied(_spec(net))
     if classes == 0:
         if labels is not None and output != "features":
             raise UserError(f"{weights} has no classifier, and --labels names its classes; leave one of the two out")
+        if output == "scores":
+            raise UserError(f"{weights} has no classifier, and --activation says what is behind one; leave it out")
         return Deployed(net, spec, output="features"), backbone
-    return Deployed(net, spec, _labels(labels, classes), "probabilities"), backbone
+    return Deployed(net, spec, _labels(labels, classes), output), backbone
 
 
 def save(path: Path, deployed: Deployed, name: str) -> None:
@@ -135,7 +142,7 @@ def load(path: Path) -> Deployed:
         net = backbones.load_classifier(path)
     else:
         state = backbones.read_state(path)
-        classes = len(given["labels"]) if given["output"] == "probabilities" else 0
+        classes = len(given["labels"]) if given["output"] in LABELLED else 0
         net = timm.create_model(about["backbone"]["name"], num_classes=classes).eval()
         if net.state_dict().keys() != state.keys():  # its branches were merged before
             net = folding.merge_branches(net)

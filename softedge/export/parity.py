@@ -10,6 +10,7 @@ import numpy as np
 
 from softedge.eval import measures
 from softedge.export.base import Float32, Predictor, Uint8
+from softedge.records import LABELLED, Output
 
 if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
@@ -19,7 +20,7 @@ Layers = Callable[[Uint8], Iterable[tuple[str, Float32]]]
 
 @dataclass(frozen=True)
 class Parity:
-    """max_abs_diff: of a probability; of a feature relative to the largest.  agreement, sqnr_db: see ``measures``."""
+    """max_abs_diff: of a probability or score; of a feature relative to the largest.  The rest: see ``measures``."""
 
     max_abs_diff: float
     agreement: float
@@ -30,18 +31,18 @@ class Parity:
         return asdict(self)
 
 
-def compare(found: Float32, reference: Float32, probabilities: bool = True) -> Parity:
+def compare(found: Float32, reference: Float32, output: Output = "probabilities") -> Parity:
     """Compare outputs (N, C) with the reference's; NaN anywhere counts as an infinite difference."""
-    largest = difference(found, reference, probabilities)
-    noise = measures.median_sqnr_db(reference, found, "probabilities" if probabilities else "features")
-    return Parity(largest, measures.agreement(reference, found), noise, len(found))
+    largest = difference(found, reference, output)
+    noise = measures.median_sqnr_db(reference, found, output)
+    return Parity(largest, measures.agreement(reference, found, output), noise, len(found))
 
 
-def difference(found: Float32, reference: Float32, probabilities: bool = True) -> float:
+def difference(found: Float32, reference: Float32, output: Output = "probabilities") -> float:
     """Largest absolute difference; for features relative to the largest reference feature."""
     gap = np.abs(found.astype(np.float64) - reference)
     largest = float(gap.max()) if np.isfinite(gap).all() else float("inf")
-    return largest if probabilities else largest / max(float(np.abs(reference).max()), 1e-12)
+    return largest if output in LABELLED else largest / max(float(np.abs(reference).max()), 1e-12)
 
 
 def one_by_one(predict: Predictor, images: Uint8) -> Float32:

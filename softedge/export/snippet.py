@@ -4,8 +4,8 @@ image.
 The templates are files in the ``snippets`` folder of each format, whole programs with a few @NAMES@ to fill in from
 the contract. @PHOTO@ is the preprocessing, one text a language in ``photos``: orientation, transparency, resizing and
 crop as ``softedge.data.decoding`` does them, so that an app cannot get them wrong. What else the programs of a language
-share, whatever runs the model, is in ``programs``: @BEGIN@ reads the files beside the model, @END@ checks the golden
-image. The compiled ones read the names of
+share, whatever runs the model, is in ``programs``: @BEGIN@ reads the files beside the model, @NAME@ says an answer in
+words, @END@ checks the golden image. The compiled ones read the names of
 the outputs from ``labels.txt``, one on each line: C++ and Kotlin bring no JSON.
 """
 
@@ -50,7 +50,7 @@ def write(folder: Path) -> list[Path]:
     for template in open_format(values["target"]).snippets():
         text = template.read_text()
         ending = template.name.removeprefix("run")
-        for part in ("begin", "end"):
+        for part in ("begin", "name", "end"):
             if (mark := f"@{part.upper()}@") in text:
                 text = text.replace(mark, (PROGRAMS / f"{part}{ending}").read_text().rstrip("\n"))
         if "@PHOTO@" in text:

@@ -44,8 +44,12 @@ function frame(width, height) {
 function show({ probabilities, ms }) {
   times = [...times, ms].slice(-15);
   const median = [...times].sort((a, b) => a - b)[Math.floor(times.length / 2)];
-  const order = probabilities.map((_, i) => i).sort((a, b) => probabilities[b] - probabilities[a]).slice(0, 5);
-  element("label").textContent = about.labels[order[0]];
+  const sorted = probabilities.map((_, i) => i).sort((a, b) => probabilities[b] - probabilities[a]);
+  const order = sorted.slice(0, 5);
+  // Of scores any number of labels are present.
+  const scores = about.present_from !== null;
+  const answer = scores ? sorted.filter((index) => probabilities[index] >= about.present_from) : order.slice(0, 1);
+  element("label").textContent = answer.map((index) => about.labels[index]).join(", ") || "none of the labels";
   element("ms").textContent = `${median < 10 ? median.toFixed(1) : Math.round(median)} ms`;
   const list = element("probabilities");
   while (list.children.length < order.length) list.append(line());

@@ -14,10 +14,11 @@ from softedge.bench.browser import ort_web
 from softedge.bench.browser.device import Browser
 from softedge.bench.browser.server import Page
 from softedge.errors import UserError, did_you_mean
+from softedge.eval.measures import PRESENT
 from softedge.export import contract
 from softedge.export.base import open_format
 from softedge.live.corrections import folder_names
-from softedge.records import Artifact
+from softedge.records import LABELLED, Artifact
 from softedge.run import read_json
 
 _BACKEND = "wasm"
@@ -52,6 +53,7 @@ class Subject:
             "sha256": self.artifact.sha256,
             "size_bytes": self.artifact.size_bytes,
             "labels": list(self.labels),
+            "present_from": PRESENT if self.artifact.output == "scores" else None,
             "folders": folder_names(self.labels),
             "preprocessing": self.artifact.spec.to_dict(),
             "tolerance": contract.tolerance(self.artifact.precision).replay,
@@ -95,7 +97,7 @@ def choose(run: Path, file: str | None = None) -> Subject:
         why = " is no ONNX file, and browsers run no other" if name in known else " is not there"
         raise UserError(f"--file {name}: {exports / name}{why}{did_you_mean(name, usable)}")
     artifact = contract.read(exports / name)
-    if artifact.output != "probabilities" or not artifact.labels:
+    if artifact.output not in LABELLED or not artifact.labels:
         raise UserError(
             f"{name} gives {artifact.output}, and there are labels to show for classifiers only; label some images, "
             f"then: softedge probe {run}, softedge export {run}"

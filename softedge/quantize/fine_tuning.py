@@ -19,6 +19,7 @@ from softedge.export.base import Rounding
 from softedge.export.deployed import Deployed
 from softedge.progress import track
 from softedge.quantize.simulation import Ranges, simulate
+from softedge.records import Output
 
 _TIMED = 3  # steps after which it is known how long one takes
 _FEWEST = 60  # steps below which there is nothing to expect (assumption, not measured)
@@ -83,7 +84,7 @@ def fine_tune(
             break
         with torch.no_grad():
             target = teacher(planes)
-        loss = distance(target, student(planes), deployed.output == "probabilities")
+        loss = distance(target, student(planes), deployed.output)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -104,10 +105,10 @@ def _affordable(seconds: float, schedule: Schedule) -> int:
     return steps
 
 
-def distance(target: Tensor, outputs: Tensor, logits: bool) -> Tensor:
-    """The distillation loss of ``fine_tune``; for features only its second term."""
+def distance(target: Tensor, outputs: Tensor, output: Output) -> Tensor:
+    """The distillation loss of ``fine_tune``; for features and the logits of scores only its second term."""
     relative = (outputs - target).square().sum(1) / target.square().sum(1).clamp_min(1e-12)
-    if not logits:
+    if output != "probabilities":
         return relative.mean()
     divergence = functional.kl_div(
         outputs.log_softmax(1), target.log_softmax(1), reduction="batchmean", log_target=True

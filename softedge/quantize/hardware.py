@@ -8,7 +8,7 @@ import numpy as np
 
 from softedge.data.images import Uint8
 from softedge.errors import UserError
-from softedge.eval.measures import Float32
+from softedge.eval.measures import Float32, agreement
 from softedge.export.base import open_format
 from softedge.export.contract import tolerance
 from softedge.files import temporary_folder
@@ -20,7 +20,7 @@ IMAGES = 64  # emulation takes about 0.2 s for each
 def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tuple[str, ...]) -> dict[str, Any]:
     """Run ``artifact`` on an emulated processor of each kind ("avx2", "arm64") and compare with this machine's answers.
 
-    images: uint8 (N, S, S, 3), the first 64 are used.  here: this machine's probabilities (N, C) for them.
+    images: uint8 (N, S, S, 3), the first 64 are used.  here: this machine's outputs (N, C) for them.
     Returns kind -> {n, changed (fraction), max_abs_diff, advice} or {not_run: the reason}.
     """
     from softedge.bench.base import DeviceError, Plan, open_device
@@ -40,7 +40,7 @@ def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tup
             found[kind] = {"not_run": measurement.skipped or "it returned no outputs"}
             continue
         outputs = np.asarray(measurement.outputs, np.float32)
-        changed = float((outputs.argmax(1) != here.argmax(1)).mean())
+        changed = 1 - agreement(here, outputs, artifact.output)
         differs = changed > 0 or float(np.abs(outputs - here).max()) > tolerance(artifact.precision).replay
         found[kind] = {
             "n": len(images),

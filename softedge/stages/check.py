@@ -23,7 +23,7 @@ from softedge.export.base import open_format
 from softedge.progress import say
 from softedge.quantize.gates import SEARCHED, quality, size
 from softedge.quantize.gates import against as compared_with
-from softedge.records import Artifact, Outcome, Result
+from softedge.records import LABELLED, Artifact, Outcome, Result
 from softedge.run import Run, perform, sha256
 from softedge.stages import gate
 from softedge.stages.base import hashes, on_run
@@ -135,7 +135,7 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
     failed = [
         f"{row['artifact']}: {row['why']}" for row in rows if row.get("passed") is False and "superseded_by" not in row
     ]
-    shown = [a for a in artifacts if a.name in outputs and a.output == "probabilities"]
+    shown = [a for a in artifacts if a.name in outputs and a.output in LABELLED]
     details: dict[str, Any] = {
         "rows": rows,
         "failed": failed,
@@ -144,7 +144,7 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
             "labelled": bool((sample.labels != UNLABELLED).all()),
             "held_out": sample.held_out,
         },
-        "sqnr_level": "logits, as centred log-probabilities; features for feature exports; median over images",
+        "sqnr_level": "logits, as centred log-probabilities or log-odds; or features; median over images",
     }
     if recipe.check.emulate:
         from softedge.quantize.hardware import changed_answers
@@ -159,10 +159,10 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
     if shown:
         from softedge.eval.examples import examples
 
-        source = exported_from(run, shown[0]), "probabilities"
-        chosen = {a.name: outputs[a.name] for a in shown if exported_from(run, a) == source[0]}
+        source = exported_from(run, shown[0]), shown[0].output
+        chosen = {a.name: outputs[a.name] for a in shown if (exported_from(run, a), a.output) == source}
         details["examples"] = examples(
-            sample, references[source], chosen, shown[0].labels, folder / "examples", EXAMPLES
+            sample, references[source], chosen, shown[0].labels, folder / "examples", EXAMPLES, shown[0].output
         )
     measured = [row for row in rows if row["passed"] is not None]
     metrics: dict[str, float | int | bool] = {
@@ -243,7 +243,7 @@ def exported_from(run: Run, artifact: Artifact) -> Path:
     made = run.result(f"export/{artifact.name}")
     recorded = [run.root / name for name in (made.inputs if made else {}) if name.endswith(".safetensors")]
     known = [run.folder("probe") / "classifier.safetensors", run.folder("pretrain") / "backbone.safetensors"]
-    if artifact.output == "probabilities":
+    if artifact.output != "features":
         known = known[:1]
     return next((path for path in [*recorded, *known] if path.is_file()), known[0])
 
@@ -258,7 +258,7 @@ def refusals(row: dict[str, Any], gates: Check, artifact: Artifact) -> list[str]
 
     why = []
     parity = tolerance(artifact.precision).parity
-    if parity is not None and artifact.output == "probabilities":
+    if parity is not None and artifact.output in LABELLED:
         measure = "max_abs_diff" if artifact.precision == "fp32" else "p99_abs_diff"
         if not row[measure] <= parity:
             why.append(f"{measure} {row[measure]:.2g} is above the tolerance {parity:g}")

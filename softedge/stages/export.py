@@ -75,7 +75,7 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> l
     digest = sha256(checkpoint)
     _set_aside_others(run, checkpoint.relative_to(run.root).as_posix(), digest)
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
-    settings["source"] = checkpoint.parent.name if output == "probabilities" else "probe"  # "best" is one of them
+    settings["source"] = checkpoint.parent.name if output != "features" else "probe"  # "best" is one of them
     for name in ("safe", "float_prefix"):  # runs made before there was a choice are runs without it
         if not settings[name]:
             settings.pop(name)
@@ -142,6 +142,11 @@ def _checkpoint(run: Run, recipe: config.Recipe) -> tuple[Path, str]:
     if recipe.export.output == "features":
         run.need("pretrain", "pretrain")
         return run.folder("pretrain") / "backbone.safetensors", "features"
+    if recipe.export.output == "scores":
+        raise UserError(
+            "export.output is scores, and the classifiers of this run were trained with a softmax over their classes; "
+            "sigmoid scores are for networks from elsewhere: softedge export-file --activation sigmoid"
+        )
     source = classifier.source(run, recipe)
     if recipe.export.source == "best":
         say(classifier.why(run, source))
@@ -290,14 +295,13 @@ def _compared(format_: Format, artifact: Artifact, source: Source, reference: Fl
     """
     predict = format_.load(artifact)
     found = predict(source.images)
-    classes = artifact.output == "probabilities"
-    measured = parity.compare(found, reference, classes)
+    measured = parity.compare(found, reference, artifact.output)
     allowed = contract.tolerance(artifact.precision)
     if allowed.parity is not None and not measured.max_abs_diff <= allowed.parity:
         raise UserError(_departure(format_, artifact, source, measured.max_abs_diff, allowed.parity))
     n = source.golden
     alone = parity.one_by_one(predict, source.images[:n])
-    if n and not (gap := parity.difference(alone, found[:n], classes)) <= allowed.replay:
+    if n and not (gap := parity.difference(alone, found[:n], artifact.output)) <= allowed.replay:
         raise UserError(
             f"{artifact.name} gives different outputs for one image than for a batch (difference {gap:.2g}, allowed "
             f"{allowed.replay:g}): this is a fault of the runtime; fix the batch size with --set export.batch=one"

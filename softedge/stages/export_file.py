@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from softedge.errors import UserError
 from softedge.export import calibration, given
 from softedge.export.base import combinations
 from softedge.export.given import AS_KNOWN, Preprocessing, read
-from softedge.records import Outcome, Result
+from softedge.records import Outcome, Output, Result
 from softedge.run import Run, perform, sha256
 from softedge.stages import export as exporting
 from softedge.stages.data import opened
@@ -39,7 +40,7 @@ def export_file(
     size: int | None = None,
     targets: Sequence[str] = registry.DEFAULT_FORMATS,
     precisions: Sequence[str] = ("fp32", "fp16", "int8"),
-    output: str = "probabilities",
+    output: Literal["probabilities", "features"] = "probabilities",
     batch: str = "dynamic",
     calibration_images: int = 300,
     golden_images: int = 8,
@@ -47,6 +48,7 @@ def export_file(
     force: bool = False,
     preprocessing: Preprocessing = AS_KNOWN,
     set: Sequence[str] = (),
+    activation: Literal["softmax", "sigmoid"] = "softmax",
 ) -> list[Result]:
     """Make the run ``out`` from a weights file and write ``out/export/<target>-<precision>``.
 
@@ -56,17 +58,23 @@ def export_file(
     labels: names, or a file with one on each line, in the order of the classifier; numbers when absent.
     size: input height = width; the architecture's own by default.  preprocessing: where the weights were trained with
     another one than timm has for the architecture.  output: "probabilities", or "features" to leave the classifier off
-    (the only choice for a backbone).
+    (the only choice for a backbone).  activation: what the classifier was trained with; with "sigmoid" (binary
+    cross-entropy: one output, or any number of labels an image) the files give "scores", one for each label.
     Raises UserError for weights, labels or images that do not fit.
     """
     if output not in ("probabilities", "features") or batch not in ("dynamic", "one"):
         raise UserError(f"output is probabilities or features, batch dynamic or one; found '{output}' and '{batch}'")
+    if activation not in ("softmax", "sigmoid"):
+        raise UserError(f"--activation is softmax or sigmoid; found '{activation}'")
+    if activation == "sigmoid" and output == "features":
+        raise UserError("features have no activation behind them; leave out --activation or --output features")
+    kind: Output = "scores" if activation == "sigmoid" else output
     if size is not None and size < 1:
         raise UserError(f"--size is {size}; give the input's height and width in pixels, such as 224")
     combinations(targets, precisions, batch)
     weights, root = Path(weights), Path(images)
     digest = sha256(weights) if weights.is_file() else ""
-    deployed, name = read(weights, backbone, labels, size, output, preprocessing)
+    deployed, name = read(weights, backbone, labels, size, kind, preprocessing)
     deployed.about = exporting.origin(digest, name)
     asked = {
         "targets": list(targets),

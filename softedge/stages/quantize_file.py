@@ -104,7 +104,7 @@ class _Work:
         self.calibration, chosen = rest[:kept], rest[kept:][:CHOSEN]
         for line in calibration.look(self.calibration):
             say(f"warning: {line}")
-        self.judge = Judge(chosen, given.predict(chosen), "probabilities")
+        self.judge = Judge(chosen, given.predict(chosen), given.output)
 
     def into(self, folder: Path) -> Outcome:
         candidates = self.given.candidates(self.calibration)
@@ -141,7 +141,9 @@ class _Work:
         if found.chosen is None and self._accepts(choice.measures):
             return Outcome({"passed": False}, details)
         path = candidates.write(option, folder)
-        measures = compare(self.given.predict(self.test), self.given.read_back(path)(self.test), None, "probabilities")
+        measures = compare(
+            self.given.predict(self.test), self.given.read_back(path)(self.test), None, self.given.output
+        )
         if why := self._accepts(measures):
             path.unlink()
             details["recommendation"] = (
@@ -159,7 +161,7 @@ class _Work:
         return Step("calibration", option.what, measures, size, time, tuple(self._doubts(measures)), kept=False)
 
     def _accepts(self, measures: Measures) -> list[str]:
-        return [*broken(measures), *quality(measures, self.gates, "probabilities")]
+        return [*broken(measures), *quality(measures, self.gates, self.given.output)]
 
     def _doubts(self, measures: Measures) -> list[str]:
         return [*doubts(measures, self.gates, len(self.test)), *self._accepts(measures)]

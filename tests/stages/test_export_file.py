@@ -186,9 +186,11 @@ def test_weights_with_nan_are_refused_by_the_tensor_that_holds_it(weights, tmp_p
         read(tmp_path / "nan.safetensors", NAME)
 
 
-def test_classifier_of_one_output_is_refused(tmp_path):
+def test_classifier_of_one_output_is_refused_where_nobody_says_that_it_is_a_sigmoid(tmp_path):
     save_file(timm.create_model(NAME, num_classes=1).state_dict(), tmp_path / "one.safetensors")
-    with pytest.raises(UserError, match=r"one output \('0'\), and its softmax is 1.0 for every image"):
+    with pytest.raises(
+        UserError, match=r"one output \('0'\), and its softmax is 1.0 for every image; .*--activation sigmoid"
+    ):
         read(tmp_path / "one.safetensors", NAME)
     assert read(tmp_path / "one.safetensors", NAME, output="features")[0].output == "features"
 

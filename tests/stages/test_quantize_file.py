@@ -119,21 +119,33 @@ def test_files_that_cannot_be_quantized_are_one_clear_line(float_file, quantized
         quantize_file(tmp_path / "two.onnx", photos, tmp_path / "f", ASKED)
 
 
-@pytest.mark.parametrize("kind, says", [("Sigmoid", "ends in a sigmoid"), ("ReduceMax", r"is \? x 1; a classifier")])
-def test_heads_that_give_no_single_answer_are_refused(kind, says, float_file, photos, tmp_path):
-    """A softmax behind a sigmoid, or over one score, would agree with anything."""
+def _with_head(float_file, out, kind, inputs, width, **attributes):
     model = onnx.load(float_file)
-    attributes = {"keepdims": 1} if kind == "ReduceMax" else {}
-    axes = onnx.numpy_helper.from_array(np.array([1]), "axes")
-    model.graph.initializer.append(axes)
-    inputs = ["logits", "axes"] if kind == "ReduceMax" else ["logits"]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "axes"))
     model.graph.node.append(onnx.helper.make_node(kind, inputs, ["scores"], **attributes))
-    width = 1 if kind == "ReduceMax" else 5
     del model.graph.output[:]
     model.graph.output.append(onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["batch", width]))
-    onnx.save(model, tmp_path / "head.onnx")
-    with pytest.raises(UserError, match=says):
-        quantize_file(tmp_path / "head.onnx", photos, tmp_path / "out", ASKED)
+    onnx.save(model, out)
+    return out
+
+
+def test_a_head_of_one_score_without_a_sigmoid_is_refused(float_file, photos, tmp_path):
+    """A softmax over one score would agree with anything."""
+    file = _with_head(float_file, tmp_path / "head.onnx", "ReduceMax", ["logits", "axes"], 1, keepdims=1)
+    with pytest.raises(UserError, match=r"is \? x 1; a classifier gives .* or ends in a sigmoid"):
+        quantize_file(file, photos, tmp_path / "out", ASKED)
+
+
+def test_a_file_that_ends_in_a_sigmoid_is_judged_label_by_label(float_file, photos, tmp_path):
+    file = _with_head(float_file, tmp_path / "head.onnx", "Sigmoid", ["logits"], 5)
+    result = quantize_file(file, photos, tmp_path / "out", ASKED, min_agreement=0.1)
+    assert result.metrics["passed"] and "top1" not in result.metrics
+    read = given.read(file, ASKED)
+    pixels = images(4, seed=5)
+    x = (pixels / 255.0 - np.array(ASKED["mean"])) / np.array(ASKED["std"])
+    session = ort.InferenceSession(float_file)
+    logits = session.run(None, {session.get_inputs()[0].name: x.transpose(0, 3, 1, 2).astype(np.float32)})[0]
+    assert read.output == "scores" and np.abs(read.predict(pixels) - 1 / (1 + np.exp(-logits))).max() < 1e-5
 
 
 def test_files_of_old_exporters_that_list_weights_as_inputs_are_read(float_file, deployed, pictures, tmp_path):

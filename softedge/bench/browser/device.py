@@ -30,7 +30,7 @@ from softedge.bench.browser.serving import serving
 from softedge.bench.browser.visit import Visit
 from softedge.errors import UserError, did_you_mean
 from softedge.progress import say, track
-from softedge.records import Artifact
+from softedge.records import LABELLED, Artifact
 
 _PIECE_BYTES = 4 << 20  # of images per request
 _CANVAS = "browser canvas: its smoothing is the browser's own, not the antialiased resize of the contract"
@@ -106,7 +106,7 @@ class Browser(FolderDevice):
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         self.visit.wait_for_browser(self.wait_s)
         images = np.load(plan.images, mmap_mode="r")
-        columns = {a.name: len(a.labels) if a.output == "probabilities" else None for a in artifacts}
+        columns = {a.name: len(a.labels) if a.output in LABELLED else None for a in artifacts}
         self.visit.start(self._job(artifacts, plan, images), columns, len(images), lambda a: self._summary(a, plan))
         for _ in track(self.visit.percents(plan.time_limit_s), f"bench {self.spec}", total=100):
             pass

@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # imports torch
 class CoreMl(Format):
     """Core ML, converted on any system; run by Core ML on macOS and by the reference interpreter elsewhere.
 
-    A file holds one image: an app's batch is a list of them.
+    A file holds one image: an app's batch is a list of them.  Scores are a plain output: a classifier of Core ML picks
+    one label an image.
     """
 
     name = "coreml"

@@ -39,7 +39,7 @@ def program(deployed: Deployed, precision: str) -> Any:
     if deployed.output == "probabilities":
         options["classifier_config"] = ct.ClassifierConfig(list(deployed.labels), predicted_feature_name=LABEL)
     else:
-        options["outputs"] = [ct.TensorType(name="features", dtype=np.float32)]
+        options["outputs"] = [ct.TensorType(name=deployed.output, dtype=np.float32)]
     oldest = {"int8": ct.target.iOS16, "w8a8": ct.target.iOS17}.get(precision, ct.target.iOS15)
     _take_arrays_of_one_for_numbers()
     try:
@@ -124,6 +124,8 @@ def _named(package: Any, deployed: Deployed, about: Mapping[str, Any]) -> Any:
         "scaling, mean and std are inside the model"
     )
     values = {"input": to_json(shape.to_dict()), "output": deployed.output, **deployed.about, **about}
+    if deployed.output == "scores":  # a classifier holds its labels itself, and has one answer: these have any number
+        values["labels"] = to_json(list(deployed.labels))
     named.user_defined_metadata.update({f"softedge.{key}": str(value) for key, value in values.items()})
     return named
 

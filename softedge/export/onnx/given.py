@@ -21,7 +21,7 @@ from softedge.export.onnx.candidates import GraphCandidates
 from softedge.export.onnx.graph import IR_VERSION
 from softedge.export.onnx.ranges import run
 from softedge.export.onnx.rewrite import copied, without_unused
-from softedge.records import InputSpec
+from softedge.records import InputSpec, Output
 
 OURS = "softedge_"  # begins the names of the nodes that are put around the graph
 OLDEST_OPSET = 13  # the first with scales per channel
@@ -32,11 +32,12 @@ _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMu
 
 @dataclass(frozen=True)
 class Interface:
-    """Input and outputs of the given file, and whether its channels come first."""
+    """Input and outputs of the given file, whether its channels come first, and what it gives."""
 
     image: onnx.ValueInfoProto
     outputs: list[onnx.ValueInfoProto]
     planes: bool
+    kind: Output
 
 
 def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
@@ -49,6 +50,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
         spec,
         lambda images: run(wrapped, images),
         lambda calibration: FileCandidates(wrapped, interface, calibration),
+        interface.kind,
         lambda made: lambda images: run(_wrapped(onnx.load(str(made)), interface, spec), images),
     )
 
@@ -143,14 +145,18 @@ def _interface(model: onnx.ModelProto, path: Path, size: int | None) -> tuple[In
     if len(model.graph.output) != 1:
         raise UserError(f"{path} has {len(model.graph.output)} outputs; a classifier has one, a row of class scores")
     last, scores = model.graph.output[0], [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]
-    if len(scores) != 2 or scores[1] == 1:
+    gives: Output = "scores" if _maker(model, last.name) == "Sigmoid" else "probabilities"
+    if len(scores) != 2 or (scores[1] == 1 and gives == "probabilities"):
         shape = " x ".join(str(d or "?") for d in scores) or "of unknown shape"
-        raise UserError(f"the output of {path} is {shape}; a classifier gives [N, classes], two classes or more")
-    if next((node.op_type for node in model.graph.node if last.name in node.output), "") == "Sigmoid":
         raise UserError(
-            f"{path} ends in a sigmoid: several labels at once cannot be judged by one answer; not supported"
+            f"the output of {path} is {shape}; a classifier gives [N, classes], two or more, or ends in a sigmoid"
         )
-    return Interface(image, list(model.graph.output), planes), height or int(size or 0)
+    return Interface(image, list(model.graph.output), planes, gives), height or int(size or 0)
+
+
+def _maker(model: onnx.ModelProto, tensor: str) -> str:
+    """The kind of operator that makes a tensor."""
+    return next((node.op_type for node in model.graph.node if tensor in node.output), "")
 
 
 def _spec(model: onnx.ModelProto, interface: Interface, path: Path, size: int, asked: Mapping[str, Any]) -> InputSpec:
@@ -172,7 +178,7 @@ def _spec(model: onnx.ModelProto, interface: Interface, path: Path, size: int, a
 
 
 def _wrapped(model: onnx.ModelProto, interface: Interface, spec: InputSpec) -> onnx.ModelProto:
-    """``model`` from ``image``, uint8 (N, S, S, 3), to probabilities; the names of the new nodes begin with OURS."""
+    """``model`` from ``image``, uint8 (N, S, S, 3), to its output; the names of the new nodes begin with OURS."""
     model = copied(model)
     graph, tensor = model.graph, interface.image.type.tensor_type
     batch = tensor.shape.dim[0].dim_value or "N"
@@ -199,7 +205,7 @@ def _wrapped(model: onnx.ModelProto, interface: Interface, spec: InputSpec) -> o
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [batch, spec.size, spec.size, 3]))
     last = graph.output[0]
     after = []
-    if next(node.op_type for node in graph.node if last.name in node.output) != "Softmax":
+    if interface.kind == "probabilities" and _maker(model, last.name) != "Softmax":
         after.append(helper.make_node("Softmax", [last.name], [f"{OURS}probabilities"], f"{OURS}Softmax", axis=1))
         dims = [d.dim_value or d.dim_param or None for d in last.type.tensor_type.shape.dim]
         del graph.output[:]

@@ -38,7 +38,7 @@ func readNpy(_ url: URL, _ wanted: Int) throws -> [UInt8] {
 
 /// The names of the outputs; none where the model gives features.
 func readLabels(_ folder: URL) throws -> [String] {
-    guard "@OUTPUT@" == "probabilities" else { return [] }
+    guard "@OUTPUT@" != "features" else { return [] }
     let text = String(decoding: try contents(folder.appendingPathComponent("snippets/labels.txt")), as: UTF8.self)
     return text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
 }
@@ -79,6 +79,8 @@ func predict(model: MLModel, image: [UInt8], labels: [String]) throws -> [Float]
 
 @PHOTO@
 
+@NAME@
+
 /// True when the golden image gives the output that it gave on the machine that exported the model.
 func checkGolden(_ folder: URL) async throws -> Bool {
     let image = try readNpy(folder.appendingPathComponent("golden/images.npy"), size * size * 3)  // the first of several
@@ -91,11 +93,9 @@ func checkGolden(_ folder: URL) async throws -> Bool {
     let compiled = try await MLModel.compileModel(at: folder.appendingPathComponent("@MODEL@"))
     let found = try predict(model: try MLModel(contentsOf: compiled), image: image, labels: labels)
 
-    let best = found.indices.max { found[$0] < found[$1] }!
     let differences = zip(found, expected).map { abs($0 - $1) }
     let allowed = @TOLERANCE@ * (labels.isEmpty ? expected.map { abs($0) }.max()! : 1)
-    let name = labels.isEmpty ? String(best) : labels[best]
-    print("\(name) \(found[best]), largest difference to the expected output \(differences.max()!) (allowed \(allowed))")
+    print("\(name(found, labels)), largest difference to the expected output \(differences.max()!) (allowed \(allowed))")
     return differences.allSatisfy { $0 <= allowed }  // max() may pass over a NaN
 }
 
@@ -109,8 +109,7 @@ do {
         for path in CommandLine.arguments.dropFirst(2) {
             let image = try prepare(photo: URL(fileURLWithPath: path))
             let found = try predict(model: model, image: image, labels: labels)
-            let best = found.indices.max { found[$0] < found[$1] }!
-            print("\(path): \(labels.isEmpty ? String(best) : labels[best]) \(found[best])")
+            print("\(path): \(name(found, labels))")
         }
         exit(0)
     }

@@ -37,7 +37,7 @@ func readNpy(_ url: URL, _ wanted: Int) throws -> [UInt8] {
 
 /// The names of the outputs; none where the model gives features.
 func readLabels(_ folder: URL) throws -> [String] {
-    guard "@OUTPUT@" == "probabilities" else { return [] }
+    guard "@OUTPUT@" != "features" else { return [] }
     let text = String(decoding: try contents(folder.appendingPathComponent("snippets/labels.txt")), as: UTF8.self)
     return text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
 }
@@ -57,6 +57,8 @@ func predict(model: URL, image: [UInt8]) throws -> [Float] {
 
 @PHOTO@
 
+@NAME@
+
 /// True when the golden image gives the output that it gave on the machine that exported the model.
 func checkGolden(_ folder: URL) throws -> Bool {
     let image = try readNpy(folder.appendingPathComponent("golden/images.npy"), size * size * 3)  // the first of several
@@ -68,11 +70,9 @@ func checkGolden(_ folder: URL) throws -> Bool {
 
     let found = try predict(model: folder.appendingPathComponent("@MODEL@"), image: image)
 
-    let best = found.indices.max { found[$0] < found[$1] }!
     let differences = zip(found, expected).map { abs($0 - $1) }
     let allowed = @TOLERANCE@ * (labels.isEmpty ? expected.map { abs($0) }.max()! : 1)
-    let name = labels.isEmpty ? String(best) : labels[best]
-    print("\(name) \(found[best]), largest difference to the expected output \(differences.max()!) (allowed \(allowed))")
+    print("\(name(found, labels)), largest difference to the expected output \(differences.max()!) (allowed \(allowed))")
     return differences.allSatisfy { $0 <= allowed }  // max() may pass over a NaN
 }
 
@@ -82,9 +82,7 @@ do {
     for path in CommandLine.arguments.dropFirst(2) {
         let image = try prepare(photo: URL(fileURLWithPath: path))
         let found = try predict(model: folder.appendingPathComponent("@MODEL@"), image: image)
-        let best = found.indices.max { found[$0] < found[$1] }!
-        let labels = try readLabels(folder)
-        print("\(path): \(labels.isEmpty ? String(best) : labels[best]) \(found[best])")
+        print("\(path): \(name(found, try readLabels(folder)))")
     }
     if CommandLine.arguments.count > 2 { exit(0) }
     #endif
