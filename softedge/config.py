@@ -176,6 +176,8 @@ class Export(Section):
     output: Literal["probabilities", "scores", "features"] = "probabilities"
     calibration_images: Positive = 300
     safe: bool = False  # int8 weights of 7 bits: no saturation on x86 without VNNI, at some cost everywhere
+    # int8 files in integers alone as well, image and answer too, for processors that compute nothing else (ONNX)
+    strict: bool = False
     float_prefix: str = ""  # layer where the integers of an int8 file begin (ONNX); "": chosen by speed and closeness
     golden_images: Positive = 8
 

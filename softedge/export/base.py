@@ -163,6 +163,8 @@ class Format(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     searchable: ClassVar[tuple[str, ...]] = ()
     """The precisions for which ``candidates`` offers a choice."""
+    strict: ClassVar[str] = ""
+    """The precision whose files hold integers alone, for ``export.strict``; empty: this format has none."""
 
     # What a board needs to run it: import name -> what pip calls it.  The options that a device's address may give its
     # runtime (``local:provider=...``).  Why only special devices run it, and which; empty: any machine with Python.
@@ -210,8 +212,8 @@ class Format(ABC):
         """What ``load`` computes with, with its version: "onnxruntime 1.31.1"."""
 
     def bits(self, precision: str) -> Precision:
-        """Bits of a precision by name, variants such as ``int8-search`` included; UserError for one it cannot make."""
-        found = self.precisions.get(precision) or self.precisions.get(precision.partition("-")[0])
+        """Bits of a precision by name, also of a searched file (``int8-search``); UserError for one it cannot make."""
+        found = self.precisions.get(precision) or self.precisions.get(precision.removesuffix("-search"))
         if found is None:
             raise UserError(f"{self.title} has no precision '{precision}'; known: {', '.join(self.precisions)}")
         return found
@@ -252,6 +254,14 @@ class Format(ABC):
 
     def notes(self, artifact: Artifact) -> dict[str, Any]:
         """What was decided while the file was made, read back from it, for contract.json."""
+        return {}
+
+    def integer_edges(self, artifact: Artifact) -> Mapping[str, Mapping[str, Any]]:
+        """More about the input and the output in contract.json, where the file holds them in integers.
+
+        {"input": {"scale", "zero_point"}, "output": {"tensor", "dtype", "scale", "zero_point"}}: a value is
+        scale * (q - zero_point).  "activation_by": "the app" where the values are logits.  ``load`` does it all.
+        """
         return {}
 
     def layer_outputs(self, artifact: Artifact, images: Uint8, deployed: Deployed) -> Iterator[tuple[str, Float32]]:

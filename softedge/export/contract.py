@@ -129,7 +129,7 @@ def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any
         _save_array(path, array)
         stored[name] = {"file": f"golden/{name}.npy", "sha256": sha256(path), "shape": list(array.shape)}
     spec, allowed = artifact.spec, tolerance(artifact.precision)
-    values = {
+    values: dict[str, Any] = {
         "schema": SCHEMA,
         "target": artifact.target,
         "precision": artifact.precision,
@@ -161,6 +161,8 @@ def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any
         "tolerance": dataclasses.asdict(allowed),
         **(about or {}),
     }
+    for name, more in open_format(artifact.target).integer_edges(artifact).items():
+        values[name] = {**values[name], **more}
     write_json(folder / FILE, values)
     return folder / FILE
 

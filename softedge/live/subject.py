@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from softedge.bench.browser import ort_web
-from softedge.bench.browser.device import Browser
+from softedge.bench.browser.device import Browser, integers
 from softedge.bench.browser.server import Page
 from softedge.errors import UserError, did_you_mean
 from softedge.eval.measures import PRESENT
@@ -53,6 +53,7 @@ class Subject:
             "sha256": self.artifact.sha256,
             "size_bytes": self.artifact.size_bytes,
             "labels": list(self.labels),
+            "integers": integers(self.artifact),
             "present_from": PRESENT if self.artifact.output == "scores" else None,
             "folders": folder_names(self.labels),
             "preprocessing": self.artifact.spec.to_dict(),
@@ -70,7 +71,7 @@ class Subject:
         return {
             "": Page.of(_HERE / "page.html"),
             **{name: Page.of(_HERE / name) for name in names},
-            "sha256.js": Page.of(_BROWSER / "sha256.js"),
+            **{name: Page.of(_BROWSER / name) for name in ("integers.js", "sha256.js")},
             **{f"ort/{name}": Page.of(path) for name, path in runtime.items()},
             "model.onnx": Page.of(self.artifact.path),
             "golden.bin": Page("application/octet-stream", self.golden.images.tobytes()),

@@ -1,5 +1,6 @@
 // Loads the model with onnxruntime-web, checks it, and answers pictures one by one; apart from the page, which stays fluid.
 
+import { finished } from "./integers.js";
 import { prepare } from "./pixels.js";
 import { sha256 } from "./sha256.js";
 
@@ -39,7 +40,8 @@ async function infer(pixels) {
   const begun = performance.now();
   const outputs = await session.run({ [session.inputNames[0]]: tensor });
   const took = performance.now() - begun;
-  return { probabilities: Array.from(outputs[session.outputNames[0]].data), ms: took };
+  const { data } = outputs[session.outputNames[0]];
+  return { probabilities: Array.from(about.integers ? finished(data, about.integers) : data), ms: took };
 }
 
 // The golden images of the contract, in turns with pictures that are asked for meanwhile.

@@ -20,7 +20,7 @@ from softedge.backbones import Backbone, Classifier
 from softedge.data.images import Data, Images
 from softedge.errors import CannotRunHere, UserError
 from softedge.export import calibration, contract, given, parity, snippet
-from softedge.export.base import Float32, Format, Uint8, combinations
+from softedge.export.base import Float32, Format, Uint8, combinations, open_format
 from softedge.export.deployed import Deployed
 from softedge.progress import say
 from softedge.records import Artifact, Outcome, Result
@@ -76,18 +76,13 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> l
     _set_aside_others(run, checkpoint.relative_to(run.root).as_posix(), digest)
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
     settings["source"] = checkpoint.parent.name if output != "features" else "probe"  # "best" is one of them
+    settings.pop("strict")  # more files, and no others
     for name in ("safe", "float_prefix"):  # runs made before there was a choice are runs without it
         if not settings[name]:
             settings.pop(name)
     return export_formats(
         run,
-        combinations(
-            recipe.export.targets,
-            recipe.export.precisions,
-            recipe.export.batch,
-            recipe.export.safe,
-            recipe.export.float_prefix,
-        ),
+        asked(recipe),
         lambda: _source(recipe, data, checkpoint, digest, output),
         recipe={"export": {**settings, "output": output}, "seed": recipe.seed},
         # The images, too: they calibrate, and some of them travel with the file.
@@ -96,9 +91,24 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> l
     )
 
 
+def asked(recipe: config.Recipe) -> list[tuple[Format, str]]:
+    """Every format with every precision that the recipe asks for; UserError for those that do not exist."""
+    wanted = recipe.export
+    found = combinations(wanted.targets, wanted.precisions, wanted.batch, wanted.safe, wanted.float_prefix)
+    if wanted.strict:
+        formats = {format_.name: format_ for format_, _ in found}.values()
+        able = [(format_, format_.strict) for format_ in formats if format_.strict]
+        if found and not able:
+            titles = ", ".join(format_.title for format_ in formats)
+            others = ", ".join(name for name in registry.FORMATS if open_format(name).strict)
+            raise UserError(f"export.strict: {titles} has no files in integers alone; formats that have: {others}")
+        found += [entry for entry in able if entry[1] not in wanted.precisions]
+    return found
+
+
 def known_names(recipe: config.Recipe) -> None:
     """Refuse an unknown format, and nothing to export, before any work."""
-    combinations(recipe.export.targets, recipe.export.precisions)
+    asked(recipe)
     if not recipe.export.targets or not recipe.export.precisions:
         raise UserError("nothing to export: give at least one of --targets and one of --precisions")
 

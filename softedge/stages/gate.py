@@ -70,9 +70,11 @@ def failures(checked: Result, optional: Sequence[str]) -> tuple[list[str], list[
 
 def wanted(run: Run, recipe: Recipe) -> list[Result]:
     """The results of the exports that the recipe asks for, of those that were tried."""
-    asked = [f"{target}-{precision}" for target in recipe.export.targets for precision in recipe.export.precisions]
+    from softedge.stages.export import asked  # imports torch
+
+    names = [f"{format_.name}-{precision}" for format_, precision in asked(recipe)]
     tried = run.results("export")
-    return [tried[name] for name in asked if name in tried]
+    return [tried[name] for name in names if name in tried]
 
 
 def missing(exports: Sequence[Result]) -> list[str]:

@@ -49,7 +49,7 @@ def for_doubles(target: str, folder: Path, output="probabilities") -> Path:
     folder.mkdir(exist_ok=True)
     model = folder / MODELS[target]
     model.write_bytes(expected[0].tobytes() + images[0].tobytes())
-    labels = LABELS if output == "probabilities" else ()
+    labels = LABELS if output != "features" else ()
     spec = InputSpec(6, 7, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     artifact = contract.artifact_of(model, target, "fp32", spec, labels, output)
     contract.write(folder, artifact, contract.Golden(images, expected, expected))
@@ -118,7 +118,7 @@ def onnxruntime_library(folder: Path) -> Path | None:
 
 
 @needs_gpp
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-strict"])
 def test_cpp_snippet_for_onnxruntime_passes_on_the_wheels_library(deployed, pictures, tmp_path, precision):
     import onnxruntime
 
@@ -133,6 +133,15 @@ def test_cpp_snippet_for_onnxruntime_passes_on_the_wheels_library(deployed, pict
     program, link = tmp_path / "run", ["-L", library, f"-Wl,-rpath,{library}", "-lonnxruntime"]
     compiled(["g++", *WARNINGS, "-isystem", headers, folder / "snippets" / "run.cpp", *link, "-o", program])
     tells_the_golden_output_from_another([program], folder, lambda i: "abcde"[i])
+
+
+@needs_gpp
+@pytest.mark.parametrize("output", ["probabilities", "scores", "features"])
+def test_cpp_snippet_of_a_file_in_integers_alone_compiles(output, tmp_path, monkeypatch):
+    edges = {"output": {"tensor": "logits", "dtype": "uint8", "scale": 0.07, "zero_point": 120}}
+    monkeypatch.setattr(Onnx, "integer_edges", lambda self, artifact: edges)
+    folder = for_doubles("onnx", tmp_path, output)
+    compiled(["g++", *WARNINGS, "-fsyntax-only", "-isystem", DOUBLES, folder / "snippets" / "run.cpp"])
 
 
 @needs_gpp

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softedge import registry
+from softedge import config, registry
 from softedge.errors import CannotRunHere, UserError
 from softedge.export import calibration, contract
+from softedge.export.base import open_format
 from softedge.export.onnx.format import Onnx
 from softedge.export.openvino.format import OpenVino
 from softedge.run import Run
@@ -185,3 +186,14 @@ def test_openvino_folder_verifies_too(tmp_path, source):
 
     export(Run(tmp_path), [OpenVino()], source)
     assert verify(tmp_path / "export" / "openvino-fp32")["passed"]
+
+
+def test_strict_files_stand_beside_the_others_in_the_formats_that_have_them():
+    recipe = config.build({"export": {"targets": ["onnx", "openvino"], "precisions": ["int8"], "strict": True}}, ())
+    names = [f"{format_.name}-{precision}" for format_, precision in stage.asked(recipe)]
+    assert names == ["onnx-int8", "openvino-int8", "onnx-int8-strict"]
+    alone = config.build({"export": {"targets": ["openvino"], "precisions": ["int8"], "strict": True}}, ())
+    with pytest.raises(UserError, match="export.strict: OpenVINO has no files in integers alone"):
+        stage.asked(alone)
+    with pytest.raises(UserError, match="OpenVINO has no precision 'int8-strict'"):
+        open_format("openvino").bits("int8-strict")

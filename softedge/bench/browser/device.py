@@ -29,6 +29,7 @@ from softedge.bench.browser.server import BINARY, KINDS, Page
 from softedge.bench.browser.serving import serving
 from softedge.bench.browser.visit import Visit
 from softedge.errors import UserError, did_you_mean
+from softedge.export.base import open_format
 from softedge.progress import say, track
 from softedge.records import LABELLED, Artifact
 
@@ -128,6 +129,7 @@ class Browser(FolderDevice):
                     "file": f"model/{index}",
                     "outputs": f"outputs/{index}",
                     "detections": artifact.output == "detections",
+                    "integers": integers(artifact),
                 }
             )
         piece = max(1, _PIECE_BYTES // int(np.prod(images.shape[1:])))
@@ -208,10 +210,16 @@ class Browser(FolderDevice):
         return {"rows": rows, "notes": notes}
 
 
+def integers(artifact: Artifact) -> dict[str, Any] | None:
+    """What the page makes of an output in integers: its scale, zero point and kind; None for one in float."""
+    edge = open_format(artifact.target).integer_edges(artifact).get("output")
+    return {**edge, "output": artifact.output} if edge else None
+
+
 def _page_files() -> dict[str, Page]:
     here = Path(__file__).parent
     named = {"": "page.html", "page.css": "page.css", "page.js": "page.js"}
-    named |= {name: name for name in ("worker.js", "sha256.js")}
+    named |= {name: name for name in ("worker.js", "integers.js", "sha256.js")}
     return {name: Page.of(here / file) for name, file in named.items()}
 
 

@@ -1,6 +1,7 @@
 // The measuring half: loads the models with onnxruntime-web, lets them take turns, posts raw outputs and samples.
 // The rules are those of Plan in device.py.
 
+import { finished } from "./integers.js";
 import { sha256 } from "./sha256.js";
 
 const say = (progress, what) => postMessage({ progress, what });
@@ -106,7 +107,8 @@ class Subject {
 
   async infer(tensor) {
     const answer = await this.session.run({ [this.input]: tensor });
-    return this.entry.detections ? asRow(answer) : answer[this.output].data;
+    if (this.entry.detections) return asRow(answer);
+    return this.entry.integers ? finished(answer[this.output].data, this.entry.integers) : answer[this.output].data;
   }
 
   async load() {

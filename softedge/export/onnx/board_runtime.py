@@ -13,6 +13,7 @@ from typing import Any
 
 import detections  # type: ignore[import-not-found]
 import kernels  # type: ignore[import-not-found]
+import numpy
 
 
 class Runtime:
@@ -30,6 +31,9 @@ class Runtime:
         self.session = onnxruntime.InferenceSession(path, self._options(), providers=self._providers())
         self.load_ms = (time.perf_counter() - begun) * 1000
         self.input, self.output = self.session.get_inputs()[0].name, [self.session.get_outputs()[0].name]
+        about = self.session.get_modelmeta().custom_metadata_map
+        self.grid = json.loads(about.get("softedge.output_grid", "null"))  # scale and zero point of an integer output
+        self.kind = about.get("softedge.output")
         if settings.get("detections"):
             self.output = [output.name for output in self.session.get_outputs()]
 
@@ -46,7 +50,19 @@ class Runtime:
     def infer(self, image: Any) -> Any:
         """uint8 (1, size, size, 3) -> float32 (1, classes)."""
         values = self.session.run(self.output, {self.input: image})
-        return detections.as_row(dict(zip(self.output, values))) if self.settings.get("detections") else values[0]
+        if self.settings.get("detections"):
+            return detections.as_row(dict(zip(self.output, values)))
+        return values[0] if self.grid is None else self._finished(values[0])
+
+    def _finished(self, integers: Any) -> Any:
+        """Logits or features in integers -> the float32 output that other files give."""
+        values = (integers.astype("float32") - self.grid[1]) * self.grid[0]
+        if self.kind == "scores":
+            return 1 / (1 + numpy.exp(-values))
+        if self.kind != "probabilities":
+            return values
+        powers = numpy.exp(values - values.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
 
     def effective(self, image: Any) -> dict[str, Any]:
         """Which kernels an inference runs, by onnxruntime's own profiler in a second session (after the timing)."""

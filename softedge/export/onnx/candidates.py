@@ -66,7 +66,11 @@ class GraphCandidates(Candidates):
 
     @cached_property
     def graph(self) -> onnx.ModelProto:
-        return rewrite.for_integers(self.float_model)
+        return self.rewritten(self.float_model)
+
+    def rewritten(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """A float graph in the form that is calibrated and quantized."""
+        return rewrite.for_integers(model)
 
     def comparison(self) -> Uint8:
         """Of enough images every fourth, which then sets no range."""
@@ -151,7 +155,7 @@ class GraphCandidates(Candidates):
             return None
         return Option(f"the integers of {artifact.name}", onnx.load(str(artifact.path)))
 
-    def weights_only(self) -> Option:
+    def weights_only(self) -> Option | None:
         """A quarter of the size at the speed of fp32."""
         model = rewrite.copied(self.float_model)
         store_weights_in_int8(model)
@@ -180,7 +184,7 @@ class OnnxCandidates(GraphCandidates):
 
     def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option:
         made = _quantization(option)
-        graph = rewrite.for_integers(onnx_graph.trace(network, dynamic=self.dynamic))
+        graph = self.rewritten(onnx_graph.trace(network, dynamic=self.dynamic))
         known = {**made.ranges, **ranges}
         if not set(float_tensors(graph)) <= set(known):  # the tuned network was traced to other names
             known = measure_ranges(graph, self.calibration)

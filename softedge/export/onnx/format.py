@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -13,7 +14,8 @@ import numpy as np
 from softedge.errors import UserError
 from softedge.export.base import Candidates, Float32, Format, GivenModel, Predictor, Uint8, needs
 from softedge.export.contract import artifact_of
-from softedge.records import Artifact, Precision
+from softedge.export.finishing import finish
+from softedge.records import LABELLED, Artifact, Precision
 from softedge.run import write_bytes
 
 if TYPE_CHECKING:
@@ -32,11 +34,13 @@ class Onnx(Format):
     name = "onnx"
     title = "ONNX"
     suffix = ".onnx"
-    searchable = ("int8",)
+    searchable = ("int8", "int8-strict")
+    strict = "int8-strict"
     precisions: ClassVar[Mapping[str, Precision]] = {
         "fp32": Precision(32, 32),
         "fp16": Precision(16, 16),
         "int8": Precision(8, 8),
+        "int8-strict": Precision(8, 8),  # integers alone, see ``strict``
     }
     packages = ("onnx", "onnxruntime")
     board_packages: ClassVar[Mapping[str, str]] = {"onnxruntime": "onnxruntime"}
@@ -81,10 +85,12 @@ class Onnx(Format):
     ) -> Candidates | None:
         from softedge.export.onnx.candidates import OnnxCandidates
         from softedge.export.onnx.ranges import METHODS
+        from softedge.export.onnx.strict import PRECISION, StrictCandidates
 
         if precision not in self.searchable:
             return None
-        return OnnxCandidates(
+        kind = StrictCandidates if precision == PRECISION else OnnxCandidates
+        return kind(
             deployed,
             calibration,
             dynamic=self.batch == "dynamic",
@@ -120,8 +126,6 @@ class Onnx(Format):
 
         And what the file asks of a runtime.  fp16 has no oldest one: float16 kernels are newer than the file format.
         """
-        import json
-
         import onnx
 
         from softedge.export.onnx.graph import OLDEST_RUNTIME
@@ -138,6 +142,27 @@ class Onnx(Format):
         if "speed" in about:
             notes["speed"] = json.loads(about["speed"])
         return notes
+
+    def integer_edges(self, artifact: Artifact) -> Mapping[str, Mapping[str, Any]]:
+        import onnx
+
+        from softedge.export.onnx.strict import PRECISION
+
+        if not artifact.precision.startswith(PRECISION):
+            return {}
+        model = onnx.load(artifact.path, load_external_data=False)
+        known = {p.key: p.value for p in model.metadata_props}
+        scale, zero = json.loads(known["softedge.output_grid"])
+        return {
+            "input": {"scale": 1.0, "zero_point": 0},  # grey levels
+            "output": {
+                "tensor": model.graph.output[0].name,
+                "dtype": "uint8",
+                "scale": scale,
+                "zero_point": zero,
+                **({"activation_by": "the app"} if artifact.output in LABELLED else {}),
+            },
+        }
 
     def layer_outputs(self, artifact: Artifact, images: Uint8, deployed: Deployed) -> Iterator[tuple[str, Float32]]:
         from softedge.export.onnx.ranges import layer_outputs
@@ -163,9 +188,12 @@ def load_model(path: Path, batch: int = 32, threads: int = 0) -> Predictor:
         raise UserError(f"{path} cannot be loaded by onnxruntime ({str(error).splitlines()[0][:200]})") from error
     entry = session.get_inputs()[0]
     step = entry.shape[0] if isinstance(entry.shape[0], int) else batch
+    about = session.get_modelmeta().custom_metadata_map
+    grid = json.loads(about.get("softedge.output_grid", "null"))  # scale and zero point of logits in integers
 
     def predict(images: Uint8) -> Float32:
         parts = [session.run(None, {entry.name: images[i : i + step]})[0] for i in range(0, len(images), step)]
-        return np.concatenate(parts).astype(np.float32)
+        outputs = np.concatenate(parts).astype(np.float32)
+        return outputs if grid is None else finish((outputs - grid[1]) * np.float32(grid[0]), about["softedge.output"])
 
     return predict

@@ -80,12 +80,14 @@ def quantize(model: onnx.ModelProto, ranges: Ranges, scheme: Scheme = Scheme()) 
     if not ranges:
         raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
     before, after = float_nodes(model)
-    quantized = _Quantizer(model, ranges, scheme.with_float(*before, *after)).run()
+    quantized = Quantizer(model, ranges, scheme.with_float(*before, *after)).run()
     store_weights_in_int8(quantized)
     return join_hard_swish(quantized)
 
 
-class _Quantizer:
+class Quantizer:
+    """Turns a float graph into integers, node by node; see ``quantize``."""
+
     def __init__(self, model: onnx.ModelProto, ranges: Ranges, scheme: Scheme):
         self.model, self.ranges, self.scheme = copied(model), ranges, scheme
         self.known = constants(self.model)
@@ -181,12 +183,15 @@ class _Quantizer:
             self.grids[name] = grid_of(*self.ranges[name])
         return self.grids[name]
 
-    def _quantize(self, name: str) -> None:
-        """name -> name_q (uint8) -> name_dq: what everything behind reads."""
+    def _quantize(self, name: str, made_by: str = "") -> None:
+        """name -> name_q (uint8) -> name_dq: what everything behind reads.
+
+        made_by: the tensor that is quantized where it is another, which the grid of ``name`` clamps to that.
+        """
         if f"{name}_q" in self.made:
             return
         scale, zero = self._grid_constants(name)
-        self._append(helper.make_node("QuantizeLinear", [name, scale, zero], [f"{name}_q"], f"{name}_Q"))
+        self._append(helper.make_node("QuantizeLinear", [made_by or name, scale, zero], [f"{name}_q"], f"{name}_Q"))
 
     def _dequantized(self, name: str) -> str:
         self._quantize(name)

@@ -35,10 +35,7 @@ static std::vector<float> predict(const fs::path &model, std::vector<char> image
   const auto input = Ort::Value::CreateTensor<uint8_t>(memory, reinterpret_cast<uint8_t *>(image.data()), image.size(),
                                                        shape.data(), shape.size());
   const char *input_names[] = {"image"};
-  const char *output_names[] = {"@OUTPUT@"};
-  const auto results = session.Run(Ort::RunOptions{nullptr}, input_names, &input, 1, output_names, 1);
-  const float *found = results[0].GetTensorData<float>();
-  return {found, found + results[0].GetTensorTypeAndShapeInfo().GetElementCount()};
+@READ@
 }
 
 @END@

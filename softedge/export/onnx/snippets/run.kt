@@ -11,6 +11,7 @@ import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import kotlin.math.abs
+import kotlin.math.exp
 import kotlin.system.exitProcess
 
 @BEGIN@
@@ -25,9 +26,7 @@ fun predict(model: File, image: ByteArray): FloatArray {
         val shape = longArrayOf(1, SIZE.toLong(), SIZE.toLong(), 3)
         OnnxTensor.createTensor(environment, direct, shape, OnnxJavaType.UINT8).use { tensor ->
             session.run(mapOf("image" to tensor)).use { results ->
-                val output = FloatArray(OUTPUTS)
-                (results["@OUTPUT@"].get() as OnnxTensor).floatBuffer.get(output)
-                return output
+@READ@
             }
         }
     }

@@ -48,11 +48,10 @@ func predict(model: URL, image: [UInt8]) throws -> [Float] {
     let session = try ORTSession(env: environment, modelPath: model.path, sessionOptions: nil)
     let shape = [1, size, size, 3].map { NSNumber(value: $0) }
     let tensor = try ORTValue(tensorData: NSMutableData(data: Data(image)), elementType: .uInt8, shape: shape)
-    let results = try session.run(withInputs: ["image": tensor], outputNames: ["@OUTPUT@"], runOptions: nil)
-    guard let output = results["@OUTPUT@"] else { throw Unusable("\(model.path) has no output @OUTPUT@") }
+    let results = try session.run(withInputs: ["image": tensor], outputNames: ["@TENSOR@"], runOptions: nil)
+    guard let output = results["@TENSOR@"] else { throw Unusable("\(model.path) has no output @TENSOR@") }
     let data = try output.tensorData() as Data
-    guard data.count == outputs * MemoryLayout<Float>.size else { throw Unusable("another number of outputs") }
-    return data.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
+@READ@
 }
 
 @PHOTO@
