@@ -6,8 +6,8 @@
 
 Random weights and few pixels: this is about operators and shapes, not about accuracy.  A file is ok when it is written,
 runs here, and its noise against PyTorch is what its precision must have (``LEAST_DB``); of int8 the noise is noted: of
-random weights it is far larger than of trained ones, and the first candidate is taken.  What is in the file is not done again.  Each network is a process
-of its own with a time limit, so that nothing takes the others down.
+random weights it is far larger than of trained ones, and the first candidate is taken.  What is in the file is not done
+again.  Each network is a process of its own with a time limit, so that nothing takes the others down.
 """
 
 from __future__ import annotations

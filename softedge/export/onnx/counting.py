@@ -60,5 +60,6 @@ def integer_operations(path: Path) -> dict[str, int]:
                 continue  # attention: two activations, no layer
             data = dequantized(origin(node.input[0]))
             integers = dequantized(weight) is not None and data is not None and data.input[0] in producers
+            integers = integers and stored.get(data.input[2]) in eight_bit  # of 16 bits: computed in float here
             found[entry(kinds[node.op_type], weights, integers)] += 1
     return in_order(found)

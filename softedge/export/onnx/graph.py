@@ -108,7 +108,7 @@ def finished(model: onnx.ModelProto, deployed: Deployed, precision: str, **about
     """The bytes of a file: what no node reads is gone, labels, preprocessing and origin are in the metadata."""
     model = without_unused(model)
     _set_metadata(model, deployed, precision, **about)
-    model.ir_version = IR_VERSION
+    model.ir_version = max(IR_VERSION, onnx.helper.find_min_ir_version_for(model.opset_import))
     return model.SerializeToString()
 
 

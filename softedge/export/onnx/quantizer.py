@@ -31,10 +31,12 @@ class Scheme:
 
     float_nodes: names of nodes that stay in float; their weights are stored in int8 all the same.
     reduce_range: 7-bit weights, for x86 without VNNI, where u8s8 products saturate 16 bits.
+    activation_bits: 8, or 16 for processors with such kernels (opset 21); weights have 8.
     """
 
     float_nodes: frozenset[str] = frozenset()
     reduce_range: bool = False
+    activation_bits: int = 8
 
     def with_float(self, *names: str) -> Scheme:
         return replace(self, float_nodes=self.float_nodes | frozenset(names))
@@ -48,11 +50,11 @@ class Grid:
     zero: int
 
 
-def grid_of(low: float, high: float) -> Grid:
-    """The 8-bit grid of a range; 0 is always on it, or padding would not be zero."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32(max(high - low, 1e-8) / 255))
-    return Grid(scale, int(np.clip(round(-low / scale), 0, 255)))
+def grid_of(low: float, high: float, bits: int = 8) -> Grid:
+    """The grid of a range; 0 is always on it, or padding would not be zero."""
+    low, high, levels = min(low, 0.0), max(high, 0.0), 2**bits - 1
+    scale = float(np.float32(max(high - low, 1e-8) / levels))
+    return Grid(scale, int(np.clip(round(-low / scale), 0, levels)))
 
 
 def gate_half(low: float, high: float) -> int:
@@ -126,7 +128,7 @@ class Quantizer:
             elif node.op_type in _FREE and alone and held.get(source) in ("Conv", "Add", "Mul"):
                 clamped.add(result)
             elif node.op_type == "HardSigmoid" and result.endswith(GATE) and held.get(source) == "Conv":
-                if gate_half(*self.ranges[source]) < _NARROWEST_GATE:
+                if self.scheme.activation_bits != 8 or gate_half(*self.ranges[source]) < _NARROWEST_GATE:
                     continue
                 gates[result] = node
             else:
@@ -180,7 +182,7 @@ class Quantizer:
 
     def _grid(self, name: str) -> Grid:
         if name not in self.grids:
-            self.grids[name] = grid_of(*self.ranges[name])
+            self.grids[name] = grid_of(*self.ranges[name], self.scheme.activation_bits)
         return self.grids[name]
 
     def _quantize(self, name: str, made_by: str = "") -> None:
@@ -204,7 +206,7 @@ class Quantizer:
         grid = self._grid(name)
         return (
             self._constant(f"{name}_scale", np.float32(grid.scale)),
-            self._constant(f"{name}_zero", np.uint8(grid.zero)),
+            self._constant(f"{name}_zero", np.dtype(f"uint{self.scheme.activation_bits}").type(grid.zero)),
         )
 
     def _constant(self, name: str, value: np.ndarray | np.generic) -> str:

@@ -1,4 +1,4 @@
-"""OpenVINO IR for Intel processors, and for ARM through the same runtime: fp32, fp16 weights, int8 by NNCF."""
+"""OpenVINO IR for Intel processors, and for ARM through the same runtime: fp32, fp16 and int8 weights, int8 by NNCF."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class OpenVino(Format):
         "fp32": Precision(32, 32),
         "fp16": Precision(16, 16),
         "int8": Precision(8, 8),
+        "w8a32": Precision(8, 32),  # weights alone
     }
     packages = ("openvino", "nncf", "onnx")
     board_packages: ClassVar[Mapping[str, str]] = {"openvino": "openvino"}
@@ -44,12 +45,16 @@ class OpenVino(Format):
 
     def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
         from softedge.export.nearest import write_nearest
+        from softedge.export.openvino.candidates import OpenVinoCandidates
 
-        self.bits(precision)
+        bits = self.bits(precision)
         path = out / f"model{self.suffix}"
         with quiet():
             if (candidates := self.candidates(deployed, precision, calibration)) is not None:
                 path = write_nearest(candidates, deployed, out)
+            elif bits.is_int8:
+                candidates = OpenVinoCandidates(deployed, calibration, dynamic=self.batch == "dynamic")
+                path = candidates.write(candidates.weights_only(), out)
             else:
                 write(from_onnx(deployed, dynamic=self.batch == "dynamic"), deployed, precision, path)
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
