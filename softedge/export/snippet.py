@@ -48,6 +48,7 @@ def write(folder: Path) -> list[Path]:
         "@TENSOR@": values["output"].get("tensor", values["output"]["name"]),
         "@SCALE@": repr(float(values["output"].get("scale", 1))),
         "@ZERO@": str(values["output"].get("zero_point", 0)),
+        "@WHITE@": repr(values.get("white", {})),
         "@TOLERANCE@": repr(float(values["tolerance"]["replay"])),
     }
     written = []
