@@ -174,6 +174,8 @@ class _Session:
             if not result.metrics.get("good") or not (folder / contract.FILE).is_file():
                 continue
             other = contract.read(folder)
+            if open_format(other.target).integer_edges(other):  # integers alone: no file of a network from its image on
+                continue
             same = exported_from(self.run, other) == exported_from(self.run, artifact)
             if other.target != artifact.target and other.output == artifact.output and same:
                 files.append(other)

@@ -18,7 +18,11 @@ from softedge.errors import UserError
 from softedge.eval.measures import compare
 from softedge.export import contract, snippet
 from softedge.export.deployed import Deployed
+from softedge.export.nearest import Judge
 from softedge.export.onnx.format import Onnx
+from softedge.export.onnx.strict import StrictCandidates
+from softedge.quantize.search import Problem, search
+from softedge.quantize.steps import Step
 from softedge.records import InputSpec
 
 SPEC = InputSpec(16, 18, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
@@ -130,3 +134,22 @@ def test_operators_without_an_integer_form_are_named(pictures, tmp_path):
     net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
     with pytest.raises(UserError, match=r"not in integers alone: the network has .*1 Erf"):
         Onnx().convert(Deployed(net, SPEC, labels=("a", "b", "c")), "int8-strict", pictures, tmp_path)
+
+
+def test_the_search_puts_no_layer_of_such_a_file_in_float(deployed, pictures):
+    judge = Judge.of(deployed, pictures)
+    problem = Problem(
+        network=deployed,
+        make=lambda network: StrictCandidates(network, pictures, methods=("minmax", "mse")),
+        judge=judge,
+        accepts=lambda measures: [],
+        doubts=lambda measures: ["never good enough"],
+        calibration=pictures,
+        training=lambda: pictures,
+        timed=False,
+    )
+    found = search(problem, Step("default", "as exported", {"sqnr_db": 0.0, "agreement": 0.0}, why=("bad",)))
+    assert {"calibrated", "equalized", "bias", "mixed", "weights"} <= {step.name for step in found.steps}
+    assert [step.name for step in found.steps if step.name in ("mixed", "weights", "tuned") and step.measures] == []
+    chosen = found.chosen
+    assert chosen is not None and float_operators(chosen.option.model.model()) == []
