@@ -5,8 +5,8 @@ The templates are files in the ``snippets`` folder of each format, whole program
 the contract. @PHOTO@ is the preprocessing, one text a language in ``photos``: orientation, transparency, resizing and
 crop as ``softedge.data.decoding`` does them, so that an app cannot get them wrong. What else the programs of a language
 share, whatever runs the model, is in ``programs``: @BEGIN@ reads the files beside the model, @NAME@ says an answer in
-words, @END@ checks the golden image; @READ@ takes the output, of
-a file that holds it in float or in integers. The compiled ones read the names of
+words, @END@ checks the golden image; @READ@ takes the output of
+a file that holds it in float or in integers, from ``reading`` beside the templates. The compiled ones read the names of
 the outputs from ``labels.txt``, one on each line: C++ and Kotlin bring no JSON.
 """
 
@@ -59,8 +59,9 @@ def write(folder: Path) -> list[Path]:
             if (mark := f"@{part.upper()}@") in text:
                 text = text.replace(mark, (PROGRAMS / f"{part}{ending}").read_text().rstrip("\n"))
         if "@READ@" in text:  # the output, from a file in float or in integers
-            kind = "read_integers" if values["output"]["dtype"] == "uint8" else "read"
-            text = text.replace("@READ@", (template.parent / f"{kind}{ending}").read_text().rstrip("\n"))
+            kind = "integers" if values["output"]["dtype"] == "uint8" else "float"
+            part = template.parents[1] / "reading" / f"{kind}{ending}"
+            text = text.replace("@READ@", part.read_text().rstrip("\n"))
         if "@PHOTO@" in text:
             text = text.replace("@PHOTO@", preprocessing(ending))
         for key, value in filled.items():
