@@ -111,6 +111,14 @@ def test_reshape_keeps_a_batch_that_the_file_does_not_know():
     assert OPS["reshape"]({"x": x, "shape": numbers(1, 6)}).tolist() == x.reshape(4, 6).tolist()
 
 
+def test_split_gives_parts_of_the_sizes_asked_for_or_equal_ones():
+    x = torch.arange(12.0).reshape(2, 6)
+    unequal = OPS["split"]({"x": x, "split_sizes": numbers(1, 5), "axis": torch.tensor(1)})
+    assert [part.tolist() for part in unequal] == [[[0], [6]], [[1, 2, 3, 4, 5], [7, 8, 9, 10, 11]]]
+    equal = OPS["split"]({"x": x, "num_splits": torch.tensor(3), "axis": torch.tensor(1)})
+    assert [part.tolist() for part in equal] == [[[0, 1], [6, 7]], [[2, 3], [8, 9]], [[4, 5], [10, 11]]]
+
+
 def test_matmul_transposes_either_side():
     x, y = torch.arange(6.0).reshape(2, 3), torch.arange(6.0).reshape(2, 3)
     assert OPS["matmul"]({"x": x, "y": y, "transpose_y": torch.tensor(True)}).tolist() == [[5, 14], [14, 50]]

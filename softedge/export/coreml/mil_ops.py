@@ -228,6 +228,14 @@ def concat(a: Arguments) -> Tensor:
     return torch.cat(a["values"], int(a["axis"]))
 
 
+@op("split")
+def split(a: Arguments) -> tuple[Tensor, ...]:
+    axis = int(a["axis"])
+    if "split_sizes" in a:
+        return tuple(torch.split(a["x"], [int(size) for size in a["split_sizes"]], axis))
+    return tuple(torch.tensor_split(a["x"], int(a["num_splits"]), axis))
+
+
 @op("cast")
 def cast(a: Arguments) -> Tensor:
     return a["x"].to(_DTYPES[str(a["dtype"])])
