@@ -10,10 +10,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from softedge.errors import UserError
+from softedge.export.onnx import candidates as onnx_candidates
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx import quantizer as onnx_int8
 from softedge.export.onnx import ranges as onnx_ranges
 from softedge.export.onnx import rewrite as onnx_rewrite
+from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.speed import Race, beginnings, fixed, prefixes, race
 
 
@@ -103,3 +105,11 @@ def test_a_float_part_is_in_float_and_a_named_one_needs_no_measurement(deployed,
     assert fixed(graph, last).scheme.float_nodes == places[last]
     with pytest.raises(UserError, match="export.float_prefix is 'nowhere', no place in this network"):
         fixed(graph, "nowhere")
+
+
+def test_without_timing_nothing_is_raced_and_every_layer_is_in_integers(deployed, pictures, monkeypatch):
+    monkeypatch.setattr(onnx_candidates, "beginnings", lambda *arguments: pytest.fail("a choice by time"))
+    made = Onnx(safe=True).without_timing()
+    options = list(made.candidates(deployed, "int8", pictures[:8]).calibrations())
+    assert made.safe and options and all(option.model.scheme.reduce_range for option in options)
+    assert all(option.model.scheme.float_nodes == frozenset() for option in options)

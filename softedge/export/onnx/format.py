@@ -86,6 +86,13 @@ class Onnx(Format):
             write_bytes(path, onnx_graph.finished(graph, deployed, precision))
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
 
+    def without_timing(self) -> Onnx:
+        """All layers in integers: otherwise the export times how many to leave in float."""
+        from softedge.export.onnx.quantizer import Scheme
+
+        settings: dict[str, Any] = {"calibration": self.calibration, "percentile": self.percentile}
+        return Onnx(self.batch, self.safe, scheme=self.scheme or Scheme(), **settings)
+
     def candidates(
         self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
     ) -> Candidates | None:
