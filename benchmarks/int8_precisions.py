@@ -5,7 +5,7 @@
 The first half of the photos, by name, calibrates; the second half is asked.  Agreement and noise are of the file read
 back; ``--exact`` reads ONNX files without fusing, so that x86 without VNNI does not saturate: the noise of the rounding
 alone.  Time is processor time of one image on one thread over that of the fp32 file of the same format, the median of
-paired ratios.  The int8 files are as exported: how many of ONNX's first layers stay in float is chosen by processor time.
+paired ratios.  The int8 files are as exported: how many of ONNX's first layers stay in float is chosen by that time.
 """
 
 from __future__ import annotations
