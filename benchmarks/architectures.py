@@ -48,7 +48,6 @@ NETWORKS = {  # name -> pixels
     "fastvit_t8": 64,
     "efficientvit_b0": 64,
     "mobilevit_xxs": 64,
-    "shufflenet_v2_x1_0": 64,
     "hardcorenas_a": 64,
     "starnet_s1": 64,
     "vit_tiny_patch16_224": 64,
