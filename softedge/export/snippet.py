@@ -60,8 +60,8 @@ def write(folder: Path) -> list[Path]:
                 text = text.replace(mark, (PROGRAMS / f"{part}{ending}").read_text().rstrip("\n"))
         if "@READ@" in text:  # the output, from a file in float or in integers
             kind = "integers" if values["output"]["dtype"] == "uint8" else "float"
-            part = template.parents[1] / "reading" / f"{kind}{ending}"
-            text = text.replace("@READ@", part.read_text().rstrip("\n"))
+            reader = template.parents[1] / "reading" / f"{kind}{ending}"
+            text = text.replace("@READ@", reader.read_text().rstrip("\n"))
         if "@PHOTO@" in text:
             text = text.replace("@PHOTO@", preprocessing(ending))
         for key, value in filled.items():
