@@ -48,7 +48,8 @@ function make(kind, name, text = "") {
   return made;
 }
 
-function figure(image, place, pair) {
+function figure(image, place, { images: shown, kind }) {
+  const pair = shown.length > 1;
   const [name, folder, split] = images[image];
   const frame = make("div", "frame");
   pictures.url(image).then((url) => {
@@ -61,6 +62,7 @@ function figure(image, place, pair) {
   const { state, label } = decision(image);
   const caption = make("figcaption", "");
   caption.append(make("span", "says", folder || "no label"));
+  if (pair && kind) caption.append(make("span", "", kind));
   if (split === "test") caption.append(make("span", "", "test image"));
   if (state) caption.append(make("span", "decided", state === "label" ? `→ ${label}` : `→ ${WORDS[state]}`));
   else if (suggested[image]) caption.append(make("span", "", `likely ${suggested[image]}`));
@@ -95,7 +97,7 @@ function show() {
   const looks = JSON.stringify([shown, shown.map((image) => [decision(image).state, decision(image).label]), selected]);
   if (looks !== drawn) { // otherwise the picture would flicker
     drawn = looks;
-    element("pictures").replaceChildren(...shown.map((image, place) => figure(image, place, pair)));
+    element("pictures").replaceChildren(...shown.map((image, place) => figure(image, place, entry)));
     element("pictures").dataset.image = current() ?? "";
   }
   element("skip").firstChild.textContent = pair ? "Keep both" : "Skip";
@@ -273,7 +275,7 @@ function collect({ title, order, pairs }) {
   const one = (image) => ({ images: [image] });
   const every = images.map((_, image) => image);
   lists = {};
-  if (pairs.length) lists.pairs = { title: `Pairs of ${title}`, entries: pairs.map(([a, b]) => ({ images: [a, b] })) };
+  if (pairs.length) lists.pairs = { title: `Pairs of ${title}`, entries: pairs.map(([a, b, kind]) => ({ images: [a, b], kind })) };
   if (order.length) lists.order = { title: `Order of ${title}`, entries: order.map(one) };
   const unlabelled = every.filter((image) => !images[image][1]).map(one);
   if (unlabelled.length) lists.unlabelled = { title: "Unlabelled images", entries: unlabelled };
