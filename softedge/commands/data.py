@@ -57,7 +57,7 @@ def review(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port to listen on.", show_default="any free one")] = 0,
 ) -> None:
-    """Go through the images in a browser: label, mark as wrong or duplicate. Writes labels.csv beside them."""
+    """Label images in a browser; writes labels.csv beside them."""
     from softedge.stages.review import review as serve
 
     count, file = serve(data, order, https=https, host=host, port=port)

@@ -45,9 +45,9 @@ def probe(
 
 @app.command("map")
 def map_(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
-    """Lay out the images by their features; the report shows them, each with its thumbnail."""
+    """Lay out the images by their features, for the report."""
     from softedge.commands import tables
-    from softedge.stages.map import map_ as lay_out
+    from softedge.stages.map import map as lay_out
 
     typer.echo(tables.stage(lay_out(run, set_ or (), force=force)))
 

@@ -23,7 +23,7 @@ SHEET_BYTES = 1_200_000
 FILE, SHEET = "map.json", "thumbnails.jpg"
 
 
-def map_(run: str | Path, set: Sequence[str] = (), force: bool = False) -> Result:
+def map(run: str | Path, set: Sequence[str] = (), force: bool = False) -> Result:
     """Lay out the images of a run by its pretrained features (PCA, t-SNE); ``softedge report`` shows it."""
     return on_run(stage, run, set, force)
 

@@ -24,8 +24,9 @@ def add(run: Run) -> None:
     _emulated(run)
     _elsewhere(run)
     add_map(run, 300)
-    rows = "kind,similarity,name,split,label,other_name,other_split,other_label\nleak,0.97,a.jpg,duplicate,0,b.jpg,test,0\n"
-    (run.folder("data") / "near_copies.csv").write_text(rows)
+    pairs = "kind,similarity,name,split,label,other_name,other_split,other_label\n"
+    pairs += "leak,0.97,a.jpg,duplicate,0,b.jpg,test,0\ntwo labels,0.96,c.jpg,train,0,d.jpg,train,1\n"
+    (run.folder("data") / "near_copies.csv").write_text(pairs)
 
 
 def add_map(run: Run, count: int) -> None:
