@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from softedge.stages.knn import knn
     from softedge.stages.labels import labels
     from softedge.stages.linear import linear
+    from softedge.stages.map import map
     from softedge.stages.plan import plan
     from softedge.stages.pretrain import pretrain
     from softedge.stages.probe import probe
@@ -63,6 +64,7 @@ __all__ = [
     "knn",
     "labels",
     "linear",
+    "map",
     "plan",
     "pretrain",
     "probe",
