@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,13 +127,13 @@ def measured(name: str, order: NDArray[np.int64], bad: NDArray[np.bool_]) -> dic
 
 def with_cleanlab(
     labels: NDArray[np.int64], probabilities: NDArray[np.float64], bad: NDArray[np.bool_]
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """The same of cleanlab's ways to flag and to rank, where it is installed."""
     try:
         from cleanlab.filter import find_label_issues
     except ImportError:
         return {}
-    found = {}
+    found: dict[str, Any] = {}
     for name in ("prune_by_noise_rate", "prune_by_class", "both", "confident_learning"):
         issues = find_label_issues(labels, probabilities, filter_by=name, n_jobs=1)
         found[f"cleanlab_{name}_n"] = int(issues.sum())
@@ -164,10 +165,10 @@ def centres(features, labelled, number, classes, seed, layer):  # type: ignore[n
     return rows[nearest_to_centres(points[rows], number, seed)]
 
 
-def nearest_to_centres(points, number, seed, weight=None):  # type: ignore[no-untyped-def]
+def nearest_to_centres(points, number, seed):  # type: ignore[no-untyped-def]
     from sklearn.cluster import KMeans
 
-    means = KMeans(number, n_init=1, random_state=seed).fit(points, sample_weight=weight)
+    means = KMeans(number, n_init=1, random_state=seed).fit(points)
     chosen: list[int] = []
     distance = means.transform(points)
     for cluster in np.argsort(-np.bincount(means.labels_, minlength=number), kind="stable"):
@@ -198,29 +199,24 @@ def probcover(features, labelled, number, classes, seed, layer):  # type: ignore
     return np.array(chosen)
 
 
-def margins(layer, features):  # type: ignore[no-untyped-def]
+def probabilities(layer, features):  # type: ignore[no-untyped-def]
     logits = layer(features).astype(np.float64)
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    return active_learning.margins(exponentials / exponentials.sum(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)
 
 
 def margin(features, labelled, number, classes, seed, layer):  # type: ignore[no-untyped-def]
     if layer is None:
         return typiclust(features, labelled, number, classes, seed, layer)
     rows = np.flatnonzero(~labelled)
-    unsure = margins(layer, features)
+    unsure = active_learning.margins(probabilities(layer, features))
     return rows[np.argsort(unsure[rows], kind="stable")[:number]]
 
 
 def diverse_margin(features, labelled, number, classes, seed, layer):  # type: ignore[no-untyped-def]
-    """Zhdanov 2019, arXiv 1901.05954: k-means over the ten times as many most uncertain, weighted by uncertainty."""
     if layer is None:
         return typiclust(features, labelled, number, classes, seed, layer)
-    rows = np.flatnonzero(~labelled)
-    unsure = margins(layer, features)
-    rows = rows[np.argsort(unsure[rows], kind="stable")[: 10 * number]]
-    points = active_learning.unit(features)[rows]
-    return rows[nearest_to_centres(points, number, seed, 1 - unsure[rows])]
+    return active_learning.uncertain(features, probabilities(layer, features), labelled, number, seed)
 
 
 def first_typical(rounds: int, then: Choose) -> Choose:

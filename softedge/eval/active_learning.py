@@ -15,7 +15,7 @@ from softedge.eval import linear
 
 REASONS = {
     "typical": "the most typical images of groups without a label",
-    "uncertain": "those that a classifier on the labels so far is least sure of",
+    "uncertain": "different ones that a classifier on the labels so far is unsure of",
 }
 # Labels a class, on average, from which uncertain images teach more than typical ones: benchmarks/results/review.md
 ENOUGH = 10
@@ -24,6 +24,7 @@ _WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2)
 MOST_CLUSTERS = 500
 NEIGHBOURS = 20
 _CHUNK = 2048
+_PREFILTER = 10
 _SMALLEST = 5  # images; smaller clusters are outliers, asked about last
 
 
@@ -32,8 +33,10 @@ def unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
-def clustered(points: NDArray[np.float32], count: int, seed: int) -> NDArray[np.int64]:
-    """The cluster (N,) of every point by k-means, in mini-batches where there are many clusters."""
+def clustered(
+    points: NDArray[np.float32], count: int, seed: int, weight: NDArray[np.float64] | None = None
+) -> NDArray[np.int64]:
+    """The cluster (N,) of every point by k-means, in mini-batches where there are many clusters.  weight: (N,)."""
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
 
@@ -42,7 +45,7 @@ def clustered(points: NDArray[np.float32], count: int, seed: int) -> NDArray[np.
         kind = MiniBatchKMeans(count, batch_size=5000, n_init=3, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: some stay empty
-        return np.asarray(kind.fit_predict(points), np.int64)
+        return np.asarray(kind.fit_predict(points, sample_weight=weight), np.int64)
 
 
 def typicality(points: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -92,6 +95,33 @@ def margins(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(two[:, 1] - two[:, 0])
 
 
+def uncertain(
+    features: NDArray[np.float32],
+    probabilities: NDArray[np.float64],
+    labelled: NDArray[np.bool_],
+    number: int,
+    seed: int = 0,
+) -> NDArray[np.int64]:
+    """``number`` unlabelled images that a classifier is unsure of and that differ, the least sure first.
+
+    Zhdanov 2019, arXiv 1901.05954: of the ten times as many with the smallest margins, those nearest to the centres of
+    ``number`` clusters, in which uncertain images weigh more.  features: (N, D).  probabilities: (N, C).
+    """
+    unsure, open_ = 1 - margins(probabilities), np.flatnonzero(~labelled)
+    rows = open_[np.argsort(-unsure[open_], kind="stable")[: _PREFILTER * number]]
+    if len(rows) <= number:
+        return rows
+    points, weight = unit(features)[rows], np.maximum(unsure[rows], 1e-6)
+    clusters = clustered(points, min(number, MOST_CLUSTERS), seed, weight)
+    turn = np.empty(len(rows), np.int64)  # the nearest of each cluster first, then the second nearest of each
+    for cluster in np.unique(clusters):
+        members = np.flatnonzero(clusters == cluster)
+        centre = np.average(points[members], axis=0, weights=weight[members])
+        turn[members] = np.argsort(np.argsort(np.linalg.norm(points[members] - centre, axis=1), kind="stable"))
+    chosen = rows[np.lexsort((-unsure[rows], turn))[:number]]
+    return chosen[np.argsort(-unsure[chosen], kind="stable")]
+
+
 def order(
     features: NDArray[np.float32], labels: NDArray[np.int64], n_classes: int, number: int, seed: int = 0
 ) -> tuple[NDArray[np.int64], str, NDArray[np.int64]]:
@@ -110,7 +140,6 @@ def order(
     if probabilities is None or labelled.sum() < ENOUGH * n_classes:
         rows, why = typical(features, labelled, number, seed), "typical"
     else:
-        open_ = np.flatnonzero(~labelled)
-        rows, why = open_[np.argsort(margins(probabilities)[open_], kind="stable")[:number]], "uncertain"
+        rows, why = uncertain(features, probabilities, labelled, number, seed), "uncertain"
     guesses = np.full(len(rows), -1) if probabilities is None else probabilities[rows].argmax(1)
     return rows, why, guesses

@@ -135,7 +135,10 @@ def sections(run: Values) -> list[tuple[str, str]]:
     found = [("files", "Every file"), ("learning", bought)]
     if any(words.is_int8(row["precision"]) for row in run["files"]):
         found.append(("int8", "What int8 costs"))
-    found += [("latency", "Latency"), ("images", "Test images"), ("missing", "Failed and not run")]
+    found += [("latency", "Latency"), ("images", "Test images")]
+    if run["label_issues"]:
+        found.append(("labels", "Labels"))
+    found += [("missing", "Failed and not run")]
     return [*found, ("data", "Data"), ("provenance", "Provenance")]
 
 

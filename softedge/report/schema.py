@@ -200,6 +200,7 @@ class RunEntry(Entry):
     distill: Free = {}
     baselines: Free
     labels: Free
+    label_issues: Free = {}
     linear: dict[str, Free]
     transfer: dict[str, Free]
     confusion: Free = {}

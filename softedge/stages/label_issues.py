@@ -159,11 +159,11 @@ def _keep_pictures(issues: Sequence[Issue], data: Data, folder: Path) -> None:
     """``pictures/<rank>.png`` of the first ones for the report, which must not depend on where the images are."""
     from PIL import Image
 
-    place: dict[str, tuple[Images, int]] = {}
-    for images in (data.train, data.test):
-        place |= {name: (images, row) for row, name in enumerate(images.names)}
+    place: dict[tuple[str, str], tuple[Images, int]] = {}
+    for split, part in (("train", data.train), ("test", data.test)):
+        place |= {(split, name): (part, row) for row, name in enumerate(part.names)}
     for issue in issues:
-        images, row = place[issue.name]
+        images, row = place[issue.split, issue.name]
         try:
             picture = Image.fromarray(images.decode(row))
         except BadImage:  # gone since the run looked at it: the label may be wrong nevertheless
