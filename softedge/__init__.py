@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from softedge.stages.label_next import label_next
     from softedge.stages.labels import labels
     from softedge.stages.linear import linear
+    from softedge.stages.map import map
     from softedge.stages.plan import plan
     from softedge.stages.pretrain import pretrain
     from softedge.stages.probe import probe
@@ -67,6 +68,7 @@ __all__ = [
     "label_next",
     "labels",
     "linear",
+    "map",
     "plan",
     "pretrain",
     "probe",

@@ -8,7 +8,18 @@ import tomllib
 from typing import Any
 
 from softedge.records import Result
-from softedge.report import curves, detectors, devices, embedding, files, labelling, predictions, stages
+from softedge.report import (
+    curves,
+    detectors,
+    devices,
+    embedding,
+    files,
+    image_map,
+    labelling,
+    near_copies,
+    predictions,
+    stages,
+)
 from softedge.report.stages import Stage
 from softedge.report.words import is_number
 from softedge.run import Run
@@ -49,6 +60,8 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "transfer": {name: _transferred(run, name, result) for name, result in done["transfer"].results.items()},
         "provenance": _provenance(run, done, recipe),
     }
+    values |= {"map": found} if (found := image_map.collect(run)) else {}
+    values |= {"near_copies": found} if (found := near_copies.collect(run)) else {}
     if layout:
         values |= _test_set(run, done["probe"], done["baselines"], known or {})
     values["not_run"] = _not_run(done, values)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge.errors import UserError
-from softedge.report import cautions, labelling, phrases, usefulness, verdict
+from softedge.report import cautions, image_map, labelling, near_copies, phrases, usefulness, verdict
 from softedge.report.card import card
 from softedge.report.changes import changes
 from softedge.report.collect import collect
@@ -96,4 +96,8 @@ def _pictures(run: Run, collected: Values) -> dict[str, str]:
         if entry["index"] in names:
             entry["name"] = names[entry["index"]]
     found = {f"test:{index}": uri for index, uri in uris.items()} | labelling.pictures(run, collected["label_issues"])
+    if pairs := collected.get("near_copies", {}).get("pairs"):
+        found |= {f"near:{name}": uri for name, uri in near_copies.pictures(run, pairs).items()}
+    if "map" in collected and (sheet := image_map.sheet(run)):
+        found["map"] = sheet
     return found | {f"check:{index}": uri for index, uri in of_check(run, collected["examples"]).items()}

@@ -24,6 +24,28 @@ def add(run: Run) -> None:
     _against(run)
     _emulated(run)
     _elsewhere(run)
+    add_map(run, 300)
+    pairs = "kind,similarity,name,split,label,other_name,other_split,other_label\n"
+    pairs += "leak,0.97,a.jpg,duplicate,0,b.jpg,test,0\ntwo labels,0.96,c.jpg,train,0,d.jpg,train,1\n"
+    (run.folder("data") / "near_copies.csv").write_text(pairs)
+
+
+def add_map(run: Run, count: int) -> None:
+    """Images all over the map, some of them without a label, some in the test set, two with a wrong label."""
+    rng = np.random.default_rng(0)
+    labels = [-1 if i % 7 == 0 and i else i % 10 for i in range(count)]
+    names = [f"photos/<{i}>.jpg" if i == 3 else f"photos/{i}.jpg" for i in range(count)]
+    x, y = rng.uniform(0, 1, (2, count)).round(4).tolist()
+    values = {"classes": [str(i) for i in range(10)], "side": 48, "columns": 20, "of": count, "names": names}
+    values |= {"labels": labels, "tested": [i % 5 == 3 for i in range(count)], "x": x, "y": y}
+    run.folder("map").mkdir()
+    write_json(run.folder("map") / "map.json", values)
+    sheet = Image.fromarray(rng.integers(0, 256, (-(-count // 20) * 48, 960, 3), dtype=np.uint8))
+    sheet.save(run.folder("map") / "thumbnails.jpg", quality=20)
+    result(run, "map", {"n": count, "of": count})
+    run.folder("label_issues").mkdir(exist_ok=True)
+    rows = f"name,label,suggested\n{names[3]},3,4\n{names[8]},8,1\nelsewhere.jpg,0,1\n"
+    (run.folder("label_issues") / "wrong_labels.csv").write_text(rows)
 
 
 def _baselines(run: Run) -> None:
