@@ -27,6 +27,7 @@ from softedge.data.images import Images
 from softedge.data.splitting import hold_out
 from softedge.eval import active_learning, label_issues, linear
 from softedge.eval.features import extract
+from softedge.eval.knn import knn_predict
 from softedge.records import InputSpec
 from softedge.weights import starting
 
@@ -109,6 +110,9 @@ def wrong(pool: Pool, given: argparse.Namespace) -> None:
         row = {"draw": draw, "shuffled": int(bad.sum()), "seconds": seconds}
         order = np.argsort(probabilities[np.arange(len(labels)), labels], kind="stable")
         row |= measured("worst", order, bad)
+        votes = neighbours(features, labels, pool.classes, fold)
+        for name, part in (("linear", 2 * probabilities - votes), ("knn", votes)):
+            row |= measured(name, np.argsort(part[np.arange(len(labels)), labels], kind="stable"), bad)
         row |= {"n_flagged": len(flagged), "precision": float(bad[flagged].mean())}
         row |= {"recall": float(bad[flagged].sum() / bad.sum())}
         row |= {"top1": float((probabilities.argmax(1) == truth).mean())}
@@ -118,6 +122,17 @@ def wrong(pool: Pool, given: argparse.Namespace) -> None:
     for key in rows[0].keys() - {"draw"}:
         values = [row[key] for row in rows]
         print(f"{key} {np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+
+
+def neighbours(
+    features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, fold: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The part of ``label_issues.cross_validated`` that is k-NN."""
+    votes = np.empty((len(labels), classes))
+    for number in np.unique(fold):
+        held = fold == number
+        votes[held] = knn_predict(features[~held], labels[~held], features[held], classes)
+    return votes
 
 
 def measured(name: str, order: NDArray[np.int64], bad: NDArray[np.bool_]) -> dict[str, float]:

@@ -24,7 +24,10 @@ OutOption = Annotated[
 def label_issues(
     source: SourceArgument, out: OutOption = None, set_: SetOption = None, force: ForceOption = False
 ) -> None:
-    """List the labels that are probably wrong, the worst first. Changes no image and no label."""
+    """List labels that are probably wrong, the worst first.
+
+    Changes no image and no label. Of a folder of images a run is made, which keeps what was computed.
+    """
     from softedge.commands import tables
     from softedge.stages.label_issues import label_issues as find
 
@@ -39,7 +42,10 @@ def label_next(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """List the unlabelled images to label next, those that teach the most first. Works without any label, too."""
+    """List which unlabelled images to label next.
+
+    Typical ones first, later those that a classifier is unsure of. Works without any label, too.
+    """
     from softedge.commands import tables
     from softedge.stages.label_next import label_next as choose
 
