@@ -11,6 +11,7 @@ of the recipe `photos`, computed once and kept in --cache.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from softedge import backbones, config
 from softedge.data import sources
-from softedge.data.images import Images
+from softedge.data.images import EncodedImages, Images
 from softedge.data.splitting import hold_out
 from softedge.eval import active_learning, label_issues, linear
 from softedge.eval.features import extract
@@ -76,7 +77,9 @@ def pooled(given: argparse.Namespace) -> Pool:
             count = given.tests if split == "test" else given.images
             rows = np.sort(np.random.default_rng(0).permutation(len(images))[: count or len(images)])
             chosen = images.subset(rows)
-            spec = InputSpec(given.size, given.size, weights.mean, weights.std, weights.interpolation)
+            small = min(chosen.decode(0).shape[:2]) < given.size  # enlarged, and nothing cropped
+            resize = given.size if small else round(given.size / weights.crop)
+            spec = InputSpec(given.size, resize, weights.mean, weights.std, weights.interpolation)
             parts["features"].append(extract(network, chosen, spec, batch=64))
             parts["labels"].append(chosen.labels)
             parts["test"].append(np.full(len(chosen), split == "test"))
@@ -86,9 +89,9 @@ def pooled(given: argparse.Namespace) -> Pool:
 
 
 def contents(images: Images) -> NDArray[np.str_]:
-    import hashlib
-
-    return np.array([hashlib.sha256(images.decode(i).tobytes()).hexdigest() for i in range(len(images))])
+    """sha256 of each file."""
+    assert isinstance(images, EncodedImages)
+    return np.array([hashlib.sha256(images.read(i)).hexdigest() for i in range(len(images))])
 
 
 def wrong(pool: Pool, given: argparse.Namespace) -> None:

@@ -122,7 +122,7 @@ def label_issues(result: Result) -> str:
         f"it agrees with {number('top1', metrics['cv_top1'])} of all labels; features: {details['features']}",
     ]
     if metrics["n_issues"] > len(rows):
-        lines.append(f"the {len(rows)} worst are shown, all are in the file")
+        lines.append(f"shown: the worst {len(rows)} of {metrics['n_issues']:,}; all are in the file")
     lines += [f"not judged: {name} ({reason})" for name, reason in result.skipped.items()]
     return "\n".join(lines)
 
@@ -141,7 +141,7 @@ def label_next(result: Result) -> str:
         f"features: {details['features']}",
     ]
     if metrics["n_next"] > len(rows):
-        lines.append(f"the first {len(rows)} are shown, all are in the file")
+        lines.append(f"shown: the first {len(rows)} of {metrics['n_next']:,}; all are in the file")
     return "\n".join(lines)
 
 

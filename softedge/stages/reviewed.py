@@ -11,8 +11,9 @@ from softedge.config import Recipe
 from softedge.data import sources
 from softedge.data.images import Data
 from softedge.errors import UserError
-from softedge.run import Run
+from softedge.run import Run, sha256
 from softedge.stages import pretrain
+from softedge.stages.base import INDEX
 from softedge.stages.data import changed, opened
 from softedge.stages.opening import choose_recipe, reopened, replaced, started
 from softedge.weights import starting
@@ -48,7 +49,8 @@ def opened_for_review(
     recipe = replaced(recipe, backbone={"weights": weights})
     name = Path(recipe.data.source).name
     with started(out or Path("runs") / f"{name}-review", recipe) as run:
-        force = changed(run, recipe)
-        data = opened(run, recipe, force)
-        pretrain.stage(run, recipe, data, force)
+        data = opened(run, recipe, changed(run, recipe))
+        kept = run.result("pretrain")
+        outdated = kept is not None and kept.inputs.get(INDEX) != sha256(run.root / INDEX)
+        pretrain.stage(run, recipe, data, outdated)
         yield run, recipe, data
