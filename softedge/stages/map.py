@@ -11,8 +11,10 @@ from softedge import backbones
 from softedge.config import Recipe
 from softedge.data.decoding import BadImage
 from softedge.data.images import Data, EncodedImages, Images, Uint8
+from softedge.errors import UserError
 from softedge.eval.features import extract
 from softedge.eval.layout import FEWEST, lay_out, sheet, thumbnail, walk
+from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run, write_bytes, write_json
 from softedge.stages.base import BACKBONE, INDEX, Stage, on_run
@@ -25,7 +27,7 @@ FILE, SHEET = "map.json", "thumbnails.jpg"
 
 def map(run: str | Path, set: Sequence[str] = (), force: bool = False) -> Result:
     """Lay out the images of a run by its pretrained features (PCA, t-SNE); ``softedge report`` shows it."""
-    return on_run(stage, run, set, force)
+    return on_run(_stage, run, set, force)
 
 
 def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
@@ -68,7 +70,7 @@ def _thumbnail(images: Images, row: int) -> Uint8:
         return np.zeros((SIDE, SIDE, 3), np.uint8)
 
 
-stage = Stage(
+_stage = Stage(
     "map",
     settings=lambda recipe: recipe.section("seed"),
     reads=lambda run, recipe: (INDEX, BACKBONE),
@@ -76,3 +78,12 @@ stage = Stage(
     work=_work,
     renew=True,
 )
+
+
+def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result | None:
+    """As ``deploy`` calls it: images that are gone cost the map, and not the report."""
+    try:
+        return _stage(run, recipe, data, force)
+    except UserError as error:
+        say(f"map: left out: {error}")
+        return None

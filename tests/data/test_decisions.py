@@ -9,11 +9,12 @@ import pytest
 from pictures import class_folders, save
 
 from softedge import config
-from softedge.data import decisions, describe_text, folders, sources
+from softedge.data import decisions, describe_text, folders
 from softedge.data.decisions import Decision
 from softedge.data.shrinking import shrink
 from softedge.errors import UserError
-from softedge.stages.data import inspect
+from softedge.run import Run, read_json
+from softedge.stages.data import inspect, prepare
 
 
 def labels_of(root: Path) -> dict[str, str | None]:
@@ -151,8 +152,12 @@ def test_a_smaller_copy_keeps_the_decisions(photos: Path, tmp_path: Path) -> Non
     assert labels_of(tmp_path / "small")["cat/0.jpg"] == "dog"
 
 
-def test_a_decision_counts_as_a_change_of_the_images(photos: Path) -> None:
-    before = sources.find(str(photos))
-    write(photos, "name,label\ncat/0.jpg,dog\n")
-    after = sources.find(str(photos))
-    assert not np.array_equal(before.splits["train"].labels, after.splits["train"].labels)
+def test_a_run_names_the_images_whose_label_was_changed_since(photos: Path, tmp_path: Path) -> None:
+    run, recipe = Run(tmp_path / "run"), config.load("small-domain")
+    assert prepare(run, recipe, str(photos)).metrics["n_classes"] == 2
+    write(photos, "name,label,state\ncat/0.jpg,dog,label\ndog/1.jpg,,wrong\n")
+    with pytest.raises(UserError, match=r"1 gone \(dog/1.jpg\), 1 changed \(cat/0.jpg\); softedge deploy --update"):
+        prepare(run, recipe, str(photos))
+    prepare(run, recipe, str(photos), force=True)
+    items = {row["name"]: row["label"] for row in read_json(run.folder("data") / "index.json")["items"]}
+    assert items["cat/0.jpg"] == 1 and "dog/1.jpg" not in items

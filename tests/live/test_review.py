@@ -207,14 +207,14 @@ def test_an_outsider_gets_nothing_and_the_page_names_no_place(photos: Path) -> N
 def test_pictures_are_made_on_demand_and_a_bounded_number_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photos = pictures(tmp_path / "photos", [f"{i}.png" for i in range(5)], side=2500)
+    photos = pictures(tmp_path / "photos", [f"{i}.png" for i in range(4)], side=1300)
     monkeypatch.setattr(live, "_CACHED", 2)
     review = Review(photos)
     assert not review._pictures
-    for image in range(5):
+    for image in range(4):
         with Image.open(io.BytesIO(review.picture(image))) as made:
             assert made.format == "JPEG" and made.size == (1024, 1024)
-    assert list(review._pictures) == [3, 4]
+    assert list(review._pictures) == [2, 3]
 
 
 def test_an_image_that_is_gone_or_no_picture_is_said_without_its_place(photos: Path) -> None:

@@ -8,8 +8,12 @@ import pytest
 from pictures import class_folders, save
 from PIL import Image
 
+from softedge.data import load
+from softedge.errors import UserError
+from softedge.run import Run
 from softedge.stages import map as stage
 from softedge.stages.map import map as map_
+from softedge.stages.opening import reopen
 from softedge.stages.pretrain import pretrain
 from softedge.stages.report import report
 
@@ -62,3 +66,17 @@ def test_too_few_images_are_no_map(tmp_path: Path) -> None:
     pretrain(str(tmp_path / "photos"), out=tmp_path / "run", set=[*SMALL, "ssl.batch=4"])
     result = map_(tmp_path / "run")
     assert result.metrics["n"] == 0 and "too few" in result.skipped["map"]
+
+
+def test_images_that_are_gone_stop_the_command_and_not_a_deployment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
+    made = pretrain(str(tmp_path / "photos"), out=tmp_path / "run", set=SMALL)
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="cannot be read any more"):
+        map_(tmp_path / "run")
+    run = Run(tmp_path / "run")
+    _, recipe = reopen(run.root)
+    assert made is not None and stage.stage(run, recipe, load(run)) is None
+    assert "map: left out" in capsys.readouterr().err and run.result("map") is None
