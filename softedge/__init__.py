@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from softedge.stages.finetune import finetune
     from softedge.stages.gate import gate
     from softedge.stages.knn import knn
+    from softedge.stages.label_issues import label_issues
+    from softedge.stages.label_next import label_next
     from softedge.stages.labels import labels
     from softedge.stages.linear import linear
     from softedge.stages.map import map
@@ -62,6 +64,8 @@ __all__ = [
     "gate",
     "inspect",
     "knn",
+    "label_issues",
+    "label_next",
     "labels",
     "linear",
     "map",

@@ -9,7 +9,18 @@ import tomllib
 from typing import Any
 
 from softedge.records import Result
-from softedge.report import curves, detectors, devices, embedding, files, image_map, near_copies, predictions, stages
+from softedge.report import (
+    curves,
+    detectors,
+    devices,
+    embedding,
+    files,
+    image_map,
+    labelling,
+    near_copies,
+    predictions,
+    stages,
+)
 from softedge.report.stages import Stage
 from softedge.report.words import is_number
 from softedge.run import Run
@@ -42,6 +53,7 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "check": _check(done["check"]),
         "examples": _examples(done["check"]),
         "labels": _details(done["labels"]),
+        "label_issues": labelling.issues(run),
         "finetune": _details(done["finetune"]),
         "distill": _details(done["distill"]),
         "baselines": _details(done["baselines"]),

@@ -154,6 +154,7 @@ def sections(run: Values) -> list[tuple[str, str]]:
     if any(words.is_int8(row["precision"]) for row in run["files"]):
         found.append(("int8", "What int8 costs"))
     found += [("latency", "Latency"), ("images", "Test images")]
+    found += [("labels", "Labels")] if run["label_issues"] else []
     found += [("map", "Map of the images")] if run.get("map") else []
     found += [("missing", "Failed and not run")]
     return [*found, ("data", "Data"), ("provenance", "Provenance")]

@@ -232,6 +232,7 @@ class RunEntry(Entry):
     plan: Free = {}
     baselines: Free
     labels: Free
+    label_issues: Free = {}
     linear: dict[str, Free]
     transfer: dict[str, Free]
     confusion: Free = {}
