@@ -1,6 +1,6 @@
 """The int8 search: better ways to quantize a network, from cheap to expensive, until one is good enough.
 
-    default -> calibration -> the integers of another format's file -> equalization -> bias correction -> fewest float
+    default -> the integers of another format's file -> calibration -> equalization -> bias correction -> fewest float
     layers -> fine-tuning, with float layers where it is not enough -> 8-bit weights alone
 
 One loop over what a format's ``Candidates`` offer.  Everything is measured and chosen on the selection images
@@ -95,8 +95,8 @@ class _Search:
         else:
             self.candidates = self.original = self.problem.make(self.network)
             for step in (
+                self._translate,  # costs a conversion
                 self._calibrate,
-                self._translate,
                 self._equalize,
                 self._correct_biases,
                 self._mix,
@@ -127,6 +127,12 @@ class _Search:
                 self.steps.append(step)
                 self.chosen, enough = Chosen(step, candidates, option, certain=True), decibels(measures)
 
+    def _translate(self) -> None:
+        for artifact in self.problem.others:
+            option = self.original.from_file(artifact)
+            if option is not None:
+                self._record("translated", self.original, option)
+
     def _calibrate(self) -> None:
         if self.problem.start is not None:  # the default is this calibration
             self.option = self.plain = self.problem.start.option
@@ -134,12 +140,6 @@ class _Search:
         choice = nearest(self.candidates, self.problem.judge)
         self.option = self.plain = choice.option
         self._record("calibrated", self.candidates, choice.option, choice.measures, {"tried_db": choice.tried})
-
-    def _translate(self) -> None:
-        for artifact in self.problem.others:
-            option = self.original.from_file(artifact)
-            if option is not None:
-                self._record("translated", self.original, option)
 
     def _equalize(self) -> None:
         if self.network is None:

@@ -10,7 +10,7 @@ from softedge.export.base import Candidates, Option
 from softedge.export.nearest import Measures
 from softedge.quantize.sensitivity import Layer
 
-STEPS = ("default", "calibrated", "translated", "equalized", "bias", "mixed", "tuned", "tuned-mixed", "weights")
+STEPS = ("default", "translated", "calibrated", "equalized", "bias", "mixed", "tuned", "tuned-mixed", "weights")
 
 
 @dataclass(frozen=True)
