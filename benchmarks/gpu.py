@@ -9,7 +9,7 @@ what does not fit into --minutes is named as not run. Trainings that are cut off
 
 checks    pytest -m gpu --slow; loss and gradients of one step of every method on CUDA against the CPU, in float32.
 cifar10   MobileNetV3-Large without labels for 2 and then for 8 minutes, k-NN (k = 200) and Ang's linear protocol on the
-          10,000 test images. The epochs are planned once, from the pace of the first steps, and kept in the row's folder.
+          10,000 test images. The epochs are planned once, from the pace of the first steps, and kept in plan.json.
 speed     224 pixels, views made on the GPU, bfloat16, compiled and not; then ``loss.py`` on the GPU.
 additive  the seven recipes of Light-MoCo's Table II on CIFAR-10, a seed at a time, MobileNetV3-Small, then the others.
 
