@@ -19,6 +19,7 @@ from softedge.eval.features import extract
 from softedge.eval.knn import PRESETS, knn_predict, top1
 from softedge.eval.protocols import PROTOCOLS, evaluate, fit
 from softedge.records import InputSpec
+from softedge.ssl import cpu_layers
 
 PLACE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -93,6 +94,8 @@ def knn(backbone: backbones.Backbone, data: Data) -> float:
 def probed(backbone: backbones.Backbone, data: Data, epochs: int = 100, views: int = 20) -> dict[str, float]:
     """k-NN, and Ang's linear protocol over ``views`` augmented passes in turn, whose features are computed once."""
     backbone.eval()
+    if PLACE.type == "cpu":
+        cpu_layers.put_on(backbone, torch.float32)
     protocol = PROTOCOLS["ang-2022"]
     batch = min(protocol.batch, len(data.train))
     kept = list(_augmented(backbone, data, protocol.min_area, views))
