@@ -18,7 +18,8 @@ def write(folder: Path) -> Path:
     """Write ``folder/snippets/run.py`` for the detector in ``folder``, whose contract is there."""
     values = contract.describe(folder)
     text = (TEMPLATES / f"{values['target']}.py.txt").read_text()
-    text = text.replace("@UPRIGHT@", preprocessing(".py.txt", "upright")).replace("@MODEL@", values["model"])
+    upright = preprocessing(".py.txt", "upright").replace("@WHITE@", repr(values.get("white", {})))
+    text = text.replace("@UPRIGHT@", upright).replace("@MODEL@", values["model"])
     path = folder / "snippets" / "run.py"
     write_text(path, text)
     return path

@@ -113,7 +113,8 @@ class Golden:
 def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any] | None = None) -> Path:
     """Write the golden arrays and then ``contract.json`` into ``folder``; returns the path of the contract.
 
-    about: more entries for the contract (checkpoint, calibration, parity, versions, runtime).
+    about: more entries for the contract (checkpoint, calibration, parity, versions, runtime; white: the value that
+    becomes 255, for pixels with more than 8 bits: "I" of integers, "F" of floats).
     """
     arrays: dict[str, NDArray[Any]] = {"images": golden.images, "expected": golden.expected, "pytorch": golden.pytorch}
     stored = {}

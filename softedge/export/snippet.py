@@ -44,6 +44,7 @@ def write(folder: Path) -> list[Path]:
         "@RESAMPLING@": spec.interpolation.upper(),
         "@OUTPUT@": values["output"]["name"],
         "@OUTPUTS@": str(values["output"]["shape"][1]),
+        "@WHITE@": repr(values.get("white", {})),
         "@TOLERANCE@": repr(float(values["tolerance"]["replay"])),
     }
     written = []

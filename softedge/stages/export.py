@@ -7,8 +7,8 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 
 from softedge import backbones, config, registry
 from softedge.backbones import Backbone, Classifier
-from softedge.data.images import Data, Images
+from softedge.data.images import Data, EncodedImages, Images
 from softedge.errors import CannotRunHere, UserError
 from softedge.export import calibration, contract, given, parity, snippet
 from softedge.export.base import Float32, Format, Uint8, combinations
@@ -43,6 +43,7 @@ class Source:
     images: Uint8
     names: tuple[str, ...]
     golden: int  # how many of ``images`` travel with the file
+    white: Mapping[str, float] = field(default_factory=dict)  # of pixels with more than 8 bits (``data.ranges``)
 
 
 def export(
@@ -183,7 +184,8 @@ def prepare(
     for line in chosen.warnings:
         say(f"warning: {line}")
     names = tuple(str(name) for name in compared.names)
-    return Source(deployed, checkpoint, chosen, compared.prepared(deployed.spec), names, golden)
+    white = compared.white or {} if isinstance(compared, EncodedImages) else {}
+    return Source(deployed, checkpoint, chosen, compared.prepared(deployed.spec), names, golden, white)
 
 
 def origin(digest: str, backbone: str) -> dict[str, str]:
@@ -256,6 +258,8 @@ def write(format_: Format, precision: str, source: Source, folder: Path) -> Outc
         about["not_checked"] = f"{not_checked}; the expected outputs of the golden images are PyTorch's"
     if notes := format_.notes(artifact):
         about["notes"] = notes
+    if source.white:
+        about["white"] = dict(source.white)
     contract.write(partial, artifact, kept, about)
     snippet.write(partial)
     for path in sorted(partial.iterdir(), key=lambda p: p.name == contract.FILE):

@@ -41,29 +41,46 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return made
 
 
-def with_snippets(target: str, spec: InputSpec, folder: Path) -> Path:
+def with_snippets(target: str, spec: InputSpec, folder: Path, about: dict[str, object] | None = None) -> Path:
     """An export folder of ``target`` whose model the doubles understand, made for ``spec``."""
     folder.mkdir(exist_ok=True)
     model = folder / "model.bin"
     model.write_bytes(b"model")
     images, expected = np.zeros((1, spec.size, spec.size, 3), np.uint8), np.full((1, 2), 0.5, np.float32)
     artifact = contract.artifact_of(model, target, "fp32", spec, ("a", "b"))
-    contract.write(folder, artifact, contract.Golden(images, expected, expected))
+    contract.write(folder, artifact, contract.Golden(images, expected, expected), about)
     snippet.write(folder)
     return folder / "snippets"
+
+
+def in_python(program: Path) -> dict[str, Callable[[str], np.ndarray]]:
+    """The functions ``upright`` and ``prepare`` of a written program."""
+    body = ast.parse(program.read_text()).body
+    made: list[ast.stmt] = [n for n in body if isinstance(n, ast.FunctionDef) and n.name in ("upright", "prepare")]
+    names: dict[str, Callable[[str], np.ndarray]] = {"np": np}  # type: ignore[dict-item]
+    exec(compile(ast.Module(made, []), "run.py", "exec"), names)
+    return names
 
 
 @by_spec
 @pytest.mark.parametrize("target", ["onnx", "executorch", "litert"])
 def test_python_gives_the_same_bits(photos: list[Path], spec: InputSpec, target: str, tmp_path: Path) -> None:
-    program = ast.parse((with_snippets(target, spec, tmp_path) / "run.py").read_text())
-    made = [n for n in program.body if isinstance(n, ast.FunctionDef) and n.name in ("upright", "prepare")]
-    names: dict[str, Callable[[str], np.ndarray]] = {"np": np}  # type: ignore[dict-item]
-    exec(compile(ast.Module(made, []), "run.py", "exec"), names)
+    names = in_python(with_snippets(target, spec, tmp_path) / "run.py")
     for photo in photos:
         found = names["prepare"](str(photo))
         assert found.dtype == np.uint8 and found.shape == (1, spec.size, spec.size, 3), photo.name
         np.testing.assert_array_equal(found[0], prepare(decode(photo), spec), err_msg=photo.name)
+
+
+def test_python_takes_the_range_of_wide_pixels_from_the_training_data(tmp_path: Path) -> None:
+    """A 12-bit camera fills a sixteenth of 16 bits: a program that guesses would see the photos nearly black."""
+    values = (np.arange(24 * 24).reshape(24, 24) * 7).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "camera.png")
+    written = with_snippets("onnx", SPECS[0], tmp_path / "known", {"white": {"I": 4095.0}})
+    found = in_python(written / "run.py")["prepare"](str(tmp_path / "camera.png"))
+    np.testing.assert_array_equal(found[0], prepare(decode(tmp_path / "camera.png", white={"I": 4095.0}), SPECS[0]))
+    guessed = in_python(with_snippets("onnx", SPECS[0], tmp_path / "unknown") / "run.py")["prepare"]
+    assert found.mean() > 10 * guessed(str(tmp_path / "camera.png")).mean()
 
 
 @pytest.mark.slow

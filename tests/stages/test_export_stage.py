@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 from pathlib import Path
@@ -113,6 +114,15 @@ def test_complete_folder_has_model_contract_golden_images_and_snippets(tmp_path,
         "run.swift",
     ]
     assert not any("@" in p.read_text().replace("@Suppress", "") for p in (folder / "snippets").iterdir())
+
+
+def test_the_contract_states_the_range_of_wide_pixels(tmp_path, source):
+    export(Run(tmp_path / "plain"), [Onnx()], source)
+    assert "white" not in contract.describe(tmp_path / "plain" / "export" / "onnx-fp32")
+    export(Run(tmp_path / "wide"), [Onnx()], dataclasses.replace(source, white={"I": 4095.0}))
+    folder = tmp_path / "wide" / "export" / "onnx-fp32"
+    assert contract.describe(folder)["white"] == {"I": 4095.0}
+    assert "{'I': 4095.0}.get(image.mode[0], white)" in (folder / "snippets" / "run.py").read_text()
 
 
 def test_failing_and_missing_targets_are_recorded_and_the_others_go_on(tmp_path, source, capsys):
