@@ -63,7 +63,7 @@ MinutesOption = Annotated[
 ]
 MaxMsOption = Annotated[
     float | None,
-    typer.Option("--max-ms", help="p90 on the device; sets the input size.", min=0.001),
+    typer.Option("--max-ms", help="p90 on the device; sets size and network.", min=0.001),
 ]
 MaxMbOption = Annotated[float | None, typer.Option("--max-mb", help="Size of an int8 file.", min=0.001)]
 AllowMissingOption = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import tomllib
@@ -46,6 +47,7 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "baselines": _details(done["baselines"]),
         "linear": {name: result.metrics for name, result in done["linear"].results.items()},
         "transfer": {name: _transferred(run, name, result) for name, result in done["transfer"].results.items()},
+        "plan": read_plan(run),
         "provenance": _provenance(run, done, recipe),
     }
     if layout:
@@ -60,6 +62,18 @@ def read_recipe(run: Run) -> Values:
         return tomllib.loads((run.root / "recipe.toml").read_text())
     except (OSError, ValueError):
         return {}
+
+
+def read_plan(run: Run) -> Values:
+    """plan.json, with the sizes of files in bytes; empty where the run was not planned."""
+    try:
+        values = json.loads((run.root / "plan.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    fits = [{**fit, "size_bytes": round(1e6 * fit["megabytes"])} for fit in values.get("fits", ())]
+    return {**values, "fits": fits}
 
 
 def _data(stage: Stage) -> Values:

@@ -198,6 +198,7 @@ class RunEntry(Entry):
     examples: list[Free]
     finetune: Free
     distill: Free = {}
+    plan: Free = {}
     baselines: Free
     labels: Free
     linear: dict[str, Free]

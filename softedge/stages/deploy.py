@@ -57,8 +57,8 @@ def deploy(
     max_drop, min_agreement, max_size (bytes), max_p90 (ms): the gates, as in ``check``.
     min_accuracy: top-1 on the test images that every file needs.  update: do all of it again
     where images have come, gone or changed.
-    max_ms, max_mb: what an image may take on the first device (p90) and an int8 file may weigh: they choose the input
-    size of a planned folder, and are gates afterwards.
+    max_ms, max_mb: what an image may take on the first device (p90) and an int8 file may weigh: they choose input size
+    and network of a planned folder, and are gates afterwards.
     """
     chosen, planned = plan.recipe_for(
         data, recipe, set, out, minutes, Limits(max_ms, max_mb, (devices or Bench().devices)[0])
@@ -96,7 +96,7 @@ def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
     """The stages that suit the images, and the recipe for them: without labels the exported models give features."""
     if len(images.train):
         left_out = {name for name in ("finetune", "distill", "baselines") if not getattr(recipe.plan, name)}
-        if not mostly_unlabelled(images):
+        if not mostly_unlabelled(images) and not recipe.distill.backbone:
             left_out.add("distill")
         elif "distill" not in left_out and few_and_many(images):
             left_out.add("finetune")  # nothing could tell which is better: labels spread to the other images, instead

@@ -1,4 +1,4 @@
-"""The largest input at which a network meets limits of time and size on a device: measured before anything is trained.
+"""The largest input, and network, that meets limits of time and size on a device: measured before anything is trained.
 
 Neither time nor size depends on the values of the weights, so that an untrained network answers both.
 """
@@ -20,6 +20,7 @@ from softedge.export.base import Uint8, open_format
 from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.records import Artifact, InputSpec
+from softedge.stages.opening import replaced
 
 _CLASSES = 10  # of the head: of no influence on time, of little on size
 _IMAGES = 8  # random ones, to calibrate and to time on
@@ -48,11 +49,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a network measures at one input size.  p90_ms: None where no time was asked for."""
+    """What a network measures at one input size.  p90_ms: None where no time was asked for.  met: all limits."""
 
+    network: str
     size: int
     p90_ms: float | None
     megabytes: float
+    met: bool = False
 
     def text(self) -> str:
         time = f"{self.p90_ms:.2f} ms (p90) and " if self.p90_ms is not None else ""
@@ -62,23 +65,28 @@ class Fit:
         return asdict(self)
 
 
-def largest(recipe: Recipe, sizes: Sequence[int], limits: Limits) -> tuple[Fit, ...]:
-    """Measure the recipe's network from the largest of ``sizes`` down to the first that meets the limits.
+def largest(recipe: Recipe, sizes: Sequence[int], limits: Limits, smaller: Sequence[str] = ()) -> tuple[Fit, ...]:
+    """Measure the recipe's network from the largest of ``sizes`` down to the first that meets the limits, then others.
 
-    That one is the last of the result.  The file is of the recipe's first format, int8 where the recipe exports that.
+    smaller: networks to go on with, one after the other, where it meets them at no size.
+    The one that meets them is the last of the result.  The file is of the recipe's first format, int8 where the recipe
+    exports that.
     Raises UserError that names the nearest where none meets them, and DeviceError where the device cannot run the file.
     """
     tried: list[Fit] = []
-    for fit in _measured(recipe, sizes, limits):
-        say(f"size: {recipe.backbone.name} takes {fit.text()}")
-        tried.append(fit)
-        if limits.met(fit):
-            return tuple(tried)
-        if limits.max_mb is not None and fit.megabytes > limits.max_mb:
-            break  # the weights are the same at every size
+    for name in (recipe.backbone.name, *smaller):
+        for fit in _measured(replaced(recipe, backbone={"name": name}), sizes, limits):
+            say(f"size: {name} takes {fit.text()}")
+            tried.append(replace(fit, met=limits.met(fit)))
+            if tried[-1].met:
+                return tuple(tried)
+            if limits.max_mb is not None and fit.megabytes > limits.max_mb:
+                break  # the weights are the same at every size
+    networks = " and ".join(filter(None, [", ".join([recipe.backbone.name, *smaller][:-1]), tried[-1].network]))
+    advice = "" if smaller else ", or name a smaller network with --set backbone.name=mobilenetv3_small_050"
     raise UserError(
-        f"{recipe.backbone.name} does not meet {limits.text()} at any size: the nearest is {tried[-1].text()}; allow "
-        "more, or name a smaller network with --set backbone.name=mobilenetv3_small_050"
+        f"{networks} {'do' if smaller else 'does'} not meet {limits.text()} at any size: the nearest is "
+        f"{f'{tried[-1].network} with ' if smaller else ''}{tried[-1].text()}; allow more{advice}"
     )
 
 
@@ -101,7 +109,7 @@ def _measured(recipe: Recipe, sizes: Sequence[int], limits: Limits) -> Iterator[
             answers = deployed.predict(images)
             contract.write(folder, artifact, contract.Golden(images, answers, answers))
             p90 = None if limits.max_ms is None else _p90(artifact, images, limits.device, folder, recipe.bench.threads)
-            yield Fit(size, p90, round(artifact.size_bytes / 1e6, 3))
+            yield Fit(recipe.backbone.name, size, p90, round(artifact.size_bytes / 1e6, 3))
 
 
 def _p90(artifact: Artifact, images: Uint8, device: str, folder: Path, threads: int) -> float:

@@ -19,11 +19,16 @@ from softedge.progress import say
 from softedge.run import Run, read_json, write_json
 from softedge.stages.fitting import Limits, largest
 from softedge.stages.opening import FOLDER_RECIPE, choose_recipe, replaced
-from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Plan, choose, sizes_for
+from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Plan, choose, sizes_for, with_student
 from softedge.weights import starting
 
 FILE = "plan.json"
 NO_LIMITS = Limits()
+STUDENTS = (
+    "mobilenetv3_small_100",
+    "mobilenetv3_small_075",
+    "mobilenetv3_small_050",
+)  # for devices too small for Lite0
 GIVEN_RECIPE = "photos"  # for folders where there are weights to start from
 
 
@@ -37,7 +42,8 @@ def plan(
 ) -> Plan:
     """What ``deploy`` would do with a folder of images in about ``minutes``; trains nothing, writes nothing.
 
-    max_ms, max_mb: what an image may take on the device (p90) and a file may weigh: they limit the input size.
+    max_ms, max_mb: what an image may take on the device (p90) and a file may weigh: they limit the input size, and
+    choose a smaller network, taught by the larger one, where that meets them at no size.
     """
     if not Path(data).expanduser().is_dir():
         raise UserError(f"--data {data} is not a folder; plans are for folders of images, the named sets have recipes")
@@ -66,7 +72,7 @@ def recipe_for(
             raise UserError("--minutes plans for a folder of images without --recipe; here set ssl.epochs instead")
         if limits:
             raise UserError(
-                "--max-ms and --max-mb choose the input size of a planned folder; here set data.size instead"
+                "--max-ms and --max-mb choose input size and network of a planned folder; here set data.size instead"
             )
         return _resolved(choose_recipe(data, recipe, set, out)), None
     made, chosen = _made(data, minutes if minutes is not None else config.Plan().minutes, set, limits)
@@ -106,9 +112,17 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     found = describe(data, base)
     counts = counted(found)
     seconds = seconds_per_image(base.backbone, MEASURED_AT)
-    fits = largest(base, sizes_for(counts), limits) if limits else ()
-    at_most = fits[-1].size if fits else SIZES[-1]
-    made = choose(counts, base.backbone.name, base.backbone.weights, seconds, minutes, base.finetune.batch, at_most)
+    fits = largest(base, sizes_for(counts), limits, _smaller(base, counts, set)) if limits else ()
+    network = base.backbone
+    if fits and fits[-1].network != network.name:
+        student = config.Backbone(name=fits[-1].network, weights="random")
+        its_seconds = seconds_per_image(student, MEASURED_AT)
+        made = with_student(
+            counts, network.name, network.weights, seconds, minutes, fits[-1], its_seconds, base.finetune.batch
+        )
+    else:
+        at_most = fits[-1].size if fits else SIZES[-1]
+        made = choose(counts, network.name, network.weights, seconds, minutes, base.finetune.batch, at_most)
     made = dataclasses.replace(made, fits=fits)
     values: dict[str, dict[str, Any]] = {}
     for key, value in made.values.items():
@@ -120,6 +134,16 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
         values.setdefault("check", {})["max_size"] = int(limits.max_mb * 1e6)
     planned = replaced(base, **values)
     return made, _resolved(config.build(planned.model_dump(mode="json"), set, source="the plan with --set"))
+
+
+def _smaller(recipe: Recipe, counts: Counts, set: Sequence[str]) -> tuple[str, ...]:
+    """Networks that the recipe's could teach where it is too slow or too large; none where a network was named.
+
+    A teacher needs labels, and weights to start from.
+    """
+    named = any(item.startswith(("backbone.name", "plan.distill", "export.source")) for item in set)
+    can_teach = counts.train and counts.test and recipe.backbone.weights != "random"
+    return STUDENTS if can_teach and not named else ()
 
 
 def counted(found: dict[str, Any]) -> Counts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from softedge.progress import on_one_line
@@ -15,6 +15,8 @@ OTHER_STAGES = 3.0  # minutes of export, int8 search, check and timing on two co
 _FORWARD = 0.35  # of a training step, from EfficientNet-Lite0 and MobileNetV3 on two cores
 _GIVEN_EPOCHS = (1, 10, 30)  # of fine-tuning from given weights: least, worth more pixels, most
 _SSL_EPOCHS = (10, 30, 100)  # of pretraining from random weights
+_STUDENT_EPOCHS = (10, 30, 200)  # of distillation into a small network from random weights: it needs many
+_TEACHERS = 0.4  # of the minutes for training, where a smaller network learns from the one that is fine-tuned
 _SPREAD_AT = 224  # pixels at which labels spread over the features of given weights
 _TUNED = 2 / 3  # epochs of fine-tuning for one of pretraining, which has two views an image
 
@@ -83,7 +85,8 @@ class Plan:
             f"about {self.total:.0f} of {self.minutes:g} minutes on this machine"
         ]
         lines += [f"  {step.stage:<10} {step.minutes:5.1f} min  {step.what}" for step in self.steps]
-        lines += [f"  the device: {fit.text()}" for fit in self.fits]
+        for fit in self.fits:
+            lines.append(f"  the device: {fit.network} takes {fit.text()}{', meets the limits' if fit.met else ''}")
         return "\n".join(map(on_one_line, [*lines, *(f"  note: {note}" for note in self.notes)]))
 
 
@@ -133,6 +136,50 @@ def choose(
         values |= {"finetune.epochs": tuned, "finetune.min_steps": min(200, max(20, tuned * counts.train // batch))}
     steps = _steps(counts, given, ssl, tuned, size, seconds, values.get("finetune.min_steps", 0) * batch)
     return Plan(network, weights, size, minutes, seconds, steps, values, tuple(notes))
+
+
+def with_student(
+    counts: Counts,
+    network: str,
+    weights: str,
+    seconds: float,
+    minutes: float,
+    student: Fit,
+    student_seconds: float,
+    batch: int = 32,
+) -> Plan:
+    """A plan for a device that ``network`` is too much for: it is fine-tuned as its teacher, and ``student`` learns.
+
+    The teacher needs no device, so that minutes alone choose its pixels.  student_seconds: of the student's training
+    step, per image at ``MEASURED_AT`` pixels.  The others as in ``choose``.
+    """
+    spread = counts.few and bool(counts.taught)  # the labels themselves teach, through the features of given weights
+    rest = max(0.0, minutes - OTHER_STAGES)
+    alone = replace(counts, pretrain=counts.train)  # an epoch of distillation is the student's
+    made = choose(alone, network, weights, seconds, OTHER_STAGES + _TEACHERS * rest, batch)
+    steps = [step for step in made.steps if step.stage != "export" and not (spread and step.stage == "finetune")]
+    an_image = _at(student.size, student_seconds) + (0.0 if spread else _FORWARD * _at(made.size, seconds))
+    an_epoch = _minutes(counts.pretrain * an_image)
+    left = rest - sum(step.minutes for step in steps) - _spreading(counts, True, made.size, seconds)
+    least, _, most = _STUDENT_EPOCHS
+    epochs = max(least, min(most, int(left / max(1e-9, an_epoch))))
+    what = f"{student.network} at {student.size} pixels learns from it: {epochs} epochs on {counts.pretrain:,} images"
+    steps += [
+        Step("distill", what, epochs * an_epoch + _spreading(counts, True, made.size, seconds)),
+        Step("export", "then the int8 search, check, timing and report", OTHER_STAGES),
+    ]
+    values = made.values | {
+        "distill.backbone": student.network,
+        "distill.size": student.size,
+        "distill.epochs": epochs,
+        "distill.min_steps": min(200, max(20, epochs * counts.pretrain // batch)),
+        "export.source": "distill",
+        "plan.minutes": minutes,
+    }
+    notes = [note for note in made.notes if "minutes are too few" not in note]
+    if left < least * an_epoch:
+        notes = [f"{minutes:g} minutes are too few here; this is the least that makes sense"]
+    return replace(made, minutes=minutes, steps=tuple(steps), values=values, notes=tuple(notes))
 
 
 def _steps(

@@ -102,6 +102,28 @@ def test_every_number_of_the_page_is_in_report_json(page: Page, values: dict[str
         assert float(element["at"]["value"]) in known, element
 
 
+def test_what_was_measured_on_the_device_before_training_is_a_table(tmp_path: Path) -> None:
+    run = synthetic_run.make(tmp_path / "limited")
+    fits = [
+        {"network": "tf_efficientnet_lite0", "size": 64, "p90_ms": 2.5, "megabytes": 3.437, "met": False},
+        {"network": "mobilenetv3_small_100", "size": 224, "p90_ms": None, "megabytes": 1.75, "met": True},
+    ]
+    (run.root / "plan.json").write_text(json.dumps({"network": "tf_efficientnet_lite0", "fits": fits}))
+    report([run])
+    page = Page((run.root / "report.html").read_text())
+    known = set(numbers(json.loads((run.root / "report.json").read_text())))
+    assert len([e for e in page.all("table") if "Untrained networks" in e["text"]]) == 1
+    rows = [
+        e["text"] for e in page.all("tr") if e["text"].startswith(("tf_efficientnet_lite0", "mobilenetv3_small_100"))
+    ]
+    assert "2.50\u202fms" in rows[0] and rows[0].endswith("not met")
+    assert "not asked for" in rows[1] and rows[1].endswith("MBmet")
+    assert all(float(e["at"]["value"]) in known for e in page.all("data")) and 3_437_000.0 in known
+    (run.root / "plan.json").write_text("{damaged")
+    report([run])
+    assert "Untrained networks" not in (run.root / "report.html").read_text()
+
+
 def test_every_number_in_a_table_carries_its_exact_value(page: Page) -> None:
     for cell in page.all("td"):
         if "num" in (cell["at"].get("class") or "").split() and cell["text"].strip() not in ("", "not run"):

@@ -9,8 +9,8 @@ from pictures import class_folders
 from softedge import config
 from softedge.errors import UserError
 from softedge.run import write_text
-from softedge.stages import fitting, plan
-from softedge.stages.planning import SIZES, Counts, choose
+from softedge.stages import deploy, fitting, plan
+from softedge.stages.planning import SIZES, Counts, choose, with_student
 from softedge.weights import packages
 
 COUNTS = Counts(pretrain=2000, train=2000, test=500, longer_side=512)
@@ -130,13 +130,14 @@ def test_the_device_limits_the_pixels_however_many_minutes_there_are():
 
 @pytest.fixture
 def measured(monkeypatch):
-    """An image takes a millisecond for every 32 pixels of its side; a file weighs 3 MB."""
+    """An image takes a millisecond for every 32 pixels of its side, of a small network half as long; 3 and 1 MB."""
     seen = []
 
     def sizes(recipe, sizes, limits):
+        small = recipe.backbone.name.startswith("mobilenetv3_small")
         for size in sorted(sizes, reverse=True):
             seen.append(size)
-            yield fitting.Fit(size, size / 32, 3.0)
+            yield fitting.Fit(recipe.backbone.name, size, size / (64 if small else 32), 1.0 if small else 3.0)
 
     monkeypatch.setattr(fitting, "_measured", sizes)
     return seen
@@ -149,8 +150,45 @@ def test_the_largest_size_that_is_fast_enough_is_planned_and_stays_a_gate(photos
     assert measured == [224, 192, 160, 128], "nothing smaller is tried once a size meets the limits"
     assert made.size <= 128 and recipe.data.size == made.size
     assert (recipe.check.max_p90, recipe.check.max_size) == (4.0, 3_500_000)
-    assert "the device: 4.00 ms (p90) and 3.0 MB at 128 pixels" in made.text()
-    assert made.to_dict()["fits"][-1] == {"size": 128, "p90_ms": 4.0, "megabytes": 3.0}
+    name = "tf_efficientnet_lite0"
+    assert f"the device: {name} takes 4.00 ms (p90) and 3.0 MB at 128 pixels, meets the limits" in made.text()
+    last = {"network": name, "size": 128, "p90_ms": 4.0, "megabytes": 3.0, "met": True}
+    assert made.to_dict()["fits"][-1] == last and not made.fits[0].met
+    assert recipe.distill.backbone == "" and recipe.export.source == "best"
+
+
+def test_a_device_too_small_for_the_network_gets_a_smaller_one_that_it_teaches(photos, measured, monkeypatch):
+    monkeypatch.setattr(plan, "sizes_for", lambda counts: list(SIZES))
+    limits = fitting.Limits(max_ms=1.5)
+    recipe, made = plan.recipe_for(str(photos), None, minutes=60, limits=limits)
+    assert measured == [224, 192, 160, 128, 96, 64, 224, 192, 160, 128, 96]
+    assert (recipe.distill.backbone, recipe.distill.size) == ("mobilenetv3_small_100", 96)
+    assert recipe.backbone.name == "tf_efficientnet_lite0" and recipe.export.source == "distill"
+    assert recipe.check.max_p90 == 1.5 and recipe.distill.epochs >= 10
+    assert [step.stage for step in made.steps] == ["pretrain", "probe", "finetune", "baselines", "distill", "export"]
+    assert "distill" in deploy.chain(recipe, Labelled())[0], "though all images have a label"
+    named, _ = plan.recipe_for(str(photos), None, ["distill.backbone=mobilenetv3_small_050"], limits=limits)
+    assert named.distill.backbone == "mobilenetv3_small_050", "--set wins"
+    with pytest.raises(UserError, match="tf_efficientnet_lite0 does not meet 1.5 ms .* name a smaller network"):
+        plan.recipe_for(str(photos), None, ["backbone.name=tf_efficientnet_lite0"], limits=limits)
+
+
+class Labelled:
+    """What ``chain`` looks at."""
+
+    train, test, pretrain = range(100), range(20), range(100)
+
+
+@pytest.mark.parametrize("minutes", [0.1, 10, 60, 600])
+@pytest.mark.parametrize("few", [False, True])
+def test_the_student_has_the_minutes_that_its_teacher_leaves(minutes, few):
+    counts = dataclasses.replace(COUNTS, train=100 if few else 2000, few=few)
+    student = fitting.Fit("small", 96, 1.0, 1.0)
+    made = with_student(counts, "large", "package", LITE0, minutes, student, LITE0 / 8)
+    assert made.total <= max(minutes, 0.0) + 0.1 or any("too few" in note for note in made.notes)
+    assert made.values["distill.epochs"] >= 10 and made.minutes == minutes
+    assert few != ("finetune" in {step.stage for step in made.steps})
+    assert with_student(counts, "large", "package", LITE0, 2 * minutes, student, LITE0 / 8).size >= made.size
 
 
 def test_limits_that_no_size_meets_name_the_nearest_and_a_smaller_network(measured):
@@ -159,10 +197,13 @@ def test_limits_that_no_size_meets_name_the_nearest_and_a_smaller_network(measur
         fitting.largest(recipe, SIZES, fitting.Limits(max_ms=1.0))
     with pytest.raises(UserError, match=r"does not meet 2.5 MB at any size"):
         fitting.largest(recipe, SIZES, fitting.Limits(max_mb=2.5))
+    smaller = r"lite0, mobilenetv3_small_100 and mobilenetv3_small_050 do not .* mobilenetv3_small_050 with 1.00 ms"
+    with pytest.raises(UserError, match=smaller):
+        fitting.largest(recipe, SIZES, fitting.Limits(max_ms=0.5), ["mobilenetv3_small_100", "mobilenetv3_small_050"])
 
 
 def test_limits_need_a_folder_that_is_planned(photos):
-    with pytest.raises(UserError, match="--max-ms and --max-mb choose the input size of a planned folder"):
+    with pytest.raises(UserError, match="--max-ms and --max-mb choose input size and network of a planned folder"):
         plan.recipe_for(str(photos), "light-moco", limits=fitting.Limits(max_mb=1.0))
 
 
