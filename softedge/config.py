@@ -28,19 +28,21 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Channels = tuple[float, float, float]
+_Deviation = Annotated[float, Field(gt=0)]
+Deviations = tuple[_Deviation, _Deviation, _Deviation]
 
 
 class Data(Section):
     """Which images, at which size, and how they are split."""
 
     source: str = "digits"  # a known name or a folder
-    size: Positive = 224  # height = width of the network's input, pixels
+    size: int = Field(default=224, gt=0, le=4096)  # height = width of the network's input, pixels
     resize: int = Field(default=0, ge=0)  # shorter side before the centre crop; 0: size / crop of the weights (0.875)
     # Preprocessing belongs to the starting weights. Random ones have none: "weights" is then bilinear and ImageNet's
     # mean and std (per channel, of x / 255), "auto" measures them on the pretraining images.
     interpolation: Literal["weights", "bilinear", "bicubic"] = "weights"
     mean: Literal["weights", "auto"] | Channels = "weights"
-    std: Literal["weights", "auto"] | Channels = "weights"
+    std: Literal["weights", "auto"] | Deviations = "weights"
     test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out by content hash when there is no test split
     # For a network that was trained elsewhere: its classes in their order (() reads them from the data), and to hold
     # out unlabelled images too, since agreement with fp32 needs no labels; "none" where there are few images.

@@ -13,6 +13,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -177,6 +178,8 @@ def finite(value: Any) -> Any:
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; UserError when it is not there or damaged."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
+            raise OSError("not a regular file")
         return json.loads(Path(path).read_text())
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error

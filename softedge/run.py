@@ -204,7 +204,8 @@ def perform(
             )
     begun_path = folder / "begun.json"
     begun = _begun(begun_path)
-    if done is not None or damaged or (begun is not None and force):
+    replaced = done is not None or damaged
+    if replaced or (begun is not None and force):
         set_aside(run, stage)
     elif begun is not None and resumable and (changed := differences({key: begun.get(key) for key in asked}, asked)):
         raise UserError(
@@ -219,7 +220,13 @@ def perform(
     start: dict[str, Any] = {"started": now, "spent": 0.0} | resumed | {"at": time.time()}
     write_json(begun_path, asked | {"start": start})
     clock = time.monotonic()
-    outcome = work(folder)
+    try:
+        outcome = work(folder)
+    except BaseException:
+        # What was finished is worth more than what was hardly begun; half a training stays, to be resumed.
+        if replaced and not (resumable and any(path != begun_path for path in folder.iterdir())):
+            _put_back(run, stage)
+        raise
     result = Result(
         stage=stage,
         name=run.name,
@@ -272,9 +279,22 @@ def _earlier(folder: Path, begun: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def set_aside(run: Run, stage: str) -> None:
-    """Keep the one previous version of a stage that is redone: days of training may be in it."""
+    """Keep the one previous version of a stage that is redone: days of training may be in it.
+
+    A finished version is never replaced by an unfinished one.
+    """
     previous = run.root / ".previous" / stage
+    if (previous / "result.json").exists() and not (run.folder(stage) / "result.json").exists():
+        shutil.rmtree(run.folder(stage))
+        return
     if previous.exists():
         shutil.rmtree(previous)
     previous.parent.mkdir(parents=True, exist_ok=True)
     os.replace(run.folder(stage), previous)
+
+
+def _put_back(run: Run, stage: str) -> None:
+    """The version that ``set_aside`` kept, in place of the one that failed."""
+    shutil.rmtree(run.folder(stage))
+    os.replace(run.root / ".previous" / stage, run.folder(stage))
+    say(f"{stage}: not redone; what was finished before stays")

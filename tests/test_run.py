@@ -153,3 +153,33 @@ def test_every_stage_records_the_command_as_one_would_type_it(
     monkeypatch.setattr("sys.argv", words)
     result = perform(Run(tmp_path), "probe", lambda folder: Outcome(), recipe={}, inputs={})
     assert result.environment["command"] == told
+
+
+def test_a_refused_redo_leaves_the_finished_stage_and_what_was_kept_before_it(tmp_path):
+    run = Run(tmp_path / "r")
+    perform(run, "probe", work([]), recipe={"a": 1}, inputs={})
+
+    def refuses(folder: Path) -> Outcome:
+        raise UserError("the photos are gone")
+
+    for _ in range(2):
+        with pytest.raises(UserError, match="photos are gone"):
+            perform(run, "probe", refuses, recipe={"a": 2}, inputs={}, force=True)
+        assert run.result("probe").recipe == {"a": 1} and (run.folder("probe") / "made.txt").exists()
+    perform(run, "probe", work([]), recipe={"a": 1}, inputs={})  # done before
+
+
+def test_half_a_new_training_stays_and_the_finished_one_is_kept_however_often_it_is_started_anew(tmp_path):
+    run = Run(tmp_path / "r")
+    perform(run, "pretrain", work([]), recipe={"a": 1}, inputs={}, resumable=True)
+
+    def stops(folder: Path) -> Outcome:
+        (folder / "last.pt").write_text("half")
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            perform(run, "pretrain", stops, recipe={"a": 2}, inputs={}, resumable=True, force=True)
+        assert (run.folder("pretrain") / "last.pt").exists() and run.result("pretrain") is None
+        kept = json.loads((run.root / ".previous" / "pretrain" / "result.json").read_text())
+        assert kept["recipe"] == {"a": 1}, "never replaced by an unfinished one"

@@ -96,6 +96,8 @@ def examine(source: str, recipe: Recipe) -> Examined:
     near_pairs = described(near, items, found.classes)
     if not any(item.split in ("train", "unlabelled") for item in items):
         raise UserError(f"every training image of {found.source} is a copy of a test image; add others")
+    if not given:
+        _check_left(found, items)
     items.sort(key=lambda item: {"unlabelled": 1, "test": 2}.get(item.split, 0))
     white = white_of(look.wide for look in looks if look.wide)
     if white:
@@ -123,6 +125,21 @@ def _check_readable(found: Inventory, items: Sequence[Item]) -> None:
             raise UserError(f"class '{name}' of {found.source} has no readable training image; add some or remove it")
     if not any(item.split == "test" for item in items):
         raise UserError(f"no image in the test split of {found.source} can be read; add some or remove the split")
+
+
+def _check_left(found: Inventory, items: Sequence[Item]) -> None:
+    """UserError when copies and contradictory labels leave a test split, or a class to train on, without images."""
+    if "test" not in found.splits:
+        return
+    trained = {item.label for item in items if item.split == "train"}
+    for number, name in enumerate(found.classes):
+        if number not in trained:
+            raise UserError(
+                f"every training image of class '{name}' of {found.source} is a copy of a test image, or has two "
+                "labels; add others"
+            )
+    if not any(item.split == "test" for item in items):
+        raise UserError(f"every test image of {found.source} has two labels; mend the labels or remove the split")
 
 
 def _check_contradictions(found: Inventory, items: Sequence[Item], contrary: Sequence[Sequence[str]]) -> None:

@@ -31,6 +31,11 @@ class Listing:
     empty: Mapping[str, int] = field(default_factory=dict)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether softedge keeps a run there: its golden images are copies of the photos."""
+    return (folder / "recipe.toml").is_file() and (folder / "data" / "index.json").is_file()
+
+
 def scan(root: Path) -> Listing:
     """List the images below ``root``. Links are followed, but never into a folder that is already being listed."""
     names: list[str] = []
@@ -50,6 +55,9 @@ def scan(root: Path) -> Listing:
         here = (status.st_dev, status.st_ino)
         if here in above:
             ignored["links back to a folder above"] += 1
+            return
+        if prefix and is_run(folder):
+            ignored["softedge runs"] += 1
             return
         before = len(names), len(others)
         for entry in entries:

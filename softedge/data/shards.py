@@ -8,10 +8,12 @@ and still follows from (seed, epoch) alone.
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 import tarfile
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,6 +28,8 @@ from softedge.data.inventory import EXTENSIONS, SPLITS, Inventory, printable
 from softedge.errors import UserError
 
 _LONGEST_LABEL = 256  # bytes of a .cls member
+_LARGEST = 1 << 62  # bytes: where a member can end at most
+_TAIL = 1 << 24  # bytes after the last member that are looked at
 BLOCK = 256  # consecutive images that stay together when the order is shuffled
 
 
@@ -100,18 +104,35 @@ class TarImages(EncodedImages):
 def shards_of(path: Path) -> dict[str, list[Path]]:
     """The tar files that ``path`` stands for, by split; {} when it is something else.
 
-    A tar file, a folder that holds nothing else, or train/ val/ test/ unlabeled/ that each do.
+    A tar file, a folder that holds nothing else, or train/ val/ test/ unlabeled/ that each do. In one folder the files
+    may be named after splits, as WebDataset's train-000.tar and val-000.tar are: all of them, or UserError.
     """
     if path.is_file():
         return {"train": [path]} if path.suffix.lower() == ".tar" else {}
     if tars := _only_tars(path):
-        return {"train": tars}
+        return _by_name(tars)
     folders = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")]
     by_split: dict[str, list[Path]] = {}
     for folder in folders:
         if folder.name.lower() not in SPLITS or not (tars := _only_tars(folder)):
             return {}
         by_split.setdefault(SPLITS[folder.name.lower()], []).extend(tars)
+    return by_split
+
+
+def _by_name(tars: Sequence[Path]) -> dict[str, list[Path]]:
+    """Shards by the split that their names begin with; all are for training where no name says another split."""
+    named = {tar: SPLITS.get(re.split(r"[^a-z]", tar.stem.lower())[0], "") for tar in tars}
+    if not {*named.values()} - {"", "train"}:
+        return {"train": list(tars)}
+    by_split: dict[str, list[Path]] = {}
+    for tar, split in named.items():
+        if not split:
+            other = next(tar for tar, split in named.items() if split not in ("", "train"))
+            raise UserError(
+                f"{other} is named after a split and {tar.name} beside it is not; name all of them, or none"
+            )
+        by_split.setdefault(split, []).append(tar)
     return by_split
 
 
@@ -149,8 +170,11 @@ class _Labels:
         self._exact[stem] = text
         self._samples.setdefault(_sample(member), []).append(member)
 
-    def of(self, image: str) -> str:
-        """The class of an image, "" without one. UserError when two members could be meant."""
+    def of(self, image: str, stems: Set[str]) -> str:
+        """The class of an image, "" without one. UserError when two members could be meant.
+
+        stems: of all images; the label of one frame of a clip is not that of the others.
+        """
         sample = _sample(image)
         for name in (_without_suffix(image), sample):
             if name in self._exact:
@@ -161,7 +185,9 @@ class _Labels:
                 f"{image} has no label of its own and two that could be meant: {members[0]} and {members[1]}; "
                 f"name its label {_without_suffix(image)}.cls"
             )
-        return self._exact[_without_suffix(members[0])] if members else ""
+        if not members or _without_suffix(members[0]) in stems:
+            return ""
+        return self._exact[_without_suffix(members[0])]
 
     def __len__(self) -> int:
         return len(self._exact)
@@ -189,23 +215,26 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
     notices: list[str] = []
     for number, (split, shard) in enumerate(shards):
         prefix = f"{shard.name}/" if len(by_split) == 1 else f"{shard.parent.name}/{shard.name}/"
-        seen: set[str] = set()
+        seen: dict[str, tarfile.TarInfo] = {}
         try:
             with tarfile.open(shard, "r:") as archive:
-                for member in archive:
-                    path = PurePosixPath(member.name)
+                for entry in archive:
+                    path, member = PurePosixPath(entry.name), _behind(entry, seen)
+                    if member is None:
+                        ignored["links to nothing before them"] += 1
+                        continue
                     if not member.isfile() or path.name.startswith("."):
                         ignored["not images"] += member.isfile()
                         continue
-                    if member.issparse() or member.size < 0:
+                    if member.issparse() or member.size < 0 or member.offset_data + member.size > _LARGEST:
                         ignored["sparse members"] += 1
                         continue
                     if str(path) in seen:
                         raise UserError(
-                            f"{shard} holds {printable(member.name)} twice (appended with tar -r?); only one can be "
+                            f"{shard} holds {printable(entry.name)} twice (appended with tar -r?); only one can be "
                             "right; write the shard again"
                         )
-                    seen.add(str(path))
+                    seen[str(path)] = member
                     name = prefix + printable(str(path))
                     if path.suffix.lower() in EXTENSIONS:
                         members.append(_Member(name, (number, member.offset_data, member.size), split))
@@ -213,6 +242,8 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
                         labels.add(name, _text(archive, member))
                     else:
                         ignored["not images"] += 1
+                if why := _not_ended(shard, archive.offset):
+                    notices.append(f"{shard.name} {why}; what comes before is used")
         except UserError:
             raise
         except Exception as error:  # tarfile raises ValueError, OverflowError and others on odd headers
@@ -222,13 +253,41 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
         raise UserError(f"no images in the {len(shards)} tar files of {source}{why}; give shards of images")
     if ignored["not images"] and not len(labels):
         notices.append("labels in tar shards are read from .cls members, of which there are none: unlabelled images")
-    classes = {member.name: labels.of(member.name) for member in members}
+    stems = {_without_suffix(member.name) for member in members}
+    classes = {member.name: labels.of(member.name, stems) for member in members}
     return _found(source, [shard for _, shard in shards], members, classes, dict(ignored), notices)
+
+
+def _behind(entry: tarfile.TarInfo, seen: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
+    """The member itself, or the earlier one that a link names; None where there is none."""
+    if entry.islnk():
+        return seen.get(str(PurePosixPath(entry.linkname)))
+    if entry.issym():
+        return seen.get(posixpath.normpath(PurePosixPath(entry.name).parent / entry.linkname))
+    return entry
+
+
+def _not_ended(shard: Path, offset: int) -> str:
+    """What is wrong with the end of a shard whose last header was read at ``offset``; "" for nothing.
+
+    ``tarfile`` ends quietly at a damaged header, at the first of two archives that were joined, and where the file was
+    cut between two members.
+    """
+    with open(shard, "rb") as file:
+        file.seek(offset)
+        tail = file.read(_TAIL)
+    if len(tail) < tarfile.BLOCKSIZE:
+        return "has no end mark: it was cut"
+    if tail.strip(b"\0"):
+        left = shard.stat().st_size - offset
+        return f"is damaged, or another archive was appended to it: {left:,} bytes at its end are no members"
+    return ""
 
 
 def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     file = archive.extractfile(member)
-    text = file.read().decode("utf-8-sig", errors="replace") if file else ""
+    # Bytes that are no UTF-8 stay different from each other: two classes must not become one.
+    text = file.read().decode("utf-8-sig", errors="backslashreplace") if file else ""
     return unicodedata.normalize("NFC", text.strip())
 
 

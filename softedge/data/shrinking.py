@@ -76,13 +76,13 @@ def shrink(source: str, out: Path, recipe: Recipe) -> Shrunk:
     if not names:
         raise UserError(f"no images in {root}; give a folder of images")
 
-    before = origins.read(out)
+    before, earlier = origins.read(out), origins.read(root)
     gone = sorted(before.keys() - set(names))
     for name in gone:
         FileImages(out, [name], np.zeros(1, np.int64)).path(0).unlink(missing_ok=True)
 
     def one(name: str) -> _Copy:
-        return _copy(root / paths[name], out / paths[name], name, side, before.get(name))
+        return _copy(root / paths[name], out / paths[name], name, side, before.get(name), earlier.get(name))
 
     def copies() -> Iterator[_Copy]:
         with ThreadPoolExecutor(cores()) as pool:
@@ -122,8 +122,13 @@ class _Copy:
     bytes_after: int = 0
 
 
-def _copy(source: Path, target: Path, name: str, side: int, before: Origin | None) -> _Copy:
-    """Make a copy, unless the one that is there was made from the same bytes for the same side."""
+def _copy(
+    source: Path, target: Path, name: str, side: int, before: Origin | None, earlier: Origin | None = None
+) -> _Copy:
+    """Make a copy, unless the one that is there was made from the same bytes for the same side.
+
+    earlier: what the source itself is a copy of; the split is that of the first original.
+    """
     try:
         data = read(source)
         image = decode(data)
@@ -131,7 +136,7 @@ def _copy(source: Path, target: Path, name: str, side: int, before: Origin | Non
         if before is not None:
             target.unlink(missing_ok=True)
         return _Copy("bad", str(error))
-    origin = Origin(name, hashlib.sha256(data).hexdigest(), side)
+    origin = Origin(name, earlier.sha256 if earlier else hashlib.sha256(data).hexdigest(), side)
     height, width = image.shape[:2]
     shrinks = min(height, width) > side and source.suffix.lower() in _SAVED
     if before != origin or not target.exists():

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from softedge.data.decoding import BadImage, read
 from softedge.detection.notices import Notices
 from softedge.errors import UserError
 
@@ -124,8 +125,8 @@ def _of_lists(root: Path, split: str, notices: Notices) -> list[Entry]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return read(path).decode("utf-8-sig").splitlines()
+    except (BadImage, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as a list of image names ({error})") from error
 
 

@@ -7,6 +7,9 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
+from softedge.data import decoding
+from softedge.data.decoding import BadImage
+
 _LARGEST = 1e7  # pixels; beyond it a coordinate is damage
 _DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
@@ -53,11 +56,12 @@ def read(path: Path) -> Annotation:
 def _parse(path: Path) -> ET.Element:
     """The tree, without namespaces and in whatever encoding the file declares: expat knows only a few."""
     try:
-        data = path.read_bytes()
+        path.stat()  # FileNotFoundError, or another reason, for the caller
+        data = decoding.read(path)
     except FileNotFoundError:
         raise
-    except OSError as error:
-        raise BadAnnotation(f"cannot be opened ({error.strerror or error})") from error
+    except (OSError, BadImage) as error:
+        raise BadAnnotation(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from error
     try:
         if declared := _DECLARED.match(data.removeprefix(b"\xef\xbb\xbf")):
             encoding = declared[1].decode("ascii")

@@ -68,7 +68,10 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Res
     failures: list[str] = []
     for device in opened:
         try:
-            results += Bench(run, recipe, device, preset, images, force).measure(artifacts)
+            rows = Bench(run, recipe, device, preset, images, force).measure(artifacts)
+            results += rows
+            if not any(row.metrics for row in rows):
+                raise DeviceError(f"{device.label} ran no file: {'; '.join(_reasons(rows))}")
         except DeviceError as error:
             failures.append(str(error))
             if device is not opened[-1]:  # the last one is reported by whoever catches this
@@ -76,6 +79,11 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Res
     if failures:
         raise DeviceError("; ".join(failures))
     return results
+
+
+def _reasons(rows: Sequence[Result]) -> list[str]:
+    """Why rows are empty, each reason once."""
+    return list(dict.fromkeys(str(why) for row in rows for why in row.skipped.values()))
 
 
 def _forget_unreached(run: Run, asked: Sequence[Device]) -> None:

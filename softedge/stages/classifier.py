@@ -23,9 +23,16 @@ def source(run: Run, recipe: Recipe) -> str:
 
 
 def trained(run: Run) -> dict[str, Result]:
-    """The finished stages that leave a classifier, in the order of the chain."""
-    found = {name: run.result(name) for name in SOURCES if (run.folder(name) / "classifier.safetensors").is_file()}
-    return {name: result for name, result in found.items() if result is not None}
+    """The finished stages that leave a classifier, in the order of the chain; UserError where its file is gone."""
+    found = {name: result for name in SOURCES if (result := run.result(name)) is not None}
+    for name in found:
+        path = run.folder(name) / "classifier.safetensors"
+        if not path.is_file():
+            raise UserError(
+                f"{path} is missing, though {name} is done; bring it back, or do it again: "
+                f"softedge {name} {run.root} --force"
+            )
+    return found
 
 
 def val_top1(result: Result) -> float | None:

@@ -42,7 +42,7 @@ def gate(
         return
     opened, recipe = reopen(root)
     limits = recipe.check if max_p90 is None else recipe.check.model_copy(update={"max_p90": max_p90})
-    failed = [] if allow_missing else missing(wanted(opened, recipe))
+    failed = [] if allow_missing else missing(wanted(opened, recipe)) + unfinished(opened, recipe)
     if (checked := judged(opened, limits)) is not None:
         refused, cautions = failures(checked, () if strict else limits.optional)
         failed += refused
@@ -70,9 +70,22 @@ def failures(checked: Result, optional: Sequence[str]) -> tuple[list[str], list[
 
 def wanted(run: Run, recipe: Recipe) -> list[Result]:
     """The results of the exports that the recipe asks for, of those that were tried."""
-    asked = [f"{target}-{precision}" for target in recipe.export.targets for precision in recipe.export.precisions]
     tried = run.results("export")
-    return [tried[name] for name in asked if name in tried]
+    return [tried[name] for name in _asked(recipe) if name in tried]
+
+
+def _asked(recipe: Recipe) -> list[str]:
+    return [f"{target}-{precision}" for target in recipe.export.targets for precision in recipe.export.precisions]
+
+
+def unfinished(run: Run, recipe: Recipe) -> list[str]:
+    """A line for each export that the recipe asks for and that was begun and stopped."""
+    folders = {name: run.folder(f"export/{name}") for name in _asked(recipe)}
+    return [
+        f"{name} was not made: its export was stopped; run: softedge export {run.root}"
+        for name, folder in folders.items()
+        if (folder / "begun.json").is_file() and not (folder / "result.json").is_file()
+    ]
 
 
 def missing(exports: Sequence[Result]) -> list[str]:

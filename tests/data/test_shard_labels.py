@@ -100,3 +100,92 @@ def test_names_that_are_not_utf8_become_printable(tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar", [("bad\udcff.png", png(0))])
     (name,) = sources.find(str(path)).splits["unlabelled"].names
     assert name == "a.tar/bad\\xff.png"
+
+
+def test_the_label_of_one_frame_is_not_that_of_the_clip(tmp_path: Path) -> None:
+    frames = [(f"clip01.{frame:04d}.png", png(frame)) for frame in range(4)]
+    members = [*frames, ("clip01.0002.cls", b"cat"), ("other.png", png(9)), ("other.cls", b"dog")]
+    found = labels(tar(tmp_path / "a.tar", members))
+    assert found == {name: "" for name, _ in frames} | {"clip01.0002.png": "cat", "other.png": "dog"}
+
+
+def test_labels_that_are_not_utf8_stay_different_classes(tmp_path: Path) -> None:
+    members = [("0.png", png(0)), ("0.cls", b"K\xe4se"), ("1.png", png(1)), ("1.cls", b"K\xf6se")]
+    assert labels(tar(tmp_path / "a.tar", members)) == {"0.png": "K\\xe4se", "1.png": "K\\xf6se"}
+
+
+def test_links_are_the_members_they_name_and_others_are_counted(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar", [("a/0.png", png(0)), ("a/0.cls", b"cat"), ("b/1.png", png(1)), ("b/1.cls", b"dog")])
+    with tarfile.open(path, "a") as archive:
+        for name, kind, target in (
+            ("c/2.png", tarfile.LNKTYPE, "a/0.png"), ("c/2.cls", tarfile.LNKTYPE, "b/1.cls"),
+            ("c/3.png", tarfile.SYMTYPE, "../b/1.png"), ("c/4.png", tarfile.SYMTYPE, "/elsewhere.png"),
+        ):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+    assert labels(path) == {"a/0.png": "cat", "b/1.png": "dog", "c/2.png": "dog", "c/3.png": ""}
+    found = sources.find(str(path))
+    assert found.ignored["links to nothing before them"] == 1
+    linked = {
+        n.split("/", 1)[1]: images.read(i) for images in found.splits.values() for i, n in enumerate(images.names)
+    }
+    assert linked["c/2.png"] == png(0) and linked["c/3.png"] == png(1)
+
+
+def whole(path: Path) -> tuple[int, tuple[str, ...]]:
+    found = sources.find(str(path))
+    return sum(map(len, found.splits.values())), found.notices
+
+
+def test_a_shard_that_ends_early_is_said_to(tmp_path: Path) -> None:
+    members = [
+        (f"{i}.{ending}", data) for i in range(8) for ending, data in (("png", png(i)), ("cls", b"ab"[i % 2 :][:1]))
+    ]
+    path = tar(tmp_path / "a.tar", members)
+    assert whole(path) == (8, ())
+    data = path.read_bytes()
+    with tarfile.open(path) as archive:
+        starts = [member.offset for member in archive]
+    for cut in (starts[8], starts[8] + 100):  # between two members, and within a header
+        path.write_bytes(data[:cut])
+        count, notices = whole(path)
+        assert count == 4 and "a.tar has no end mark: it was cut" in notices[0]
+    broken = bytearray(data)
+    broken[starts[8] + 148] ^= 1  # a digit of the checksum
+    joined = data + data
+    for content, expected in (
+        (bytes(broken), 4),
+        (data[: starts[8]] + bytes(1024) + data[starts[8] :], 4),
+        (joined, 8),
+    ):
+        path.write_bytes(content)
+        count, notices = whole(path)
+        assert count == expected and "damaged, or another archive was appended" in notices[0]
+
+
+def test_shards_named_after_splits_are_those_splits(tmp_path: Path) -> None:
+    for name, start in (("train-000", 0), ("train-001", 4), ("test", 8)):
+        members = [(f"{i}.png", png(i)) for i in range(start, start + 4)]
+        members += [(f"{i}.cls", b"ab"[i % 2 :][:1]) for i in range(start, start + 4)]
+        tar(tmp_path / f"{name}.tar", members)
+    found = sources.find(str(tmp_path))
+    assert {split: len(images) for split, images in found.splits.items()} == {"train": 8, "test": 4}
+    tar(tmp_path / "extra.tar", [("x.png", png(20))])
+    with pytest.raises(UserError, match="test.tar is named after a split and extra.tar beside it is not"):
+        sources.find(str(tmp_path))
+
+
+def test_a_member_of_more_bytes_than_a_disk_can_hold_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tar(
+        tmp_path / "a.tar", [("0.png", png(0)), ("0.cls", b"cat"), ("1.png", png(1)), ("1.cls", b"dog"), ("2.png", b"")]
+    )
+    data = bytearray(path.read_bytes())
+    with tarfile.open(path) as archive:
+        at = archive.getmember("2.png").offset
+    data[at + 124 : at + 136] = b"\x80" + (2**88 - 1).to_bytes(11, "big")  # base-256, as GNU tar writes large sizes
+    head = bytes(data[at : at + 148]) + b" " * 8 + bytes(data[at + 156 : at + 512])
+    data[at + 148 : at + 156] = b"%06o\0 " % sum(head)
+    path.write_bytes(data)
+    found = sources.find(str(path))
+    assert sum(map(len, found.splits.values())) == 2 and (found.ignored.get("sparse members") or found.notices)

@@ -126,3 +126,15 @@ def test_copies_have_the_test_images_of_their_originals(tmp_path, seed):
     recipe = config.build({"seed": seed, "data": {"size": 32}})
     tested = [{item.name for item in examine(str(path), recipe).items if item.split == "test"} for path in (root, out)]
     assert tested[0] == tested[1] and len(tested[0]) == 12
+
+
+def test_a_copy_of_a_copy_is_split_as_the_first_original_is(tmp_path):
+    root = class_folders(tmp_path / "photos", {"cat": 12, "dog": 12})
+    sides = [config.build({"data": {"size": size}, "augment": {"min_area": 0.2}}) for size in (24, 16)]
+    shrink(str(root), tmp_path / "once", sides[0])
+    shrink(str(tmp_path / "once"), tmp_path / "twice", sides[1])
+    tested = [
+        {item.name for item in examine(str(folder), RECIPE).items if item.split == "test"}
+        for folder in (root, tmp_path / "once", tmp_path / "twice")
+    ]
+    assert tested[0] == tested[1] == tested[2] != set()

@@ -149,6 +149,11 @@ def test_what_a_device_needs_and_cannot_get_stops_that_device_alone(
     assert "no compiler" not in capsys.readouterr().err  # said once, by the command
 
 
+def test_a_device_that_ran_no_file_fails_the_bench_with_its_reasons(run: Run, data: Data) -> None:
+    with pytest.raises(DeviceError, match=r"local:provider=\.\./\.\./x ran no file: .* has no \.\./\.\./x"):
+        bench(run, data, ["local:provider=../../x"], "quick")
+
+
 def test_a_failed_device_does_not_erase_an_earlier_measurement(run: Run, data: Data, scripted: type[Scripted]) -> None:
     bench(run, data, ["scripted"], "quick")
 

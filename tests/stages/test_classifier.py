@@ -7,6 +7,7 @@ import pytest
 from toy_run import SPEC, coloured_squares, toy  # noqa: F401
 
 from softedge import backbones
+from softedge.errors import UserError
 from softedge.stages import baselines, classifier, export, pretrain
 from softedge.stages.deploy import chain
 
@@ -117,3 +118,12 @@ def test_the_images_without_a_label_teach_where_they_are_many(toy, labels, witho
     assert {"probe", "finetune", "distill", "baselines"} & set(names) == expected
     off = recipe.model_copy(update={"plan": recipe.plan.model_copy(update={"distill": False})})
     assert "finetune" in chain(off, dataclasses.replace(data, train=train, pretrain=pretrained))[0]
+
+
+def test_a_finished_stage_without_its_file_is_no_stage_that_was_not_run(toy):  # noqa: F811
+    run, recipe, _ = toy("run")
+    trained(run, "probe", 0, val_top1=0.9)
+    trained(run, "finetune", 1, val_top1=0.8)
+    (run.folder("probe") / "classifier.safetensors").unlink()
+    with pytest.raises(UserError, match="probe/classifier.safetensors is missing, though probe is done; bring it back"):
+        classifier.source(run, recipe)

@@ -148,6 +148,13 @@ def test_a_file_that_could_not_be_made_fails_unless_it_may_be_missing(run):
     softedge.gate(run.root, allow_missing=True)
 
 
+def test_an_export_that_was_stopped_is_missing(run):
+    (run.folder("export/onnx-int8") / "result.json").rename(run.folder("export/onnx-int8") / "begun.json")
+    with pytest.raises(GateFailed, match="onnx-int8 was not made: its export was stopped; run: softedge export"):
+        gate.gate(run)
+    gate.gate(run, allow_missing=True)
+
+
 def test_what_was_tried_once_and_is_not_in_the_recipe_is_not_asked_for(run):
     write(run, "export/litert-fp32", {}, {}, {"model": "no environment"})
     softedge.gate(run.root)
