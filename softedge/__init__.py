@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from softedge.stages.finetune import finetune
     from softedge.stages.gate import gate
     from softedge.stages.knn import knn
+    from softedge.stages.label_issues import label_issues
+    from softedge.stages.label_next import label_next
     from softedge.stages.labels import labels
     from softedge.stages.linear import linear
+    from softedge.stages.map import map
     from softedge.stages.plan import plan
     from softedge.stages.pretrain import pretrain
     from softedge.stages.probe import probe
@@ -61,8 +64,11 @@ __all__ = [
     "gate",
     "inspect",
     "knn",
+    "label_issues",
+    "label_next",
     "labels",
     "linear",
+    "map",
     "plan",
     "pretrain",
     "probe",

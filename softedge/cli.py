@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from softedge import __version__, registry
-from softedge.commands import data, devices, evaluation, files, reports, training
+from softedge.commands import data, devices, evaluation, files, labelling, reports, training
 
 app = typer.Typer(
     name="softedge",
@@ -17,7 +17,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From unlabelled images to a checked and timed classifier for phones and IoT boards.",
 )
-for part in (training, evaluation, files, devices, reports, data):
+for part in (training, evaluation, files, devices, reports, data, labelling):
     app.add_typer(part.app)  # its commands stand beside the others
 for plugin in registry.plugins():
     app.add_typer(plugin.commands())

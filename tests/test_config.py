@@ -140,3 +140,15 @@ def test_reading_the_sections_imports_neither_torch_nor_a_method():
         "print([m for m in sys.modules if m == 'torch' or m.startswith(('softedge.ssl', 'softedge.detection'))])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"data": {"size": 20000}}, "data.size.*4096"),
+        ({"data": {"std": [0.2, 0.0, 0.2]}}, "data.std.*greater than 0"),
+    ],
+)
+def test_values_that_no_memory_or_division_can_bear_are_refused(values, line):
+    with pytest.raises(UserError, match=line):
+        config.build(values)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from softedge.errors import UserError
-from softedge.files import atomic_path, libraries_inside, remove_leftovers, temporary_folder
+from softedge.files import atomic_path, libraries_inside, read_json, remove_leftovers, temporary_folder
 from softedge.run import Run
 
 WORKING = """
@@ -106,3 +106,10 @@ def test_a_file_that_could_not_be_finished_leaves_the_earlier_one(tmp_path: Path
         half.write_text("half")
         raise ZeroDivisionError
     assert below(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "earlier"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(UserError, match="not a regular file"):
+        read_json(tmp_path / "a.json")

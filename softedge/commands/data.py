@@ -41,6 +41,30 @@ def data_(
 
 
 @app.command()
+def review(
+    data: Annotated[Path, typer.Argument(help="A folder of images.", show_default=False)],
+    order: Annotated[
+        Path | None,
+        typer.Option(
+            "--order",
+            help="A CSV file with image names, e.g. near_copies.csv: these, in this order.",
+            show_default=False,
+        ),
+    ] = None,
+    https: Annotated[bool, typer.Option("--https", help="With a certificate made here.")] = False,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 lets phones in this network in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port to listen on.", show_default="any free one")] = 0,
+) -> None:
+    """Label images in a browser; writes labels.csv beside them."""
+    from softedge.stages.review import review as serve
+
+    count, file = serve(data, order, https=https, host=host, port=port)
+    typer.echo(f"{count} decisions, in {file}" if count else "nothing was decided")
+
+
+@app.command()
 def plan(
     data: Annotated[str, typer.Option("--data", help="A folder of images.", show_default=False)],
     minutes: Annotated[float, typer.Option("--minutes", help="For everything, about.", min=0.01)] = 15.0,

@@ -64,7 +64,7 @@ def try_out(
         typer.Option("--app", help="Write an offline web app into this folder instead.", show_default=False),
     ] = None,
 ) -> None:
-    """Point a phone's camera at things and see what the exported file answers: scan the QR code."""
+    """Show an exported file live on a phone: scan the QR code."""
     from softedge.stages import try_out as stage
 
     if into is not None:

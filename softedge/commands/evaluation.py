@@ -43,6 +43,15 @@ def probe(
     typer.echo(tables.stage(measure(run, labels, set_ or (), force=force)))
 
 
+@app.command("map")
+def map_(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
+    """Lay out the images by their features, for the report."""
+    from softedge.commands import tables
+    from softedge.stages.map import map as lay_out
+
+    typer.echo(tables.stage(lay_out(run, set_ or (), force=force)))
+
+
 @app.command()
 def linear(
     run: RunFolder,

@@ -102,7 +102,7 @@ def check(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Compare every exported file with PyTorch on the test images. Exit code 1 if a gate fails."""
+    """Compare every exported file with PyTorch. Exit code 1 if a gate fails."""
     from softedge.commands import tables
     from softedge.stages.check import check as compare
     from softedge.stages.gate import gate

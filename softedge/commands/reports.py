@@ -17,7 +17,7 @@ def report(
         bool, typer.Option("--compare", help="Print what changed between two runs, and write nothing.")
     ] = False,
 ) -> None:
-    """Write report.html, report.json and MODEL_CARD.md; several runs are shown side by side."""
+    """Write report.html, report.json and MODEL_CARD.md; several runs side by side."""
     from softedge.stages import report as stage
 
     typer.echo(stage.compare(runs) if compare else stage.report(*runs))
@@ -25,7 +25,7 @@ def report(
 
 @app.command()
 def doctor() -> None:
-    """Show what this machine can do: versions, processor, formats, devices, and what is missing."""
+    """Show what this machine can do, and what is missing."""
     from softedge.stages.doctor import text
 
     typer.echo(text())

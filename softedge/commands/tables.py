@@ -104,6 +104,47 @@ def candidates(result: Result) -> str:
     return "\n".join(lines)
 
 
+def label_issues(result: Result) -> str:
+    """The table of ``softedge label-issues``: the worst labels, and where all of them are."""
+    metrics, details = result.metrics, result.details
+    rows = [
+        {
+            "": str(issue["rank"]),
+            "image": issue["name"],
+            "label": f"{issue['label']} {100 * issue['probability']:.0f} %",
+            "looks like": f"{issue['suggested']} {100 * issue['suggested_probability']:.0f} %",
+        }
+        for issue in details["issues"]
+    ]
+    lines = [table(rows), ""] if rows else []
+    lines += [
+        f"{metrics['n_issues']:,} of {metrics['n_labelled']:,} labels look wrong to a classifier trained without them",
+        f"it agrees with {number('top1', metrics['cv_top1'])} of all labels; features: {details['features']}",
+    ]
+    if metrics["n_issues"] > len(rows):
+        lines.append(f"shown: the worst {len(rows)} of {metrics['n_issues']:,}; all are in the file")
+    lines += [f"not judged: {name} ({reason})" for name, reason in result.skipped.items()]
+    return "\n".join(lines)
+
+
+def label_next(result: Result) -> str:
+    """The table of ``softedge label-next``: the first images to label, and why these."""
+    metrics, details = result.metrics, result.details
+    rows = [
+        {"": str(image["rank"]), "image": image["name"], "looks like": image["suggested"] or "-"}
+        for image in details["images"]
+    ]
+    lines = [
+        table(rows),
+        "",
+        f"{metrics['n_next']:,} of {metrics['n_unlabelled']:,} unlabelled images: {details['reason']}",
+        f"features: {details['features']}",
+    ]
+    if metrics["n_next"] > len(rows):
+        lines.append(f"shown: the first {len(rows)} of {metrics['n_next']:,}; all are in the file")
+    return "\n".join(lines)
+
+
 def deployment(run: Run) -> str:
     """What ``softedge deploy`` made: accuracy of the features, one row a file, where the report is."""
     from softedge.stages.gate import judged, missing, wanted

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from softedge.data import decisions
+from softedge.data.decisions import Labelled
 from softedge.data.decoding import BadImage, decode
 from softedge.data.images import UNLABELLED, FileImages, Images
 from softedge.data.inventory import EXTENSIONS, Inventory, printable
-from softedge.data.layouts import Located, Parts, is_junk, plain, refuse_detection, refuse_nested, roles, without_masks
+from softedge.data.layouts import Located, is_junk, plain, refuse_detection, refuse_nested, roles, without_masks
 from softedge.errors import UserError
 
 
@@ -29,6 +31,11 @@ class Listing:
     ignored: Mapping[str, int]
     others: tuple[str, ...] = ()
     empty: Mapping[str, int] = field(default_factory=dict)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether softedge keeps a run there: its golden images are copies of the photos."""
+    return (folder / "recipe.toml").is_file() and (folder / "data" / "index.json").is_file()
 
 
 def scan(root: Path) -> Listing:
@@ -51,6 +58,9 @@ def scan(root: Path) -> Listing:
         if here in above:
             ignored["links back to a folder above"] += 1
             return
+        if prefix and is_run(folder):
+            ignored["softedge runs"] += 1
+            return
         before = len(names), len(others)
         for entry in entries:
             if is_junk(entry.name):
@@ -69,6 +79,13 @@ def scan(root: Path) -> Listing:
     return Listing(tuple(sorted(names)), dict(ignored), tuple(others), empty)
 
 
+def _without_table(listing: Listing) -> Listing:
+    """``labels.csv`` is read: it is no file that was ignored."""
+    left = listing.ignored["not images"] - 1
+    ignored = {why: count for why, count in {**listing.ignored, "not images": left}.items() if count}
+    return replace(listing, ignored=ignored, others=tuple(name for name in listing.others if name != decisions.FILE))
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -76,12 +93,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def find(root: Path, source: str, readable: Mapping[str, str] | None = None) -> Inventory:
+def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, reviewed: bool = True) -> Inventory:
     """Find the images below ``root`` and read labels and splits from the names of its folders.
 
     readable: folder name -> class name, where a data set names its folders by code.
+    reviewed: put the decisions of ``labels.csv`` in place of the folders' labels.
     """
+    decided = decisions.read(root) if reviewed else {}
     listing = scan(root)
+    if decided:
+        listing = _without_table(listing)
     if not listing.names:
         passed = "; ".join(f"{count} {why}" for why, count in listing.ignored.items())
         raise UserError(f"no images in {root}{f' (ignored: {passed})' if passed else ''}; give a folder of images")
@@ -98,6 +119,14 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None) -> 
     images = plain(images, notices)
     splits_of = roles(images)
     groups = _by_split(root, images, splits_of, notices) if splits_of else _by_class(root, images, notices)
+    if decided is None:
+        notices.append(f"{decisions.FILE} has no columns 'name' and 'label' and is not read")
+    elif decided:
+        folder_of = {shown: folder for folder, shown in (readable or {}).items()}
+        names = [printable(name) for name in listing.names]
+        applied = decisions.apply(root, groups, decided, names, folder_of)
+        groups, ignored = applied.groups, {**ignored, **applied.ignored}
+        notices += applied.notices
     classes_without = _classes_without_images(listing.empty, splits_of, groups)
     if classes_without:
         ignored["class folders without images"] = len(classes_without)
@@ -141,9 +170,6 @@ def _classes_without_images(
 def _class_name(folder: str) -> str:
     """One spelling for what looks the same: macOS decomposes letters, other systems do not."""
     return unicodedata.normalize("NFC", printable(folder))
-
-
-Labelled = list[tuple[Parts, str | None]]  # path below the root, class folder
 
 
 def _by_class(root: Path, images: Sequence[Located], notices: list[str]) -> dict[str, Labelled]:

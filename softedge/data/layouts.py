@@ -28,6 +28,7 @@ _MASKS = frozenset(["mask", "masks", "annotation", "annotations", "label", "labe
     ["ground_truth", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "trimap", "trimaps"]
 )
 _MASK_COLOURS = 32  # a drawn mask has a few colours, a photo hundreds
+_LOOSE = 0.05  # images beside folders, of those in them: a cover, a chart
 _LOOKED_AT = 8  # pairs of files of one name that are decoded to find out
 
 
@@ -111,21 +112,26 @@ def _holds_itself(top: str, split: str, images: Sequence[Located]) -> bool:
 
 
 def refuse_nested(root: Path, images: Iterable[Located]) -> None:
-    """UserError when a class folder holds nothing but further folders of images: which of them are the classes?"""
-    direct: set[str] = set()
+    """UserError when a class folder holds further folders of images and hardly an image: which are the classes?"""
+    direct: Counter[str] = Counter()
+    below: Counter[str] = Counter()
     inner: dict[str, set[str]] = {}
     for image in images:
         if len(image.at) == 2:
-            direct.add(image.at[0])
+            direct[image.at[0]] += 1
         elif len(image.at) > 2:
+            below[image.at[0]] += 1
             inner.setdefault(image.at[0], set()).add(image.at[1])
     for top, folders in sorted(inner.items()):
         named = [folder for folder in folders if any(word not in _FILLER for word in _words(folder))]
-        if top not in direct and len(named) > 1:  # folders called by numbers or dates are parts of a class
+        if (
+            direct[top] <= _LOOSE * below[top] and len(named) > 1
+        ):  # folders called by numbers or dates are parts of a class
             shown = ", ".join(sorted(printable(folder) for folder in named)[:4])
             shown += ", ..." if len(named) > 4 else ""
             raise UserError(
-                f"{root} has the folder {printable(top)} that holds folders ({shown}) and no images: if these are the "
+                f"{root} has the folder {printable(top)} that holds folders ({shown}) and "
+                f"{f'{direct[top]} loose' if direct[top] else 'no'} images: if these folders are the "
                 f"classes, use --data {root / printable(top)}; if {printable(top)} is a class, put its images into one "
                 "folder"
             )

@@ -16,7 +16,7 @@ from softedge.detection.coco_layout import Split
 from softedge.detection.notices import Notices
 from softedge.detection.orientation import Drawn, size_upright, upright
 from softedge.detection.pictures import header
-from softedge.detection.scenes import Scene, Scenes, Segmentation
+from softedge.detection.scenes import Scene, Scenes, Segmentation, refuse_two_spellings
 from softedge.errors import UserError
 from softedge.run import read_json
 
@@ -40,6 +40,7 @@ def read(folder: str | Path) -> tuple[Scenes, Scenes]:
         for content, split in zip(values, splits)
     ]
     classes = tuple(dict.fromkeys(name for named in names for name in named.values()))
+    refuse_two_spellings(folder, classes)
     notices = [Notices(_shown(folder, split)) for split in splits]
     drawn = [
         _drawn(split, content, {key: classes.index(name) for key, name in named.items()}, note)

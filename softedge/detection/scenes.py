@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from softedge.errors import UserError
 
 Segmentation = list[list[float]] | dict[str, Any] | None
 """Polygons [[x, y, x, y, ...], ...], a run-length code {"size": [h, w], "counts": ...}, or no mask."""
@@ -76,3 +80,16 @@ def fingerprint(*splits: Scenes) -> str:
             for array in (scene.boxes, scene.labels, scene.crowd, scene.difficult):
                 digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def refuse_two_spellings(folder: str | Path, classes: Iterable[str]) -> None:
+    """UserError for classes that differ in capitals or in how an accent is encoded: a detector would learn one of them
+    and be asked for the other.
+    """
+    spelt: dict[str, str] = {}
+    for name in classes:
+        other = spelt.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            raise UserError(
+                f"{folder} has the classes {other!r} and {name!r}, one name in two spellings; use one of them"
+            )

@@ -12,7 +12,7 @@ from softedge.detection import voc_layout, voc_xml
 from softedge.detection.notices import Notices
 from softedge.detection.orientation import Drawn, size_upright, upright
 from softedge.detection.pictures import header
-from softedge.detection.scenes import Scene, Scenes
+from softedge.detection.scenes import Scene, Scenes, refuse_two_spellings
 from softedge.detection.voc_layout import Entry
 from softedge.errors import UserError
 
@@ -37,6 +37,7 @@ def read(folder: str | Path) -> tuple[Scenes, Scenes]:
     classes = tuple(sorted({name for split in names for labels in split for name in labels}))
     if not classes:
         raise UserError(f"{folder}: no annotation holds a single object; check the <object> entries in Annotations/")
+    refuse_two_spellings(folder, classes)
     train, test = (
         _labelled(classes, scenes, labels, note)
         for scenes, labels, note in zip(upright(drawn, notices), names, notices)

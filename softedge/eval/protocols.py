@@ -27,6 +27,7 @@ from softedge.eval.crops import Crops
 from softedge.eval.features import extract
 from softedge.progress import track
 from softedge.records import InputSpec
+from softedge.ssl import cpu_layers
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def train(
     """
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone = backbone.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    if place.type == "cpu":
+        cpu_layers.put_on(backbone, torch.float32)
     crops = Crops(images, data.spec, batch, seed, min_area=protocol.min_area, flip=flip, workers=2)
 
     def features(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -81,7 +84,7 @@ def train(
             yield found, labels.to(place)
 
     head, losses = fit(protocol, features, (backbone.num_features, len(data.classes)), epochs, batch, seed)
-    backbone.cpu()
+    cpu_layers.take_off(backbone.cpu())
     return head, losses
 
 

@@ -3,7 +3,7 @@
 const STORE = `corrections ${new URL("./", location.href).pathname}`; // other apps may share this host
 
 // In one tab and its reloads the same.
-function session() {
+export function session() {
   let made = sessionStorage.getItem("session");
   if (!made) {
     made = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -13,6 +13,8 @@ from softedge.errors import did_you_mean
 def explain(error: ValidationError, known: Sequence[str], origin: Callable[[str], str]) -> str:
     """The first mistake. known: all keys ("ssl.queue").  origin: key -> where it is written."""
     first = error.errors()[0]
+    if not isinstance(first["input"], str):  # of the types of a union, the one that the value came nearest to
+        first = max((e for e in error.errors() if e["loc"][:2] == first["loc"][:2]), key=lambda e: len(e["loc"]))
     # Unions add the type they tried to the place; a user never typed it.
     place = [str(part) for part in first["loc"]]
     key = ".".join(p for p in place if not p.startswith(("literal[", "tuple[", "function-")))

@@ -9,7 +9,18 @@ import tomllib
 from typing import Any
 
 from softedge.records import Result
-from softedge.report import curves, detectors, devices, embedding, files, predictions, stages
+from softedge.report import (
+    curves,
+    detectors,
+    devices,
+    embedding,
+    files,
+    image_map,
+    labelling,
+    near_copies,
+    predictions,
+    stages,
+)
 from softedge.report.stages import Stage
 from softedge.report.words import is_number
 from softedge.run import Run
@@ -42,6 +53,7 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "check": _check(done["check"]),
         "examples": _examples(done["check"]),
         "labels": _details(done["labels"]),
+        "label_issues": labelling.issues(run),
         "finetune": _details(done["finetune"]),
         "distill": _details(done["distill"]),
         "baselines": _details(done["baselines"]),
@@ -50,6 +62,8 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "plan": read_plan(run),
         "provenance": _provenance(run, done, recipe),
     }
+    values |= {"map": found} if (found := image_map.collect(run)) else {}
+    values |= {"near_copies": found} if (found := near_copies.collect(run)) else {}
     if layout:
         values |= _test_set(run, done["probe"], done["baselines"], known or {})
     values["not_run"] = _not_run(done, values)

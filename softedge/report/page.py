@@ -8,7 +8,18 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Undefined
 from markupsafe import Markup, escape
 
-from softedge.report import charts, detectors, facts, learning_charts, phrases, search_charts, timings, words
+from softedge.report import (
+    charts,
+    detectors,
+    facts,
+    image_map,
+    learning_charts,
+    near_copies,
+    phrases,
+    search_charts,
+    timings,
+    words,
+)
 
 Values = dict[str, Any]
 
@@ -28,13 +39,16 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
     }
     environment.tests["eight_bit"] = words.is_int8
     runs = report["runs"]
-    css = environment.get_template("report.css").render()
+    css = "\n".join(environment.get_template(name).render() for name in ("report.css", "map.css"))
 
     def picture(at: int, key: str, name: str) -> Markup:
         uri = pictures.get((at, key))
         if uri is None:
             return Markup('<p class="none">no picture</p>')
         return Markup('<img src="{}" alt="{}">').format(Markup(uri), name)
+
+    def drawn_map(at: int, identity: str) -> Markup:
+        return image_map.draw(identity, runs[at]["map"], pictures.get((at, "map")))
 
     names = dict(
         report=report,
@@ -46,6 +60,10 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         words=words,
         show=SimpleNamespace(**phrases.SHOW),
         picture=picture,
+        drawn_map=drawn_map,
+        legend=image_map.legend,
+        near_kinds=near_copies.KINDS,
+        near_splits=near_copies.SPLITS,
         sections=sections,
         plottable=plottable,
         timed_devices=timed_devices,
@@ -135,7 +153,10 @@ def sections(run: Values) -> list[tuple[str, str]]:
     found = [("files", "Every file"), ("learning", bought)]
     if any(words.is_int8(row["precision"]) for row in run["files"]):
         found.append(("int8", "What int8 costs"))
-    found += [("latency", "Latency"), ("images", "Test images"), ("missing", "Failed and not run")]
+    found += [("latency", "Latency"), ("images", "Test images")]
+    found += [("labels", "Labels")] if run["label_issues"] else []
+    found += [("map", "Map of the images")] if run.get("map") else []
+    found += [("missing", "Failed and not run")]
     return [*found, ("data", "Data"), ("provenance", "Provenance")]
 
 

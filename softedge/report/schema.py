@@ -177,6 +177,37 @@ class Embedding(Entry):
     sha256: str
 
 
+class Map(Entry):
+    n: int
+    of: int
+    classes: list[str]
+    side: int
+    columns: int
+    names: list[str]
+    labels: list[int]
+    tested: list[bool]
+    x: list[float]
+    y: list[float]
+    suggested: dict[str, str]
+    n_suggested: int
+
+
+class NearPair(Entry):
+    kind: str
+    similarity: float
+    name: str
+    split: str
+    label: str
+    other_name: str
+    other_split: str
+    other_label: str
+
+
+class NearCopies(Entry):
+    counts: dict[str, int]
+    pairs: list[NearPair]
+
+
 class Missing(Entry):
     what: str
     artifact: str = ""
@@ -201,11 +232,14 @@ class RunEntry(Entry):
     plan: Free = {}
     baselines: Free
     labels: Free
+    label_issues: Free = {}
     linear: dict[str, Free]
     transfer: dict[str, Free]
     confusion: Free = {}
     gallery: list[Picture] = []
     embedding: Embedding | None = None
+    map: Map | None = None
+    near_copies: NearCopies | None = None
     not_run: list[Missing]
     provenance: Provenance
     pictures_missing: str = ""

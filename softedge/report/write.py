@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge.errors import UserError
-from softedge.report import cautions, phrases, usefulness, verdict
+from softedge.report import cautions, image_map, labelling, near_copies, phrases, usefulness, verdict
 from softedge.report.card import card
 from softedge.report.changes import changes
 from softedge.report.collect import collect
@@ -85,12 +85,19 @@ def _earlier(run: Run) -> Values:
 
 
 def _pictures(run: Run, collected: Values) -> dict[str, str]:
-    """Data URIs for the gallery and the examples; what cannot be read is said in ``pictures_missing``."""
+    """Data URIs for the gallery, the examples and the labels that look wrong.
+
+    Why those of the gallery cannot be read is said in ``pictures_missing``.
+    """
     uris, names, trouble = of_test_images(run, [entry["index"] for entry in collected.get("gallery", [])])
     if trouble:
         collected["pictures_missing"] = trouble
     for entry in collected.get("gallery", []):
         if entry["index"] in names:
             entry["name"] = names[entry["index"]]
-    found = {f"test:{index}": uri for index, uri in uris.items()}
+    found = {f"test:{index}": uri for index, uri in uris.items()} | labelling.pictures(run, collected["label_issues"])
+    if pairs := collected.get("near_copies", {}).get("pairs"):
+        found |= {f"near:{name}": uri for name, uri in near_copies.pictures(run, pairs).items()}
+    if "map" in collected and (sheet := image_map.sheet(run)):
+        found["map"] = sheet
     return found | {f"check:{index}": uri for index, uri in of_check(run, collected["examples"]).items()}

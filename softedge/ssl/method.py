@@ -21,12 +21,13 @@ from softedge.ssl.stopwatch import Stopwatch
 class Method(nn.Module, ABC):
     """A way to pretrain. All of its state is parameters and persistent buffers: ``state_dict()`` is the checkpoint.
 
-    ``Settings`` is the class of its ``[ssl]`` section.
+    ``Settings`` is the class of its ``[ssl]`` section.  ``uses_labels``: it learns from the images' labels.
     ``clock`` is set by the training loop; a method laps it so that the log can say where a step's time goes.
     ``latest`` holds unit-length embeddings of the last step, (N, C) of one view and of its partner, for the monitor.
     """
 
     Settings: ClassVar[type[Pretraining]]
+    uses_labels: ClassVar[bool] = False
     clock: Stopwatch = Stopwatch()
     latest: tuple[Tensor, Tensor] | None = None
 

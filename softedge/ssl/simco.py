@@ -27,6 +27,7 @@ class SimCo(OneEncoder):
         method: Literal["simco"] = "simco"
         temperature: float = Field(default=0.1, gt=0.0)  # τ_α, within an anchor
         inter_temperature: float = Field(default=1.0, gt=0.0)  # τ_β, between anchors
+        joint_views: bool = False  # both views in one pass and one BatchNorm batch; faster for small batches
 
     def __init__(self, settings: Settings, backbone: Backbone, seed: int):
         super().__init__()
@@ -35,7 +36,7 @@ class SimCo(OneEncoder):
             self.encoder = Embedder(backbone, settings.projector, settings.projector_norm)
 
     def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
-        first, second = (self.encoder(view) for view in views)
+        first, second = self._embeddings(views)
         self.clock.lap("queries")
         own = distributed.rank() * len(first) + torch.arange(len(first), device=first.device)
         both = [
@@ -51,3 +52,8 @@ class SimCo(OneEncoder):
         self.latest = first.detach(), second.detach()
         self.clock.lap("loss")
         return torch.stack(both).mean()
+
+    def _embeddings(self, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        if self.settings.joint_views:
+            return self.encoder(torch.cat(list(views))).chunk(2)
+        return tuple(self.encoder(view) for view in views)

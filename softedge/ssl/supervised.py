@@ -22,6 +22,8 @@ from softedge.ssl.method import Method, reproducible
 class Supervised(Method):
     """Cross-entropy on one view, through the same loop, augmentation and schedules as the other methods."""
 
+    uses_labels = True
+
     class Settings(Pretraining):
         method: Literal["supervised"] = "supervised"
         label_smoothing: Fraction = 0.1

@@ -22,7 +22,19 @@ from softedge.stages.report import report
 from softedge.stages.teachers import few_and_many, mostly_unlabelled
 
 # Each a module of this package with a ``stage``. The data stage goes before them, the report is written after them.
-STAGES = ("pretrain", "probe", "finetune", "distill", "baselines", "export", "quantize", "check", "bench", "gate")
+STAGES = (
+    "pretrain",
+    "probe",
+    "finetune",
+    "distill",
+    "baselines",
+    "export",
+    "quantize",
+    "check",
+    "bench",
+    "gate",
+    "map",
+)
 NEED_LABELS = ("probe", "finetune", "distill", "baselines")
 NEED_TEST = ("finetune", "distill", "baselines")  # labelled images to measure on
 

@@ -195,3 +195,22 @@ def test_a_link_to_itself_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "a" / "loop.jpg").symlink_to(tmp_path / "a" / "loop.jpg")
     found = sources.find(str(tmp_path))
     assert len(found) == 3 and found.ignored["not images"] == 1
+
+
+def test_a_loose_picture_does_not_make_a_class_of_a_folder_of_classes(tmp_path: Path) -> None:
+    small(tmp_path / "animals", {"cat": 12, "dog": 12})
+    small(tmp_path, {"plants": 12}, 40)
+    save(tmp_path / "animals" / "cover.jpg", 99)
+    with pytest.raises(UserError, match=r"the folder animals that holds folders \(cat, dog\) and 1 loose images"):
+        sources.find(str(tmp_path))
+
+
+def test_a_run_within_the_photos_is_none_of_them(tmp_path: Path) -> None:
+    small(tmp_path, {"cat": 2, "dog": 2})
+    run = tmp_path / "runs" / "photos"
+    (run / "data").mkdir(parents=True)
+    (run / "recipe.toml").write_text("")
+    (run / "data" / "index.json").write_text("")
+    save(run / "export" / "onnx-fp32" / "golden" / "0.png", 50)
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("cat", "dog") and found.ignored["softedge runs"] == 1

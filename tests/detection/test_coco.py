@@ -232,6 +232,15 @@ def test_two_categories_of_one_name_are_refused(tmp_path):
         coco.read(make(tmp_path, [image(1)], [thing(1)], [DOG, {"id": 19, "name": "dog"}]))
 
 
+@pytest.mark.parametrize("other", ["Dog", "DOG"])
+def test_one_category_in_two_spellings_is_refused(tmp_path, other):
+    root = make(tmp_path, [image(1)], [thing(1)])
+    path = root / "annotations/instances_val2017.json"
+    path.write_text(path.read_text().replace('"dog"', f'"{other}"'))
+    with pytest.raises(UserError, match=f"'dog' and '{other}', one name in two spellings"):
+        coco.read(root)
+
+
 def test_roboflows_folders_are_its_splits_and_its_heading_is_no_class(tmp_path):
     heading = {"id": 0, "name": "dog", "supercategory": "none"}
     for split in ("train", "valid", "test"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from PIL import Image
 
@@ -104,6 +106,24 @@ def test_an_image_that_is_listed_twice_is_used_once(tmp_path):
     (root / "ImageSets/Main/train.txt").write_text("x\nx\n")
     train, _ = voc.read(root)
     assert len(train) == 1 and "listed twice" in train.notices[0]
+
+
+def test_one_class_in_two_spellings_is_refused(tmp_path):
+    accents = "cafe\u0301", "caf\u00e9"
+    splits = {s: {s: [(name, (1, 1, 9, 9), 0)]} for s, name in zip(("train", "val"), accents)}
+    with pytest.raises(UserError, match="one name in two spellings"):
+        voc.read(make(tmp_path, splits))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_in_place_of_an_annotation_is_not_waited_for(tmp_path):
+    splits = {s: {f"{s}{i}": [("a", (1, 1, 9, 9), 0)] for i in range(2)} for s in ("train", "val")}
+    root = make(tmp_path, splits)
+    path = root / "Annotations" / "train0.xml"
+    path.unlink()
+    os.mkfifo(path)
+    train, _ = voc.read(root)
+    assert len(train) == 1 and any("not a regular file" in line for line in train.notices)
 
 
 def test_a_class_in_test_only_is_told(tmp_path):

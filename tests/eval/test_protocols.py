@@ -73,6 +73,19 @@ def test_a_protocol_trains_the_linear_layer_and_leaves_the_network_as_it_was(toy
     assert (protocols.evaluate(protocols.PROTOCOLS[name], backbone, head, data.test, data.spec)).shape == (60, 3)
 
 
+def test_a_protocol_learns_the_same_with_and_without_the_layers_of_the_training(toy, monkeypatch):
+    run, _, data = toy("run")
+    protocol, learned, plain = protocols.PROTOCOLS["ang-2022"], [], []
+    for put_on in (protocols.cpu_layers.put_on, lambda network, dtype: None):
+        monkeypatch.setattr(protocols.cpu_layers, "put_on", put_on)
+        backbone = backbones.load(run.folder("pretrain") / "backbone.safetensors")
+        head, _ = protocols.train(protocol, backbone, data.train, data, 1, 16, 0, 0.5)
+        learned.append(head.weight.detach())
+        plain.append({type(layer) for layer in backbone.modules() if isinstance(layer, torch.nn.Conv2d)})
+    assert (learned[0] - learned[1]).abs().max() < 1e-4 * learned[1].abs().max()
+    assert plain[0] == plain[1]
+
+
 def test_the_stage_says_how_far_the_cached_probe_is_from_the_protocol(toy):
     run, recipe, data = toy("run")
     settings = recipe.linear.model_copy(update={"epochs": 2, "batch": 16})

@@ -26,8 +26,14 @@ def runtime() -> None:
 
 
 @pytest.fixture
-def browse(tmp_path: Path, runtime: None) -> Iterator[Browse]:
-    """Open an address in a Chromium of its own, with a fresh profile: ``browse(url, *flags)``."""
+def browse(chromium: Browse, runtime: None) -> Browse:
+    """``chromium``, for pages that run a model."""
+    return chromium
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[Browse]:
+    """Open an address in a Chromium of its own, with a fresh profile: ``chromium(url, *flags)``."""
     if PROGRAM is None:
         pytest.skip("no Chromium here: apt-get install chromium")
     opened: list[Chromium] = []

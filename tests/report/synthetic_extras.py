@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from synthetic_run import N_TEST, digest, result
+import numpy as np
+from PIL import Image
+from synthetic_run import N_TEST, digest, picture, result
 
 from softedge.run import Run, write_json
 
@@ -16,11 +18,34 @@ def add(run: Run) -> None:
     _labels(run)
     result(run, "finetune", {"top1": 0.983, "top5": 1.0, "n_train": 1177}, details={"init": "ssl"})
     _baselines(run)
+    _label_issues(run)
     result(run, "linear/simsiam", {"top1": 0.971, "probe_top1": 0.975, "probe_gap": 0.004})
     _detection(run)
     _against(run)
     _emulated(run)
     _elsewhere(run)
+    add_map(run, 300)
+    pairs = "kind,similarity,name,split,label,other_name,other_split,other_label\n"
+    pairs += "leak,0.97,a.jpg,duplicate,0,b.jpg,test,0\ntwo labels,0.96,c.jpg,train,0,d.jpg,train,1\n"
+    (run.folder("data") / "near_copies.csv").write_text(pairs)
+
+
+def add_map(run: Run, count: int) -> None:
+    """Images all over the map, some of them without a label, some in the test set, two with a wrong label."""
+    rng = np.random.default_rng(0)
+    labels = [-1 if i % 7 == 0 and i else i % 10 for i in range(count)]
+    names = [f"photos/<{i}>.jpg" if i == 3 else f"photos/{i}.jpg" for i in range(count)]
+    x, y = rng.uniform(0, 1, (2, count)).round(4).tolist()
+    values = {"classes": [str(i) for i in range(10)], "side": 48, "columns": 20, "of": count, "names": names}
+    values |= {"labels": labels, "tested": [i % 5 == 3 for i in range(count)], "x": x, "y": y}
+    run.folder("map").mkdir()
+    write_json(run.folder("map") / "map.json", values)
+    sheet = Image.fromarray(rng.integers(0, 256, (-(-count // 20) * 48, 960, 3), dtype=np.uint8))
+    sheet.save(run.folder("map") / "thumbnails.jpg", quality=20)
+    result(run, "map", {"n": count, "of": count})
+    run.folder("label_issues").mkdir(exist_ok=True)
+    rows = f"name,label,suggested\n{names[3]},3,4\n{names[8]},8,1\nelsewhere.jpg,0,1\n"
+    (run.folder("label_issues") / "wrong_labels.csv").write_text(rows)
 
 
 def _baselines(run: Run) -> None:
@@ -31,6 +56,20 @@ def _baselines(run: Run) -> None:
     metrics = {"top1": 0.983, "cheap_top1": 0.91, "gain": 0.073, "gain_low": 0.03, "gain_high": 0.12, "useful": True}
     details = {"classifier": "finetune", "rival": "SVM on HOG", "rows": rows, "val_top1": {"finetune": 0.98}}
     result(run, "baselines", {**metrics, "n_train": 1177, "n_test": N_TEST}, details=details)
+
+
+def _label_issues(run: Run) -> None:
+    values = {"split": "train", "label": "3", "suggested": "8", "probability": 0.02, "suggested_probability": 0.9}
+    issues = [{"rank": rank, "name": f"<i>{rank}</i>.png", **values} for rank in (1, 2)]
+    (run.folder("label_issues") / "pictures").mkdir(parents=True)
+    Image.fromarray(picture(3, np.random.default_rng(0))).save(run.folder("label_issues") / "pictures" / "1.png")
+    details: dict[str, Any] = {
+        "features": "a network",
+        "issues": issues,
+        "confused": [{"label": "3", "suggested": "8", "n": 31}],
+    }
+    metrics = {"n_issues": 31, "n_labelled": 1177, "cv_top1": 0.912}
+    result(run, "label_issues", metrics, details=details)
 
 
 def _detection(run: Run) -> None:

@@ -89,7 +89,9 @@ def test_the_page_is_one_file_that_needs_no_other(full: Run, page: Page) -> None
         assert element["tag"] not in ("script", "link", "iframe", "object", "embed", "base")
         for name in URL_ATTRIBUTES:
             target = element["at"].get(name)
-            assert target is None or target.startswith(("data:image/png;base64,", "#")), target
+            assert target is None or target.startswith(("data:image/png;base64,", "data:image/jpeg;base64,", "#")), (
+                target
+            )
     assert "@import" not in text and "url(" not in text
     assert not re.search(r"https?://", text.replace("http://www.w3.org/2000/svg", ""))
 

@@ -63,6 +63,17 @@ def test_a_solved_anchor_has_a_finite_loss_and_gradient():
     assert torch.isfinite(query.grad).all()
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_joint_views_of_simco_are_one_batchnorm_batch(joint):
+    made, pair = build("simco", joint_views=joint), views()
+    norms = [layer for layer in made.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    made.train()(pair, torch.arange(8))
+    assert {int(norm.num_batches_tracked) for norm in norms} == {1 if joint else 2}
+    twin = build("simco")  # without statistics of the batch nothing else differs
+    losses_of = [each.eval()(pair, torch.arange(8)).item() for each in (build("simco", joint_views=joint), twin)]
+    assert losses_of[0] == pytest.approx(losses_of[1], rel=1e-5)
+
+
 def test_simco_averages_both_directions_through_one_encoder():
     made, pair = build("simco"), views()
     with torch.no_grad():

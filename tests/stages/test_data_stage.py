@@ -335,3 +335,12 @@ def test_the_index_is_one_line_an_image(tmp_path: Path) -> None:
     lines = (tmp_path / "run" / "data" / "index.json").read_text().splitlines()
     items = [json.loads(line.strip().rstrip(",")) for line in lines if line.strip().startswith('{"name"')]
     assert len(items) == 4 and set(items[0]) == {"name", "sha256", "split", "label"}
+
+
+def test_a_class_whose_training_images_are_all_copies_of_test_images_is_refused(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train", {"cat": 4, "dog": 4})
+    class_folders(tmp_path / "test", {"cat": 4, "dog": 2})
+    for path in (tmp_path / "train" / "cat").iterdir():
+        shutil.copy(path, tmp_path / "test" / "cat" / f"copy of {path.name}")
+    with pytest.raises(UserError, match="every training image of class 'cat' .* is a copy of a test image"):
+        examine(str(tmp_path), config.build({"data": {"size": 32}}))

@@ -73,7 +73,7 @@ def test_a_deployment_leaves_every_file_of_the_run_folder(deployed):
         "recipe.toml data/index.json data/result.json pretrain/metrics.jsonl pretrain/backbone.safetensors "
         "pretrain/result.json probe/classifier.safetensors probe/result.json export/onnx-fp32/model.onnx "
         "export/onnx-fp32/contract.json export/onnx-int8/model.onnx export/onnx-int8/result.json check/result.json "
-        "finetune/result.json baselines/result.json "
+        "finetune/result.json baselines/result.json map/result.json map/map.json map/thumbnails.jpg "
         "bench/onnx-int8@local/result.json bench/onnx-int8@local/samples.json report.html report.json MODEL_CARD.md"
     ).split():
         assert (deployed / name).is_file(), name

@@ -1,0 +1,139 @@
+"""The first half hour on a GPU, most valuable part first: checks, CIFAR-10 from nothing, throughput, additive study.
+
+    python benchmarks/gpu.py --data CIFAR10 --out runs/gpu [--minutes 28] [--parts checks cifar10 speed additive]
+    python benchmarks/gpu.py --data CIFAR10 --pack cifar10.npz     one file of its JPEGs, easier to carry than 60,000
+    python benchmarks/gpu.py --dry-run --out runs/dry              all parts on a CPU, tiny, on generated pictures
+
+Every row is printed and kept (OUT/rows.jsonl) as it is measured; the same command goes on where it was stopped, and
+what does not fit into --minutes is named as not run. Trainings that are cut off keep their checkpoint.
+
+checks    pytest -m gpu --slow; loss and gradients of one step of every method on CUDA against the CPU, in float32.
+cifar10   MobileNetV3-Large without labels for 2 and then for 8 minutes, k-NN (k = 200) and Ang's linear protocol on the
+          10,000 test images. The epochs are planned once, from the pace of the first steps, and kept in plan.json.
+speed     224 pixels, views made on the GPU, bfloat16, compiled and not; then ``loss.py`` on the GPU.
+additive  the seven recipes of Light-MoCo's Table II on CIFAR-10, a seed at a time, MobileNetV3-Small, then the others.
+
+DATA is what softedge takes (class folders in train/ and test/) or a packed file. Needs torch, timm, numpy, Pillow,
+OpenCV, pydantic and safetensors; no export or runtime package, and no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+NEEDED = ("torch", "torchvision", "timm", "numpy", "PIL", "cv2", "pydantic", "safetensors")
+PARTS = ("checks", "cifar10", "speed", "additive")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="CIFAR-10: a folder with train/ and test/, or a packed file")
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--minutes", type=float, default=28.0, help="of all parts together")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--pack", type=Path, help="only write this file")
+    parser.add_argument("--dry-run", action="store_true")
+    asked = parser.parse_args()
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        sys.exit(f"gpu.py needs {', '.join(missing)}: install or carry wheels (pip install --no-deps --target DIR)")
+    sys.path[:0] = [str(HERE), str(HERE.parent)]
+    import gpu_parts
+
+    if asked.pack:
+        gpu_parts.pack(asked.data, asked.pack)
+        return
+    if not asked.dry_run and not asked.data:
+        parser.error("give --data, or --dry-run")
+    session = Session(asked.out, time.monotonic() + 60 * asked.minutes, asked.dry_run, tuple(asked.seeds))
+    session.note("environment", **gpu_parts.environment())
+    data = gpu_parts.generated() if asked.dry_run else gpu_parts.read(asked.data)
+    for part in asked.parts:
+        for name, limit, work in getattr(gpu_parts, part)(session, data):
+            session.row(part, name, limit, work)
+
+
+@dataclass
+class Session:
+    """What is measured so far, and the time that is left."""
+
+    out: Path
+    until: float  # of time.monotonic()
+    dry: bool
+    seeds: tuple[int, ...] = (0,)
+    known: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.file = self.out / "rows.jsonl"
+        for line in self.file.read_text().splitlines() if self.file.is_file() else ():
+            row = json.loads(line)
+            self.known[row["name"]] = row
+
+    def left(self) -> float:
+        """Seconds."""
+        return self.until - time.monotonic()
+
+    def row(self, part: str, name: str, limit: float, work: Callable[[float], dict[str, Any]]) -> None:
+        """Measure one row within ``limit`` seconds (of what is left), unless an earlier call has it.
+
+        work(seconds) returns its numbers; with "unfinished" among them the row is measured on by the next call.
+        """
+        name = f"{part}: {name}"
+        if name in self.known and "unfinished" not in self.known[name]:
+            print(f"{name}: kept from before", flush=True)
+            return
+        if self.left() < min(10.0, limit):
+            print(f"{name}: not run, the time is up", flush=True)
+            return
+        began = time.monotonic()
+        try:
+            numbers = work(min(limit, self.left()))
+        except Exception as error:  # one row that fails must not cost the lease
+            numbers = {"unfinished": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"}
+        self.note(name, **numbers, seconds=round(time.monotonic() - began, 1))
+
+    def note(self, name: str, **numbers: Any) -> None:
+        self.known[name] = {"name": name, **numbers}
+        with self.file.open("a") as file:
+            file.write(json.dumps(self.known[name]) + "\n")
+        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in numbers.items()), flush=True)
+
+
+def child(arguments: list[str], seconds: float) -> tuple[int, str]:
+    """Run a Python program; its exit code and the last lines it printed. 124: it ran out of time."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+    try:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=max(seconds, 1.0),
+            cwd=HERE.parent,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return 124, "out of time"
+    return done.returncode, (done.stdout.strip() or done.stderr.strip())
+
+
+Rows = Iterator[tuple[str, float, Callable[[float], dict[str, Any]]]]
+
+
+if __name__ == "__main__":
+    print(f"Python {platform.python_version()}", file=sys.stderr)
+    sys.modules.setdefault("gpu", sys.modules["__main__"])  # gpu_parts imports this file by its name
+    main()

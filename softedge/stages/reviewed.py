@@ -1,0 +1,56 @@
+"""What a review works on: a run, or a folder of images that becomes one with the weights that there are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from softedge import registry
+from softedge.config import Recipe
+from softedge.data import sources
+from softedge.data.images import Data
+from softedge.errors import UserError
+from softedge.run import Run, sha256
+from softedge.stages import pretrain
+from softedge.stages.base import INDEX
+from softedge.stages.data import changed, opened
+from softedge.stages.opening import choose_recipe, reopened, replaced, started
+from softedge.weights import starting
+
+RECIPE = "photos"  # given weights, no pretraining
+
+
+@contextlib.contextmanager
+def opened_for_review(
+    source: str | Path, out: str | Path | None = None, set: Sequence[str] = ()
+) -> Iterator[tuple[Run, Recipe, Data]]:
+    """A run with its images, held locked.
+
+    source: a run, or images: a folder or a known name.  Of images the run ``out`` is made (runs/NAME-review by
+    default), which keeps the starting weights; where images or labels have changed since, it follows them.
+    """
+    if (Path(source) / "recipe.toml").is_file():
+        if out is not None:
+            raise UserError(f"{source} is a run, and --out is for a folder of images; leave it out")
+        if registry.owner(source):
+            raise UserError(f"{source} is a detection run, and labels are reviewed of classes only")
+        with reopened(source, set) as (run, recipe):
+            yield run, recipe, opened(run, recipe)
+        return
+    recipe = choose_recipe(str(source), RECIPE, set)
+    sources.find(recipe.data.source)  # a mistyped name shows before a folder is made
+    weights = starting.resolve(recipe.backbone).weights
+    if recipe.ssl.epochs == 0 and weights == "random":
+        raise UserError(
+            f"there are no weights of {recipe.backbone.name} here, and random ones say nothing about images; pretrain "
+            f"first: softedge pretrain --data {source} --out runs/mine, then give runs/mine"
+        )
+    recipe = replaced(recipe, backbone={"weights": weights})
+    name = Path(recipe.data.source).name
+    with started(out or Path("runs") / f"{name}-review", recipe) as run:
+        data = opened(run, recipe, changed(run, recipe))
+        kept = run.result("pretrain")
+        outdated = kept is not None and kept.inputs.get(INDEX) != sha256(run.root / INDEX)
+        pretrain.stage(run, recipe, data, outdated)
+        yield run, recipe, data

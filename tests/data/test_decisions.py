@@ -1,0 +1,163 @@
+"""labels.csv: what is read, what is refused, and what it does to a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import class_folders, save
+
+from softedge import config
+from softedge.data import decisions, describe_text, folders
+from softedge.data.decisions import Decision
+from softedge.data.shrinking import shrink
+from softedge.errors import UserError
+from softedge.run import Run, read_json
+from softedge.stages.data import inspect, prepare
+
+
+def labels_of(root: Path) -> dict[str, str | None]:
+    """Image -> class as a run would read the folder; None without a label."""
+    found = folders.find(root, "folder")
+    return {
+        name: found.classes[label] if label >= 0 else None
+        for images in found.splits.values()
+        for name, label in zip(images.names, images.labels.tolist())
+    }
+
+
+def write(root: Path, text: str) -> Path:
+    (root / "labels.csv").write_text(text)
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return class_folders(tmp_path / "photos", {"cat": 3, "dog": 3})
+
+
+def test_a_label_replaces_the_folders_and_wrong_images_take_no_part(photos: Path) -> None:
+    text = "name,label,state,time\ncat/0.jpg,dog,label,\ncat/1.jpg,,wrong,\ndog/0.jpg,,duplicate,\ndog/1.jpg,,skip,\n"
+    assert labels_of(write(photos, text)) == {
+        "cat/0.jpg": "dog",
+        "cat/2.jpg": "cat",
+        "dog/1.jpg": "dog",
+        "dog/2.jpg": "dog",
+    }
+
+
+def test_a_flat_folder_gets_its_classes_from_the_table(tmp_path: Path) -> None:
+    for number in range(6):
+        save(tmp_path / "photos" / f"{number}.jpg", number)
+    root = write(tmp_path / "photos", "name,label\n0.jpg,cat\n1.jpg,dog\n2.jpg,cat\n3.jpg,\n")
+    found = folders.find(root, "folder")
+    assert found.classes == ("cat", "dog")
+    assert list(found.splits["train"].names) == ["0.jpg", "1.jpg", "2.jpg"]
+    assert list(found.splits["unlabelled"].names) == ["3.jpg", "4.jpg", "5.jpg"]
+
+
+def test_an_unlabelled_image_of_a_split_data_set_comes_to_the_training_images(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
+    class_folders(tmp_path / "test", {"cat": 1, "dog": 1}, start=10)
+    save(tmp_path / "unlabeled" / "0.jpg", 20)
+    write(tmp_path, "name,label\nunlabeled/0.jpg,dog\ntest/cat/0.jpg,dog\n")
+    found = folders.find(tmp_path, "folder")
+    assert "unlabeled/0.jpg" in found.splits["train"].names and "unlabelled" not in found.splits
+    np.testing.assert_array_equal(found.splits["test"].labels, [1, 1])
+
+
+def test_data_says_what_the_table_did(photos: Path) -> None:
+    write(
+        photos,
+        "name,label,state\ncat/0.jpg,dog,label\ndog/1.jpg,,wrong\ndog/0.jpg,dog,label\nelsewhere.jpg,cat,label\n",
+    )
+    text = describe_text(inspect(str(photos)))
+    assert "2 labels, 1 of them others than the folders'" in text
+    assert "1 images marked as wrong and set aside" in text and "1 rows about images that are not here" in text
+    assert "5 images" in text and "not images" not in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name,label\r\ncat/0.jpg,dog\r\n",
+        "\ufeffname;label;state\ncat/0.jpg;dog;label\n",
+        'label,comment,name\n dog ,"a, b",cat/0.jpg\n\n',
+        "name,label\ncat/0.jpg,dog\ncat/0.jpg,dog\n",
+    ],
+    ids=["windows", "spreadsheet", "another order and a comment", "twice the same"],
+)
+def test_tables_as_other_programs_write_them_are_read(photos: Path, text: str) -> None:
+    assert labels_of(write(photos, text))["cat/0.jpg"] == "dog"
+
+
+def test_a_table_with_other_columns_is_ignored_with_a_notice(photos: Path) -> None:
+    before = labels_of(photos)
+    assert labels_of(write(photos, "id,breed\n0,beagle\n")) == before
+    assert any("is not read" in notice for notice in folders.find(photos, "folder").notices)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name,label\ncat/0.jpg,dog\ncat/0.jpg,cat\n", "contradicts itself: row 3"),
+        ("name,label,state\ncat/0.jpg,dog,perhaps\n", "row 2: the state 'perhaps' is none of"),
+        ("name,label,state\ncat/0.jpg,,label\n", "row 2: the state is 'label', and the label is empty"),
+        ("name,label\ncat/0.jpg\n", "row 2: 1 values for 2 columns"),
+        ('name,label\ncat/0.jpg,"dog\n', "cannot be read"),
+        ("name,label\n" + "".join(f"cat/{i}.jpg,dog\n" for i in range(3)), "only one class"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(photos: Path, text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        labels_of(write(photos, text))
+
+
+def test_bytes_that_are_no_text_are_refused(photos: Path) -> None:
+    (photos / "labels.csv").write_bytes(b"name,label\n\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read"):
+        labels_of(photos)
+
+
+def test_a_table_that_sets_everything_aside_is_refused(photos: Path) -> None:
+    names = [f"{kind}/{i}.jpg" for kind in ("cat", "dog") for i in range(3)]
+    write(photos, "name,label,state\n" + "".join(f"{name},,wrong\n" for name in names))
+    with pytest.raises(UserError, match="sets every training image aside"):
+        labels_of(photos)
+
+
+def test_a_class_with_test_images_only_is_refused(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train", {"cat": 2, "dog": 2})
+    class_folders(tmp_path / "test", {"cat": 1, "dog": 1}, start=10)
+    write(tmp_path, "name,label\ntest/cat/0.jpg,lion\n")
+    with pytest.raises(UserError, match="without a training image"):
+        labels_of(tmp_path)
+
+
+def test_what_is_written_is_read_back_with_columns_of_others(tmp_path: Path) -> None:
+    made = {
+        'a "b", c.jpg': Decision("label", "häuser; klein", "2026-01-01T00:00:00+00:00", {"comment": "x\ny"}),
+        "b.jpg": Decision("wrong", "", "2026-01-02T00:00:00+00:00"),
+    }
+    decisions.write(tmp_path, made)
+    found = decisions.read(tmp_path)
+    assert found == made and found['a "b", c.jpg'].more == {"comment": "x\ny"}
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.csv"]
+
+
+def test_a_smaller_copy_keeps_the_decisions(photos: Path, tmp_path: Path) -> None:
+    write(photos, "name,label\ncat/0.jpg,dog\n")
+    shrink(str(photos), tmp_path / "small", config.load("small-domain"))
+    assert labels_of(tmp_path / "small")["cat/0.jpg"] == "dog"
+
+
+def test_a_run_names_the_images_whose_label_was_changed_since(photos: Path, tmp_path: Path) -> None:
+    run, recipe = Run(tmp_path / "run"), config.load("small-domain")
+    assert prepare(run, recipe, str(photos)).metrics["n_classes"] == 2
+    write(photos, "name,label,state\ncat/0.jpg,dog,label\ndog/1.jpg,,wrong\n")
+    with pytest.raises(UserError, match=r"1 gone \(dog/1.jpg\), 1 changed \(cat/0.jpg\); softedge deploy --update"):
+        prepare(run, recipe, str(photos))
+    prepare(run, recipe, str(photos), force=True)
+    items = {row["name"]: row["label"] for row in read_json(run.folder("data") / "index.json")["items"]}
+    assert items["cat/0.jpg"] == 1 and "dog/1.jpg" not in items
