@@ -21,16 +21,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import os
 import platform
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 NEEDED = ("torch", "torchvision", "timm", "numpy", "PIL", "cv2", "pydantic", "safetensors")
@@ -51,6 +45,7 @@ def main() -> None:
         sys.exit(f"gpu.py needs {', '.join(missing)}: install or carry wheels (pip install --no-deps --target DIR)")
     sys.path[:0] = [str(HERE), str(HERE.parent)]
     import gpu_parts
+    from gpu_session import Session
 
     if asked.pack:
         gpu_parts.pack(asked.data, asked.pack)
@@ -65,75 +60,6 @@ def main() -> None:
             session.row(part, name, limit, work)
 
 
-@dataclass
-class Session:
-    """What is measured so far, and the time that is left."""
-
-    out: Path
-    until: float  # of time.monotonic()
-    dry: bool
-    seeds: tuple[int, ...] = (0,)
-    known: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        self.file = self.out / "rows.jsonl"
-        for line in self.file.read_text().splitlines() if self.file.is_file() else ():
-            row = json.loads(line)
-            self.known[row["name"]] = row
-
-    def left(self) -> float:
-        """Seconds."""
-        return self.until - time.monotonic()
-
-    def row(self, part: str, name: str, limit: float, work: Callable[[float], dict[str, Any]]) -> None:
-        """Measure one row within ``limit`` seconds (of what is left), unless an earlier call has it.
-
-        work(seconds) returns its numbers; with "unfinished" among them the row is measured on by the next call.
-        """
-        name = f"{part}: {name}"
-        if name in self.known and "unfinished" not in self.known[name]:
-            print(f"{name}: kept from before", flush=True)
-            return
-        if self.left() < min(10.0, limit):
-            print(f"{name}: not run, the time is up", flush=True)
-            return
-        began = time.monotonic()
-        try:
-            numbers = work(min(limit, self.left()))
-        except Exception as error:  # one row that fails must not cost the lease
-            numbers = {"unfinished": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"}
-        self.note(name, **numbers, seconds=round(time.monotonic() - began, 1))
-
-    def note(self, name: str, **numbers: Any) -> None:
-        self.known[name] = {"name": name, **numbers}
-        with self.file.open("a") as file:
-            file.write(json.dumps(self.known[name]) + "\n")
-        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in numbers.items()), flush=True)
-
-
-def child(arguments: list[str], seconds: float) -> tuple[int, str]:
-    """Run a Python program; its exit code and the last lines it printed. 124: it ran out of time."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
-    try:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=max(seconds, 1.0),
-            cwd=HERE.parent,
-            env=environment,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return 124, "out of time"
-    return done.returncode, (done.stdout.strip() or done.stderr.strip())
-
-
-Rows = Iterator[tuple[str, float, Callable[[float], dict[str, Any]]]]
-
-
 if __name__ == "__main__":
     print(f"Python {platform.python_version()}", file=sys.stderr)
-    sys.modules.setdefault("gpu", sys.modules["__main__"])  # gpu_parts imports this file by its name
     main()

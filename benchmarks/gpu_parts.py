@@ -17,7 +17,7 @@ from unittest import mock
 
 import torch
 from cifar import PLACE, generated, pack, probed, read
-from gpu import Rows, Session, child
+from gpu_session import Rows, Session, child
 
 from softedge import backbones, config, registry
 from softedge.data.images import Data
