@@ -43,6 +43,7 @@ _NUMPY_UPRIGHT = {  # Exif orientation -> what makes the array upright
     8: lambda a: np.rot90(a, 1),
 }
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_BELOW = 0.05  # of the highest value: as far below 0 resampling may go
 _LONGEST_STRIP = 8  # times the shorter side; beyond it only the middle of the picture is resized
 
 
@@ -255,6 +256,7 @@ def _to_rgb(image: Image.Image, white: White | None) -> Uint8:
     """Any Pillow mode to uint8 RGB."""
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
+        _refuse_negative(values)
         highest = white.get(image.mode[0], 0.0) if white else 0.0
         grey = _to_eight_bits(values, highest or _guessed_white(values, image.mode))
         return np.repeat(grey[:, :, None], 3, axis=2)
@@ -262,6 +264,16 @@ def _to_rgb(image: Image.Image, white: White | None) -> Uint8:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))  # a copy: torch warns of arrays that it could not write to
+
+
+def _refuse_negative(values: NDArray[Any]) -> None:
+    """BadImage for pixels of which a part is below 0, by more than resampling leaves: black would be a guess."""
+    if values.dtype.kind == "u" or not values.size:
+        return
+    finite = np.where(np.isfinite(values), values, 0)
+    lowest, highest = float(finite.min()), float(finite.max())
+    if lowest < -_BELOW * max(abs(highest), 1e-12):
+        raise BadImage(f"has values from {lowest:g} to {highest:g}; shift them so that black is 0")
 
 
 def wide_maximum(data: bytes) -> tuple[str, float] | None:
@@ -286,7 +298,7 @@ def wide_maximum(data: bytes) -> tuple[str, float] | None:
 def _white_is_zero(image: Image.Image) -> bool:
     """Whether a TIFF says that 0 is white (tag 262); Pillow turns 8 bits around itself, more bits it does not."""
     tags = getattr(image, "tag_v2", None) or {}
-    return image.mode.startswith("I") and tags.get(_PHOTOMETRIC) == 0
+    return image.mode.startswith(("I", "F")) and tags.get(_PHOTOMETRIC) == 0
 
 
 def _guessed_white(values: NDArray[Any], mode: str) -> float:

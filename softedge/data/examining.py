@@ -14,7 +14,7 @@ from softedge.data.images import UNLABELLED, ArrayImages, EncodedImages, FileIma
 from softedge.data.inventory import Inventory, with_classes
 from softedge.data.near_pairs import NearPair, described
 from softedge.data.origins import origins_of
-from softedge.data.ranges import notice, white_of
+from softedge.data.ranges import colour_notice, notice, white_of
 from softedge.data.screening import Look, screen
 from softedge.data.shards import TarImages
 from softedge.data.splitting import Item, contradictions, grouped, split
@@ -102,6 +102,8 @@ def examine(source: str, recipe: Recipe) -> Examined:
     white = white_of(look.wide for look in looks if look.wide)
     if white:
         found = replace(found, notices=(*found.notices, notice(white, sum(look.wide is not None for look in looks))))
+    if line := colour_notice([look.colour for look in looks if look.colour is not None]):
+        found = replace(found, notices=(*found.notices, line))
     return Examined(found, items, bad, max(look.longer_side for look in looks), white, contrary, near_pairs)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import cv2
+import numpy as np
 
 _BITS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # 8, 10, 12, 14 and 16 bits
 _OVERSHOOT = 2.0  # floats meant as 0 to 1 exceed 1 a little after resampling or sharpening
@@ -20,6 +23,31 @@ def white_of(maxima: Iterable[tuple[str, float]]) -> dict[str, float]:
         top = highest["F"]
         white["F"] = 1.0 if top <= _OVERSHOOT else next((bits for bits in (255.0, 65535.0) if top <= bits), top)
     return white
+
+
+def colour_maximum(data: bytes) -> int | None:
+    """The highest value of a PNG or TIFF in colour with 16 bits a channel, of which Pillow keeps the upper 8; None for
+    any other picture.
+    """
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        if data[24:26] not in (b"\x10\x02", b"\x10\x06"):  # bit depth; RGB, RGBA
+            return None
+    elif data[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
+        return None
+    return int(pixels[..., :3].max())
+
+
+def colour_notice(maxima: Sequence[int]) -> str | None:
+    """What to do about 16 bits in colour whose upper bits no picture uses; None where they are used."""
+    if not maxima or (highest := max(maxima)) > _BITS[3]:
+        return None
+    return (
+        f"{len(maxima):,} pictures in colour have 16 bits a channel, of which they use {max(highest, 1).bit_length()}: "
+        "the upper 8 are kept, which is nearly black; multiply the values to fill 16 bits"
+    )
 
 
 def notice(white: dict[str, float], count: int) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from softedge.data import near_copies
 from softedge.data.decoding import BadImage, decode, wide_maximum
 from softedge.data.images import ArrayImages, EncodedImages, Images
+from softedge.data.ranges import colour_maximum
 from softedge.progress import track
 from softedge.threads import cores
 
@@ -35,6 +36,7 @@ class Look:
     content: str = ""
     wide: tuple[str, float] | None = None
     thumbnail: near_copies.Uint8 | None = None
+    colour: int | None = None  # the highest value, of 16 bits a channel
 
 
 def screen(images: Images, what: str) -> list[Look]:
@@ -73,4 +75,4 @@ def look_at(images: Images, index: int) -> Look:
     # Wide pixels become 8 bits only when the range of all images is known: their copies are those of the file.
     content = digest if wide else hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     thumbnail = None if wide else near_copies.thumbnail(image)
-    return Look(digest, max(image.shape[:2]), "", content, wide, thumbnail)
+    return Look(digest, max(image.shape[:2]), "", content, wide, thumbnail, colour_maximum(data))

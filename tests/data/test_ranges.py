@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
 from softedge import config
 from softedge.data import describe, load
-from softedge.data.decoding import decode
+from softedge.data.decoding import BadImage, decode
 from softedge.data.ranges import white_of
 from softedge.run import Run
 from softedge.stages.data import prepare
@@ -75,3 +76,24 @@ def test_the_range_covers_the_highest_value_of_all() -> None:
     assert white_of([("I", 900), ("I", 4000), ("F", 0.2)]) == {"I": 4095, "F": 1}
     assert white_of([("F", 200.0)]) == {"F": 255} and white_of([("I", 100_000)]) == {"I": 100_000}
     assert white_of([]) == {}
+
+
+@pytest.mark.parametrize(("bits", "ending"), [(12, "png"), (12, "tiff"), (16, "png"), (16, "tiff")])
+def test_colour_of_16_bits_whose_upper_bits_are_empty_is_told(tmp_path: Path, bits: int, ending: str) -> None:
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 2**bits, (40, 40, 3), dtype=np.uint16)
+        pixels[0, 0] = 2**bits - 1
+        (tmp_path / "set").mkdir(exist_ok=True)
+        assert cv2.imwrite(str(tmp_path / "set" / f"{number}.{ending}"), pixels)
+    notices = describe(str(tmp_path / "set"), config.build({"data": {"size": 40}}))["notices"]
+    told = [line for line in notices if "3 pictures in colour have 16 bits a channel, of which they use 12" in line]
+    assert bool(told) == (bits == 12)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_values_below_0_are_set_aside_with_their_range(kind: type, tmp_path: Path) -> None:
+    pixels = np.linspace(-1000, 1550, 1600).reshape(40, 40).astype(kind)
+    with pytest.raises(BadImage, match="values from -1000 to 1550; shift them so that black is 0"):
+        decode(saved(tmp_path / "ct.tiff", pixels))
+    ringing = np.linspace(-0.02, 1.0, 1600).reshape(40, 40).astype(np.float32)
+    assert decode(saved(tmp_path / "resampled.tiff", ringing)).max() == 255
