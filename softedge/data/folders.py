@@ -16,7 +16,16 @@ from softedge.data.decisions import Labelled
 from softedge.data.decoding import BadImage, decode
 from softedge.data.images import UNLABELLED, FileImages, Images
 from softedge.data.inventory import EXTENSIONS, Inventory, printable
-from softedge.data.layouts import Located, is_junk, plain, refuse_detection, refuse_nested, roles, without_masks
+from softedge.data.layouts import (
+    Located,
+    is_junk,
+    located,
+    plain,
+    refuse_detection,
+    refuse_nested,
+    roles,
+    without_masks,
+)
 from softedge.errors import UserError
 
 
@@ -107,8 +116,8 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
         passed = "; ".join(f"{count} {why}" for why, count in listing.ignored.items())
         raise UserError(f"no images in {root}{f' (ignored: {passed})' if passed else ''}; give a folder of images")
     refuse_detection(root, listing.others)
-    images = [Located(path, path) for path in (tuple(name.split("/")) for name in listing.names)]
     notices: list[str] = []
+    images = located(listing.names, notices)
     if tars := listing.ignored.get("tar files"):
         notices.append(
             f"{tars} tar files beside the images are not read: shards are, from a folder that holds nothing else, or "

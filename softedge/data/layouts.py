@@ -40,6 +40,14 @@ class Located:
     at: Parts
 
 
+def located(names: Sequence[str], notices: list[str]) -> list[Located]:
+    """Images where they lie; a backslash in a name is a folder's, as some zip files made on Windows have it."""
+    images = [Located(tuple(name.split("/")), tuple(name.replace("\\", "/").split("/"))) for name in names]
+    if count := sum(image.path != image.at for image in images):
+        notices.append(f"{count} names have backslashes, as a zip file from Windows leaves them: read as folders")
+    return images
+
+
 def is_junk(name: str) -> bool:
     """Whether systems and programs keep such a file or folder beside people's own."""
     return name.startswith(".") or name.lower() in _JUNK

@@ -214,3 +214,12 @@ def test_a_run_within_the_photos_is_none_of_them(tmp_path: Path) -> None:
     save(run / "export" / "onnx-fp32" / "golden" / "0.png", 50)
     found = sources.find(str(tmp_path))
     assert found.classes == ("cat", "dog") and found.ignored["softedge runs"] == 1
+
+
+@pytest.mark.skipif(os.sep != "/", reason="a backslash is a separator here")
+def test_backslashes_that_a_zip_from_windows_left_in_names_are_folders(tmp_path: Path) -> None:
+    for number in range(6):
+        save(tmp_path / f"{('cat', 'dog')[number % 2]}\\{number}.png", number, height=40, width=40)
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("cat", "dog") and labelled(found, "train")["cat\\0.png"] == "cat"
+    assert any("6 names have backslashes" in notice for notice in found.notices)
