@@ -11,7 +11,7 @@ from softedge.stages.fitting import Fit
 
 SIZES = (64, 96, 128, 160, 192, 224)
 MEASURED_AT = 128  # pixels; the time of other sizes goes with their area
-OTHER_STAGES = 3.0  # minutes of export, int8 search, check and timing on two cores, from runs on TrashNet
+OTHER_STAGES = 5.0  # minutes of export, int8 search, check, timing and map on two cores, from runs on TrashNet
 _FORWARD = 0.35  # of a training step, from EfficientNet-Lite0 and MobileNetV3 on two cores
 _GIVEN_EPOCHS = (1, 10, 30)  # of fine-tuning from given weights: least, worth more pixels, most
 _SSL_EPOCHS = (10, 30, 100)  # of pretraining from random weights
