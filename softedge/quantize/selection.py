@@ -66,7 +66,7 @@ def select(data: Data, recipe: Recipe, deployed: Deployed, validation_top1: floa
         rest, how = unlabelled, "unlabelled ones, which the classifier was not trained on"
     matched = validation_top1 is not None and deployed.output == "probabilities" and bool((labels[rest] >= 0).all())
     rest = rest[: POOL * CHOSEN if matched else CHOSEN]
-    images = _in_order(rest, lambda chosen: pool.subset(chosen).prepared(data.spec))
+    images = _in_order(rest, lambda chosen: pool.subset(chosen).prepared(deployed.spec))
     answers = deployed.predict(images)
     chosen = np.arange(len(rest))
     if matched and validation_top1 is not None:
@@ -74,10 +74,10 @@ def select(data: Data, recipe: Recipe, deployed: Deployed, validation_top1: floa
         chosen = as_hard(answers, labels[rest], validation_top1, most)
         how = f"fp32 is right on {100 * validation_top1:.1f} % of them, as on its validation images"
     return Selection(
-        pool.subset(np.sort(calibration)).prepared(data.spec),
+        pool.subset(np.sort(calibration)).prepared(deployed.spec),
         Judge(images[chosen], answers[chosen], deployed.output),
         pool.subset(np.sort(order[:TRAINING])),
-        data.spec,
+        deployed.spec,
         f"{len(chosen)} training images{'' if apart else ', calibration images among them'}: {how}",
     )
 

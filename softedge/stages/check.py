@@ -23,7 +23,7 @@ from softedge.export.base import open_format
 from softedge.progress import say
 from softedge.quantize.gates import SEARCHED, quality, size
 from softedge.quantize.gates import against as compared_with
-from softedge.records import LABELLED, Artifact, Outcome, Result
+from softedge.records import LABELLED, Artifact, InputSpec, Outcome, Result
 from softedge.run import Run, perform, sha256
 from softedge.stages import gate
 from softedge.stages.base import hashes, on_run
@@ -112,7 +112,7 @@ def _up_to_date(run: Run, artifacts: list[Artifact]) -> tuple[list[Artifact], di
 
 
 def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], folder: Path) -> Outcome:
-    sample = choose(data, recipe)
+    sample = choose(data, recipe, artifacts[0].spec)  # all were made of one network
     outputs: dict[str, Float32] = {}
     references: dict[tuple[Path, str], Float32] = {}
     rows: list[dict[str, Any]] = []
@@ -204,7 +204,7 @@ def _row(
     return row, found
 
 
-def choose(data: Data, recipe: Recipe) -> Sample:
+def choose(data: Data, recipe: Recipe, spec: InputSpec) -> Sample:
     """At most ``check.images`` images by seed: of the test split, or unlabelled pretraining ones when there is none."""
     images: Images = data.test if len(data.test) else data.pretrain
     if not len(images):
@@ -213,7 +213,7 @@ def choose(data: Data, recipe: Recipe) -> Sample:
     indices = np.sort(order[: recipe.check.images])
     chosen = images.subset(indices)
     return Sample(
-        chosen.prepared(data.spec), np.asarray(chosen.labels), tuple(str(n) for n in chosen.names), len(data.test) > 0
+        chosen.prepared(spec), np.asarray(chosen.labels), tuple(str(n) for n in chosen.names), len(data.test) > 0
     )
 
 

@@ -182,6 +182,7 @@ def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, ou
         deployed = Deployed(model, model.spec if isinstance(model, Classifier) else data.spec)
         backbone = model.backbone if isinstance(model, Classifier) else model
         deployed.about = origin(digest, backbone.settings.name)
+    data = dataclasses.replace(data, spec=deployed.spec)  # a network that was taught may see other pixels than its run
     chosen = calibration.choose(data, recipe.export.calibration_images, recipe.seed)
     return prepare(deployed, checkpoint, chosen, _comparison(data), recipe.export.golden_images, recipe.seed)
 

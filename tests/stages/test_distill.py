@@ -13,7 +13,10 @@ from softedge.data.images import ArrayImages
 from softedge.errors import UserError
 from softedge.eval.features import extract
 from softedge.eval.knn import top1
-from softedge.stages import distill, teachers
+from softedge.export import contract
+from softedge.export.deployed import Deployed
+from softedge.quantize.selection import select
+from softedge.stages import check, distill, export, teachers
 
 
 def mostly_unlabelled(data, labelled: int, without: int):
@@ -82,6 +85,13 @@ def test_a_file_teaches_a_network_of_another_size(toy, tmp_path):
     made = backbones.load_classifier(run.folder("distill") / "classifier.safetensors")
     assert made.spec.size == 24 and made.backbone.settings.name == "mobilenetv3_small_075"
     assert str(file) in result.inputs and "val_top1" not in result.metrics
+    settings = {"targets": ("onnx",), "precisions": ("int8",), "source": "distill", "calibration_images": 24}
+    recipe = recipe.model_copy(update={"export": recipe.export.model_copy(update=settings)})
+    export.stage(run, recipe, data)
+    artifact = contract.read(run.folder("export/onnx-int8"))
+    (row,) = check.stage(run, recipe, data).details["rows"]
+    assert artifact.spec.size == 24 and row["n"] == len(data.test), "calibrated and compared at its own pixels"
+    assert select(data, recipe, Deployed(made, made.spec)).judge.images.shape[1:] == (24, 24, 3)
 
 
 def test_a_teacher_of_other_classes_is_refused_in_a_line(toy, tmp_path):

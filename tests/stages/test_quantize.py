@@ -220,6 +220,7 @@ class Halving:
     """fp32 is as sure of an image as it is bright, and right on those of an even first value."""
 
     output = "probabilities"
+    spec = InputSpec(8, 8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 
     def predict(self, images):
         sure = 0.5 + images[:, 0, 0, 0].astype(np.float32) / 600
