@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
+from PIL import Image
 
 _BITS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # 8, 10, 12, 14 and 16 bits
+_BITS_PER_SAMPLE = 258  # a TIFF's tag
 _OVERSHOOT = 2.0  # floats meant as 0 to 1 exceed 1 a little after resampling or sharpening
 
 
@@ -29,15 +33,24 @@ def colour_maximum(data: bytes) -> int | None:
     """The highest value of a PNG or TIFF in colour with 16 bits a channel, of which Pillow keeps the upper 8; None for
     any other picture.
     """
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        if data[24:26] not in (b"\x10\x02", b"\x10\x06"):  # bit depth; RGB, RGBA
-            return None
-    elif data[:4] not in (b"II*\0", b"MM\0*"):
+    if not _sixteen_bits_of_colour(data):  # seen from the header: decoding is for those that are
         return None
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
         return None
     return int(pixels[..., :3].max())
+
+
+def _sixteen_bits_of_colour(data: bytes) -> bool:
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return data[24:26] in (b"\x10\x02", b"\x10\x06")  # bit depth; RGB, RGBA
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data)) as image:
+            bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())
+    return len(bits) >= 3 and bits[0] == 16
 
 
 def colour_notice(maxima: Sequence[int]) -> str | None:
