@@ -7,7 +7,10 @@ next one that opens the run deletes those whose process has ended.
 from __future__ import annotations
 
 import contextlib
+import csv
+import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
@@ -15,11 +18,14 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from softedge.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _LEFTOVER = re.compile(r"\.tmp-(\d+)(?:-.*)?")
 _run_folders: list[Path] = []  # of the runs that this process holds
@@ -155,6 +161,15 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8, atomically."""
     write_bytes(path, text.encode())
+
+
+def csv_table(kind: type[DataclassInstance], rows: Iterable[DataclassInstance]) -> str:
+    """Rows of one dataclass as CSV, its fields as the header."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(field.name for field in dataclasses.fields(kind))
+    writer.writerows(dataclasses.astuple(row) for row in rows)
+    return out.getvalue()
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -119,29 +119,42 @@ def _near(looks: Sequence[Look]) -> list[near_copies.Pair]:
 
 def _check_readable(found: Inventory, items: Sequence[Item]) -> None:
     """UserError when a given test split, or the training images of a class, cannot be read at all."""
-    if "test" not in found.splits:
-        return
-    trained = {item.label for item in items if item.split == "train"}
-    for number, name in enumerate(found.classes):
-        if number not in trained:
-            raise UserError(f"class '{name}' of {found.source} has no readable training image; add some or remove it")
-    if not any(item.split == "test" for item in items):
-        raise UserError(f"no image in the test split of {found.source} can be read; add some or remove the split")
+    source = found.source
+    _require_images(
+        found,
+        items,
+        lambda name: f"class '{name}' of {source} has no readable training image; add some or remove it",
+        f"no image in the test split of {source} can be read; add some or remove the split",
+    )
 
 
 def _check_left(found: Inventory, items: Sequence[Item]) -> None:
     """UserError when copies and contradictory labels leave a test split, or a class to train on, without images."""
+    source = found.source
+    _require_images(
+        found,
+        items,
+        lambda name: (
+            f"every training image of class '{name}' of {source} is a copy of a test image, or has two labels; "
+            "add others"
+        ),
+        f"every test image of {source} has two labels; mend the labels or remove the split",
+    )
+
+
+def _require_images(found: Inventory, items: Sequence[Item], untrained: Callable[[str], str], untested: str) -> None:
+    """UserError where a test split was given, and it or the training split of a class is empty.
+
+    untrained: what to say of a class.  untested: of the split.
+    """
     if "test" not in found.splits:
         return
     trained = {item.label for item in items if item.split == "train"}
     for number, name in enumerate(found.classes):
         if number not in trained:
-            raise UserError(
-                f"every training image of class '{name}' of {found.source} is a copy of a test image, or has two "
-                "labels; add others"
-            )
+            raise UserError(untrained(name))
     if not any(item.split == "test" for item in items):
-        raise UserError(f"every test image of {found.source} has two labels; mend the labels or remove the split")
+        raise UserError(untested)
 
 
 def _check_contradictions(found: Inventory, items: Sequence[Item], contrary: Sequence[Sequence[str]]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 
 from softedge.data.near_copies import Pair
 from softedge.data.splitting import Item
+from softedge.files import csv_table
 
 FILE = "near_copies.csv"
 KINDS = {
@@ -51,11 +50,7 @@ def described(pairs: Sequence[Pair], items: Sequence[Item], classes: Sequence[st
 
 def table(pairs: Sequence[NearPair]) -> str:
     """All pairs as CSV with a header."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(field.name for field in fields(NearPair))
-    writer.writerows(astuple(pair) for pair in pairs)
-    return out.getvalue()
+    return csv_table(NearPair, pairs)
 
 
 def counts(pairs: Sequence[NearPair]) -> dict[str, int]:

@@ -74,7 +74,8 @@ def largest(recipe: Recipe, sizes: Sequence[int], limits: Limits, smaller: Seque
     Raises UserError that names the nearest where none meets them, and DeviceError where the device cannot run the file.
     """
     tried: list[Fit] = []
-    for name in (recipe.backbone.name, *smaller):
+    names = [recipe.backbone.name, *smaller]
+    for name in names:
         for fit in _measured(replaced(recipe, backbone={"name": name}), sizes, limits):
             say(f"size: {name} takes {fit.text()}")
             tried.append(replace(fit, met=limits.met(fit)))
@@ -82,11 +83,15 @@ def largest(recipe: Recipe, sizes: Sequence[int], limits: Limits, smaller: Seque
                 return tuple(tried)
             if limits.max_mb is not None and fit.megabytes > limits.max_mb:
                 break  # the weights are the same at every size
-    networks = " and ".join(filter(None, [", ".join([recipe.backbone.name, *smaller][:-1]), tried[-1].network]))
-    advice = "" if smaller else ", or name a smaller network with --set backbone.name=mobilenetv3_small_050"
+    nearest = tried[-1]
+    if smaller:
+        raise UserError(
+            f"{', '.join(names[:-1])} and {names[-1]} do not meet {limits.text()} at any size: the nearest is "
+            f"{nearest.network} with {nearest.text()}; allow more"
+        )
     raise UserError(
-        f"{networks} {'do' if smaller else 'does'} not meet {limits.text()} at any size: the nearest is "
-        f"{f'{tried[-1].network} with ' if smaller else ''}{tried[-1].text()}; allow more{advice}"
+        f"{names[0]} does not meet {limits.text()} at any size: the nearest is {nearest.text()}; allow "
+        "more, or name a smaller network with --set backbone.name=mobilenetv3_small_050"
     )
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from softedge.data.images import Data, Images
 from softedge.data.splitting import joined
 from softedge.errors import UserError
 from softedge.eval import label_issues as confident
+from softedge.files import csv_table
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run, atomic_path, perform, write_text
@@ -148,11 +149,7 @@ def _learnable(families: np.ndarray, labels: np.ndarray, classes: Sequence[str])
 
 def table(issues: Sequence[Issue]) -> str:
     """CSV with a header, the worst first."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Issue))
-    writer.writerows(astuple(issue) for issue in issues)
-    return out.getvalue()
+    return csv_table(Issue, issues)
 
 
 def _keep_pictures(issues: Sequence[Issue], data: Data, folder: Path) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from softedge.config import Recipe
 from softedge.data.images import Data
 from softedge.errors import UserError
 from softedge.eval import active_learning
+from softedge.files import csv_table
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, write_text
@@ -83,11 +83,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False, number: int
 
 def table(images: Sequence[Next]) -> str:
     """CSV with a header, the first to label first."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Next))
-    writer.writerows(astuple(image) for image in images)
-    return out.getvalue()
+    return csv_table(Next, images)
 
 
 def read(run: Run) -> list[dict[str, str]]:

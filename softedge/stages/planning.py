@@ -15,7 +15,7 @@ OTHER_STAGES = 5.0  # minutes of export, int8 search, check, timing and map on t
 _FORWARD = 0.35  # of a training step, from EfficientNet-Lite0 and MobileNetV3 on two cores
 _GIVEN_EPOCHS = (1, 10, 30)  # of fine-tuning from given weights: least, worth more pixels, most
 _SSL_EPOCHS = (10, 30, 100)  # of pretraining from random weights
-_STUDENT_EPOCHS = (10, 30, 200)  # of distillation into a small network from random weights: it needs many
+_STUDENT_EPOCHS = (10, 200)  # of distillation into a small network from random weights, which needs many: least, most
 _TEACHERS = 0.4  # of the minutes for training, where a smaller network learns from the one that is fine-tuned
 _SPREAD_AT = 224  # pixels at which labels spread over the features of given weights
 _TUNED = 2 / 3  # epochs of fine-tuning for one of pretraining, which has two views an image
@@ -118,7 +118,7 @@ def choose(
     epochs = max(least, int(min(most, affordable[size])))
     notes = []
     if affordable[size] < least:
-        notes.append(f"{minutes:g} minutes are too few here; this is the least that makes sense")
+        notes.append(_too_few(minutes))
     elif affordable[size] < enough:
         notes.append(f"more minutes would help: {enough} epochs are worth more than {epochs}")
     if not given:
@@ -157,17 +157,16 @@ def with_student(
     rest = max(0.0, minutes - OTHER_STAGES)
     alone = replace(counts, pretrain=counts.train)  # an epoch of distillation is the student's
     made = choose(alone, network, weights, seconds, OTHER_STAGES + _TEACHERS * rest, batch)
-    steps = [step for step in made.steps if step.stage != "export" and not (spread and step.stage == "finetune")]
+    *before, others = made.steps
+    steps = [step for step in before if not (spread and step.stage == "finetune")]
     an_image = _at(student.size, student_seconds) + (0.0 if spread else _FORWARD * _at(made.size, seconds))
     an_epoch = _minutes(counts.pretrain * an_image)
-    left = rest - sum(step.minutes for step in steps) - _spreading(counts, True, made.size, seconds)
-    least, _, most = _STUDENT_EPOCHS
+    spreading = _spreading(counts, True, made.size, seconds)
+    left = rest - sum(step.minutes for step in steps) - spreading
+    least, most = _STUDENT_EPOCHS
     epochs = max(least, min(most, int(left / max(1e-9, an_epoch))))
     what = f"{student.network} at {student.size} pixels learns from it: {epochs} epochs on {counts.pretrain:,} images"
-    steps += [
-        Step("distill", what, epochs * an_epoch + _spreading(counts, True, made.size, seconds)),
-        Step("export", "then the int8 search, check, timing and report", OTHER_STAGES),
-    ]
+    steps += [Step("distill", what, epochs * an_epoch + spreading), others]
     values = made.values | {
         "distill.backbone": student.network,
         "distill.size": student.size,
@@ -176,10 +175,14 @@ def with_student(
         "export.source": "distill",
         "plan.minutes": minutes,
     }
-    notes = [note for note in made.notes if "minutes are too few" not in note]
+    notes = tuple(note for note in made.notes if note != _too_few(made.minutes))  # those were the teacher's
     if left < least * an_epoch:
-        notes = [f"{minutes:g} minutes are too few here; this is the least that makes sense"]
-    return replace(made, minutes=minutes, steps=tuple(steps), values=values, notes=tuple(notes))
+        notes = (_too_few(minutes),)
+    return replace(made, minutes=minutes, steps=tuple(steps), values=values, notes=notes)
+
+
+def _too_few(minutes: float) -> str:
+    return f"{minutes:g} minutes are too few here; this is the least that makes sense"
 
 
 def _steps(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 from pathlib import Path
 
 import pytest
+from asking import ask
 from colour_model import LABELS
 from PIL import Image
 from subjects import make_run
@@ -93,16 +93,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "ort.mjs").write_text("export {}")
     monkeypatch.setattr(ort_web, "files", lambda backend: {"ort.mjs": tmp_path / "ort.mjs"})
     return make_run(tmp_path / "run")
-
-
-def ask(port: int, method: str, path: str, sent: bytes | None = None, **headers: str) -> tuple[int, bytes, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request(method, path, sent, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read(), str(answer.headers)
-    finally:
-        connection.close()
 
 
 def test_an_outsider_gets_nothing_and_the_page_names_no_place(run: Path) -> None:

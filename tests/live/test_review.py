@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import ask
 from PIL import Image
 
 from softedge.bench.browser.server import Refused
@@ -172,16 +172,6 @@ def test_a_second_review_of_a_folder_is_refused_until_the_first_has_ended(photos
         second.__enter__()
     with live.page(Review(photos), Order()):
         pass
-
-
-def ask(port: int, method: str, path: str, sent: bytes | None = None, **headers: str) -> tuple[int, bytes, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request(method, path, sent, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read(), str(answer.headers)
-    finally:
-        connection.close()
 
 
 def test_an_outsider_gets_nothing_and_the_page_names_no_place(photos: Path) -> None:

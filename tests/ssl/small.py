@@ -27,6 +27,17 @@ class TinyBackbone(nn.Module):
         return self.net(images).flatten(1)
 
 
+def check_same_function(plain: nn.Module, changed: nn.Module, size: int) -> None:
+    """Outputs and gradients of two networks in float64 are equal on the same random images."""
+    images = torch.randn(4, 3, size, size, dtype=torch.float64).to(memory_format=torch.channels_last)
+    outputs = [network(images) for network in (plain, changed)]
+    assert torch.allclose(*outputs, rtol=1e-9, atol=1e-12)
+    for output in outputs:
+        output.square().mean().backward()
+    for one, other in zip(plain.parameters(), changed.parameters()):
+        assert torch.allclose(one.grad, other.grad, rtol=1e-7, atol=1e-12)
+
+
 def method(kind: type[MoCoV2] = LightMoCo, queue: int = 32, seed: int = 0, **settings) -> MoCoV2:
     """A method on the tiny backbone with reproducible weights."""
     torch.manual_seed(seed)

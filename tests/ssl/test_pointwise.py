@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from small import check_same_function
 from torch import nn
 
 from softedge.config import Optim
@@ -21,13 +22,7 @@ def test_the_network_and_its_gradients_stay_the_same(size):
     multiply_on_small_maps(changed)
     assert list(changed.state_dict()) == names
     assert sum(isinstance(layer, PointwiseConv2d) for layer in changed.modules()) > 20
-    images = torch.randn(4, 3, size, size, dtype=torch.float64).to(memory_format=torch.channels_last)
-    outputs = [network(images) for network in (plain, changed)]
-    assert torch.allclose(*outputs, rtol=1e-9, atol=1e-12)
-    for output in outputs:
-        output.square().mean().backward()
-    for one, other in zip(plain.parameters(), changed.parameters()):
-        assert torch.allclose(one.grad, other.grad, rtol=1e-7, atol=1e-12)
+    check_same_function(plain, changed, size)
 
 
 def test_small_maps_are_multiplied_and_stay_channels_last():
