@@ -20,7 +20,7 @@ from softedge.errors import UserError, did_you_mean
 from softedge.records import InputSpec
 from softedge.weights import layouts, starting
 from softedge.weights.checkpoints import not_finite
-from softedge.weights.files import CHECKSUM, digest, first_line
+from softedge.weights.files import first_line, serialized
 from softedge.weights.files import read_state as read_state
 
 
@@ -111,8 +111,6 @@ def load_weights(backbone: Backbone, path: Path) -> None:
 
 def save(path: Path, module: Backbone | Classifier, spec: InputSpec, **extra: Any) -> None:
     """Write weights and everything needed to rebuild the network, atomically; UserError when they are not finite."""
-    from safetensors.torch import save as serialized
-
     from softedge.run import write_bytes
 
     backbone = module.backbone if isinstance(module, Classifier) else module
@@ -129,9 +127,8 @@ def save(path: Path, module: Backbone | Classifier, spec: InputSpec, **extra: An
             f"{path.name} is not written: '{broken}' holds NaN or infinite values after training; lower the learning "
             "rate, or train in fp32"
         )
-    about = json.dumps(description)
     # Written by Python, which says why it cannot: safetensors' own error of a full disk has no number.
-    write_bytes(path, serialized(state, metadata={"softedge": about, CHECKSUM: digest(state, about)}))
+    write_bytes(path, serialized(state, description))
 
 
 def describe(path: Path) -> dict[str, Any]:

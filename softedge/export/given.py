@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,9 @@ from softedge.errors import UserError, did_you_mean
 from softedge.export import folding
 from softedge.export.deployed import Deployed
 from softedge.records import LABELLED, InputSpec, Output
-from softedge.run import atomic_path
+from softedge.run import write_bytes
 from softedge.weights import layouts
+from softedge.weights.files import serialized
 
 KIND = "network"  # of a file written by ``save``, beside "classifier" and "backbone"
 
@@ -117,16 +117,13 @@ def read(
 
 def save(path: Path, deployed: Deployed, name: str) -> None:
     """Write a network that ``read`` gave, so that the file alone rebuilds it (``load``), with ``deployed.about``."""
-    from safetensors.torch import save_file
-
     given = {"labels": list(deployed.labels), "output": deployed.output, "about": deployed.about}
     if isinstance(deployed.model, Classifier | Backbone):
         backbones.save(path, deployed.model, deployed.spec, given=given)
         return
     description = {"kind": KIND, "backbone": {"name": name}, "spec": deployed.spec.to_dict(), "given": given}
     state = {key: value.detach().contiguous().clone() for key, value in deployed.model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"softedge": json.dumps(description)})
+    write_bytes(path, serialized(state, description))
 
 
 def load(path: Path) -> Deployed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from softedge.progress import say
 
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # averaged weights, better than the trained ones
 NESTED = ("state_dict", "model_state_dict", "model", "net", "module")
-CHECKSUM = "sha256"  # in the metadata of files that softedge writes
+CHECKSUM = "sha256"  # of the weights and their description, in files that softedge writes
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DDP, torch.compile and trainers' own
 
 
@@ -56,12 +57,34 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as file:
         about = file.metadata() or {}
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
-    if CHECKSUM in about and about[CHECKSUM] != digest(state, about.get("softedge", "")):
+    described, checksum = _checksum(about)
+    if checksum and checksum != _digest(state, described):
         raise ValueError("damaged: its weights do not match their checksum")
     return state
 
 
-def digest(state: Mapping[str, Tensor], about: str) -> str:
+def _checksum(about: Mapping[str, str]) -> tuple[str, str]:
+    """The description that was hashed with the weights, and the checksum; "" where the file has none."""
+    described = about.get("softedge", "")
+    if CHECKSUM in about:  # as files were written until November 2026
+        return described, about[CHECKSUM]
+    with contextlib.suppress(ValueError, AttributeError):
+        values = json.loads(described)
+        checksum = values.pop(CHECKSUM, "")
+        return json.dumps(values), checksum
+    return described, ""
+
+
+def serialized(state: dict[str, Tensor], description: dict[str, Any]) -> bytes:
+    """A safetensors file of ``state`` with its description and a checksum; the same bytes for the same content."""
+    from safetensors.torch import save
+
+    # One key: safetensors writes several in an order that changes from call to call.
+    about = {**description, CHECKSUM: _digest(state, json.dumps(description))}
+    return bytes(save(state, metadata={"softedge": json.dumps(about)}))
+
+
+def _digest(state: Mapping[str, Tensor], about: str) -> str:
     """SHA-256 of the names, kinds, shapes and bytes of all tensors, and of the description beside them."""
     result = hashlib.sha256(about.encode())
     for name, value in sorted(state.items()):
@@ -107,8 +130,6 @@ def unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def description(path: Path) -> dict[str, Any]:
     """What softedge wrote about a network into its safetensors file; empty for a file of others."""
-    import json
-
     from safetensors import safe_open
 
     if path.suffix != ".safetensors" or not path.is_file():

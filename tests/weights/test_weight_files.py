@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import json
 import pickle
 
 import numpy as np
@@ -172,3 +173,29 @@ def test_a_file_without_a_state_dict_is_one_line(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(UserError, match="holds no state dict"):
         files.read_state(tmp_path / "w.pth")
+
+
+def test_equal_weights_are_equal_bytes():
+    """Stages hash their inputs: a file that differs from call to call would be done again, and so all behind it."""
+    state, about = {"b": torch.ones(3), "a": torch.zeros(2, 2)}, {"kind": "backbone", "labels": ["über"], "rate": 0.1}
+    first = files.serialized(state, about)
+    assert all(files.serialized(dict(reversed(state.items())), about) == first for _ in range(20))
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_changed_weight_or_description_is_seen(tmp_path, old):
+    from safetensors.torch import save
+
+    state, about = {"layer": torch.arange(4.0)}, {"kind": "backbone", "labels": ["cat"]}
+    data = files.serialized(state, about)
+    if old:  # two keys of metadata
+        text = json.dumps(about)
+        data = save(state, metadata={"softedge": text, files.CHECKSUM: files._digest(state, text)})
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(data)
+    assert files.read_state(path)["layer"].tolist() == [0, 1, 2, 3]
+    assert files.description(path)["labels"] == ["cat"]
+    for changed in (data.replace(b"cat", b"dog"), data[:-4] + np.float32(7).tobytes()):
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match="damaged: its weights do not match their checksum"):
+            files.read_state(path)
