@@ -15,6 +15,7 @@ Labels = NDArray[np.int64]
 
 FLOOR = 1e-6  # probabilities below it are rounding noise in half precision (its smallest step is 6e-8)
 PRESENT = 0.5  # a score from which on its label is present
+ALIKE = 20  # images whose noise stands for the noise of one of them
 SQNR_CAP_DB = 140.0  # of two float32 computations of the same function
 
 
@@ -70,6 +71,39 @@ def same_answer(reference: Float32, found: Float32, output: str = "probabilities
 def agreement(reference: Float32, found: Float32, output: str = "probabilities") -> float:
     """Share of images with the same answer (``same_answer``)."""
     return float(same_answer(reference, found, output).mean())
+
+
+def expected_agreement(reference: Float32, found: Float32) -> tuple[float, float]:
+    """How often images like these keep their answer, and the standard error of that over the images.
+
+    reference, found: probabilities (N, C), N and C at least 2, of images that the network was not trained on.  Of a few
+    hundred images a few change their answer, and a count of them is mostly chance.  An image changes it where noise
+    takes its margin, the logit of the answer less the largest other logit, below 0: here the margin of each image meets
+    the noise of the ``ALIKE`` images whose margins are nearest to it, with either sign.  Of those alone, since noise is
+    larger where a network is unsure.  An answer that is not finite counts as changed.
+    """
+    finite = np.isfinite(found).all(axis=1)
+    changed = np.ones(len(reference))
+    if finite.any():
+        logits, noisy = centred_logits(reference[finite]), centred_logits(found[finite])
+        answers = logits.argmax(1)
+        margin = _margin(logits, answers)
+        order = np.argsort(margin, kind="stable")
+        margin, noise = margin[order], (_margin(noisy, answers) - margin)[order]
+        alike = min(ALIKE, len(margin))
+        first = np.clip(np.arange(len(margin)) - alike // 2, 0, len(margin) - alike)
+        near = noise[first[:, None] + np.arange(alike)]
+        changed[np.flatnonzero(finite)[order]] = (np.abs(near) > margin[:, None]).mean(axis=1) / 2
+    return float(1 - changed.mean()), float(changed.std() / math.sqrt(len(changed)))
+
+
+def _margin(logits: NDArray[np.float64], answers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The logit (N,) of the answer less the largest of the others."""
+    rows = np.arange(len(logits))
+    others = logits.copy()
+    others[rows, answers] = -np.inf
+    margin: NDArray[np.float64] = logits[rows, answers] - others.max(axis=1)
+    return margin
 
 
 def knn_overlap(reference: Float32, found: Float32, k: int = 10) -> float:

@@ -38,25 +38,25 @@ def held_out(images: Images, seed: int) -> NDArray[np.bool_]:
     """
     if few(images.labels):
         return np.zeros(len(images), bool)
-    contents = np.array([_content(images, index) for index in range(len(images))])
+    contents = np.array([content(images, index) for index in range(len(images))])
     held = np.zeros(len(images), bool)
     for label in np.unique(images.labels):
         distinct = np.unique(contents[images.labels == label])
-        ranked = sorted(distinct, key=lambda content: hashlib.sha256(f"validation:{seed}:{content}".encode()).digest())
+        ranked = sorted(distinct, key=lambda one: hashlib.sha256(f"validation:{seed}:{one}".encode()).digest())
         held |= np.isin(contents, ranked[: round(FRACTION * len(distinct))])
     return held
 
 
 def folds(images: Images, seed: int, count: int = FOLDS) -> NDArray[np.int64]:
     """Fold (N,) of every labelled image, for cross-validation: classes spread evenly, copies in the same fold."""
-    contents = np.array([_content(images, index) for index in range(len(images))])
+    contents = np.array([content(images, index) for index in range(len(images))])
     found = np.zeros(len(images), np.int64)
     start = 0
     for label in np.unique(images.labels):
         distinct = np.unique(contents[images.labels == label])
-        ranked = sorted(distinct, key=lambda content: hashlib.sha256(f"folds:{seed}:{content}".encode()).digest())
-        for place, content in enumerate(ranked):
-            found[contents == content] = (start + place) % count
+        ranked = sorted(distinct, key=lambda one: hashlib.sha256(f"folds:{seed}:{one}".encode()).digest())
+        for place, one in enumerate(ranked):
+            found[contents == one] = (start + place) % count
         start += len(ranked)
     return found
 
@@ -76,7 +76,8 @@ def parts(images: Images, seed: int, count: int = FOLDS) -> list[NDArray[np.bool
     return [fold == number for number in np.unique(fold)]
 
 
-def _content(images: Images, index: int) -> str:
+def content(images: Images, index: int) -> str:
+    """The hash of an image's file, or of its pixels where it has none: copies have the same."""
     if isinstance(images, EncodedImages):
         return images.hashes[index] if images.hashes else hashlib.sha256(images.read(index)).hexdigest()
     return hashlib.sha256(images.decode(index).tobytes()).hexdigest()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from softedge.errors import UserError
-from softedge.eval.measures import compare
+from softedge.eval.measures import compare, expected_agreement
 from softedge.export.base import Candidates, Float32, Option, Uint8
 from softedge.progress import say
 
@@ -27,11 +27,15 @@ Measures = Mapping[str, float | int]
 
 @dataclass(frozen=True)
 class Judge:
-    """Images (N, S, S, 3) with the answers (N, C) of fp32.  output: "probabilities" or "features"."""
+    """Images (N, S, S, 3) with the answers (N, C) of fp32.  output: "probabilities", "scores" or "features".
+
+    unseen: the network was not trained on them, so that they say what to expect of others.
+    """
 
     images: Uint8
     fp32: Float32
     output: str
+    unseen: bool = False
 
     @classmethod
     def of(cls, deployed: Deployed, images: Uint8) -> Judge:
@@ -41,8 +45,17 @@ class Judge:
         return replace(self, images=self.images[:count], fp32=self.fp32[:count])
 
     def measure(self, candidates: Candidates, option: Option) -> Measures:
-        """The measures of ``eval.measures.compare`` for an option; no labels are used."""
-        return compare(self.fp32, candidates.predict(option, self.images), None, self.output)
+        return self.compared(candidates.predict(option, self.images))
+
+    def compared(self, answers: Float32) -> Measures:
+        """The measures of ``eval.measures.compare`` for answers (N, C) to all images; no labels are used.
+
+        Of unseen images also ``expected_agreement`` and ``expected_error``, its standard error.
+        """
+        measures = compare(self.fp32, answers, None, self.output)
+        if self.unseen and self.output == "probabilities":
+            measures["expected_agreement"], measures["expected_error"] = expected_agreement(self.fp32, answers)
+        return measures
 
     def decibels(self, candidates: Candidates, option: Option) -> float:
         return decibels(self.measure(candidates, option))

@@ -292,7 +292,7 @@ class _Search:
             best = score(self.steps[0].measures)
         if not why or (not self.problem.accepts(measures) and (best is None or score(measures) > best)):
             self.chosen = Chosen(step, candidates, option, certain=not why)
-        agreement = f"agreement {measures['agreement']:.4f}, " if "agreement" in measures else ""
+        agreement = f"agreement {score(measures):.4f}, " if "agreement" in measures else ""
         say(f"int8 search, {name}: {agreement}{measures['sqnr_db']:.1f} dB, {'; '.join(why) or 'good enough'}")
 
     def _note(self, name: str, why: str) -> None:

@@ -1,4 +1,5 @@
-"""Which images the int8 search chooses on: training images outside the calibration set; and how sure a choice is."""
+"""Which images the int8 search chooses on: validation images, else training images outside the calibration set; and
+how sure a choice is."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from softedge.config import Check, Recipe
 from softedge.data.images import Data, Images, Uint8
 from softedge.eval.measures import Float32, Labels
+from softedge.eval.validation import content
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import FLOOR_DB, Judge
 from softedge.records import InputSpec
@@ -44,13 +46,21 @@ class Selection:
         return self.pool.prepared(self.spec)
 
 
-def select(data: Data, recipe: Recipe, deployed: Deployed, validation_top1: float | None = None) -> Selection:
+def select(
+    data: Data,
+    recipe: Recipe,
+    deployed: Deployed,
+    validation_top1: float | None = None,
+    unseen: Images | None = None,
+) -> Selection:
     """Draw calibration images (those of the export), selection images apart from them, and images to fine-tune on.
 
     All are pretraining images; the test images are not touched.  fp32 may have been trained on these images, and is
     surer of those than of new ones, so that a file agrees with it more often.  Hence:
 
-    - Where enough of them are unlabelled, those are selected: the classifier has never learned an answer to them.
+    - Where the classifier's stage held enough images back from training (unseen), those are selected, and none of them
+      calibrates or trains.
+    - Else, where enough of them are unlabelled, those are selected: the classifier has never learned an answer to them.
     - Else, where the classifier's stage measured its accuracy on a validation part of the training images
       (validation_top1), as many of the selected images are answered wrongly by fp32 (``as_hard``).
     - Else they are a plain sample, and what is assumed is that fp32 is not much surer of them than of new images.
@@ -60,6 +70,10 @@ def select(data: Data, recipe: Recipe, deployed: Deployed, validation_top1: floa
     count = recipe.export.calibration_images
     apart = len(order) - count >= _FEWEST
     calibration, rest = order[:count], order[count:] if apart else order[::-1]
+    if unseen is not None and deployed.output == "probabilities":
+        found = _held_back(unseen, pool, calibration, order, deployed)
+        if found is not None:
+            return found
     labels = np.asarray(pool.labels)
     unlabelled, how = rest[labels[rest] < 0], "a sample"
     if len(unlabelled) >= _FEWEST and len(unlabelled) < len(rest):
@@ -79,6 +93,27 @@ def select(data: Data, recipe: Recipe, deployed: Deployed, validation_top1: floa
         pool.subset(np.sort(order[:TRAINING])),
         deployed.spec,
         f"{len(chosen)} training images{'' if apart else ', calibration images among them'}: {how}",
+    )
+
+
+def _held_back(
+    unseen: Images, pool: Images, calibration: NDArray[np.int64], order: NDArray[np.int64], deployed: Deployed
+) -> Selection | None:
+    """The images that the network was not trained on, without those that calibrate; None where they are too few."""
+    calibrating = {content(pool, index) for index in calibration}
+    new = [index for index in range(len(unseen)) if content(unseen, index) not in calibrating]
+    if len(new) < _FEWEST:
+        return None
+    chosen = np.random.default_rng(0).permutation(new)[:CHOSEN]
+    images = _in_order(chosen, lambda some: unseen.subset(some).prepared(deployed.spec))
+    held = {content(unseen, index) for index in range(len(unseen))}
+    training = [index for index in np.sort(order[:TRAINING]) if content(pool, index) not in held]
+    return Selection(
+        pool.subset(np.sort(calibration)).prepared(deployed.spec),
+        Judge(images, deployed.predict(images), deployed.output, unseen=True),
+        pool.subset(training),
+        deployed.spec,
+        f"{len(chosen)} validation images, which the network was not trained on",
     )
 
 
@@ -120,22 +155,38 @@ def broken(measures: Mapping[str, float | int]) -> list[str]:
     return [] if noise >= FLOOR_DB else [f"signal to noise {noise:.1f} dB is below {FLOOR_DB:g}"]
 
 
+def promised(measures: Mapping[str, float | int]) -> Mapping[str, float | int]:
+    """The measures with the agreement to expect of new images, where it is known, in place of the counted one."""
+    return {**measures, "agreement": measures["expected_agreement"]} if "expected_agreement" in measures else measures
+
+
 def doubts(measures: Mapping[str, float | int], gates: Check, n_test: int) -> list[str]:
     """Why agreement on the selection images does not promise that of ``n_test`` test images; empty when it does.
 
-    Where every answer agrees these images cannot ask for more.  A noisy file promises nothing (``SURE_DB``): of an
-    EfficientNet-Lite0 whose int8 file had 19 dB, 99.2 % of the answers agreed on training images, which the network is
-    sure of, and 96.2 % on new ones.  Else
+    Of images that the network was not trained on, the agreement to expect is asked, s its standard error:
+
+        a - z sqrt(s^2 + g (1 - g) / n_test) >= g,   a: expected agreement, g: the gate
+
+    Of images that it was trained on: where every answer agrees they cannot ask for more.  A noisy file promises nothing
+    (``SURE_DB``): of an EfficientNet-Lite0 whose int8 file had 19 dB, 99.2 % of the answers agreed on training images,
+    which the network is sure of, and 96.2 % on new ones.  Else
 
         a - z sqrt(g (1 - g) (1/n + 1/n_test)) >= g,   a: agreement on n images, g: the gate
 
     Both samples are finite, so both widen the margin (normal approximation at the gate).
     """
+    gate = gates.min_agreement
+    if "expected_agreement" in measures:
+        expected = float(measures["expected_agreement"])
+        margin = SURE * math.hypot(measures["expected_error"], math.sqrt(gate * (1 - gate) / max(n_test, 1)))
+        if expected - margin >= gate or expected == 1.0:
+            return []
+        return [f"agreement {expected:.3f} expected on new images, less {margin:.3f} for chance, is below {gate:g}"]
     if "agreement" not in measures or measures["agreement"] == 1.0:
         return []
     if (noise := float(measures["sqnr_db"])) < SURE_DB:
         return [f"signal to noise {noise:.1f} dB is below {SURE_DB:g}"]
-    gate, n = gates.min_agreement, int(measures["n"])
+    n = int(measures["n"])
     margin = SURE * math.sqrt(gate * (1 - gate) * (1 / n + 1 / max(n_test, 1)))
     if float(measures["agreement"]) - margin >= gate:
         return []

@@ -96,8 +96,11 @@ def recommend(steps: Sequence[Step], chosen: Chosen | None, default_passes: bool
 
 
 def score(measures: Measures) -> float:
-    """The measure that the gates judge: agreement, or the cosine similarity of features."""
-    return float(measures["agreement"]) if "agreement" in measures else 1 - float(measures["distance"])
+    """The measure that the gates judge: agreement, where it can be estimated what new images give, or the cosine
+    similarity of features."""
+    if "agreement" not in measures:
+        return 1 - float(measures["distance"])
+    return float(measures.get("expected_agreement", measures["agreement"]))
 
 
 def _numbers(step: Step) -> str:

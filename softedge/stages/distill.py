@@ -9,7 +9,7 @@ from typing import Any
 from softedge import backbones
 from softedge.backbones import Classifier
 from softedge.config import Recipe
-from softedge.data.images import Data
+from softedge.data.images import Data, Images
 from softedge.eval.distillation import teach
 from softedge.eval.features import extract
 from softedge.eval.finetune import fresh, measured, thinned
@@ -49,6 +49,12 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     run.need("pretrain", "pretrain")
     named = teachers.resolve(run, recipe, data)
     return _stage(run, replaced(recipe, distill={"teacher": named}), data, force)
+
+
+def unseen(result: Result, data: Data) -> Images | None:
+    """The validation part, on which the student was not trained; None where labels are too few for one."""
+    held = teachers.parts(data, result.recipe["seed"]).validation
+    return data.pretrain.subset(held) if len(held) else None
 
 
 def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:

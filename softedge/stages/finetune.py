@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from softedge import backbones
 from softedge.backbones import Classifier
 from softedge.config import Recipe
-from softedge.data.images import Data
+from softedge.data.images import Data, Images
 from softedge.eval import validation
 from softedge.eval.features import extract
 from softedge.eval.finetune import initial, measured, thinned, train
@@ -40,6 +40,14 @@ def finetune(
     on as many labels: a network that stays below it was trained too little.
     """
     return on_run(stage, run, set, force, finetune={"init": init, "labels": labels})
+
+
+def unseen(result: Result, data: Data) -> Images | None:
+    """The validation part, on which the network that ``result`` left was not trained; None where folds judged it."""
+    settings, seed = result.recipe["finetune"], result.recipe["seed"]
+    labelled = data.train.subset(pick_fraction(data.train.labels, settings["labels"], np.random.default_rng(seed)))
+    parts = validation.parts(labelled, seed, _FOLDS)
+    return labelled.subset(np.flatnonzero(parts[0])) if len(parts) == 1 else None
 
 
 def _labelled(run: Run, recipe: Recipe, data: Data) -> None:

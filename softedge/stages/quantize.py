@@ -13,9 +13,8 @@ from typing import Any
 
 from softedge import registry
 from softedge.config import Recipe
-from softedge.data.images import Data
+from softedge.data.images import Data, Images
 from softedge.errors import UserError
-from softedge.eval.measures import compare
 from softedge.export import contract, snippet
 from softedge.export.base import Candidates, Format, open_format
 from softedge.export.deployed import Deployed
@@ -24,11 +23,12 @@ from softedge.progress import say
 from softedge.quantize.fine_tuning import Schedule
 from softedge.quantize.gates import SEARCHED, quality, size
 from softedge.quantize.search import Problem, search
-from softedge.quantize.selection import Selection, broken, doubts, select
+from softedge.quantize.selection import Selection, broken, doubts, promised, select
 from softedge.quantize.sensitivity import Layer
 from softedge.quantize.steps import Chosen, Step
 from softedge.records import Artifact, Outcome, Result
 from softedge.run import Run, perform, sha256
+from softedge.stages import distill, finetune
 from softedge.stages.base import on_run
 from softedge.stages.check import exported_from, network
 
@@ -56,6 +56,10 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Res
         if artifact.precision in format_.searchable:
             results.append(session.one(artifact, format_, force))
     return results
+
+
+# What each stage that leaves a classifier kept back from its training; the probe's last fit is on all images.
+_UNSEEN: dict[str, Callable[[Result, Data], Images | None]] = {"finetune": finetune.unseen, "distill": distill.unseen}
 
 
 class _Session:
@@ -97,7 +101,7 @@ class _Session:
 
         candidates = make(deployed)
         judge = selection.judge.first(candidates.most_images)
-        measures = compare(judge.fp32, format_.load(artifact)(judge.images), None, judge.output)
+        measures = judge.compared(format_.load(artifact)(judge.images))
         accepts, unsure = self._gates(artifact.output)
         why = unsure(measures)
         default = Step("default", "as exported", measures, artifact.size_bytes, why=tuple(why))
@@ -141,7 +145,9 @@ class _Session:
         deployed.about = {key: value for key, value in recorded.items() if key != "file"}
         trained = self.run.result(checkpoint.parent.name)
         validation = trained.details.get("validation_top1") if trained else None
-        known = deployed, select(self.data, self.recipe, deployed, validation)
+        held_back = _UNSEEN.get(checkpoint.parent.name)
+        unseen = held_back(trained, self.data) if held_back and trained else None
+        known = deployed, select(self.data, self.recipe, deployed, validation, unseen)
         self.networks[checkpoint, artifact.output] = known
         return known
 
@@ -151,7 +157,7 @@ class _Session:
         n_test = min(gates.images, len(self.data.test) or len(self.data.pretrain))
 
         def accepts(measures: Measures) -> list[str]:
-            return [*broken(measures), *quality(measures, gates, output)]
+            return [*broken(measures), *quality(promised(measures), gates, output)]
 
         def unsure(measures: Measures) -> list[str]:
             return [*doubts(measures, gates, n_test), *accepts(measures)]

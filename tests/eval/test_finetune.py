@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from toy_run import coloured_squares
 
 from softedge import backbones, config
 from softedge.data.images import ArrayImages
@@ -210,3 +211,30 @@ def test_a_file_is_checked_against_the_checkpoint_it_was_exported_from(toy):
     fp32, fp16 = (Artifact(made, "onnx", precision, "", 0, SPEC, ("a",)) for precision in ("fp32", "fp16"))
     assert exported_from(run, fp32) == run.folder("finetune") / "classifier.safetensors"
     assert exported_from(run, fp16) == run.folder("probe") / "classifier.safetensors"
+
+
+@pytest.mark.parametrize("share", [1.0, 0.95])
+def test_what_was_held_back_is_what_the_kept_network_was_not_trained_on(toy, monkeypatch, share):
+    from softedge.stages import finetune as module
+
+    run, recipe, data = toy("run")
+    settings = recipe.finetune.model_copy(update={"labels": share, "min_steps": 1, "max_steps": 1})
+    recipe = recipe.model_copy(update={"finetune": settings})
+    squares = coloured_squares(400, 0)
+    data = dataclasses.replace(data, train=squares, pretrain=squares)
+    trained, train = [], module.train
+    monkeypatch.setattr(
+        module,
+        "train",
+        lambda backbone, data, images, *rest, **more: (
+            trained.append({image.tobytes() for image in images.array}),
+            train(backbone, data, images, *rest, **more),
+        )[1],
+    )
+    result = stage(run, recipe, data)
+    held = module.unseen(result, data)
+    assert held is not None and len(trained) == 1
+    assert not trained[0] & {image.tobytes() for image in held.array}
+    assert len(trained[0]) + len(held) == result.metrics["n_train"] >= share * 390
+    few = dataclasses.replace(data, train=squares.subset(range(60)))
+    assert module.unseen(stage(run, recipe, few, force=True), few) is None

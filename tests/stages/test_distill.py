@@ -16,6 +16,7 @@ from softedge.eval.knn import top1
 from softedge.export import contract
 from softedge.export.deployed import Deployed
 from softedge.quantize.selection import select
+from softedge.records import Result
 from softedge.stages import check, distill, export, teachers
 
 
@@ -40,6 +41,10 @@ def test_held_out_images_teach_nothing(toy):
     many = teachers.parts(mostly_unlabelled(data, 303, 303), 0)
     assert len(many.validation) == 30 and not set(many.validation) & set(many.used)
     assert (many.labels[many.validation] == -1).all() and (many.labels >= 0).sum() == 273
+    recorded = Result("distill", "test", {}, {"seed": 0}, {}, {}, "", 0.0)
+    held = distill.unseen(recorded, mostly_unlabelled(data, 303, 303))
+    assert held is not None and not {i.tobytes() for i in held.array} & {i.tobytes() for i in many.images.array}
+    assert distill.unseen(recorded, mostly_unlabelled(data, 9, 60)) is None
 
 
 def test_few_labels_spread_and_many_are_taught_by_the_best_classifier(toy):

@@ -24,7 +24,10 @@ from softedge.export.openvino import network as openvino
 from softedge.export.openvino.format import OpenVino
 from softedge.export.verify import verify
 from softedge.quantize import search as searching
+from softedge.quantize import selection
+from softedge.quantize.gates import quality
 from softedge.quantize.selection import select
+from softedge.quantize.steps import score
 from softedge.records import InputSpec
 from softedge.run import Run
 from softedge.stages import check as checking
@@ -258,6 +261,36 @@ def test_images_without_a_label_are_selected_where_there_are_enough():
     known = dict(zip((image.tobytes() for image in data.pretrain.array), labels))
     assert {known[image.tobytes()] for image in selection.judge.images} == {-1}
     assert "unlabelled" in selection.how
+
+
+def test_images_that_were_held_back_from_training_are_selected_and_neither_calibrate_nor_train():
+    data = many(np.arange(1200) % 2)
+    unseen = data.train.subset(range(0, 1200, 6))
+    found = select(data, config.Recipe(name="test"), Halving(), validation_top1=0.5, unseen=unseen)
+    kinds = (found.calibration, found.judge.images, found.training, unseen.prepared(Halving.spec))
+    calibration, judged, training, held = ({image.tobytes() for image in part} for part in kinds)
+    assert judged == held - calibration and len(judged) > 100 and "validation images" in found.how
+    assert len(calibration) == 300 and not training & held and len(training) == 1000
+    assert found.judge.unseen and found.judge.first(80).unseen
+    assert {"expected_agreement", "expected_error"} <= set(found.judge.compared(found.judge.fp32))
+    few = select(data, config.Recipe(name="test"), Halving(), unseen=unseen.subset(range(60)))
+    assert not few.judge.unseen and "expected_agreement" not in few.judge.compared(few.judge.fp32)
+
+
+def test_a_file_is_judged_by_what_to_expect_of_new_images_where_that_is_known():
+    gates = config.Check(min_agreement=0.98)
+    seen = {"agreement": 1.0, "sqnr_db": 25.0, "n": 768}
+    assert selection.doubts(seen, gates, 500) == []
+    sure = {**seen, "expected_agreement": 0.992, "expected_error": 0.003}
+    assert selection.doubts(sure, gates, 500) == []
+    unsure = {**seen, "expected_agreement": 0.985, "expected_error": 0.003}
+    assert selection.doubts(unsure, gates, 500) == [
+        "agreement 0.985 expected on new images, less 0.009 for chance, is below 0.98"
+    ]
+    counted = {**seen, "agreement": 0.97, "expected_agreement": 0.985}
+    assert quality(selection.promised(counted), gates, "probabilities") == []
+    assert quality(selection.promised(seen | {"agreement": 0.97}), gates, "probabilities")
+    assert score(counted) == 0.985 and score(seen) == 1.0
 
 
 def test_a_refused_openvino_file_ends_with_other_layers_in_float_or_8_bit_weights(run, deployed):
