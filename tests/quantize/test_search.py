@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import numpy as np
@@ -122,6 +123,20 @@ def test_good_integers_of_another_formats_file_are_taken():
     result = search(problem(ToyCandidates(BAD, files={"onnx": 0.01}), others=("tflite", "onnx")), default())
     assert names(result) == ["default", "translated"], "before anything that costs more"
     assert "the integers of onnx" in result.recommendation
+
+
+def test_integers_that_pass_the_gates_and_are_far_nearer_end_a_search_that_would_come_in_second():
+    def never_sure(measures):
+        return [*too_noisy(measures), "less chance"]
+
+    far = search(problem(ToyCandidates(BAD, files={"onnx": 0.02}), others=["onnx"], doubts=never_sure), default())
+    assert names(far) == ["default", "translated", "weights"] and far.chosen.step.name == "translated"
+    assert not far.chosen.certain and "less chance" in far.recommendation
+    near = dataclasses.replace(default(noise=0.025), why=("less chance",))
+    result = search(problem(ToyCandidates(BAD, files={"onnx": 0.02}), others=["onnx"], doubts=never_sure), near)
+    assert "calibrated" in names(result), "within three decibels of the exported file"
+    refused = search(problem(ToyCandidates(BAD, files={"onnx": 0.3}), others=["onnx"]), default())
+    assert "calibrated" in names(refused), "the gates refuse the integers"
 
 
 def test_clearly_nearer_integers_of_another_format_are_taken_over_even_where_the_file_is_good_enough():
