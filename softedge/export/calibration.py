@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softedge.data.images import Data, Images
 from softedge.errors import UserError
@@ -53,6 +54,12 @@ def sample(images: Images, spec: InputSpec, count: int, seed: int, source: str) 
     prepared = images.subset(chosen).prepared(spec)
     names = tuple(str(images.names[i]) for i in chosen)
     return Calibration(prepared, names, source, tuple(look(prepared)))
+
+
+def spread(count: int, some: int) -> NDArray[np.int64]:
+    """Indices of ``some`` of ``count`` images, evenly spaced: images come in the order of their folders, so that the
+    first ones are all of one class."""
+    return np.linspace(0, count - 1, min(count, some)).round().astype(np.int64)
 
 
 def look(images: Uint8) -> list[str]:

@@ -10,6 +10,7 @@ from softedge.data.images import Uint8
 from softedge.errors import UserError
 from softedge.eval.measures import Float32, agreement
 from softedge.export.base import open_format
+from softedge.export.calibration import spread
 from softedge.export.contract import tolerance
 from softedge.files import temporary_folder
 from softedge.records import Artifact
@@ -20,12 +21,13 @@ IMAGES = 64  # emulation takes about 0.2 s for each
 def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tuple[str, ...]) -> dict[str, Any]:
     """Run ``artifact`` on an emulated processor of each kind ("avx2", "arm64") and compare with this machine's answers.
 
-    images: uint8 (N, S, S, 3), the first 64 are used.  here: this machine's outputs (N, C) for them.
+    images: uint8 (N, S, S, 3), 64 of them are used.  here: this machine's outputs (N, C) for them.
     Returns kind -> {n, changed (fraction), max_abs_diff, advice} or {not_run: the reason}.
     """
     from softedge.bench.base import DeviceError, Plan, open_device
 
-    images, here = images[:IMAGES], here[:IMAGES]
+    some = spread(len(images), IMAGES)
+    images, here = images[some], here[some]
     found: dict[str, Any] = {}
     for kind in kinds:
         try:

@@ -16,6 +16,7 @@ from typing import Any
 from softedge.data.images import Uint8
 from softedge.errors import UserError
 from softedge.export.base import Candidates, Option
+from softedge.export.calibration import spread
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import CLOSER, Choice, Judge, Measures, decibels, nearest
 from softedge.files import temporary_folder
@@ -146,7 +147,8 @@ class _Search:
         if self.network is None:
             self._note("equalized", "needs the PyTorch weights")
             return
-        balanced, pairs = equalize(self.network, self.problem.calibration[:EQUALIZATION_IMAGES])
+        calibration = self.problem.calibration
+        balanced, pairs = equalize(self.network, calibration[spread(len(calibration), EQUALIZATION_IMAGES)])
         if not pairs:
             self._note("equalized", "no pair of layers can be equalized (hard-swish, SiLU and additions stop it)")
             return

@@ -15,12 +15,14 @@ from tiny_network import exact_integers
 from softedge.errors import UserError
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import Judge, nearest
+from softedge.export.onnx import candidates as onnx_candidates
 from softedge.export.onnx import quantizer as onnx_int8
 from softedge.export.onnx import ranges as onnx_ranges
 from softedge.export.onnx import rewrite as onnx_rewrite
 from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.graph import to_half, trace
+from softedge.export.onnx.speed import Beginning
 from softedge.export.parity import compare
 from softedge.records import InputSpec
 
@@ -291,6 +293,49 @@ def test_the_default_calibration_is_the_one_nearest_to_float_on_images_apart(dep
     assert choice.option.what == f"calibration by {method}" and noise[method] > min(noise.values())
     assert max(choice.tried.values()) == pytest.approx(noise[method], abs=0.01)
     assert choice.option.model.ranges == onnx_ranges.measure(graph, measured, method)
+
+
+def test_weights_of_seven_bits_are_the_last_choice_of_those_that_cost_no_time(deployed, pictures, monkeypatch):
+    begun = [Beginning("", onnx_int8.Scheme(), {})]  # without a race for the float beginning
+    monkeypatch.setattr(OnnxCandidates, "_beginnings", lambda candidates: begun)
+
+    def offered(**settings):
+        return list(OnnxCandidates(deployed, pictures[:20], **settings).calibrations())
+
+    def widest(option):
+        return max(
+            int(np.abs(onnx.numpy_helper.to_array(tensor).astype(int)).max())
+            for tensor in option.model.model().graph.initializer
+            if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 4
+        )
+
+    options = offered()
+    seven = [option for option in options if option.what.endswith(", weights of 7 bits")]
+    plain = [option for option in options if option not in seven]
+    assert len(seven) == len(plain) and min(o.tier for o in seven) > max(o.tier for o in plain)
+    assert {widest(option) for option in seven[:2]} == {63} and {widest(option) for option in plain[:2]} == {127}
+    assert all(option.details["safe"] == "weights of 7 bits" for option in seven)
+    assert not any("safe" in option.details for option in plain)
+    asked = offered(safe=True)
+    assert len(asked) == len(plain) and widest(asked[0]) == 63, "asked for, they are the only ones"
+    assert len(offered(methods=("mse",))) == 1, "where a method is named, nothing else is chosen"
+
+
+def test_a_part_of_the_calibration_images_is_spread_over_all_of_them():
+    """They come folder by folder: biases corrected on the first 128 were those of the first class."""
+    from softedge.export.calibration import spread
+
+    assert spread(300, 4).tolist() == [0, 100, 199, 299] and spread(3, 64).tolist() == [0, 1, 2]
+    assert spread(1, 5).tolist() == [0] and len(set(spread(300, 128).tolist())) == 128
+
+
+def test_biases_are_corrected_on_images_of_every_folder(deployed, pictures, monkeypatch):
+    seen = []
+    monkeypatch.setattr(onnx_candidates, "correct_biases", lambda made, images: seen.append(images) or made)
+    images = np.repeat(pictures[:20], 20, axis=0)
+    options = OnnxCandidates(deployed, images, scheme=onnx_int8.Scheme(), methods=("minmax",))
+    options.bias_corrected(next(options.calibrations()))
+    assert {image.tobytes() for image in seen[0]} == {image.tobytes() for image in pictures[:20]}
 
 
 def test_images_that_reach_much_farther_than_the_others_are_left_out_and_at_least_nine_tenths_stay():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from softedge.export.base import Candidates, Float32, Option, Uint8
+from softedge.export.calibration import spread
 from softedge.export.coreml import activations
 from softedge.export.coreml import package as coreml
 from softedge.export.deployed import Deployed
@@ -53,7 +54,7 @@ class CoreMlCandidates(Candidates):
         return activations.layer_names(self.program)
 
     def comparison(self) -> Uint8:
-        return self.calibration[:_COMPARED]
+        return self.calibration[spread(len(self.calibration), _COMPARED)]
 
     def calibrations(self) -> Iterator[Option]:
         parts = list(enumerate(activations.float_parts(self.program)))
