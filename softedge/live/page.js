@@ -89,17 +89,22 @@ async function classify(canvas) {
 }
 
 async function look() {
-  while (live) {
+  const stream = video.srcObject;
+  const current = () => live && video.srcObject === stream; // not while a photo is shown, nor of an earlier start
+  while (current()) {
     if (video.readyState >= 2 && video.videoWidth && !choosing) {
       draw(video, video.videoWidth, video.videoHeight, grabbed);
       frame(grabbed.width, grabbed.height);
       try {
-        await classify(grabbed);
+        const answer = await classifier.classify(grabbed);
+        if (!current()) return; // a photo was chosen meanwhile: its answer and its file are what "wrong" is about
+        show(answer);
+        shown = { canvas: grabbed, file: null };
       } catch (error) {
+        if (!current()) return;
         problem(error.message);
         stop();
       }
-      shown = { canvas: grabbed, file: null };
     }
     await new Promise(requestAnimationFrame);
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -218,6 +219,27 @@ def test_a_live_frame_is_kept_as_it_was_when_it_was_marked(tmp_path: Path, brows
         picture = decode(file)
         assert picture.shape == (480, 640, 3) and np.abs(picture.mean((0, 1)) - (200, 30, 40)).max() < 6
         browser.wait("!document.getElementById('video').paused")  # and it goes on
+
+
+def test_a_photo_chosen_while_a_frame_is_at_the_model_is_what_is_shown_and_kept(tmp_path: Path, browse: Browse) -> None:
+    run = make_run(tmp_path / "run")
+    with served(run) as (server, _):
+        browser = browse(server.url, *camera(tmp_path, 30, 30, 220))
+        browser.wait(f"{READY} === 'blue'")
+        browser.run(
+            """const post = Worker.prototype.postMessage;
+            Worker.prototype.postMessage = function (...given) { setTimeout(() => post.apply(this, given), 400); };"""
+        )
+        time.sleep(0.1)  # the next frame is on its way, and arrives after the photo has been drawn
+        photo = tmp_path / "photo.png"
+        Image.new("RGB", (40, 30), (20, 220, 30)).save(photo)
+        browser.choose_file(photo)
+        browser.wait(f"{READY} === 'green'")
+        browser.run("document.getElementById('wrong').click()")
+        browser.run("document.querySelector('#labels button').click()")
+        browser.wait("document.getElementById('kept-text').innerText")
+        (file,) = (run / "corrections" / LABELS[0]).iterdir()
+        assert file.read_bytes() == photo.read_bytes()
 
 
 def test_a_reload_and_a_second_phone_work_as_the_first(tmp_path: Path, browse: Browse) -> None:
