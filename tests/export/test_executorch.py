@@ -21,8 +21,9 @@ installed = importlib.util.find_spec("executorch") is not None
 
 @pytest.mark.skipif(installed, reason="executorch is installed here")
 def test_without_the_package_one_line_says_what_to_install(deployed, tmp_path):
+    absent = " and ".join(name for name in ("executorch", "torchao") if not importlib.util.find_spec(name))
     assert ExecuTorch().missing() == (
-        "exporting to ExecuTorch needs executorch and torchao; install it with: pip install 'softedge[executorch]'"
+        f"exporting to ExecuTorch needs {absent}; install it with: pip install 'softedge[executorch]'"
     )
     (tmp_path / "model.pte").write_bytes(b"")
     artifact = artifact_of(tmp_path / "model.pte", "executorch", "fp32", deployed.spec)
