@@ -101,13 +101,14 @@ def _held_back(
 ) -> Selection | None:
     """The images that the network was not trained on, without those that calibrate; None where they are too few."""
     calibrating = {content(pool, index) for index in calibration}
-    new = [index for index in range(len(unseen)) if content(unseen, index) not in calibrating]
+    held = [content(unseen, index) for index in range(len(unseen))]
+    new = [index for index, image in enumerate(held) if image not in calibrating]
     if len(new) < _FEWEST:
         return None
     chosen = np.random.default_rng(0).permutation(new)[:CHOSEN]
     images = _in_order(chosen, lambda some: unseen.subset(some).prepared(deployed.spec))
-    held = {content(unseen, index) for index in range(len(unseen))}
-    training = [index for index in np.sort(order[:TRAINING]) if content(pool, index) not in held]
+    apart = set(held)
+    training = [index for index in np.sort(order[:TRAINING]) if content(pool, index) not in apart]
     return Selection(
         pool.subset(np.sort(calibration)).prepared(deployed.spec),
         Judge(images, deployed.predict(images), deployed.output, unseen=True),

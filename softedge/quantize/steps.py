@@ -8,6 +8,7 @@ from typing import Any
 
 from softedge.export.base import Candidates, Option
 from softedge.export.nearest import Measures
+from softedge.quantize.selection import promised
 from softedge.quantize.sensitivity import Layer
 
 STEPS = ("default", "translated", "calibrated", "equalized", "bias", "mixed", "tuned", "tuned-mixed", "weights")
@@ -100,7 +101,7 @@ def score(measures: Measures) -> float:
     similarity of features."""
     if "agreement" not in measures:
         return 1 - float(measures["distance"])
-    return float(measures.get("expected_agreement", measures["agreement"]))
+    return float(promised(measures)["agreement"])
 
 
 def _numbers(step: Step) -> str:

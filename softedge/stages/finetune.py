@@ -42,11 +42,16 @@ def finetune(
     return on_run(stage, run, set, force, finetune={"init": init, "labels": labels})
 
 
+def _divided(data: Data, share: float, seed: int) -> tuple[NDArray[np.int64], Images, list[NDArray[np.bool_]]]:
+    """Of the training images whose labels are used: the rows, the images, and what is held out of them in turn."""
+    keep = pick_fraction(data.train.labels, share, np.random.default_rng(seed))
+    labelled = data.train.subset(keep)
+    return keep, labelled, validation.parts(labelled, seed, _FOLDS)
+
+
 def unseen(result: Result, data: Data) -> Images | None:
     """The validation part, on which the network that ``result`` left was not trained; None where folds judged it."""
-    settings, seed = result.recipe["finetune"], result.recipe["seed"]
-    labelled = data.train.subset(pick_fraction(data.train.labels, settings["labels"], np.random.default_rng(seed)))
-    parts = validation.parts(labelled, seed, _FOLDS)
+    _, labelled, parts = _divided(data, result.recipe["finetune"]["labels"], result.recipe["seed"])
     return labelled.subset(np.flatnonzero(parts[0])) if len(parts) == 1 else None
 
 
@@ -56,9 +61,7 @@ def _labelled(run: Run, recipe: Recipe, data: Data) -> None:
 
 def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     settings = recipe.finetune
-    keep = pick_fraction(data.train.labels, settings.labels, np.random.default_rng(recipe.seed))
-    labelled = data.train.subset(keep)
-    parts = validation.parts(labelled, recipe.seed, _FOLDS)
+    keep, labelled, parts = _divided(data, settings.labels, recipe.seed)
     part = f"{parts[0].sum()} of them for validation" if len(parts) == 1 else f"validated in {len(parts)} folds"
     of_them = f"{len(keep)} labelled images, {part}" if parts else f"{len(keep)} labelled images"
     say(f"finetune: from {settings.init}, {of_them}, {len(data.test)} test images")
