@@ -84,9 +84,10 @@ class _Session:
 
         def work(folder: Path) -> Outcome:
             del folder
-            if made.exists():  # of an earlier export of this file
+            outcome = self._work(artifact, format_)
+            if outcome.details["file"] != made.name and made.exists():  # of an earlier search; kept until this one ends
                 shutil.rmtree(made)
-            return self._work(artifact, format_)
+            return outcome
 
         return perform(self.run, name, work, recipe=settings, inputs=inputs, force=force or lost, renew=True)
 

@@ -207,6 +207,21 @@ def test_layers_in_float_still_have_their_weights_in_eight_bits(run):
     assert counted.get("conv_float", 0) + counted.get("conv_weights", 0) == 2
 
 
+def test_a_search_that_is_stopped_leaves_the_file_of_the_last_one(run, monkeypatch):
+    made = run.folder("export") / "onnx-int8-search"
+    made.mkdir(parents=True, exist_ok=True)
+    (made / "kept").write_text("of the search before")
+
+    def stopped(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage._Session, "_work", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(run, recipe(), DATA, force=True)
+    assert (made / "kept").is_file()
+    shutil.rmtree(made)
+
+
 def test_size_limit_refuses_says_the_bytes_and_starts_no_search(run, monkeypatch):
     result = check(run, recipe(max_size=1000), DATA, force=True)
     assert "above the limit of 1000" in result.details["failed"][0]
