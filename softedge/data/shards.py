@@ -53,9 +53,7 @@ class TarImages(EncodedImages):
     def file(self, index: int) -> Path:
         return self.shards[int(self.places[index, 0])]
 
-    def read(self, index: int) -> bytes:
-        if (copy := self.copy(index)) is not None:
-            return decoding.read(copy)
+    def read_source(self, index: int) -> bytes:
         shard, offset, size = self.places[index].tolist()
         if size > decoding.max_bytes():
             raise BadImage(f"{size:,} bytes are more than the limit of {decoding.max_bytes():,}")

@@ -183,7 +183,9 @@ def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, ou
         backbone = model.backbone if isinstance(model, Classifier) else model
         deployed.about = origin(digest, backbone.settings.name)
     data = dataclasses.replace(data, spec=deployed.spec)  # a network that was taught may see other pixels than its run
-    chosen = calibration.choose(data, recipe.export.calibration_images, recipe.seed)
+    chosen = calibration.none(data.spec)  # float files need none: the photos may be gone
+    if any(format_.bits(precision).is_int8 for format_, precision in asked(recipe)):
+        chosen = calibration.choose(data, recipe.export.calibration_images, recipe.seed)
     return prepare(deployed, checkpoint, chosen, _comparison(data), recipe.export.golden_images, recipe.seed)
 
 
