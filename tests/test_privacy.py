@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from softedge.files import compiler_caches
+
 CONVERT = """
 import socket, sys
 called = []
@@ -34,3 +36,21 @@ def test_converting_and_quantizing_opens_no_connection_and_leaves_nothing_in_the
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert [str(p) for p in home.rglob("*") if p.is_file()] == []
+
+
+def test_importing_torchs_compiler_through_softedge_leaves_tmpdir_empty(tmp_path: Path) -> None:
+    temporary, cache = tmp_path / "tmp", tmp_path / "cache"
+    temporary.mkdir()
+    unset = {key: value for key, value in os.environ.items() if not key.startswith(("TORCHINDUCTOR", "TRITON"))}
+    environment = {**unset, "TMPDIR": str(temporary), "SOFTEDGE_CACHE": str(cache), "HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", "import softedge.ssl.train, torch._dynamo"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list(temporary.iterdir()) == [] and (cache / "compiled" / "torchinductor").is_dir()
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_not_given_to_the_compiler(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SOFTEDGE_CACHE", str(tmp_path / "file" / "cache"))
+    assert compiler_caches() == {}

@@ -98,8 +98,8 @@ def examine(source: str, recipe: Recipe) -> Examined:
         raise UserError(f"every training image of {found.source} is a copy of a test image; add others")
     if not given:
         _check_left(found, items)
-        if line := _untested(found, items):
-            found = replace(found, notices=(*found.notices, line))
+        if untested := _untested(found, items):
+            found = replace(found, notices=(*found.notices, untested))
     items.sort(key=lambda item: {"unlabelled": 1, "test": 2}.get(item.split, 0))
     white = white_of(look.wide for look in looks if look.wide)
     if white:

@@ -25,6 +25,7 @@ from softedge.data.layouts import (
     roles,
 )
 from softedge.data.masks import colours, without_masks
+from softedge.data.shards import is_tar
 from softedge.data.thumbnails import without_thumbnails
 from softedge.errors import UserError
 
@@ -80,7 +81,7 @@ def scan(root: Path) -> Listing:
                 names.append(prefix + entry.name)  # a broken link too: screening names it
             else:
                 others.append(prefix + entry.name)
-                ignored["tar files" if entry.name.lower().endswith(".tar") else "not images"] += 1
+                ignored["tar files" if is_tar(entry.name) else "not images"] += 1
         if prefix and len(names) == before[0]:
             empty[prefix.rstrip("/")] = len(others) - before[1]
 
