@@ -24,7 +24,7 @@ from softedge.export.base import Float32, Format, Uint8, combinations, open_form
 from softedge.export.deployed import Deployed
 from softedge.progress import say
 from softedge.records import Artifact, Outcome, Result
-from softedge.run import Run, cpu_name, perform, set_aside, sha256, versions
+from softedge.run import Run, cpu_name, differences, perform, set_aside, sha256, versions
 from softedge.stages import classifier
 from softedge.stages.base import INDEX, hashes, on_run
 
@@ -132,6 +132,8 @@ def export_formats(
     for format_, precision in asked:
         folder = f"export/{format_.name}-{precision}"
         before = run.result(folder)
+        if before is not None and before.inputs == inputs and not differences(before.recipe, recipe):
+            format_ = format_.as_before(before.details.get("notes", {}))
         result = perform(
             run,
             folder,

@@ -14,6 +14,7 @@ from softedge import config, registry
 from softedge.errors import CannotRunHere, UserError
 from softedge.export import calibration, contract
 from softedge.export.base import open_format
+from softedge.export.onnx import candidates, speed
 from softedge.export.onnx.format import Onnx
 from softedge.export.openvino.format import OpenVino
 from softedge.run import Run
@@ -207,3 +208,26 @@ def test_strict_files_stand_beside_the_others_in_the_formats_that_have_them():
         stage.asked(alone)
     with pytest.raises(UserError, match="OpenVINO has no precision 'int8-strict'"):
         open_format("openvino").bits("int8-strict")
+
+
+def test_an_int8_file_that_is_made_again_has_the_same_bits_however_the_timing_turns_out(tmp_path, source, monkeypatch):
+    turns = []
+
+    def another_winner(fp32, graph, *measured):
+        places = list(speed.prefixes(graph))
+        turns.append(places[len(turns) % len(places)])
+        about = {"float_until": turns[-1], "time_over_fp32": 0.9 + len(turns) / 100, "interval": [0.8, 1.2]}
+        return [dataclasses.replace(speed.fixed(graph, turns[-1]), about=about)]
+
+    monkeypatch.setattr(candidates, "beginnings", another_winner)
+
+    def made(run, inputs, force=False):
+        asked = [(Onnx(), "int8")]
+        (result,) = stage.export_formats(run, asked, lambda: source, recipe={"x": 1}, inputs={"w": inputs}, force=force)
+        return result.details["sha256"], result.details["notes"]["speed"]["float_until"]
+
+    run = Run(tmp_path)
+    first = made(run, "0")
+    assert made(run, "0", force=True) == first and len(turns) == 1
+    assert made(Run(tmp_path / "other"), "0")[0] != first[0]  # the other choice is another file
+    assert made(run, "1", force=True)[1] == turns[2] and len(turns) == 3  # another network: chosen anew
