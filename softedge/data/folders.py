@@ -18,6 +18,7 @@ from softedge.data.inventory import EXTENSIONS, Inventory, printable
 from softedge.data.layouts import (
     Located,
     is_junk,
+    is_unlabelled,
     located,
     plain,
     refuse_detection,
@@ -185,8 +186,9 @@ def _class_name(folder: str) -> str:
 
 def _by_class(root: Path, images: Sequence[Located], notices: list[str]) -> dict[str, Labelled]:
     """Class folders, with loose images beside them unlabelled; or a flat folder, all unlabelled."""
-    train: Labelled = [(i.path, _class_name(i.at[0])) for i in images if len(i.at) > 1]
-    loose: Labelled = [(i.path, None) for i in images if len(i.at) == 1]
+    inside = [i for i in images if len(i.at) > 1 and not is_unlabelled(i.at[0])]
+    train: Labelled = [(i.path, _class_name(i.at[0])) for i in inside]
+    loose: Labelled = [(i.path, None) for i in images if len(i.at) == 1 or is_unlabelled(i.at[0])]
     classes = {c for _, c in train}
     if len(classes) == 1:
         only = next(iter(classes))
@@ -196,7 +198,7 @@ def _by_class(root: Path, images: Sequence[Located], notices: list[str]) -> dict
             f"{root} has only one class ('{only}'); add a folder for every other class"
             f" (for unlabelled images give {root / str(only)})"
         )
-    refuse_nested(root, images)
+    refuse_nested(root, inside)
     if train and loose:
         notices.append(f"{len(loose)} images beside the class folders are taken as unlabelled")
     return {"train": train, "unlabelled": loose}
@@ -221,11 +223,15 @@ def _by_split(
     test_role = "test" if below["test"] else "val"
     if below["test"] and below["val"]:
         notices.append(f"{len(below['val'])} images of the validation split are left out: there is a test split")
-    train: Labelled = [(i.path, _class_name(i.at[1])) for i in below["train"] if len(i.at) > 2]
-    unlabelled: Labelled = [(i.path, None) for i in below["train"] if len(i.at) == 2]
+    inside = {
+        role: [i for i in below[role] if len(i.at) > 2 and not is_unlabelled(i.at[1])] for role in ("train", test_role)
+    }
+    train: Labelled = [(i.path, _class_name(i.at[1])) for i in inside["train"]]
+    labelled = set(inside["train"])
+    unlabelled: Labelled = [(i.path, None) for i in below["train"] if i not in labelled]
     unlabelled += [(i.path, None) for i in below["unlabelled"]]
-    test: Labelled = [(i.path, _class_name(i.at[1])) for i in below[test_role] if len(i.at) > 2]
-    nested = [replace(i, at=i.at[1:]) for role in ("train", test_role) for i in below[role]]
+    test: Labelled = [(i.path, _class_name(i.at[1])) for i in inside[test_role]]
+    nested = [replace(i, at=i.at[1:]) for images_of_role in inside.values() for i in images_of_role]
     if nested:
         refuse_nested(root / next(top for top, split in splits_of.items() if split in ("train", test_role)), nested)
     if len(test) < len(below[test_role]):

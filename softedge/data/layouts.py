@@ -24,6 +24,7 @@ _JUNK = frozenset(["__macosx", "__pycache__", "@eadir", "@recycle", "@tmp", "#re
 _PREDICTED = frozenset(["pred", "predict", "prediction", "predictions"])  # Kaggle's images to be labelled by others
 PHOTOS = frozenset(["image", "images", "img", "imgs", "photo", "photos", "jpegimages", "rgb", "input", "inputs"])
 _FILLER = PHOTOS | frozenset(["picture", "pictures", "pics", "data", "dataset", "set", "split", "jpg", "jpeg", "png"])
+_UNLABELLED = frozenset(["unlabeled", "unlabelled", "no_label", "no_labels", "nolabel"])  # "no_label": CVAT's export
 _LOOSE = 0.05  # images beside folders, of those in them: a cover, a chart
 
 
@@ -46,6 +47,11 @@ def located(names: Sequence[str], notices: list[str]) -> list[Located]:
 def is_junk(name: str) -> bool:
     """Whether systems and programs keep such a file or folder beside people's own."""
     return name.startswith(".") or name.lower() in _JUNK
+
+
+def is_unlabelled(folder: str) -> bool:
+    """Whether a folder among those of classes holds images of none."""
+    return folder.lower() in _UNLABELLED
 
 
 def role(name: str, shared: frozenset[str] = frozenset()) -> str | None:

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from softedge.data.inventory import printable
 
 _DATE = r"(?:19|20)\d\d[-_. ]?(?:0[1-9]|1[0-2])(?:[-_. ]?(?:0[1-9]|[12]\d|3[01]))?"
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 # A single one of these is no class. DCF, JEITA CP-3461: folders in DCIM are three digits from 100 and five letters.
 _SURE = re.compile(
     rf"{_DATE}(?:[-_. tT]\d{{2}}[-_.:]?\d{{2}}(?:[-_.:]?\d{{2}})?)?"
     r"|(?=[1-9]\d\d[A-Z0-9_]*[A-Z_])[1-9]\d\d[A-Z0-9_]{5}|[1-9]\d\dAPPLE|[1-9]\d\dANDRO"
     r"|(?:IMG|DSC|DSCN|DSCF|PXL|VID|MVI|GOPR|DJI|PANO|BURST)[-_ ]?\d[-_ \d]*"
+    rf"|{_MONTH}[-_. ]?(?:19|20)\d\d|(?:19|20)\d\d[-_. ]?{_MONTH}|photos from (?:19|20)\d\d"
     r"|(?:new|untitled) folder(?: ?\(?\d+\)?)?|DCIM",
     re.IGNORECASE,
 )
