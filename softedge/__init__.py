@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 # cannot be imported. Said before the first import of either, in every process that works for softedge.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime 1.32: to Microsoft, on by default
 
 # Before the first import of torch, in every process: what it compiles belongs into the cache, not into TMPDIR.
 for _name, _folder in compiler_caches().items():
