@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from softedge.errors import UserError
 from softedge.export.contract import to_json
+from softedge.export.coreml.reproducible import make_reproducible
 from softedge.export.deployed import Deployed
 from softedge.files import libraries_inside, temporary_folder
 
@@ -135,6 +136,7 @@ def _save(package: Any, path: Path) -> None:
     with temporary_folder("mlpackage", beside=path) as temporary:
         written = temporary / path.name
         package.save(str(written))
+        make_reproducible(written)
         if path.exists():
             shutil.rmtree(path)
         written.rename(path)
