@@ -13,6 +13,9 @@ from PIL import Image
 from softedge import config
 from softedge.data import describe, describe_text, sources
 from softedge.errors import UserError
+from softedge.run import Run
+from softedge.stages.data import prepare
+from softedge.stages.plan import plan
 
 
 def small(root: Path, per_class: dict[str, int], start: int = 0) -> Path:
@@ -79,6 +82,17 @@ def test_softedge_data_shows_the_caution_and_the_way_out_works(tmp_path: Path) -
         (tmp_path / name).rename(tmp_path / "unlabeled" / name)
     found = sources.find(str(tmp_path))
     assert found.classes == () and {split: len(images) for split, images in found.splits.items()} == {"unlabelled": 8}
+
+
+def test_the_caution_comes_before_any_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = small(tmp_path / "photos", {"2024-05-01": 4, "2024-05-02": 4})
+    prepare(Run(tmp_path / "run"), config.build({"data": {"size": 32}}), str(source))
+    assert "data: caution: 2 of 2 classes are named like days" in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("softedge.eval.pace.seconds_per_image", lambda *settings: pytest.fail("measured", pytrace=False))
+        with pytest.raises(pytest.fail.Exception, match="measured"):
+            plan(str(source))
+    assert "caution: 2 of 2 classes are named like days" in capsys.readouterr().err
 
 
 # Thumbnails
