@@ -37,7 +37,7 @@ def test_of_two_files_as_fast_as_each_other_the_smaller_is_shipped() -> None:
     rows = [row("onnx-fp32", 1.00, size_bytes=4_000_000), row("onnx-int8", 1.03, size_bytes=1_000_000)]
     pick = decide(rows, DEVICES).headline
     assert pick.artifact == "onnx-int8"
-    assert "ONNX fp32 is not measurably faster than ONNX int8, the smallest of these (1.00 MB)" in pick.reason
+    assert "ONNX fp32 is not measurably faster than ONNX int8, the smallest of these (1.00\u202fMB)" in pick.reason
 
 
 @pytest.mark.parametrize(("different", "shipped"), [(True, "onnx-fp32"), (False, "onnx-int8")])
