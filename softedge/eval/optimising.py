@@ -55,8 +55,8 @@ def optimise(
     """Train ``classifier`` in place and leave the averaged weights in it, on the CPU in eval mode; the loss per step.
 
     rng: what the loss draws from; kept in the checkpoint.  shown: the word before the progress; "" for none.
-    checkpoint: written after an epoch, at most every ``STEPS_BETWEEN`` steps, for the caller to remove; training resumes from
-        it in the same bits.
+    checkpoint: written after an epoch, at most every ``STEPS_BETWEEN`` steps, for the caller to remove; training
+        resumes from it in the same bits.
     """
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]

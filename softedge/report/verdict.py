@@ -135,8 +135,8 @@ def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], dev
         )
     elif equals:
         names = words.listing([_name(row) for row in equals])
-        first = f"{_name(best)} is the smallest of the fastest: {names} {'is' if len(equals) == 1 else 'are'} not measurably "
-        first += "slower or faster"
+        verb = "is" if len(equals) == 1 else "are"
+        first = f"{_name(best)} is the smallest of the fastest: {names} {verb} not measurably slower or faster"
         first += _price(best, others, equals, device)
     else:
         # Only an interval of the paired ratio calls two files different; without one a lower p90 is just that.

@@ -180,9 +180,8 @@ def test_an_app_that_cannot_be_kept_says_so_and_works_online(
     # The runtime alone has more than ten megabytes.
     browser.call("Storage.overrideQuotaForOrigin", origin=url.removesuffix("/app/"), quotaSize=1e6)
     browser.open(url)
-    browser.wait(
-        "document.getElementById('hint').textContent.includes('could not be kept on this device (too little free storage)')"
-    )
+    said = "could not be kept on this device (too little free storage)"
+    browser.wait(f"document.getElementById('hint').textContent.includes('{said}')")
     assert not [name for name in browser.run("caches.keys()") if name.startswith("softedge")]  # no half of it
     browser.choose_file(picture(tmp_path / "photo.png"))
     browser.wait(f"{READY} === 'green'")
