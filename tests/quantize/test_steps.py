@@ -259,7 +259,10 @@ def test_a_choice_is_trusted_when_its_lower_bound_is_above_the_gate():
     ], "an answer that agrees by a hair on images that the network was trained on"
     assert doubts({"distance": 0.5, "n": 500}, gates, 1000) == []
     assert doubts({"agreement": 0.99, "sqnr_db": 25.0, "n": 64}, gates, 1000) != []
-    assert doubts({"agreement": 1.0, "n": 64}, gates, 1000) == [], "these images cannot ask for more"
+    assert doubts({"agreement": 1.0, "sqnr_db": 20.1, "n": 64}, gates, 1000) == [], "these images cannot ask for more"
+    assert doubts({"agreement": 1.0, "sqnr_db": 12.2, "n": 64}, gates, 1000) == [
+        "signal to noise 12.2 dB is below 20"
+    ], "all of a few images that it was trained on agreed, and 17 of 21 new ones"
 
 
 def test_selection_images_are_as_hard_as_the_validation_images_and_never_easier():
