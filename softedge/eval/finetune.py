@@ -44,14 +44,15 @@ def train(
     recipe: Recipe,
     *,
     seed: int,
-    show: bool = False,
+    shown: str = "",
     checkpoint: Path | None = None,
 ) -> tuple[Classifier, list[float]]:
     """Train ``backbone`` (in place) and a fresh linear layer on labelled ``images``; the averaged classifier in eval
     mode, and the loss of every step.
 
     Settings come from ``recipe.finetune`` and the flip from ``recipe.augment``: digits must not be mirrored.
-    checkpoint: resume from it where it exists; written after every epoch.
+    shown: the words before the progress; "" for none.  checkpoint: resume from it where it exists; written after every
+    epoch.
     """
     settings = recipe.finetune
     torch.manual_seed(seed)
@@ -71,7 +72,6 @@ def train(
     def loss(classifier: Classifier, batch: Tensor, labels: Tensor) -> Tensor:
         return _loss(classifier, normalise(batch, data.spec), labels, settings, rng)
 
-    shown = "finetune" if show else ""
     losses = optimise(classifier, crops, loss, settings, rng, layer_decay=decay, shown=shown, checkpoint=checkpoint)
     return classifier, losses
 

@@ -17,6 +17,7 @@ from softedge.data.images import EncodedImages, Images
 FRACTION = 0.1  # of the images of each class
 LEAST = 30  # images; the standard error of an accuracy on fewer is above 5 points
 FOLDS = 10
+TRAINED_FOLDS = 3  # where every fold is a training of the whole network
 
 
 def few(labels: NDArray[np.int64]) -> bool:

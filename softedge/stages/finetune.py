@@ -22,8 +22,6 @@ from softedge.records import Outcome, Result
 from softedge.run import Run
 from softedge.stages.base import INDEX, Stage, hashes, need_labels, network, on_run, start_files
 
-_FOLDS = 3  # trainings more, where labels are too few for a validation part
-
 
 def finetune(
     run: str | Path,
@@ -46,7 +44,7 @@ def _divided(data: Data, share: float, seed: int) -> tuple[NDArray[np.int64], Im
     """Of the training images whose labels are used: the rows, the images, and what is held out of them in turn."""
     keep = pick_fraction(data.train.labels, share, np.random.default_rng(seed))
     labelled = data.train.subset(keep)
-    return keep, labelled, validation.parts(labelled, seed, _FOLDS)
+    return keep, labelled, validation.parts(labelled, seed, validation.TRAINED_FOLDS)
 
 
 def unseen(result: Result, data: Data) -> Images | None:
@@ -66,12 +64,14 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     of_them = f"{len(keep)} labelled images, {part}" if parts else f"{len(keep)} labelled images"
     say(f"finetune: from {settings.init}, {of_them}, {len(data.test)} test images")
 
+    trainings = len(parts) if len(parts) == 1 else len(parts) + 1
     checkpoints: list[Path] = []  # one for each training
 
     def trained(rows: NDArray[np.bool_]) -> tuple[Classifier, list[float]]:
         checkpoints.append(folder / f"checkpoint-{len(checkpoints)}.pt")
         backbone, images = initial(run, recipe, settings.init, recipe.seed), data.train.subset(keep[rows])
-        return train(backbone, data, images, recipe, seed=recipe.seed, show=True, checkpoint=checkpoints[-1])
+        shown = f"finetune, training {len(checkpoints)} of {trainings}, step" if trainings > 1 else "finetune, step"
+        return train(backbone, data, images, recipe, seed=recipe.seed, shown=shown, checkpoint=checkpoints[-1])
 
     right = 0
     for held in parts:

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from softedge.eval.validation import TRAINED_FOLDS
 from softedge.progress import on_one_line
 from softedge.stages.fitting import Fit
 
@@ -200,7 +201,11 @@ def _steps(
         steps.append(Step("probe", "a linear layer on frozen features", _probe(counts, second)))
         if counts.tuned:
             seen = max(tuned * counts.train, least_images)
-            what = f"{tuned} epochs on {counts.train:,} labelled images"
+            epochs = round(seen / counts.train)
+            what = f"{epochs} {'epoch' if epochs == 1 else 'epochs'} on {counts.train:,} labelled images"
+            if counts.few:  # each fold trains on what the others hold
+                seen += max(tuned * counts.train * (TRAINED_FOLDS - 1), TRAINED_FOLDS * least_images)
+                what = f"{what}, and on {TRAINED_FOLDS} parts of them to judge it"
             steps.append(Step("finetune", what, _minutes(seen * second)))
         if counts.taught:
             spent = tuned * _taught(counts, second) + _spreading(counts, given, size, seconds)
@@ -220,7 +225,7 @@ def _affordable(counts: Counts, given: bool, seconds: float, size: int, minutes:
     """
     second = _at(size, seconds)
     rest = OTHER_STAGES + (_probe(counts, second) + 0.2 if counts.train else 0.0)
-    labelled = _minutes(counts.tuned * second) + _taught(counts, second)
+    labelled = _minutes(counts.tuned * second * (1 + TRAINED_FOLDS if counts.few else 1)) + _taught(counts, second)
     an_epoch = labelled if given else _minutes(2 * counts.pretrain * second) + _TUNED * labelled
     rest += _spreading(counts, given, size, seconds)
     return max(0.0, minutes - rest) / max(1e-9, an_epoch) if an_epoch else math.inf

@@ -164,6 +164,19 @@ def test_one_image_per_class_is_enough_to_train_and_measure(toy):
     assert labels(run, recipe, data).metrics["n_test"] == 60
 
 
+def test_the_progress_says_which_of_the_trainings_it_is(toy, monkeypatch):
+    run, recipe, data = toy("run")
+    words = []
+
+    def progress(items, what, total=None):
+        words.append(what)
+        yield from items
+
+    monkeypatch.setattr(optimising, "track", progress)
+    assert stage(run, recipe, data).metrics["val_top1"] >= 0
+    assert words == [f"finetune, training {number} of 4, step" for number in (1, 2, 3, 4)], "three folds, then all"
+
+
 def test_a_fine_tuning_that_stays_below_the_probe_says_so(toy, capsys):
     run, recipe, data = toy("run")
     values = {

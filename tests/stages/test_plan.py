@@ -45,6 +45,16 @@ def test_too_few_minutes_give_the_least_plan_and_say_so():
     assert any("0.1 minutes are too few" in note for note in found.notes) and "too few" in found.text()
 
 
+def test_few_labels_are_trained_on_four_times_and_the_plan_counts_all_of_them():
+    few, many = (of(3, train=83, pretrain=83, test=21, few=few) for few in (True, False))
+    tuned, once = (next(step for step in made.steps if step.stage == "finetune") for made in (few, many))
+    assert tuned.what == "8 epochs on 83 labelled images, and on 3 parts of them to judge it"
+    assert once.what == "8 epochs on 83 labelled images", "the fewest steps are more than an epoch"
+    assert tuned.minutes == pytest.approx(4 * once.minutes)
+    plans = [of(minutes, train=250, pretrain=250, few=True, seconds=10 * LITE0) for minutes in (8, 12, 20, 40)]
+    assert all(made.total <= made.minutes + 0.1 for made in plans)
+
+
 def test_images_are_not_enlarged_much():
     assert of(240, longer_side=100).size == 128
     assert of(240, longer_side=32).size == SIZES[0]
