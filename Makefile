@@ -12,6 +12,7 @@ OURS := pyproject.toml --group build --python-version 3.11
 
 demo: $(VENV)/.installed
 	$(BIN)/softedge deploy --out runs/demo
+	@echo "to run softedge on your own images: source $(BIN)/activate"
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -33,11 +34,13 @@ $(VENV)/bin/python:
 # Exactly the versions of the lock files, each file checked by its hash: what worked here works there. `make lock` renews
 # them, `make versions` tries the newest and the lowest versions that pyproject.toml allows.
 $(VENV)/.installed: pyproject.toml requirements.lock | $(VENV)/bin/python
+	@echo "installing PyTorch and what else is in requirements.lock into $(VENV): several GB, minutes without a line"
 	$(PIP) install --require-hashes --requirement requirements.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml requirements-test.lock | $(VENV)/bin/python
+	@echo "installing what is in requirements-test.lock into $(VENV): several GB, minutes without a line"
 	$(PIP) install --require-hashes --requirement requirements-test.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@ $(VENV)/.installed

@@ -42,6 +42,12 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path):
             assert anchor in anchors(target), f"{link}: no such heading"
 
 
+def test_the_readme_says_where_make_puts_the_command_that_it_goes_on_with():
+    venv = re.search(r"^VENV \?= (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    said = (ROOT / "README.md").read_text().partition("softedge deploy")[0]
+    assert venv is not None and f"source {venv[1]}/bin/activate" in said
+
+
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "README.md").read_text()
     results = (ROOT / "benchmarks" / "results" / "README.md").read_text()
