@@ -54,7 +54,7 @@ def describe_text(values: Mapping[str, Any]) -> str:
     if values["near"]:
         lines.append(f"  look-alikes    {sentence(values['near'])}")
     for why, count in values["ignored"].items():
-        lines.append(f"  ignored    {count:,} {why}")
+        lines.append(f"  ignored        {count:,} {why}")
     lines += [f"  note           {notice}" for notice in values["notices"]]
     lines += _class_table(values["per_class"])
     if values["bad"]:

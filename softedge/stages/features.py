@@ -67,7 +67,8 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Features
     known = _Known(identity)
     known.read(run.folder(NAME))
     vectors = known.of(keys)
-    return Features(vectors[: len(data.pretrain)], vectors[len(data.pretrain) :], origin)
+    seen = f"{origin}, at {data.spec.size} pixels"  # fewer pixels make weaker features: two runs may disagree
+    return Features(vectors[: len(data.pretrain)], vectors[len(data.pretrain) :], seen)
 
 
 def unlabelled(run: Run, recipe: Recipe) -> tuple[Backbone, str]:

@@ -79,6 +79,8 @@ def reopen(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Run, Recipe]
     """An existing run and its recipe, with ``--set`` values applied for this command."""
     path = Path(run) / "recipe.toml"
     if not path.is_file():
+        if Path(run).suffix and not Path(run).exists():  # a mistyped name of a file, or of a run
+            raise UserError(f"{run} is not there; give a run folder, e.g. runs/mine, or a file that exists")
         raise UserError(
             f"{run} is not a softedge run (it has no recipe.toml); make one with: softedge deploy --out {run}"
         )

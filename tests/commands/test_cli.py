@@ -215,6 +215,7 @@ def test_the_ssl_folder_never_shadows_the_standard_library():
         (["deploy", "--recipe", "missing.toml"], "missing.toml"),
         (["deploy", "--devices", "lokal"], "unknown device 'lokal'; did you mean 'local'?"),
         (["probe", "no-run"], "no-run is not a softedge run"),
+        (["quantize", "mistyped.onnx"], "mistyped.onnx is not there"),
         (["check", "no-run"], "no-run is not a softedge run"),
         (["report", "no-run"], "no-run is not a softedge run"),
         (["verify", "no-folder"], "no-folder"),

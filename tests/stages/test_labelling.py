@@ -149,7 +149,7 @@ def test_its_starting_weights_are_asked_instead(toy, weights):  # noqa: F811
     found = features.stage(run, recipe, data)
     expected = features.extract(backbones.load(Path(given)), data.train, data.spec)
     assert np.allclose(found.pretrain, expected, atol=1e-5)
-    assert "starting weights" in found.origin
+    assert "starting weights" in found.origin and f"at {data.spec.size} pixels" in found.origin
 
 
 def test_a_film_in_which_all_frames_are_near_duplicates_is_no_family():
