@@ -6,6 +6,7 @@ The int8 search (``quantize.search``) begins with the same comparison, on other 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FLOOR_DB = 6.0  # noise of half the signal: such a file may agree on lopsided images and is broken all the same
 CLOSER = 1.0  # dB that an option of a higher tier must gain
+_QUIET_SECONDS = 10.0  # without a line, at most a comparison longer
 
 Measures = Mapping[str, float | int]
 
@@ -89,9 +91,13 @@ def nearest(candidates: Candidates, judge: Judge) -> Choice:
     """
     best: dict[int, tuple[float, Option, Measures]] = {}
     compared: list[tuple[Option, Measures]] = []
+    said = time.monotonic()
     for option in candidates.calibrations():
         measures = judge.measure(candidates, option)
         compared.append((option, measures))
+        if time.monotonic() - said > _QUIET_SECONDS:
+            say(f"int8, comparing: {option.what}, {decibels(measures):.1f} dB")
+            said = time.monotonic()
         value = decibels(measures)
         if option.tier not in best or value > best[option.tier][0]:
             best[option.tier] = value, option, measures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -241,6 +242,16 @@ def test_the_nearest_of_the_lowest_tier_that_is_about_as_near_as_any_is_the_defa
     assert chosen(0.3, 0.1, 0.095, 0.2) == "1", "half a decibel does not pay for more layers in float"
     assert chosen(0.3, 0.1, 0.2, 0.05) == "3"
     assert chosen(0.1, 0.1) == "0"
+
+
+def test_a_comparison_that_takes_minutes_says_how_far_it_is(monkeypatch, capsys):
+    now = iter(range(0, 1000, 6))  # seconds: every second option is due
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    options = {str(place): (0, (0.1, 0, 0, 0)) for place in range(4)}
+    nearest(ToyCandidates(options), JUDGE)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines and all(line.startswith("int8, comparing: ") and line.endswith(" dB") for line in lines)
+    assert len(lines) < len(options), "a line in ten seconds, not one for each"
 
 
 def test_an_option_that_breaks_is_never_the_default_or_the_choice_of_the_search():
