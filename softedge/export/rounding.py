@@ -15,8 +15,9 @@ from softedge.export.calibration import spread
 from softedge.export.deployed import Deployed
 from softedge.progress import track
 
-IMAGES = 128  # that layers are compared on: each layer costs one pass over them
-_POSITIONS = 16384  # of a layer's input that enter its second moments, at most
+IMAGES = 128  # that layers are compared on, at most: each layer costs two passes over them
+_FEWEST = 32
+_POSITIONS = 16384  # of a layer's input that make its second moments; where an image has many, fewer images do
 _DAMPING = 0.01  # of their mean, added to the diagonal: the value of Frantar et al.
 _LARGEST = 127
 _BATCH = 32
@@ -38,16 +39,19 @@ def rounded(deployed: Deployed, calibration: Uint8) -> Deployed:
     network, original = deployed.folded(), deployed.folded()
     images = calibration[spread(len(calibration), IMAGES)]
     with torch.no_grad():
-        wanted = _mean_inputs(original, images)
+        layers = dict(_layers(original))
+        positions = _positions(original, images[:1])
         for name, layer in track(_layers(network), "rounding weights"):
-            if name not in wanted:  # not used, or used twice
+            if name not in positions:  # not used, or used twice
                 continue
+            some = images[spread(len(images), max(_FEWEST, -(-_POSITIONS // positions[name])))]
             groups = getattr(layer, "groups", 1)
             weight = layer.weight.reshape(groups, layer.weight.shape[0] // groups, -1)
-            moments, mean = _moments(network, layer, images)
+            moments, mean = _moments(network, layer, some)
             coded = least_error(weight, moments)
             if layer.bias is not None:
-                layer.bias += (weight @ wanted[name] - coded @ mean).reshape(-1)
+                wanted = _moments(original, layers[name], some)[1]
+                layer.bias += (weight @ wanted - coded @ mean).reshape(-1)
             layer.weight.copy_(coded.reshape(layer.weight.shape))
     return network
 
@@ -113,44 +117,34 @@ def _padded(layer: nn.Conv2d, x: Tensor, output: Tensor) -> Tensor:
 
 def _moments(network: Deployed, layer: nn.Module, images: Uint8) -> tuple[Tensor, Tensor]:
     """E[x xᵀ], (G, K, K), and E[x], (G, K, 1), of a layer's inputs over images and positions."""
-    squares: list[Tensor] = []
-    sums: list[Tensor] = []
-    counts = [0, 0]
+    found: list[tuple[Tensor, Tensor, int, int]] = []
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         for part, result in zip(inputs[0].split(_PATCHED), output.split(_PATCHED)):
             columns = _columns(module, part, result)
             step = max(1, columns.shape[2] * len(images) // (len(part) * _POSITIONS)) | 1  # odd: it visits every row
-            some = columns[:, :, ::step]
-            for total, value in ((squares, some @ some.transpose(1, 2)), (sums, columns.sum(2, keepdim=True))):
-                total[:] = [total[0] + value if total else value]
-            counts[0] += some.shape[2]
-            counts[1] += columns.shape[2]
+            some = columns[:, :, ::step].contiguous()
+            found.append((some @ some.transpose(1, 2), columns.sum(2, keepdim=True), some.shape[2], columns.shape[2]))
 
     _run(network, images, {layer: add}, last=True)
-    return squares[0] / counts[0], sums[0] / counts[1]
+    squares, sums, some, all_of_them = (sum(values) for values in zip(*found, strict=True))
+    return squares / some, sums / all_of_them
 
 
-def _mean_inputs(network: Deployed, images: Uint8) -> dict[str, Tensor]:
-    """E[x], (G, K, 1), of the inputs of every layer that runs once, by name, over images and positions."""
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-    calls: dict[str, int] = {}
+def _positions(network: Deployed, image: Uint8) -> dict[str, int]:
+    """How often a layer that runs once applies its weights to one image, by name."""
+    found: dict[str, list[int]] = {}
 
-    def adder(name: str) -> Callable[..., None]:
-        def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            for part, result in zip(inputs[0].split(_PATCHED), output.split(_PATCHED)):
-                columns = _columns(module, part, result)
-                total = columns.sum(2, keepdim=True)
-                sums[name] = sums[name] + total if name in sums else total
-                counts[name] = counts.get(name, 0) + columns.shape[2]
+    def counter(name: str) -> Callable[..., None]:
+        def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            del inputs
+            channels = output.shape[1] if isinstance(module, nn.Conv2d) else output.shape[-1]
+            found.setdefault(name, []).append(output.numel() // channels)
 
-        return add
+        return count
 
-    _run(network, images, {layer: adder(name) for name, layer in _layers(network)})
-    batches = -(-len(images) // _BATCH)
-    return {name: total / counts[name] for name, total in sums.items() if calls[name] == batches}
+    _run(network, image, {layer: counter(name) for name, layer in _layers(network)})
+    return {name: counts[0] for name, counts in found.items() if len(counts) == 1}
 
 
 def _run(network: Deployed, images: Uint8, hooks: dict[nn.Module, Callable[..., None]], last: bool = False) -> None:

@@ -136,9 +136,8 @@ def export_formats(
         others = _others(run, format_, precision, recipe, inputs)
         read = {**inputs, **{f"export/{other.name}": other.sha256 for other in others}}
         if renewed := before is not None and _own(before.inputs) == inputs and before.inputs != read:
-            say(
-                f"{format_.name}-{precision} is made anew: {', '.join(a.name for a in others) or 'another file'} changed"
-            )
+            changed = ", ".join(other.name for other in others) or "a file that it took integers from"
+            say(f"{format_.name}-{precision} is made anew: {changed} is new")
         made[format_.name, precision] = perform(
             run,
             folder,

@@ -76,7 +76,7 @@ def _normalised_by_rows(network: Any) -> Any:
 
 
 def write(network: Any, deployed: Deployed, precision: str, path: Path, about: Mapping[str, Any] = {}) -> None:
-    """Describe a network like every export and write it: ``path`` (.xml) and the .bin beside it.  about: more to say."""
+    """Describe a network like every export and write it: ``path`` (.xml) and the .bin beside it.  about: more."""
     _describe(network, deployed, precision, about)
     bits = Precision.named(precision)
     _save(network, path, half=bits.weights == 16, small=bits.is_int8)
