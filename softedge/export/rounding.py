@@ -15,7 +15,7 @@ from softedge.export.calibration import spread
 from softedge.export.deployed import Deployed
 from softedge.progress import track
 
-IMAGES = 128  # that layers are compared on, at most: each layer costs two passes over them
+IMAGES = 64  # that layers are compared on, at most: each layer costs two passes over them
 _FEWEST = 32
 _POSITIONS = 16384  # of a layer's input that make its second moments; where an image has many, fewer images do
 _DAMPING = 0.01  # of their mean, added to the diagonal: the value of Frantar et al.
@@ -28,13 +28,13 @@ class _Reached(Exception):
     """The layer that a pass was for has its input."""
 
 
-def rounded(deployed: Deployed, calibration: Uint8) -> Deployed:
+def rounded(deployed: Deployed, calibration: Uint8, smallest: int = 1) -> Deployed:
     """The network, BatchNorm folded, with every convolution and linear layer on a grid of 8 bits per output channel.
 
     Layer after layer, each on the inputs that the rounded layers before it give: the weights by ``least_error``, then
     the bias so that the mean of each output channel is that of fp32.  The largest weight of a channel stays what it
     was, so that a format that divides by the largest finds the same integers.
-    calibration: uint8 (N, S, S, 3), unlabelled.
+    calibration: uint8 (N, S, S, 3), unlabelled.  smallest: number of weights below which a layer's stay as they are.
     """
     network, original = deployed.folded(), deployed.folded()
     images = calibration[spread(len(calibration), IMAGES)]
@@ -48,7 +48,7 @@ def rounded(deployed: Deployed, calibration: Uint8) -> Deployed:
             groups = getattr(layer, "groups", 1)
             weight = layer.weight.reshape(groups, layer.weight.shape[0] // groups, -1)
             moments, mean = _moments(network, layer, some)
-            coded = least_error(weight, moments)
+            coded = least_error(weight, moments) if weight.numel() >= smallest else weight
             if layer.bias is not None:
                 wanted = _moments(original, layers[name], some)[1]
                 layer.bias += (weight @ wanted - coded @ mean).reshape(-1)

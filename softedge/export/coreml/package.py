@@ -17,7 +17,7 @@ from softedge.export.deployed import Deployed
 from softedge.files import libraries_inside, temporary_folder
 
 LABEL = "label"
-_WEIGHT_THRESHOLD = 512  # coremltools' default of 2048 values leaves squeeze-excite layers in float
+WEIGHT_THRESHOLD = 512  # coremltools' default of 2048 values leaves squeeze-excite layers in float
 
 
 def write(package: Any, deployed: Deployed, path: Path, weights: bool, **about: Any) -> None:
@@ -95,7 +95,7 @@ def in_8_bits(package: Any) -> Any:
     import coremltools.optimize.coreml as optimize
 
     weights = optimize.OpLinearQuantizerConfig(
-        mode="linear_symmetric", dtype="int8", granularity="per_channel", weight_threshold=_WEIGHT_THRESHOLD
+        mode="linear_symmetric", dtype="int8", granularity="per_channel", weight_threshold=WEIGHT_THRESHOLD
     )
     return optimize.linear_quantize_weights(package, optimize.OptimizationConfig(global_config=weights))
 

@@ -20,7 +20,7 @@ _COMPARED = 48  # calibration images that decide between the roundings: the inte
 class WeightCandidates(Candidates):
     """Each weight to its nearest step; and all for the least error of each layer's output, see ``export.rounding``.
 
-    Both files have the same size and take the same time.  calibration: uint8 (N, S, S, 3).
+    The files have about the same size and take the same time.  calibration: uint8 (N, S, S, 3).
     """
 
     most_images: ClassVar[int] = 256
@@ -33,7 +33,7 @@ class WeightCandidates(Candidates):
 
     def calibrations(self) -> Iterator[Option]:
         yield self._option("weights rounded to the nearest", "nearest", self.deployed)
-        network = rounded(self.deployed, self.calibration)
+        network = rounded(self.deployed, self.calibration, smallest=coreml.WEIGHT_THRESHOLD + 1)
         yield self._option("weights rounded for the least error of each layer's output", "least error", network)
 
     def _option(self, what: str, rounding: str, network: Deployed) -> Option:
