@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/softedge deploy --out runs/demo
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

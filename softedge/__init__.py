@@ -11,12 +11,19 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from softedge.files import compiler_caches
+
 __version__ = "0.1.0"
 
 # OpenVINO and NNCF report usage to Google Analytics unless each user opts out; both do without this package where it
 # cannot be imported. Said before the first import of either, in every process that works for softedge.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime 1.32: to Microsoft, on by default
+
+# Before the first import of torch, in every process: what it compiles belongs into the cache, not into TMPDIR.
+for _name, _folder in compiler_caches().items():
+    os.environ.setdefault(_name, _folder)
 
 if TYPE_CHECKING:
     from softedge.stages.backbone import backbone

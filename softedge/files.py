@@ -41,6 +41,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "softedge"
 
 
+def compiler_caches() -> dict[str, str]:
+    """Environment variables that send what torch and Triton compile into ``cache_folder``; {} where it is read-only.
+
+    Importing torch's compiler makes a folder in TMPDIR already, and Triton writes into the home folder.
+    """
+    try:
+        folder = cache_folder() / "compiled"
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+    except (OSError, RuntimeError):  # no home folder
+        return {}
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return {}
+    return {"TORCHINDUCTOR_CACHE_DIR": str(folder / "torchinductor"), "TRITON_CACHE_DIR": str(folder / "triton")}
+
+
 def _temporary_prefix(what: str) -> str:
     return f".tmp-{os.getpid()}-{what}-"
 

@@ -44,6 +44,8 @@ RECIPE = [
     "optim.lr=0.03",
     "optim.warmup_epochs=0",
     "probe.few_labels=3",
+    "finetune.epochs=1",
+    "finetune.min_steps=60",
     "export.calibration_images=24",
 ]
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+import pytest
+from colour_model import colour_model
+
+from softedge.bench.base import Plan, open_device
+from softedge.files import compiler_caches
+from softedge.records import Artifact
 
 CONVERT = """
 import socket, sys
@@ -18,19 +26,77 @@ import nncf, numpy as np, openvino as ov, torch
 network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval()
 model = ov.convert_model(network, example_input=torch.zeros(1, 3, 8, 8), input=[(1, 3, 8, 8)])
 nncf.quantize(model, nncf.Dataset([np.zeros((1, 3, 8, 8), np.float32)]), subset_size=1)
+import onnxruntime
+with open(sys.argv[1], "rb") as file:
+    onnxruntime.InferenceSession(file.read(), providers=["CPUExecutionProvider"])
 import time; time.sleep(1)  # what is sent is sent by a thread
 assert not called, called
 assert sys.modules["openvino_telemetry"] is None
 """
 
 
-def test_converting_and_quantizing_opens_no_connection_and_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    kept = {key: value for key, value in os.environ.items() if key != "CI" and not key.startswith("NNCF")}
-    environment = {**kept, "HOME": str(home), "XDG_CACHE_HOME": str(tmp_path / "cache"), "TORCH_HOME": str(tmp_path)}
+_THEIRS = ("CI", "NNCF", "ORT_", "TORCHINDUCTOR", "TRITON", "XDG_", "SOFTEDGE_CACHE")
+
+
+def fresh(folder: Path) -> dict[str, str]:
+    """An environment whose home, cache and temporary folders are new and empty."""
+    places = {"HOME": "home", "XDG_CACHE_HOME": "cache", "TMPDIR": "tmp"}
+    for name in places.values():
+        (folder / name).mkdir()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(_THEIRS)}
+    return {**kept, **{key: str(folder / name) for key, name in places.items()}, "TORCH_HOME": str(folder / "torch")}
+
+
+def left(folder: Path) -> list[str]:
+    """What lies in those folders, without the cache of softedge."""
+    found = [path.relative_to(folder) for name in ("home", "cache", "tmp") for path in (folder / name).rglob("*")]
+    return sorted(str(path) for path in found if path.parts[:2] != ("cache", "softedge"))
+
+
+def test_converting_quantizing_and_running_opens_no_connection_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    colour_model(tmp_path / "model.onnx")
     done = subprocess.run(
-        [sys.executable, "-c", CONVERT], env=environment, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", CONVERT, str(tmp_path / "model.onnx")],
+        env=fresh(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert [str(p) for p in home.rglob("*") if p.is_file()] == []
+    assert left(tmp_path) == []
+
+
+def test_measuring_on_this_machine_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifacts: list[Artifact], plan: Plan
+) -> None:
+    """The processes that measure import nothing of softedge, on a board as here."""
+    environment = fresh(tmp_path)
+    for key in os.environ.keys() - environment.keys():
+        monkeypatch.delenv(key)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with open_device("local") as device:
+        device.describe()
+        measured = device.run(artifacts, plan)
+    assert [bool(measurement.samples_ms) for measurement in measured] == [True, True, False]  # Core ML runs on a Mac
+    assert left(tmp_path) == []
+
+
+def test_importing_torchs_compiler_through_softedge_leaves_tmpdir_empty(tmp_path: Path) -> None:
+    temporary, cache = tmp_path / "tmp", tmp_path / "cache"
+    temporary.mkdir()
+    unset = {key: value for key, value in os.environ.items() if not key.startswith(("TORCHINDUCTOR", "TRITON"))}
+    environment = {**unset, "TMPDIR": str(temporary), "SOFTEDGE_CACHE": str(cache), "HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", "import softedge.ssl.train, torch._dynamo"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list(temporary.iterdir()) == [] and (cache / "compiled" / "torchinductor").is_dir()
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_not_given_to_the_compiler(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SOFTEDGE_CACHE", str(tmp_path / "file" / "cache"))
+    assert compiler_caches() == {}

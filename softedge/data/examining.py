@@ -98,6 +98,8 @@ def examine(source: str, recipe: Recipe) -> Examined:
         raise UserError(f"every training image of {found.source} is a copy of a test image; add others")
     if not given:
         _check_left(found, items)
+        if untested := _untested(found, items):
+            found = replace(found, notices=(*found.notices, untested))
     items.sort(key=lambda item: {"unlabelled": 1, "test": 2}.get(item.split, 0))
     white = white_of(look.wide for look in looks if look.wide)
     if white:
@@ -140,6 +142,20 @@ def _check_left(found: Inventory, items: Sequence[Item]) -> None:
         ),
         f"every test image of {source} has two labels; mend the labels or remove the split",
     )
+
+
+def _untested(found: Inventory, items: Sequence[Item]) -> str:
+    """The classes that are trained and have no test image, when others have; those that the source's own test split
+    lacks were named with the source."""
+    tested = {item.label for item in items if item.split == "test"}
+    known = {item.label for item in items if item.split == "train" and item.label >= 0}
+    given = found.splits.get("test")
+    named = known - set(given.labels.tolist()) if given is not None else set()
+    missing = sorted(known - tested - named) if tested else []
+    if not missing:
+        return ""
+    shown = ", ".join(f"'{found.classes[label]}'" for label in missing[:5]) + (", ..." if len(missing) > 5 else "")
+    return f"{len(missing)} classes have no test image that can be used ({shown}): no accuracy says how good they are"
 
 
 def _require_images(found: Inventory, items: Sequence[Item], untrained: Callable[[str], str], untested: str) -> None:

@@ -11,21 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from softedge.data import decisions
+from softedge.data import decisions, sessions
 from softedge.data.decisions import Labelled
-from softedge.data.decoding import BadImage, decode
 from softedge.data.images import UNLABELLED, FileImages, Images
 from softedge.data.inventory import EXTENSIONS, Inventory, printable
 from softedge.data.layouts import (
     Located,
     is_junk,
+    is_unlabelled,
     located,
     plain,
     refuse_detection,
     refuse_nested,
     roles,
-    without_masks,
 )
+from softedge.data.masks import colours, without_masks
+from softedge.data.shards import is_tar
+from softedge.data.thumbnails import without_thumbnails
 from softedge.errors import UserError
 
 
@@ -80,7 +82,7 @@ def scan(root: Path) -> Listing:
                 names.append(prefix + entry.name)  # a broken link too: screening names it
             else:
                 others.append(prefix + entry.name)
-                ignored["tar files" if entry.name.lower().endswith(".tar") else "not images"] += 1
+                ignored["tar files" if is_tar(entry.name) else "not images"] += 1
         if prefix and len(names) == before[0]:
             empty[prefix.rstrip("/")] = len(others) - before[1]
 
@@ -123,11 +125,19 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
             f"{tars} tar files beside the images are not read: shards are, from a folder that holds nothing else, or "
             "from train/ test/ unlabeled/ that all hold shards; unpack them to use them here"
         )
-    images = without_masks(images, lambda path: _colours(root.joinpath(*path)), notices)
-    ignored = {**listing.ignored, **({"masks": out} if (out := len(listing.names) - len(images)) else {})}
+    photos = without_thumbnails(images, notices)
+    if not photos:
+        raise UserError(f"all {len(images)} images in {root} lie in folders of thumbnails ({notices[-1]})")
+    thumbnails, without = len(images) - len(photos), notices[-1:]
+    images = without_masks(photos, lambda path: colours(root.joinpath(*path)), notices)
+    passed_over = {"thumbnails": thumbnails, "masks": len(photos) - len(images)}
+    ignored = {**listing.ignored, **{why: count for why, count in passed_over.items() if count}}
     images = plain(images, notices)
     splits_of = roles(images)
-    groups = _by_split(root, images, splits_of, notices) if splits_of else _by_class(root, images, notices)
+    try:
+        groups = _by_split(root, images, splits_of, notices) if splits_of else _by_class(root, images, notices)
+    except UserError as error:
+        raise (UserError("; ".join([str(error), *without])) if thumbnails else error) from None
     if decided is None:
         notices.append(f"{decisions.FILE} has no columns 'name' and 'label' and is not read")
     elif decided:
@@ -152,16 +162,9 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
             labels = np.array([UNLABELLED if c is None else number[c] for _, c in group], np.int64)
             splits[split] = FileImages(root, [printable("/".join(path)) for path, _ in group], labels)
     classes = tuple((readable or {}).get(folder, folder) for folder in folders)
+    if readable is None and (line := sessions.caution(classes, str(root))):
+        notices.insert(0, line)
     return Inventory(source, classes, splits, ignored, tuple(notices))
-
-
-def _colours(path: Path) -> int:
-    """How many different colours a picture has; 0 when it cannot be read."""
-    try:
-        image = decode(path).astype(np.int32)
-    except BadImage:
-        return 0
-    return len(np.unique(image[..., 0] << 16 | image[..., 1] << 8 | image[..., 2]))
 
 
 def _classes_without_images(
@@ -171,9 +174,9 @@ def _classes_without_images(
     if not any(label is not None for group in groups.values() for _, label in group):
         return []
     depth = 2 if splits_of else 1
-    train = {top for top, split in splits_of.items() if split == "train"}
+    labelled = {top for top, split in splits_of.items() if split != "unlabelled"}
     found = [(name, others) for name, others in empty.items() if name.count("/") == depth - 1]
-    return sorted((name, others) for name, others in found if not splits_of or name.split("/")[0] in train)
+    return sorted((name, others) for name, others in found if not splits_of or name.split("/")[0] in labelled)
 
 
 def _class_name(folder: str) -> str:
@@ -183,8 +186,9 @@ def _class_name(folder: str) -> str:
 
 def _by_class(root: Path, images: Sequence[Located], notices: list[str]) -> dict[str, Labelled]:
     """Class folders, with loose images beside them unlabelled; or a flat folder, all unlabelled."""
-    train: Labelled = [(i.path, _class_name(i.at[0])) for i in images if len(i.at) > 1]
-    loose: Labelled = [(i.path, None) for i in images if len(i.at) == 1]
+    inside = [i for i in images if len(i.at) > 1 and not is_unlabelled(i.at[0])]
+    train: Labelled = [(i.path, _class_name(i.at[0])) for i in inside]
+    loose: Labelled = [(i.path, None) for i in images if len(i.at) == 1 or is_unlabelled(i.at[0])]
     classes = {c for _, c in train}
     if len(classes) == 1:
         only = next(iter(classes))
@@ -194,7 +198,7 @@ def _by_class(root: Path, images: Sequence[Located], notices: list[str]) -> dict
             f"{root} has only one class ('{only}'); add a folder for every other class"
             f" (for unlabelled images give {root / str(only)})"
         )
-    refuse_nested(root, images)
+    refuse_nested(root, inside)
     if train and loose:
         notices.append(f"{len(loose)} images beside the class folders are taken as unlabelled")
     return {"train": train, "unlabelled": loose}
@@ -219,12 +223,17 @@ def _by_split(
     test_role = "test" if below["test"] else "val"
     if below["test"] and below["val"]:
         notices.append(f"{len(below['val'])} images of the validation split are left out: there is a test split")
-    train: Labelled = [(i.path, _class_name(i.at[1])) for i in below["train"] if len(i.at) > 2]
-    unlabelled: Labelled = [(i.path, None) for i in below["train"] if len(i.at) == 2]
+    inside = {
+        role: [i for i in below[role] if len(i.at) > 2 and not is_unlabelled(i.at[1])] for role in ("train", test_role)
+    }
+    train: Labelled = [(i.path, _class_name(i.at[1])) for i in inside["train"]]
+    labelled = set(inside["train"])
+    unlabelled: Labelled = [(i.path, None) for i in below["train"] if i not in labelled]
     unlabelled += [(i.path, None) for i in below["unlabelled"]]
-    test: Labelled = [(i.path, _class_name(i.at[1])) for i in below[test_role] if len(i.at) > 2]
-    nested = [replace(i, at=i.at[1:]) for role in ("train", test_role) for i in below[role]]
-    refuse_nested(root / next(top for top, split in splits_of.items() if split in ("train", test_role)), nested)
+    test: Labelled = [(i.path, _class_name(i.at[1])) for i in inside[test_role]]
+    nested = [replace(i, at=i.at[1:]) for images_of_role in inside.values() for i in images_of_role]
+    if nested:
+        refuse_nested(root / next(top for top, split in splits_of.items() if split in ("train", test_role)), nested)
     if len(test) < len(below[test_role]):
         loose = len(below[test_role]) - len(test)
         if not test:

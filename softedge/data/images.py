@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -20,6 +21,11 @@ from softedge.records import InputSpec
 
 Uint8 = NDArray[np.uint8]
 UNLABELLED = -1
+
+
+class DamagedCopy(BadImage):
+    """A picture that the run keeps is not the file that was looked at, and its source does not help; the message says
+    which file and what to do."""
 
 
 class Images(ABC):
@@ -48,6 +54,8 @@ class Images(ABC):
         for index in range(len(self)):
             try:
                 batch[index] = prepare(self.decode(index), spec)
+            except DamagedCopy as error:
+                raise UserError(str(error)) from error
             except BadImage as error:  # it could be when the images were looked at
                 raise UserError(
                     f"{self.names[index]} cannot be read any more ({error}); bring it back, or make a run without it: "
@@ -91,15 +99,40 @@ class EncodedImages(Images):
         """The file on the disk that holds the image, alone or among others."""
 
     @abstractmethod
+    def read_source(self, index: int) -> bytes:
+        """The bytes of the file where it was found; ``decoding.BadImage`` when they cannot be had."""
+
     def read(self, index: int) -> bytes:
-        """The bytes of the file; ``decoding.BadImage`` when they cannot be had."""
+        """The bytes of the file, of a kept copy where there is one; ``decoding.BadImage`` as ``read_source``."""
+        copy = self.copy(index)
+        return self.read_source(index) if copy is None else decoding.read(copy)
+
+    def read_same(self, index: int) -> bytes:
+        """The bytes of the file that was looked at: of the kept copy, else of the source.
+
+        ``BadImage`` when neither is that file any more; ``DamagedCopy`` when there is a copy.
+        """
+        copy = self.copy(index)
+        if copy is None:
+            return self._same(index, self.read_source(index))
+        with contextlib.suppress(BadImage):
+            return self._same(index, decoding.read(copy))
+        try:
+            return self._same(index, self.read_source(index))
+        except BadImage as error:
+            raise DamagedCopy(
+                f"{copy}, the run's copy of {self.names[index]}, is damaged, and the image itself is no help "
+                f"({error}); put either back from a backup, or make the run without the image: softedge deploy --update"
+            ) from error
+
+    def _same(self, index: int, data: bytes) -> bytes:
+        if self.hashes and hashlib.sha256(data).hexdigest() != self.hashes[index]:
+            raise BadImage("it has changed since the run looked at it")
+        return data
 
     def decode(self, index: int) -> Uint8:
         """As in ``Images``; also ``BadImage`` when the file is not the one that was looked at."""
-        data = self.read(index)
-        if self.hashes and hashlib.sha256(data).hexdigest() != self.hashes[index]:
-            raise BadImage("it has changed since the run looked at it")
-        return decoding.decode(data, white=self.white)
+        return decoding.decode(self.read_same(index), white=self.white)
 
     def decode_smaller(self, index: int, side: int) -> Uint8:
         """With the shorter side shrunk to ``side`` pixels where it is longer."""
@@ -130,8 +163,9 @@ class FileImages(EncodedImages):
 
     def path(self, index: int) -> Path:
         """Where the file is: a kept copy first, which is sure to be the file that was looked at."""
-        if (copy := self.copy(index)) is not None:
-            return copy
+        return self.copy(index) or self._source(index)
+
+    def _source(self, index: int) -> Path:
         name = self.names[index]
         path = self.root / name
         if "\\x" in name and not path.exists():  # the name has bytes that are not UTF-8: inventory.printable
@@ -142,8 +176,8 @@ class FileImages(EncodedImages):
     def file(self, index: int) -> Path:
         return self.path(index)
 
-    def read(self, index: int) -> bytes:
-        return decoding.read(self.path(index))
+    def read_source(self, index: int) -> bytes:
+        return decoding.read(self._source(index))
 
     def subset(self, indices: NDArray[np.int64] | Sequence[int]) -> FileImages:
         chosen = np.asarray(indices, np.int64)

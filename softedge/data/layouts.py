@@ -1,16 +1,16 @@
-"""What the names of folders mean: which are splits, which hold masks or annotations, which are nobody's pictures.
+"""What the names of folders mean: which are splits, which hold annotations, which are nobody's pictures.
 
-People keep images as they were unpacked: ``seg_train/seg_train/forest``, ``train_images``, ``cat/train``, a folder of
-masks beside the photos. Read as class folders these would train on wrong labels without a word.
+People keep images as they were unpacked: ``seg_train/seg_train/forest``, ``train_images``, ``cat/train``. Read as class
+folders these would train on wrong labels without a word.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from softedge.data.inventory import SPLITS, printable
 from softedge.errors import UserError
@@ -22,14 +22,10 @@ _JUNK = frozenset(["__macosx", "__pycache__", "@eadir", "@recycle", "@tmp", "#re
     ["$recycle.bin", "lost+found", "system volume information"]
 )
 _PREDICTED = frozenset(["pred", "predict", "prediction", "predictions"])  # Kaggle's images to be labelled by others
-_PHOTOS = frozenset(["image", "images", "img", "imgs", "photo", "photos", "jpegimages", "rgb", "input", "inputs"])
-_FILLER = _PHOTOS | frozenset(["picture", "pictures", "pics", "data", "dataset", "set", "split", "jpg", "jpeg", "png"])
-_MASKS = frozenset(["mask", "masks", "annotation", "annotations", "label", "labels", "gt", "groundtruth"]) | frozenset(
-    ["ground_truth", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "trimap", "trimaps"]
-)
-_MASK_COLOURS = 32  # a drawn mask has a few colours, a photo hundreds
+PHOTOS = frozenset(["image", "images", "img", "imgs", "photo", "photos", "jpegimages", "rgb", "input", "inputs"])
+_FILLER = PHOTOS | frozenset(["picture", "pictures", "pics", "data", "dataset", "set", "split", "jpg", "jpeg", "png"])
+_UNLABELLED = frozenset(["unlabeled", "unlabelled", "no_label", "no_labels", "nolabel"])  # "no_label": CVAT's export
 _LOOSE = 0.05  # images beside folders, of those in them: a cover, a chart
-_LOOKED_AT = 8  # pairs of files of one name that are decoded to find out
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,11 @@ def located(names: Sequence[str], notices: list[str]) -> list[Located]:
 def is_junk(name: str) -> bool:
     """Whether systems and programs keep such a file or folder beside people's own."""
     return name.startswith(".") or name.lower() in _JUNK
+
+
+def is_unlabelled(folder: str) -> bool:
+    """Whether a folder among those of classes holds images of none."""
+    return folder.lower() in _UNLABELLED
 
 
 def role(name: str, shared: frozenset[str] = frozenset()) -> str | None:
@@ -168,44 +169,3 @@ def refuse_detection(root: Path, others: Iterable[str]) -> None:
 
 def _has_images_folder(root: Path) -> bool:
     return (root / "images").is_dir() or any(path.is_dir() for path in root.glob("*/images"))
-
-
-def without_masks(images: list[Located], colours: Callable[[Parts], int], notices: list[str]) -> list[Located]:
-    """Leave out masks: in a folder that is called so beside one of photos, or under the name of the photo beside it.
-
-    colours: how many different colours a file has (0: it cannot be read).
-    """
-    folders = {image.path[:depth] for image in images for depth in range(1, len(image.path))}
-    beside = {folder[:-1] for folder in folders if folder[-1].lower() in _PHOTOS}
-    masks = {folder for folder in folders if folder[-1].lower() in _MASKS and folder[:-1] in beside}
-    kept = [i for i in images if not any(i.path[:depth] in masks for depth in range(1, len(i.path)))]
-    if masks:
-        shown = ", ".join(sorted("/".join(folder) for folder in masks)[:3])
-        notices.append(f"{len(images) - len(kept)} files in {shown} are taken for masks of the photos and left out")
-    return _without_masks_of_one_name(kept, colours, notices)
-
-
-def _without_masks_of_one_name(
-    images: list[Located], colours: Callable[[Parts], int], notices: list[str]
-) -> list[Located]:
-    types: dict[str, list[Located]] = {}  # path without its suffix -> files
-    for image in images:
-        types.setdefault(str(PurePosixPath(*image.path).with_suffix("")), []).append(image)
-    pairs = [files for files in types.values() if len(files) > 1]
-    if not pairs:
-        return images
-    lossless = [
-        i for files in pairs for i in files if PurePosixPath(i.path[-1]).suffix.lower() not in (".jpg", ".jpeg")
-    ]
-    looked = [colours(image.path) for image in lossless[:: max(1, len(lossless) // _LOOKED_AT)][:_LOOKED_AT]]
-    first = " and ".join(image.path[-1] for image in pairs[0][:2])
-    if looked and len(lossless) >= len(pairs) and sum(0 < count <= _MASK_COLOURS for count in looked) * 2 > len(looked):
-        notices.append(f"{len(lossless)} masks lie under the names of photos ({first}) and are left out")
-        out = set(lossless)
-        return [image for image in images if image not in out]
-    kinds = Counter(tuple(sorted(PurePosixPath(i.path[-1]).suffix.lower() for i in files)) for files in pairs)
-    shown = ", ".join(" and ".join(kind) for kind in list(kinds)[:2])
-    notices.append(
-        f"{len(pairs)} pictures lie there under one name with two types ({shown}; {first}): they stay in one split"
-    )
-    return images

@@ -1,6 +1,6 @@
 """Tar shards (WebDataset layout): read in place, never unpacked.
 
-Only the headers are listed, and the small ``.cls`` members that give classes; an image is one positioned read. Training
+Only the headers are listed, and the small members that give classes; an image is one positioned read. Training
 shuffles blocks of consecutive images and then within a window of a few blocks, so that reading stays near to sequential
 and still follows from (seed, epoch) alone.
 """
@@ -11,9 +11,8 @@ import os
 import posixpath
 import re
 import tarfile
-import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,9 +24,15 @@ from softedge.data import decoding
 from softedge.data.decoding import BadImage
 from softedge.data.images import UNLABELLED, EncodedImages, Images
 from softedge.data.inventory import EXTENSIONS, SPLITS, Inventory, printable
+from softedge.data.shard_labels import LONGEST, ShardLabels
 from softedge.errors import UserError
 
-_LONGEST_LABEL = 256  # bytes of a .cls member
+_UNPACK = {"gz": "gunzip", "tgz": "gunzip", "bz2": "bunzip2", "tbz2": "bunzip2", "xz": "unxz", "txz": "unxz"} | {
+    "zst": "unzstd",
+    "tzst": "unzstd",
+    "lz4": "unlz4",
+}
+_MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 _LARGEST = 1 << 62  # bytes: where a member can end at most
 _TAIL = 1 << 24  # bytes after the last member that are looked at
 BLOCK = 256  # consecutive images that stay together when the order is shuffled
@@ -53,9 +58,7 @@ class TarImages(EncodedImages):
     def file(self, index: int) -> Path:
         return self.shards[int(self.places[index, 0])]
 
-    def read(self, index: int) -> bytes:
-        if (copy := self.copy(index)) is not None:
-            return decoding.read(copy)
+    def read_source(self, index: int) -> bytes:
         shard, offset, size = self.places[index].tolist()
         if size > decoding.max_bytes():
             raise BadImage(f"{size:,} bytes are more than the limit of {decoding.max_bytes():,}")
@@ -108,6 +111,7 @@ def shards_of(path: Path) -> dict[str, list[Path]]:
     may be named after splits, as WebDataset's train-000.tar and val-000.tar are: all of them, or UserError.
     """
     if path.is_file():
+        refuse_compressed(path)
         return {"train": [path]} if path.suffix.lower() == ".tar" else {}
     if tars := _only_tars(path):
         return _by_name(tars)
@@ -118,6 +122,32 @@ def shards_of(path: Path) -> dict[str, list[Path]]:
             return {}
         by_split.setdefault(SPLITS[folder.name.lower()], []).extend(tars)
     return by_split
+
+
+def is_tar(name: str) -> bool:
+    """Whether a file is called like a tar file, compressed ones included."""
+    return name.lower().endswith(".tar") or bool(compression(Path(name)))
+
+
+def refuse_compressed(path: Path) -> None:
+    """UserError for a compressed tar file, by its name or its first bytes: an image in it has no place to read from."""
+    kind = compression(path)
+    if not kind and path.suffix.lower() == ".tar":
+        with open(path, "rb") as file:
+            head = file.read(8)
+        kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
+    if kind:
+        raise UserError(
+            f"{path} is a compressed tar file, and shards are read in place; unpack its compression first: "
+            f"{_UNPACK[kind]} {path if compression(path) else f'{path.stem}.{kind}, after naming it so'}"
+        )
+
+
+def compression(path: Path) -> str:
+    """ "gz" of "x.tar.gz", "tgz" of "x.tgz"; "" for other names."""
+    parts = path.name.lower().split(".")
+    last = parts[-1]
+    return last if last in _UNPACK and (last.startswith("t") or parts[-2:-1] == ["tar"]) else ""
 
 
 def _by_name(tars: Sequence[Path]) -> dict[str, list[Path]]:
@@ -139,8 +169,13 @@ def _by_name(tars: Sequence[Path]) -> dict[str, list[Path]]:
 def _only_tars(folder: Path) -> list[Path]:
     files = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
     tars = [p for p in files if p.is_file() and p.suffix.lower() == ".tar"]
+    compressed = [p for p in files if p.is_file() and compression(p)]
     others = [p for p in files if p.is_dir() or p.suffix.lower() in EXTENSIONS]
-    return tars if not others else []
+    if others:
+        return []
+    for path in (*compressed, *tars):
+        refuse_compressed(path)
+    return tars
 
 
 @dataclass(frozen=True)
@@ -152,65 +187,15 @@ class _Member:
     split: str
 
 
-class _Labels:
-    """The ``.cls`` members, by the image they belong to.
-
-    An image takes the member of its own name but the last suffix (``clip03.0007.png`` and ``clip03.0007.cls``), else
-    the one of its sample by WebDataset's rule, where a name ends at its first dot (``7.left.png`` and ``7.cls``).
-    """
-
-    def __init__(self) -> None:
-        self._exact: dict[str, str] = {}  # name without its last suffix -> class
-        self._samples: dict[str, list[str]] = {}  # name up to its first dot -> members
-
-    def add(self, member: str, text: str) -> None:
-        stem = _without_suffix(member)
-        if stem in self._exact:
-            raise UserError(f"{member} is a second label of {stem}, beside one with another suffix; remove one of them")
-        self._exact[stem] = text
-        self._samples.setdefault(_sample(member), []).append(member)
-
-    def of(self, image: str, stems: Set[str]) -> str:
-        """The class of an image, "" without one. UserError when two members could be meant.
-
-        stems: of all images; the label of one frame of a clip is not that of the others.
-        """
-        sample = _sample(image)
-        for name in (_without_suffix(image), sample):
-            if name in self._exact:
-                return self._exact[name]
-        members = self._samples.get(sample, [])
-        if len(members) > 1:
-            raise UserError(
-                f"{image} has no label of its own and two that could be meant: {members[0]} and {members[1]}; "
-                f"name its label {_without_suffix(image)}.cls"
-            )
-        if not members or _without_suffix(members[0]) in stems:
-            return ""
-        return self._exact[_without_suffix(members[0])]
-
-    def __len__(self) -> int:
-        return len(self._exact)
-
-
-def _without_suffix(member: str) -> str:
-    return str(PurePosixPath(member).with_suffix(""))
-
-
-def _sample(member: str) -> str:
-    path = PurePosixPath(member)
-    return str(path.parent / path.name.split(".")[0])
-
-
 def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
     """List the images in the shards; one that cannot be read to its end is used as far as it goes, with a notice.
 
-    An image's class is what its ``.cls`` member says, a number or a name; without one it is unlabelled.
-    UserError when a shard has two members of one name, or an image two labels.
+    An image's class is what its ``.cls``, ``.json`` or ``.txt`` member says, a number or a name; without one it is
+    unlabelled. UserError when a shard has two members of one name, or an image two labels.
     """
     shards = [(split, shard) for split, tars in by_split.items() for shard in tars]
     members: list[_Member] = []
-    labels = _Labels()
+    labels = ShardLabels()
     ignored: Counter[str] = Counter()
     notices: list[str] = []
     for number, (split, shard) in enumerate(shards):
@@ -238,8 +223,9 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
                     name = prefix + printable(str(path))
                     if path.suffix.lower() in EXTENSIONS:
                         members.append(_Member(name, (number, member.offset_data, member.size), split))
-                    elif path.suffix.lower() == ".cls" and member.size <= _LONGEST_LABEL:
-                        labels.add(name, _text(archive, member))
+                    elif member.size <= LONGEST.get(path.suffix.lower(), -1):
+                        file = archive.extractfile(member)
+                        labels.add(name, file.read() if file else b"")
                     else:
                         ignored["not images"] += 1
                 if why := _not_ended(shard, archive.offset):
@@ -251,10 +237,13 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
     if not members:
         why = f" ({'; '.join(notices)})" if notices else ""
         raise UserError(f"no images in the {len(shards)} tar files of {source}{why}; give shards of images")
-    if ignored["not images"] and not len(labels):
-        notices.append("labels in tar shards are read from .cls members, of which there are none: unlabelled images")
-    stems = {_without_suffix(member.name) for member in members}
-    classes = {member.name: labels.of(member.name, stems) for member in members}
+    classes = labels.by_image((member.name for member in members), notices)
+    if labels.unused:
+        ignored["not images"] += labels.unused
+    if ignored["not images"] and not any(classes.values()):
+        notices.append(
+            "labels in tar shards are read from .cls, .json and .txt members, of which none holds one: no labels"
+        )
     return _found(source, [shard for _, shard in shards], members, classes, dict(ignored), notices)
 
 
@@ -282,13 +271,6 @@ def _not_ended(shard: Path, offset: int) -> str:
         left = shard.stat().st_size - offset
         return f"is damaged, or another archive was appended to it: {left:,} bytes at its end are no members"
     return ""
-
-
-def _text(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
-    file = archive.extractfile(member)
-    # Bytes that are no UTF-8 stay different from each other: two classes must not become one.
-    text = file.read().decode("utf-8-sig", errors="backslashreplace") if file else ""
-    return unicodedata.normalize("NFC", text.strip())
 
 
 def _found(

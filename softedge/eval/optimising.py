@@ -23,6 +23,8 @@ from softedge.progress import say, track
 from softedge.ssl import cpu_layers, precision
 from softedge.weights import checkpoints
 
+STEPS_BETWEEN = 50  # steps at least between checkpoints: with few images an epoch is shorter than writing one
+
 Loss = Callable[[Classifier, Tensor, Tensor], Tensor]  # classifier, uint8 (B, S, S, 3), labels (B,) -> a number
 
 
@@ -53,7 +55,8 @@ def optimise(
     """Train ``classifier`` in place and leave the averaged weights in it, on the CPU in eval mode; the loss per step.
 
     rng: what the loss draws from; kept in the checkpoint.  shown: the word before the progress; "" for none.
-    checkpoint: written after every epoch, for the caller to remove; training resumes from it in the same bits.
+    checkpoint: written after an epoch, at most every ``STEPS_BETWEEN`` steps, for the caller to remove; training
+        resumes from it in the same bits.
     """
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -67,6 +70,7 @@ def optimise(
     losses: list[float] = []
     if checkpoint is not None:
         losses = _resume(checkpoint, classifier, optimizer, average, rng)
+    kept = len(losses)
     stream = zip(range(len(losses), steps), crops.forever(len(losses)))
     progress: Iterator[Any] = track(stream, shown, total=steps - len(losses)) if shown else stream
     for step, (batch, labels) in progress:
@@ -80,8 +84,10 @@ def optimise(
         optimizer.step()
         average.update(classifier)
         losses.append(value.item())
-        if checkpoint is not None and (step + 1) % crops.steps_per_epoch == 0:
+        ended = (step + 1) % crops.steps_per_epoch == 0
+        if checkpoint is not None and ended and len(losses) - kept >= STEPS_BETWEEN:
             _keep(checkpoint, classifier, optimizer, average, rng, losses)
+            kept = len(losses)
     average.copy_to(classifier)
     cpu_layers.take_off(classifier)
     # Plain memory again: traced in channels_last, the graph gets other operators than that of the reloaded file.

@@ -234,6 +234,13 @@ class Format(ABC):
         """The same format making no choice by timing here: for many int8 files whose accuracy alone is wanted."""
         return self
 
+    def as_before(self, notes: Mapping[str, Any]) -> Format:
+        """The same format, keeping the choices by timing that ``notes`` of an earlier file of the same network tell.
+
+        So that a file that is made again, here or on another machine, has the same bits.
+        """
+        return self
+
     def candidates(
         self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
     ) -> Candidates | None:

@@ -48,6 +48,11 @@ def choose(data: Data, count: int, seed: int) -> Calibration:
     return sample(images, data.spec, count, seed, source)
 
 
+def none(spec: InputSpec) -> Calibration:
+    """For files without int8."""
+    return Calibration(np.empty((0, spec.size, spec.size, 3), np.uint8))
+
+
 def sample(images: Images, spec: InputSpec, count: int, seed: int, source: str) -> Calibration:
     """A seeded sample of ``images``, prepared for the network, with what looks wrong about it."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:count])

@@ -303,9 +303,16 @@ async function main() {
   await replay();
 }
 
+// The app is kept in the browser, for use without a network; whether it is, the page says.
 async function install() {
-  if (!document.querySelector("link[rel=manifest]") || !("serviceWorker" in navigator)) return;
-  await navigator.serviceWorker.register("service-worker.js");
+  const { serviceWorker } = navigator;
+  if (!document.querySelector("link[rel=manifest]") || !serviceWorker) return;
+  serviceWorker.onmessage = ({ data }) => {
+    if (data.notKept) hint(`${PRIVATE}. This app works online only: it could not be kept on this device (${data.notKept}).`);
+  };
+  await serviceWorker.register("service-worker.js");
+  await serviceWorker.ready;
+  fact("Without a network", "works: kept on this device");
 }
 
 main().catch((error) => {

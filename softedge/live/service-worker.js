@@ -11,9 +11,44 @@ const ISOLATED = {
   "Content-Security-Policy": "/* policy */",
 };
 
+async function fetched(file) {
+  for (let left = 2; ; left--) { // a phone's network comes and goes
+    try {
+      const answer = await fetch(file, { cache: "reload" });
+      if (!answer.ok) throw new Error(`${answer.status}`);
+      return answer;
+    } catch {
+      if (!left) throw new Error("a file could not be fetched");
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+  }
+}
+
+async function keepAll() {
+  const cache = await caches.open(VERSION);
+  for (const file of FILES) {
+    const answer = await fetched(file);
+    try {
+      await cache.put(file, answer);
+    } catch { // the quota, or a full disk: browsers name the latter differently
+      throw new Error("too little free storage");
+    }
+  }
+}
+
 addEventListener("install", (event) => {
-  const fetchAll = async () => (await caches.open(VERSION)).addAll(FILES.map((file) => new Request(file, { cache: "reload" })));
-  event.waitUntil(fetchAll().then(() => skipWaiting()));
+  const install = async () => {
+    try {
+      await keepAll();
+    } catch (error) {
+      const all = await clients.matchAll({ includeUncontrolled: true });
+      for (const client of all) client.postMessage({ notKept: error.message });
+      await caches.delete(VERSION);
+      throw error;
+    }
+    await skipWaiting();
+  };
+  event.waitUntil(install());
 });
 
 addEventListener("activate", (event) => {

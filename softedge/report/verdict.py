@@ -130,11 +130,13 @@ def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], dev
         first = "It is the only file that passed and was timed there"
     elif best is not fastest:
         first = (
-            f"{_name(fastest)} is not measurably faster, and {words.size(best['size_bytes'])} is the smallest of these"
+            f"{_name(fastest)} is not measurably faster than {_name(best)}, "
+            f"the smallest of these ({words.size(best['size_bytes'])})"
         )
     elif equals:
         names = words.listing([_name(row) for row in equals])
-        first = f"{names} {'is' if len(equals) == 1 else 'are'} not measurably slower or faster, and it is the smallest"
+        verb = "is" if len(equals) == 1 else "are"
+        first = f"{_name(best)} is the smallest of the fastest: {names} {verb} not measurably slower or faster"
         first += _price(best, others, equals, device)
     else:
         # Only an interval of the paired ratio calls two files different; without one a lower p90 is just that.

@@ -116,10 +116,10 @@ class Subjects:
 
     def _encoded(self, folder: Path, index: int) -> Path:
         if isinstance(self.images, FileImages):
-            path = self.images.path(index)
-            if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
-                copy = folder / f"photo-{index}{path.suffix.lower()}"
-                shutil.copyfile(path, copy)
+            suffix = self.images.path(index).suffix.lower()
+            if suffix in (".jpg", ".jpeg", ".png"):
+                copy = folder / f"photo-{index}{suffix}"
+                copy.write_bytes(self.images.read_same(index))
                 return copy
         from PIL import Image
 

@@ -138,6 +138,8 @@ def export_formats(
         if renewed := before is not None and _own(before.inputs) == inputs and before.inputs != read:
             changed = ", ".join(other.name for other in others) or "a file that it took integers from"
             say(f"{format_.name}-{precision} is made anew: {changed} is new")
+        if before is not None and _own(before.inputs) == inputs and not differences(before.recipe, recipe):
+            format_ = format_.as_before(before.details.get("notes", {}))
         made[format_.name, precision] = perform(
             run,
             folder,
@@ -221,7 +223,9 @@ def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, ou
         backbone = model.backbone if isinstance(model, Classifier) else model
         deployed.about = origin(digest, backbone.settings.name)
     data = dataclasses.replace(data, spec=deployed.spec)  # a network that was taught may see other pixels than its run
-    chosen = calibration.choose(data, recipe.export.calibration_images, recipe.seed)
+    chosen = calibration.none(data.spec)  # float files need none: the photos may be gone
+    if any(format_.bits(precision).is_int8 for format_, precision in asked(recipe)):
+        chosen = calibration.choose(data, recipe.export.calibration_images, recipe.seed)
     return prepare(deployed, checkpoint, chosen, _comparison(data), recipe.export.golden_images, recipe.seed)
 
 

@@ -110,6 +110,9 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     if base.backbone.weights == "random":
         base = _resolved(choose_recipe(data, FOLDER_RECIPE, set))
     found = describe(data, base)
+    for line in found["notices"]:
+        if line.startswith("caution"):  # the rest comes with the data stage; this one should stop who did not mean it
+            say(line)
     counts = counted(found)
     seconds = seconds_per_image(base.backbone, MEASURED_AT)
     fits = largest(base, sizes_for(counts), limits, _smaller(base, counts, set)) if limits else ()

@@ -11,6 +11,7 @@ from toy_run import SPEC, coloured_squares
 
 from softedge import backbones, config
 from softedge.errors import UserError
+from softedge.eval import optimising
 from softedge.eval.distillation import Answers, Network, distillation, teach
 from softedge.eval.features import extract
 from softedge.eval.finetune import fresh
@@ -78,7 +79,8 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.5])
-def test_resumed_training_ends_in_the_same_bits(tmp_path, mixup):
+def test_resumed_training_ends_in_the_same_bits(tmp_path, mixup, monkeypatch):
+    monkeypatch.setattr(optimising, "STEPS_BETWEEN", 2)
     images = coloured_squares(12, 0)
     images.labels[4:] = -1
     probabilities = np.eye(3)[np.arange(12) % 3] * 0.9 + 0.1 / 3
@@ -105,7 +107,17 @@ def test_resumed_training_ends_in_the_same_bits(tmp_path, mixup):
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=0)
 
 
-def test_a_checkpoint_with_one_changed_bit_is_refused(tmp_path):
+def test_checkpoints_are_written_after_an_epoch_and_not_sooner_than_so_many_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(optimising, "STEPS_BETWEEN", 3)
+    written = []
+    monkeypatch.setattr(optimising.checkpoints, "write", lambda path, content: written.append(len(content["losses"])))
+    images, answers = coloured_squares(12, 0), Answers(np.eye(3)[np.arange(12) % 3] * 0.9 + 0.1 / 3)
+    losses = teach(classifier(), images, answers, settings(mixup=0.0, epochs=6), checkpoint=tmp_path / "checkpoint.pt")
+    assert len(losses) == 12 and written == [4, 8, 12]  # epochs of two steps
+
+
+def test_a_checkpoint_with_one_changed_bit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(optimising, "STEPS_BETWEEN", 1)
     path, images = tmp_path / "checkpoint.pt", coloured_squares(12, 0)
     answers = Answers(np.eye(3)[np.arange(12) % 3] * 0.9 + 0.1 / 3)
     teach(classifier(), images, answers, settings(mixup=0.0), checkpoint=path)

@@ -135,6 +135,7 @@ def test_a_stage_stopped_half_way_resumes_after_its_last_epoch_to_the_same_bits(
         return step(self, *given, **more)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    monkeypatch.setattr(optimising, "STEPS_BETWEEN", 1)
     whole = stage(run, recipe, data)
     weights, total = (run.folder("finetune") / "classifier.safetensors").read_bytes(), len(seen)
     assert not list(run.folder("finetune").glob("checkpoint*")) and total >= whole.metrics["steps"] > 8

@@ -7,6 +7,7 @@ import http.server
 import io
 import json
 import re
+import shutil
 import threading
 import time
 import zipfile
@@ -29,6 +30,23 @@ from softedge.live.subject import choose
 READY = "document.getElementById('label').textContent"
 
 
+def address(server: http.server.ThreadingHTTPServer) -> str:
+    return f"http://127.0.0.1:{server.server_address[1]}/app/"
+
+
+def picture(path: Path) -> Path:
+    Image.new("RGB", (30, 20), (0, 220, 0)).save(path)
+    return path
+
+
+@pytest.fixture
+def storing(tmp_path: Path) -> None:
+    """A disk on which browsers keep something: Chromium leaves the last one to two percent alone."""
+    disk = shutil.disk_usage(tmp_path)
+    if disk.free < 0.02 * disk.total:
+        pytest.skip(f"only {disk.free / disk.total:.1%} of the disk are free: a browser keeps no app there")
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
@@ -39,9 +57,9 @@ def host() -> Iterator[Callable[[Path], http.server.ThreadingHTTPServer]]:
     """Serve a folder as any static host does, without headers of ours."""
     started: list[http.server.ThreadingHTTPServer] = []
 
-    def start(folder: Path) -> http.server.ThreadingHTTPServer:
-        handler = functools.partial(Quiet, directory=str(folder))
-        started.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+    def start(folder: Path, handler: type[Quiet] = Quiet) -> http.server.ThreadingHTTPServer:
+        serve = functools.partial(handler, directory=str(folder))
+        started.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve))
         started[-1].daemon_threads = True
         threading.Thread(target=started[-1].serve_forever, daemon=True).start()
         return started[-1]
@@ -106,15 +124,19 @@ def test_the_app_contains_none_of_the_users_pictures(tmp_path: Path, small_runti
 
 @pytest.mark.hardware
 def test_the_installed_app_starts_offline_with_threads_and_keeps_corrections(
-    tmp_path: Path, browse: Callable[..., Chromium], host: Callable[[Path], http.server.ThreadingHTTPServer]
+    tmp_path: Path,
+    storing: None,
+    browse: Callable[..., Chromium],
+    host: Callable[[Path], http.server.ThreadingHTTPServer],
 ) -> None:
     web_app.write(choose(make_run(tmp_path / "run")), tmp_path / "site" / "app", "a run")
     server = host(tmp_path / "site")
-    url = f"http://127.0.0.1:{server.server_address[1]}/app/"
+    url = address(server)
     film = video(tmp_path / "camera.y4m", 20, 30, 240)
     flags = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
     browser = browse(url, *flags, f"--use-file-for-fake-video-capture={film}")
     assert browser.wait(READY) == "blue" and not browser.run("crossOriginIsolated")
+    browser.wait("document.getElementById('about').textContent.includes('kept on this device')")
     browser.wait("navigator.serviceWorker.controller && caches.keys().then(names => names.length)")
     assert all(address.startswith((url, "blob:", "data:")) for address in browser.requested())
     assert not browser.complaints()
@@ -128,8 +150,7 @@ def test_the_installed_app_starts_offline_with_threads_and_keeps_corrections(
     assert browser.wait(READY) == "blue" and time.monotonic() - begun < 15
     assert browser.run("crossOriginIsolated")  # by the service worker's headers: threads
 
-    Image.new("RGB", (30, 20), (0, 220, 0)).save(tmp_path / "photo.png")
-    browser.choose_file(tmp_path / "photo.png")
+    browser.choose_file(picture(tmp_path / "photo.png"))
     browser.wait(f"{READY} === 'green'")
     browser.run("document.getElementById('wrong').click()")
     browser.run("document.querySelector('#labels button').click()")
@@ -147,3 +168,41 @@ def test_the_installed_app_starts_offline_with_threads_and_keeps_corrections(
         (name,) = archive.namelist()
         assert name.startswith(f"corrections/{LABELS[0]}/") and name.endswith(".png")
         assert archive.read(name) == (tmp_path / "photo.png").read_bytes()
+
+
+@pytest.mark.hardware
+def test_an_app_that_cannot_be_kept_says_so_and_works_online(
+    tmp_path: Path, browse: Callable[..., Chromium], host: Callable[[Path], http.server.ThreadingHTTPServer]
+) -> None:
+    web_app.write(choose(make_run(tmp_path / "run")), tmp_path / "site" / "app", "a run")
+    url = address(host(tmp_path / "site"))
+    browser = browse("about:blank")
+    # The runtime alone has more than ten megabytes.
+    browser.call("Storage.overrideQuotaForOrigin", origin=url.removesuffix("/app/"), quotaSize=1e6)
+    browser.open(url)
+    said = "could not be kept on this device (too little free storage)"
+    browser.wait(f"document.getElementById('hint').textContent.includes('{said}')")
+    assert not [name for name in browser.run("caches.keys()") if name.startswith("softedge")]  # no half of it
+    browser.choose_file(picture(tmp_path / "photo.png"))
+    browser.wait(f"{READY} === 'green'")
+
+
+@pytest.mark.hardware
+def test_a_file_that_fails_once_is_fetched_again(
+    tmp_path: Path, storing: None, browse: Callable[..., Chromium], host: Callable[..., http.server.ThreadingHTTPServer]
+) -> None:
+    web_app.write(choose(make_run(tmp_path / "run")), tmp_path / "site" / "app", "a run")
+    asked: list[str] = []
+
+    class Flaky(Quiet):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if self.path.endswith("golden.bin") and asked.count(self.path) == 2:  # the page had the first
+                self.send_error(503)
+            else:
+                super().do_GET()
+
+    url = address(host(tmp_path / "site", Flaky))
+    browser = browse(url)
+    browser.wait("document.getElementById('about').textContent.includes('kept on this device')")
+    assert asked.count("/app/golden.bin") == 3

@@ -37,7 +37,7 @@ def test_of_two_files_as_fast_as_each_other_the_smaller_is_shipped() -> None:
     rows = [row("onnx-fp32", 1.00, size_bytes=4_000_000), row("onnx-int8", 1.03, size_bytes=1_000_000)]
     pick = decide(rows, DEVICES).headline
     assert pick.artifact == "onnx-int8"
-    assert "ONNX fp32 is not measurably faster" in pick.reason
+    assert "ONNX fp32 is not measurably faster than ONNX int8, the smallest of these (1.00\u202fMB)" in pick.reason
 
 
 @pytest.mark.parametrize(("different", "shipped"), [(True, "onnx-fp32"), (False, "onnx-int8")])
@@ -73,7 +73,9 @@ def test_a_smaller_file_that_is_as_fast_is_not_called_the_fastest() -> None:
     rows[0]["devices"]["local"]["ratios"] = {"openvino-fp16": pair}
     pick = decide(rows, DEVICES).headline
     assert pick.artifact == "openvino-fp16"
-    assert pick.reason == "OpenVINO fp32 is not measurably slower or faster, and it is the smallest."
+    assert pick.reason == (
+        "OpenVINO fp16 is the smallest of the fastest: OpenVINO fp32 is not measurably slower or faster."
+    )
 
 
 def test_speeds_are_compared_side_by_side_where_that_was_measured() -> None:

@@ -344,3 +344,33 @@ def test_a_class_whose_training_images_are_all_copies_of_test_images_is_refused(
         shutil.copy(path, tmp_path / "test" / "cat" / f"copy of {path.name}")
     with pytest.raises(UserError, match="every training image of class 'cat' .* is a copy of a test image"):
         examine(str(tmp_path), config.build({"data": {"size": 32}}))
+
+
+def copies(run: Path, data: Data) -> list[Path]:
+    """The kept files of the test images, each a file of its own."""
+    found = [run / "data" / "test" / f"{sha256}.jpg" for sha256 in data.test.hashes]  # type: ignore[attr-defined]
+    for path in found:
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    return found
+
+
+def test_a_damaged_copy_in_the_run_costs_nothing_while_the_photo_is_there(tmp_path: Path) -> None:
+    data = prepared(tmp_path, class_folders(tmp_path / "images", {"a": 3, "b": 3}))
+    expected = data.test.prepared(data.spec)
+    copies(tmp_path / "run", data)[0].write_bytes(b"\xff\xd8\xff bad sector")
+    assert np.array_equal(load(Run(tmp_path / "run")).test.prepared(data.spec), expected)
+
+
+def test_a_damaged_copy_in_the_run_is_named_and_not_the_photo_blamed(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "images", {"a": 3, "b": 3})
+    data = prepared(tmp_path, source)
+    copy = copies(tmp_path / "run", data)[0]
+    copy.write_bytes(copy.read_bytes()[:-40])
+    (source / str(data.test.names[0])).unlink()
+    with pytest.raises(UserError) as caught:
+        data.test.prepared(data.spec)
+    line = str(caught.value)
+    assert line.startswith(f"{copy}, the run's copy of {data.test.names[0]}, is damaged")
+    assert "put either back" in line and "\n" not in line

@@ -284,3 +284,17 @@ def test_preprocessing_of_the_weights_is_in_the_file(weights, photos, tmp_path):
     assert np.abs(deployed.predict(image) - expected).max() < 1e-5
     with pytest.raises(UserError, match="--mean is of x / 255, between 0 and 1; found '123.7,116.3,103.5'"):
         given.preprocessing(None, "123.7,116.3,103.5", None, None, None)
+
+
+def test_float_files_neither_read_nor_warn_about_calibration_images(weights, photos, tmp_path, capsys, monkeypatch):
+    """Few photos make poor int8 ranges, and nothing else; those of a finished run may be gone."""
+    few = tmp_path / "few"
+    few.mkdir()
+    for number in range(12):
+        (few / f"{number}.png").write_bytes((photos / f"{number:02d}.png").read_bytes())
+    asked = {"backbone": NAME, "images": few, "targets": ["onnx"], "size": 32}
+    (result,) = export_file(weights[0] / "net.safetensors", out=tmp_path / "float", precisions=["fp32"], **asked)
+    assert "calibration" not in capsys.readouterr().err and result.details["calibration"] is None
+    results = export_file(weights[0] / "net.safetensors", out=tmp_path / "int8", precisions=["fp32", "int8"], **asked)
+    assert capsys.readouterr().err.count("calibration images: int8 ranges may not hold") == 1
+    assert [result.details["calibration"] is None for result in results] == [True, False]

@@ -14,6 +14,7 @@ from softedge import config, registry
 from softedge.errors import CannotRunHere, UserError
 from softedge.export import calibration, contract
 from softedge.export.base import open_format
+from softedge.export.onnx import candidates, speed
 from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.quantizer import Scheme
 from softedge.export.openvino.format import OpenVino
@@ -250,3 +251,26 @@ def test_files_whose_integers_are_taken_are_exported_first_and_are_an_input(tmp_
     assert "already done" in capsys.readouterr().err
     stage.export_formats(run, [(whole, "int8")], lambda: source, recipe={"x": 2}, inputs={"w": "0"}, force=True)
     assert offered(Taking(), force=True)[0] == "", "a file of other settings is not of the same export"
+
+
+def test_an_int8_file_that_is_made_again_has_the_same_bits_however_the_timing_turns_out(tmp_path, source, monkeypatch):
+    turns = []
+
+    def another_winner(fp32, graph, *measured):
+        places = list(speed.prefixes(graph))
+        turns.append(places[len(turns) % len(places)])
+        about = {"float_until": turns[-1], "time_over_fp32": 0.9 + len(turns) / 100, "interval": [0.8, 1.2]}
+        return [dataclasses.replace(speed.fixed(graph, turns[-1]), about=about)]
+
+    monkeypatch.setattr(candidates, "beginnings", another_winner)
+
+    def made(run, inputs, force=False):
+        asked = [(Onnx(), "int8")]
+        (result,) = stage.export_formats(run, asked, lambda: source, recipe={"x": 1}, inputs={"w": inputs}, force=force)
+        return result.details["sha256"], result.details["notes"]["speed"]["float_until"]
+
+    run = Run(tmp_path)
+    first = made(run, "0")
+    assert made(run, "0", force=True) == first and len(turns) == 1
+    assert made(Run(tmp_path / "other"), "0")[0] != first[0]  # the other choice is another file
+    assert made(run, "1", force=True)[1] == turns[2] and len(turns) == 3  # another network: chosen anew

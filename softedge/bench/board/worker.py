@@ -36,6 +36,11 @@ from typing import Any
 
 import system  # type: ignore[import-not-found]
 
+# onnxruntime and OpenVINO report usage to their makers unless they are told not to, here or in the environment of what
+# this process starts. Before the first import of either.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
 STALLED_S = 120.0  # an artifact that does not answer for so long has hung
 
 

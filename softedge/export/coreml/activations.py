@@ -13,8 +13,9 @@ from torch import Tensor
 
 from softedge.export.base import Float32, Uint8
 from softedge.export.coreml.interpreter import Program
+from softedge.export.coreml.package import rewritten
 from softedge.export.coreml.predict import planes, probabilities
-from softedge.files import libraries_inside, temporary_folder
+from softedge.files import temporary_folder
 
 _BATCH = 16
 # Which of the images' own extremes makes the range. None: their mean, which clips images with outliers; 1: the largest.
@@ -104,7 +105,6 @@ def _groups(convolution: Any, operations: Sequence[Any]) -> int:
     return constant.attributes["val"].immediateValue.tensor.ints.values[0]
 
 
-@libraries_inside()
 def with_pairs(package: Any, ranges: Ranges, float_ops: Sequence[str] = ()) -> Any:
     """Put quantize / dequantize pairs before convolutions, linear layers, additions and pooling.
 
@@ -115,7 +115,6 @@ def with_pairs(package: Any, ranges: Ranges, float_ops: Sequence[str] = ()) -> A
     import coremltools.optimize.coreml as optimize
     from coremltools.converters.mil.mil.passes.graph_pass import PassOption
     from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
-    from coremltools.models.utils import _apply_graph_pass
 
     config = optimize.OptimizationConfig(
         global_config=optimize.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8"),
@@ -124,4 +123,4 @@ def with_pairs(package: Any, ranges: Ranges, float_ops: Sequence[str] = ()) -> A
     pairs = PASS_REGISTRY["compression::insert_prefix_quantize_dequantize_pair"]
     pairs.set_options([PassOption("config", config), PassOption("activation_stats", ranges)])
     joined = PASS_REGISTRY["common::dequantize_quantize_pair_elimination"]
-    return _apply_graph_pass(package, [pairs, joined], skip_model_load=True)
+    return rewritten(package, [pairs, joined])

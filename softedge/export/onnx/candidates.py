@@ -38,7 +38,7 @@ class GraphCandidates(Candidates):
 
     calibration: uint8 (N, S, S, 3).  methods, percentile: see ``ranges``.  scheme: what int8 computes in integers;
     None: the float beginning is chosen by speed and closeness, or the one that ends at ``float_prefix``.
-    safe: weights of 7 bits.  like: see ``Format.candidates``.
+    measured: what is known about that choice, for the file.  safe: weights of 7 bits.  like: see ``Format.candidates``.
     """
 
     def __init__(
@@ -47,13 +47,15 @@ class GraphCandidates(Candidates):
         *,
         safe: bool = False,
         float_prefix: str = "",
+        measured: Mapping[str, Any] | None = None,
         scheme: Scheme | None = None,
         methods: Sequence[Method] = METHODS,
         percentile: float = 99.99,
         like: Artifact | None = None,
     ):
         self.calibration, self.safe = calibration, safe
-        self.float_prefix, self.scheme, self.like = float_prefix, scheme, like
+        self.float_prefix, self.measured = float_prefix, dict(measured or {})
+        self.scheme, self.like = scheme, like
         self.methods, self.percentile = tuple(methods), percentile
 
     @cached_property
@@ -117,7 +119,8 @@ class GraphCandidates(Candidates):
         if self.like is not None:
             return [Beginning("", Scheme(leading_float(self.graph, onnx.load(str(self.like.path)))), {})]
         if self.float_prefix:
-            return [fixed(self.graph, self.float_prefix)]
+            found = fixed(self.graph, self.float_prefix)
+            return [replace(found, about=self.measured or found.about)]
         some = self.ranges[self.methods[0]]  # of no influence on time
         return beginnings(self.float_model, self.graph, some, self.calibration[:1])
 

@@ -64,6 +64,7 @@ class Onnx(Format):
     ):
         super().__init__(batch, safe, float_prefix)
         self.calibration, self.percentile, self.scheme = calibration, percentile, scheme
+        self.measured: Mapping[str, Any] = {}  # of ``float_prefix``, where it was measured before
 
     def missing(self) -> str | None:
         return needs("exporting to ONNX", "onnx", "onnxruntime", "onnxscript")
@@ -93,6 +94,15 @@ class Onnx(Format):
         settings: dict[str, Any] = {"calibration": self.calibration, "percentile": self.percentile}
         return Onnx(self.batch, self.safe, scheme=self.scheme or Scheme(), **settings)
 
+    def as_before(self, notes: Mapping[str, Any]) -> Onnx:
+        measured = notes.get("speed") or {}
+        if self.float_prefix or self.scheme is not None or not measured.get("float_until"):
+            return self
+        settings: dict[str, Any] = {"calibration": self.calibration, "percentile": self.percentile}
+        kept = type(self)(self.batch, self.safe, measured["float_until"], **settings)
+        kept.measured = measured
+        return kept
+
     def candidates(
         self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
     ) -> Candidates | None:
@@ -109,6 +119,7 @@ class Onnx(Format):
             dynamic=self.batch == "dynamic",
             safe=self.safe,
             float_prefix=self.float_prefix,
+            measured=self.measured,
             scheme=self.scheme,
             methods=METHODS if self.calibration == "best" else (self.calibration,),
             percentile=self.percentile,

@@ -1,0 +1,192 @@
+"""Classes of the images in tar shards: what the ``.cls``, ``.json`` and ``.txt`` members beside them say.
+
+WebDataset leaves it to each user where a label lies. Read here is what can mean one thing only; the rest is refused by
+the member's name, or is no label: captions, boxes, facts about a photo.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from softedge.errors import UserError
+
+LONGEST = {".cls": 256, ".json": 1 << 20, ".txt": 256}  # suffix -> bytes of a member that is read
+_KEYS = frozenset(["label", "cls", "class", "category", "class_name", "classname", "label_name", "category_name"])
+_DAMAGED = "cannot be read as JSON"
+_LETTERS = 100  # of a class name
+_WORDS = 3  # of a text that is a class and no caption
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a member says.  why: what is wrong with it, where it cannot be used."""
+
+    member: str
+    label: str = ""
+    why: str = ""
+
+
+class ShardLabels:
+    """The members that may hold labels, by the image they belong to.
+
+    An image takes the member of its own name but the last suffix (``clip03.0007.png`` and ``clip03.0007.cls``), else
+    the one of its sample by WebDataset's rule, where a name ends at its first dot (``7.left.png`` and ``7.cls``).
+    A ``.cls`` member comes first, then a ``.json`` one. ``.txt`` members are labels where all are, and nothing else is.
+    """
+
+    def __init__(self) -> None:
+        self._exact: dict[str, dict[str, _Said]] = {suffix: {} for suffix in LONGEST}  # suffix -> stem -> what it says
+        self._samples: dict[str, dict[str, list[str]]] = {suffix: {} for suffix in LONGEST}  # -> name to first dot
+        self.unused = 0  # members without a label
+        self._number_of: dict[str, tuple[str, str]] = {}  # class name -> its number, and the member that says it
+
+    def add(self, member: str, data: bytes) -> None:
+        """Take a member's content. UserError when there is one of the same name and kind."""
+        suffix, stem = PurePosixPath(member).suffix.lower(), without_suffix(member)
+        if stem in self._exact[suffix]:
+            raise UserError(f"{member} is a second label of {stem}, beside one with another suffix; remove one of them")
+        said = self._from_json(member, data) if suffix == ".json" else _Said(member, _text(data))
+        if suffix == ".json" and not said.label and not said.why:  # facts about a photo: there may be millions
+            self.unused += 1
+            return
+        if suffix == ".txt" and not _may_be_class(said.label):
+            said = _Said(member)
+        self._exact[suffix][stem] = said
+        if suffix != ".txt":
+            self._samples[suffix].setdefault(_sample(member), []).append(member)
+
+    def _from_json(self, member: str, data: bytes) -> _Said:
+        """{"label": 3}, {"cls": "cat"}, or both of one class: then the name."""
+        try:
+            value = json.loads(data.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            return _Said(member, why=f"{_DAMAGED} ({error})")
+        if isinstance(value, dict):
+            said = {key: v for key, v in value.items() if key.lower() in _KEYS and v is not None}
+        else:
+            said = {"it": value} if isinstance(value, str | int | float) else {}
+        numbers: set[str] = set()
+        names: set[str] = set()
+        for key, one in said.items():
+            label = _label(one)
+            if label is None:
+                return _Said(member, why=f"says {key}: {json.dumps(one)[:60]}, which is no single class")
+            (numbers if label.isdecimal() else names).add(label)
+        if len(numbers) > 1 or len(names) > 1:
+            return _Said(member, why=f"names several classes ({', '.join(sorted(numbers | names))})")
+        if not names:
+            return _Said(member, next(iter(numbers), ""))
+        (name,) = names
+        if numbers:
+            (number,) = numbers
+            other, first = self._number_of.setdefault(name, (number, member))
+            if other != number:
+                return _Said(member, why=f"gives '{name}' the number {number}, and {first} {other}")
+        return _Said(member, name)
+
+    def by_image(self, images: Iterable[str], notices: list[str]) -> dict[str, str]:
+        """Image -> class, "" without one.  images: their names in the shards.
+
+        UserError when two members could be meant, or when the one that is meant cannot be used.
+        """
+        names = list(images)
+        told = self._exact[".json"].values()
+        if not any(said.label for said in told):  # facts about photos, one of them damaged: no labels are lost
+            damaged = [said.member for said in told if said.why.startswith(_DAMAGED)]
+            for member in damaged:
+                del self._exact[".json"][without_suffix(member)]
+                self._samples[".json"][_sample(member)].remove(member)
+            self.unused += len(damaged)
+        stems = {without_suffix(name) for name in names}
+        found = {name: self._of(name, stems, ".cls") or self._of(name, stems, ".json") for name in names}
+        texts = self._texts(names) if not any(found.values()) else {}
+        if any(texts.values()):
+            found = texts
+        elif self._exact[".txt"]:
+            self.unused += len(self._exact[".txt"])
+            if not any(found.values()):
+                notices.append(
+                    f"{len(self._exact['.txt'])} .txt members are taken for captions or boxes, not for labels"
+                )
+        for kind in (".json", ".txt"):
+            if count := sum(bool(found[name]) and self._from(name) == kind for name in names):
+                notices.append(f"the labels of {count} images are read from {kind} members")
+        return found
+
+    def _from(self, image: str) -> str:
+        """The kind of member that an image of its own name and a label has it from."""
+        stem = without_suffix(image)
+        return next((kind for kind, own in self._exact.items() if (said := own.get(stem)) and said.label), "")
+
+    def _of(self, image: str, stems: Set[str], suffix: str) -> str:
+        exact, sample = self._exact[suffix], _sample(image)
+        said = exact.get(without_suffix(image)) or exact.get(sample)
+        if said is None:
+            members = self._samples[suffix].get(sample, [])
+            if len(members) > 1:
+                raise UserError(
+                    f"{image} has no label of its own and two that could be meant: {members[0]} and {members[1]}; "
+                    f"name its label {without_suffix(image)}{suffix}"
+                )
+            # stems: the label of one frame of a clip is not that of the others
+            if not members or without_suffix(members[0]) in stems:
+                return ""
+            said = exact[without_suffix(members[0])]
+        if said.why:
+            raise UserError(
+                f"{said.member} {said.why}, so that the class of {image} is not known; say it in "
+                f"{without_suffix(image)}.cls"
+            )
+        return said.label
+
+    def _texts(self, images: list[str]) -> dict[str, str]:
+        """Image -> class from texts, where they are classes: numbers, or short texts that come again and again."""
+        exact = self._exact[".txt"]
+        said = [exact.get(without_suffix(image), _Said("")) for image in images]
+        texts = [one.label for one in said]
+        counts = Counter(texts)
+        numbers = sum(text.isdecimal() for text in texts)
+        if numbers * 2 > len(texts) > numbers:  # most are, some are not
+            image, odd = next((i, one) for i, one in zip(images, said) if not one.label.isdecimal())
+            raise UserError(
+                f"{odd.member or without_suffix(image) + '.txt'} holds no number, and the .txt members of {numbers} "
+                "other images do: if these are labels, give every image one; if not, take them out"
+            )
+        again = len(counts) * 2 <= len(texts) and min(counts.values()) > 1
+        labels = bool(texts) and (numbers == len(texts) or (all(texts) and again)) and len(counts) > 1
+        return dict(zip(images, texts if labels else [""] * len(texts)))
+
+
+def without_suffix(member: str) -> str:
+    """``clip03.0007`` of ``clip03.0007.png``."""
+    return str(PurePosixPath(member).with_suffix(""))
+
+
+def _sample(member: str) -> str:
+    path = PurePosixPath(member)
+    return str(path.parent / path.name.split(".")[0])
+
+
+def _label(value: Any) -> str | None:
+    """A class as text; None for what is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and value < 0):
+        return None
+    text = unicodedata.normalize("NFC", str(value).strip())
+    return text if 0 < len(text) <= _LETTERS and "\n" not in text else None
+
+
+def _may_be_class(text: str) -> bool:
+    return 0 < len(text) <= _LETTERS and len(text.split()) <= _WORDS
+
+
+def _text(data: bytes) -> str:
+    # Bytes that are no UTF-8 stay different from each other: two classes must not become one.
+    return unicodedata.normalize("NFC", data.decode("utf-8-sig", errors="backslashreplace").strip())

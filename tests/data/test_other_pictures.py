@@ -1,0 +1,207 @@
+"""Folders of sessions, thumbnails and masks among the photos: neither classes nor photos in silence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import class_folders, save
+from PIL import Image
+
+from softedge import config
+from softedge.data import describe, describe_text, sources
+from softedge.errors import UserError
+from softedge.run import Run
+from softedge.stages.data import prepare
+from softedge.stages.plan import plan
+
+
+def small(root: Path, per_class: dict[str, int], start: int = 0) -> Path:
+    return class_folders(root, per_class, start, height=40, width=40)
+
+
+# Sessions
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("IMG_2024_01", "IMG_2024_02"),
+        ("100CANON", "101CANON"),
+        ("100_FUJI", "101MSDCF"),
+        ("100APPLE", "101APPLE"),
+        ("2024-05-01", "2024-05-02"),
+        ("20240501_1230", "20240502_0915"),
+        ("2022", "2023"),
+        ("session1", "session2"),
+        ("batch_a", "batch_b"),
+        ("New folder", "New folder (2)"),
+        ("Camera", "Screenshots"),
+    ],
+)
+def test_classes_named_like_sessions_are_cautioned_about_by_name(names: tuple[str, str], tmp_path: Path) -> None:
+    found = sources.find(str(small(tmp_path, dict.fromkeys(names, 2))))
+    assert found.classes == names  # no refusal: a class may be called so
+    (line,) = (line for line in found.notices if line.startswith("caution: 2 of 2 classes"))
+    assert all(part in line for part in (*names, f"{tmp_path}/unlabeled", "softedge review"))
+
+
+def test_one_folder_of_a_day_among_classes_is_named_alone(tmp_path: Path) -> None:
+    found = sources.find(str(small(tmp_path, {"cat": 2, "dog": 2, "2024-05-01": 2})))
+    assert any("caution: 1 of 3 classes" in line and "(2024-05-01)" in line for line in found.notices)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("0", "1"),
+        ("00001", "00002"),
+        ("c0", "c1"),
+        ("class1", "class2"),
+        ("n01440764", "n01443537"),
+        ("001.ak47", "002.flag"),
+        ("200_euros", "500_euros"),
+        ("2024", "cat"),
+        ("123456", "234567"),
+        ("camera", "laptop"),
+        ("Monday", "photograph"),
+    ],
+)
+def test_other_names_of_classes_are_not_cautioned_about(names: tuple[str, str], tmp_path: Path) -> None:
+    assert sources.find(str(small(tmp_path, dict.fromkeys(names, 2)))).notices == ()
+
+
+def test_softedge_data_shows_the_caution_and_the_way_out_works(tmp_path: Path) -> None:
+    small(tmp_path, {"100CANON": 4, "101CANON": 4})
+    recipe = config.build({"data": {"size": 32}})
+    assert "caution: 2 of 2 classes" in describe_text(describe(str(tmp_path), recipe))
+    (tmp_path / "unlabeled").mkdir()
+    for name in ("100CANON", "101CANON"):
+        (tmp_path / name).rename(tmp_path / "unlabeled" / name)
+    found = sources.find(str(tmp_path))
+    assert found.classes == () and {split: len(images) for split, images in found.splits.items()} == {"unlabelled": 8}
+
+
+def test_the_caution_comes_before_any_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = small(tmp_path / "photos", {"2024-05-01": 4, "2024-05-02": 4})
+    prepare(Run(tmp_path / "run"), config.build({"data": {"size": 32}}), str(source))
+    assert "data: caution: 2 of 2 classes are named like days" in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("softedge.eval.pace.seconds_per_image", lambda *settings: pytest.fail("measured", pytrace=False))
+        with pytest.raises(pytest.fail.Exception, match="measured"):
+            plan(str(source))
+    assert "caution: 2 of 2 classes are named like days" in capsys.readouterr().err
+
+
+# Thumbnails
+
+
+@pytest.mark.parametrize(
+    "folder", ["thumbs", "Thumbnails", "a/thumbnails", ".thumbnails", "a/@eaDir", "cache", "a/previews", "preview"]
+)
+def test_thumbnails_are_no_class_and_never_trained_on(folder: str, tmp_path: Path) -> None:
+    small(tmp_path, {"a": 4, "b": 4})
+    for number in range(3):
+        save(tmp_path / folder / f"{number}.jpg", number)
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("a", "b") and len(found) == 8
+    if folder.split("/")[-1].startswith((".", "@")):
+        assert found.ignored == {"hidden": 1}
+    else:
+        assert found.ignored == {"thumbnails": 3}
+        assert f"3 images are taken for thumbnails and left out ({folder.split('/')[-1]})" in found.notices[0]
+
+
+def test_thumbnails_of_test_images_are_in_no_split(tmp_path: Path) -> None:
+    small(tmp_path / "train", {"a": 3, "b": 3})
+    small(tmp_path / "test", {"a": 2, "b": 2}, 10)
+    for folder in ("train/thumbs", "test/thumbs", "thumbs", "test/a/cache"):
+        save(tmp_path / folder / "0.jpg", 10)
+    found = sources.find(str(tmp_path))
+    assert [len(found.splits[split]) for split in ("train", "test")] == [6, 4] and found.ignored["thumbnails"] == 4
+
+
+def test_files_named_as_thumbnails_of_a_photo_beside_them_are_left_out(tmp_path: Path) -> None:
+    small(tmp_path, {"a": 3, "b": 3})
+    for name in ("0_thumb", "thumb_1", "2-preview", "green thumb"):
+        save(tmp_path / "a" / f"{name}.jpg", 9)
+    assert Counter(n.split("/")[0] for n in sources.find(str(tmp_path)).splits["train"].names) == {"a": 4, "b": 3}
+
+
+def test_a_thumb_may_be_a_class(tmp_path: Path) -> None:
+    assert sources.find(str(small(tmp_path, {"thumb": 3, "index": 3}))).classes == ("index", "thumb")
+
+
+@pytest.mark.parametrize(
+    "names, text", [(("index", "preview"), "only one class"), (("cache",), "folders of thumbnails")]
+)
+def test_a_class_that_is_taken_for_thumbnails_is_named_in_the_refusal(
+    names: tuple[str, ...], text: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"{text}.*3 images are taken for thumbnails.*rename what is none"):
+        sources.find(str(small(tmp_path, dict.fromkeys(names, 3))))
+
+
+# Masks
+
+
+def mask(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = np.random.default_rng(seed).integers(0, 2, (5, 5), dtype=np.uint8) * 255
+    Image.fromarray(np.kron(cells, np.ones((8, 8), np.uint8))).save(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{}_mask.png",
+        "{}_seg.png",
+        "{}_label.png",
+        "{}-mask.png",
+        "{}.mask.png",
+        "{}_MASK_1.png",
+        "{}_mask.jpg",
+        "masks/{}.png",
+    ],
+)
+def test_masks_named_after_a_photo_are_left_out_and_said(name: str, tmp_path: Path) -> None:
+    small(tmp_path, {"a": 4, "b": 4})
+    for number in range(4):
+        mask(tmp_path / "a" / name.format(number), number)
+    found = sources.find(str(tmp_path))
+    assert sorted(found.splits["train"].names) == [f"{c}/{n}.jpg" for c in "ab" for n in range(4)]
+    assert found.ignored == {"masks": 4} and "4 files are named and drawn like masks" in found.notices[0]
+
+
+def test_photos_named_like_masks_stay_and_are_said(tmp_path: Path) -> None:
+    """Faces with masks: 0_mask.jpg beside 0.jpg."""
+    small(tmp_path, {"a": 4, "b": 4})
+    for number in range(4):
+        save(tmp_path / "a" / f"{number}_mask.jpg", 20 + number)
+    found = sources.find(str(tmp_path))
+    assert len(found) == 12 and "they count as photos" in found.notices[0]
+
+
+# Classes without images
+
+
+def test_a_class_folder_that_is_empty_in_the_test_split_is_named_and_counted(tmp_path: Path) -> None:
+    small(tmp_path / "train", {"a": 3, "b": 3, "c": 3})
+    small(tmp_path / "test", {"a": 2, "b": 2}, 10)
+    for name in ("c", "d"):
+        (tmp_path / "test" / name).mkdir()
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("a", "b", "c") and found.ignored == {"class folders without images": 2}
+    assert "1 classes have no images in the test split ('c')" in found.notices
+    assert any("test/c: 0 other files; test/d: 0 other files" in line for line in found.notices)
+
+
+def test_a_class_whose_only_test_image_cannot_be_read_is_named(tmp_path: Path) -> None:
+    small(tmp_path / "train", {"a": 3, "b": 3})
+    small(tmp_path / "test", {"a": 2}, 10)
+    (tmp_path / "test" / "b").mkdir()
+    (tmp_path / "test" / "b" / "0.jpg").write_bytes(b"no picture")
+    shown = describe(str(tmp_path), config.build({"data": {"size": 32}}))
+    assert any("1 classes have no test image that can be used ('b')" in line for line in shown["notices"])
