@@ -29,6 +29,9 @@ Float32 = NDArray[np.float32]
 Predictor = Callable[[Uint8], Float32]
 """uint8 RGB (N, size, size, 3) -> float32 (N, classes) probabilities or scores, or (N, features)."""
 
+INTEGERS_OF = "integers_of"
+"""In an option's details, a file and the notes of its contract: the artifact of another format that made them."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -165,6 +168,11 @@ class Format(ABC):
     """The precisions for which ``candidates`` offers a choice."""
     strict: ClassVar[str] = ""
     """The precision whose files hold integers alone, for ``export.strict``; empty: this format has none."""
+
+    integers_from: ClassVar[tuple[str, ...]] = ()
+    """Suffixes of other formats' int8 files whose integers are candidates here: they are exported first."""
+    others: Sequence[Artifact] = ()
+    """Such files of the network that is converted; set by the export for each run."""
 
     # What a board needs to run it: import name -> what pip calls it.  The options that a device's address may give its
     # runtime (``local:provider=...``).  Why only special devices run it, and which; empty: any machine with Python.

@@ -16,12 +16,15 @@ from softedge.errors import UserError
 from softedge.eval.measures import compare, expected_agreement
 from softedge.export.base import Candidates, Float32, Option, Uint8
 from softedge.progress import say
+from softedge.records import Artifact
 
 if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
 
 FLOOR_DB = 6.0  # noise of half the signal: such a file may agree on lopsided images and is broken all the same
-CLOSER = 1.0  # dB that an option of a higher tier must gain
+CLOSER = 1.0  # dB that an option of a higher tier must gain, and the integers of another format's file
+FAR_CLOSER = 3.0  # dB; half the layers of an EfficientNet-Lite0 in float gained an OpenVINO file 0.7
+SURE_DB = 20.0  # noise of a tenth; noisier files changed more answers on new images than on those they were chosen on
 _QUIET_SECONDS = 10.0  # without a line, at most a comparison longer
 
 Measures = Mapping[str, float | int]
@@ -83,35 +86,59 @@ class Choice:
         return {option.what: decibels(measures) for option, measures in self.compared}
 
 
-def nearest(candidates: Candidates, judge: Judge) -> Choice:
+def out_of_reach(theirs: float, own: float) -> bool:
+    """Whether the integers of another format's file (dB) are so near to fp32 that what builds on a format's own
+    calibrations, the nearest of which has ``own`` dB, would come in second."""
+    return theirs >= own + FAR_CLOSER
+
+
+def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = ()) -> Choice:
     """Measure every calibration and choose the one with the least noise.
 
     By decibels, not by agreement: on a few hundred images one changed answer is worth more than the difference.  Of the
     tiers the first whose best is within ``CLOSER`` of the best of all: what is computed in float costs time.
+
+    others: int8 files of the network in other formats.  Their integers are options of a last tier, measured first; the
+    calibrations end where integers with little noise (``SURE_DB``) are out of their reach.
     """
-    best: dict[int, tuple[float, Option, Measures]] = {}
+    best: dict[float, tuple[float, Option, Measures]] = {}
     compared: list[tuple[Option, Measures]] = []
     said = time.monotonic()
-    for option in candidates.calibrations():
+
+    def compare_with_fp32(option: Option, tier: float) -> None:
+        nonlocal said
         measures = judge.measure(candidates, option)
         compared.append((option, measures))
         if time.monotonic() - said > _QUIET_SECONDS:
             say(f"int8, comparing: {option.what}, {decibels(measures):.1f} dB")
             said = time.monotonic()
         value = decibels(measures)
-        if option.tier not in best or value > best[option.tier][0]:
-            best[option.tier] = value, option, measures
+        if tier not in best or value > best[tier][0]:
+            best[tier] = value, option, measures
+
+    for artifact in others:
+        if (option := candidates.from_file(artifact)) is not None:
+            compare_with_fp32(option, math.inf)
+    theirs = best[math.inf][0] if best else -math.inf
+    for option in candidates.calibrations():
+        compare_with_fp32(option, option.tier)
+        own = max(value for tier, (value, *_) in best.items() if tier < math.inf)
+        if theirs >= SURE_DB and out_of_reach(theirs, own):
+            break
     top = max(value for value, *_ in best.values())
     _, option, measures = next(best[tier] for tier in sorted(best) if best[tier][0] >= top - CLOSER)
     return Choice(option, measures, compared)
 
 
-def write_nearest(candidates: Candidates, deployed: Deployed, out: Path) -> Path:
-    """Write the calibration that is nearest to fp32 on the candidates' own comparison images; the path of the file."""
+def write_nearest(candidates: Candidates, deployed: Deployed, out: Path, others: Sequence[Artifact] = ()) -> Path:
+    """Write the option that is nearest to fp32 on the candidates' own comparison images; the path of the file.
+
+    others: see ``nearest``.
+    """
     images = candidates.comparison()
     if not len(images):
         raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
-    choice = nearest(candidates, Judge.of(deployed, images))
+    choice = nearest(candidates, Judge.of(deployed, images), others)
     if (noise := decibels(choice.measures)) < FLOOR_DB:
         say(
             f"warning: int8 does not suit this network: of {len(choice.tried)} ways to quantize it the best, "

@@ -18,7 +18,7 @@ from softedge.errors import UserError
 from softedge.export.base import Candidates, Option
 from softedge.export.calibration import spread
 from softedge.export.deployed import Deployed
-from softedge.export.nearest import CLOSER, Choice, Judge, Measures, decibels, nearest
+from softedge.export.nearest import CLOSER, Choice, Judge, Measures, decibels, nearest, out_of_reach
 from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.quantize.equalization import equalize
@@ -30,7 +30,6 @@ from softedge.run import size_bytes
 
 RANKING_IMAGES = 64
 EQUALIZATION_IMAGES = 64
-FAR_CLOSER = 3.0  # dB; half the layers of an EfficientNet-Lite0 in float gained an OpenVINO file 0.7
 
 Refuse = Callable[[Measures], list[str]]
 
@@ -46,6 +45,7 @@ class Problem:
     calibration: uint8 (N, S, S, 3), to equalize on.  training: gives the images to fine-tune on.  schedule: of that.
     others: int8 files of the network that are good enough already, of other formats.  layers: a ranking that another
     search has made, for formats that rank by a proxy.  start: the nearest calibration, where it is known already.
+    taken_over: the exported file has the integers of another format's.
     timed: measure the time of each step where the format can.
     """
 
@@ -60,6 +60,7 @@ class Problem:
     others: Sequence[Artifact] = ()
     layers: Sequence[Layer] = ()
     start: Choice | None = None
+    taken_over: bool = False
     timed: bool = True
 
 
@@ -130,10 +131,12 @@ class _Search:
                 self._record("translated", self.original, option)
 
     def _out_of_reach(self) -> bool:
-        """Whether the integers of another file pass the gates and are so near to fp32 that what builds on this format's
-        own calibrations would come in second: the exported file is the nearest of them."""
+        """Whether the integers of another file pass the gates and the nearest of this format's own calibrations is far
+        behind: that is the exported file, unless the export has made this comparison itself and taken the integers."""
+        if self.problem.taken_over:
+            return self.default_passes
         chosen = self.chosen
-        return chosen is not None and decibels(chosen.step.measures) >= decibels(self.steps[0].measures) + FAR_CLOSER
+        return chosen is not None and out_of_reach(decibels(chosen.step.measures), decibels(self.steps[0].measures))
 
     def _calibrate(self) -> None:
         if self.problem.start is not None:  # the default is this calibration

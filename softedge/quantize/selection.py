@@ -16,14 +16,13 @@ from softedge.data.images import Data, Images, Uint8
 from softedge.eval.measures import Float32, Labels
 from softedge.eval.validation import content
 from softedge.export.deployed import Deployed
-from softedge.export.nearest import FLOOR_DB, Judge
+from softedge.export.nearest import FLOOR_DB, SURE_DB, Judge
 from softedge.records import InputSpec
 
 TRAINING = 4096  # images that fine-tuning sees
 CHOSEN = 768  # images to choose on, at most
 POOL = 2  # candidates for each of them, where they are chosen to be as hard as new ones
 SURE = 1.28  # standard errors below a measured agreement: nine times in ten the test images agree at least as often
-SURE_DB = 20.0  # noise of a tenth; noisier files changed more answers on new images than on those they were chosen on
 _FEWEST = 64  # images to choose on; with fewer left, calibration images serve again
 
 

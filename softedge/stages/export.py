@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import os
@@ -128,24 +129,61 @@ def export_formats(
     Raises UserError with the first reason when not one of them could be made.
     """
     once = functools.cache(source)
-    results = []
-    for format_, precision in asked:
+    made: dict[tuple[str, str], Result] = {}
+    for format_, precision in sorted(asked, key=lambda entry: bool(entry[0].integers_from)):
         folder = f"export/{format_.name}-{precision}"
         before = run.result(folder)
-        if before is not None and before.inputs == inputs and not differences(before.recipe, recipe):
+        others = _others(run, format_, precision, recipe, inputs)
+        read = {**inputs, **{f"export/{other.name}": other.sha256 for other in others}}
+        if renewed := before is not None and _own(before.inputs) == inputs and before.inputs != read:
+            changed = ", ".join(other.name for other in others) or "a file that it took integers from"
+            say(f"{format_.name}-{precision} is made anew: {changed} is new")
+        if before is not None and _own(before.inputs) == inputs and not differences(before.recipe, recipe):
             format_ = format_.as_before(before.details.get("notes", {}))
-        result = perform(
+        made[format_.name, precision] = perform(
             run,
             folder,
-            functools.partial(attempt, format_, precision, once),
+            functools.partial(attempt, _reading(format_, others), precision, once),
             recipe=recipe,
-            inputs=inputs,
-            force=force or (before is not None and "model" in before.skipped),
+            inputs=read,
+            force=force or renewed or (before is not None and "model" in before.skipped),
         )
-        results.append(result)
+    results = [made[format_.name, precision] for format_, precision in asked]
     if results and all("model" in result.skipped for result in results):
         raise UserError(f"none of the formats asked for could be exported; {results[0].skipped['model']}")
     return results
+
+
+def _others(
+    run: Run, format_: Format, precision: str, recipe: Mapping[str, Any], inputs: Mapping[str, str]
+) -> list[Artifact]:
+    """Files of other formats, exported with the same settings and inputs, whose integers ``format_`` can take over."""
+    if precision not in format_.searchable or not format_.integers_from:
+        return []
+    files = []
+    for name, result in run.results("export").items():
+        folder = run.folder(f"export/{name}")
+        same = _own(result.inputs) == inputs and not differences(result.recipe, recipe)
+        if not same or not (folder / contract.FILE).is_file():
+            continue
+        other = contract.read(folder)
+        if other.precision == precision and other.path.suffix in format_.integers_from:
+            files.append(other)
+    return files
+
+
+def _own(inputs: Mapping[str, str]) -> dict[str, str]:
+    """What an export reads besides other exports."""
+    return {name: digest for name, digest in inputs.items() if not name.startswith("export/")}
+
+
+def _reading(format_: Format, others: Sequence[Artifact]) -> Format:
+    """A copy of the format with these files to take integers from."""
+    if not others:
+        return format_
+    reading = copy.copy(format_)
+    reading.others = tuple(others)
+    return reading
 
 
 def _checkpoint(run: Run, recipe: config.Recipe) -> tuple[Path, str]:

@@ -16,7 +16,7 @@ from softedge.config import Recipe
 from softedge.data.images import Data, Images
 from softedge.errors import UserError
 from softedge.export import contract, snippet
-from softedge.export.base import Candidates, Format, open_format
+from softedge.export.base import INTEGERS_OF, Candidates, Format, open_format
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import Measures
 from softedge.progress import say
@@ -126,6 +126,7 @@ class _Session:
             ),
             others=self._good_files(artifact),
             layers=self.layers,
+            taken_over=INTEGERS_OF in contract.describe(artifact.path.parent).get("notes", {}),
         )
         result = search(problem, default)
         self.layers = result.layers or self.layers

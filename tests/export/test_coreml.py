@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from softedge.export.coreml.interpreter import Program
 from softedge.export.coreml.predict import interpreted
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import Judge, nearest
+from softedge.export.rounding import rounded
 from softedge.records import InputSpec
 
 pytest.importorskip("coremltools")
@@ -178,6 +181,40 @@ def test_the_part_in_float_is_written_into_the_package_and_kept_by_the_search(de
     kept = int(coreml.metadata(artifact.path)["float_part"])
     again = CoreMl().candidates(deployed, "w8a8", pictures[:16], like=artifact)
     assert {option.tier for option in again.calibrations()} == {kept}
+
+
+def test_weights_are_rounded_for_the_least_error_where_that_is_nearer_and_to_the_nearest_without_images(
+    model, tmp_path
+):
+    deployed = Deployed(model, SPEC)
+    images = np.random.default_rng(1).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
+    candidates = CoreMl().candidates(deployed, "int8", images[:32])
+    judge = Judge.of(deployed, images[32:])
+    nearest_steps, least_error = (judge.decibels(candidates, option) for option in candidates.calibrations())
+    assert least_error > nearest_steps + 1
+    made = CoreMl().convert(deployed, "int8", images[:32], tmp_path)
+    assert coreml.metadata(made.path)["rounding"] == "least error"
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    alone = CoreMl().convert(deployed, "int8", images[:0], plain)
+    assert "rounding" not in coreml.metadata(alone.path)
+    assert made.size_bytes == pytest.approx(alone.size_bytes, rel=0.05)
+
+
+def test_the_package_holds_the_integers_that_were_chosen_and_small_layers_stay_in_float(model):
+    deployed = Deployed(model, SPEC)
+    network = rounded(deployed, IMAGES, smallest=coreml.WEIGHT_THRESHOLD + 1)
+    package = coreml.in_8_bits(coreml.program(network, "int8"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.mlpackage"
+        package.save(str(path))
+        stored = [value for value in Program(path).constants.values() if getattr(value, "ndim", 0) == 4]
+    layers = [m.weight for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    layers = [weight.detach() for weight in layers]
+    for weight in layers:
+        same = [value for value in stored if value.shape == weight.shape]
+        gaps = [float((value.float() - weight).abs().max() / weight.abs().max()) for value in same]
+        assert min(gaps) < 2e-3, "half precision, and no second rounding, which would be 4e-3"
 
 
 def _operations(package):

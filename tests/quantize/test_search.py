@@ -254,6 +254,34 @@ def test_a_comparison_that_takes_minutes_says_how_far_it_is(monkeypatch, capsys)
     assert len(lines) < len(options), "a line in ten seconds, not one for each"
 
 
+def test_integers_of_another_file_end_the_calibrations_that_they_are_far_ahead_of():
+    noisy = {"first": (0, (0.041, 0, 0, 0)), "second": (0, (0.04, 0, 0, 0))}
+
+    def tried(noise, options=noisy):
+        candidates = ToyCandidates(options, files={"onnx": noise})
+        choice = nearest(candidates, JUDGE, ["onnx"])
+        return choice.option.what, candidates.calls
+
+    assert tried(0.001) == ("the integers of onnx", ["first"])
+    assert tried(0.0375) == ("second", ["first", "second"]), "not nearer by a decibel: what is the format's own is kept"
+    assert tried(0.03) == ("the integers of onnx", ["first", "second"]), "nearer, and not far ahead"
+    bad = {"first": (0, (3.0, 0, 0, 0)), "second": (0, (0.001, 0, 0, 0))}
+    assert tried(0.3, bad) == ("second", ["first", "second"]), "far ahead of the first, and noisy themselves"
+    assert nearest(ToyCandidates(noisy), JUDGE, ["tflite"]).option.what == "second", "a file that cannot be read"
+
+
+def test_a_search_of_a_file_with_another_formats_integers_does_not_try_what_the_export_left_behind():
+    def never_sure(measures):
+        return [*too_noisy(measures), "less chance"]
+
+    start = dataclasses.replace(default(noise=0.02), why=("less chance",))
+    candidates = ToyCandidates(BAD, files={"onnx": 0.02}, weights=0.5)
+    result = search(problem(candidates, others=["onnx"], doubts=never_sure, taken_over=True), start)
+    assert names(result) == ["default", "translated", "weights"] and not candidates.calls
+    refused = search(problem(ToyCandidates(BAD), taken_over=True), default())
+    assert "calibrated" in names(refused), "the gates refuse the exported file"
+
+
 def test_an_option_that_breaks_is_never_the_default_or_the_choice_of_the_search():
     """Constant answers, or none that is a number: however often they agree."""
 

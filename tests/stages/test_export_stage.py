@@ -16,9 +16,11 @@ from softedge.export import calibration, contract
 from softedge.export.base import open_format
 from softedge.export.onnx import candidates, speed
 from softedge.export.onnx.format import Onnx
+from softedge.export.onnx.quantizer import Scheme
 from softedge.export.openvino.format import OpenVino
 from softedge.run import Run
 from softedge.stages import export as stage
+from tests.toy_format import Toy
 
 
 class Broken(Onnx):
@@ -208,6 +210,47 @@ def test_strict_files_stand_beside_the_others_in_the_formats_that_have_them():
         stage.asked(alone)
     with pytest.raises(UserError, match="OpenVINO has no precision 'int8-strict'"):
         open_format("openvino").bits("int8-strict")
+
+
+class Taking(Toy):
+    """Writes down whose integers it was offered."""
+
+    name = "taking"
+    searchable = ("int8",)
+    integers_from = (".onnx",)
+
+    def convert(self, deployed, precision, calibration, out):
+        path = out / "model.toy"
+        path.write_text(" ".join(other.name for other in self.others))
+        return contract.artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
+
+    def files(self, path):
+        return [path]
+
+    def load(self, artifact):
+        return lambda images: np.full((len(images), 5), 1 / 5, np.float32)
+
+
+def test_files_whose_integers_are_taken_are_exported_first_and_are_an_input(tmp_path, source, monkeypatch, capsys):
+    monkeypatch.setitem(registry.FORMATS, "taking", f"{__name__}:Taking")
+    run, whole = Run(tmp_path), Onnx(scheme=Scheme())
+
+    def offered(*formats, **options):
+        asked = [(format_, "int8") for format_ in formats]
+        results = stage.export_formats(run, asked, lambda: source, recipe={"x": 1}, inputs={"w": "0"}, **options)
+        assert [result.stage for result in results] == [f"export/{format_.name}-int8" for format_ in formats]
+        return (tmp_path / "export" / "taking-int8" / "model.toy").read_text(), results
+
+    assert offered(Taking())[0] == "", "alone it has its own"
+    found, (taking, onnx) = offered(Taking(), whole)
+    assert found == "onnx-int8" and "taking-int8 is made anew: onnx-int8 is new" in capsys.readouterr().err
+    assert taking.inputs == {"w": "0", "export/onnx-int8": onnx.details["sha256"]}
+    capsys.readouterr()
+    assert offered(Taking())[1][0].started == taking.started, "done, with the same inputs"
+    assert offered(whole, Taking())[1][1].started == taking.started
+    assert "already done" in capsys.readouterr().err
+    stage.export_formats(run, [(whole, "int8")], lambda: source, recipe={"x": 2}, inputs={"w": "0"}, force=True)
+    assert offered(Taking(), force=True)[0] == "", "a file of other settings is not of the same export"
 
 
 def test_an_int8_file_that_is_made_again_has_the_same_bits_however_the_timing_turns_out(tmp_path, source, monkeypatch):

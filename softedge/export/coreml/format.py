@@ -31,7 +31,7 @@ class CoreMl(Format):
     name = "coreml"
     title = "Core ML"
     suffix = ".mlpackage"
-    searchable = ("w8a8",)
+    searchable = ("int8", "w8a8")
     precisions: ClassVar[Mapping[str, Precision]] = {
         "fp32": Precision(32, 32),
         "fp16": Precision(16, 16),
@@ -73,7 +73,10 @@ class CoreMl(Format):
         self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
     ) -> Candidates | None:
         from softedge.export.coreml.candidates import CoreMlCandidates
+        from softedge.export.coreml.weights import WeightCandidates
 
+        if precision == "int8":  # without images every weight is rounded to the nearest
+            return WeightCandidates(deployed, calibration) if len(calibration) else None
         return CoreMlCandidates(deployed, calibration, like) if precision in self.searchable else None
 
     def runtime(self) -> str:

@@ -18,7 +18,7 @@ from softedge.export.deployed import Deployed
 from softedge.files import libraries_inside, temporary_folder
 
 LABEL = "label"
-_WEIGHT_THRESHOLD = 512  # coremltools' default of 2048 values leaves squeeze-excite layers in float
+WEIGHT_THRESHOLD = 512  # coremltools' default of 2048 values leaves squeeze-excite layers in float
 
 _AFTER_REWRITING = (
     "int_op_canonicalization",
@@ -111,7 +111,7 @@ def in_8_bits(package: Any) -> Any:
     from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
     weights = optimize.OpLinearQuantizerConfig(
-        mode="linear_symmetric", dtype="int8", granularity="per_channel", weight_threshold=_WEIGHT_THRESHOLD
+        mode="linear_symmetric", dtype="int8", granularity="per_channel", weight_threshold=WEIGHT_THRESHOLD
     )
     config = optimize.OptimizationConfig(global_config=weights)
     rounded = PASS_REGISTRY["compression::linear_quantize_weights"]

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from softedge.export.base import Candidates, Float32, Option, Uint8
+from softedge.export.base import INTEGERS_OF, Candidates, Float32, Option, Uint8
 from softedge.export.deployed import Deployed
 from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.quantizer import Scheme
@@ -92,7 +92,7 @@ class OpenVinoCandidates(Candidates):
     def write(self, option: Option, out: Path) -> Path:
         path = out / "model.xml"
         with quiet():
-            write(option.model.network, self.deployed, "int8", path)
+            write(option.model.network, self.deployed, "int8", path, option.details)
         return path
 
     def layers(self) -> Sequence[str]:
@@ -128,7 +128,8 @@ class OpenVinoCandidates(Candidates):
         if artifact.path.suffix == ".onnx":
             with quiet():
                 network = from_onnx_int8(artifact.path)
-            return Option(f"the integers of {artifact.name}", Quantization(network, "", ""))
+            about = {INTEGERS_OF: artifact.name}
+            return Option(f"the integers of {artifact.name}", Quantization(network, "", ""), details=about)
         return None
 
     def weights_only(self) -> Option:

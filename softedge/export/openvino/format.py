@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import Candidates, Float32, Format, Predictor, Uint8, needs
+from softedge.export.base import INTEGERS_OF, Candidates, Float32, Format, Predictor, Uint8, needs
 from softedge.export.contract import artifact_of
 from softedge.export.openvino.network import F32, from_onnx, predictor, write
 from softedge.export.quiet import quiet
@@ -27,6 +27,7 @@ class OpenVino(Format):
     title = "OpenVINO"
     suffix = ".xml"
     searchable = ("int8",)
+    integers_from = (".onnx",)
     precisions: ClassVar[Mapping[str, Precision]] = {
         "fp32": Precision(32, 32),
         "fp16": Precision(16, 16),
@@ -51,7 +52,7 @@ class OpenVino(Format):
         path = out / f"model{self.suffix}"
         with quiet():
             if (candidates := self.candidates(deployed, precision, calibration)) is not None:
-                path = write_nearest(candidates, deployed, out)
+                path = write_nearest(candidates, deployed, out, self.others)
             elif bits.is_int8:
                 candidates = OpenVinoCandidates(deployed, calibration, dynamic=self.batch == "dynamic")
                 path = candidates.write(candidates.weights_only(), out)
@@ -79,8 +80,15 @@ class OpenVino(Format):
         return f"openvino {version('openvino')}"
 
     def notes(self, artifact: Artifact) -> dict[str, Any]:
-        """What computed the expected outputs; left alone, OpenVINO takes bf16 or f16 where there is either."""
-        return {"compile_model": {"device": "CPU", "properties": dict(F32)}}
+        """What computed the expected outputs; left alone, OpenVINO takes bf16 or f16 where there is either.  And the
+        file whose integers these are, where they are not its own."""
+        import openvino as ov
+
+        notes: dict[str, Any] = {"compile_model": {"device": "CPU", "properties": dict(F32)}}
+        about = ov.Core().read_model(artifact.path).get_rt_info(["softedge"]).astype(dict)
+        if INTEGERS_OF in about:
+            notes[INTEGERS_OF] = str(getattr(about[INTEGERS_OF], "value", about[INTEGERS_OF]))
+        return notes
 
     def integer_operations(self, artifact: Artifact) -> dict[str, int]:
         from softedge.export.openvino.counting import integer_operations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,21 +75,21 @@ def _normalised_by_rows(network: Any) -> Any:
     return network
 
 
-def write(network: Any, deployed: Deployed, precision: str, path: Path) -> None:
-    """Describe a network like every export and write it: ``path`` (.xml) and the .bin beside it."""
-    _describe(network, deployed, precision)
+def write(network: Any, deployed: Deployed, precision: str, path: Path, about: Mapping[str, Any] = {}) -> None:
+    """Describe a network like every export and write it: ``path`` (.xml) and the .bin beside it.  about: more."""
+    _describe(network, deployed, precision, about)
     bits = Precision.named(precision)
     _save(network, path, half=bits.weights == 16, small=bits.is_int8)
 
 
-def _describe(network: Any, deployed: Deployed, precision: str) -> None:
+def _describe(network: Any, deployed: Deployed, precision: str, about: Mapping[str, Any]) -> None:
     """Put labels, preprocessing, precision and origin into the IR's rt_info."""
     values = {
         "labels": to_json(list(deployed.labels)),
         "input": to_json(deployed.spec.to_dict()),
         "output": deployed.output,
         "precision": precision,
-        **{key: str(value) for key, value in deployed.about.items()},
+        **{key: str(value) for key, value in {**deployed.about, **about}.items()},
     }
     for key, value in values.items():
         network.set_rt_info(value, ["softedge", key])

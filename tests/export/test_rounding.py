@@ -1,0 +1,116 @@
+"""Rounding of weights by the error of each layer's output, against every rounding there is and plain least squares."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from timm.layers import Conv2dSame
+from torch import nn
+
+from softedge.export.deployed import Deployed
+from softedge.export.rounding import _columns, least_error, rounded
+from softedge.records import InputSpec
+
+SPEC = InputSpec(16, 16, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2))
+IMAGES = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+
+
+def nearest(weight):
+    scale = weight.abs().amax(2, keepdim=True) / 127
+    return (weight / scale).round() * scale
+
+
+def error(weight, coded, moments):
+    difference = weight - coded
+    return torch.einsum("gok,gkl,gol->go", difference, moments, difference)
+
+
+def correlated(groups, inputs, seed=0):
+    torch.manual_seed(seed)
+    x = torch.randn(groups, inputs, 400) + 2 * torch.randn(groups, 1, 400)
+    return x @ x.transpose(1, 2) / 400
+
+
+def test_the_error_of_outputs_is_smaller_than_of_the_nearest_steps_and_close_to_the_best_of_all_roundings():
+    torch.manual_seed(1)
+    weight, moments = torch.randn(1, 20, 6), correlated(1, 6)
+    coded = least_error(weight, moments)
+    scale = weight.abs().amax(2, keepdim=True) / 127
+    low = (weight / scale).floor()
+    best = torch.full((1, 20), torch.inf)
+    for up in itertools.product((0, 1), repeat=6):  # every weight to the step below or above it
+        steps = (low + torch.tensor(up)).clamp(-127, 127)
+        best = torch.minimum(best, error(weight, steps * scale, moments))
+    found = error(weight, coded, moments)
+    assert found.mean() < 0.6 * error(weight, nearest(weight), moments).mean()
+    assert found.mean() < 2 * best.mean()
+
+
+def test_inputs_that_do_not_correlate_are_rounded_to_the_nearest():
+    torch.manual_seed(2)
+    weight = torch.randn(3, 4, 9)
+    moments = torch.diag_embed(torch.rand(3, 9) + 0.5)
+    torch.testing.assert_close(least_error(weight, moments), nearest(weight))
+
+
+def test_the_largest_weight_stays_so_that_a_format_finds_the_same_integers():
+    torch.manual_seed(3)
+    weight, moments = torch.randn(2, 8, 12), correlated(2, 12)
+    coded = least_error(weight, moments)
+    torch.testing.assert_close(coded.abs().amax(2), weight.abs().amax(2), rtol=0, atol=0)
+    torch.testing.assert_close(nearest(coded), coded)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(6, 4, 3, stride=2, padding=1),
+        nn.Conv2d(6, 6, (3, 5), padding=(1, 0), groups=6, dilation=(2, 1)),
+        nn.Conv2d(6, 4, 4, padding="same", groups=2),
+        Conv2dSame(6, 4, 3, stride=2),
+        nn.Linear(6, 4),
+    ],
+)
+def test_the_columns_of_a_layer_times_its_weights_are_its_outputs(layer):
+    x = torch.randn(2, 6, 10, 11) if isinstance(layer, nn.Conv2d) else torch.randn(2, 6)
+    output = layer(x)
+    groups = getattr(layer, "groups", 1)
+    weight = layer.weight.reshape(groups, layer.weight.shape[0] // groups, -1)
+    product = (weight @ _columns(layer, x, output)).reshape(layer.weight.shape[0], len(x), -1)
+    expected = output.reshape(len(x), layer.weight.shape[0], -1).transpose(0, 1) - layer.bias.reshape(-1, 1, 1)
+    torch.testing.assert_close(product, expected, rtol=1e-4, atol=1e-5)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.dense = nn.Conv2d(16, 32, 1)
+        self.twice = nn.Conv2d(32, 32, 1)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x):
+        x = self.depthwise(self.norm(self.stem(x)).relu()).relu()
+        return self.head(self.twice(self.twice(self.dense(x).relu()).relu()).relu().mean((2, 3)))
+
+
+def test_a_rounded_network_is_nearer_than_the_nearest_steps_and_every_output_channel_keeps_its_mean():
+    torch.manual_seed(0)
+    deployed = Deployed(Net().eval(), SPEC, tuple("abcde"))
+    found, plain = rounded(deployed, IMAGES), deployed.folded()
+    original = deployed.folded()
+    with torch.no_grad():
+        for module in plain.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                flat = module.weight.reshape(1, module.weight.shape[0], -1)
+                module.weight.copy_(nearest(flat).reshape(module.weight.shape))
+        planes = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float()
+        exact, made, naive = (d.model(d.normalised(planes)) for d in (original, found, plain))
+    torch.testing.assert_close(made.mean(0), exact.mean(0), rtol=0, atol=1e-5)
+    assert (made - exact).square().mean() < 0.5 * (naive - exact).square().mean()
+    assert torch.equal(found.model.twice.weight, original.model.twice.weight), "its two inputs have no one moment"
