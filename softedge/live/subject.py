@@ -18,11 +18,12 @@ from softedge.eval.measures import PRESENT
 from softedge.export import contract
 from softedge.export.base import open_format
 from softedge.live.corrections import folder_names
+from softedge.progress import say
 from softedge.records import LABELLED, Artifact
 from softedge.run import read_json
 
 _BACKEND = "wasm"
-_PRECISIONS = ("int8", "fp16", "fp32")  # the first that is there is shown
+_PRECISIONS = ("int8", "int8-search", "fp16", "fp32")  # the first that is there and was not refused is shown
 _HERE = Path(__file__).parent
 _BROWSER = Path(ort_web.__file__).parent
 
@@ -80,7 +81,8 @@ class Subject:
 
 
 def choose(run: Path, file: str | None = None) -> Subject:
-    """The file ``export/<file>`` of a run: int8 where none is asked for, else fp16, else fp32.
+    """The file ``export/<file>`` of a run: int8 where none is asked for, else fp16, else fp32; none that failed a gate
+    of ``check`` while another did not.  A line says so where the file that is taken failed.
 
     UserError when there is none, it is not an ONNX file in one piece, or it is no classifier.
     """
@@ -92,8 +94,10 @@ def choose(run: Path, file: str | None = None) -> Subject:
     usable = [name for name in known if targets[name] in Browser.formats]
     if not usable:
         raise UserError(f"{run} has no exported ONNX file; run: softedge export {run} --targets onnx")
-    wanted = (f"{target}-{precision}" for precision in _PRECISIONS for target in Browser.formats)
-    name = file or next((n for n in wanted if n in usable), usable[0])
+    refused = _refused(run)
+    wanted = [f"{target}-{precision}" for precision in _PRECISIONS for target in Browser.formats]
+    there = [name for name in wanted if name in usable] or usable
+    name = file or next((name for name in there if name not in refused), there[0])
     if name not in usable:
         why = " is no ONNX file, and browsers run no other" if name in known else " is not there"
         raise UserError(f"--file {name}: {exports / name}{why}{did_you_mean(name, usable)}")
@@ -105,4 +109,13 @@ def choose(run: Path, file: str | None = None) -> Subject:
         )
     if len(contract.model_files(artifact.path, artifact.target)) > 1:
         raise UserError(f"{name} is kept in several files, which the page cannot load; export a smaller network")
+    if artifact.sha256 == refused.get(name, ("", ""))[0]:
+        say(f"caution: {name} failed the check: {refused[name][1]}")
     return Subject(artifact, contract.read_golden(exports / name))
+
+
+def _refused(run: Path) -> dict[str, tuple[str, str]]:
+    """Files that failed a gate -> their sha256 then, and why; empty where nothing was checked."""
+    path = run / "check" / "result.json"
+    rows = read_json(path).get("details", {}).get("rows", []) if path.is_file() else []
+    return {row["artifact"]: (row["sha256"], row["why"]) for row in rows if row.get("passed") is False}

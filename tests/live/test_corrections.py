@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,12 @@ from softedge.bench.browser import ort_web
 from softedge.bench.browser.server import Refused
 from softedge.data import folders
 from softedge.errors import UserError
+from softedge.export import contract
 from softedge.live import corrections as module
 from softedge.live import serve
 from softedge.live.corrections import Corrections, folder_names
 from softedge.live.subject import choose
+from softedge.run import read_json, write_json
 
 SESSION = "a" * 32
 
@@ -132,3 +135,17 @@ def test_a_run_without_such_a_file_says_what_to_do(tmp_path: Path, file: str | N
         make_run(tmp_path / "run")
     with pytest.raises(UserError, match=words):
         choose(tmp_path / "run", file)
+
+
+def test_a_file_that_failed_a_gate_is_not_shown_where_another_passed(tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    int8 = run / "export" / "onnx-int8"
+    shutil.copytree(run / "export" / "onnx-fp32", int8)
+    write_json(int8 / contract.FILE, read_json(int8 / contract.FILE) | {"precision": "int8"})
+    assert choose(run).artifact.is_int8, "nothing was checked"
+    row = {"artifact": "onnx-int8", "sha256": choose(run).artifact.sha256, "why": "agreement 0.762 is below 0.98"}
+    (run / "check").mkdir()
+    write_json(run / "check" / "result.json", {"details": {"rows": [{**row, "passed": False}]}})
+    assert not choose(run).artifact.is_int8 and not capsys.readouterr().err
+    assert choose(run, "onnx-int8").artifact.is_int8
+    assert "caution: onnx-int8 failed the check: agreement 0.762 is below 0.98" in capsys.readouterr().err
