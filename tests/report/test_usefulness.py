@@ -14,7 +14,7 @@ def run(useful: bool, **more: Any) -> dict[str, Any]:
     baselines = {"metrics": metrics, "rival": "SVM on a colour histogram", "classifier": "probe"}
     recipe = {"backbone": {"weights": "random"}, "plan": {"minutes": 15.0}, "ssl": {"method": "simco"}}
     values = {"baselines": baselines, "recipe": recipe, "data": {"classes": list("abcdef")}, "finetune": {}}
-    return {**values, "pretrain": {"metrics": {"epochs": 60}}, "files": [], **more}
+    return {**values, "pretrain": {"metrics": {"epochs": 60}}, "files": [], "plan": {"minutes": 15.0}, **more}
 
 
 def test_a_network_below_a_colour_histogram_is_not_headlined_ship() -> None:
@@ -26,6 +26,12 @@ def test_a_network_below_a_colour_histogram_is_not_headlined_ship() -> None:
     assert "52.5\u202f%" in pick.answer and "an SVM on a colour histogram 80.4\u202f%" in pick.answer
     for advice in ("given weights", "fine-tuning", "more labels", "--minutes 30"):
         assert advice in pick.reason
+
+
+def test_a_run_that_was_not_planned_is_not_sent_to_an_option_that_it_would_refuse() -> None:
+    decided = decide([row("onnx-int8", 1.0)], DEVICES)
+    reason = usefulness.judged(decided, run(useful=False, plan={})).headline.reason
+    assert "--minutes" not in reason and "--set ssl.epochs=" in reason
 
 
 def test_a_useful_network_and_a_run_without_the_comparison_are_left_alone() -> None:
