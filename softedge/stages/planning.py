@@ -14,7 +14,8 @@ SIZES = (64, 96, 128, 160, 192, 224)
 MEASURED_AT = 128  # pixels; the time of other sizes goes with their area
 OTHER_STAGES = 5.0  # minutes of export, int8 search, check, timing and map on two cores, from runs on TrashNet
 _FORWARD = 0.35  # of a training step, from EfficientNet-Lite0 and MobileNetV3 on two cores
-_GIVEN_EPOCHS = (1, 10, 30)  # of fine-tuning from given weights: least, worth more pixels, most
+_GIVEN_EPOCHS = (1, 7, 30)  # of fine-tuning from given weights: least, worth more pixels, most
+_TAUGHT_EPOCHS = 10  # worth more pixels where distillation follows; fewer were not measured there
 _SSL_EPOCHS = (10, 30, 100)  # of pretraining from random weights
 _STUDENT_EPOCHS = (10, 200)  # of distillation into a small network from random weights, which needs many: least, most
 _TEACHERS = 0.4  # of the minutes for training, where a smaller network learns from the one that is fine-tuned
@@ -114,6 +115,7 @@ def choose(
     given = weights != "random"
     sizes = [size for size in sizes_for(counts) if size <= largest]
     least, enough, most = _GIVEN_EPOCHS if given and counts.train else _SSL_EPOCHS
+    enough = _TAUGHT_EPOCHS if given and counts.taught else enough
     affordable = {size: _affordable(counts, given, seconds, size, minutes) for size in sizes}
     size = next((s for s in reversed(sizes) if affordable[s] >= enough), sizes[0])
     epochs = max(least, int(min(most, affordable[size])))
