@@ -49,9 +49,7 @@ def try_out(
     run: RunFolder,
     file: Annotated[
         str | None,
-        typer.Option(
-            "--file", help="onnx-int8, onnx-fp16 or onnx-fp32.", show_default="int8 if it passed the gates"
-        ),
+        typer.Option("--file", help="onnx-int8, onnx-fp16 or onnx-fp32.", show_default="int8 if it passed the gates"),
     ] = None,
     https: Annotated[
         bool, typer.Option("--https", help="With a certificate made here: live picture, threads.")
