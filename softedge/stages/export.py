@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import os
@@ -26,7 +25,7 @@ from softedge.export.deployed import Deployed
 from softedge.progress import say
 from softedge.records import Artifact, Outcome, Result
 from softedge.run import Run, cpu_name, differences, perform, set_aside, sha256, versions
-from softedge.stages import classifier
+from softedge.stages import classifier, integers
 from softedge.stages.base import INDEX, hashes, on_run
 
 _LARGEST_INT8 = 0.6  # of the float parameters' bytes: more, and most weights of an int8 file are not in 8 bits
@@ -133,17 +132,17 @@ def export_formats(
     for format_, precision in sorted(asked, key=lambda entry: bool(entry[0].integers_from)):
         folder = f"export/{format_.name}-{precision}"
         before = run.result(folder)
-        others = _others(run, format_, precision, recipe, inputs)
+        others = integers.others(run, format_, precision, recipe, inputs)
         read = {**inputs, **{f"export/{other.name}": other.sha256 for other in others}}
-        if renewed := before is not None and _own(before.inputs) == inputs and before.inputs != read:
+        if renewed := before is not None and integers.own(before.inputs) == inputs and before.inputs != read:
             changed = ", ".join(other.name for other in others) or "a file that it took integers from"
             say(f"{format_.name}-{precision} is made anew: {changed} is new")
-        if before is not None and _own(before.inputs) == inputs and not differences(before.recipe, recipe):
+        if before is not None and integers.own(before.inputs) == inputs and not differences(before.recipe, recipe):
             format_ = format_.as_before(before.details.get("notes", {}))
         made[format_.name, precision] = perform(
             run,
             folder,
-            functools.partial(attempt, _reading(format_, others), precision, once),
+            functools.partial(attempt, integers.reading(format_, others), precision, once),
             recipe=recipe,
             inputs=read,
             force=force or renewed or (before is not None and "model" in before.skipped),
@@ -152,38 +151,6 @@ def export_formats(
     if results and all("model" in result.skipped for result in results):
         raise UserError(f"none of the formats asked for could be exported; {results[0].skipped['model']}")
     return results
-
-
-def _others(
-    run: Run, format_: Format, precision: str, recipe: Mapping[str, Any], inputs: Mapping[str, str]
-) -> list[Artifact]:
-    """Files of other formats, exported with the same settings and inputs, whose integers ``format_`` can take over."""
-    if precision not in format_.searchable or not format_.integers_from:
-        return []
-    files = []
-    for name, result in run.results("export").items():
-        folder = run.folder(f"export/{name}")
-        same = _own(result.inputs) == inputs and not differences(result.recipe, recipe)
-        if not same or not (folder / contract.FILE).is_file():
-            continue
-        other = contract.read(folder)
-        if other.precision == precision and other.path.suffix in format_.integers_from:
-            files.append(other)
-    return files
-
-
-def _own(inputs: Mapping[str, str]) -> dict[str, str]:
-    """What an export reads besides other exports."""
-    return {name: digest for name, digest in inputs.items() if not name.startswith("export/")}
-
-
-def _reading(format_: Format, others: Sequence[Artifact]) -> Format:
-    """A copy of the format with these files to take integers from."""
-    if not others:
-        return format_
-    reading = copy.copy(format_)
-    reading.others = tuple(others)
-    return reading
 
 
 def _checkpoint(run: Run, recipe: config.Recipe) -> tuple[Path, str]:
