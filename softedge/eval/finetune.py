@@ -51,8 +51,7 @@ def train(
     mode, and the loss of every step.
 
     Settings come from ``recipe.finetune`` and the flip from ``recipe.augment``: digits must not be mirrored.
-    shown: the words before the progress; "" for none.  checkpoint: resume from it where it exists; written after every
-    epoch.
+    shown: the words before the progress; "" for none.  checkpoint: resume from it where it exists, see ``optimise``.
     """
     settings = recipe.finetune
     torch.manual_seed(seed)
