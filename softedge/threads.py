@@ -7,7 +7,9 @@ took 5 s with two threads, and 30 ms with one. ``benchmarks/threads.py`` measure
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 GIVEN = os.environ.get("OMP_NUM_THREADS")  # the user's own choice, as this process found it
 SPINS = 10_000  # some 20 us: costs nothing on an idle machine, and then a waiting thread gives its core away
@@ -22,7 +24,8 @@ def cores() -> int:
 def prepare() -> None:
     """Set the environment for all stages of a command; must come before the first import of torch.
 
-    One core is left to the loader and to whatever else runs. What the user has set himself wins.
+    One core is left to the loader and to whatever else runs; ``all_cores`` takes it where there is no loader. What the
+    user has set himself wins.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
@@ -33,3 +36,17 @@ def prepare() -> None:
 def share(ranks: int) -> None:
     """Divide the cores among the ranks that are about to be started here, unless the user has decided."""
     os.environ["OMP_NUM_THREADS"] = GIVEN or str(max(1, cores() // ranks))
+
+
+@contextlib.contextmanager
+def all_cores() -> Iterator[None]:
+    """Compute with every core while no loader works beside: for a block of PyTorch, unless the user has decided."""
+    import torch
+
+    before = torch.get_num_threads()
+    if not GIVEN:
+        torch.set_num_threads(max(before, cores()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

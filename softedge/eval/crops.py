@@ -70,6 +70,11 @@ class Crops:
         self._items = _Items(images, spec, seed, min_area, flip)
         self._workers = 0 if self._items.in_memory else workers
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether batches are cut in this process, from decoded images that it keeps."""
+        return self._items.in_memory
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (uint8 (B, S, S, 3), int64 labels (B,)) from the batch ``start`` on."""
         order = np.random.default_rng([self._seed, epoch]).permutation(self._count)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from softedge import threads
 from softedge.backbones import normalise
 from softedge.data.images import Images, Uint8
 from softedge.records import InputSpec
@@ -36,7 +37,8 @@ def extract(
             else:
                 part = images[start : start + batch]
             inputs = normalise(torch.from_numpy(np.ascontiguousarray(part)).to(place), spec)
-            rows.append(cast(torch.Tensor, model(inputs)).float().cpu().numpy())
+            with threads.all_cores():
+                rows.append(cast(torch.Tensor, model(inputs)).float().cpu().numpy())
     finally:
         model.train(was_training)
     return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)

@@ -5,6 +5,7 @@ Fine-tuning and distillation run through it; they differ in their losses.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -15,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from softedge import threads
 from softedge.backbones import Classifier
 from softedge.errors import UserError
 from softedge.eval.crops import Crops
-from softedge.memory import keep_freed
+from softedge.memory import give_back, keep_freed
 from softedge.progress import say, track
 from softedge.ssl import cpu_layers, precision
 from softedge.weights import checkpoints
@@ -56,8 +58,22 @@ def optimise(
 
     rng: what the loss draws from; kept in the checkpoint.  shown: the word before the progress; "" for none.
     checkpoint: written after an epoch, at most every ``STEPS_BETWEEN`` steps, for the caller to remove; training
-        resumes from it in the same bits.
+        resumes from it in the same bits, with as many threads as it was begun with.
     """
+    with threads.all_cores() if crops.in_memory else contextlib.nullcontext():
+        return _optimise(classifier, crops, loss, settings, rng, layer_decay, shown, checkpoint)
+
+
+def _optimise(
+    classifier: Classifier,
+    crops: Crops,
+    loss: Loss,
+    settings: Settings,
+    rng: np.random.Generator,
+    layer_decay: float,
+    shown: str,
+    checkpoint: Path | None,
+) -> list[float]:
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     dtype = precision.resolve(settings.precision, place)
@@ -65,7 +81,8 @@ def optimise(
         keep_freed()
         cpu_layers.put_on(classifier, dtype)
     steps = planned_steps(crops, settings)
-    optimizer = torch.optim.AdamW(layer_groups(classifier, settings.lr, layer_decay, settings.weight_decay))
+    groups = layer_groups(classifier, settings.lr, layer_decay, settings.weight_decay)
+    optimizer = torch.optim.AdamW(groups, fused=True)
     average = Average(classifier, settings.ema)
     losses: list[float] = []
     if checkpoint is not None:
@@ -90,8 +107,10 @@ def optimise(
             kept = len(losses)
     average.copy_to(classifier)
     cpu_layers.take_off(classifier)
+    optimizer.zero_grad(set_to_none=True)
     # Plain memory again: traced in channels_last, the graph gets other operators than that of the reloaded file.
     classifier.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    give_back()
     return losses
 
 
@@ -177,6 +196,7 @@ def _keep(
         "optimizer": optimizer.state_dict(),
         "average": average.state,
         "losses": losses,
+        "threads": torch.get_num_threads(),  # sums are split among them: another number would give other bits
         "random": {"torch": torch.get_rng_state(), "numpy": json.dumps(rng.bit_generator.state)},
     }
     checkpoints.write(path, content)
@@ -201,5 +221,6 @@ def _resume(
     average.load(content["average"], len(content["losses"]))
     torch.set_rng_state(content["random"]["torch"])
     rng.bit_generator.state = json.loads(content["random"]["numpy"])
+    torch.set_num_threads(content.get("threads", torch.get_num_threads()))
     say(f"resumed after {len(content['losses'])} steps")
     return [float(value) for value in content["losses"]]

@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from softedge import config
+from softedge import config, threads
 from softedge.backbones import Classifier, build, normalise
 from softedge.memory import keep_freed
 from softedge.records import InputSpec
@@ -23,6 +23,11 @@ def seconds_per_image(settings: config.Backbone, size: int, batch: int = 16) -> 
 
     On a CPU in processor time shared by the threads: other work on the machine does not count.  On a GPU by the clock.
     """
+    with threads.all_cores():
+        return _seconds_per_image(settings, size, batch)
+
+
+def _seconds_per_image(settings: config.Backbone, size: int, batch: int) -> float:
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = InputSpec(size, size, (0.5,) * 3, (0.5,) * 3)
     model = Classifier(build(settings.model_copy(update={"weights": "random"})), ("a", "b"), spec)

@@ -14,9 +14,13 @@ SIZES = (64, 96, 128, 160, 192, 224)
 MEASURED_AT = 128  # pixels; the time of other sizes goes with their area
 OTHER_STAGES = 5.0  # minutes of export, int8 search, check, timing and map on two cores, from runs on TrashNet
 _FORWARD = 0.35  # of a training step, from EfficientNet-Lite0 and MobileNetV3 on two cores
-_GIVEN_EPOCHS = (1, 7, 30)  # of fine-tuning from given weights: least, worth more pixels, most
-_TAUGHT_EPOCHS = 10  # worth more pixels where distillation follows; fewer were not measured there
-_SSL_EPOCHS = (10, 30, 100)  # of pretraining from random weights
+_GIVEN_EPOCHS = (1, 30)  # of fine-tuning from given weights: least, most
+# Epochs of it from which a size is taken: with fewer, the next smaller one was about as good at equal cost, and a device
+# runs it faster (benchmarks/results/starting.md).
+_WORTH = {64: 7, 96: 7, 128: 7, 160: 10, 192: 20, 224: 30}
+_TAUGHT_EPOCHS = 10  # at least, for any size, where distillation follows; fewer were not measured there
+_SSL_EPOCHS = (10, 100)  # of pretraining from random weights
+_SSL_WORTH = 30  # of it, for any size
 _STUDENT_EPOCHS = (10, 200)  # of distillation into a small network from random weights, which needs many: least, most
 _TEACHERS = 0.4  # of the minutes for training, where a smaller network learns from the one that is fine-tuned
 _SPREAD_AT = 224  # pixels at which labels spread over the features of given weights
@@ -114,10 +118,12 @@ def choose(
     """
     given = weights != "random"
     sizes = [size for size in sizes_for(counts) if size <= largest]
-    least, enough, most = _GIVEN_EPOCHS if given and counts.train else _SSL_EPOCHS
-    enough = _TAUGHT_EPOCHS if given and counts.taught else enough
+    tuning = given and counts.train > 0
+    least, most = _GIVEN_EPOCHS if tuning else _SSL_EPOCHS
+    worth = {size: _worth(size, tuning, counts.taught > 0) for size in sizes}
     affordable = {size: _affordable(counts, given, seconds, size, minutes) for size in sizes}
-    size = next((s for s in reversed(sizes) if affordable[s] >= enough), sizes[0])
+    size = next((s for s in reversed(sizes) if affordable[s] >= worth[s]), sizes[0])
+    enough = worth[size]
     epochs = max(least, int(min(most, affordable[size])))
     notes = []
     if affordable[size] < least:
@@ -218,6 +224,13 @@ def _steps(
         steps.append(Step("baselines", "cheap classifiers beside it", spent))
     steps.append(Step("export", "then the int8 search, check, timing and report", OTHER_STAGES))
     return tuple(steps)
+
+
+def _worth(size: int, tuning: bool, taught: bool) -> int:
+    """Epochs from which ``size`` is worth its time.  tuning: of given weights.  taught: distillation follows."""
+    if not tuning:
+        return _SSL_WORTH
+    return max(_WORTH[size], _TAUGHT_EPOCHS if taught else 0)
 
 
 def _affordable(counts: Counts, given: bool, seconds: float, size: int, minutes: float) -> float:
