@@ -39,12 +39,15 @@ def share(ranks: int) -> None:
 
 
 @contextlib.contextmanager
-def all_cores() -> Iterator[None]:
-    """Compute with every core while no loader works beside: for a block of PyTorch, unless the user has decided."""
+def all_cores(worth: bool = True) -> Iterator[None]:
+    """Compute with every core while no loader works beside: for a block of PyTorch, unless the user has decided.
+
+    worth: False leaves the threads as they are.
+    """
     import torch
 
     before = torch.get_num_threads()
-    if not GIVEN:
+    if worth and not GIVEN:
         torch.set_num_threads(max(before, cores()))
     try:
         yield

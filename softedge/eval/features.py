@@ -13,22 +13,32 @@ from torch import nn
 from softedge import threads
 from softedge.backbones import normalise
 from softedge.data.images import Images, Uint8
+from softedge.eval.pace import worth_all_cores
+from softedge.memory import keep_freed
 from softedge.records import InputSpec
 from softedge.run import atomic_path
+
+_LARGEST_BATCH = 256
+_PIXELS = 32 * 224 * 224  # of a batch: with more, its maps leave the caches and a CPU takes two to three times as long
 
 
 @torch.inference_mode()
 def extract(
-    model: nn.Module, images: Images | Uint8, spec: InputSpec, batch: int = 256, device: str | None = None
+    model: nn.Module, images: Images | Uint8, spec: InputSpec, batch: int = 0, device: str | None = None
 ) -> NDArray[np.float32]:
     """Run ``model`` over all images in eval mode.
 
     model: (N, 3, S, S) normalised float -> (N, D), a backbone (features) or a classifier (logits); its training mode
-    and device are given back as they were.  images: ``Images`` or uint8 (N, S, S, 3).  Returns float32 (N, D).
+    and device are given back as they were.  images: ``Images`` or uint8 (N, S, S, 3).  batch: 0 chooses by the pixels.
+    Returns float32 (N, D).
     """
     place = torch.device(device) if device else next(model.parameters()).device
+    batch = batch or min(_LARGEST_BATCH, max(1, _PIXELS // spec.size**2))
+    if place.type == "cpu":
+        keep_freed()
     was_training = model.training
     model.eval()
+    large = place.type == "cpu" and len(images) > 0 and worth_all_cores(model, spec.size, min(batch, len(images)))
     rows: list[NDArray[np.float32]] = []
     try:
         for start in range(0, len(images), batch):
@@ -37,7 +47,7 @@ def extract(
             else:
                 part = images[start : start + batch]
             inputs = normalise(torch.from_numpy(np.ascontiguousarray(part)).to(place), spec)
-            with threads.all_cores():
+            with threads.all_cores(large):
                 rows.append(cast(torch.Tensor, model(inputs)).float().cpu().numpy())
     finally:
         model.train(was_training)

@@ -5,7 +5,6 @@ Fine-tuning and distillation run through it; they differ in their losses.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from softedge import threads
 from softedge.backbones import Classifier
 from softedge.errors import UserError
 from softedge.eval.crops import Crops
+from softedge.eval.pace import worth_all_cores
 from softedge.memory import give_back, keep_freed
 from softedge.progress import say, track
 from softedge.ssl import cpu_layers, precision
@@ -60,7 +60,8 @@ def optimise(
     checkpoint: written after an epoch, at most every ``STEPS_BETWEEN`` steps, for the caller to remove; training
         resumes from it in the same bits, with as many threads as it was begun with.
     """
-    with threads.all_cores() if crops.in_memory else contextlib.nullcontext():
+    alone = crops.in_memory and worth_all_cores(classifier.backbone, classifier.spec.size, crops.batch)
+    with threads.all_cores(alone):
         return _optimise(classifier, crops, loss, settings, rng, layer_decay, shown, checkpoint)
 
 

@@ -6,6 +6,7 @@ import math
 import time
 
 import torch
+from torch import nn
 
 from softedge import config, threads
 from softedge.backbones import Classifier, build, normalise
@@ -15,6 +16,8 @@ from softedge.ssl import cpu_layers, precision
 
 _STEPS = 3
 _GRID = 1.25  # ratio of neighbouring values that are told: two measurements differ by some per cent
+_BATCH = 32  # of the recipes
+_LARGE = 1e6  # numbers that a convolution gives on average, from which every core computes; see benchmarks/threads.py
 _LOADING = 1.15  # cropping and decoding beside the training step, assumption
 
 
@@ -23,7 +26,7 @@ def seconds_per_image(settings: config.Backbone, size: int, batch: int = 16) -> 
 
     On a CPU in processor time shared by the threads: other work on the machine does not count.  On a GPU by the clock.
     """
-    with threads.all_cores():
+    with threads.all_cores(worth_all_cores(build(settings.model_copy(update={"weights": "random"})), size, _BATCH)):
         return _seconds_per_image(settings, size, batch)
 
 
@@ -54,6 +57,38 @@ def _seconds_per_image(settings: config.Backbone, size: int, batch: int) -> floa
         step()
         taken.append(clock() - started)
     return on_grid(_LOADING * min(taken) / share / batch)
+
+
+def gain_of_all_cores(settings: config.Backbone, size: int) -> float:
+    """How many times as many threads train the network at ``size`` pixels as compute while a loader works beside."""
+    network = build(settings.model_copy(update={"weights": "random"}))
+    now = torch.get_num_threads()
+    with threads.all_cores(worth_all_cores(network, size, _BATCH)):
+        return torch.get_num_threads() / now
+
+
+@torch.no_grad()
+def worth_all_cores(network: nn.Module, size: int, batch: int) -> bool:
+    """Whether the convolutions are large enough for a thread on every core: on average a million numbers of output.
+
+    Threads wait for each other after every layer.  Where another process has a core, that takes milliseconds: nothing
+    beside a large layer, five times the layer itself for a small one.  From shapes alone: never another choice on a
+    busy day.  network: (N, 3, S, S) -> anything; left as it is.  size: pixels.  batch: images.
+    """
+    sizes: list[int] = []
+    hooks = [
+        layer.register_forward_hook(lambda _, inputs, output: sizes.append(output.numel()))
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d)
+    ]
+    was_training = network.training
+    try:
+        network.eval()(next(network.parameters()).new_zeros(1, 3, size, size))
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return bool(sizes) and batch * sum(sizes) / len(sizes) >= _LARGE
 
 
 def on_grid(seconds: float) -> float:

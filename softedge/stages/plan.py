@@ -19,7 +19,7 @@ from softedge.progress import say
 from softedge.run import Run, read_json, write_json
 from softedge.stages.fitting import Limits, largest
 from softedge.stages.opening import FOLDER_RECIPE, choose_recipe, replaced
-from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Plan, choose, sizes_for, with_student
+from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Pace, Plan, choose, sizes_for, with_student
 from softedge.weights import starting
 
 FILE = "plan.json"
@@ -104,7 +104,6 @@ def _kept(out: str | Path, data: str | None, minutes: float | None, limits: Limi
 
 def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tuple[Plan, Recipe]:
     from softedge.data import describe
-    from softedge.eval.pace import seconds_per_image
 
     base = _resolved(choose_recipe(data, GIVEN_RECIPE, set))
     if base.backbone.weights == "random":
@@ -114,18 +113,17 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
         if line.startswith("caution"):  # the rest comes with the data stage; this one should stop who did not mean it
             say(line)
     counts = counted(found)
-    seconds = seconds_per_image(base.backbone, MEASURED_AT)
+    pace = _pace(base.backbone)
     fits = largest(base, sizes_for(counts), limits, _smaller(base, counts, set)) if limits else ()
     network = base.backbone
     if fits and fits[-1].network != network.name:
         student = config.Backbone(name=fits[-1].network, weights="random")
-        its_seconds = seconds_per_image(student, MEASURED_AT)
         made = with_student(
-            counts, network.name, network.weights, seconds, minutes, fits[-1], its_seconds, base.finetune.batch
+            counts, network.name, network.weights, pace, minutes, fits[-1], _pace(student), base.finetune.batch
         )
     else:
         at_most = fits[-1].size if fits else SIZES[-1]
-        made = choose(counts, network.name, network.weights, seconds, minutes, base.finetune.batch, at_most)
+        made = choose(counts, network.name, network.weights, pace, minutes, base.finetune.batch, at_most)
     made = dataclasses.replace(made, fits=fits)
     values: dict[str, dict[str, Any]] = {}
     for key, value in made.values.items():
@@ -137,6 +135,15 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
         values.setdefault("check", {})["max_size"] = int(limits.max_mb * 1e6)
     planned = replaced(base, **values)
     return made, _resolved(config.build(planned.model_dump(mode="json"), set, source="the plan with --set"))
+
+
+def _pace(backbone: config.Backbone) -> Pace:
+    """What a training image costs here, and how much more where the layers are too small for every core."""
+    from softedge.eval.pace import gain_of_all_cores, seconds_per_image
+
+    smaller = max(size for size in SIZES if size < MEASURED_AT)
+    gain, below = (gain_of_all_cores(backbone, size) for size in (MEASURED_AT, smaller))
+    return Pace(seconds_per_image(backbone, MEASURED_AT), max(1.0, gain / below))
 
 
 def _smaller(recipe: Recipe, counts: Counts, set: Sequence[str]) -> tuple[str, ...]:

@@ -12,10 +12,11 @@ from softedge.stages.fitting import Fit
 
 SIZES = (64, 96, 128, 160, 192, 224)
 MEASURED_AT = 128  # pixels; the time of other sizes goes with their area
-OTHER_STAGES = 5.0  # minutes of export, int8 search, check, timing and map on two cores, from runs on TrashNet
+_OTHERS = 1.2  # minutes of export, int8 search, check, timing and map, and more for each second that an image takes:
+_OTHERS_MORE = 110.0  # 2.5 minutes at 0.014 s (160 pixels) and 5 at 0.038 s (128, a slower machine), both on TrashNet
 _FORWARD = 0.35  # of a training step, from EfficientNet-Lite0 and MobileNetV3 on two cores
 _GIVEN_EPOCHS = (1, 30)  # of fine-tuning from given weights: least, most
-# Epochs of it from which a size is taken: with fewer, the next smaller one was about as good at equal cost, and a device
+# Epochs from which a size is taken: with fewer, the next smaller one was about as good at equal cost, and a device
 # runs it faster (benchmarks/results/starting.md).
 _WORTH = {64: 7, 96: 7, 128: 7, 160: 10, 192: 20, 224: 30}
 _TAUGHT_EPOCHS = 10  # at least, for any size, where distillation follows; fewer were not measured there
@@ -50,6 +51,20 @@ class Counts:
     def tuned(self) -> int:
         """Images of an epoch of fine-tuning; 0 where it is left out."""
         return 0 if self.few and self.taught else self.train
+
+
+@dataclass(frozen=True)
+class Pace:
+    """seconds: an image takes in a training step at ``MEASURED_AT`` pixels; other sizes go with their area.
+
+    below: factor for smaller sizes, whose layers are too small for every core (``eval.pace.worth_all_cores``).
+    """
+
+    seconds: float
+    below: float = 1.0
+
+    def at(self, size: int) -> float:
+        return self.seconds * (size / MEASURED_AT) ** 2 * (self.below if size < MEASURED_AT else 1.0)
 
 
 @dataclass(frozen=True)
@@ -105,23 +120,24 @@ def choose(
     counts: Counts,
     network: str,
     weights: str,
-    seconds: float,
+    pace: Pace,
     minutes: float,
     batch: int = 32,
     largest: int = SIZES[-1],
+    others: float | None = None,
 ) -> Plan:
     """The most pixels at which enough epochs fit into ``minutes``, else the most epochs at the fewest pixels.
 
-    weights: where ``network`` starts from, "random" or what ``weights.starting.resolve`` says.  seconds: per image of a
-    training step at ``MEASURED_AT`` pixels.  batch: of fine-tuning.  largest: pixels that the device allows
-    (``fitting``).
+    weights: where ``network`` starts from, "random" or what ``weights.starting.resolve`` says.  batch: of fine-tuning.
+    largest: pixels that the device allows (``fitting``).  others: minutes of the stages after training, where they are
+    not those of this network.
     """
     given = weights != "random"
     sizes = [size for size in sizes_for(counts) if size <= largest]
     tuning = given and counts.train > 0
     least, most = _GIVEN_EPOCHS if tuning else _SSL_EPOCHS
     worth = {size: _worth(size, tuning, counts.taught > 0) for size in sizes}
-    affordable = {size: _affordable(counts, given, seconds, size, minutes) for size in sizes}
+    affordable = {size: _affordable(counts, given, pace, size, minutes, others) for size in sizes}
     size = next((s for s in reversed(sizes) if affordable[s] >= worth[s]), sizes[0])
     enough = worth[size]
     epochs = max(least, int(min(most, affordable[size])))
@@ -143,39 +159,39 @@ def choose(
         values |= {"distill.epochs": tuned, "distill.min_steps": min(200, max(20, tuned * counts.taught // batch))}
     if tuned:
         values |= {"finetune.epochs": tuned, "finetune.min_steps": min(200, max(20, tuned * counts.train // batch))}
-    steps = _steps(counts, given, ssl, tuned, size, seconds, values.get("finetune.min_steps", 0) * batch)
-    return Plan(network, weights, size, minutes, seconds, steps, values, tuple(notes))
+    steps = _steps(counts, given, ssl, tuned, size, pace, values.get("finetune.min_steps", 0) * batch)
+    return Plan(network, weights, size, minutes, pace.seconds, steps, values, tuple(notes))
 
 
 def with_student(
     counts: Counts,
     network: str,
     weights: str,
-    seconds: float,
+    pace: Pace,
     minutes: float,
     student: Fit,
-    student_seconds: float,
+    student_pace: Pace,
     batch: int = 32,
 ) -> Plan:
     """A plan for a device that ``network`` is too much for: it is fine-tuned as its teacher, and ``student`` learns.
 
-    The teacher needs no device, so that minutes alone choose its pixels.  student_seconds: of the student's training
-    step, per image at ``MEASURED_AT`` pixels.  The others as in ``choose``.
+    The teacher needs no device, so that minutes alone choose its pixels.  The others as in ``choose``.
     """
     spread = counts.few and bool(counts.taught)  # the labels themselves teach, through the features of given weights
-    rest = max(0.0, minutes - OTHER_STAGES)
+    after = _others(student_pace.at(student.size))
+    rest = max(0.0, minutes - after)
     alone = replace(counts, pretrain=counts.train)  # an epoch of distillation is the student's
-    made = choose(alone, network, weights, seconds, OTHER_STAGES + _TEACHERS * rest, batch)
-    *before, others = made.steps
+    made = choose(alone, network, weights, pace, after + _TEACHERS * rest, batch, others=after)
+    *before, last = made.steps
     steps = [step for step in before if not (spread and step.stage == "finetune")]
-    an_image = _at(student.size, student_seconds) + (0.0 if spread else _FORWARD * _at(made.size, seconds))
+    an_image = student_pace.at(student.size) + (0.0 if spread else _FORWARD * pace.at(made.size))
     an_epoch = _minutes(counts.pretrain * an_image)
-    spreading = _spreading(counts, True, made.size, seconds)
+    spreading = _spreading(counts, True, made.size, pace)
     left = rest - sum(step.minutes for step in steps) - spreading
     least, most = _STUDENT_EPOCHS
     epochs = max(least, min(most, int(left / max(1e-9, an_epoch))))
     what = f"{student.network} at {student.size} pixels learns from it: {epochs} epochs on {counts.pretrain:,} images"
-    steps += [Step("distill", what, epochs * an_epoch + spreading), others]
+    steps += [Step("distill", what, epochs * an_epoch + spreading), replace(last, minutes=after)]
     values = made.values | {
         "distill.backbone": student.network,
         "distill.size": student.size,
@@ -195,10 +211,10 @@ def _too_few(minutes: float) -> str:
 
 
 def _steps(
-    counts: Counts, given: bool, ssl: int, tuned: int, size: int, seconds: float, least_images: int
+    counts: Counts, given: bool, ssl: int, tuned: int, size: int, pace: Pace, least_images: int
 ) -> tuple[Step, ...]:
     """least_images: that fine-tuning sees, however few have labels."""
-    second = _at(size, seconds)
+    second = pace.at(size)
     steps = []
     if ssl:
         seen = ssl * counts.pretrain
@@ -216,13 +232,13 @@ def _steps(
                 what = f"{what}, and on {TRAINED_FOLDS} parts of them to judge it"
             steps.append(Step("finetune", what, _minutes(seen * second)))
         if counts.taught:
-            spent = tuned * _taught(counts, second) + _spreading(counts, given, size, seconds)
+            spent = tuned * _taught(counts, second) + _spreading(counts, given, size, pace)
             what = "labels spread to similar images" if counts.few else "the better classifier answers"
             what = f"{what}: {tuned} epochs on {counts.taught:,} images, with labels and without"
             steps.append(Step("distill", what, spent))
         spent = _minutes(counts.test * second * _FORWARD) + 0.2
         steps.append(Step("baselines", "cheap classifiers beside it", spent))
-    steps.append(Step("export", "then the int8 search, check, timing and report", OTHER_STAGES))
+    steps.append(Step("export", "then the int8 search, check, timing and report", _others(second)))
     return tuple(steps)
 
 
@@ -233,16 +249,16 @@ def _worth(size: int, tuning: bool, taught: bool) -> int:
     return max(_WORTH[size], _TAUGHT_EPOCHS if taught else 0)
 
 
-def _affordable(counts: Counts, given: bool, seconds: float, size: int, minutes: float) -> float:
+def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: float, others: float | None) -> float:
     """Epochs that fit: of fine-tuning from given weights, else of pretraining with its share of fine-tuning.
 
     Infinitely many where nothing is trained: given weights and no labels.
     """
-    second = _at(size, seconds)
-    rest = OTHER_STAGES + (_probe(counts, second) + 0.2 if counts.train else 0.0)
+    second = pace.at(size)
+    rest = (_others(second) if others is None else others) + (_probe(counts, second) + 0.2 if counts.train else 0.0)
     labelled = _minutes(counts.tuned * second * (1 + TRAINED_FOLDS if counts.few else 1)) + _taught(counts, second)
     an_epoch = labelled if given else _minutes(2 * counts.pretrain * second) + _TUNED * labelled
-    rest += _spreading(counts, given, size, seconds)
+    rest += _spreading(counts, given, size, pace)
     return max(0.0, minutes - rest) / max(1e-9, an_epoch) if an_epoch else math.inf
 
 
@@ -251,10 +267,10 @@ def _taught(counts: Counts, second: float) -> float:
     return _minutes(counts.taught * second * (1 if counts.few else 1 + _FORWARD))
 
 
-def _spreading(counts: Counts, given: bool, size: int, seconds: float) -> float:
+def _spreading(counts: Counts, given: bool, size: int, pace: Pace) -> float:
     """Features of all training images, over which few labels spread; 0 where they do not."""
     pixels = _SPREAD_AT if given else size
-    return _minutes(counts.taught * _at(pixels, seconds) * _FORWARD) if counts.few else 0.0
+    return _minutes(counts.taught * pace.at(pixels) * _FORWARD) if counts.few else 0.0
 
 
 def _probe(counts: Counts, second: float) -> float:
@@ -262,8 +278,9 @@ def _probe(counts: Counts, second: float) -> float:
     return 2 * _minutes((counts.train + counts.test) * second * _FORWARD) + 0.3
 
 
-def _at(size: int, seconds: float) -> float:
-    return seconds * (size / MEASURED_AT) ** 2
+def _others(second: float) -> float:
+    """Minutes of the stages after training.  second: an image takes in a training step of the exported network."""
+    return _OTHERS + _OTHERS_MORE * second
 
 
 def _minutes(seconds: float) -> float:

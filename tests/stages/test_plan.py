@@ -10,7 +10,7 @@ from softedge import config
 from softedge.errors import UserError
 from softedge.run import write_text
 from softedge.stages import deploy, fitting, plan
-from softedge.stages.planning import SIZES, Counts, choose, with_student
+from softedge.stages.planning import SIZES, Counts, Pace, choose, with_student
 from softedge.weights import packages
 
 COUNTS = Counts(pretrain=2000, train=2000, test=500, longer_side=512)
@@ -18,7 +18,7 @@ LITE0 = 0.014  # seconds an image at 128 pixels
 
 
 def of(minutes: float, weights: str = "package", seconds: float = LITE0, **changes: int):
-    return choose(dataclasses.replace(COUNTS, **changes), "a network", weights, seconds, minutes)
+    return choose(dataclasses.replace(COUNTS, **changes), "a network", weights, Pace(seconds), minutes)
 
 
 def test_more_minutes_never_give_fewer_pixels_and_the_time_is_kept():
@@ -46,7 +46,7 @@ def test_too_few_minutes_give_the_least_plan_and_say_so():
 
 
 def test_few_labels_are_trained_on_four_times_and_the_plan_counts_all_of_them():
-    few, many = (of(3, train=83, pretrain=83, test=21, few=few) for few in (True, False))
+    few, many = (of(2, train=83, pretrain=83, test=21, few=few) for few in (True, False))
     tuned, once = (next(step for step in made.steps if step.stage == "finetune") for made in (few, many))
     assert tuned.what == "8 epochs on 83 labelled images, and on 3 parts of them to judge it"
     assert once.what == "8 epochs on 83 labelled images", "the fewest steps are more than an epoch"
@@ -135,7 +135,7 @@ def test_few_labels_spread_in_place_of_fine_tuning_and_many_are_fine_tuned_befor
 
 
 def test_the_device_limits_the_pixels_however_many_minutes_there_are():
-    assert choose(COUNTS, "a network", "package", LITE0, 240, largest=96).size == 96
+    assert choose(COUNTS, "a network", "package", Pace(LITE0), 240, largest=96).size == 96
 
 
 @pytest.fixture
@@ -194,11 +194,13 @@ class Labelled:
 def test_the_student_has_the_minutes_that_its_teacher_leaves(minutes, few):
     counts = dataclasses.replace(COUNTS, train=100 if few else 2000, few=few)
     student = fitting.Fit("small", 96, 1.0, 1.0)
-    made = with_student(counts, "large", "package", LITE0, minutes, student, LITE0 / 8)
+    made = with_student(counts, "large", "package", Pace(LITE0), minutes, student, Pace(LITE0 / 8))
     assert made.total <= max(minutes, 0.0) + 0.1 or any("too few" in note for note in made.notes)
     assert made.values["distill.epochs"] >= 10 and made.minutes == minutes
     assert few != ("finetune" in {step.stage for step in made.steps})
-    assert with_student(counts, "large", "package", LITE0, 2 * minutes, student, LITE0 / 8).size >= made.size
+    assert (
+        with_student(counts, "large", "package", Pace(LITE0), 2 * minutes, student, Pace(LITE0 / 8)).size >= made.size
+    )
 
 
 def test_limits_that_no_size_meets_name_the_nearest_and_a_smaller_network(measured):
@@ -221,3 +223,24 @@ def test_an_untrained_network_is_exported_and_timed_on_the_device(monkeypatch):
     tiny = {"backbone": {"name": "mobilenetv3_small_050"}, "export": {"targets": ["onnx"], "precisions": ["fp32"]}}
     fits = fitting.largest(config.build(tiny), (64,), fitting.Limits(max_ms=10_000.0, max_mb=100.0))
     assert len(fits) == 1 and fits[0].p90_ms > 0 and 1 < fits[0].megabytes < 10
+
+
+@pytest.mark.parametrize(("epochs_at_160", "size"), [(9, 128), (13, 160), (26, 160), (32, 192), (70, 224)])
+def test_pixels_are_taken_where_the_epochs_are_worth_them(epochs_at_160, size):
+    """More pixels cost time on the device: they are taken where a smaller size has all the epochs that help."""
+    minutes = 4 + epochs_at_160 * COUNTS.train * Pace(LITE0).at(160) / 60
+    assert of(minutes, longer_side=300).size == size
+
+
+def test_sizes_below_the_measured_one_may_have_fewer_threads():
+    pace = Pace(0.01, below=1.5)
+    assert pace.at(128) == 0.01 and pace.at(256) == pytest.approx(0.04)
+    assert pace.at(64) == pytest.approx(0.01 / 4 * 1.5)
+
+
+def test_the_stages_after_training_take_longer_on_a_slower_machine_and_with_more_pixels():
+    def after(**changes) -> float:
+        return of(60, **changes).steps[-1].minutes
+
+    assert after(longer_side=100) < after(longer_side=300)
+    assert after(seconds=LITE0 / 4, longer_side=100) < after(longer_side=100)
