@@ -118,7 +118,11 @@ class Candidates(ABC):
         return ()
 
     def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option | None:
-        """``option`` with the weights of ``network`` and the ranges, by rounding, that fine-tuning has learned."""
+        """``option`` with the weights of ``network``, and other ranges of the tensors named there."""
+        return None
+
+    def largest_weight(self, option: Option) -> int | None:
+        """The largest integer of its weights, per output channel: 127, or 63 in 7 bits; None: they have other grids."""
         return None
 
     def from_file(self, artifact: Artifact) -> Option | None:

@@ -19,7 +19,7 @@ IMAGES = 64  # that layers are compared on, at most: each layer costs two passes
 _FEWEST = 32
 _POSITIONS = 16384  # of a layer's input that make its second moments; where an image has many, fewer images do
 _DAMPING = 0.01  # of their mean, added to the diagonal: the value of Frantar et al.
-_LARGEST = 127
+LARGEST = 127  # of the integers of 8 bits
 _BATCH = 32
 _PATCHED = 8  # images whose patches are held at once
 
@@ -28,13 +28,14 @@ class _Reached(Exception):
     """The layer that a pass was for has its input."""
 
 
-def rounded(deployed: Deployed, calibration: Uint8, smallest: int = 1) -> Deployed:
-    """The network, BatchNorm folded, with every convolution and linear layer on a grid of 8 bits per output channel.
+def rounded(deployed: Deployed, calibration: Uint8, smallest: int = 1, largest: int = LARGEST) -> Deployed:
+    """The network, BatchNorm folded, with every convolution and linear layer on a grid of ±largest steps per channel.
 
     Layer after layer, each on the inputs that the rounded layers before it give: the weights by ``least_error``, then
     the bias so that the mean of each output channel is that of fp32.  The largest weight of a channel stays what it
     was, so that a format that divides by the largest finds the same integers.
     calibration: uint8 (N, S, S, 3), unlabelled.  smallest: number of weights below which a layer's stay as they are.
+    largest: 127 for 8 bits, 63 for 7.
     """
     network, original = deployed.folded(), deployed.folded()
     images = calibration[spread(len(calibration), IMAGES)]
@@ -48,7 +49,7 @@ def rounded(deployed: Deployed, calibration: Uint8, smallest: int = 1) -> Deploy
             groups = getattr(layer, "groups", 1)
             weight = layer.weight.reshape(groups, layer.weight.shape[0] // groups, -1)
             moments, mean = _moments(network, layer, some)
-            coded = least_error(weight, moments) if weight.numel() >= smallest else weight
+            coded = least_error(weight, moments, largest) if weight.numel() >= smallest else weight
             if layer.bias is not None:
                 wanted = _moments(original, layers[name], some)[1]
                 layer.bias += (weight @ wanted - coded @ mean).reshape(-1)
@@ -56,14 +57,14 @@ def rounded(deployed: Deployed, calibration: Uint8, smallest: int = 1) -> Deploy
     return network
 
 
-def least_error(weight: Tensor, moments: Tensor) -> Tensor:
-    """Round (G, O, K) to ±127 steps per output channel with a small error of the outputs, E |(w - q) x|².
+def least_error(weight: Tensor, moments: Tensor, largest: int = LARGEST) -> Tensor:
+    """Round (G, O, K) to ±largest steps per output channel with a small error of the outputs, E |(w - q) x|².
 
     One input after the other is rounded, and what it changes is made up for by those that are still in float, as their
     correlations with it allow: Frantar et al. 2022, GPTQ, arXiv 2210.17323, eq. 2 and 3 in its Cholesky form.
     moments: (G, K, K), E[x xᵀ] of each group's inputs.  Inputs of the largest second moment come first.
     """
-    scale = weight.abs().amax(2).clamp_min(1e-12) / _LARGEST
+    scale = weight.abs().amax(2).clamp_min(1e-12) / largest
     top = weight.abs().argmax(2)
     power = moments.diagonal(dim1=1, dim2=2)
     damping = _DAMPING * power.mean(1, keepdim=True).expand_as(power) + 1e-9
@@ -76,9 +77,9 @@ def least_error(weight: Tensor, moments: Tensor) -> Tensor:
     left, coded = weight.gather(2, place).clone(), torch.empty_like(weight)
     for k in range(weight.shape[2]):
         value = left[:, :, k]
-        steps = (value / scale).round().clamp(-_LARGEST, _LARGEST)
-        largest = order[:, None, k] == top
-        chosen = torch.where(largest, weight.gather(2, top[..., None])[..., 0], steps * scale)
+        steps = (value / scale).round().clamp(-largest, largest)
+        first = order[:, None, k] == top
+        chosen = torch.where(first, weight.gather(2, top[..., None])[..., 0], steps * scale)
         coded[:, :, k] = chosen
         error = (value - chosen) / upper[:, k, k, None]
         left[:, :, k + 1 :] -= error[..., None] * upper[:, None, k, k + 1 :]

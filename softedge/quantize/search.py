@@ -1,7 +1,7 @@
 """The int8 search: better ways to quantize a network, from cheap to expensive, until one is good enough.
 
-    default -> the integers of another format's file -> calibration -> equalization -> bias correction -> fewest float
-    layers -> fine-tuning, with float layers where it is not enough -> 8-bit weights alone
+    default -> the integers of another format's file -> calibration -> equalization -> rounding -> bias correction ->
+    fewest float layers -> fine-tuning, with float layers where it is not enough -> 8-bit weights alone
 
 One loop over what a format's ``Candidates`` offer.  Everything is measured and chosen on the selection images
 (``quantize.selection``); no test image is asked.
@@ -19,6 +19,7 @@ from softedge.export.base import Candidates, Option
 from softedge.export.calibration import spread
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import CLOSER, Choice, Judge, Measures, decibels, nearest, out_of_reach
+from softedge.export.rounding import rounded
 from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.quantize.equalization import equalize
@@ -98,7 +99,15 @@ class _Search:
         else:
             self.candidates = self.original = self.problem.make(self.network)
             self._translate()  # costs a conversion
-            steps = [self._calibrate, self._equalize, self._correct_biases, self._mix, self._tune, self._weights_only]
+            steps = [
+                self._calibrate,
+                self._equalize,
+                self._round,
+                self._correct_biases,
+                self._mix,
+                self._tune,
+                self._weights_only,
+            ]
             for step in steps[-1:] if self._out_of_reach() else steps:
                 if self.chosen is not None and self.chosen.certain:
                     break
@@ -161,6 +170,23 @@ class _Search:
         option = replace(choice.option, what=f"{pairs} pairs equalized; {choice.option.what}")
         if self._keep_if_better("equalized", candidates, replace(choice, option=option)):
             self.candidates, self.network, self.option, self.plain = candidates, balanced, option, option
+
+    def _round(self) -> None:
+        """Each layer's weights for the least error of its output, not to the nearest step."""
+        largest = self.candidates.largest_weight(self.option)
+        if self.network is None or largest is None:
+            why = "needs the PyTorch weights" if self.network is None else "this format's weights have other grids"
+            self._note("rounded", why)
+            return
+        network = rounded(self.network, self.problem.calibration, largest=largest)
+        option = self.candidates.tuned(self.option, network, {})
+        if option is None:
+            self._note("rounded", "this format takes no other weights")
+            return
+        option = replace(option, what=f"{self.option.what}; weights rounded for the least error of each layer")
+        choice = Choice(option, self.problem.judge.measure(self.candidates, option))
+        if self._keep_if_better("rounded", self.candidates, choice):
+            self.option, self.plain = option, option
 
     def _correct_biases(self) -> None:
         option = self.candidates.bias_corrected(self.option)

@@ -11,7 +11,18 @@ from softedge.export.nearest import Measures
 from softedge.quantize.selection import promised
 from softedge.quantize.sensitivity import Layer
 
-STEPS = ("default", "translated", "calibrated", "equalized", "bias", "mixed", "tuned", "tuned-mixed", "weights")
+STEPS = (
+    "default",
+    "translated",
+    "calibrated",
+    "equalized",
+    "rounded",
+    "bias",
+    "mixed",
+    "tuned",
+    "tuned-mixed",
+    "weights",
+)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def test_the_search_stops_at_the_first_step_that_is_good_enough():
 
 def test_a_corrected_bias_is_kept_when_it_helps_and_ends_the_search_when_it_is_enough():
     result = search(problem(ToyCandidates(BAD, bias=0.01)), default())
-    assert names(result) == ["default", "calibrated", "equalized", "bias"]
+    assert names(result) == ["default", "calibrated", "equalized", "rounded", "bias"]
     assert result.chosen.step.details["gain_db"] == pytest.approx(40, abs=3)
 
 
@@ -162,6 +162,44 @@ def test_equalization_is_kept_where_it_brings_the_file_nearer(monkeypatch):
     assert not result.steps[2].kept and result.chosen.candidates is made[id(NETWORK)]
 
 
+class Roundable(ToyCandidates):
+    """Rounding leaves ``left`` of the noise."""
+
+    left = 0.001
+
+    def largest_weight(self, option):
+        return 63
+
+    def tuned(self, option, network, ranges):
+        assert network is ROUNDED and ranges == {}
+        return Option(option.what, {name: noise * self.left for name, noise in option.model.items()})
+
+
+ROUNDED = Deployed(NETWORK.model, NETWORK.spec, NETWORK.labels)
+
+
+def test_weights_are_rounded_on_the_grid_of_the_calibrated_file_and_kept_where_that_brings_it_nearer(monkeypatch):
+    def rounded(network, calibration, largest):
+        assert network is NETWORK and len(calibration) == 8 and largest == 63
+        return ROUNDED
+
+    monkeypatch.setattr(module, "rounded", rounded)
+    result = search(problem(Roundable(BAD)), default())
+    assert names(result)[-1] == "rounded" and result.chosen.certain
+    assert result.chosen.step.what == "only; weights rounded for the least error of each layer"
+    worse = Roundable(BAD, bias=0.01)
+    worse.left = 2.0
+    result = search(problem(worse), default())
+    assert names(result)[-2:] == ["rounded", "bias"] and not result.steps[-2].kept
+    assert result.chosen.option.what == "only; biases corrected"
+
+
+def test_without_the_networks_weights_nothing_is_rounded():
+    result = search(problem(Roundable(BAD, bias=0.01), network=None), default())
+    step = next(step for step in result.steps if step.name == "rounded")
+    assert not step.kept and step.what == "needs the PyTorch weights"
+
+
 class Tunable(ToyCandidates):
     """Fine-tuning leaves ``left`` of the noise."""
 
@@ -219,7 +257,7 @@ def test_a_gate_that_nothing_meets_ends_in_an_honest_recommendation():
     refuse = lambda measures: ["nothing is good enough"]  # noqa: E731
     result = search(problem(ToyCandidates(BAD, bias=0.9, weights=0.0), accepts=refuse, doubts=refuse), default())
     assert result.chosen is None and result.recommendation.startswith("Use fp16 or fp32")
-    assert names(result) == ["default", "calibrated", "equalized", "bias", "mixed", "tuned", "weights"]
+    assert names(result) == ["default", "calibrated", "equalized", "rounded", "bias", "mixed", "tuned", "weights"]
 
 
 def test_where_nothing_is_certain_the_best_that_the_plain_gates_accept_is_kept():

@@ -215,6 +215,7 @@ def test_a_gate_that_nothing_meets_ends_in_an_honest_recommendation():
         "default",
         "calibrated",
         "equalized",
+        "rounded",
         "bias",
         "mixed",
         "tuned",

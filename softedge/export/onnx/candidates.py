@@ -20,7 +20,7 @@ from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx import rewrite
 from softedge.export.onnx.bias import correct_biases
 from softedge.export.onnx.quantization import Quantization
-from softedge.export.onnx.quantizer import FOLLOWERS, WEIGHTED, Scheme, store_weights_in_int8
+from softedge.export.onnx.quantizer import FOLLOWERS, WEIGHTED, Scheme, limit_of, store_weights_in_int8
 from softedge.export.onnx.ranges import METHODS, Method, Ranges, by_method, float_tensors, run, session, with_outputs
 from softedge.export.onnx.ranges import measure as measure_ranges
 from softedge.export.onnx.speed import Beginning, beginnings, fixed, race
@@ -198,6 +198,9 @@ class OnnxCandidates(GraphCandidates):
 
     def finished(self, model: onnx.ModelProto, details: Mapping[str, Any]) -> bytes:
         return onnx_graph.finished(model, self.deployed, "int8", **details)
+
+    def largest_weight(self, option: Option) -> int | None:
+        return limit_of(_quantization(option).scheme)
 
     def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option:
         made = _quantization(option)

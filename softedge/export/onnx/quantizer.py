@@ -42,6 +42,11 @@ class Scheme:
         return replace(self, float_nodes=self.float_nodes | frozenset(names))
 
 
+def limit_of(scheme: Scheme) -> int:
+    """The largest integer of a weight."""
+    return 63 if scheme.reduce_range else 127
+
+
 @dataclass(frozen=True)
 class Grid:
     """A tensor's integers: value = scale · (q − zero)."""
@@ -229,7 +234,7 @@ class Quantizer:
         weight = numpy_helper.to_array(self.known[node.input[1]])
         bias = numpy_helper.to_array(self.known[node.input[2]]) if len(node.input) > 2 else None
         axis = output_axis(node)
-        limit = 63 if self.scheme.reduce_range else 127
+        limit = limit_of(self.scheme)
         scale = np.abs(weight).max(axis=tuple(i for i in range(weight.ndim) if i != axis)) / limit
         scale = np.maximum(scale, 1e-8)
         if bias is not None:  # a bias far larger than its weights must fit into 32 bits
