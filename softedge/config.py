@@ -165,6 +165,8 @@ class Plan(Section):
     finetune: bool = True  # where there are labels
     distill: bool = True  # where at least half of the training images have no label
     baselines: bool = True  # cheap classifiers beside it, in seconds
+    # that fine-tuning and distillation compute with where layers are large; 0: one core is left to whatever else runs
+    threads: int = Field(default=0, ge=0)
 
 
 class Export(Section):

@@ -24,8 +24,8 @@ def cores() -> int:
 def prepare() -> None:
     """Set the environment for all stages of a command; must come before the first import of torch.
 
-    One core is left to the loader and to whatever else runs; ``all_cores`` takes it where there is no loader. What the
-    user has set himself wins.
+    One core is left to the loader and to whatever else runs; a plan may take it (``eval.pace``). What the user has set
+    himself wins.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
@@ -39,16 +39,16 @@ def share(ranks: int) -> None:
 
 
 @contextlib.contextmanager
-def all_cores(worth: bool = True) -> Iterator[None]:
-    """Compute with every core while no loader works beside: for a block of PyTorch, unless the user has decided.
+def using(count: int) -> Iterator[None]:
+    """Compute with ``count`` threads in a block of PyTorch, at most one a core.
 
-    worth: False leaves the threads as they are.
+    0, or a number that the user has set himself, leaves them as they are.
     """
     import torch
 
     before = torch.get_num_threads()
-    if worth and not GIVEN:
-        torch.set_num_threads(max(before, cores()))
+    if count and not GIVEN:
+        torch.set_num_threads(min(count, cores()))
     try:
         yield
     finally:

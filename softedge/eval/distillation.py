@@ -118,4 +118,13 @@ def teach(
         first, second = (distillation(logits, wanted, part, **weights) for part in (known, known[order]))
         return share * first + (1 - share) * second
 
-    return optimise(student, crops, loss, settings, rng, shown="distill" if show else "", checkpoint=checkpoint)
+    return optimise(
+        student,
+        crops,
+        loss,
+        settings,
+        rng,
+        shown="distill" if show else "",
+        checkpoint=checkpoint,
+        cores=recipe.plan.threads,
+    )

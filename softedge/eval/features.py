@@ -10,10 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from softedge import threads
 from softedge.backbones import normalise
 from softedge.data.images import Images, Uint8
-from softedge.eval.pace import worth_all_cores
 from softedge.memory import keep_freed
 from softedge.records import InputSpec
 from softedge.run import atomic_path
@@ -38,7 +36,6 @@ def extract(
         keep_freed()
     was_training = model.training
     model.eval()
-    large = place.type == "cpu" and len(images) > 0 and worth_all_cores(model, spec.size, min(batch, len(images)))
     rows: list[NDArray[np.float32]] = []
     try:
         for start in range(0, len(images), batch):
@@ -47,8 +44,7 @@ def extract(
             else:
                 part = images[start : start + batch]
             inputs = normalise(torch.from_numpy(np.ascontiguousarray(part)).to(place), spec)
-            with threads.all_cores(large):
-                rows.append(cast(torch.Tensor, model(inputs)).float().cpu().numpy())
+            rows.append(cast(torch.Tensor, model(inputs)).float().cpu().numpy())
     finally:
         model.train(was_training)
     return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)

@@ -71,7 +71,17 @@ def train(
     def loss(classifier: Classifier, batch: Tensor, labels: Tensor) -> Tensor:
         return _loss(classifier, normalise(batch, data.spec), labels, settings, rng)
 
-    losses = optimise(classifier, crops, loss, settings, rng, layer_decay=decay, shown=shown, checkpoint=checkpoint)
+    losses = optimise(
+        classifier,
+        crops,
+        loss,
+        settings,
+        rng,
+        layer_decay=decay,
+        shown=shown,
+        checkpoint=checkpoint,
+        cores=recipe.plan.threads,
+    )
     return classifier, losses
 
 

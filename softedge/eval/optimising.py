@@ -19,7 +19,7 @@ from softedge import threads
 from softedge.backbones import Classifier
 from softedge.errors import UserError
 from softedge.eval.crops import Crops
-from softedge.eval.pace import worth_all_cores
+from softedge.eval.pace import large_layers
 from softedge.memory import give_back, keep_freed
 from softedge.progress import say, track
 from softedge.ssl import cpu_layers, precision
@@ -53,15 +53,17 @@ def optimise(
     layer_decay: float = 1.0,
     shown: str = "",
     checkpoint: Path | None = None,
+    cores: int = 0,
 ) -> list[float]:
     """Train ``classifier`` in place and leave the averaged weights in it, on the CPU in eval mode; the loss per step.
 
     rng: what the loss draws from; kept in the checkpoint.  shown: the word before the progress; "" for none.
     checkpoint: written after an epoch, at most every ``STEPS_BETWEEN`` steps, for the caller to remove; training
         resumes from it in the same bits, with as many threads as it was begun with.
+    cores: threads to compute with where the layers are large and no other process decodes; 0 leaves them as they are.
     """
-    alone = crops.in_memory and worth_all_cores(classifier.backbone, classifier.spec.size, crops.batch)
-    with threads.all_cores(alone):
+    alone = crops.in_memory and large_layers(classifier.backbone, classifier.spec.size, crops.batch)
+    with threads.using(cores if alone else 0):
         return _optimise(classifier, crops, loss, settings, rng, layer_decay, shown, checkpoint)
 
 

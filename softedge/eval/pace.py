@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 
 import torch
@@ -10,37 +11,38 @@ from torch import nn
 
 from softedge import config, threads
 from softedge.backbones import Classifier, build, normalise
-from softedge.memory import keep_freed
+from softedge.memory import give_back, keep_freed
 from softedge.records import InputSpec
 from softedge.ssl import cpu_layers, precision
 
 _STEPS = 3
 _GRID = 1.25  # ratio of neighbouring values that are told: two measurements differ by some per cent
 _BATCH = 32  # of the recipes
-_LARGE = 1e6  # numbers that a convolution gives on average, from which every core computes; see benchmarks/threads.py
 _LOADING = 1.15  # cropping and decoding beside the training step, assumption
+_LARGE = 1e6  # numbers that a convolution gives on average
+_WORTH = 0.8  # of the time on the clock, for a thread on every core
 
 
-def seconds_per_image(settings: config.Backbone, size: int, batch: int = 16) -> float:
-    """Of one training step, forward and backward, at ``size`` pixels; rounded so that noise seldom shows.
+def measured(settings: config.Backbone, size: int) -> tuple[float, int]:
+    """Seconds an image takes in a training step at ``size`` pixels, and the threads that it was measured with.
 
-    On a CPU in processor time shared by the threads: other work on the machine does not count.  On a GPU by the clock.
+    Rounded so that noise seldom shows.  On a GPU by the clock; on a CPU in processor time shared by the threads: other
+    work on the machine does not count.  Threads: 0 for those that other stages compute with, or every core where that
+    is clearly faster by the clock: it is not while something else has one of them.
     """
-    with threads.all_cores(worth_all_cores(build(settings.model_copy(update={"weights": "random"})), size, _BATCH)):
-        return _seconds_per_image(settings, size, batch)
-
-
-def _seconds_per_image(settings: config.Backbone, size: int, batch: int) -> float:
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = InputSpec(size, size, (0.5,) * 3, (0.5,) * 3)
     model = Classifier(build(settings.model_copy(update={"weights": "random"})), ("a", "b"), spec)
+    tried = [0]
+    if place.type == "cpu" and not threads.GIVEN and threads.cores() > torch.get_num_threads():
+        tried += [threads.cores()] if large_layers(model.backbone, size, _BATCH) else []
     model.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     dtype = precision.resolve("auto", place)
     if place.type == "cpu":
         keep_freed()
         cpu_layers.put_on(model, dtype)
-    images = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8)
-    labels = torch.zeros(batch, dtype=torch.long, device=place)
+    images = torch.randint(0, 256, (_BATCH, size, size, 3), dtype=torch.uint8)
+    labels = torch.zeros(_BATCH, dtype=torch.long, device=place)
 
     def step() -> None:
         with precision.autocast(dtype, place):
@@ -49,31 +51,30 @@ def _seconds_per_image(settings: config.Backbone, size: int, batch: int) -> floa
         if place.type == "cuda":
             torch.cuda.synchronize()
 
-    clock, share = (time.process_time, torch.get_num_threads()) if place.type == "cpu" else (time.perf_counter, 1)
     step()  # memory and kernels
-    taken = []
+    on_the_clock: dict[int, list[float]] = {count: [] for count in tried}
+    of_one_thread: dict[int, list[float]] = {count: [] for count in tried}
     for _ in range(_STEPS):
-        started = clock()
-        step()
-        taken.append(clock() - started)
-    return on_grid(_LOADING * min(taken) / share / batch)
-
-
-def gain_of_all_cores(settings: config.Backbone, size: int) -> float:
-    """How many times as many threads train the network at ``size`` pixels as compute while a loader works beside."""
-    network = build(settings.model_copy(update={"weights": "random"}))
-    now = torch.get_num_threads()
-    with threads.all_cores(worth_all_cores(network, size, _BATCH)):
-        return torch.get_num_threads() / now
+        for count in tried:
+            with threads.using(count):
+                started, used = time.perf_counter(), time.process_time()
+                step()
+                on_the_clock[count].append(time.perf_counter() - started)
+                of_one_thread[count].append((time.process_time() - used) / torch.get_num_threads())
+    typical = {count: statistics.median(taken) for count, taken in on_the_clock.items()}
+    chosen = tried[-1] if typical[tried[-1]] <= _WORTH * typical[0] else 0
+    taken = on_the_clock if place.type == "cuda" else of_one_thread
+    give_back()
+    return on_grid(_LOADING * min(taken[chosen]) / _BATCH), chosen
 
 
 @torch.no_grad()
-def worth_all_cores(network: nn.Module, size: int, batch: int) -> bool:
-    """Whether the convolutions are large enough for a thread on every core: on average a million numbers of output.
+def large_layers(network: nn.Module, size: int, batch: int) -> bool:
+    """Whether a convolution gives a million numbers on average for a batch: worth a thread on every core.
 
-    Threads wait for each other after every layer.  Where another process has a core, that takes milliseconds: nothing
-    beside a large layer, five times the layer itself for a small one.  From shapes alone: never another choice on a
-    busy day.  network: (N, 3, S, S) -> anything; left as it is.  size: pixels.  batch: images.
+    Threads wait for each other after every layer.  Where another process has a core, that takes milliseconds: little
+    beside a large layer, five times the layer itself for a small one (``benchmarks/threads.py``).
+    network: (N, 3, S, S) -> anything; left as it is.  size: pixels.  batch: images.
     """
     sizes: list[int] = []
     hooks = [

@@ -138,12 +138,10 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
 
 
 def _pace(backbone: config.Backbone) -> Pace:
-    """What a training image costs here, and how much more where the layers are too small for every core."""
-    from softedge.eval.pace import gain_of_all_cores, seconds_per_image
+    from softedge.eval.pace import measured
 
-    smaller = max(size for size in SIZES if size < MEASURED_AT)
-    gain, below = (gain_of_all_cores(backbone, size) for size in (MEASURED_AT, smaller))
-    return Pace(seconds_per_image(backbone, MEASURED_AT), max(1.0, gain / below))
+    seconds, threads = measured(backbone, MEASURED_AT)
+    return Pace(seconds, threads)
 
 
 def _smaller(recipe: Recipe, counts: Counts, set: Sequence[str]) -> tuple[str, ...]:

@@ -57,14 +57,16 @@ class Counts:
 class Pace:
     """seconds: an image takes in a training step at ``MEASURED_AT`` pixels; other sizes go with their area.
 
-    below: factor for smaller sizes, whose layers are too small for every core (``eval.pace.worth_all_cores``).
+    threads: it was measured with, where that is every core and not one less.  Smaller sizes may be trained with one
+    less (``eval.pace.large_layers``), and are counted so.
     """
 
     seconds: float
-    below: float = 1.0
+    threads: int = 0
 
     def at(self, size: int) -> float:
-        return self.seconds * (size / MEASURED_AT) ** 2 * (self.below if size < MEASURED_AT else 1.0)
+        fewer = self.threads / (self.threads - 1) if self.threads > 1 and size < MEASURED_AT else 1.0
+        return self.seconds * (size / MEASURED_AT) ** 2 * fewer
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ def choose(
         values["optim.warmup_epochs"] = max(1, round(ssl / 10))
     if counts.grey and ssl:
         values |= {"augment.jitter": 0.0, "augment.grey": 0.0}  # both harm where there is no colour, see suggest.py
+    if tuned and pace.threads:
+        values["plan.threads"] = pace.threads
     if tuned and counts.taught:
         values |= {"distill.epochs": tuned, "distill.min_steps": min(200, max(20, tuned * counts.taught // batch))}
     if tuned:

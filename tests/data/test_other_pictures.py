@@ -89,7 +89,7 @@ def test_the_caution_comes_before_any_training(tmp_path: Path, capsys: pytest.Ca
     prepare(Run(tmp_path / "run"), config.build({"data": {"size": 32}}), str(source))
     assert "data: caution: 2 of 2 classes are named like days" in capsys.readouterr().err
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("softedge.eval.pace.seconds_per_image", lambda *settings: pytest.fail("measured", pytrace=False))
+        patch.setattr("softedge.eval.pace.measured", lambda *settings: pytest.fail("measured", pytrace=False))
         with pytest.raises(pytest.fail.Exception, match="measured"):
             plan(str(source))
     assert "caution: 2 of 2 classes are named like days" in capsys.readouterr().err

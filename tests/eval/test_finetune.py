@@ -119,6 +119,22 @@ def test_a_fine_tuned_network_is_traced_to_the_same_graph_as_its_file(toy, tmp_p
     assert [node.op_type for node in here.graph.node] == [node.op_type for node in there.graph.node]
 
 
+def test_training_resumes_with_the_threads_it_was_begun_with(tmp_path):
+    backbone = backbones.build(config.Backbone(name="mobilenetv3_small_050"))
+    classifier = backbones.Classifier(backbone, ("a", "b"), SPEC)
+    optimizer = torch.optim.AdamW(classifier.parameters())
+    rng, before = np.random.default_rng(0), torch.get_num_threads()
+    rest = classifier, optimizer, optimising.Average(classifier, 0.9), rng
+    try:
+        torch.set_num_threads(2)
+        optimising._keep(tmp_path / "checkpoint.pt", *rest, [1.0, 0.5])
+        torch.set_num_threads(1)
+        assert optimising._resume(tmp_path / "checkpoint.pt", *rest) == [1.0, 0.5]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_stage_stopped_half_way_resumes_after_its_last_epoch_to_the_same_bits(toy, monkeypatch):
     run, recipe, data = toy("run")
     changes = {"batch": max(1, len(data.train) // 4), "min_steps": 1, "max_steps": 0, "epochs": 3, "mixup": 0.2}

@@ -8,7 +8,7 @@ from torch import nn
 
 from softedge import config, threads
 from softedge.eval import pace
-from softedge.eval.pace import gain_of_all_cores, worth_all_cores
+from softedge.eval.pace import large_layers, measured
 
 
 class Layers(nn.Module):
@@ -26,8 +26,8 @@ class Layers(nn.Module):
 def test_every_core_computes_where_a_layer_gives_a_million_numbers_on_average():
     network = Layers(10).train()
     state = {name: value.clone() for name, value in network.state_dict().items()}
-    assert worth_all_cores(network, 100, 10) and not worth_all_cores(network, 100, 9)
-    assert not worth_all_cores(network, 50, 10)
+    assert large_layers(network, 100, 10) and not large_layers(network, 100, 9)
+    assert not large_layers(network, 50, 10)
     assert network.training and not network.first._forward_hooks
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
@@ -43,20 +43,37 @@ def three_cores(monkeypatch):
     torch.set_num_threads(before)
 
 
-def test_the_core_of_the_loader_is_taken_for_a_block_and_given_back(three_cores, monkeypatch):
-    with threads.all_cores():
-        assert torch.get_num_threads() == 3
-    with threads.all_cores(False):
-        assert torch.get_num_threads() == 2
-    with pytest.raises(ValueError), threads.all_cores():
+def test_the_last_core_is_taken_for_a_block_and_given_back(three_cores, monkeypatch):
+    for count, expected in ((3, 3), (0, 2), (8, 3)):
+        with threads.using(count):
+            assert torch.get_num_threads() == expected
+    with pytest.raises(ValueError), threads.using(3):
         raise ValueError
     assert torch.get_num_threads() == 2
     monkeypatch.setattr(threads, "GIVEN", "2")
-    with threads.all_cores():
+    with threads.using(3):
         assert torch.get_num_threads() == 2, "the user has decided"
 
 
-def test_the_plan_counts_fewer_threads_where_layers_are_small(three_cores, monkeypatch):
-    backbone = config.Backbone(name="mobilenetv3_small_050", weights="random")
-    monkeypatch.setattr(pace, "_LARGE", 30_000)
-    assert gain_of_all_cores(backbone, 224) == 1.5 and gain_of_all_cores(backbone, 32) == 1.0
+SMALL = config.Backbone(name="mobilenetv3_small_050", weights="random")
+
+
+@pytest.mark.parametrize(("faster", "expected"), [(0.7, 3), (0.9, 0)])
+def test_every_core_is_chosen_where_it_is_clearly_faster_by_the_clock(three_cores, monkeypatch, faster, expected):
+    """A clock on which a step takes 2 s with two threads, and ``faster`` of that with three."""
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 2.0 * (faster if torch.get_num_threads() == 3 else 1.0) / 2
+        return now[0]
+
+    monkeypatch.setattr(pace, "_LARGE", 0)
+    monkeypatch.setattr(pace.time, "perf_counter", clock)
+    monkeypatch.setattr(pace.time, "process_time", lambda: 3 * now[0])
+    seconds, chosen = measured(SMALL, 32)
+    assert chosen == expected and seconds > 0
+
+
+def test_small_layers_keep_one_core_free(three_cores, monkeypatch):
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: float(torch.get_num_threads() == 2))
+    assert measured(SMALL, 32)[1] == 0

@@ -71,7 +71,7 @@ def test_a_handful_of_labels_keeps_its_time():
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    monkeypatch.setattr("softedge.eval.pace.seconds_per_image", lambda *_: LITE0)
+    monkeypatch.setattr("softedge.eval.pace.measured", lambda *_: (LITE0, 0))
     return class_folders(tmp_path / "photos", {"cat": 12, "dog": 12})
 
 
@@ -104,7 +104,7 @@ def test_a_run_keeps_its_plan_when_the_machine_has_become_slower(photos, tmp_pat
     recipe, made = plan.recipe_for(str(photos), None, out=out)
     write_text(out / "recipe.toml", config.to_toml(recipe))
     write_text(out / plan.FILE, json.dumps(made.to_dict()))
-    monkeypatch.setattr("softedge.eval.pace.seconds_per_image", lambda *_: 100 * LITE0)
+    monkeypatch.setattr("softedge.eval.pace.measured", lambda *_: (100 * LITE0, 0))
     again, planned = plan.recipe_for(str(photos), None, out=out)
     assert planned is None and again == recipe
     assert plan.recipe_for(str(photos), None, out=out, minutes=1)[1] is not None
@@ -232,10 +232,12 @@ def test_pixels_are_taken_where_the_epochs_are_worth_them(epochs_at_160, size):
     assert of(minutes, longer_side=300).size == size
 
 
-def test_sizes_below_the_measured_one_may_have_fewer_threads():
-    pace = Pace(0.01, below=1.5)
+def test_every_core_is_planned_where_it_was_measured_to_be_faster_and_smaller_sizes_count_one_less():
+    pace = Pace(0.01, threads=3)
     assert pace.at(128) == 0.01 and pace.at(256) == pytest.approx(0.04)
-    assert pace.at(64) == pytest.approx(0.01 / 4 * 1.5)
+    assert pace.at(64) == pytest.approx(0.01 / 4 * 3 / 2)
+    assert choose(COUNTS, "a network", "package", pace, 15).values["plan.threads"] == 3
+    assert "plan.threads" not in of(15).values
 
 
 def test_the_stages_after_training_take_longer_on_a_slower_machine_and_with_more_pixels():
