@@ -50,3 +50,8 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
         if time.monotonic() - last > _PLAIN_EVERY_SECONDS:
             say(f"{what}: {done}/{total if total is not None else '?'}")
             last = time.monotonic()
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """``1 image is left out``, ``1,200 images are left out``: for a line on a terminal."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -19,6 +19,7 @@ from softedge.data.screening import Look, screen
 from softedge.data.shards import TarImages
 from softedge.data.splitting import Item, contradictions, grouped, split
 from softedge.errors import UserError
+from softedge.progress import plural
 from softedge.records import InputSpec
 
 _MEASURED_IMAGES = 2000  # images that mean and standard deviation are measured on
@@ -155,7 +156,8 @@ def _untested(found: Inventory, items: Sequence[Item]) -> str:
     if not missing:
         return ""
     shown = ", ".join(f"'{found.classes[label]}'" for label in missing[:5]) + (", ..." if len(missing) > 5 else "")
-    return f"{len(missing)} classes have no test image that can be used ({shown}): no accuracy says how good they are"
+    have = plural(len(missing), "class has", "classes have")
+    return f"{have} no test image that can be used ({shown}): no accuracy says how good they are"
 
 
 def _require_images(found: Inventory, items: Sequence[Item], untrained: Callable[[str], str], untested: str) -> None:

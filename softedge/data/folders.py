@@ -29,6 +29,7 @@ from softedge.data.masks import colours, without_masks
 from softedge.data.shards import is_tar
 from softedge.data.thumbnails import without_thumbnails
 from softedge.errors import UserError
+from softedge.progress import plural
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def _by_class(root: Path, images: Sequence[Located], notices: list[str]) -> dict
         )
     refuse_nested(root, inside)
     if train and loose:
-        notices.append(f"{len(loose)} images beside the class folders are taken as unlabelled")
+        notices.append(plural(len(loose), "image") + " beside the class folders: taken as unlabelled")
     return {"train": train, "unlabelled": loose}
 
 
@@ -217,7 +218,7 @@ def _by_split(
         else:
             below[role].append(image)
     if left_out:
-        notices.append(f"{left_out} images outside of train/ val/ test/ unlabeled/ are left out")
+        notices.append(plural(left_out, "image") + " outside of train/ val/ test/ unlabeled/ left out")
     if not below["train"] and not below["unlabelled"]:
         raise UserError(f"{root} has a test split but neither train/ nor unlabeled/; add one of them")
     test_role = "test" if below["test"] else "val"
@@ -238,7 +239,7 @@ def _by_split(
         loose = len(below[test_role]) - len(test)
         if not test:
             raise UserError(f"the {test_role} split of {root} has no class folders; sort its images, or remove it")
-        notices.append(f"{loose} images of the {test_role} split that are in no class folder are left out")
+        notices.append(f"{plural(loose, 'image')} of the {test_role} split in no class folder left out")
     _check_classes(root, train, test, test_role, notices)
     return {"train": train, "test": test, "unlabelled": unlabelled}
 

@@ -15,7 +15,7 @@ from softedge.data.examining import Examined, named
 from softedge.data.images import Data, EncodedImages, FileImages, Images
 from softedge.data.inventory import Inventory
 from softedge.errors import UserError
-from softedge.progress import say
+from softedge.progress import plural, say
 from softedge.records import InputSpec
 from softedge.run import Run, read_json
 
@@ -148,13 +148,15 @@ def announce(examined: Examined) -> None:
     if examined.bad:
         shown = "; ".join(f"{b['name']} ({b['reason']})" for b in examined.bad[:BAD_SHOWN])
         more = f"; and {len(examined.bad) - BAD_SHOWN} more" if len(examined.bad) > BAD_SHOWN else ""
-        say(
-            f"data: {len(examined.bad)} of {len(examined.found)} images cannot be read and are set aside: {shown}{more}"
-        )
+        aside = plural(len(examined.bad), "image cannot be read and is", "images cannot be read and are")
+        say(f"data: {aside} set aside, of {len(examined.found)}: {shown}{more}")
     if duplicates := examined.counts()["n_duplicates"]:
-        say(f"data: {duplicates} copies of test images are set aside")
+        copies = plural(duplicates, "copy of a test image is", "copies of test images are")
+        say(f"data: {copies} set aside")
     if examined.contradictions:
         shown = "; ".join(" and ".join(names[:2]) for names in examined.contradictions[:BAD_SHOWN])
-        say(f"data: {len(examined.contradictions)} pictures have two labels and are set aside: {shown}")
+        twice = len(examined.contradictions)
+        pictures = plural(twice, "picture has two labels and is", "pictures have two labels and are")
+        say(f"data: {pictures} set aside: {shown}")
     if examined.near:
         say(f"data: {near_pairs.sentence(near_pairs.counts(examined.near))}; all pairs in data/{near_pairs.FILE}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from softedge.data.decoding import BadImage, decode
 from softedge.data.layouts import PHOTOS, Located, Parts
+from softedge.progress import plural
 
 _FOLDERS = frozenset(
     ["mask", "masks", "annotation", "annotations", "label", "labels", "gt", "groundtruth"]
@@ -85,14 +86,12 @@ def _without_named_masks(images: list[Located], colours: Callable[[Parts], int],
     if not named:
         return images
     first = f"{'/'.join(named[0][0].path)} of {named[0][1].path[-1]}"
+    files = plural(len(named), "file is", "files are")
     if _drawn([mask for mask, _ in named], colours):
-        notices.append(f"{len(named)} files are named and drawn like masks of photos ({first}) and are left out")
+        notices.append(f"{files} named and drawn like masks of photos ({first}): left out")
         out = {mask for mask, _ in named}
         return [image for image in images if image not in out]
-    notices.append(
-        f"{len(named)} files are named like masks of photos ({first}) and have as many colours as photos: they count "
-        "as photos"
-    )
+    notices.append(f"{files} named like masks of photos ({first}), with as many colours as photos: taken as photos")
     return images
 
 

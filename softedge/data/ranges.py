@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from softedge.progress import plural
+
 _BITS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # 8, 10, 12, 14 and 16 bits
 _BITS_PER_SAMPLE = 258  # a TIFF's tag
 _OVERSHOOT = 2.0  # floats meant as 0 to 1 exceed 1 a little after resampling or sharpening
@@ -57,8 +59,9 @@ def colour_notice(maxima: Sequence[int]) -> str | None:
     """What to do about 16 bits in colour whose upper bits no picture uses; None where they are used."""
     if not maxima or (highest := max(maxima)) > _BITS[3]:
         return None
+    pictures = plural(len(maxima), "picture in colour has", "pictures in colour have")
     return (
-        f"{len(maxima):,} pictures in colour have 16 bits a channel, of which they use {max(highest, 1).bit_length()}: "
+        f"{pictures} 16 bits a channel, of which they use {max(highest, 1).bit_length()}: "
         "the upper 8 are kept, which is nearly black; multiply the values to fill 16 bits"
     )
 
@@ -70,4 +73,5 @@ def notice(white: dict[str, float], count: int) -> str:
     )
     unused = white.get("I", 65535.0)
     bits = f"; the upper bits of 16 are not used: {int(unused).bit_length()} are" if unused < 65535 else ""
-    return f"{count:,} pictures have more than 8 bits a pixel: for all of them black to white is {ranges}{bits}"
+    pictures = plural(count, "picture has", "pictures have")
+    return f"{pictures} more than 8 bits a pixel: for all of them black to white is {ranges}{bits}"

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from softedge.errors import UserError
+from softedge.progress import plural
 
 LONGEST = {".cls": 256, ".json": 1 << 20, ".txt": 256}  # suffix -> bytes of a member that is read
 _KEYS = frozenset(["label", "cls", "class", "category", "class_name", "classname", "label_name", "category_name"])
@@ -116,7 +117,7 @@ class ShardLabels:
                 )
         for kind in (".json", ".txt"):
             if count := sum(bool(found[name]) and self._from(name) == kind for name in names):
-                notices.append(f"the labels of {count} images are read from {kind} members")
+                notices.append(f"the labels of {plural(count, 'image')} are read from {kind} members")
         return found
 
     def _from(self, image: str) -> str:

@@ -26,6 +26,7 @@ from softedge.data.images import UNLABELLED, EncodedImages, Images
 from softedge.data.inventory import EXTENSIONS, SPLITS, Inventory, printable
 from softedge.data.shard_labels import LONGEST, ShardLabels
 from softedge.errors import UserError
+from softedge.progress import plural
 
 _UNPACK = {"gz": "gunzip", "tgz": "gunzip", "bz2": "bunzip2", "tbz2": "bunzip2", "xz": "unxz", "txz": "unxz"} | {
     "zst": "unzstd",
@@ -293,7 +294,9 @@ def _found(
     tested = np.array([m.split in asked for m in members]) & (labels != UNLABELLED)
     seen = np.array([m.split in ("train", "unlabelled") for m in members])
     if out := len(members) - int((tested | seen).sum()):
-        notices.append(f"{out} images of the test and validation shards are left out: no label, or a split too many")
+        notices.append(
+            f"{plural(out, 'image')} of the test and validation shards: left out, no label or a split too many"
+        )
     train = seen & (labels != UNLABELLED)
     splits = {"train": train, "test": tested, "unlabelled": seen & ~train}
     if not seen.any():

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from softedge.data.inventory import printable
 from softedge.data.layouts import Located
+from softedge.progress import plural
 
 _FOLDERS = frozenset(["thumbs", "thumbnails", "thumbnail", "_thumbs", "_thumbnails", "thumbnails_cache"]) | frozenset(
     ["preview", "previews", "_preview", "_previews", "cache", "_cache", "imagecache", "image_cache"]
@@ -33,7 +34,7 @@ def without_thumbnails(images: list[Located], notices: list[str]) -> list[Locate
     if aside:
         shown = list(dict.fromkeys(printable(where) for where in aside.values()))
         notices.append(
-            f"{len(aside)} images are taken for thumbnails and left out ({', '.join(shown[:3])}"
+            f"{plural(len(aside), 'image is', 'images are')} taken for thumbnails and left out ({', '.join(shown[:3])}"
             f"{', ...' if len(shown) > 3 else ''}); rename what is none"
         )
     return [image for image in images if image not in aside]

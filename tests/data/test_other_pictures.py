@@ -181,7 +181,7 @@ def test_photos_named_like_masks_stay_and_are_said(tmp_path: Path) -> None:
     for number in range(4):
         save(tmp_path / "a" / f"{number}_mask.jpg", 20 + number)
     found = sources.find(str(tmp_path))
-    assert len(found) == 12 and "they count as photos" in found.notices[0]
+    assert len(found) == 12 and "taken as photos" in found.notices[0]
 
 
 # Classes without images
@@ -204,4 +204,4 @@ def test_a_class_whose_only_test_image_cannot_be_read_is_named(tmp_path: Path) -
     (tmp_path / "test" / "b").mkdir()
     (tmp_path / "test" / "b" / "0.jpg").write_bytes(b"no picture")
     shown = describe(str(tmp_path), config.build({"data": {"size": 32}}))
-    assert any("1 classes have no test image that can be used ('b')" in line for line in shown["notices"])
+    assert any("1 class has no test image that can be used ('b')" in line for line in shown["notices"])

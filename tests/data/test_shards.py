@@ -94,7 +94,7 @@ def test_shards_in_split_folders_keep_their_split(tmp_path: Path) -> None:
     found = sources.find(str(tmp_path / "data"))
     assert {split: len(images) for split, images in found.splits.items()} == {"train": 12, "test": 8, "unlabelled": 12}
     assert found.splits["test"].names[0] == "val/0.tar/012.jpg"
-    assert found.notices == ("4 images of the test and validation shards are left out: no label, or a split too many",)
+    assert found.notices == ("4 images of the test and validation shards: left out, no label or a split too many",)
     recipe = config.build({"data": {"size": 32, "mean": "auto", "std": "auto"}})
     metrics = prepare(Run(tmp_path / "run"), recipe, str(tmp_path / "data")).metrics
     assert (metrics["n_train"], metrics["n_test"], metrics["n_pretrain"]) == (12, 8, 24)
