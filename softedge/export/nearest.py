@@ -130,15 +130,42 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
     return Choice(option, measures, compared)
 
 
-def write_nearest(candidates: Candidates, deployed: Deployed, out: Path, others: Sequence[Artifact] = ()) -> Path:
+def with_rounded_weights(
+    candidates: Candidates, option: Option, network: Deployed, calibration: Uint8
+) -> Option | None:
+    """The same option with each layer's weights rounded for the least error of its output (``export.rounding``).
+
+    None where the format cannot.  calibration: uint8 (N, S, S, 3).
+    """
+    from softedge.export.rounding import rounded
+
+    largest = candidates.largest_weight(option)
+    if largest is None:
+        return None
+    made = candidates.tuned(option, rounded(network, calibration, largest=largest), {})
+    if made is None:
+        return None
+    what = f"{option.what}; weights rounded for the least error of each layer's output"
+    return replace(made, what=what, details={**option.details, "rounding": "least error"})
+
+
+def write_nearest(
+    candidates: Candidates, deployed: Deployed, calibration: Uint8, out: Path, others: Sequence[Artifact] = ()
+) -> Path:
     """Write the option that is nearest to fp32 on the candidates' own comparison images; the path of the file.
 
+    Its weights are rounded for each layer's output where that brings it nearer.  calibration: uint8 (N, S, S, 3).
     others: see ``nearest``.
     """
     images = candidates.comparison()
     if not len(images):
         raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
-    choice = nearest(candidates, Judge.of(deployed, images), others)
+    judge = Judge.of(deployed, images)
+    choice = nearest(candidates, judge, others)
+    if (option := with_rounded_weights(candidates, choice.option, deployed, calibration)) is not None:
+        measures = judge.measure(candidates, option)
+        if decibels(measures) > decibels(choice.measures):
+            choice = replace(choice, option=option, measures=measures)
     if (noise := decibels(choice.measures)) < FLOOR_DB:
         say(
             f"warning: int8 does not suit this network: of {len(choice.tried)} ways to quantize it the best, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +16,12 @@ from softedge.export.calibration import spread
 from softedge.export.deployed import Deployed
 from softedge.progress import track
 
-IMAGES = 64  # that layers are compared on, at most: each layer costs two passes over them
-_FEWEST = 32
-_POSITIONS = 16384  # of a layer's input that make its second moments; where an image has many, fewer images do
+IMAGES = 64  # that layers are compared on, at most: each layer costs a pass over them
+_POSITIONS = 16384  # of a layer's inputs, at most, that make their second moments
 _DAMPING = 0.01  # of their mean, added to the diagonal: the value of Frantar et al.
 LARGEST = 127  # of the integers of 8 bits
 _BATCH = 32
-_PATCHED = 8  # images whose patches are held at once
+_EACH = 4  # images that share their places in a map
 
 
 class _Reached(Exception):
@@ -38,23 +38,23 @@ def rounded(deployed: Deployed, calibration: Uint8, smallest: int = 1, largest: 
     largest: 127 for 8 bits, 63 for 7.
     """
     network, original = deployed.folded(), deployed.folded()
+    for one in (network, original):  # in this memory convolutions are faster
+        one.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = calibration[spread(len(calibration), IMAGES)]
     with torch.no_grad():
-        layers = dict(_layers(original))
-        positions = _positions(original, images[:1])
+        wanted = _means(original, images)
         for name, layer in track(_layers(network), "rounding weights"):
-            if name not in positions:  # not used, or used twice
+            if name not in wanted:  # not used, or used twice
                 continue
-            some = images[spread(len(images), max(_FEWEST, -(-_POSITIONS // positions[name])))]
             groups = getattr(layer, "groups", 1)
-            weight = layer.weight.reshape(groups, layer.weight.shape[0] // groups, -1)
-            moments, mean = _moments(network, layer, some)
+            weight = layer.weight.contiguous().reshape(groups, layer.weight.shape[0] // groups, -1)
+            moments, mean = _moments(network, layer, images)
             coded = least_error(weight, moments, largest) if weight.numel() >= smallest else weight
             if layer.bias is not None:
-                wanted = _moments(original, layers[name], some)[1]
-                layer.bias += (weight @ wanted - coded @ mean).reshape(-1)
-            layer.weight.copy_(coded.reshape(layer.weight.shape))
-    return network
+                layer.bias += (weight @ wanted[name] - coded @ mean).reshape(-1)
+            if coded is not weight:
+                layer.weight.copy_(coded.reshape(layer.weight.shape))
+    return network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
 
 
 def least_error(weight: Tensor, moments: Tensor, largest: int = LARGEST) -> Tensor:
@@ -90,14 +90,38 @@ def _layers(network: nn.Module) -> list[tuple[str, Any]]:
     return [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
 
 
-def _columns(layer: nn.Module, x: Tensor, output: Tensor) -> Tensor:
-    """What a layer multiplies its weights with, (G, K, positions), for inputs (N, ...) that gave ``output``."""
+def _columns(layer: nn.Module, x: Tensor, output: Tensor, every: int = 1, first: int = 0) -> Tensor:
+    """What a layer multiplies its weights with, (G, K, positions), for inputs (N, ...) that gave ``output``.
+
+    every: of a map's rows and columns only each ``every``-th, from the ``first`` on.
+    """
     if isinstance(layer, nn.Linear):
-        return x.reshape(1, -1, x.shape[-1]).transpose(1, 2)
+        return x.reshape(1, -1, x.shape[-1])[:, first::every].transpose(1, 2)
     assert isinstance(layer, nn.Conv2d)
-    patches = functional.unfold(_padded(layer, x, output), layer.kernel_size, layer.dilation, 0, layer.stride)
+    padded = _padded(layer, x, output)
+    down, right = (min(first, size - 1) * stride for size, stride in zip(output.shape[2:], layer.stride))
+    strides = tuple(stride * every for stride in layer.stride)
+    patches = functional.unfold(padded[:, :, down:, right:], layer.kernel_size, layer.dilation, 0, strides)
     n, _, positions = patches.shape
     return patches.reshape(n, layer.groups, -1, positions).permute(1, 2, 0, 3).reshape(layer.groups, -1, n * positions)
+
+
+def _sums(layer: nn.Module, x: Tensor, output: Tensor) -> Tensor:
+    """The sum of all ``_columns``, (G, K, 1)."""
+    if isinstance(layer, nn.Linear):
+        return x.reshape(-1, x.shape[-1]).sum(0)[None, :, None]
+    assert isinstance(layer, nn.Conv2d)
+    padded = _padded(layer, x, output)
+    taps = []
+    for row in range(layer.kernel_size[0]):
+        for column in range(layer.kernel_size[1]):
+            starts = row * layer.dilation[0], column * layer.dilation[1]
+            rows, columns = (
+                slice(start, start + (size - 1) * stride + 1, stride)
+                for start, size, stride in zip(starts, output.shape[2:], layer.stride)
+            )
+            taps.append(padded[:, :, rows, columns].sum((0, 2, 3)))
+    return torch.stack(taps, 1).reshape(layer.groups, -1, 1)
 
 
 def _padded(layer: nn.Conv2d, x: Tensor, output: Tensor) -> Tensor:
@@ -117,35 +141,45 @@ def _padded(layer: nn.Conv2d, x: Tensor, output: Tensor) -> Tensor:
 
 
 def _moments(network: Deployed, layer: nn.Module, images: Uint8) -> tuple[Tensor, Tensor]:
-    """E[x xᵀ], (G, K, K), and E[x], (G, K, 1), of a layer's inputs over images and positions."""
-    found: list[tuple[Tensor, Tensor, int, int]] = []
+    """E[x xᵀ], (G, K, K), of some of a layer's inputs, and E[x], (G, K, 1), of all, over images and positions."""
+    squares: list[tuple[Tensor, int]] = []
+    sums: list[tuple[Tensor, int]] = []
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        for part, result in zip(inputs[0].split(_PATCHED), output.split(_PATCHED)):
-            columns = _columns(module, part, result)
-            step = max(1, columns.shape[2] * len(images) // (len(part) * _POSITIONS)) | 1  # odd: it visits every row
-            some = columns[:, :, ::step].contiguous()
-            found.append((some @ some.transpose(1, 2), columns.sum(2, keepdim=True), some.shape[2], columns.shape[2]))
+        positions = _positions(module, output)
+        share = len(images) * positions // len(output) / _POSITIONS
+        every = max(1, math.ceil(math.sqrt(share) if isinstance(module, nn.Conv2d) else share))
+        for place, (part, result) in enumerate(zip(inputs[0].split(_EACH), output.split(_EACH))):
+            columns = _columns(module, part, result, every, place % every)
+            squares.append((columns @ columns.transpose(1, 2), columns.shape[2]))
+        sums.append((_sums(module, inputs[0], output), positions))
 
     _run(network, images, {layer: add}, last=True)
-    squares, sums, some, all_of_them = (sum(values) for values in zip(*found, strict=True))
-    return squares / some, sums / all_of_them
+    return _mean(squares), _mean(sums)
 
 
-def _positions(network: Deployed, image: Uint8) -> dict[str, int]:
-    """How often a layer that runs once applies its weights to one image, by name."""
-    found: dict[str, list[int]] = {}
+def _means(network: Deployed, images: Uint8) -> dict[str, Tensor]:
+    """E[x], (G, K, 1), of every layer that runs once, by name."""
+    found: dict[str, list[tuple[Tensor, int]]] = {}
 
-    def counter(name: str) -> Callable[..., None]:
-        def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            del inputs
-            channels = output.shape[1] if isinstance(module, nn.Conv2d) else output.shape[-1]
-            found.setdefault(name, []).append(output.numel() // channels)
+    def adds(name: str) -> Callable[..., None]:
+        def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            found.setdefault(name, []).append((_sums(module, inputs[0], output), _positions(module, output)))
 
-        return count
+        return add
 
-    _run(network, image, {layer: counter(name) for name, layer in _layers(network)})
-    return {name: counts[0] for name, counts in found.items() if len(counts) == 1}
+    _run(network, images, {layer: adds(name) for name, layer in _layers(network)})
+    passes = -(-len(images) // _BATCH)
+    return {name: _mean(parts) for name, parts in found.items() if len(parts) == passes}
+
+
+def _mean(parts: list[tuple[Tensor, int]]) -> Tensor:
+    return torch.stack([value for value, _ in parts]).sum(0) / sum(count for _, count in parts)
+
+
+def _positions(layer: nn.Module, output: Tensor) -> int:
+    """How often a layer has applied its weights to give ``output``."""
+    return output.numel() // (output.shape[1] if isinstance(layer, nn.Conv2d) else output.shape[-1])
 
 
 def _run(network: Deployed, images: Uint8, hooks: dict[nn.Module, Callable[..., None]], last: bool = False) -> None:

@@ -18,8 +18,16 @@ from softedge.errors import UserError
 from softedge.export.base import Candidates, Option
 from softedge.export.calibration import spread
 from softedge.export.deployed import Deployed
-from softedge.export.nearest import CLOSER, Choice, Judge, Measures, decibels, nearest, out_of_reach
-from softedge.export.rounding import rounded
+from softedge.export.nearest import (
+    CLOSER,
+    Choice,
+    Judge,
+    Measures,
+    decibels,
+    nearest,
+    out_of_reach,
+    with_rounded_weights,
+)
 from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.quantize.equalization import equalize
@@ -173,17 +181,13 @@ class _Search:
 
     def _round(self) -> None:
         """Each layer's weights for the least error of its output, not to the nearest step."""
-        largest = self.candidates.largest_weight(self.option)
-        if self.network is None or largest is None:
-            why = "needs the PyTorch weights" if self.network is None else "this format's weights have other grids"
-            self._note("rounded", why)
+        if self.network is None:
+            self._note("rounded", "needs the PyTorch weights")
             return
-        network = rounded(self.network, self.problem.calibration, largest=largest)
-        option = self.candidates.tuned(self.option, network, {})
+        option = with_rounded_weights(self.candidates, self.option, self.network, self.problem.calibration)
         if option is None:
-            self._note("rounded", "this format takes no other weights")
+            self._note("rounded", "this format's weights have grids of their own")
             return
-        option = replace(option, what=f"{self.option.what}; weights rounded for the least error of each layer")
         choice = Choice(option, self.problem.judge.measure(self.candidates, option))
         if self._keep_if_better("rounded", self.candidates, choice):
             self.option, self.plain = option, option

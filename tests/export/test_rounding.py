@@ -11,7 +11,7 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from softedge.export.deployed import Deployed
-from softedge.export.rounding import _columns, least_error, rounded
+from softedge.export.rounding import _columns, _sums, least_error, rounded
 from softedge.records import InputSpec
 
 SPEC = InputSpec(16, 16, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2))
@@ -82,6 +82,15 @@ def test_the_columns_of_a_layer_times_its_weights_are_its_outputs(layer):
     product = (weight @ _columns(layer, x, output)).reshape(layer.weight.shape[0], len(x), -1)
     expected = output.reshape(len(x), layer.weight.shape[0], -1).transpose(0, 1) - layer.bias.reshape(-1, 1, 1)
     torch.testing.assert_close(product, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(_sums(layer, x, output), _columns(layer, x, output).sum(2, keepdim=True))
+    some = _columns(layer, x, output, every=2, first=1)
+    every = torch.arange(output[0, 0].numel() if output.ndim > 2 else len(x))
+    if output.ndim > 2:
+        every = every.reshape(output.shape[2:])[1::2, 1::2].reshape(-1)
+        whole = _columns(layer, x, output).reshape(*some.shape[:2], len(x), -1)[..., every].flatten(2)
+    else:
+        whole = _columns(layer, x, output)[..., 1::2]
+    torch.testing.assert_close(some, whole)
 
 
 class Net(nn.Module):

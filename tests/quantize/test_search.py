@@ -183,10 +183,10 @@ def test_weights_are_rounded_on_the_grid_of_the_calibrated_file_and_kept_where_t
         assert network is NETWORK and len(calibration) == 8 and largest == 63
         return ROUNDED
 
-    monkeypatch.setattr(module, "rounded", rounded)
+    monkeypatch.setattr("softedge.export.rounding.rounded", rounded)
     result = search(problem(Roundable(BAD)), default())
     assert names(result)[-1] == "rounded" and result.chosen.certain
-    assert result.chosen.step.what == "only; weights rounded for the least error of each layer"
+    assert result.chosen.step.what == "only; weights rounded for the least error of each layer's output"
     worse = Roundable(BAD, bias=0.01)
     worse.left = 2.0
     result = search(problem(worse), default())

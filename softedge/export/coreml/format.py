@@ -64,7 +64,7 @@ class CoreMl(Format):
         path = Path(out) / f"model{self.suffix}"
         with quiet():
             if (candidates := self.candidates(deployed, precision, calibration)) is not None:
-                path = write_nearest(candidates, deployed, Path(out))
+                path = write_nearest(candidates, deployed, calibration, Path(out))
             else:
                 write(program(deployed, precision), deployed, path, weights=bits.is_int8)
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)

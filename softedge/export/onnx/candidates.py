@@ -200,7 +200,7 @@ class OnnxCandidates(GraphCandidates):
         return onnx_graph.finished(model, self.deployed, "int8", **details)
 
     def largest_weight(self, option: Option) -> int | None:
-        return limit_of(_quantization(option).scheme)
+        return limit_of(option.model.scheme) if isinstance(option.model, Quantization) else None
 
     def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option:
         made = _quantization(option)

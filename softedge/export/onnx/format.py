@@ -77,7 +77,7 @@ class Onnx(Format):
         bits = self.bits(precision)
         path = out / f"model{self.suffix}"
         if (candidates := self.candidates(deployed, precision, calibration)) is not None:
-            path = write_nearest(candidates, deployed, out)
+            path = write_nearest(candidates, deployed, calibration, out)
         else:
             graph = onnx_graph.trace(deployed, dynamic=self.batch == "dynamic")
             if bits.weights == 16:
@@ -162,7 +162,7 @@ class Onnx(Format):
         notes["opset"] = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         if 16 not in vars(self.bits(artifact.precision)).values():
             notes["oldest_onnxruntime_tried"] = OLDEST_RUNTIME
-        notes |= {key: about[key] for key in ("calibration", "safe") if key in about}
+        notes |= {key: about[key] for key in ("calibration", "safe", "rounding") if key in about}
         if "speed" in about:
             notes["speed"] = json.loads(about["speed"])
         return notes

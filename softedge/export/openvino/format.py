@@ -52,7 +52,7 @@ class OpenVino(Format):
         path = out / f"model{self.suffix}"
         with quiet():
             if (candidates := self.candidates(deployed, precision, calibration)) is not None:
-                path = write_nearest(candidates, deployed, out, self.others)
+                path = write_nearest(candidates, deployed, calibration, out, self.others)
             elif bits.is_int8:
                 candidates = OpenVinoCandidates(deployed, calibration, dynamic=self.batch == "dynamic")
                 path = candidates.write(candidates.weights_only(), out)
