@@ -99,8 +99,8 @@ class Network:
         write_bytes(path, self.text().encode())
 
     def unknown(self) -> list[str]:
-        """Operators of PyTorch that ncnn has no layer for: pnnx writes them with a dot in their name."""
-        return sorted({layer.kind for layer in self.layers if "." in layer.kind})
+        """Operators that ncnn has no layer for: pnnx leaves them with PyTorch's names, torch.unbind or aten::erfinv."""
+        return sorted({layer.kind for layer in self.layers if not layer.kind.isalnum()})
 
     def weighted(self) -> list[Layer]:
         """Convolutions and linear layers, in order."""
