@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -104,7 +107,7 @@ def test_int8_agrees_and_is_counted(made, deployed, pictures):
 
 
 @needs_both
-def test_a_fp32_file_computes_in_float32_whatever_the_options_say(made, pictures):
+def test_files_compute_in_float32_whatever_the_options_say(made, pictures):
     """Left alone ncnn takes fp16 where the processor has it; bf16 stands for it here, which every processor has."""
     import ncnn
 
@@ -117,9 +120,13 @@ def test_a_fp32_file_computes_in_float32_whatever_the_options_say(made, pictures
         assert net.load_model(str(artifact.path.with_suffix(".bin"))) == 0
         return np.stack([blob(extractor(net, image), "probabilities") for image in pictures])
 
-    for precision in ("fp32", "int8"):
-        np.testing.assert_array_equal(answers(made[precision], True), answers(made[precision], False))
-    assert np.abs(answers(made["fp16"], True) - answers(made["fp16"], False)).max() > 1e-4
+    for artifact in made.values():
+        np.testing.assert_array_equal(answers(artifact, True), answers(artifact, False))
+    path = made["fp32"].path
+    path.with_name("free.param").write_text(path.read_text().replace(" 31=7", ""))
+    path.with_name("free.bin").write_bytes(path.with_suffix(".bin").read_bytes())
+    free = dataclasses.replace(made["fp32"], path=path.with_name("free.param"))
+    assert np.abs(answers(free, True) - answers(free, False)).max() > 1e-4
 
 
 @needs_both
@@ -163,10 +170,12 @@ ON_A_BOARD = (
 )
 
 
-def on_a_board(artifact: Artifact, images: np.ndarray, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
+def on_a_board(
+    artifact: Artifact, images: np.ndarray, folder: Path, options: Mapping[str, str] = MappingProxyType({})
+) -> tuple[np.ndarray, dict[str, Any]]:
     """The answers of the worker's half of a benchmark, in a process without softedge, and what it says of itself."""
     np.save(folder / "images.npy", images)
-    settings = json.dumps({**Ncnn().board_settings(artifact, {}), "threads": 2})
+    settings = json.dumps({**Ncnn().board_settings(artifact, options), "threads": 2})
     folders = [PACKAGE / "export" / "ncnn", PACKAGE / "bench" / "board"]
     words = [*folders, artifact.path, settings, folder / "images.npy", folder / "found.npy"]
     command = [sys.executable, "-P", "-c", ON_A_BOARD, *map(str, words)]
@@ -177,14 +186,22 @@ def on_a_board(artifact: Artifact, images: np.ndarray, folder: Path) -> tuple[np
 
 @needs_both
 def test_a_board_answers_as_this_machine_does(made, pictures, tmp_path):
-    precisions = {"fp32": "f32", "int8": "f32 + int8", "fp16": None}
+    precisions = {"fp32": "f32", "int8": "f32 + int8", "fp16": "f32"}
     for precision, artifact in made.items():
         found, told = on_a_board(artifact, pictures[:4], tmp_path)
         assert found.dtype == np.float32 and found.shape == (4, 5)
         np.testing.assert_allclose(found, Ncnn().load(artifact)(pictures[:4]), atol=1e-6)
         assert told["runtime"] == Ncnn().runtime() and told["threads"] == 2
-        wanted = precisions[precision]
-        assert sorted(told.get("effective_precision", "").split(" + ")) == sorted((wanted or "").split(" + "))
+        assert sorted(told["effective_precision"].split(" + ")) == precisions[precision].split(" + ")
+
+
+@needs_both
+def test_a_device_may_be_left_to_choose_its_arithmetic(made, pictures, tmp_path):
+    """bf16 stands for the fp16 of other processors."""
+    for precision in ("fp32", "int8"):
+        exact = Ncnn().load(made[precision])(pictures[:4])
+        found, told = on_a_board(made[precision], pictures[:4], tmp_path, {"precision": "bf16"})
+        assert 1e-4 < np.abs(found - exact).max() < 0.1 and "effective_precision" not in told
 
 
 @needs_both

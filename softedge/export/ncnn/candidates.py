@@ -17,7 +17,7 @@ from softedge.export.ncnn import int8, weights
 from softedge.export.ncnn.convert import converted
 from softedge.export.ncnn.counting import with_calibration
 from softedge.export.ncnn.int8 import METHODS, Quantized, Statistics
-from softedge.export.ncnn.network import INT8_TERM, Network
+from softedge.export.ncnn.network import FLOAT32, INT8_TERM, Network
 from softedge.export.ncnn.predict import blob, extractor, load_model, open_net
 from softedge.export.ncnn.weights import Block
 from softedge.files import temporary_folder
@@ -35,7 +35,7 @@ class NcnnCandidates(Candidates):
     @cached_property
     def float_files(self) -> tuple[Network, dict[str, list[Block]]]:
         with converted(self.deployed, half=False) as (network, path):
-            network = network.in_float32()
+            network = network.forbidding(FLOAT32)
             return network, weights.read(network, path)
 
     @cached_property

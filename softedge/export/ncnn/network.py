@@ -18,8 +18,9 @@ from softedge.run import write_bytes
 MAGIC = "7767517"
 LISTS = -23300
 FEATURES = 31  # the parameter, of every kind of layer, whose bits forbid what a runtime may do
-# Left alone, ncnn stores and computes in 16 bits where the processor can, whatever the file holds.
-FLOAT32 = 1 | 2 | 4  # no fp16 arithmetic, no fp16 storage, no bf16 storage
+# Left alone, ncnn stores and computes in fp16 where the processor can, whatever the file holds.
+NO_HALF_ARITHMETIC, NO_HALF_STORAGE, NO_BFLOAT = 1, 2, 4
+FLOAT32 = NO_HALF_ARITHMETIC | NO_HALF_STORAGE | NO_BFLOAT
 NO_WINOGRAD = 64
 WEIGHTED = {"Convolution": "conv", "ConvolutionDepthWise": "conv", "InnerProduct": "linear"}
 INT8_TERM, ACTIVATION, ACTIVATION_VALUES = 8, 9, 10  # parameters of these layers
@@ -124,9 +125,9 @@ class Network:
             )
         )
 
-    def in_float32(self) -> Network:
-        """With 16 bits forbidden in every layer, whatever the options of the program that runs it."""
-        return Network(tuple(layer.having(features=layer.number(FEATURES) | FLOAT32) for layer in self.layers))
+    def forbidding(self, bits: int) -> Network:
+        """With ``bits`` of ``FEATURES`` set in every layer, whatever the options of the program that runs it."""
+        return Network(tuple(layer.having(features=layer.number(FEATURES) | bits) for layer in self.layers))
 
     def without_fused_activations(self) -> Network:
         """The same function with activations as layers of their own, so that each layer gives what PyTorch's gives.
