@@ -23,6 +23,8 @@ def test_a_line_of_a_network_is_read_and_written_again():
     layer = Layer.of(line)
     assert (layer.inputs, layer.outputs, layer.number(0), layer.floats(10)) == (("a",), ("b",), 16, [0.0, 6.0])
     assert layer.line().split() == line.split()
+    expression = 'Reshape r 1 1 a b 6="0w,320"'
+    assert Layer.of(expression).line().split() == expression.split()
     assert layer.having(int8_term=2, activation=0).line().split() == line.replace("9=3", "8=2").split()
 
 

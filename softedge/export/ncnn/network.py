@@ -56,7 +56,7 @@ class Layer:
         return " ".join((head, *self.inputs, *self.outputs, *pairs))
 
     def _is_list(self, key: int) -> bool:
-        return "," in self.values[key]
+        return "," in self.values[key] and self.values[key][0] != '"'
 
     def number(self, key: int, default: int = 0) -> int:
         return int(self.values.get(key, default))

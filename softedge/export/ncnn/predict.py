@@ -27,7 +27,10 @@ def open_net(path: Path, weights: Path | None = None) -> Any:
     net.opt.num_threads = 1
     weights = weights or weights_of(path)
     if net.load_param(str(path)) or net.load_model(str(weights)):
-        raise UserError(f"{path} and {weights.name} cannot be loaded by ncnn {ncnn.__version__}; export them again")
+        raise UserError(
+            f"{path} and {weights.name} cannot be loaded by ncnn {ncnn.__version__}: damaged, or with a layer that it "
+            "does not run; export again, or to another format"
+        )
     return net
 
 
