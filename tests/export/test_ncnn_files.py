@@ -12,9 +12,11 @@ from softedge.export import parity
 from softedge.export.contract import artifact_of
 from softedge.export.deployed import Deployed
 from softedge.export.ncnn import int8, weights
+from softedge.export.ncnn.candidates import NcnnCandidates
 from softedge.export.ncnn.format import Ncnn
 from softedge.export.ncnn.network import Layer, Network
 from softedge.export.ncnn.weights import Block
+from softedge.export.rounding import rounded
 from softedge.records import InputSpec
 
 
@@ -125,3 +127,29 @@ def test_an_int8_layer_multiplies_the_integers_that_the_file_says(tmp_path, pict
     like = artifact_of(path, "ncnn", "int8", spec, output="features")
     again = Ncnn().candidates(network, "int8", pictures[:8], like)
     assert again is not None and {again.float_layers(o) for o in again.calibrations()} == {frozenset({conv})}
+
+
+@pytest.mark.skipif(Ncnn().missing() is not None, reason="needs ncnn and pnnx: pip install 'softedge[ncnn]'")
+def test_the_integers_that_rounding_chose_are_those_of_the_file(deployed, pictures, tmp_path):
+    """The grid of this format is the one that ``rounding`` assumes: integers up to 127, one scale a channel."""
+    candidates = Ncnn().candidates(deployed, "int8", pictures[:40])
+    assert isinstance(candidates, NcnnCandidates)
+    option, network = next(candidates.calibrations()), rounded(deployed, pictures[:40])
+    assert candidates.largest_weight(option) == 127
+    tuned = candidates.tuned(option, network, {})
+    assert tuned is not None
+    path = candidates.write(tuned, tmp_path)
+    written = Network.read(path)
+    blocks = weights.read(written, path.with_suffix(".bin"))
+    modules = dict(network.named_modules())
+    for name, layer in zip(parity.reference_layers(network, pictures[:1]), written.weighted(), strict=True):
+        integers, scales = blocks[layer.name][0].values, blocks[layer.name][2].values
+        assert integers.dtype == np.int8
+        wanted = modules[name].weight.detach().numpy().reshape(len(scales), -1)
+        found = integers.reshape(len(scales), -1) / scales[:, None]
+        assert (np.abs(found - wanted).max(1) < 0.01 / scales).all(), "a hundredth of a step"
+    reference = deployed.predict(pictures)
+    nearest, chosen = (parity.compare(candidates.predict(o, pictures), reference).sqnr_db for o in (option, tuned))
+    assert chosen > nearest
+    other = Deployed(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), deployed.spec)
+    assert candidates.tuned(option, other, {}) is None

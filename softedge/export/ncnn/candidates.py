@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,24 @@ class NcnnCandidates(Candidates):
     def alone(self, option: Option, layer: str) -> Option:
         others = frozenset(self.layers()) - {layer}
         return dataclasses.replace(option, model=dataclasses.replace(option.model, in_float=others))
+
+    def largest_weight(self, option: Option) -> int:
+        """Symmetric, with one scale for each output channel: what rounds weights for other formats serves here."""
+        return int8.LEVELS
+
+    def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option | None:
+        """None where pnnx makes other layers of ``network``.  ranges: this format offers none to learn."""
+        del ranges
+        with converted(network, half=False) as (layers, path):
+            blocks = weights.read(layers, path)
+        found = [blocks[layer.name] for layer in layers.weighted()]
+        names = self.layers()
+        same = len(found) == len(names) and all(
+            [block.values.size for block in mine] == [block.values.size for block in self.float_files[1][name]]
+            for mine, name in zip(found, names)
+        )
+        made = dataclasses.replace(option.model, weights=dict(zip(names, found)))
+        return dataclasses.replace(option, model=made) if same else None
 
     def describe(self, option: Option, layer: str) -> dict[str, Any]:
         values = self.float_files[1][layer][0].values

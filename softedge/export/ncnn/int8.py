@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +30,12 @@ METHODS = ("mean", "minmax", "percentile", "mse")
 
 @dataclass(frozen=True)
 class Quantized:
-    """largest: absolute value of what enters each layer; more is clipped.  in_float: layers that are not rounded."""
+    """largest: absolute value of what enters each layer; more is clipped.  in_float: layers that are not rounded.
+    weights: other weights (size,) and bias (outputs,) of some layers, where they are not those of the float network."""
 
     largest: Mapping[str, float]
     in_float: frozenset[str] = frozenset()
+    weights: Mapping[str, list[Block]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def quantized(
     network: Network, blocks: Mapping[str, list[Block]], made: Quantized
 ) -> tuple[Network, dict[str, list[Block]]]:
     """The network with integers in every layer that ``made`` does not leave in float."""
+    blocks = {**blocks, **made.weights}
     chosen = {layer.name: layer for layer in network.weighted() if layer.name not in made.in_float}
     layers, found = [], dict(blocks)
     for layer in network.layers:
