@@ -87,6 +87,6 @@ def _pnnx(folder: Path, *words: str) -> None:
             f"pnnx cannot be started ({error}); install it again: pip install --force-reinstall pnnx"
         ) from error
     if done.returncode or not (folder / "network.ncnn.bin").exists():
-        told = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        why = told[0][:200] if told else "it said nothing"
+        told = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        why = told[-1][:200] if told else "it said nothing"
         raise UserError(f"pnnx cannot convert the network (exit code {done.returncode}): {why}")
