@@ -272,7 +272,7 @@ class Format(ABC):
         return {}
 
     def integer_edges(self, artifact: Artifact) -> Mapping[str, Mapping[str, Any]]:
-        """More about the input and the output in contract.json, where the file holds them in integers or takes no array.
+        """More about the input and the output in contract.json, where a file holds them in integers or takes no array.
 
         {"input": {"scale", "zero_point"}, "output": {"tensor", "dtype", "scale", "zero_point"}}: a value is
         scale * (q - zero_point).  "activation_by": "the app" of logits; "given_as" of no array.  ``load`` does it all.
