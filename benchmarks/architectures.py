@@ -3,6 +3,7 @@
     python benchmarks/architectures.py --out architectures.json
     python benchmarks/architectures.py --out architectures.json --only resnet18 mobilenetv3_small_100
     python benchmarks/architectures.py --out architectures.json --table > table.md
+    python benchmarks/architectures.py --out ncnn.json --formats ncnn
 
 Random weights and few pixels: this is about operators and shapes, not about accuracy.  A file is ok when it is written,
 runs here, and its noise against PyTorch is what its precision must have (``LEAST_DB``); of int8 the noise is noted: of
@@ -16,6 +17,7 @@ import argparse
 import json
 import multiprocessing
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +55,17 @@ NETWORKS = {  # name -> pixels
     "vit_tiny_patch16_224": 64,
     "deit_tiny_patch16_224": 64,
 }
-FORMATS = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "int8"), "coreml": ("fp16", "int8")}
+FORMATS = {
+    "onnx": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "fp16", "int8"),
+    "coreml": ("fp16", "int8"),
+    "ncnn": ("fp32", "fp16", "int8"),
+}
 LEAST_DB = {"fp32": 60.0, "fp16": 20.0, "int8": -100.0}
 MINUTES = 15  # for one network
 
 
-def measure(name: str, size: int) -> dict[str, dict[str, Any]]:
+def measure(name: str, size: int, formats: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Every file of one network: {file: {ok, why, size_bytes, sqnr_db, integers}}."""
     import numpy as np
     import timm
@@ -82,8 +89,8 @@ def measure(name: str, size: int) -> dict[str, dict[str, Any]]:
     calibration, asked = images[:16], images[16:]
     wanted = network.predict(asked)
     rows: dict[str, dict[str, Any]] = {}
-    for target, precisions in FORMATS.items():
-        for precision in precisions:
+    for target in formats:
+        for precision in FORMATS[target]:
             row: dict[str, Any] = {}
             rows[f"{target}-{precision}"] = row
             with tempfile.TemporaryDirectory() as folder:
@@ -142,9 +149,9 @@ def settle(network: Any, images: Any) -> None:
                 module.weight *= 3 / logits.std(0).mean().clamp_min(1e-3)
 
 
-def table(values: dict[str, Any]) -> str:
+def table(values: dict[str, Any], formats: Sequence[str]) -> str:
     """Markdown: a row a network, the noise of int8 in dB where it is ok; the reasons below."""
-    files = [f"{target}-{precision}" for target, precisions in FORMATS.items() for precision in precisions]
+    files = [f"{target}-{precision}" for target in formats for precision in FORMATS[target]]
     lines = ["| network | " + " | ".join(files) + " |", "|---" * (len(files) + 1) + "|"]
     reasons: dict[str, int] = {}
     for name, rows in values["networks"].items():
@@ -160,21 +167,22 @@ def table(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def send(pipe: Any, name: str) -> None:
-    pipe.send(measure(name, NETWORKS[name]))
+def send(pipe: Any, name: str, formats: Sequence[str]) -> None:
+    pipe.send(measure(name, NETWORKS[name], formats))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--formats", nargs="*", choices=FORMATS, default=["onnx", "openvino", "coreml"])
     parser.add_argument("--table", action="store_true", help="print what is in the file")
     options = parser.parse_args()
     from softedge.run import environment, write_json
 
     values = json.loads(options.out.read_text()) if options.out.exists() else {"networks": {}}
     if options.table:
-        print(table(values))
+        print(table(values, options.formats))
         return
     import coremltools  # noqa: F401
     import nncf  # noqa: F401
@@ -187,7 +195,7 @@ def main() -> None:
         if name in values["networks"] and not options.only:
             continue
         pipe, theirs = processes.Pipe(duplex=False)
-        child = processes.Process(target=send, args=(theirs, name))
+        child = processes.Process(target=send, args=(theirs, name, options.formats))
         child.start()
         theirs.close()
         rows, failed = None, f"more than {MINUTES} minutes"

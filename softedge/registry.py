@@ -72,6 +72,7 @@ FORMATS = Table(
         "coreml": "softedge.export.coreml.format:CoreMl",
         "executorch": "softedge.export.executorch.format:ExecuTorch",
         "litert": "softedge.export.litert.format:LiteRt",
+        "ncnn": "softedge.export.ncnn.format:Ncnn",
     },
 )
 

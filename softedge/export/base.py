@@ -276,10 +276,10 @@ class Format(ABC):
         return {}
 
     def integer_edges(self, artifact: Artifact) -> Mapping[str, Mapping[str, Any]]:
-        """More about the input and the output in contract.json, where the file holds them in integers.
+        """More about the input and the output in contract.json, where a file holds them in integers or takes no array.
 
         {"input": {"scale", "zero_point"}, "output": {"tensor", "dtype", "scale", "zero_point"}}: a value is
-        scale * (q - zero_point).  "activation_by": "the app" where the values are logits.  ``load`` does it all.
+        scale * (q - zero_point).  "activation_by": "the app" of logits; "given_as" of no array.  ``load`` does it all.
         """
         return {}
 

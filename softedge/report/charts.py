@@ -16,7 +16,7 @@ from softedge.report import svg, words
 from softedge.report.placement import Box, place
 
 WIDE, HALF, NARROW = 940.0, 420.0, 335.0
-COLOURS = 6  # of formats in report.css; those beyond are grey
+COLOURS = 7  # of formats in report.css; those beyond are grey
 
 Values = Mapping[str, Any]
 

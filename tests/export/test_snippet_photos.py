@@ -63,7 +63,7 @@ def in_python(program: Path) -> dict[str, Callable[[str], np.ndarray]]:
 
 
 @by_spec
-@pytest.mark.parametrize("target", ["onnx", "executorch", "litert"])
+@pytest.mark.parametrize("target", ["onnx", "executorch", "litert", "ncnn"])
 def test_python_gives_the_same_bits(photos: list[Path], spec: InputSpec, target: str, tmp_path: Path) -> None:
     names = in_python(with_snippets(target, spec, tmp_path) / "run.py")
     for photo in photos:

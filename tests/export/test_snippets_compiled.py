@@ -20,13 +20,20 @@ import pytest
 
 from softedge.export import contract, snippet
 from softedge.export.executorch.format import ExecuTorch
+from softedge.export.ncnn.format import Ncnn
 from softedge.export.onnx.format import Onnx
 from softedge.export.openvino.format import OpenVino
 from softedge.records import InputSpec
 
 DOUBLES = Path(__file__).parent / "doubles"
 LABELS = ("a cat", 'a "dog" at $5\\', "größer", "d", "e")
-MODELS = {"onnx": "model.onnx", "executorch": "model.pte", "litert": "model.tflite", "coreml": "model.mlpackage"}
+MODELS = {
+    "onnx": "model.onnx",
+    "executorch": "model.pte",
+    "litert": "model.tflite",
+    "coreml": "model.mlpackage",
+    "ncnn": "model.param",
+}
 WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
 
 pytestmark = pytest.mark.hardware
@@ -49,6 +56,8 @@ def for_doubles(target: str, folder: Path, output="probabilities") -> Path:
     folder.mkdir(exist_ok=True)
     model = folder / MODELS[target]
     model.write_bytes(expected[0].tobytes() + images[0].tobytes())
+    for other in contract.model_files(model, target)[1:]:
+        other.write_bytes(b"weights")
     labels = LABELS if output != "features" else ()
     spec = InputSpec(6, 7, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     artifact = contract.artifact_of(model, target, "fp32", spec, labels, output)
@@ -188,6 +197,28 @@ def test_cpp_snippet_for_executorch_passes_on_the_wheels_library(deployed, pictu
     link = ["-L", root / "lib", f"-Wl,-rpath,{root / 'lib'}", "-Wl,--no-as-needed", *names]
     program = tmp_path / "run"
     compiled(["g++", *WARNINGS, *defined, *headers, folder / "snippets" / "run.cpp", *link, "-o", program])
+    tells_the_golden_output_from_another([program], folder, lambda i: "abcde"[i])
+
+
+@needs_gpp
+def test_cpp_snippet_for_ncnn_passes_on_a_double(tmp_path):
+    folder, program = for_doubles("ncnn", tmp_path), tmp_path / "run"
+    compiled(["g++", *WARNINGS, "-I", DOUBLES, folder / "snippets" / "run.cpp", "-o", program])
+    tells_the_golden_output_from_another([program], folder, lambda i: LABELS[i])
+
+
+@needs_gpp
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_cpp_snippet_for_ncnn_passes_on_the_library(deployed, pictures, tmp_path, precision):
+    if (why := Ncnn().missing()) is not None:
+        pytest.skip(why)
+    root = Path(os.environ.get("NCNN_ROOT", "/usr"))
+    library = next(iter(sorted((root / "lib").glob("**/libncnn.*"))), None)
+    if library is None or not (root / "include" / "ncnn" / "net.h").is_file():
+        pytest.skip("ncnn's headers and its library are not installed; set NCNN_ROOT to their folder")
+    folder = exported(Ncnn(), deployed, pictures[:20], precision, tmp_path)
+    program, link = tmp_path / "run", [library, "-fopenmp"]
+    compiled(["g++", *WARNINGS, "-isystem", root / "include", folder / "snippets" / "run.cpp", *link, "-o", program])
     tells_the_golden_output_from_another([program], folder, lambda i: "abcde"[i])
 
 

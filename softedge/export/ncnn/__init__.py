@@ -1,0 +1,1 @@
+"""ncnn (.param and .bin) for Arm boards and phones, converted by pnnx."""

@@ -1,0 +1,34 @@
+"""Which layers of an ncnn network compute in 8 bits, and what set their ranges."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+from softedge.export.counting import entry, in_order
+from softedge.export.ncnn.network import INT8_TERM, WEIGHTED, Network
+
+_CALIBRATION = "calibration:"  # begins the name of the input layer, the one place in the files for words
+
+
+def integer_operations(path: Path) -> dict[str, int]:
+    """See ``Format.integer_operations``.  Layers whose weights are in 8 bits round what enters them, too."""
+    layers = Network.read(path).weighted()
+    in_integers = [bool(layer.number(INT8_TERM)) for layer in layers]
+    return in_order(Counter(entry(WEIGHTED[layer.kind], yes, yes) for layer, yes in zip(layers, in_integers)))
+
+
+def with_calibration(network: Network, told: str) -> Network:
+    """``network`` with these words in the name of its input layer; names hold no spaces."""
+    named = (
+        dataclasses.replace(layer, name=_CALIBRATION + "_".join(told.split())) if layer.kind == "Input" else layer
+        for layer in network.layers
+    )
+    return Network(tuple(named)) if told else network
+
+
+def calibration(network: Network) -> str:
+    """What ``with_calibration`` was told, or empty."""
+    names = (layer.name for layer in network.layers if layer.kind == "Input")
+    return next((n.removeprefix(_CALIBRATION).replace("_", " ") for n in names if n.startswith(_CALIBRATION)), "")
