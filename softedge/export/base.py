@@ -143,9 +143,8 @@ class GivenModel:
     """A float classifier in a file that somebody else exported.
 
     predict: its ``output`` (N, C): probabilities, softmax added where the file has none, or the scores of a file that
-    ends in a sigmoid.  candidates: calibration images, uint8
-    (N, S, S, 3) -> its int8 candidates, which write files with the input and the outputs of the given one.
-    read_back: such a file -> its output, as ``predict``.
+    ends in a sigmoid.  candidates: calibration images, uint8 (N, S, S, 3) -> its int8 candidates, which write files
+    with the input and the outputs of the given one.  read_back: such a file -> its output, as ``predict``.
     """
 
     spec: InputSpec

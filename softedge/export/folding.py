@@ -9,10 +9,11 @@ from torch import fx, nn
 
 
 class _Tracer(fx.Tracer):
-    """timm's BatchNormAct2d is a module with an activation inside: a leaf here, or tracing would split it."""
+    """Two of timm's own layers are leaves: BatchNormAct2d, with an activation inside, and Conv2dSame of the tf_*
+    networks, which pads by the size of its input and could not be traced."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, nn.BatchNorm2d) or super().is_leaf_module(module, name)
+        return isinstance(module, nn.BatchNorm2d | nn.Conv2d) or super().is_leaf_module(module, name)
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:

@@ -60,7 +60,7 @@ class Ncnn(Format):
             raise UserError(why)
         path = out / f"model{self.suffix}"
         if (candidates := self.candidates(deployed, precision, calibration)) is not None:
-            path = write_nearest(candidates, deployed, out)
+            path = write_nearest(candidates, deployed, calibration, out)
         else:
             half = bits.weights == 16
             with converted(deployed, half) as (network, weights):
