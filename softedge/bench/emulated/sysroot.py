@@ -3,7 +3,7 @@
 Made on first use, or by ``python -m softedge.bench.emulated.sysroot``.
 
 Packages come from this machine's Debian archive through a private apt state (nothing is installed, the system's dpkg
-knows nothing of it), runtimes from PyPI's aarch64 wheels.  About 10 s and 450 MB, once, in the user's cache.
+knows nothing of it), runtimes from PyPI's aarch64 wheels.  About 20 s and 450 MB, once, in the user's cache.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from softedge.bench import job, pinned
+from softedge.bench import native, pinned
 from softedge.bench.base import DeviceError
 from softedge.bench.ssh import wheels
+from softedge.export.base import open_format
 
 QEMU = "qemu-aarch64-static"
-FORMATS = ("onnx", "openvino")  # whose runtimes are put in
 # onnxruntime and OpenVINO read these to pick their kernels: a Cortex-A76 (Raspberry Pi 5, phones of 2019 and later).
 CORE = "Cortex-A76"
 _CPUINFO = """processor\t: 0
@@ -46,7 +46,11 @@ class Sysroot:
 
     def command(self) -> list[str]:
         """The words that start its Python on this machine."""
-        return [QEMU, "-L", str(self.root), str(self.python)]
+        return [QEMU, "-cpu", CORE.lower(), "-L", str(self.root), str(self.python)]
+
+    def about(self) -> tuple[str, str, str]:
+        """Version of its Python, machine, glibc: as for a board's wheels."""
+        return self.python.name.removeprefix("python"), "aarch64", (self.root / "glibc").read_text()
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(self.site), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -84,7 +88,13 @@ def arm64() -> Sysroot:
 
 
 def _folder() -> Path:
-    return pinned.cache_folder() / "sysroot-arm64"
+    """Another one for other versions of the runtimes."""
+    return pinned.cache_folder() / f"sysroot-arm64-{wheels.version_of(_packages())}"
+
+
+def _packages() -> list[str]:
+    """What is put in beside Python: the runtimes of all formats that travel."""
+    return ["numpy", *(package for kind in wheels.carried() for package in kind.board_packages.values())]
 
 
 def _build(folder: Path, state: Path) -> None:
@@ -123,8 +133,9 @@ def _build(folder: Path, state: Path) -> None:
     (root / "proc").mkdir(exist_ok=True)
     (root / "proc" / "cpuinfo").write_text(_CPUINFO)
     glibc = _run(["dpkg-deb", "-f", str(next(archives.glob("libc6_*"))), "Version"], "read the glibc version")
-    packages = ["numpy", *job.runtime_packages(*FORMATS).values()]
-    wheels.unpack(wheels.fetch(packages, python, "aarch64", glibc.split("-")[0]), folder / "site")
+    glibc = glibc.split("-")[0]
+    (root / "glibc").write_text(glibc)
+    wheels.unpack(wheels.fetch(_packages(), python, "aarch64", glibc), folder / "site")
 
 
 def _run(command: list[str], doing: str) -> str:
@@ -135,5 +146,13 @@ def _run(command: list[str], doing: str) -> str:
     return answer.stdout
 
 
+def main() -> None:
+    """Make everything that ``emulated:arm64`` needs, and say where it is."""
+    tree = arm64()
+    for kind in wheels.carried():
+        native.library(open_format(kind.name), *tree.about())
+    print(tree.root)
+
+
 if __name__ == "__main__":
-    print(arm64().root)
+    main()
