@@ -37,8 +37,8 @@ def options() -> tuple[str, ...]:
 
 
 def runtime_packages(*formats: str) -> dict[str, str]:
-    """What the runtimes of some formats (all by default) need on a board: import name -> what pip calls it."""
-    kinds = [type(open_format(name)) for name in formats] or registry.formats()
+    """What the runtimes of formats (by default of all that any board runs) need there: import name -> pip's name."""
+    kinds = [type(open_format(name)) for name in formats] or [k for k in registry.formats() if not k.special_device]
     return {name: package for kind in kinds for name, package in kind.board_packages.items()}
 
 

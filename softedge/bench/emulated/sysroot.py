@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,43 +100,66 @@ def _packages() -> list[str]:
 
 def _build(folder: Path, state: Path) -> None:
     """Fill ``folder``; ``state`` is where apt works, apart from the system's own."""
-    for name in ("lists/partial", "cache/archives/partial"):
-        (state / name).mkdir(parents=True)
-    (state / "status").touch()
-    options = {
-        "Dir::State": state,
-        "Dir::State::lists": state / "lists",
-        "Dir::State::status": state / "status",
-        "Dir::Cache": state / "cache",
-        "APT::Architecture": "arm64",
-        "APT::Architectures": "arm64",
-        "APT::Install-Recommends": "false",
-        "APT::Sandbox::User": "root",
-        "Acquire::Languages": "none",
-    }
-    settings = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-    _run(["apt-get", *settings, "update", "-q"], "read the arm64 package lists")
-    listed = _run(["apt-cache", *settings, "search", "--names-only", r"^python3\.[0-9]+$"], "find Python")
+    archive = Archive(state)
+    listed = archive.search(r"^python3\.[0-9]+$")
     versions = sorted(re.findall(r"^python(3\.\d+) ", listed, re.MULTILINE), key=lambda v: int(v.split(".")[1]))
     if not versions:
         raise DeviceError("emulated:arm64: this system's package archive has no arm64 Python")
     python = versions[-1]
-    packages = [f"python{python}", "libstdc++6"]
-    _run(["apt-get", *settings, "install", "-y", "--download-only", *packages], "fetch arm64 packages")
-    archives = state / "cache" / "archives"
     root = folder / "root"
-    root.mkdir(parents=True)
-    for package in sorted(archives.glob("*.deb")):
-        _run(["dpkg-deb", "-x", str(package), str(root)], f"unpack {package.name}")
+    archive.unpack([f"python{python}", "libstdc++6"], root)
     midr = root / "sys/devices/system/cpu/cpu0/regs/identification"
     midr.mkdir(parents=True)
     (midr / "midr_el1").write_text(_MIDR)
     (root / "proc").mkdir(exist_ok=True)
     (root / "proc" / "cpuinfo").write_text(_CPUINFO)
-    glibc = _run(["dpkg-deb", "-f", str(next(archives.glob("libc6_*"))), "Version"], "read the glibc version")
-    glibc = glibc.split("-")[0]
+    glibc = archive.version("libc6").split("-")[0]
     (root / "glibc").write_text(glibc)
     wheels.unpack(wheels.fetch(_packages(), python, "aarch64", glibc), folder / "site")
+
+
+class Archive:
+    """Debian's arm64 packages, fetched and unpacked without being installed.
+
+    state: an empty folder where apt works, apart from the system's own.
+    """
+
+    def __init__(self, state: Path):
+        self.archives = state / "cache" / "archives"
+        for folder in (state / "lists" / "partial", self.archives / "partial"):
+            folder.mkdir(parents=True)
+        (state / "status").touch()
+        options = {
+            "Dir::State": state,
+            "Dir::State::lists": state / "lists",
+            "Dir::State::status": state / "status",
+            "Dir::Cache": state / "cache",
+            "APT::Architecture": "arm64",
+            "APT::Architectures": "arm64",
+            "APT::Install-Recommends": "false",
+            "APT::Sandbox::User": "root",
+            "Acquire::Languages": "none",
+        }
+        self.settings = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+        _run(["apt-get", *self.settings, "update", "-q"], "read the arm64 package lists")
+
+    def search(self, pattern: str) -> str:
+        """apt-cache's lines for the packages whose names match."""
+        return _run(["apt-cache", *self.settings, "search", "--names-only", pattern], "search the arm64 packages")
+
+    def unpack(self, packages: Sequence[str], root: Path) -> None:
+        """The files of some packages, and of all that they need, into ``root``."""
+        words = ["apt-get", *self.settings, "install", "-y", "--download-only", *packages]
+        _run(words, "fetch arm64 packages")
+        root.mkdir(parents=True)
+        for package in sorted(self.archives.glob("*.deb")):
+            _run(["dpkg-deb", "-x", str(package), str(root)], f"unpack {package.name}")
+
+    def version(self, package: str) -> str:
+        """Of a package that was fetched."""
+        return _run(
+            ["dpkg-deb", "-f", str(next(self.archives.glob(f"{package}_*"))), "Version"], "read a version"
+        ).strip()
 
 
 def _run(command: list[str], doing: str) -> str:

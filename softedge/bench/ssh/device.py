@@ -30,15 +30,22 @@ from softedge.records import Artifact
 _PROBE = """
 import json, platform, shutil, sys
 told = {"python": "%d.%d" % sys.version_info[:2], "machine": platform.machine(), "glibc": platform.libc_ver()[1]}
+try:
+    told["board"] = open("/proc/device-tree/model").read().strip("\\0\\n ")
+except (OSError, UnicodeDecodeError):
+    told["board"] = ""
 told["free_bytes"] = shutil.disk_usage(sys.argv[1]).free
 told["missing"] = {}
 for name, package in json.loads(sys.argv[2]).items():
     try:
         __import__(name)
     except Exception as error:
-        told["missing"][package] = str(error).splitlines()[0] if str(error) else type(error).__name__
+        cause = error.__cause__ or error  # numpy wraps what it says in a page of advice
+        told["missing"][package] = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
 print("softedge-probe " + json.dumps(told))
 """
+EMULATED = "linux,dummy-virt"  # how a whole machine that qemu makes up names itself
+NOT_TIMED = "not run: this board is one that qemu makes up, which says nothing about a board's speed"
 
 
 class Ssh(FolderDevice):
@@ -190,7 +197,8 @@ class Ssh(FolderDevice):
         outgoing, incoming = folder / "out", folder / "in"
         outgoing.mkdir()
         incoming.mkdir()
-        hashes = job.pack(outgoing, artifacts, plan, self.options, self.natives, temporary=True)
+        timed = self.about["board"] != EMULATED
+        hashes = job.pack(outgoing, artifacts, plan, self.options, self.natives, temporary=True, timed=timed)
         needed = sum(path.stat().st_size for path in outgoing.rglob("*") if path.is_file())
         if self.about["free_bytes"] < 2 * needed:
             free, wanted = self.about["free_bytes"] / 1e6, 2 * needed / 1e6
@@ -203,8 +211,13 @@ class Ssh(FolderDevice):
         files = ["results.json", *(f"{artifact.name}.npy" for artifact in artifacts)]
         present = self.connection.run(["ls", self.remote], "list the results").split()
         self.connection.download([file for file in files if file in present], self.remote, incoming)
-        return job.unpack(incoming, artifacts, hashes, replace(plan, images=outgoing / "images.npy"))
+        found = job.unpack(incoming, artifacts, hashes, replace(plan, images=outgoing / "images.npy"))
+        return found if timed else [one if one.skipped else _untimed(one) for one in found]
 
     def _start(self, plan: Plan) -> None:
         words = [*self._environment(), self.python, f"{self.remote}/worker.py", "run", self.remote]
         job.follow(self.connection.command(words), plan, f"bench {self.label}", self.connection.explain)
+
+
+def _untimed(measurement: Measurement) -> Measurement:
+    return replace(measurement, not_timed=NOT_TIMED, load_ms=None, first_ms=None)
