@@ -44,7 +44,8 @@ class ExecuTorch(Format):
         include = "{wheel}/executorch/include"
         flags = ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-DC10_USING_CUSTOM_GENERATED_MACROS", f"-I{include}"]
         flags += [f"-I{include}/executorch/runtime/core/portable_type/c10", "-L{wheel}/executorch/lib"]
-        return Path(__file__).with_name("native.cpp"), (*flags, "-lexecutorch", "-lexecutorch_threadpool")
+        flags.append("-Wl,--no-as-needed")  # those with the kernels are wanted too: they announce themselves
+        return Path(__file__).with_name("native.cpp"), (*flags, *(f"-lexecutorch{name}" for name in LIBRARIES))
 
     def missing(self) -> str | None:
         return needs("exporting to ExecuTorch", "executorch", "torchao", extra="executorch")
