@@ -27,6 +27,7 @@ from softedge.export.base import open_format
 
 QEMU = "qemu-system-aarch64"
 MEMORY_MB = 2048
+CPU = "cortex-a72"  # of a Raspberry Pi 4
 PACKAGES = ("python3", "openssh-server", "linux-image-cloud-arm64", "iproute2", "kmod", "mount", "bash", "dash", "tar")
 PACKAGES += ("base-files", "base-passwd", "coreutils", "grep", "sed", "libc-bin", "libstdc++6")
 BOOT_S = 300  # on a busy machine; 10 s of it are the kernel's
@@ -100,7 +101,7 @@ def _configure(root: Path, made: Path) -> None:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[str]:
+def running(memory_mb: int = MEMORY_MB, cpu: str = CPU) -> Iterator[str]:
     """The address of the board, booted from its disk as it was made; off again afterwards."""
     home = folder()
     with tempfile.TemporaryDirectory() as temporary, socket.socket() as free:
