@@ -23,6 +23,7 @@ from test_local import processes_with, reference, threads_of
 
 from softedge.bench import job
 from softedge.bench.base import Device, DeviceError, Plan, open_device
+from softedge.bench.ssh import wheels
 from softedge.bench.ssh.remote import Connection
 from softedge.bench.ssh.wheels import platforms
 from softedge.records import Artifact
@@ -330,3 +331,29 @@ def test_platform_tags_start_with_the_newest_the_board_takes() -> None:
         "manylinux_2_17_aarch64",
         "manylinux2014_aarch64",
     ]
+
+
+def test_a_runtime_of_which_no_wheel_can_be_had_is_the_reason_of_its_rows_alone(
+    server: Server,
+    artifacts: list[Artifact],
+    ready_files: list[Artifact],
+    plan: Plan,
+    tmp_path: Path,
+    tidy: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def fetch(packages: list[str], *there: str) -> list[Path]:
+        asked.extend(packages)
+        raise DeviceError("no wheel of it for this Python is known")
+
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['ai_edge_litert'] = None")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(tmp_path))} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(wheels, "fetch", fetch)
+    with open_device(server.address(python=str(python), wheels="send")) as device:
+        onnx, litert = device.run([artifacts[0], ready_files[0]], plan)
+    assert onnx.samples_ms and asked == ["ai-edge-litert"]  # nothing for files that are not measured
+    assert litert.skipped.startswith("not run: ai-edge-litert is missing for ") and "no wheel of it" in litert.skipped

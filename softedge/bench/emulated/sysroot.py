@@ -46,7 +46,10 @@ class Sysroot:
     site: Path
 
     def command(self) -> list[str]:
-        """The words that start its Python on this machine."""
+        """The words that start its Python on this machine.
+
+        A processor is named: qemu 7.2's own choice is richer than any board's, and XNNPACK's int8 is wrong on it.
+        """
         return [QEMU, "-cpu", CORE.lower(), "-L", str(self.root), str(self.python)]
 
     def about(self) -> tuple[str, str, str]:

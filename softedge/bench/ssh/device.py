@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from softedge import registry
 from softedge.bench import job, native
 from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan
 from softedge.bench.ssh import wheels
@@ -142,6 +143,10 @@ class Ssh(FolderDevice):
             wheels.unpack(found, folder / "site")
             self.connection.upload(folder, self.remote)
         self.about = self._probe(f"{self.remote}/site")
+        for kind in registry.formats():
+            if open_format(kind.name).board_source() is not None:  # it needs no Python module of what was sent
+                for package in self.sent.keys() & kind.board_packages.values():
+                    self.about["missing"].pop(package, None)
 
     def _how_to_get(self, missing: str, packages: str) -> str:
         return (

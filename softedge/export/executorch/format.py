@@ -36,7 +36,7 @@ class ExecuTorch(Format):
     suffix = ".pte"
     precisions: ClassVar[Mapping[str, Precision]] = {"fp32": Precision(32, 32), "int8": Precision(8, 8)}
     packages = ("executorch", "torchao")
-    board_packages: ClassVar[Mapping[str, str]] = {"executorch": "executorch"}
+    board_packages: ClassVar[Mapping[str, str]] = {"executorch.extension.pybindings.portable_lib": "executorch"}
     board_parts = tuple(f"executorch/lib/libexecutorch{name}.so" for name in LIBRARIES)
 
     def board_source(self) -> tuple[Path, tuple[str, ...]]:
