@@ -357,3 +357,13 @@ def test_a_runtime_of_which_no_wheel_can_be_had_is_the_reason_of_its_rows_alone(
         onnx, litert = device.run([artifacts[0], ready_files[0]], plan)
     assert onnx.samples_ms and asked == ["ai-edge-litert"]  # nothing for files that are not measured
     assert litert.skipped.startswith("not run: ai-edge-litert is missing for ") and "no wheel of it" in litert.skipped
+
+
+def test_a_board_that_qemu_makes_up_gives_answers_and_no_times(
+    server: Server, artifacts: list[Artifact], plan: Plan, tidy: None
+) -> None:
+    with open_device(server.address()) as device:
+        device.about["board"] = "linux,dummy-virt"  # type: ignore[attr-defined]  (what its device tree says)
+        told, (onnx,) = device.describe(), device.run(artifacts[:1], plan)
+    assert told["emulated"] and "qemu" in onnx.not_timed and onnx.outputs is not None
+    assert not onnx.samples_ms and onnx.load_ms is None and onnx.first_ms is None

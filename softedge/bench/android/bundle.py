@@ -1,4 +1,4 @@
-"""What an Android phone needs to run ONNX models without an app: one folder of files, made here once, then cached.
+"""What an Android phone needs to run models without an app: one folder of files, made here once, then cached.
 
 Android is Linux with another C library (bionic), so the bundle brings its own: glibc's loader starts the runner with
 the glibc beside it, as ``./ld-linux-aarch64.so.1 --library-path . ./runner``.  Three sources, pinned by hash:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pathlib import Path
 from softedge.bench import native, pinned
 from softedge.bench.base import DeviceError
 from softedge.bench.ssh import wheels
+from softedge.errors import UserError
 from softedge.export.base import open_format
 
 QEMU = "qemu-aarch64-static"
@@ -176,9 +178,12 @@ def _run(command: list[str], doing: str) -> str:
 def main() -> None:
     """Make everything that ``emulated:arm64`` needs, and say where it is."""
     tree = arm64()
-    for kind in wheels.carried():
-        native.library(open_format(kind.name), *tree.about())
     print(tree.root)
+    for kind in wheels.carried():
+        try:
+            native.library(open_format(kind.name), *tree.about())
+        except UserError as error:
+            print(f"without {kind.title}: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,8 @@ class Ssh(FolderDevice):
         text = self.connection.run([*self._environment(), self.python, "-"], "ask what it is", 120, script)
         told = next(line for line in text.splitlines() if line.startswith("softedge-system "))
         sent = {"sent_wheels": list(self.sent.values())} if self.sent else {}
-        return {**json.loads(told.removeprefix("softedge-system ")), **sent}
+        emulated = {"emulated": True} if self.about["board"] == EMULATED else {}
+        return {**json.loads(told.removeprefix("softedge-system ")), **sent, **emulated}
 
     def _environment(self) -> list[str]:
         return ["env", f"PYTHONPATH={self.remote}/site"] if self.sent else []
