@@ -49,7 +49,7 @@ lock: $(VENV)/bin/python
 	$(PIP) install uv
 	$(LOCK) $(OURS) --output-file requirements.lock
 	$(LOCK) $(OURS) --extra test --extra android --output-file requirements-test.lock
-	$(LOCK) --group board --python-version 3.8 --only-binary :all: --output-file softedge/bench/ssh/wheels.lock
+	$(LOCK) --no-deps --group board --python-version 3.8 --only-binary :all: --output-file softedge/bench/ssh/wheels.lock
 
 versions: $(VENV)/.installed-test
 	$(BIN)/python .ci/versions.py

@@ -150,6 +150,9 @@ class Device(ABC):
     ) -> None:
         return None
 
+    def prepare(self, artifacts: Sequence[Artifact]) -> None:  # noqa: B027  (most devices have nothing to do)
+        """Bring there what these files need, before ``describe`` and ``run``.  Called inside the context."""
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What the device reports about itself.

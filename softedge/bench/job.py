@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -36,15 +37,22 @@ def options() -> tuple[str, ...]:
 
 
 def runtime_packages(*formats: str) -> dict[str, str]:
-    """What the runtimes of some formats (all by default) need on a board: import name -> what pip calls it."""
-    kinds = [type(open_format(name)) for name in formats] or registry.formats()
+    """What the runtimes of formats (by default of all that any board runs) need there: import name -> pip's name."""
+    kinds = [type(open_format(name)) for name in formats] or [k for k in registry.formats() if not k.special_device]
     return {name: package for kind in kinds for name, package in kind.board_packages.items()}
 
 
 def pack(
-    folder: Path, artifacts: Sequence[Artifact], plan: Plan, options: Mapping[str, str], **more: Any
+    folder: Path,
+    artifacts: Sequence[Artifact],
+    plan: Plan,
+    options: Mapping[str, str],
+    natives: Mapping[str, Path] = MappingProxyType({}),
+    **more: Any,
 ) -> dict[str, list[str]]:
     """Fill ``folder``; ``more`` goes into plan.json (timed, temporary, environment).
+
+    natives: format -> the library that its runtime needs there (``native.library``).
 
     Returns the hash of every model file by artifact name, to compare with what the device says it loaded.
     """
@@ -62,6 +70,9 @@ def pack(
         files, runtime, module = format_.files(artifact.path), format_.board_runtime(), f"runtime_{format_.name}"
         assert runtime is not None, f"{artifact.name} was packed for a device that cannot run it"
         shutil.copyfile(runtime, folder / f"{module}.py")
+        library = natives.get(format_.name)
+        if library is not None:
+            shutil.copyfile(library, folder / library.name)
         (folder / artifact.name).mkdir()
         for file in files:
             copy = shutil.copytree if file.is_dir() else shutil.copyfile
@@ -76,6 +87,7 @@ def pack(
                 "settings": {
                     **format_.board_settings(artifact, options),
                     **({"detections": True} if artifact.output == "detections" else {}),
+                    **({"native": library.name} if library is not None else {}),
                 },
             }
         )

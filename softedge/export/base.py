@@ -179,7 +179,9 @@ class Format(ABC):
 
     # What a board needs to run it: import name -> what pip calls it.  The options that a device's address may give its
     # runtime (``local:provider=...``).  Why only special devices run it, and which; empty: any machine with Python.
+    # Patterns of the files in those packages that suffice for that; empty: all of them.
     board_packages: ClassVar[Mapping[str, str]] = {}
+    board_parts: ClassVar[tuple[str, ...]] = ()
     board_options: ClassVar[tuple[str, ...]] = ()
     special_device: ClassVar[str] = ""
 
@@ -300,6 +302,14 @@ class Format(ABC):
         It defines ``class Runtime`` as ``bench/board/worker.py`` describes it, and travels to the board.
         """
         return self._beside("board_runtime.py")
+
+    def board_source(self) -> tuple[Path, tuple[str, ...]] | None:
+        """A C++ file whose library its ``Runtime`` needs where the runtime was sent, and flags of the compiler.
+
+        The library lies beside ``Runtime`` by the name in ``settings["native"]``.  {wheel} in a flag: where the wheel
+        of the one in ``board_packages`` is unpacked.  None: it needs none.
+        """
+        return None
 
     def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
         """What its ``Runtime`` on a board is given, as JSON values.  options: those of the device's address."""

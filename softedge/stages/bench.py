@@ -181,6 +181,7 @@ class Bench:
                 seed=self.recipe.seed,
                 time_limit_s=300 + len(artifacts) * (60 + 10 * PRESETS[self.preset].min_seconds),
             )
+            device.prepare(artifacts)
             about = device.describe()
             began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             return about, began, plan, tuple(device.run(artifacts, plan))

@@ -94,7 +94,11 @@ class AdbdDouble:
         self.commands.append(asked)
         for pattern, text in self.replace:
             asked = re.sub(pattern, text, asked)
-        return ["/bin/sh", "-c", self.local(asked).replace(LOADER, f"qemu-aarch64-static -L {self.root} {LOADER}")]
+        return [
+            "/bin/sh",
+            "-c",
+            self.local(asked).replace(LOADER, f"qemu-aarch64-static -cpu cortex-a76 -L {self.root} {LOADER}"),
+        ]
 
     def leftovers(self) -> list[str]:
         return sorted(path.name for path in self.storage.iterdir())

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 from adbd_double import CPUINFO, LOADER, AdbdDouble
-from colour_model import colours, export
+from colour_model import LABELS, SPEC, colours, export
 
-from softedge.bench import job, pinned
+from softedge.bench import job, native, pinned
 from softedge.bench.android import bundle as android_bundle
 from softedge.bench.base import DeviceError, Plan, open_device
 from softedge.errors import UserError
+from softedge.export import contract
+from softedge.export.base import open_format
 from softedge.records import Artifact
 
 QEMU = shutil.which("qemu-aarch64-static")
@@ -117,7 +119,29 @@ def test_an_emulated_phone_gives_the_outputs_that_numpy_computes_and_no_times(
     assert not onnx.samples_ms and onnx.load_ms is None and onnx.first_ms is None
     assert onnx.sha256 == artifacts[0].sha256 and onnx.effective_precision == "f32"
     assert onnx.runtime == f"onnxruntime {android_bundle.ONNXRUNTIME}"
-    assert "ONNX files" in openvino.skipped and openvino.outputs is None
+    assert "runs ONNX and ExecuTorch files" in openvino.skipped and openvino.outputs is None
+    assert nothing_is_left(phone)
+
+
+def test_an_emulated_phone_runs_executorch_files_beside_onnx(
+    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], ready_files: list[Artifact], plan: Plan
+) -> None:
+    library = native.place(open_format("executorch"), "aarch64")
+    if library is None or not library.with_suffix(".android").exists():
+        pytest.skip("needs once: python -m softedge.bench.android.bundle")
+    damaged = ready_files[1].path.with_name("damaged") / "model.pte"
+    damaged.parent.mkdir(exist_ok=True)
+    damaged.write_bytes(b"no program")
+    broken = contract.artifact_of(damaged, "executorch", "fp32", SPEC, LABELS)
+    with open_device(f"adb://{phone.serial}") as device:
+        onnx, fp32, int8 = device.run([artifacts[0], *ready_files[1:]], plan)
+        (failed,) = device.run([broken], plan)
+    for measurement, closeness in ((onnx, 1e-5), (fp32, 1e-5), (int8, 0.01)):
+        assert not measurement.skipped and measurement.outputs is not None
+        np.testing.assert_allclose(measurement.outputs, reference(colours()[0]), atol=closeness)
+        assert "emulator" in measurement.not_timed and not measurement.samples_ms
+    assert fp32.runtime.startswith("executorch ") and onnx.runtime.startswith("onnxruntime ")
+    assert "could not read the program" in failed.skipped and "\n" not in failed.skipped
     assert nothing_is_left(phone)
 
 

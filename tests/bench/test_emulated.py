@@ -8,9 +8,11 @@ import pytest
 from colour_model import colours
 from test_local import reference
 
+from softedge.bench import native
 from softedge.bench.base import DeviceError, Plan, open_device
 from softedge.bench.emulated import sysroot
 from softedge.errors import UserError
+from softedge.export.base import open_format
 from softedge.records import Artifact
 
 
@@ -32,6 +34,24 @@ def test_another_processor_computes_the_same_and_is_never_timed(
     assert "emulated" in onnx.not_timed
     assert not onnx.samples_ms and onnx.load_ms is None and onnx.first_ms is None and not onnx.end_to_end_ms
     assert "Apple" in coreml.skipped
+
+
+@pytest.mark.hardware
+def test_runtimes_of_arm_boards_answer_as_numpy_does_without_their_converters_or_pytorch(
+    ready_files: list[Artifact], plan: Plan
+) -> None:
+    """int8 too: on qemu's richest processor, which no board has, its 8-bit products are wrong."""
+    library = native.place(open_format("executorch"), "aarch64")
+    if shutil.which(sysroot.QEMU) is None or sysroot.find() is None or not (library and library.exists()):
+        pytest.skip("needs qemu-user-static, and once: python -m softedge.bench.emulated.sysroot")
+    with open_device("emulated:arm64") as device:
+        measured = device.run(ready_files, plan)
+    for measurement, closeness in zip(measured, (1e-5, 1e-5, 0.01), strict=True):
+        assert not measurement.skipped and measurement.outputs is not None
+        np.testing.assert_allclose(measurement.outputs, reference(colours()[0]), atol=closeness)
+        assert measurement.threads == 1 and measurement.accelerator == "XNNPACK" and not measurement.samples_ms
+    assert [m.runtime.split()[0] for m in measured] == ["LiteRT", "executorch", "executorch"]
+    assert measured[0].effective_precision == "f32"
 
 
 def test_an_unknown_processor_is_refused_with_a_suggestion() -> None:

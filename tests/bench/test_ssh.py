@@ -1,24 +1,21 @@
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import getpass
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from colour_model import colours
+from sshd import Server
 from test_local import processes_with, reference, threads_of
 
 from softedge.bench import job
@@ -29,83 +26,8 @@ from softedge.records import Artifact
 
 pytestmark = pytest.mark.hardware
 
-SSHD = shutil.which("sshd") or next(filter(os.path.exists, ["/usr/sbin/sshd"]), None)
 # What a careless quoting would run or split.
 ODD = 'it\'s $(touch pwned) `touch pwned`; touch pwned #*? \\ "x"'
-
-
-@dataclasses.dataclass
-class Server:
-    """A real sshd on a loopback port with throwaway keys; ``config`` is a client configuration that trusts it."""
-
-    port: int
-    config: Path
-    folder: Path
-    process: subprocess.Popen[bytes]
-
-    def address(self, **options: str) -> str:
-        options = {"config": str(self.config), "python": sys.executable, "folder": str(self.folder), **options}
-        tail = "&".join(f"{key}={value}" for key, value in options.items())
-        return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}?{tail}"
-
-    def sessions(self) -> list[int]:
-        """Process numbers that the server started for connections."""
-        found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True)
-        return [int(word) for word in found.stdout.split()]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if not SSHD or not shutil.which("ssh"):
-        pytest.skip("needs sshd and ssh: apt-get install openssh-server openssh-client")
-    root = tmp_path_factory.mktemp("sshd")
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", root / name], check=True)
-    shutil.copy(root / "user.pub", root / "authorized")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (root / "sshd_config").write_text(
-        f"ListenAddress 127.0.0.1:{port}\nHostKey {root}/host\nAuthorizedKeysFile {root}/authorized\nStrictModes no\n"
-        f"UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nPidFile none\n"
-    )
-    key = (root / "host.pub").read_text().split()[:2]
-    (root / "known").write_text(f"[127.0.0.1]:{port} {' '.join(key)}\n")
-    config = root / "client_config"
-    config.write_text(
-        f"Host *\n  IdentityFile {root}/user\n  IdentitiesOnly yes\n  UserKnownHostsFile {root}/known\n"
-        "  GlobalKnownHostsFile none\n  StrictHostKeyChecking yes\n"
-    )
-    if os.getuid() == 0:
-        os.makedirs("/run/sshd", exist_ok=True)
-    with open(root / "log", "wb") as log:
-        process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(root / "sshd_config")], stderr=log)
-    folder = root / "board"
-    folder.mkdir()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            break
-        time.sleep(0.05)
-    probe = ["ssh", "-F", str(config), "-p", str(port), "-o", "BatchMode=yes", f"{getpass.getuser()}@127.0.0.1", "true"]
-    if subprocess.run(probe, capture_output=True).returncode != 0:
-        process.kill()
-        pytest.skip(f"sshd does not let us in: {(root / 'log').read_text()[-300:]}")
-    yield Server(port, config, folder, process)
-    process.terminate()
-    process.wait()
-
-
-@pytest.fixture
-def tidy(server: Server) -> Iterator[None]:
-    """Whatever happens, nothing stays behind: no file on the board, no process there, no connection here."""
-    yield
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and (any(server.folder.iterdir()) or processes_with(str(server.folder))):
-        time.sleep(0.05)
-    assert not any(server.folder.iterdir())
-    assert not processes_with(str(server.folder))
-    assert not processes_with(f"127.0.0.1:{server.port}")
 
 
 def test_a_board_gives_the_same_outputs_as_numpy(
@@ -204,43 +126,6 @@ def test_a_board_that_cannot_be_used_is_one_clear_line(
     with pytest.raises(DeviceError, match=said) as caught, device:
         pass
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
-
-
-def test_a_runtime_that_is_absent_is_the_reason_of_its_rows_alone(
-    server: Server, artifacts: list[Artifact], plan: Plan, tmp_path: Path, tidy: None
-) -> None:
-    python = tmp_path / "python"
-    code = "import sys; sys.modules['openvino'] = None"
-    (tmp_path / "sitecustomize.py").write_text(code)
-    python.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(tmp_path))} exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    with open_device(server.address(python=str(python))) as device:
-        onnx, openvino = device.run(artifacts[:2], plan)
-    assert onnx.samples_ms
-    assert "openvino is missing" in openvino.skipped and "pip install openvino" in openvino.skipped
-
-
-def test_wheels_travel_to_a_board_that_has_none(
-    server: Server, artifacts: list[Artifact], plan: Plan, tmp_path: Path, tidy: None
-) -> None:
-    """Numpy and onnxruntime zipped from this environment stand in for wheels; the remote Python has neither."""
-    import numpy
-    import onnxruntime
-
-    for module in (numpy, onnxruntime):
-        site, name = Path(module.__file__).parent.parent, module.__name__
-        with zipfile.ZipFile(tmp_path / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
-            for top in (name, f"{name}.libs", f"{name}-{module.__version__}.dist-info"):
-                for path in (site / top).rglob("*"):
-                    if "tests" not in path.parts and path.suffix != ".pyc":
-                        wheel.write(path, path.relative_to(site))
-    bare = tmp_path / "python"
-    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
-    bare.chmod(0o755)
-    with open_device(server.address(python=str(bare), wheels=str(tmp_path))) as device:
-        onnx, openvino = device.run(artifacts[:2], plan)
-        assert "numpy-1.0-py3-none-any.whl" in device.describe()["sent_wheels"]
-    assert onnx.samples_ms and "openvino is missing" in openvino.skipped
 
 
 def endless(plan: Plan, **changes: float) -> Plan:

@@ -1,4 +1,4 @@
-"""What an Android phone needs to run ONNX models without an app: one folder of files, made here once, then cached.
+"""What an Android phone needs to run models without an app: one folder of files, made here once, then cached.
 
 Android is Linux with another C library (bionic), so the bundle brings its own: glibc's loader starts the runner with
 the glibc beside it, as ``./ld-linux-aarch64.so.1 --library-path . ./runner``.  Three sources, pinned by hash:
@@ -25,10 +25,13 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
-from softedge.bench import pinned
+from softedge.bench import native, pinned
+from softedge.bench.ssh import wheels
 from softedge.errors import UserError
+from softedge.export.base import open_format
 from softedge.progress import say
 from softedge.run import write_json
 
@@ -49,6 +52,7 @@ _PACKAGES = {
         "sha256:af1e686fc6a416228222e7bfb68317dd2fa2685236301ae29141fc6108a66cac"
     ),
 }
+THERE = ("3.11", "aarch64", f"{_GLIBC[0]}.{_GLIBC[1]}")  # as for a board's wheels; no Python is needed
 LOADER = "ld-linux-aarch64.so.1"
 _LIBRARIES = {LOADER, "libc.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libpthread.so.0"}
 _LIBRARIES |= {"libstdc++.so.6", "libgcc_s.so.1"}
@@ -182,5 +186,28 @@ def files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted({*_LIBRARIES, "libonnxruntime.so", "runner"})]
 
 
-if __name__ == "__main__":
+def native_files(natives: Mapping[str, Path]) -> list[Path]:
+    """What goes along for formats with a library (format -> it): it, and those of the wheel that it was made for."""
+    found: dict[str, Path] = {}
+    for name, library in natives.items():
+        folder = library.with_suffix(".android")
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(prefix="android-", dir=folder.parent) as partial:
+                made = Path(partial) / "made"
+                wheels.unpack(wheels.fetch([*open_format(name).board_packages.values()], *THERE), made)
+                shutil.copyfile(library, made / f"native-{name}.so")
+                os.rename(made, folder)
+        found |= {path.name: path for path in sorted(folder.rglob("*.so"))}
+    return list(found.values())
+
+
+def main() -> None:
+    """Make everything that ``adb:`` needs, and say where it is."""
     print(bundle())
+    for kind in wheels.carried():
+        if library := native.library(open_format(kind.name), *THERE):
+            native_files({kind.name: library})
+
+
+if __name__ == "__main__":
+    main()

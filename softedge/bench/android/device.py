@@ -21,13 +21,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from softedge.bench import job
+from softedge.bench import job, native
 from softedge.bench.android import bundle as android_bundle
 from softedge.bench.android import facts as android_facts
 from softedge.bench.android.adb import LOST, explain, quoted
 from softedge.bench.android.adb import Adb as Client
 from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan
 from softedge.bench.board import kernels
+from softedge.bench.ssh import wheels
+from softedge.errors import UserError
+from softedge.export.base import open_format
 from softedge.progress import say
 from softedge.records import Artifact
 from softedge.run import read_json
@@ -45,13 +48,14 @@ _KILLED = 0x80 | 9  # how adb reports a program that SIGKILL ended
 class Adb(FolderDevice):
     """Pushes the runner, runs it, pulls what it wrote."""
 
-    formats = ("onnx",)
+    formats = ("onnx", "executorch")
     called = "the runner for Android"
     known_options = ("threads",)
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
         super().__init__(spec, address, options)
         self.client: Client
+        self.natives: dict[str, Path] = {}  # format -> the library that runs its files there
 
     def __enter__(self) -> Self:
         self.client = Client(self.spec, self.address)
@@ -86,6 +90,17 @@ class Adb(FolderDevice):
         runtimes = {"onnxruntime": android_bundle.ONNXRUNTIME}
         return {**told, "serial": self.client.serial, "runtimes": runtimes, "caveat": CAVEAT}
 
+    def why_not(self, artifact: Artifact) -> str:
+        if reason := super().why_not(artifact):
+            return reason
+        try:
+            made = native.library(open_format(artifact.target), *android_bundle.THERE)
+        except UserError as error:
+            return f"not run: {error}"
+        if made is not None:
+            self.natives[artifact.target] = made
+        return ""
+
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         found: list[Measurement] = []
         for start in range(0, len(artifacts), MOST_MODELS):
@@ -98,7 +113,9 @@ class Adb(FolderDevice):
         bundle = android_bundle.bundle()
         with self._remote() as remote:
             count = self._pack(folder, artifacts, plan)
-            self.client.push([*android_bundle.files(bundle), *sorted(folder.iterdir())], remote)
+            natives = {name: path for name, path in self.natives.items() if name in {a.target for a in artifacts}}
+            libraries = [*android_bundle.files(bundle), *android_bundle.native_files(natives)]
+            self.client.push([*libraries, *sorted(folder.iterdir())], remote)
             around = {"before": self._conditions()}
             if caveat := _asleep(around):
                 say(f"{self.spec}: {caveat}")
@@ -136,7 +153,7 @@ class Adb(FolderDevice):
         images = np.load(plan.images, mmap_mode="r")
         images.tofile(folder / "images.bin")
         for index, artifact in enumerate(artifacts):
-            (folder / f"model-{index}.onnx").write_bytes(artifact.path.read_bytes())
+            (folder / f"model-{index}.{artifact.target}").write_bytes(artifact.path.read_bytes())
         keys = ("threads", "warmup", "min_count", "min_seconds", "slice_ms", "slice_count", "seed")
         values = {key: getattr(plan, key) for key in keys}
         values |= {"models": len(artifacts), "images": len(images), "height": images.shape[1], "width": images.shape[2]}
@@ -203,8 +220,8 @@ class Adb(FolderDevice):
             first_ms=row["first_ms"] if timed else None,
             outputs=outputs.reshape(count, -1).astype(np.float32),
             end_to_end_skipped="the runner decodes no images: an app would use Android's own decoder",
-            runtime=f"onnxruntime {row['version']}",
-            accelerator="CPUExecutionProvider",
+            runtime=f"onnxruntime {row['version']}" if row["version"] else _sent(artifact),
+            accelerator="CPUExecutionProvider" if row["version"] else "XNNPACK",
             threads=plan.threads,
             effective_precision=precision,
             peak_memory_bytes=int(row["peak_memory_bytes"]) if timed else None,
@@ -214,6 +231,13 @@ class Adb(FolderDevice):
                 **({"caveat": caveat} if (caveat := _asleep(around)) else {}),
             },
         )
+
+
+def _sent(artifact: Artifact) -> str:
+    """The runtime of a format whose library does not tell its version: it is the one that was sent."""
+    packages = [*open_format(artifact.target).board_packages.values()]
+    pins = wheels.pinned_for(packages, android_bundle.THERE[0])
+    return ", ".join(f"{name} {version}" for name, (version, _) in pins.items())
 
 
 def _asleep(around: Mapping[str, Any]) -> str:

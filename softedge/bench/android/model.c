@@ -1,7 +1,11 @@
-/* One model in its own process: loads it with onnxruntime, runs it when told, answers through a pipe. */
+/* One model in its own process: loads it with its runtime, runs it when told, answers through a pipe.
+ *
+ * model-K.onnx is onnxruntime's.  model-K.FORMAT of another format is run by native-FORMAT.so, made of that format's
+ * native.cpp, through the interface at the end of that file. */
 #define _GNU_SOURCE
 #include "runner.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +25,7 @@ enum {
   RELEASE_VALUE = 96, RELEASE_INFO = 99
 };
 #define TELL_MS 1000
+#define MOST_COLUMNS (1 << 20)
 enum { FLOAT = 1, UINT8 = 2, ERRORS_ONLY = 3 };
 typedef void *Handle;
 typedef struct { const Handle *(*api)(uint32_t); const char *(*version)(void); } ApiBase;
@@ -36,6 +41,8 @@ static float *outputs;
 static size_t columns;
 static int images_file;
 static uint32_t cores[MOST_CORES];
+static void *native; /* a model that native-FORMAT.so has opened */
+static long (*native_infer)(void *, uint8_t *, int32_t, int32_t, float *, long, char *, size_t);
 
 double now(void) {
   struct timespec t;
@@ -78,11 +85,34 @@ static void read_image(long index) {
   if (pread(images_file, pixels, size, (off_t)(size * index)) != (ssize_t)size) fail("images.bin is too short");
 }
 
+/* Keeps an answer as row `row` unless that is negative; the first one says how many columns there are. */
+static void keep(long row, const float *data, size_t count) {
+  if (!count || (columns && count != columns)) fail("the output is not float32 (1, classes)");
+  if (!columns) {
+    columns = count;
+    outputs = malloc(sizeof(float) * columns * job.images);
+    if (!outputs) fail("no memory for %ld outputs", job.images);
+  }
+  if (row >= 0) memcpy(outputs + row * columns, data, sizeof(float) * columns);
+}
+
+static double infer_natively(long row) {
+  static float data[MOST_COLUMNS];
+  char why[256] = "";
+  double begun = now();
+  long count = native_infer(native, pixels, (int32_t)job.height, (int32_t)job.width, data, MOST_COLUMNS, why, sizeof why);
+  double took = now() - begun;
+  if (count < 0) fail("%s", why);
+  keep(row, data, (size_t)count);
+  return took;
+}
+
 /* One inference on `pixels`; returns milliseconds; keeps the output as row `row` unless that is negative. */
 static double infer(long row) {
   const int64_t shape[4] = {1, job.height, job.width, 3};
   const char *inputs[1] = {input_name}, *names[1] = {output_name};
   Handle in, out = NULL, info;
+  if (native) return infer_natively(row);
   double begun = now();
   check(ORT(CREATE_TENSOR, Handle, void *, size_t, const int64_t *, size_t, int, Handle *)(
       memory, pixels, image_bytes(), shape, 4, UINT8, &in));
@@ -97,14 +127,9 @@ static double infer(long row) {
     check(ORT(ELEMENT_TYPE, Handle, int *)(info, &type));
     check(ORT(ELEMENT_COUNT, Handle, size_t *)(info, &count));
     ORT_VOID(RELEASE_INFO)(info);
-    if (type != FLOAT || !count || (columns && count != columns)) fail("the output is not float32 (1, classes)");
-    if (!columns) {
-      columns = count;
-      outputs = malloc(sizeof(float) * columns * job.images);
-      if (!outputs) fail("no memory for %ld outputs", job.images);
-    }
+    if (type != FLOAT) fail("the output is not float32 (1, classes)");
     check(ORT(TENSOR_DATA, Handle, void **)(out, (void **)&data));
-    if (row >= 0) memcpy(outputs + row * columns, data, sizeof(float) * columns);
+    keep(row, data, count);
   }
   ORT_VOID(RELEASE_VALUE)(out);
   ORT_VOID(RELEASE_VALUE)(in);
@@ -132,29 +157,65 @@ static double peak_memory(void) {
   return kib * 1024;
 }
 
-void serve(int index, int commands, int answers) {
-  channel = answers;
-  char path[64], profile[64], command;
-  Loaded loaded = {0};
-  Handle env, allocator;
-  snprintf(path, sizeof path, "model-%d.onnx", index);
-  snprintf(profile, sizeof profile, "profile-%d", index);
-  if (sha256_of_file(path, loaded.sha256)) fail("%s cannot be read", path);
-  Handle library = dlopen("./libonnxruntime.so", RTLD_NOW | RTLD_GLOBAL);
+/* The name of model K: its format is what follows the dot. */
+static const char *find_model(int index, char *path, size_t size) {
+  char start[32];
+  snprintf(start, sizeof start, "model-%d.", index);
+  DIR *folder = opendir(".");
+  struct dirent *entry;
+  while (folder && (entry = readdir(folder)))
+    if (!strncmp(entry->d_name, start, strlen(start))) {
+      snprintf(path, size, "%s", entry->d_name);
+      closedir(folder);
+      return path + strlen(start);
+    }
+  fail("there is no model %d", index);
+  return NULL;
+}
+
+static void load_onnx(const char *path, Loaded *loaded, Handle *env) {
+  Handle allocator, library = dlopen("./libonnxruntime.so", RTLD_NOW | RTLD_GLOBAL);
   if (!library) fail("%s", dlerror());
   const ApiBase *(*base)(void) = (const ApiBase *(*)(void))dlsym(library, "OrtGetApiBase");
   if (!base || !(api = base()->api(1))) fail("libonnxruntime.so has no version 1 interface");
-  snprintf(loaded.version, sizeof loaded.version, "%s", base()->version());
-  if ((images_file = open("images.bin", O_RDONLY)) < 0) fail("images.bin: %s", strerror(errno));
-  if (!(pixels = malloc(image_bytes()))) fail("no memory for an image");
-  check(ORT(CREATE_ENV, int, const char *, Handle *)(ERRORS_ONLY, "softedge", &env));
+  snprintf(loaded->version, sizeof loaded->version, "%s", base()->version());
+  check(ORT(CREATE_ENV, int, const char *, Handle *)(ERRORS_ONLY, "softedge", env));
   double begun = now();
-  session = open_session(path, NULL, env);
-  loaded.load_ms = now() - begun;
+  session = open_session(path, NULL, *env);
+  loaded->load_ms = now() - begun;
   check(ORT(ALLOCATOR, Handle *)(&allocator));
   check(ORT(INPUT_NAME, Handle, size_t, Handle, char **)(session, 0, allocator, &input_name));
   check(ORT(OUTPUT_NAME, Handle, size_t, Handle, char **)(session, 0, allocator, &output_name));
   check(ORT(MEMORY_INFO, int, int, Handle *)(1, 0, &memory));
+}
+
+static void load_natively(const char *path, const char *format, Loaded *loaded) {
+  char name[64], why[256] = "";
+  snprintf(name, sizeof name, "./native-%.32s.so", format);
+  void *library = dlopen(name, RTLD_NOW | RTLD_GLOBAL);
+  if (!library) fail("%s", dlerror());
+  void *(*open_model)(const char *, uint32_t, char *, size_t);
+  *(void **)&open_model = dlsym(library, "softedge_open");
+  *(void **)&native_infer = dlsym(library, "softedge_infer");
+  if (!open_model || !native_infer) fail("%s has not the interface of a native.cpp", name);
+  double begun = now();
+  native = open_model(path, (uint32_t)job.threads, why, sizeof why);
+  loaded->load_ms = now() - begun;
+  if (!native) fail("%s", why);
+}
+
+void serve(int index, int commands, int answers) {
+  channel = answers;
+  char path[64], model[64], profile[64], command;
+  Loaded loaded = {0};
+  Handle env = NULL;
+  const char *format = find_model(index, model, sizeof model);
+  snprintf(profile, sizeof profile, "profile-%d", index);
+  if (sha256_of_file(model, loaded.sha256)) fail("%s cannot be read", model);
+  if ((images_file = open("images.bin", O_RDONLY)) < 0) fail("images.bin: %s", strerror(errno));
+  if (!(pixels = malloc(image_bytes()))) fail("no memory for an image");
+  if (strcmp(format, "onnx")) load_natively(model, format, &loaded);
+  else load_onnx(model, &loaded, &env);
   read_image(0);
   loaded.first_ms = infer(-1);
   for (long i = 0; i < job.warmup; i++) {
@@ -198,11 +259,12 @@ void serve(int index, int commands, int answers) {
       size_t all = columns * job.images;
       int short_of = !file || fwrite(outputs, sizeof(float), all, file) != all;
       if ((file && fclose(file)) || short_of) fail("%s: %s", path, strerror(errno));
-      ORT_VOID(RELEASE_SESSION)(session);
-      snprintf(path, sizeof path, "model-%d.onnx", index);
-      session = open_session(path, profile, env);
-      infer(-1);
-      ORT_VOID(RELEASE_SESSION)(session); /* writes the profile */
+      if (!native) {
+        ORT_VOID(RELEASE_SESSION)(session);
+        session = open_session(model, profile, env);
+        infer(-1);
+        ORT_VOID(RELEASE_SESSION)(session); /* writes the profile */
+      }
       answer(DONE, &finished, sizeof finished);
     }
   }

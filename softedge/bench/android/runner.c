@@ -1,6 +1,6 @@
-/* Runs ONNX models on a phone through libonnxruntime.so: what bench/worker.py is on a board.
+/* Runs models on a phone through libonnxruntime.so or a format's own library: what bench/worker.py is on a board.
  *
- *     runner          in a folder with job.txt, images.bin, model-0.onnx ... and libonnxruntime.so
+ *     runner          in a folder with job.txt, images.bin, model-0.onnx ... and their libraries (see model.c)
  *
  * Writes results.json, outputs-K.bin (float32) and profile-K_*.json; prints {"progress": 0.42} lines.  job.txt has one
  * "key value" per line, all of them numbers.  The rules of the measurement are those of Plan in device.py.

@@ -1,4 +1,4 @@
-"""Which kernels an inference ran and in which precision, from onnxruntime's profile or OpenVINO's runtime model.
+"""Which kernels an inference ran in which precision: of onnxruntime's profile, OpenVINO's model, LiteRT's operators.
 
 Standard library only, Python 3.8 or newer, no softedge import: this file travels to the board beside ``worker.py``.
 """
@@ -12,6 +12,7 @@ from typing import Any
 HEAVY = {"Conv", "FusedConv", "NhwcFusedConv", "QLinearConv", "ConvInteger"}
 HEAVY |= {"Gemm", "QGemm", "MatMul", "QLinearMatMul", "MatMulInteger"}
 HEAVY |= {"Convolution", "FullyConnected"}
+HEAVY |= {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"}
 TYPES = {"float": "f32", "float16": "f16", "bfloat16": "bf16"}
 TYPES.update(dict.fromkeys(("uint8", "int8", "u8", "i8"), "int8"))
 

@@ -83,8 +83,9 @@ class Subject:
         try:
             self.model = importlib.import_module(artifact["runtime"]).Runtime(path, settings)
         except ImportError as error:
-            needed = ", ".join(artifact["packages"])
-            raise LookupError(f"{needed} is not installed here: {error}") from error
+            needed = " ".join(artifact["packages"])
+            told = f"{needed} is not installed here: {error}; install it: {sys.executable} -m pip install {needed}"
+            raise LookupError(told) from error
         self.outputs: list[Any] = []
         self.next = 0
         begun = time.perf_counter()

@@ -12,8 +12,8 @@ of this folder travel to boards, and with them the ``board_runtime.py`` of each 
         def infer(self, image): ...              # uint8 (1, size, size, 3) -> float32 (1, outputs)
         def effective(self, image): ...          # dict: runtime, accelerator, threads, effective_precision, kernels
 
-``settings``: what ``Format.board_settings`` gave, ``threads``, and ``detections`` (true) for a detector.  It may import
-``kernels`` and ``detections``, which lie beside it.
+``settings``: what ``Format.board_settings`` gave, ``threads``, ``detections`` (true) for a detector, ``native``: the
+name of the library beside it that was made of ``Format.board_source``.  It may import ``kernels`` and ``detections``.
 
 Every artifact gets a process of its own, so that its load time and memory are its own.  The processes take turns:
 one round gives each a slice of timed inferences, in a random order, while the others sleep.

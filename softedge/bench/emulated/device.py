@@ -17,10 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from softedge.bench import job
+from softedge.bench import job, native
 from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan, last_line
 from softedge.bench.emulated import sysroot
 from softedge.errors import UserError, did_you_mean
+from softedge.export.base import open_format
 from softedge.progress import track
 from softedge.records import Artifact
 from softedge.run import write_json
@@ -42,12 +43,14 @@ class Emulated(FolderDevice):
         if address not in KINDS:
             raise UserError(f"device {spec}: unknown processor '{address}'{did_you_mean(address, tuple(KINDS))}")
         self.command: list[str] = []
+        self.tree: sysroot.Sysroot | None = None
+        self.natives: dict[str, Path] = {}  # format -> the library that its runtime needs there
         self.environment = dict(os.environ)
 
     def __enter__(self) -> Self:
         if self.address == "arm64":
-            tree = sysroot.arm64()
-            self.command, self.environment = tree.command(), tree.environment()
+            self.tree = sysroot.arm64()
+            self.command, self.environment = self.tree.command(), self.tree.environment()
             return self
         qemu = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
         if qemu is None:
@@ -61,9 +64,20 @@ class Emulated(FolderDevice):
             answer.pop(key, None)  # of the machine that emulates
         return {**answer, "cpu": KINDS[self.address], "emulated": True}
 
+    def why_not(self, artifact: Artifact) -> str:
+        if (reason := super().why_not(artifact)) or self.tree is None:
+            return reason
+        try:
+            made = native.library(open_format(artifact.target), *self.tree.about())
+        except UserError as error:
+            return f"not run: {error}"
+        if made is not None:
+            self.natives[artifact.target] = made
+        return ""
+
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         plan = dataclasses.replace(plan, warmup=0, threads=1, encoded=())
-        hashes = job.pack(folder, artifacts, plan, self.options, timed=False)
+        hashes = job.pack(folder, artifacts, plan, self.options, self.natives, timed=False)
         begun, results = time.monotonic(), {}
         for index, artifact in enumerate(track(artifacts, f"bench {self.spec}")):
             left = plan.time_limit_s - (time.monotonic() - begun)

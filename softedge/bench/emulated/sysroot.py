@@ -3,7 +3,7 @@
 Made on first use, or by ``python -m softedge.bench.emulated.sysroot``.
 
 Packages come from this machine's Debian archive through a private apt state (nothing is installed, the system's dpkg
-knows nothing of it), runtimes from PyPI's aarch64 wheels.  About 10 s and 450 MB, once, in the user's cache.
+knows nothing of it), runtimes from PyPI's aarch64 wheels.  About 20 s and 450 MB, once, in the user's cache.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from softedge.bench import job, pinned
+from softedge.bench import native, pinned
 from softedge.bench.base import DeviceError
 from softedge.bench.ssh import wheels
+from softedge.errors import UserError
+from softedge.export.base import open_format
 
 QEMU = "qemu-aarch64-static"
-FORMATS = ("onnx", "openvino")  # whose runtimes are put in
 # onnxruntime and OpenVINO read these to pick their kernels: a Cortex-A76 (Raspberry Pi 5, phones of 2019 and later).
 CORE = "Cortex-A76"
 _CPUINFO = """processor\t: 0
@@ -45,8 +48,15 @@ class Sysroot:
     site: Path
 
     def command(self) -> list[str]:
-        """The words that start its Python on this machine."""
-        return [QEMU, "-L", str(self.root), str(self.python)]
+        """The words that start its Python on this machine.
+
+        A processor is named: qemu 7.2's own choice is richer than any board's, and XNNPACK's int8 is wrong on it.
+        """
+        return [QEMU, "-cpu", CORE.lower(), "-L", str(self.root), str(self.python)]
+
+    def about(self) -> tuple[str, str, str]:
+        """Version of its Python, machine, glibc: as for a board's wheels."""
+        return self.python.name.removeprefix("python"), "aarch64", (self.root / "glibc").read_text()
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(self.site), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -84,47 +94,77 @@ def arm64() -> Sysroot:
 
 
 def _folder() -> Path:
-    return pinned.cache_folder() / "sysroot-arm64"
+    """Another one for other versions of the runtimes."""
+    return pinned.cache_folder() / f"sysroot-arm64-{wheels.version_of(_packages())}"
+
+
+def _packages() -> list[str]:
+    """What is put in beside Python: the runtimes of all formats that travel."""
+    return ["numpy", *(package for kind in wheels.carried() for package in kind.board_packages.values())]
 
 
 def _build(folder: Path, state: Path) -> None:
     """Fill ``folder``; ``state`` is where apt works, apart from the system's own."""
-    for name in ("lists/partial", "cache/archives/partial"):
-        (state / name).mkdir(parents=True)
-    (state / "status").touch()
-    options = {
-        "Dir::State": state,
-        "Dir::State::lists": state / "lists",
-        "Dir::State::status": state / "status",
-        "Dir::Cache": state / "cache",
-        "APT::Architecture": "arm64",
-        "APT::Architectures": "arm64",
-        "APT::Install-Recommends": "false",
-        "APT::Sandbox::User": "root",
-        "Acquire::Languages": "none",
-    }
-    settings = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-    _run(["apt-get", *settings, "update", "-q"], "read the arm64 package lists")
-    listed = _run(["apt-cache", *settings, "search", "--names-only", r"^python3\.[0-9]+$"], "find Python")
+    archive = Archive(state)
+    listed = archive.search(r"^python3\.[0-9]+$")
     versions = sorted(re.findall(r"^python(3\.\d+) ", listed, re.MULTILINE), key=lambda v: int(v.split(".")[1]))
     if not versions:
         raise DeviceError("emulated:arm64: this system's package archive has no arm64 Python")
     python = versions[-1]
-    packages = [f"python{python}", "libstdc++6"]
-    _run(["apt-get", *settings, "install", "-y", "--download-only", *packages], "fetch arm64 packages")
-    archives = state / "cache" / "archives"
     root = folder / "root"
-    root.mkdir(parents=True)
-    for package in sorted(archives.glob("*.deb")):
-        _run(["dpkg-deb", "-x", str(package), str(root)], f"unpack {package.name}")
+    archive.unpack([f"python{python}", "libstdc++6"], root)
     midr = root / "sys/devices/system/cpu/cpu0/regs/identification"
     midr.mkdir(parents=True)
     (midr / "midr_el1").write_text(_MIDR)
     (root / "proc").mkdir(exist_ok=True)
     (root / "proc" / "cpuinfo").write_text(_CPUINFO)
-    glibc = _run(["dpkg-deb", "-f", str(next(archives.glob("libc6_*"))), "Version"], "read the glibc version")
-    packages = ["numpy", *job.runtime_packages(*FORMATS).values()]
-    wheels.unpack(wheels.fetch(packages, python, "aarch64", glibc.split("-")[0]), folder / "site")
+    glibc = archive.version("libc6").split("-")[0]
+    (root / "glibc").write_text(glibc)
+    wheels.unpack(wheels.fetch(_packages(), python, "aarch64", glibc), folder / "site")
+
+
+class Archive:
+    """Debian's arm64 packages, fetched and unpacked without being installed.
+
+    state: an empty folder where apt works, apart from the system's own.
+    """
+
+    def __init__(self, state: Path):
+        self.archives = state / "cache" / "archives"
+        for folder in (state / "lists" / "partial", self.archives / "partial"):
+            folder.mkdir(parents=True)
+        (state / "status").touch()
+        options = {
+            "Dir::State": state,
+            "Dir::State::lists": state / "lists",
+            "Dir::State::status": state / "status",
+            "Dir::Cache": state / "cache",
+            "APT::Architecture": "arm64",
+            "APT::Architectures": "arm64",
+            "APT::Install-Recommends": "false",
+            "APT::Sandbox::User": "root",
+            "Acquire::Languages": "none",
+        }
+        self.settings = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+        _run(["apt-get", *self.settings, "update", "-q"], "read the arm64 package lists")
+
+    def search(self, pattern: str) -> str:
+        """apt-cache's lines for the packages whose names match."""
+        return _run(["apt-cache", *self.settings, "search", "--names-only", pattern], "search the arm64 packages")
+
+    def unpack(self, packages: Sequence[str], root: Path) -> None:
+        """The files of some packages, and of all that they need, into ``root``."""
+        words = ["apt-get", *self.settings, "install", "-y", "--download-only", *packages]
+        _run(words, "fetch arm64 packages")
+        root.mkdir(parents=True)
+        for package in sorted(self.archives.glob("*.deb")):
+            _run(["dpkg-deb", "-x", str(package), str(root)], f"unpack {package.name}")
+
+    def version(self, package: str) -> str:
+        """Of a package that was fetched."""
+        return _run(
+            ["dpkg-deb", "-f", str(next(self.archives.glob(f"{package}_*"))), "Version"], "read a version"
+        ).strip()
 
 
 def _run(command: list[str], doing: str) -> str:
@@ -135,5 +175,16 @@ def _run(command: list[str], doing: str) -> str:
     return answer.stdout
 
 
+def main() -> None:
+    """Make everything that ``emulated:arm64`` needs, and say where it is."""
+    tree = arm64()
+    print(tree.root)
+    for kind in wheels.carried():
+        try:
+            native.library(open_format(kind.name), *tree.about())
+        except UserError as error:
+            print(f"without {kind.title}: {error}", file=sys.stderr)
+
+
 if __name__ == "__main__":
-    print(arm64().root)
+    main()

@@ -17,10 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from softedge.bench import job
+from softedge import registry
+from softedge.bench import job, native
 from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan
 from softedge.bench.ssh import wheels
 from softedge.bench.ssh.remote import Connection, parse
+from softedge.errors import UserError
 from softedge.export.base import open_format
 from softedge.files import temporary_folder
 from softedge.records import Artifact
@@ -29,31 +31,40 @@ from softedge.records import Artifact
 _PROBE = """
 import json, platform, shutil, sys
 told = {"python": "%d.%d" % sys.version_info[:2], "machine": platform.machine(), "glibc": platform.libc_ver()[1]}
+try:
+    told["board"] = open("/proc/device-tree/model").read().strip("\\0\\n ")
+except (OSError, UnicodeDecodeError):
+    told["board"] = ""
 told["free_bytes"] = shutil.disk_usage(sys.argv[1]).free
 told["missing"] = {}
 for name, package in json.loads(sys.argv[2]).items():
     try:
         __import__(name)
     except Exception as error:
-        told["missing"][package] = str(error).splitlines()[0] if str(error) else type(error).__name__
+        cause = error.__cause__ or error  # numpy wraps what it says in a page of advice
+        told["missing"][package] = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
 print("softedge-probe " + json.dumps(told))
 """
+EMULATED = "linux,dummy-virt"  # how a whole machine that qemu makes up names itself
+NOT_TIMED = "not run: this board is one that qemu makes up, which says nothing about a board's speed"
 
 
 class Ssh(FolderDevice):
     """A board with Python behind an ssh server."""
 
-    sends = ("onnx", "openvino")  # the formats whose runtimes ``wheels=`` brings along; others must be there already
     silent_options = ("python", "folder", "wheels", "config")
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
         self.known_options = ("name", *job.options(), *self.silent_options)
-        self.packages = {"numpy": "numpy", **job.runtime_packages(*self.sends), "PIL": "pillow"}
+        self.packages = {"numpy": "numpy", **job.runtime_packages(), "PIL": "pillow"}
         super().__init__(spec, address, options)
         login, port = parse(spec, address)
         self.connection = Connection(self.label, login, port, self.options.get("config", ""))
         self.python = self.options.get("python", "python3")
         self.remote = ""  # the folder there
+        self.sent: dict[str, str] = {}  # package -> its wheel that was sent
+        self.natives: dict[str, Path] = {}  # format -> the library that its runtime needs there
+        self.unsent: dict[str, str] = {}  # package -> why none was
 
     def __enter__(self) -> Self:
         self.connection.__enter__()
@@ -79,10 +90,21 @@ class Ssh(FolderDevice):
         made = self.connection.run(["mktemp", "-d", f"{base}/softedge.XXXXXXXX"], f"make a folder in {base}")
         self.remote = made.strip().splitlines()[-1]
         self.about = self._probe()
-        if self.options.get("wheels") and self.about["missing"]:
-            self._send_wheels(self.options["wheels"])
-        if "numpy" in self.about["missing"]:
+        if "numpy" in self.about["missing"] and "wheels" not in self.options:
             raise DeviceError(f"{self.label}: {self._how_to_get('numpy', 'numpy onnxruntime')}")
+
+    def prepare(self, artifacts: Sequence[Artifact]) -> None:
+        """Send what is missing there for these files, and nothing else: a board's disk may be small."""
+        if "wheels" not in self.options:
+            return
+        refused = super().why_not
+        formats = [open_format(name) for name in dict.fromkeys(a.target for a in artifacts if not refused(a))]
+        wanted = ["numpy", "pillow", *(package for one in formats for package in one.board_packages.values())]
+        tried = {*self.sent, *self.unsent}
+        if wanted := [name for name in dict.fromkeys(wanted) if name in self.about["missing"] and name not in tried]:
+            self._send_wheels(wanted)
+        if "numpy" in self.about["missing"]:
+            raise DeviceError(f"{self.label}: {self._why_missing('numpy')}")
 
     def _probe(self, site: str = "") -> dict[str, Any]:
         words = ["env", f"PYTHONPATH={site}"] if site else []
@@ -104,19 +126,27 @@ class Ssh(FolderDevice):
                 return dict(json.loads(line.removeprefix("softedge-probe ")))
         raise DeviceError(f"{self.label}: {self.python} there did not answer as Python 3 does; name another: ?python=")
 
-    def _send_wheels(self, source: str) -> None:
+    def _send_wheels(self, wanted: Sequence[str]) -> None:
         """Unpacked wheels into ``site`` beside the benchmark: nothing is installed there."""
-        wanted = list(self.about["missing"])
-        if source == "send":
-            found = wheels.fetch(wanted, self.about["python"], self.about["machine"], self.about["glibc"])
-        else:
-            given = Path(source)
-            wanted = [name for name in wanted if name == "numpy" or any(given.glob(f"{name}-*.whl"))]
-            found = wheels.newest(given, wanted)
+        source, found = self.options["wheels"], []
+        for package in wanted:
+            try:
+                if source == "send":
+                    found += wheels.fetch([package], *self._there())
+                else:
+                    found += wheels.newest(Path(source), [package])
+            except DeviceError as error:  # the other formats can still be measured
+                self.unsent[package] = str(error)
+            else:
+                self.sent[package] = found[-1].name
         with temporary_folder("wheels") as folder:
             wheels.unpack(found, folder / "site")
             self.connection.upload(folder, self.remote)
-        self.about = {**self._probe(f"{self.remote}/site"), "sent": [path.name for path in found]}
+        self.about = self._probe(f"{self.remote}/site")
+        for kind in registry.formats():
+            if open_format(kind.name).board_source() is not None:  # it needs no Python module of what was sent
+                for package in self.sent.keys() & kind.board_packages.values():
+                    self.about["missing"].pop(package, None)
 
     def _how_to_get(self, missing: str, packages: str) -> str:
         return (
@@ -131,24 +161,50 @@ class Ssh(FolderDevice):
         script = package + f"\nimport json\nprint('softedge-system ' + json.dumps({asked}))\n".encode()
         text = self.connection.run([*self._environment(), self.python, "-"], "ask what it is", 120, script)
         told = next(line for line in text.splitlines() if line.startswith("softedge-system "))
-        sent = {"sent_wheels": self.about["sent"]} if "sent" in self.about else {}
-        return {**json.loads(told.removeprefix("softedge-system ")), **sent}
+        sent = {"sent_wheels": list(self.sent.values())} if self.sent else {}
+        emulated = {"emulated": True} if self.about["board"] == EMULATED else {}
+        return {**json.loads(told.removeprefix("softedge-system ")), **sent, **emulated}
 
     def _environment(self) -> list[str]:
-        return ["env", f"PYTHONPATH={self.remote}/site"] if "sent" in self.about else []
+        return ["env", f"PYTHONPATH={self.remote}/site"] if self.sent else []
 
     def why_not(self, artifact: Artifact) -> str:
         if reason := super().why_not(artifact):
             return reason
         needed = open_format(artifact.target).board_packages.values()
-        missing = next((package for package in needed if package in self.about["missing"]), "")
-        return f"not run: {self._how_to_get(missing, missing)}" if missing else ""
+        if missing := next((package for package in needed if package in self.about["missing"]), ""):
+            return f"not run: {self._why_missing(missing)}"
+        return self._why_no_library(artifact.target) if self.sent.keys() & needed else ""
+
+    def _why_no_library(self, name: str) -> str:
+        """Make what a runtime that was sent needs compiled; why that cannot be done, empty when it was."""
+        try:
+            made = native.library(open_format(name), *self._there())
+        except UserError as error:
+            return f"not run: {error}"
+        if made is not None:
+            self.natives[name] = made
+        return ""
+
+    def _there(self) -> tuple[str, str, str]:
+        return self.about["python"], self.about["machine"], self.about["glibc"]
+
+    def _why_missing(self, package: str) -> str:
+        """Why a runtime is not there: no wheel could be sent, or none was asked for."""
+        if package in self.unsent:
+            return f"{package} is missing for {self.python} there: {self.unsent[package]}"
+        return self._how_to_get(package, package)
+
+    def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+        self.prepare(artifacts)
+        return super().run(artifacts, plan)
 
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         outgoing, incoming = folder / "out", folder / "in"
         outgoing.mkdir()
         incoming.mkdir()
-        hashes = job.pack(outgoing, artifacts, plan, self.options, temporary=True)
+        timed = self.about["board"] != EMULATED
+        hashes = job.pack(outgoing, artifacts, plan, self.options, self.natives, temporary=True, timed=timed)
         needed = sum(path.stat().st_size for path in outgoing.rglob("*") if path.is_file())
         if self.about["free_bytes"] < 2 * needed:
             free, wanted = self.about["free_bytes"] / 1e6, 2 * needed / 1e6
@@ -161,8 +217,13 @@ class Ssh(FolderDevice):
         files = ["results.json", *(f"{artifact.name}.npy" for artifact in artifacts)]
         present = self.connection.run(["ls", self.remote], "list the results").split()
         self.connection.download([file for file in files if file in present], self.remote, incoming)
-        return job.unpack(incoming, artifacts, hashes, replace(plan, images=outgoing / "images.npy"))
+        found = job.unpack(incoming, artifacts, hashes, replace(plan, images=outgoing / "images.npy"))
+        return found if timed else [one if one.skipped else _untimed(one) for one in found]
 
     def _start(self, plan: Plan) -> None:
         words = [*self._environment(), self.python, f"{self.remote}/worker.py", "run", self.remote]
         job.follow(self.connection.command(words), plan, f"bench {self.label}", self.connection.explain)
+
+
+def _untimed(measurement: Measurement) -> Measurement:
+    return replace(measurement, not_timed=NOT_TIMED, load_ms=None, first_ms=None)

@@ -6,14 +6,18 @@ Their versions and hashes are in ``wheels.lock``, by the board's Python; ``make 
 from __future__ import annotations
 
 import functools
+import hashlib
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 
+from softedge import registry
 from softedge.bench import pinned
 from softedge.bench.base import DeviceError
 from softedge.files import temporary_folder
@@ -41,6 +45,14 @@ def _pins() -> list[tuple[Requirement, tuple[str, ...]]]:
     return [(Requirement(first), tuple(hashes)) for first, *hashes in parts]
 
 
+def carried() -> Iterator[Any]:
+    """The formats whose runtimes can travel: ``wheels.lock`` holds all that they need on a board."""
+    known = {entry.name for entry, _ in _pins()}
+    for kind in registry.formats():
+        if kind.board_packages and known.issuperset(kind.board_packages.values()):
+            yield kind
+
+
 def pinned_for(packages: Sequence[str], python: str) -> dict[str, tuple[str, frozenset[str]]]:
     """Package -> (version, sha256 of its wheels) for a board's Python ("3.11"); DeviceError where none is known."""
     there = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
@@ -54,6 +66,12 @@ def pinned_for(packages: Sequence[str], python: str) -> dict[str, tuple[str, fro
                 f"no wheel of {package} for Python {python} is known; give a folder of wheels: ?wheels=DIR"
             )
     return chosen
+
+
+def version_of(packages: Sequence[str]) -> str:
+    """Eight letters that change with the pinned versions of ``packages``."""
+    pins = sorted(f"{entry} {hashes}" for entry, hashes in _pins() if entry.name in packages)
+    return hashlib.sha256("\n".join(pins).encode()).hexdigest()[:8]
 
 
 def fetch(packages: list[str], python: str, machine: str, glibc: str) -> list[Path]:
@@ -105,8 +123,26 @@ def newest(folder: Path, packages: list[str]) -> list[Path]:
     return chosen
 
 
-def unpack(wheels: list[Path], into: Path) -> None:
-    """Unpack wheels into a folder for PYTHONPATH (a wheel is a zip of what lies in site-packages)."""
+def unpack(wheels: Sequence[Path], into: Path) -> None:
+    """Unpack wheels into a folder for PYTHONPATH (a wheel is a zip of what lies in site-packages).
+
+    Of a runtime only what its format says suffices: on a board with a small disk the rest would be in the way.
+    """
+    enough = _parts()
     for wheel in wheels:
+        patterns = enough.get(_package(wheel), ("*",))
         with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(into)
+            names = [name for name in archive.namelist() if any(fnmatch(name, one) for one in patterns)]
+            archive.extractall(into, names)
+
+
+def _parts() -> Mapping[str, tuple[str, ...]]:
+    """Package -> patterns of the files that suffice, its version among them."""
+    kinds = [kind for kind in registry.formats() if kind.board_parts]
+    return {
+        name: (*kind.board_parts, "*.dist-info/METADATA") for kind in kinds for name in kind.board_packages.values()
+    }
+
+
+def _package(wheel: Path) -> str:
+    return wheel.name.partition("-")[0].replace("_", "-").lower()

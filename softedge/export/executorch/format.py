@@ -15,6 +15,7 @@ import numpy as np
 from softedge.errors import UserError
 from softedge.export.base import Float32, Format, Predictor, Uint8, needs
 from softedge.export.contract import artifact_of
+from softedge.export.executorch.board_runtime import LIBRARIES
 from softedge.export.executorch.quantizer import quantizer
 from softedge.export.quiet import quiet
 from softedge.records import Artifact, Precision
@@ -35,7 +36,16 @@ class ExecuTorch(Format):
     suffix = ".pte"
     precisions: ClassVar[Mapping[str, Precision]] = {"fp32": Precision(32, 32), "int8": Precision(8, 8)}
     packages = ("executorch", "torchao")
-    board_packages: ClassVar[Mapping[str, str]] = {"executorch": "executorch"}
+    board_packages: ClassVar[Mapping[str, str]] = {"executorch.extension.pybindings.portable_lib": "executorch"}
+    board_parts = tuple(f"executorch/lib/libexecutorch{name}.so" for name in LIBRARIES)
+
+    def board_source(self) -> tuple[Path, tuple[str, ...]]:
+        """Where it was sent there is no PyTorch, which the Python bindings want."""
+        include = "{wheel}/executorch/include"
+        flags = ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-DC10_USING_CUSTOM_GENERATED_MACROS", f"-I{include}"]
+        flags += [f"-I{include}/executorch/runtime/core/portable_type/c10", "-L{wheel}/executorch/lib"]
+        flags.append("-Wl,--no-as-needed")  # those with the kernels are wanted too: they announce themselves
+        return Path(__file__).with_name("native.cpp"), (*flags, *(f"-lexecutorch{name}" for name in LIBRARIES))
 
     def missing(self) -> str | None:
         return needs("exporting to ExecuTorch", "executorch", "torchao", extra="executorch")

@@ -1,0 +1,110 @@
+"""How colour.tflite, colour.pte and colour-int8.pte were made: the colour model for runtimes whose converters are not
+among what the tests need.
+
+    pip install ai-edge-litert 'softedge[executorch]' && python tests/make_colour_files.py
+
+Made with ai-edge-litert 2.3.0, executorch 1.5.1, torchao 0.18 and torch 2.15.0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import torch
+from colour_model import LABELS, SPEC, colours
+
+from softedge.export.deployed import Deployed
+from softedge.export.executorch.format import _lower
+
+HERE = Path(__file__).parent
+
+
+def tflite(size: int = SPEC.size) -> bytes:
+    """Cast, a 1 x 1 convolution that divides by 25, the mean over the image, softmax."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    kinds, operators, options = schema.TensorType, schema.BuiltinOperator, schema.BuiltinOptions
+
+    def filled(made: Any, **values: Any) -> Any:
+        vars(made).update(values)
+        return made
+
+    stored = [None, (np.eye(3, dtype=np.float32) / 25), np.zeros(3, np.float32), np.array([1, 2], np.int32)]
+    image, answer = [1, size, size, 3], [1, 3]
+    tensors = [
+        ("image", image, kinds.UINT8, 0),
+        ("float", image, kinds.FLOAT32, 0),
+        ("weights", [3, 1, 1, 3], kinds.FLOAT32, 1),
+        ("bias", [3], kinds.FLOAT32, 2),
+        ("mixed", image, kinds.FLOAT32, 0),
+        ("axes", [2], kinds.INT32, 3),
+        ("logits", answer, kinds.FLOAT32, 0),
+        ("probabilities", answer, kinds.FLOAT32, 0),
+    ]
+    cast = filled(schema.CastOptionsT(), inDataType=kinds.UINT8, outDataType=kinds.FLOAT32)
+    one = dict.fromkeys(("strideW", "strideH", "dilationWFactor", "dilationHFactor"), 1)
+    steps = [
+        (operators.CAST, [0], [1], options.CastOptions, cast),
+        (operators.CONV_2D, [1, 2, 3], [4], options.Conv2DOptions, filled(schema.Conv2DOptionsT(), **one)),
+        (operators.MEAN, [4, 5], [6], options.ReducerOptions, filled(schema.ReducerOptionsT(), keepDims=False)),
+        (operators.SOFTMAX, [6], [7], options.SoftmaxOptions, filled(schema.SoftmaxOptionsT(), beta=1.0)),
+    ]
+    graph = filled(
+        schema.SubGraphT(),
+        tensors=[
+            filled(schema.TensorT(), name=name.encode(), shape=shape, type=kind, buffer=index)
+            for name, shape, kind, index in tensors
+        ],
+        operators=[
+            filled(
+                schema.OperatorT(),
+                opcodeIndex=index,
+                inputs=inputs,
+                outputs=outputs,
+                builtinOptionsType=kind,
+                builtinOptions=chosen,
+            )
+            for index, (_, inputs, outputs, kind, chosen) in enumerate(steps)
+        ],
+        inputs=[0],
+        outputs=[7],
+    )
+    model = filled(
+        schema.ModelT(),
+        version=3,
+        buffers=[
+            filled(schema.BufferT(), data=None if data is None else np.frombuffer(data.tobytes(), np.uint8))
+            for data in stored
+        ],
+        operatorCodes=[
+            filled(schema.OperatorCodeT(), builtinCode=code, deprecatedBuiltinCode=code, version=1)
+            for code, *_ in steps
+        ],
+        subgraphs=[graph],
+    )
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+class Colour(torch.nn.Module):
+    """Of normalised images (x - 127.5) / 127.5 the logits x / 25, averaged over the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 3, 1)
+        self.conv.weight.data = torch.eye(3)[:, :, None, None] * 127.5 / 25
+        self.conv.bias.data = torch.full((3,), 127.5 / 25)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).mean((2, 3))
+
+
+if __name__ == "__main__":
+    (HERE / "colour.tflite").write_bytes(tflite())
+    network = Deployed(Colour(), SPEC, labels=LABELS)
+    (HERE / "colour.pte").write_bytes(_lower(network, None))
+    (HERE / "colour-int8.pte").write_bytes(_lower(network, colours()[0]))
