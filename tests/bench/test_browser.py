@@ -127,7 +127,8 @@ def test_a_browser_answers_as_native_onnxruntime_does(
         assert measurement.sha256 == artifact.sha256
         assert measurement.runtime == f"onnxruntime-web {ort_web.VERSION}" and measurement.accelerator == "wasm"
         assert len(measurement.samples_ms) == len(measurement.rounds) >= plan.min_count
-        assert sum(measurement.samples_ms) / 1000 >= plan.min_seconds
+        # Where a run is short against the steps of the clock, a sample is the mean of several.
+        assert measurement.runs_per_sample * sum(measurement.samples_ms) / 1000 >= plan.min_seconds
         assert measurement.load_ms and measurement.first_ms and measurement.threads == 1
         assert {key: len(values) for key, values in measurement.end_to_end_ms.items()} == dict.fromkeys(
             ("decode", "resize", "model", "total"), plan.end_to_end_count
