@@ -294,3 +294,16 @@ def test_a_disk_that_is_full_before_the_converter_begins_does_not_end_the_proces
     with pytest.raises(OSError) as told:
         convert._trace(deployed, Path("/dev/full"))
     assert told.value.errno == errno.ENOSPC
+
+
+@needs_both
+def test_a_last_layer_with_half_of_the_weights_is_never_left_in_float():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        backbone = backbones.build(config.Backbone(name="mobilenetv3_small_050", weights="random"))
+    options = Ncnn().candidates(Deployed(backbone, SPEC, output="features"), "int8", np.zeros((1, 64, 64, 3), np.uint8))
+    sizes = {name: blocks[0].values.size for name, blocks in options.float_files[1].items() if blocks}
+    last = options.layers()[-1]
+    assert sizes[last] > 0.4 * sum(sizes.values())
+    kept = {options.float_layers(option) for option in options.calibrations()}
+    assert len(kept) == 3 and not any(last in part for part in kept)
