@@ -22,6 +22,8 @@ _DAMPING = 0.01  # of their mean, added to the diagonal: the value of Frantar et
 LARGEST = 127  # of the integers of 8 bits
 _BATCH = 32
 _EACH = 4  # images that share their places in a map
+_TOGETHER = 128  # inputs whose errors reach the others at once: the block of Frantar et al.
+_SAME = 1e-3  # of the size of a layer's mean outputs: rounding of float32 is far below, other weights far above
 
 
 class _Reached(Exception):
@@ -44,7 +46,7 @@ def rounded(deployed: Deployed, calibration: Uint8, smallest: int = 1, largest: 
     with torch.no_grad():
         wanted = _means(original, images)
         for name, layer in track(_layers(network), "rounding weights"):
-            if name not in wanted:  # not used, or used twice
+            if name not in wanted:  # not used, used twice, or more than weights times inputs
                 continue
             groups = getattr(layer, "groups", 1)
             weight = layer.weight.contiguous().reshape(groups, layer.weight.shape[0] // groups, -1)
@@ -71,19 +73,35 @@ def least_error(weight: Tensor, moments: Tensor, largest: int = LARGEST) -> Tens
     order = power.argsort(dim=1, descending=True, stable=True)
     matrix = moments + torch.diag_embed(damping)
     matrix = matrix.gather(1, order[..., None].expand_as(matrix)).gather(2, order[:, None].expand_as(matrix))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
-    upper = torch.linalg.cholesky(inverse, upper=True)
+    upper = _inverse_factor(matrix)
     place = order[:, None].expand_as(weight)
     left, coded = weight.gather(2, place).clone(), torch.empty_like(weight)
-    for k in range(weight.shape[2]):
-        value = left[:, :, k]
-        steps = (value / scale).round().clamp(-largest, largest)
-        first = order[:, None, k] == top
-        chosen = torch.where(first, weight.gather(2, top[..., None])[..., 0], steps * scale)
-        coded[:, :, k] = chosen
-        error = (value - chosen) / upper[:, k, k, None]
-        left[:, :, k + 1 :] -= error[..., None] * upper[:, None, k, k + 1 :]
+    inputs = weight.shape[2]
+    for start in range(0, inputs, _TOGETHER):
+        end = min(start + _TOGETHER, inputs)
+        errors = torch.empty_like(weight[:, :, start:end])
+        for k in range(start, end):
+            value = left[:, :, k]
+            steps = (value / scale).round().clamp(-largest, largest)
+            first = order[:, None, k] == top
+            chosen = torch.where(first, weight.gather(2, top[..., None])[..., 0], steps * scale)
+            coded[:, :, k] = chosen
+            error = errors[:, :, k - start] = (value - chosen) / upper[:, k, k, None]
+            left[:, :, k + 1 : end] -= error[..., None] * upper[:, None, k, k + 1 : end]
+        left[:, :, end:] -= errors @ upper[:, start:end, end:]  # the rest of the memory is passed over once a block
     return torch.empty_like(coded).scatter_(2, place, coded)
+
+
+def _inverse_factor(matrix: Tensor) -> Tensor:
+    """U of (G, K, K) with Uᵀ U the inverse of ``matrix``; the identity, with which every weight goes to its nearest
+    step, for groups that have none: moments that are not finite, or singular in float32."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    identity = torch.eye(matrix.shape[-1]).expand_as(matrix)
+    good = (failed == 0) & factor.isfinite().all(2).all(1)
+    inverse = torch.cholesky_inverse(torch.where(good[:, None, None], factor, identity))
+    upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
+    good &= (failed == 0) & upper.isfinite().all(2).all(1)
+    return torch.where(good[:, None, None], upper, identity)
 
 
 def _layers(network: nn.Module) -> list[tuple[str, Any]]:
@@ -159,18 +177,38 @@ def _moments(network: Deployed, layer: nn.Module, images: Uint8) -> tuple[Tensor
 
 
 def _means(network: Deployed, images: Uint8) -> dict[str, Tensor]:
-    """E[x], (G, K, 1), of every layer that runs once, by name."""
+    """E[x], (G, K, 1), by name, of every layer that runs once and gives its weights times its inputs.
+
+    Others do not: with weights standardized in ``forward`` (NFNet, ResNetV2), padding by reflection, outputs that
+    overflow.
+    """
     found: dict[str, list[tuple[Tensor, int]]] = {}
+    given: dict[str, list[tuple[Tensor, int]]] = {}
 
     def adds(name: str) -> Callable[..., None]:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            found.setdefault(name, []).append((_sums(module, inputs[0], output), _positions(module, output)))
+            if not inputs or (isinstance(module, nn.Conv2d) and output.ndim != 4):
+                return
+            positions, channels = _positions(module, output), 1 if isinstance(module, nn.Conv2d) else -1
+            found.setdefault(name, []).append((_sums(module, inputs[0], output), positions))
+            given.setdefault(name, []).append((output.movedim(channels, 0).flatten(1).sum(1), positions))
 
         return add
 
-    _run(network, images, {layer: adds(name) for name, layer in _layers(network)})
+    layers = _layers(network)
+    _run(network, images, {layer: adds(name) for name, layer in layers})
     passes = -(-len(images) // _BATCH)
-    return {name: _mean(parts) for name, parts in found.items() if len(parts) == passes}
+    means = {name: _mean(parts) for name, parts in found.items() if len(parts) == passes}
+    return {name: means[name] for name, layer in layers if name in means and _gives(layer, means[name], given[name])}
+
+
+def _gives(layer: Any, mean: Tensor, outputs: list[tuple[Tensor, int]]) -> bool:
+    """Whether ``layer`` with mean inputs (G, K, 1) has the mean outputs (O,) that were found."""
+    weight = layer.weight.reshape(mean.shape[0], -1, mean.shape[1])
+    bias = 0.0 if layer.bias is None else layer.bias
+    wanted, size = _mean(outputs), (weight.abs() @ mean.abs()).reshape(-1)
+    gap = ((weight @ mean).reshape(-1) + bias - wanted).abs()
+    return bool((gap <= _SAME * (size + wanted.abs()) + 1e-6).all())
 
 
 def _mean(parts: list[tuple[Tensor, int]]) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -259,6 +261,8 @@ def test_an_operator_that_ncnn_has_not_is_named(tmp_path):
             r"\(exit code 3\): cannot read that",
         ),
         ("#!/bin/sh\nexit 0\n", r"cannot convert the network \(exit code 0\): it said nothing"),
+        ("#!/bin/sh\ntouch network.ncnn.bin\n", r"cannot convert the network \(exit code 0\): it said nothing"),
+        ("#!/bin/sh\nprintf '\\377\\376 broken'; exit 4\n", r"\(exit code 4\): \ufffd\ufffd broken"),
         ("#!/bin/sh\nexec sleep 60\n", "within 0 minutes; it was stopped"),
         ("", "pnnx cannot be started"),
     ],
@@ -273,3 +277,33 @@ def test_a_converter_that_fails_is_one_line(monkeypatch, deployed, pictures, tmp
     with pytest.raises(UserError, match=line):
         Ncnn().convert(deployed, "fp32", pictures[:0], out)
     assert not list(out.iterdir())
+
+
+@needs_both
+def test_a_disk_that_the_converter_fills_is_told_as_such(monkeypatch, deployed, pictures, tmp_path):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    with pytest.raises(OSError) as told:
+        Ncnn().convert(deployed, "fp32", pictures[:0], tmp_path)
+    assert told.value.errno == errno.ENOSPC
+
+
+@needs_both
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_disk_that_is_full_before_the_converter_begins_does_not_end_the_process(deployed):
+    with pytest.raises(OSError) as told:
+        convert._trace(deployed, Path("/dev/full"))
+    assert told.value.errno == errno.ENOSPC
+
+
+@needs_both
+def test_a_last_layer_with_half_of_the_weights_is_never_left_in_float():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        backbone = backbones.build(config.Backbone(name="mobilenetv3_small_050", weights="random"))
+    options = Ncnn().candidates(Deployed(backbone, SPEC, output="features"), "int8", np.zeros((1, 64, 64, 3), np.uint8))
+    sizes = {name: blocks[0].values.size for name, blocks in options.float_files[1].items() if blocks}
+    last = options.layers()[-1]
+    assert sizes[last] > 0.4 * sum(sizes.values())
+    kept = {options.float_layers(option) for option in options.calibrations()}
+    assert len(kept) == 3 and not any(last in part for part in kept)

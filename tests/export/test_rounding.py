@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from timm.layers import Conv2dSame
+from timm.layers import Conv2dSame, StdConv2d
 from torch import nn
 
 from softedge.export.deployed import Deployed
@@ -93,6 +93,32 @@ def test_the_columns_of_a_layer_times_its_weights_are_its_outputs(layer):
     torch.testing.assert_close(some, whole)
 
 
+def test_moments_that_have_no_inverse_leave_the_nearest_steps():
+    torch.manual_seed(4)
+    weight = torch.randn(3, 4, 9)
+    moments = torch.stack([torch.eye(9), torch.full((9, 9), torch.inf), torch.full((9, 9), torch.nan)])
+    torch.testing.assert_close(least_error(weight, moments), nearest(weight))
+
+
+@pytest.mark.parametrize("inputs", [1, 127, 128, 129, 300])
+def test_inputs_in_blocks_give_what_one_input_after_the_other_gives(inputs):
+    torch.manual_seed(5)
+    weight, moments = torch.randn(1, 6, inputs), correlated(1, inputs)
+    order = moments[0].diagonal().argsort(descending=True, stable=True)
+    matrix = (moments[0] + 0.01 * moments[0].diagonal().mean() * torch.eye(inputs))[order][:, order].double()
+    left, scale = weight[0][:, order].double(), weight[0].abs().amax(1).double() / 127
+    top, coded = left.abs().argmax(1), torch.zeros(6, inputs, dtype=torch.float64)
+    largest = left.gather(1, top[:, None])[:, 0]
+    for k in range(inputs):  # each rounded weight is made up for by least squares over those that are left
+        value = torch.where(top == k, largest, (left[:, k] / scale).round().clamp(-127, 127) * scale)
+        error, coded[:, k] = left[:, k] - value, value
+        if k + 1 < inputs:
+            rest = torch.linalg.solve(matrix[k + 1 :, k + 1 :], matrix[k + 1 :, k])
+            left[:, k + 1 :] += error[:, None] * rest
+    found = least_error(weight, moments)[0][:, order].double()
+    assert ((found - coded).abs() > 1e-4 * scale[:, None]).double().mean() < 0.02, "ties aside"
+
+
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -123,3 +149,34 @@ def test_a_rounded_network_is_nearer_than_the_nearest_steps_and_every_output_cha
     torch.testing.assert_close(made.mean(0), exact.mean(0), rtol=0, atol=1e-5)
     assert (made - exact).square().mean() < 0.5 * (naive - exact).square().mean()
     assert torch.equal(found.model.twice.weight, original.model.twice.weight), "its two inputs have no one moment"
+
+
+class Odd(nn.Module):
+    """Layers that are no plain product of weights and inputs, or are called otherwise than usual."""
+
+    def __init__(self):
+        super().__init__()
+        self.standardized = StdConv2d(3, 8, 3, padding=1)
+        self.reflected = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
+        self.named = nn.Conv2d(8, 8, 1, bias=False)
+        self.plain = nn.Conv2d(8, 8, 3, dilation=2, groups=4, bias=False)
+        self.unused = nn.Linear(8, 3)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.reflected(self.standardized(x).relu() + 1).relu()
+        return self.head(self.plain(self.named(input=x).relu() + 1).mean((2, 3)))
+
+
+@pytest.mark.parametrize("images", [IMAGES, IMAGES[:1], 0 * IMAGES])
+def test_layers_that_are_more_than_weights_times_inputs_keep_their_weights(images):
+    torch.manual_seed(6)
+    deployed = Deployed(Odd().eval(), SPEC, tuple("abc"))
+    found, original = rounded(deployed, images).model, deployed.folded().model
+    for name in ("standardized", "reflected", "named"):
+        assert torch.equal(getattr(found, name).weight, getattr(original, name).weight), name
+        bias = getattr(found, name).bias
+        assert bias is None or torch.equal(bias, getattr(original, name).bias), name
+    for name in ("plain", "head"):
+        assert not torch.equal(getattr(found, name).weight, getattr(original, name).weight), name
+    assert np.isfinite(rounded(deployed, images).predict(IMAGES)).all()

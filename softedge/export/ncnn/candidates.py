@@ -24,6 +24,7 @@ from softedge.files import temporary_folder
 from softedge.records import Artifact
 
 _PAIRS = 25  # of timed inferences
+_FLOAT_SHARE = 0.3  # of the weights, at most, in a layer that may stay in float: nearly half of fp32's bytes in all
 
 
 class NcnnCandidates(Candidates):
@@ -58,7 +59,8 @@ class NcnnCandidates(Candidates):
                 yield Option(what, Quantized(self.statistics.largest(method), part), tier, about)
 
     def _float_parts(self) -> list[frozenset[str]]:
-        """Names of layers that may stay in float, from none to many: the first two and the last, the depthwise ones.
+        """Names of layers that may stay in float, from none to many: the first two and the last, where they are
+        small, the depthwise ones.
 
         Of an EfficientNet-Lite0 at 160 pixels (300 photos, x86) they took the signal from 20 to 25 dB above the noise
         and, since ncnn's depthwise kernels are faster in float there, the time from 0.91 to 0.53 of fp32's.
@@ -67,7 +69,9 @@ class NcnnCandidates(Candidates):
         if self.like is not None:
             kept = zip(layers, Network.read(self.like.path).weighted())
             return [frozenset(layer.name for layer, theirs in kept if not theirs.number(INT8_TERM))]
-        ends = frozenset(layer.name for layer in (*layers[:2], *layers[-1:]))
+        sizes = {layer.name: self.float_files[1][layer.name][0].values.size for layer in layers}
+        limit = _FLOAT_SHARE * sum(sizes.values())  # the last layer may hold half of all weights
+        ends = frozenset(layer.name for layer in (*layers[:2], *layers[-1:]) if sizes[layer.name] <= limit)
         depthwise = frozenset(layer.name for layer in layers if layer.kind == "ConvolutionDepthWise")
         return list(dict.fromkeys([frozenset(), ends, ends | depthwise]))
 

@@ -5,8 +5,11 @@ Everything that pnnx writes besides (files of its own, Python, ONNX) stays in a 
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import io
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
 
 LIMIT_S = 900.0  # of networks for boards the largest takes seconds
+_SPACE = 1 << 16  # bytes free behind pnnx; on a full disk it leaves half a file and says that all went well
 
 
 @contextmanager
@@ -64,7 +68,9 @@ def _trace(deployed: Deployed, path: Path) -> None:
     size = deployed.spec.size
     with quiet(), torch.no_grad():
         traced = torch.jit.trace(FromPlanes().eval(), torch.zeros((1, 3, size, size)), check_trace=False)
-        torch.jit.save(traced, str(path))
+        held = io.BytesIO()
+        torch.jit.save(traced, held)
+    path.write_bytes(held.getvalue())  # on a full disk torch would end the process, not raise an error
 
 
 def program() -> Path:
@@ -78,7 +84,13 @@ def _pnnx(folder: Path, *words: str) -> None:
     command = [str(program()), "network.pt", *words]
     try:
         done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # what a program says when it fails may be anything
+            timeout=LIMIT_S,
         )
     except subprocess.TimeoutExpired:
         raise UserError(f"pnnx did not convert the network within {LIMIT_S / 60:.0f} minutes; it was stopped") from None
@@ -86,7 +98,9 @@ def _pnnx(folder: Path, *words: str) -> None:
         raise UserError(
             f"pnnx cannot be started ({error}); install it again: pip install --force-reinstall pnnx"
         ) from error
-    if done.returncode or not (folder / "network.ncnn.bin").exists():
+    if shutil.disk_usage(folder).free < _SPACE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+    if done.returncode or not all((folder / f"network.ncnn.{kind}").exists() for kind in ("param", "bin")):
         told = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         why = told[-1][:200] if told else "it said nothing"
         raise UserError(f"pnnx cannot convert the network (exit code {done.returncode}): {why}")
