@@ -14,8 +14,8 @@ def keep_freed() -> bool:
     """Let this process keep freed memory for its next arrays, instead of giving it back to the system.
 
     By default glibc takes an array above 32 MB (at first, above 128 KB) from the system and returns it when it is
-    freed, so that the next one is paid for with a page fault for each 4 KB: at 224 pixels that is 40 % of a training
-    step on two threads (``benchmarks/training_memory.py``). Here all come from the heap, and what is free at its end
+    freed, so that the next one is paid for with a page fault for each 4 KB: at 224 pixels that is a third of a training
+    step (``benchmarks/training_memory.py``). Here all come from the heap, and what is free at its end
     is given back beyond 1 GB. Returns whether the setting was taken: only glibc has it.
     """
     if not sys.platform.startswith("linux"):
