@@ -59,6 +59,17 @@ def library(format_: Any, python: str, machine: str, glibc: str) -> Path | None:
     return path
 
 
+def why_not(natives: dict[str, Path], format_: Any, python: str, machine: str, glibc: str) -> str:
+    """Put the library of a format into ``natives``, where its runtime needs one; why it cannot be made, else empty."""
+    try:
+        made = library(format_, python, machine, glibc)
+    except UserError as error:
+        return f"not run: {error}"
+    if made is not None:
+        natives[format_.name] = made
+    return ""
+
+
 def _compiler(title: str, machine: str) -> list[str]:
     """The words that start a C++ compiler for Linux on ``machine``; UserError when there is none."""
     target = ["c++", "-target", f"{machine}-linux-gnu.{_GLIBC}"]

@@ -29,7 +29,6 @@ from softedge.bench.android.adb import Adb as Client
 from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan
 from softedge.bench.board import kernels
 from softedge.bench.ssh import wheels
-from softedge.errors import UserError
 from softedge.export.base import open_format
 from softedge.progress import say
 from softedge.records import Artifact
@@ -93,13 +92,7 @@ class Adb(FolderDevice):
     def why_not(self, artifact: Artifact) -> str:
         if reason := super().why_not(artifact):
             return reason
-        try:
-            made = native.library(open_format(artifact.target), *android_bundle.THERE)
-        except UserError as error:
-            return f"not run: {error}"
-        if made is not None:
-            self.natives[artifact.target] = made
-        return ""
+        return native.why_not(self.natives, open_format(artifact.target), *android_bundle.THERE)
 
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         found: list[Measurement] = []

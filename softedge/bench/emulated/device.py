@@ -67,13 +67,7 @@ class Emulated(FolderDevice):
     def why_not(self, artifact: Artifact) -> str:
         if (reason := super().why_not(artifact)) or self.tree is None:
             return reason
-        try:
-            made = native.library(open_format(artifact.target), *self.tree.about())
-        except UserError as error:
-            return f"not run: {error}"
-        if made is not None:
-            self.natives[artifact.target] = made
-        return ""
+        return native.why_not(self.natives, open_format(artifact.target), *self.tree.about())
 
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         plan = dataclasses.replace(plan, warmup=0, threads=1, encoded=())

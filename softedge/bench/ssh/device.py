@@ -22,7 +22,6 @@ from softedge.bench import job, native
 from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan
 from softedge.bench.ssh import wheels
 from softedge.bench.ssh.remote import Connection, parse
-from softedge.errors import UserError
 from softedge.export.base import open_format
 from softedge.files import temporary_folder
 from softedge.records import Artifact
@@ -174,17 +173,9 @@ class Ssh(FolderDevice):
         needed = open_format(artifact.target).board_packages.values()
         if missing := next((package for package in needed if package in self.about["missing"]), ""):
             return f"not run: {self._why_missing(missing)}"
-        return self._why_no_library(artifact.target) if self.sent.keys() & needed else ""
-
-    def _why_no_library(self, name: str) -> str:
-        """Make what a runtime that was sent needs compiled; why that cannot be done, empty when it was."""
-        try:
-            made = native.library(open_format(name), *self._there())
-        except UserError as error:
-            return f"not run: {error}"
-        if made is not None:
-            self.natives[name] = made
-        return ""
+        if not self.sent.keys() & needed:
+            return ""
+        return native.why_not(self.natives, open_format(artifact.target), *self._there())
 
     def _there(self) -> tuple[str, str, str]:
         return self.about["python"], self.about["machine"], self.about["glibc"]
