@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -52,6 +52,6 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
             last = time.monotonic()
 
 
-def plural(number: int, one: str, many: str = "") -> str:
-    """``1 image is left out``, ``1,200 images are left out``: for a line on a terminal."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def plural(number: int, one: str, many: str = "", written: Callable[[int], str] = "{:,}".format) -> str:
+    """``1 image is left out``, ``1,200 images are left out``.  written: how the number is; as on a terminal."""
+    return f"{written(number)} {one if number == 1 else many or one + 's'}"

@@ -62,59 +62,46 @@ def optimise(
         resumes from it in the same bits, with as many threads as it was begun with.
     cores: threads to compute with where the layers are large and no other process decodes; 0 leaves them as they are.
     """
-    alone = crops.in_memory and large_layers(classifier.backbone, classifier.spec.size, crops.batch)
-    with threads.using(cores if alone else 0):
-        return _optimise(classifier, crops, loss, settings, rng, layer_decay, shown, checkpoint)
-
-
-def _optimise(
-    classifier: Classifier,
-    crops: Crops,
-    loss: Loss,
-    settings: Settings,
-    rng: np.random.Generator,
-    layer_decay: float,
-    shown: str,
-    checkpoint: Path | None,
-) -> list[float]:
-    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    classifier.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    dtype = precision.resolve(settings.precision, place)
-    if place.type == "cpu":  # the same measures as in pretraining, see there
-        keep_freed()
-        cpu_layers.put_on(classifier, dtype)
-    steps = planned_steps(crops, settings)
-    groups = layer_groups(classifier, settings.lr, layer_decay, settings.weight_decay)
-    optimizer = torch.optim.AdamW(groups, fused=True)
-    average = Average(classifier, settings.ema)
-    losses: list[float] = []
-    if checkpoint is not None:
-        losses = _resume(checkpoint, classifier, optimizer, average, rng)
-    kept = len(losses)
-    stream = zip(range(len(losses), steps), crops.forever(len(losses)))
-    progress: Iterator[Any] = track(stream, shown, total=steps - len(losses)) if shown else stream
-    for step, (batch, labels) in progress:
-        scale = rate(step, steps, settings.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * scale
-        with precision.autocast(dtype, place):
-            value = loss(classifier, batch.to(place), labels.to(place))
+    worth = cores and crops.in_memory and large_layers(classifier.backbone, classifier.spec.size, crops.batch)
+    with threads.using(cores if worth else 0):
+        place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        classifier.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        dtype = precision.resolve(settings.precision, place)
+        if place.type == "cpu":  # the same measures as in pretraining, see there
+            keep_freed()
+            cpu_layers.put_on(classifier, dtype)
+        steps = planned_steps(crops, settings)
+        groups = layer_groups(classifier, settings.lr, layer_decay, settings.weight_decay)
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        average = Average(classifier, settings.ema)
+        losses: list[float] = []
+        if checkpoint is not None:
+            losses = _resume(checkpoint, classifier, optimizer, average, rng)
+        kept = len(losses)
+        stream = zip(range(len(losses), steps), crops.forever(len(losses)))
+        progress: Iterator[Any] = track(stream, shown, total=steps - len(losses)) if shown else stream
+        for step, (batch, labels) in progress:
+            scale = rate(step, steps, settings.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * scale
+            with precision.autocast(dtype, place):
+                value = loss(classifier, batch.to(place), labels.to(place))
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            average.update(classifier)
+            losses.append(value.item())
+            ended = (step + 1) % crops.steps_per_epoch == 0
+            if checkpoint is not None and ended and len(losses) - kept >= STEPS_BETWEEN:
+                _keep(checkpoint, classifier, optimizer, average, rng, losses)
+                kept = len(losses)
+        average.copy_to(classifier)
+        cpu_layers.take_off(classifier)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        average.update(classifier)
-        losses.append(value.item())
-        ended = (step + 1) % crops.steps_per_epoch == 0
-        if checkpoint is not None and ended and len(losses) - kept >= STEPS_BETWEEN:
-            _keep(checkpoint, classifier, optimizer, average, rng, losses)
-            kept = len(losses)
-    average.copy_to(classifier)
-    cpu_layers.take_off(classifier)
-    optimizer.zero_grad(set_to_none=True)
-    # Plain memory again: traced in channels_last, the graph gets other operators than that of the reloaded file.
-    classifier.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    give_back()
-    return losses
+        # Plain memory again: traced in channels_last, the graph gets other operators than that of the reloaded file.
+        classifier.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+        give_back()
+        return losses
 
 
 def planned_steps(crops: Crops, settings: Settings) -> int:

@@ -15,8 +15,8 @@ from typing import Any
 
 from softedge.data.images import Uint8
 from softedge.errors import UserError
-from softedge.export.base import Candidates, Option
 from softedge.export.calibration import spread
+from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import (
     CLOSER,
@@ -185,21 +185,12 @@ class _Search:
             self._note("rounded", "needs the PyTorch weights")
             return
         option = with_rounded_weights(self.candidates, self.option, self.network, self.problem.calibration)
-        if option is None:
-            self._note("rounded", "this format's weights have grids of their own")
-            return
-        choice = Choice(option, self.problem.judge.measure(self.candidates, option))
-        if self._keep_if_better("rounded", self.candidates, choice):
-            self.option, self.plain = option, option
+        if self._take("rounded", option, "this format's weights have grids of their own"):
+            self.plain = self.option
 
     def _correct_biases(self) -> None:
         option = self.candidates.bias_corrected(self.option)
-        if option is None:
-            self._note("bias", "this format corrects no biases")
-            return
-        choice = Choice(option, self.problem.judge.measure(self.candidates, option))
-        if self._keep_if_better("bias", self.candidates, choice):
-            self.option, self.corrected = option, True
+        self.corrected = self._take("bias", option, "this format corrects no biases")
 
     def _mix(self) -> None:
         """The fewest layers in float with which the option is good enough, or as many as are allowed."""
@@ -292,6 +283,19 @@ class _Search:
         if corrected:
             mixed = self.candidates.bias_corrected(mixed) or mixed
         self._record(name, self.candidates, mixed, details={"float_layers": count, "layers": len(order)})
+
+    def _take(self, name: str, option: Option | None, why: str) -> bool:
+        """Go on with what was made of the best option so far where it is nearer to fp32; whether it is.
+
+        None: a step that could not be made, and why.
+        """
+        if option is None:
+            self._note(name, why)
+            return False
+        choice = Choice(option, self.problem.judge.measure(self.candidates, option))
+        if nearer := self._keep_if_better(name, self.candidates, choice):
+            self.option = option
+        return nearer
 
     def _keep_if_better(self, name: str, candidates: Candidates, choice: Choice) -> bool:
         """Record the option; go on with it when it is nearer to fp32: what costs no time is kept unless it hurts."""

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from softedge import registry
+from softedge import progress, registry
 from softedge.errors import UserError
 from softedge.records import Precision
 
@@ -137,7 +137,7 @@ def listing(items: list[str], last: str = "and") -> str:
 
 def plural(number: int, one: str, many: str = "") -> str:
     """``1 file``, ``3 files``."""
-    return f"{count(number)} {one if number == 1 else many or one + 's'}"
+    return progress.plural(number, one, many, count)
 
 
 def is_number(value: Any) -> bool:

@@ -154,8 +154,9 @@ def test_cpp_snippet_of_a_file_in_integers_alone_compiles(output, tmp_path, monk
 
 
 @needs_gpp
-def test_cpp_snippet_for_onnxruntime_passes_on_a_double(tmp_path):
-    folder, program = for_doubles("onnx", tmp_path), tmp_path / "run"
+@pytest.mark.parametrize("target", ["onnx", "ncnn"])
+def test_cpp_snippet_passes_on_a_double_of_its_runtime(tmp_path, target):
+    folder, program = for_doubles(target, tmp_path), tmp_path / "run"
     compiled(["g++", *WARNINGS, "-I", DOUBLES, folder / "snippets" / "run.cpp", "-o", program])
     tells_the_golden_output_from_another([program], folder, lambda i: LABELS[i])
 
@@ -198,13 +199,6 @@ def test_cpp_snippet_for_executorch_passes_on_the_wheels_library(deployed, pictu
     program = tmp_path / "run"
     compiled(["g++", *WARNINGS, *defined, *headers, folder / "snippets" / "run.cpp", *link, "-o", program])
     tells_the_golden_output_from_another([program], folder, lambda i: "abcde"[i])
-
-
-@needs_gpp
-def test_cpp_snippet_for_ncnn_passes_on_a_double(tmp_path):
-    folder, program = for_doubles("ncnn", tmp_path), tmp_path / "run"
-    compiled(["g++", *WARNINGS, "-I", DOUBLES, folder / "snippets" / "run.cpp", "-o", program])
-    tells_the_golden_output_from_another([program], folder, lambda i: LABELS[i])
 
 
 @needs_gpp
