@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from softedge.errors import UserError
 from softedge.eval.measures import compare, expected_agreement
-from softedge.export.base import Candidates, Float32, Option, Uint8
+from softedge.export.base import Float32, Uint8
+from softedge.export.candidates import Candidates, Option
 from softedge.progress import say
 from softedge.records import Artifact
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from softedge.data.images import Uint8
 from softedge.errors import UserError
-from softedge.export.base import Rounding
+from softedge.export.candidates import Rounding
 from softedge.export.deployed import Deployed
 from softedge.progress import track
 from softedge.quantize.simulation import Ranges, simulate

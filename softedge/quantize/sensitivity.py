@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from softedge.export.base import Candidates, Option
+from softedge.export.candidates import Candidates, Option
 from softedge.export.nearest import Judge, decibels
 from softedge.progress import track
 

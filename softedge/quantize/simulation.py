@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from softedge.data.images import Uint8
 from softedge.errors import UserError
-from softedge.export.base import Rounding
+from softedge.export.candidates import Rounding
 from softedge.export.deployed import Deployed
 
 Ranges = dict[str, tuple[float, float]]

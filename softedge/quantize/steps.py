@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from softedge.export.base import Candidates, Option
+from softedge.export.candidates import Candidates, Option
 from softedge.export.nearest import Measures
 from softedge.quantize.selection import promised
 from softedge.quantize.sensitivity import Layer

@@ -16,7 +16,8 @@ from softedge.config import Recipe
 from softedge.data.images import Data, Images
 from softedge.errors import UserError
 from softedge.export import contract, snippet
-from softedge.export.base import INTEGERS_OF, Candidates, Format, open_format
+from softedge.export.base import INTEGERS_OF, Format, open_format
+from softedge.export.candidates import Candidates
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import Measures
 from softedge.progress import say

@@ -15,7 +15,8 @@ from softedge.config import Check
 from softedge.errors import UserError
 from softedge.eval.measures import compare
 from softedge.export import calibration
-from softedge.export.base import Candidates, Format, GivenModel, Option, open_format
+from softedge.export.base import Format, GivenModel, open_format
+from softedge.export.candidates import Candidates, Option
 from softedge.export.nearest import Judge, Measures, nearest
 from softedge.progress import say
 from softedge.quantize.gates import quality

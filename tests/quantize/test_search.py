@@ -14,7 +14,7 @@ from toy_candidates import IMAGES, JUDGE, LAYERS, ToyCandidates, noisy
 
 from softedge.errors import UserError
 from softedge.eval.measures import compare
-from softedge.export.base import Option
+from softedge.export.candidates import Option
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import nearest
 from softedge.quantize import search as module

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from softedge.export.base import Candidates, Float32, Option, Uint8
+from softedge.export.base import Float32, Uint8
+from softedge.export.candidates import Candidates, Option
 from softedge.export.nearest import Judge
 
 RNG = np.random.default_rng(0)

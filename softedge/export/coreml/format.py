@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from softedge.errors import UserError
-from softedge.export.base import Candidates, Float32, Format, Predictor, Uint8, needs
+from softedge.export.base import Float32, Format, Predictor, Uint8, needs
+from softedge.export.candidates import Candidates
 from softedge.export.contract import artifact_of
 from softedge.export.quiet import quiet
 from softedge.records import Artifact, Precision

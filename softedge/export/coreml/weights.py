@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from softedge.export.base import Candidates, Float32, Option, Uint8
+from softedge.export.base import Float32, Uint8
 from softedge.export.calibration import spread
+from softedge.export.candidates import Candidates, Option
 from softedge.export.coreml import activations
 from softedge.export.coreml import package as coreml
 from softedge.export.deployed import Deployed

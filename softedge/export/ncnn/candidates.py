@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from softedge.export.base import Candidates, Float32, Option, Uint8
+from softedge.export.base import Float32, Uint8
+from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
 from softedge.export.ncnn import int8, weights
 from softedge.export.ncnn.convert import converted

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import Candidates, Float32, Format, Predictor, Uint8, needs
+from softedge.export.base import Float32, Format, Predictor, Uint8, needs
+from softedge.export.candidates import Candidates
 from softedge.export.contract import artifact_of
 from softedge.export.ncnn.network import FLOAT32, NO_BFLOAT, NO_HALF_ARITHMETIC, Network, weights_of
 from softedge.records import Artifact, Precision

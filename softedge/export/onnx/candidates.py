@@ -13,8 +13,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from softedge.export.base import Candidates, Float32, Option, Rounding, Uint8
+from softedge.export.base import Float32, Uint8
 from softedge.export.calibration import spread
+from softedge.export.candidates import Candidates, Option, Rounding
 from softedge.export.deployed import Deployed
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx import rewrite

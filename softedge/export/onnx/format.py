@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import Candidates, Float32, Format, GivenModel, Predictor, Uint8, needs
+from softedge.export.base import Float32, Format, GivenModel, Predictor, Uint8, needs
+from softedge.export.candidates import Candidates
 from softedge.export.contract import artifact_of
 from softedge.export.finishing import finish
 from softedge.records import LABELLED, Artifact, Precision

@@ -19,7 +19,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from softedge.errors import UserError
-from softedge.export.base import Float32, Option, Rounding, Uint8
+from softedge.export.base import Float32, Uint8
+from softedge.export.candidates import Option, Rounding
 from softedge.export.contract import INPUT
 from softedge.export.finishing import finish
 from softedge.export.onnx import graph as onnx_graph

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from softedge.export.base import INTEGERS_OF, Candidates, Float32, Option, Uint8
+from softedge.export.base import INTEGERS_OF, Float32, Uint8
+from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
 from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.quantizer import Scheme

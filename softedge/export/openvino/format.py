@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import INTEGERS_OF, Candidates, Float32, Format, Predictor, Uint8, needs
+from softedge.export.base import INTEGERS_OF, Float32, Format, Predictor, Uint8, needs
+from softedge.export.candidates import Candidates
 from softedge.export.contract import artifact_of
 from softedge.export.openvino.network import F32, from_onnx, predictor, write
 from softedge.export.quiet import quiet
