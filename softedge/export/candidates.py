@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from softedge.data.images import Uint8
 from softedge.eval.measures import Float32
 from softedge.records import Artifact
 
 if TYPE_CHECKING:
+    from softedge.data.images import Uint8
     from softedge.export.deployed import Deployed
 
 

@@ -248,7 +248,8 @@ def test_a_second_phone_that_opens_the_page_is_turned_away_and_the_first_goes_on
         browse(device.url, "--remote-debugging-port=0")  # a profile of its own: another browser
         measurement = device.run(artifacts[:1], longer)[0]
         told = shown_by_the_second(tmp_path)
-    assert measurement.outputs is not None and sum(measurement.samples_ms) >= 4000
+    assert measurement.outputs is not None
+    assert sum(measurement.samples_ms) * measurement.runs_per_sample >= 4000
     assert "already used by another browser" in told
 
 
