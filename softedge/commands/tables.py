@@ -145,6 +145,12 @@ def label_next(result: Result) -> str:
     return "\n".join(lines)
 
 
+def features_of(pretrained: Result | None) -> str:
+    """Whose features the run has: those of pretraining, or of the weights it started from."""
+    kept = pretrained and (pretrained.metrics.get("epochs") == 0 or pretrained.details.get("kept") == "start")
+    return "given weights" if kept else "pretrained"
+
+
 def deployment(run: Run) -> str:
     """What ``softedge deploy`` made: accuracy of the features, one row a file, where the report is."""
     from softedge.stages.gate import judged, missing, wanted
@@ -166,7 +172,7 @@ def deployment(run: Run) -> str:
                     if prefix + key in probe.metrics
                 },
             }
-            for title, prefix in (("pretrained", ""), ("random weights", "random_"))
+            for title, prefix in ((features_of(run.result("pretrain")), ""), ("random weights", "random_"))
             if prefix + "knn_top1" in probe.metrics
         ]
         lines += [table(rows), ""]

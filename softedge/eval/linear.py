@@ -51,8 +51,7 @@ def _fit(
     weight_decays: Sequence[float],
     seed: int,
 ) -> Linear:
-    mean, std = features.mean(0), features.std(0)
-    std = np.where(std > 1e-6 * max(1e-12, float(std.max(initial=0))), std, 1.0).astype(np.float32)
+    mean, std = _scale(features)
     standard = ((features - mean) / std).astype(np.float32)
     decay, held_out = weight_decays[0], None
     if len(weight_decays) > 1:
@@ -60,6 +59,27 @@ def _fit(
     weight, bias = _solve(standard, labels, n_classes, decay)
     weight = weight / std
     return Linear(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32), decay, held_out)
+
+
+def held_out_top1(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    n_classes: int,
+    weight_decays: Sequence[float],
+    seed: int = 0,
+) -> float | None:
+    """Top-1 on the held-out parts that choose the weight decay, with the chosen one; None where none can be fitted."""
+    from threadpoolctl import threadpool_limits
+
+    mean, std = _scale(features)
+    standard = ((features - mean) / std).astype(np.float32)
+    with threadpool_limits(1 if features.size < _SMALL else None):
+        return _choose(standard, labels, n_classes, weight_decays, seed)[1]
+
+
+def _scale(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    mean, std = features.mean(0), features.std(0)
+    return mean, np.where(std > 1e-6 * max(1e-12, float(std.max(initial=0))), std, 1.0).astype(np.float32)
 
 
 def _solve(

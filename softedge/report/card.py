@@ -26,7 +26,7 @@ def card(run: Values) -> str:
         made=[row for row in run["files"] if row.get("size_bytes")],
         facts=[(name, _plain(value)) for name, value in facts.data_facts(run)],
         origin=usefulness.origin(run),
-        pretrained=phrases.pretrained(run),
+        pretrained=words.pretrained(run),
         cheap=_plain(phrases.cheap_lead(run)) if run["baselines"] else "",
         probes=phrases.probe_rows(run) if run["probe"] else [],
         missing=facts.grouped(run["not_run"], run["devices"]),
@@ -41,7 +41,7 @@ def front_matter(run: Values) -> str:
     task = "image-classification" if run["data"].get("classes") or not run["data"] else "image-feature-extraction"
     lines = ["---", "library_name: softedge", f"pipeline_tag: {task}", "tags:"]
     learned = ["self-supervised-learning", recipe.get("ssl", {}).get("method", "")]
-    tags = [*(learned if phrases.pretrained(run) else []), backbone]
+    tags = [*(learned if words.pretrained(run) else []), backbone]
     tags += sorted({row["target"] for row in run["files"] if row.get("size_bytes")})
     lines += [f"- {json.dumps(tag)}" for tag in tags if tag]
     lines += ["metrics:", "- accuracy"]

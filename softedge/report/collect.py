@@ -133,6 +133,8 @@ def _pretrain(run: Run, stage: Stage) -> Values:
     if result is not None:
         values["metrics"] = result.metrics
         values["warnings"] = list(result.details.get("warnings") or [])
+        if result.details.get("kept") in ("start", "trained"):
+            values["kept"] = result.details["kept"]
     for name in ("loss", "knn_top1", "effective_rank"):
         points = curves.curve(rows, name)
         if points:

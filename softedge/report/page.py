@@ -93,6 +93,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         environment_facts=facts.environment_facts,
         hash_chain=facts.hash_chain,
         grouped=facts.grouped,
+        pretrained=words.pretrained,
         layers=facts.layers,
         **{
             name: getattr(phrases, name)
@@ -108,7 +109,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
                 "learning_lead",
                 "cheap_lead",
                 "curves_note",
-                "pretrained",
+                "worth_it",
                 "int8_lead",
                 "further",
                 "device_lead",
@@ -149,7 +150,7 @@ def chosen(picks: list[Values], device: str) -> str:
 
 def sections(run: Values) -> list[tuple[str, str]]:
     """Anchors and titles of the sections that are there."""
-    bought = "What pretraining is worth" if phrases.pretrained(run) else "What the given weights bought"
+    bought = "What pretraining is worth" if words.pretrained(run) else "What the given weights bought"
     found = [("files", "Every file"), ("learning", bought)]
     if any(words.is_int8(row["precision"]) for row in run["files"]):
         found.append(("int8", "What int8 costs"))

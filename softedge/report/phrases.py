@@ -41,7 +41,7 @@ def about(run: Values) -> str:
     recipe, data = run["recipe"], run["data"]
     parts = [
         recipe.get("backbone", {}).get("name", ""),
-        recipe.get("ssl", {}).get("method", "") if pretrained(run) else "",
+        recipe.get("ssl", {}).get("method", "") if words.pretrained(run) else "",
         _source_name(data.get("source") or recipe.get("data", {}).get("source", "")),
     ]
     days = sorted(stage["started"] for stage in run["stages"] if stage.get("started"))
@@ -67,6 +67,8 @@ def stage_summary(run: Values, stage: Values) -> str:
         spent = words.duration(stage["seconds"])
         if epochs == 0:
             return "left out"
+        if run["pretrain"].get("kept") == "start":
+            return f"did not help, {spent}"
         return f"{words.plural(epochs, 'epoch')}, {spent}" if epochs else spent
     if name == "probe":
         linear = run["probe"]["metrics"].get("linear_top1")
@@ -176,11 +178,6 @@ PROBES = {
 }
 
 
-def pretrained(run: Values) -> bool:
-    """Whether the run trained without labels, rather than keeping the weights it started from."""
-    return run["pretrain"].get("metrics", {}).get("epochs") != 0
-
-
 def probe_rows(run: Values) -> list[tuple[str, str]]:
     metrics, few = run["probe"]["metrics"], run["probe"].get("few_labels_per_class", "few")
     return [(key, title.format(few=few)) for key, title in PROBES.items() if key in metrics]
@@ -207,15 +204,15 @@ def learning_lead(run: Values) -> Markup:
     verb = "gains" if gains[key] > 0 else "loses"
     return Markup("{}, {} {} {} points from {}: {} instead of {}.").format(
         with_, what, verb, number(gains[key], words.points(gains[key]).lstrip("+" + words.MINUS)),
-        "pretraining" if pretrained(run) else "the given weights",
+        "pretraining" if words.pretrained(run) else "the given weights",
         SHOW["percent"](metrics[key]), SHOW["percent"](metrics[f"random_{key}"]),
     )  # fmt: skip
 
 
 def curves_note(run: Values) -> Markup:
-    if not pretrained(run):
-        return Markup("Not pretrained: the starting weights were kept.")
     metrics, ssl = run["pretrain"].get("metrics", {}), run["recipe"].get("ssl", {})
+    if metrics.get("epochs") == 0:
+        return Markup("Not pretrained: the starting weights were kept.")
     parts = [Markup(escape(ssl.get("method", "")))]
     for key, write, unit in (
         ("epochs", SHOW["count"], " epochs"),
@@ -227,6 +224,20 @@ def curves_note(run: Values) -> Markup:
     last = "The loss alone says little about the features"
     last += "; the k-NN accuracy does." if run["pretrain"].get("knn_top1_curve") else "."
     return Markup(", ").join(part for part in parts if part) + Markup(". ") + last
+
+
+def worth_it(run: Values) -> str:
+    """What pretraining on from given weights did to the features, and which were kept; "" where that was not asked."""
+    metrics = run["pretrain"].get("metrics", {})
+    before, after = metrics.get("before_val_top1"), metrics.get("after_val_top1")
+    if not words.is_number(before) or not words.is_number(after):
+        return ""
+    kept = "those of the starting weights" if run["pretrain"].get("kept") == "start" else "the pretrained ones"
+    return (
+        f"Of {words.count(metrics['n_val'])} held-out training images a linear layer answers {words.percent(before)} "
+        f"right on the features of the starting weights and {words.percent(after)} on the pretrained ones: {kept} "
+        "were kept."
+    )
 
 
 def int8_lead(run: Values) -> str:

@@ -65,7 +65,7 @@ def origin(run: Values) -> str:
     named = {"package": "ImageNet weights", "imagenet": "ImageNet weights", "random": "random weights"}
     said = [f"It started from {named.get(weights, 'a weights file')}"]
     epochs = run["pretrain"].get("metrics", {}).get("epochs")
-    if epochs:
+    if epochs and words.pretrained(run):
         said.append(f"was pretrained without labels ({recipe.get('ssl', {}).get('method', '')}, {epochs} epochs)")
     elif epochs is None:
         said.append("was pretrained without labels")

@@ -148,3 +148,8 @@ def layer_name(layer: Mapping[str, Any]) -> str:
     """What a layer of the int8 search is called: its weight's name in the network, else the node's in the file."""
     weight = str(layer.get("weight") or "").removesuffix(".weight").removeprefix("model.").removeprefix("backbone.net.")
     return weight or str(layer.get("name", ""))
+
+
+def pretrained(run: Mapping[str, Any]) -> bool:
+    """Whether the run trained without labels, and did not keep the weights it started from."""
+    return run["pretrain"].get("metrics", {}).get("epochs") != 0 and run["pretrain"].get("kept") != "start"

@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from softedge import backbones, distributed
+from softedge import backbones, distributed, registry
 from softedge.config import Recipe
 from softedge.data.images import Data
 from softedge.errors import UserError
+from softedge.eval import starts
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256
 from softedge.ssl import sizing
 from softedge.ssl.train import Training
-from softedge.stages.base import INDEX
+from softedge.stages.base import BACKBONE, INDEX
 from softedge.stages.data import opened
 from softedge.stages.opening import choose_recipe, started
 from softedge.weights import starting
 
 NAME = "pretrain"
+TRAINED = "trained.safetensors"
 
 
 def pretrain(
@@ -53,7 +56,9 @@ def pretrain(
 def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     """Train ``recipe.ssl.method`` on ``data.pretrain``; resumes bit-exactly from ``last.pt``.
 
-    Writes metrics.jsonl, last.pt, backbone.safetensors and result.json into the run's ``pretrain`` folder.
+    Writes metrics.jsonl, last.pt, backbone.safetensors and result.json into the run's ``pretrain`` folder.  Where the
+    weights that it started from are better (``ssl.keep``), they are in backbone.safetensors and the trained ones beside
+    it, in trained.safetensors.
     Raises UserError for settings that cannot work and when the guard stops the training, ``Interrupted`` after
     SIGINT or SIGTERM. On several ranks all of them call it, and rank 0 writes.
     """
@@ -73,7 +78,8 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
             if not (folder / "last.pt").exists():  # nothing was begun: a corrected recipe may start here
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-        return training.work()
+        outcome = training.work()
+        return _better(outcome, recipe, data, folder) if _judged(recipe) and distributed.rank() == 0 else outcome
 
     if distributed.world() == 1:
         return perform(run, NAME, work, recipe=values, inputs=inputs, force=force, resumable=True)
@@ -93,13 +99,47 @@ def _start(recipe: Recipe, data: Data, folder: Path) -> Outcome:
     return Outcome({"epochs": 0, "steps": 0}, {"start": recipe.backbone.weights})
 
 
+def _judged(recipe: Recipe) -> bool:
+    """Whether the features before and after decide which weights are kept."""
+    if recipe.ssl.keep != "better" or recipe.ssl.epochs == 0 or recipe.backbone.weights == "random":
+        return False
+    return not registry.load(registry.METHODS, recipe.ssl.method, "method").uses_labels  # it has seen the answers
+
+
+def _better(outcome: Outcome, recipe: Recipe, data: Data, folder: Path) -> Outcome:
+    """Keep the starting weights where a linear layer does not do better on the features after the training."""
+    path = folder / Path(BACKBONE).name
+    start, trained = backbones.build(recipe.backbone, recipe.seed), backbones.load(path)
+    found = starts.compare(start, trained, data.train, data.spec, recipe.probe.weight_decays, recipe.seed)
+    if found is None:
+        say("pretrain: too few labels tell whether it paid; the trained weights are kept")
+        return replace(outcome, details={**outcome.details, "kept": "trained"})
+    kept = "trained" if found.paid else "start"
+    if not found.paid:
+        backbones.save(folder / TRAINED, trained, data.spec)
+        backbones.save(path, start, data.spec)
+    rest = (
+        "these are kept"
+        if found.paid
+        else f"the {recipe.backbone.weights} weights are kept, the trained ones are in {TRAINED}"
+    )
+    say(
+        f"pretrain: of {found.n:,} held-out training images a linear layer on the features answers {found.before:.3f} "
+        f"right with the starting weights, {found.after:.3f} with the trained ones: {rest}"
+    )
+    metrics = {"before_val_top1": found.before, "after_val_top1": found.after, "n_val": found.n}
+    return replace(outcome, metrics={**outcome.metrics, **metrics}, details={**outcome.details, "kept": kept})
+
+
 def settings(recipe: Recipe) -> dict[str, Any]:
     """What the weights depend on: where the images lie and how fast they are read is not among it."""
     values = {**recipe.section("data", "backbone", "augment", "ssl", "optim", "knn"), "seed": recipe.seed}
     for key in ("workers", "source"):  # how fast and from where, not what: the index says which images
         values["data"].pop(key)
-    for key in ("log", "checkpoint_every"):
+    for key in ("log", "checkpoint_every", *(() if _judged(recipe) else ("keep",))):
         values["ssl"].pop(key)
+    if _judged(recipe):
+        values["weight_decays"] = list(recipe.probe.weight_decays)
     return values
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from test_verdict import DEVICES, row
 
-from softedge.report import usefulness
+from softedge.report import phrases, usefulness, words
 from softedge.report.verdict import decide
 
 
@@ -57,6 +57,22 @@ def test_the_card_says_how_the_classifier_was_trained() -> None:
     assert usefulness.origin(given) == (
         "It started from ImageNet weights and was fine-tuned in all layers on 1\u202f912 labelled images."
     )
+
+
+def test_pretraining_that_did_not_help_is_said_once_and_not_claimed() -> None:
+    metrics = {"epochs": 5, "before_val_top1": 0.881, "after_val_top1": 0.862, "n_val": 1909}
+    given = run(True, recipe={"backbone": {"weights": "package"}}, pretrain={"metrics": metrics, "kept": "start"})
+    assert "pretrained" not in usefulness.origin(given) and not words.pretrained(given)
+    assert phrases.worth_it(given) == (
+        "Of 1\u202f909 held-out training images a linear layer answers 88.1\u202f% right on the features of the "
+        "starting weights and 86.2\u202f% on the pretrained ones: those of the starting weights were kept."
+    )
+    helped = run(
+        True, recipe=given["recipe"], pretrain={"metrics": metrics | {"after_val_top1": 0.9}, "kept": "trained"}
+    )
+    assert "was pretrained without labels" in usefulness.origin(helped) and words.pretrained(helped)
+    assert phrases.worth_it(helped).endswith("90.0\u202f% on the pretrained ones: the pretrained ones were kept.")
+    assert phrases.worth_it(run(True)) == ""
 
 
 def test_a_network_from_elsewhere_is_not_said_to_be_trained_here() -> None:

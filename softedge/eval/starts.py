@@ -1,0 +1,49 @@
+"""Whether pretraining on from given weights paid: the features before and after it, on labelled training images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from softedge.backbones import Backbone
+from softedge.data.images import Images
+from softedge.eval import linear
+from softedge.eval.features import extract
+from softedge.eval.validation import LEAST
+from softedge.records import InputSpec
+
+MOST = 10_000  # images that are asked: the standard error of an accuracy is half a point then
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """before, after: top-1 of a linear layer on the features of ``n`` training images, each answered while held out."""
+
+    before: float
+    after: float
+    n: int
+
+    @property
+    def paid(self) -> bool:
+        return self.after > self.before
+
+
+def compare(
+    before: Backbone, after: Backbone, images: Images, spec: InputSpec, weight_decays: Sequence[float], seed: int
+) -> Comparison | None:
+    """The same images, folds and weight decays for both; None where fewer than ``LEAST`` images, or one class, tell.
+
+    images: with labels (N,), all of them >= 0.
+    """
+    kept = np.sort(np.random.default_rng(seed).permutation(len(images))[:MOST])
+    some = images.subset(kept)
+    if len(some) < LEAST or len(np.unique(some.labels)) < 2:
+        return None
+    classes = int(some.labels.max()) + 1
+    first, second = (
+        linear.held_out_top1(extract(backbone, some, spec), some.labels, classes, weight_decays, seed)
+        for backbone in (before, after)
+    )
+    return None if first is None or second is None else Comparison(first, second, len(some))
