@@ -20,12 +20,15 @@ _GIVEN_EPOCHS = (1, 30)  # of fine-tuning from given weights: least, most
 # runs it faster (benchmarks/results/starting.md).
 _WORTH = {64: 7, 96: 7, 128: 7, 160: 10, 192: 20, 224: 30}
 _TAUGHT_EPOCHS = 10  # at least, for any size, where distillation follows; fewer were not measured there
-_SSL_EPOCHS = (10, 100)  # of pretraining from random weights
+_SSL_EPOCHS = (10, 100)  # of pretraining from random weights, where ``_FEW_TUNED`` of fine-tuning follow
 _SSL_WORTH = 30  # of it, for any size
 _STUDENT_EPOCHS = (10, 200)  # of distillation into a small network from random weights, which needs many: least, most
 _TEACHERS = 0.4  # of the minutes for training, where a smaller network learns from the one that is fine-tuned
 _SPREAD_AT = 224  # pixels at which labels spread over the features of given weights
-_TUNED = 2 / 3  # epochs of fine-tuning for one of pretraining, which has two views an image
+# Epochs of fine-tuning for one of pretraining, which has two views an image. Where most images have labels, these teach
+# more in the same minutes (benchmarks/results/starting.md); where few have, distillation on all images follows as well.
+_TUNED = 4.0
+_FEW_TUNED = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,8 @@ def choose(
     given = weights != "random"
     sizes = [size for size in sizes_for(counts) if size <= largest]
     tuning = given and counts.train > 0
-    least, most = _GIVEN_EPOCHS if tuning else _SSL_EPOCHS
-    worth = {size: _worth(size, tuning, counts.taught > 0) for size in sizes}
+    least, most = _GIVEN_EPOCHS if tuning else (_ssl(counts, epochs) for epochs in _SSL_EPOCHS)
+    worth = {size: _worth(size, counts) if tuning else _ssl(counts, _SSL_WORTH) for size in sizes}
     affordable = {size: _affordable(counts, given, pace, size, minutes, others) for size in sizes}
     size = next((s for s in reversed(sizes) if affordable[s] >= worth[s]), sizes[0])
     enough = worth[size]
@@ -151,7 +154,7 @@ def choose(
     if not given:
         notes.append("random weights: on a few thousand photos given weights are worth 20 points of accuracy and more")
     ssl = 0 if given else epochs
-    tuned = (epochs if given else max(1, round(epochs * _TUNED))) if counts.train else 0
+    tuned = (epochs if given else max(1, round(epochs * _tuned(counts)))) if counts.train else 0
     values: dict[str, Any] = {"data.size": size, "ssl.epochs": ssl, "plan.minutes": minutes}
     if ssl:
         values["optim.warmup_epochs"] = max(1, round(ssl / 10))
@@ -246,11 +249,19 @@ def _steps(
     return tuple(steps)
 
 
-def _worth(size: int, tuning: bool, taught: bool) -> int:
-    """Epochs from which ``size`` is worth its time.  tuning: of given weights.  taught: distillation follows."""
-    if not tuning:
-        return _SSL_WORTH
-    return max(_WORTH[size], _TAUGHT_EPOCHS if taught else 0)
+def _worth(size: int, counts: Counts) -> int:
+    """Epochs of fine-tuning given weights from which ``size`` is worth its time."""
+    return max(_WORTH[size], _TAUGHT_EPOCHS if counts.taught else 0)
+
+
+def _tuned(counts: Counts) -> float:
+    """Epochs of fine-tuning for one of pretraining from random weights."""
+    return _TUNED if counts.train and not counts.taught else _FEW_TUNED
+
+
+def _ssl(counts: Counts, epochs: int) -> int:
+    """Epochs of pretraining that cost, with what follows, as much as ``epochs`` where few labels follow."""
+    return max(1, round(epochs * (2 + _FEW_TUNED) / (2 + _tuned(counts))))
 
 
 def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: float, others: float | None) -> float:
@@ -261,7 +272,7 @@ def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: flo
     second = pace.at(size)
     rest = (_others(second) if others is None else others) + (_probe(counts, second) + 0.2 if counts.train else 0.0)
     labelled = _minutes(counts.tuned * second * (1 + TRAINED_FOLDS if counts.few else 1)) + _taught(counts, second)
-    an_epoch = labelled if given else _minutes(2 * counts.pretrain * second) + _TUNED * labelled
+    an_epoch = labelled if given else _minutes(2 * counts.pretrain * second) + _tuned(counts) * labelled
     rest += _spreading(counts, given, size, pace)
     return max(0.0, minutes - rest) / max(1e-9, an_epoch) if an_epoch else math.inf
 

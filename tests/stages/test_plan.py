@@ -55,6 +55,17 @@ def test_few_labels_are_trained_on_four_times_and_the_plan_counts_all_of_them():
     assert all(made.total <= made.minutes + 0.1 for made in plans)
 
 
+def test_from_random_weights_most_minutes_go_to_the_labels_unless_few_images_have_one():
+    def minutes(made, stage):
+        return sum(step.minutes for step in made.steps if step.stage == stage)
+
+    all_labelled, few = of(15, "random", LITE0 / 4), of(15, "random", LITE0 / 4, train=300)
+    assert all_labelled.values["finetune.epochs"] == 4 * all_labelled.values["ssl.epochs"]
+    assert minutes(all_labelled, "finetune") > 1.8 * minutes(all_labelled, "pretrain")
+    assert minutes(few, "pretrain") > minutes(few, "finetune") and few.values["ssl.epochs"] >= 30
+    assert all(13 < made.total <= 15.1 for made in (all_labelled, few))
+
+
 def test_images_are_not_enlarged_much():
     assert of(240, longer_side=100).size == 128
     assert of(240, longer_side=32).size == SIZES[0]
