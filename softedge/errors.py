@@ -17,6 +17,7 @@ from softedge.progress import on_one_line
 
 BUG = 70  # the exit code of a bug: EX_SOFTWARE of BSD's sysexits.h, since 1 says that a gate failed
 _KEPT = 10  # tracebacks
+_IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EIO, errno.ESTALE)
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what ``no_space`` puts into words
 
 
@@ -96,6 +97,11 @@ def _code_and_text(error: BaseException) -> tuple[int, str] | None:
         return 141, ""
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return 2, f"error: {no_space(error)}, and run it again"
+    if isinstance(error, OSError) and error.errno in _IN_THE_WAY:
+        name = error.filename2 or error.filename or "a file"
+        return 2, f"error: {name} cannot be read or written ({error.strerror}); move it away, or use another name"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return 2, "error: too many files are open at a time; raise the limit (ulimit -n 4096), and run it again"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return 2, f"error: no permission to write or read {error.filename} ({error.strerror}); use another folder"
     return None
