@@ -17,6 +17,8 @@ from softedge.progress import on_one_line
 
 BUG = 70  # the exit code of a bug: EX_SOFTWARE of BSD's sysexits.h, since 1 says that a gate failed
 _KEPT = 10  # tracebacks
+_IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EIO, errno.ESTALE)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what ``no_space`` puts into words
 
 
 class UserError(Exception):
@@ -93,11 +95,27 @@ def _code_and_text(error: BaseException) -> tuple[int, str] | None:
         return code, "stopped: finished stages are kept; run the same command again to resume"
     if isinstance(error, BrokenPipeError):  # the reader of our output has gone: softedge ... | head
         return 141, ""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return 2, f"error: the disk is full ({error.filename or 'while writing'}); free some space and run it again"
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return 2, f"error: {no_space(error)}, and run it again"
+    if isinstance(error, OSError) and error.errno in _IN_THE_WAY:
+        name = error.filename2 or error.filename or "a file"
+        return 2, f"error: {name} cannot be read or written ({error.strerror}); move it away, or use another name"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return 2, "error: too many files are open at a time; raise the limit (ulimit -n 4096), and run it again"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return 2, f"error: no permission to write or read {error.filename} ({error.strerror}); use another folder"
     return None
+
+
+def no_space(error: OSError, path: Path | None = None) -> str:
+    """What to say of an error in ``NO_SPACE``: what was written where (``path`` if the error has none), what to do."""
+    name = error.filename or path
+    if error.errno == errno.EFBIG:
+        return (
+            f"{name or 'a file'} became larger than this system lets files become; raise the limit (ulimit -f "
+            "unlimited), or use a folder on another file system"
+        )
+    return f"the disk is full ({name or 'while writing'}); free some space"
 
 
 def bug_line(error: BaseException, command: str, folder: Path) -> str:

@@ -22,11 +22,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softedge.errors import UserError
+from softedge.errors import NO_SPACE, UserError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+_SPACE = 64 << 20  # bytes that must fit before a failed write is put down to something else than a full disk
 _LEFTOVER = re.compile(r"\.tmp-(\d+)(?:-.*)?")
 _run_folders: list[Path] = []  # of the runs that this process holds
 
@@ -68,7 +69,7 @@ def temporary_folder(what: str, beside: Path | None = None) -> Iterator[Path]:
     """
     inside = beside.parent if beside else _run_folders[-1] if _run_folders else None
     prefix = _temporary_prefix(what) if inside else f"softedge-{what}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=inside) as folder:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=inside) as folder, _full_disk_named(inside or Path(folder)):
         yield Path(folder)
 
 
@@ -144,17 +145,41 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     handle, temporary = tempfile.mkstemp(prefix=_temporary_prefix(path.name), suffix=path.suffix, dir=path.parent)
     os.close(handle)
     try:
-        yield Path(temporary)
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
+        with _full_disk_named(path):
+            yield Path(temporary)
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+            os.replace(temporary, path)
+            fsync_folder(path.parent)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    """Give the system's error of a full disk the name of what was written: a write knows none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def refuse_full(folder: Path) -> None:
+    """Raise the system's own OSError where no 64 MB more can be written into ``folder``; else nothing happens.
+
+    For libraries that report a full disk as something else.
+    """
+    block = bytes(1 << 20)
+    with _full_disk_named(folder), tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        for _ in range(_SPACE // len(block)):
+            if file.write(block) < len(block):  # the next write says why
+                file.write(block)
 
 
 def fsync_folder(folder: Path) -> None:

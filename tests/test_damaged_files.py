@@ -145,7 +145,8 @@ def exported(folder: Path) -> dict[str, Any]:
         "precision": "fp32",
         "size_bytes": 5,
         "preprocessing": spec,
-        "output": {"name": "probabilities"},
+        "output": {"name": "probabilities", "shape": ["N", 2]},
+        "tolerance": {"replay": 1e-4},
         "labels": ["a", "b"],
         "golden": golden,
     }

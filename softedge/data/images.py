@@ -45,6 +45,18 @@ class Images(ABC):
     def subset(self, indices: NDArray[np.int64] | Sequence[int]) -> Images:
         """The images at ``indices``, in that order."""
 
+    def needed(self, index: int) -> Uint8:
+        """As ``decode``; UserError for an image that can no longer be read, where nothing may stand in its place."""
+        try:
+            return self.decode(index)
+        except DamagedCopy as error:
+            raise UserError(str(error)) from error
+        except BadImage as error:  # it could be when the images were looked at
+            raise UserError(
+                f"{self.names[index]} cannot be read any more ({error}); bring it back, or make a run without it: "
+                "softedge deploy --update"
+            ) from error
+
     def prepared(self, spec: InputSpec) -> Uint8:
         """All images as the model gets them, uint8 (N, size, size, 3): shorter side to ``resize``, centre crop.
 
@@ -52,15 +64,7 @@ class Images(ABC):
         """
         batch = np.empty((len(self), spec.size, spec.size, 3), np.uint8)
         for index in range(len(self)):
-            try:
-                batch[index] = prepare(self.decode(index), spec)
-            except DamagedCopy as error:
-                raise UserError(str(error)) from error
-            except BadImage as error:  # it could be when the images were looked at
-                raise UserError(
-                    f"{self.names[index]} cannot be read any more ({error}); bring it back, or make a run without it: "
-                    "softedge deploy --update"
-                ) from error
+            batch[index] = prepare(self.needed(index), spec)
         return batch
 
 

@@ -24,8 +24,10 @@ def find(source: str) -> Inventory:
         if (own / "train").is_dir():  # an unpacked copy with class folders needs no download and no special reader
             return folders.find(own, source, published.readable_classes(own))
         return _read_once(source, local_root())
+    if not source.strip():  # of a shell's variable that is not set; Path("") is the folder one is in
+        raise UserError("the data set has an empty name; give a folder of images, or . for this one")
     path = Path(source).expanduser()
-    tars = shards.shards_of(path.resolve()) if path.exists() else {}
+    tars = shards.shards_of(path.resolve()) if path.is_dir() or path.is_file() else {}
     if tars:
         return shards.find(tars, canonical(source))
     if path.is_dir():

@@ -30,7 +30,7 @@ from softedge.errors import UserError
 from softedge.eval import finetune
 from softedge.progress import say
 from softedge.records import InputSpec, Outcome, Result
-from softedge.run import Run, atomic_path, perform
+from softedge.run import Run, perform, write_bytes
 from softedge.stages.base import INDEX, hashes, start_files
 
 
@@ -163,9 +163,9 @@ class _Transfer:
         return self.task.score(self.test, detect(model, self.test, "measure"), masks)
 
     def _save(self, path: Path, model: nn.Module, about: dict[str, Any]) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         settings = self.settings.model_dump(mode="json")
         values = {"kind": "detector", **about, "classes": list(self.train.classes), "transfer": settings}
-        with atomic_path(path) as temporary:
-            save_file(without_shared(model), temporary, metadata={"softedge": json.dumps(values)})
+        # Written by Python, which says why it cannot: safetensors' own error of a full disk has no number.
+        write_bytes(path, save(without_shared(model), metadata={"softedge": json.dumps(values)}))

@@ -103,7 +103,7 @@ class _Items(Dataset[tuple[Uint8, int]]):
 
     def _shrunk(self, index: int) -> Uint8:
         """Shorter side at most twice the resize of the spec: a crop of a quarter of the area keeps full detail."""
-        image = self.images.decode(index)
+        image = self.images.needed(index)
         height, width = image.shape[:2]
         scale = 2 * self.spec.resize / min(height, width)
         if scale >= 1:
@@ -117,7 +117,7 @@ class _Items(Dataset[tuple[Uint8, int]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Uint8, int]:  # type: ignore[override]
         epoch, index = key
         rng = np.random.default_rng([self.seed, epoch, index])
-        image = self.kept[index] if self.kept else self.images.decode(index)
+        image = self.kept[index] if self.kept else self.images.needed(index)
         crop = random_resized_crop(image, self.spec.size, self.min_area, rng, self.spec.interpolation)
         if rng.random() < self.flip:
             crop = crop[:, ::-1]

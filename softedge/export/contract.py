@@ -204,8 +204,12 @@ def read(folder: Path) -> Artifact:
             )
         spec = InputSpec.from_dict(values["preprocessing"])
         output, labels = values["output"]["name"], tuple(values["labels"])
-        return Artifact(path, values["target"], values["precision"], found, values["size_bytes"], spec, labels, output)
-    except (KeyError, TypeError, ValueError) as error:
+        if output in _MEANING and len(labels) != values["output"]["shape"][1]:
+            raise ValueError(f"{len(labels)} labels for {values['output']['shape'][1]} outputs")
+        float(values["tolerance"]["replay"])
+        size = sum(size_bytes(file) for file in files)
+        return Artifact(path, values["target"], values["precision"], found, size, spec, labels, output)
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{folder / FILE} is damaged ({error!r}); export the model again") from error
 
 

@@ -1,4 +1,4 @@
-"""The page in this network, until Ctrl-C."""
+"""The page in this network, until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from softedge.bench.browser import address
 from softedge.bench.browser.server import Inbox, Server
 from softedge.bench.browser.serving import serving
+from softedge.errors import Terminated
 from softedge.live.corrections import AT_MOST, Corrections
 from softedge.live.subject import Subject
 
@@ -32,6 +33,6 @@ def page(
 
 
 def until_interrupted() -> None:
-    """Wait for Ctrl-C: it is how this command ends, and no error."""
-    with contextlib.suppress(KeyboardInterrupt):
+    """Wait for Ctrl-C or SIGTERM: they are how this command ends, and no error."""
+    with contextlib.suppress(KeyboardInterrupt, Terminated):
         threading.Event().wait()

@@ -38,10 +38,10 @@ def accuracy_latency(identity: str, width: float, rows: Sequence[Values], device
     floor = _floor(shown)
     low, high = svg.padded(min([*top1, *floor]), min(1.0, max(top1)), least=0.025, share=0.12)
     y = svg.Scale(low, high, height - bottom, top)
-    biggest = max((r.get("size_bytes") or 1) for r in shown)
+    biggest = max(max(r.get("size_bytes") or 1, 1) for r in shown)
     marks, labels, sizes = [], [], []
     for row in shown:
-        radius = 4 + 8 * math.sqrt((row.get("size_bytes") or 0) / biggest)
+        radius = 4 + 8 * math.sqrt(max(row.get("size_bytes") or 0, 0) / biggest)
         halo = 5 if row["artifact"] == chosen else 0
         marks.append((x(row["devices"][device]["p90_ms"]), y(row["top1"]), radius + halo))
         labels.append(words.artifact_name(row["artifact"]))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from softedge import distributed
-from softedge.errors import UserError
+from softedge.errors import NO_SPACE, UserError, no_space
 from softedge.progress import say
 from softedge.weights import checkpoints
 
@@ -144,12 +144,12 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         # torch's zip writer reports a short write as a RuntimeError without the errno.
-        if full or (isinstance(error, RuntimeError) and _nearly_full(folder)):
+        if isinstance(error, RuntimeError) and _nearly_full(folder):
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise UserError(
-                f"{folder}: no space left on the disk; free some and run the same command again; it resumes from "
-                "the last checkpoint"
+                f"{no_space(error, folder)}, and run the same command again; it resumes from the last checkpoint"
             ) from error
         raise
 

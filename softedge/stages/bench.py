@@ -123,7 +123,7 @@ class Subjects:
                 return copy
         from PIL import Image
 
-        Image.fromarray(self.images.decode(index)).save(folder / f"photo-{index}.png")
+        Image.fromarray(self.images.needed(index)).save(folder / f"photo-{index}.png")
         return folder / f"photo-{index}.png"
 
 

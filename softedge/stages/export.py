@@ -22,6 +22,7 @@ from softedge.errors import CannotRunHere, UserError
 from softedge.export import calibration, contract, given, parity, snippet
 from softedge.export.base import Float32, Format, Uint8, combinations, open_format
 from softedge.export.deployed import Deployed
+from softedge.files import refuse_full
 from softedge.progress import say
 from softedge.records import Artifact, Outcome, Result
 from softedge.run import Run, cpu_name, differences, perform, set_aside, sha256, versions
@@ -238,11 +239,15 @@ def made_or_told(name: str, make: Callable[[], Outcome], folder: Path) -> Outcom
     """What ``make`` writes into ``folder``, or an empty folder and the reason in ``skipped["model"]``."""
     try:
         return make()
-    except (KeyboardInterrupt, OSError, MemoryError):
+    except (KeyboardInterrupt, MemoryError):
         _empty(folder)
         raise
     except Exception as error:  # converters raise every kind; one failing format must not take the others down
         _empty(folder)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if not isinstance(error, UserError):
+            refuse_full(folder)
         first = (str(error).strip().splitlines() or [""])[0][:300]
         reason = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
         say(f"{name} was not exported: {reason}")

@@ -27,7 +27,10 @@ def write(path: Path, content: Any, before: Callable[[], None] = lambda: None) -
     """Write ``content`` to ``path`` atomically; ``before`` is called when all is written, before the rename."""
     with atomic_path(path) as temporary:
         with open(temporary, "wb") as file:  # torch's own writer hides why it failed: a full disk is a RuntimeError
-            torch.save(content, file)
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:  # so it is here when torch closes its archive after the write that failed
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         digest = _digest(temporary, temporary.stat().st_size)
         with open(temporary, "ab") as file:
             file.write(_MARK + digest.encode() + b"\n")

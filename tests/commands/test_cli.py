@@ -174,6 +174,18 @@ def test_a_bug_is_one_line_and_its_traceback_a_file(capsys, tmp_path, monkeypatc
     assert code == 70 and "in broken" in err
 
 
+def test_a_folder_where_a_file_should_be_is_no_bug(capsys, tmp_path, monkeypatch):
+    from softedge.files import write_text
+    from softedge.stages import doctor
+
+    monkeypatch.setattr(doctor, "text", lambda: write_text(tmp_path, "x"))
+    line = f"error: {tmp_path} cannot be read or written (Is a directory); move it away, or use another name\n"
+    assert run(capsys, "doctor") == (2, "", line)
+    monkeypatch.setattr(doctor, "text", lambda: (tmp_path / ("x" * 300)).read_text())
+    code, _, err = run(capsys, "doctor")
+    assert code == 2 and "x cannot be read or written (File name too long); move it away" in err
+
+
 def test_only_the_newest_tracebacks_are_kept(tmp_path):
     from softedge.errors import bug_line
 

@@ -198,3 +198,12 @@ def test_an_unpacked_copy_of_a_data_set_is_used_without_a_download(
     monkeypatch.setenv("SOFTEDGE_DATA", str(tmp_path))
     found = sources.find("imagenet")
     assert found.source == "imagenet" and len(found.splits["test"]) == 2
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_the_folder_one_is_in(tmp_path, monkeypatch, name):
+    class_folders(tmp_path, {"cat": 2, "dog": 2})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="empty name"):
+        sources.find(name)
+    assert len(sources.find(".")) == 4

@@ -9,11 +9,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from toy_run import coloured_squares
 
 from softedge import backbones, config
-from softedge.data.images import ArrayImages
-from softedge.eval import finetune, optimising
+from softedge.data.images import ArrayImages, FileImages
+from softedge.errors import UserError
+from softedge.eval import crops, finetune, optimising
 from softedge.eval.crops import Crops, random_resized_crop
 from softedge.records import InputSpec
 from softedge.stages.finetune import stage
@@ -268,3 +270,18 @@ def test_what_was_held_back_is_what_the_kept_network_was_not_trained_on(toy, mon
     assert len(trained[0]) + len(held) == result.metrics["n_train"] >= share * 390
     few = dataclasses.replace(data, train=squares.subset(range(60)))
     assert module.unseen(stage(run, recipe, few, force=True), few) is None
+
+
+@pytest.mark.parametrize("method", ["epoch", "start"])
+def test_a_photo_that_is_gone_is_one_line_with_its_name(tmp_path, monkeypatch, method):
+    """Before the training, where crops are kept in memory; else in the epoch that needs it."""
+    names = ["0.png", "1.png"]
+    for name in names:
+        Image.new("RGB", (40, 40)).save(tmp_path / name)
+    images = FileImages(tmp_path, names, np.array([0, 1]))
+    if method == "epoch":
+        monkeypatch.setattr(crops, "_KEEP_BYTES", 0)
+        items = crops._Items(images, SPEC, seed=0, min_area=0.5, flip=0.5)
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(UserError, match=r"1\.png cannot be read any more"):
+        items[(0, 1)] if method == "epoch" else crops._Items(images, SPEC, seed=0, min_area=0.5, flip=0.5)

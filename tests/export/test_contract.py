@@ -107,6 +107,22 @@ def test_folder_without_a_contract_and_contract_of_another_version_are_refused(f
         contract.read(folder)
 
 
+@pytest.mark.parametrize(
+    "change", [{"labels": []}, {"labels": ["a", "b"]}, {"tolerance": {}}, {"output": {"name": "scores"}}]
+)
+def test_a_contract_whose_parts_do_not_fit_each_other_is_refused(folder, change):
+    values = json.loads((folder / "contract.json").read_text())
+    (folder / "contract.json").write_text(json.dumps(values | change))
+    with pytest.raises(UserError, match=r"contract\.json is damaged"):
+        verify(folder)
+
+
+def test_the_size_is_that_of_the_files_whatever_the_contract_says(folder):
+    values = json.loads((folder / "contract.json").read_text())
+    (folder / "contract.json").write_text(json.dumps(values | {"size_bytes": -1}))
+    assert contract.read(folder).size_bytes == (folder / "model.onnx").stat().st_size
+
+
 def test_openvino_hash_covers_the_weights_file(tmp_path):
     (tmp_path / "model.xml").write_text("<net/>")
     (tmp_path / "model.bin").write_bytes(b"1")

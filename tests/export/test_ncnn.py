@@ -157,11 +157,24 @@ def test_files_that_ncnn_does_not_take_are_one_line(made, tmp_path):
         (tmp_path / name).write_bytes((artifact.path.parent / name).read_bytes())
     (tmp_path / "model.bin").write_bytes((tmp_path / "model.bin").read_bytes()[:100])
     damaged = artifact_of(tmp_path / "model.param", "ncnn", "fp32", artifact.spec, artifact.labels)
-    with pytest.raises(UserError, match=r"model\.bin cannot be loaded by ncnn"):
+    with pytest.raises(UserError, match=r"model\.bin does not hold the weights of the network beside it"):
         Ncnn().load(damaged)
     (tmp_path / "model.param").write_bytes(b"\x89PNG")
     with pytest.raises(UserError, match="is no ncnn network"):
         Ncnn().load(damaged)
+
+
+@needs_both
+@pytest.mark.parametrize(
+    ("network", "weights"), [("fp32", "int8"), ("int8", "fp32"), ("fp16", "int8"), ("int8", "fp16")]
+)
+def test_weights_of_another_precision_are_one_line_where_ncnn_would_crash(made, tmp_path, network, weights):
+    shutil.copyfile(made[network].path, tmp_path / "model.param")
+    shutil.copyfile(made[weights].path.with_suffix(".bin"), tmp_path / "model.bin")
+    artifact = made[network]
+    swapped = artifact_of(tmp_path / "model.param", "ncnn", network, artifact.spec, artifact.labels)
+    with pytest.raises(UserError, match="does not hold the weights of the network beside it"):
+        Ncnn().load(swapped)
 
 
 ON_A_BOARD = (

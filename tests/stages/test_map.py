@@ -80,3 +80,15 @@ def test_images_that_are_gone_stop_the_command_and_not_a_deployment(
     _, recipe = reopen(run.root)
     assert made is not None and stage.stage(run, recipe, load(run)) is None
     assert "map: left out" in capsys.readouterr().err and run.result("map") is None
+
+
+def test_a_finished_map_outlasts_its_images(tmp_path: Path) -> None:
+    class_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
+    pretrain(str(tmp_path / "photos"), out=tmp_path / "run", set=SMALL)
+    made = map_(tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run" / "map").iterdir()}
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    assert map_(tmp_path / "run") == made
+    with pytest.raises(UserError, match="cannot be read any more"):
+        map_(tmp_path / "run", force=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "map").iterdir()} == before

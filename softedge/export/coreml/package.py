@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from softedge.errors import UserError
 from softedge.export.contract import to_json
 from softedge.export.coreml.reproducible import make_reproducible
 from softedge.export.deployed import Deployed
-from softedge.files import libraries_inside, temporary_folder
+from softedge.files import libraries_inside, refuse_full, temporary_folder
 
 LABEL = "label"
 WEIGHT_THRESHOLD = 512  # coremltools' default of 2048 values leaves squeeze-excite layers in float
@@ -70,6 +71,7 @@ def program(deployed: Deployed, precision: str) -> Any:
     except OSError:  # a full disk is no fault of the network
         raise
     except Exception as error:  # coremltools raises many kinds for operators that it cannot express
+        refuse_full(Path(tempfile.gettempdir()))  # which it reports like one of those
         raise UserError(f"Core ML cannot express this network: {' '.join(str(error).split())[:300]}") from error
 
 

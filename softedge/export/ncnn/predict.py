@@ -12,7 +12,7 @@ from softedge.errors import UserError
 from softedge.export.base import Float32, Predictor, Uint8, needs
 from softedge.export.contract import INPUT
 from softedge.export.ncnn.network import Network, weights_of
-from softedge.export.ncnn.weights import read
+from softedge.export.ncnn.weights import read, refuse_others
 from softedge.files import temporary_folder
 
 
@@ -22,10 +22,10 @@ def open_net(path: Path, weights: Path | None = None) -> Any:
         raise UserError(why)
     import ncnn
 
-    Network.read(path)  # what is no .param file is refused here, where ncnn would print lines of its own
+    weights = weights or weights_of(path)
+    refuse_others(Network.read(path), weights)  # what ncnn would print lines of its own for, or crash at
     net = ncnn.Net()
     net.opt.num_threads = 1
-    weights = weights or weights_of(path)
     if net.load_param(str(path)) or net.load_model(str(weights)):
         raise UserError(
             f"{path} and {weights.name} cannot be loaded by ncnn {ncnn.__version__}: damaged, or with a layer that it "

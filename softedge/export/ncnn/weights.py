@@ -6,6 +6,7 @@ are float32 without a flag (ncnn, modelbin.cpp).  Blocks end on a multiple of fo
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from softedge.run import write_bytes
 HALF, BYTES = 0x01306B47, 0x000D4B38
 _TYPES: dict[int, np.dtype[Any]] = {HALF: np.dtype(np.float16), BYTES: np.dtype(np.int8), 0: np.dtype(np.float32)}
 Int8 = NDArray[np.int8]
+# Layers that hold weights, and not in an order that ``_sizes`` knows (ncnn, src/layer/*.cpp, load_model).
+_UNKNOWN = re.compile(
+    "Bias|Convolution.*[13]D|Deconvolution.*|DeformableConv2D|Dequantize|Embed|GRU|Gemm|LSTM|MultiHeadAttention|Normalize|"
+    "Quantize|RMSNorm|RNN|Requantize"
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def read(network: Network, path: Path) -> dict[str, list[Block]]:
             flag = int.from_bytes(data[at : at + 4], "little") if flagged else 0
             kind = _TYPES.get(flag)
             at += 4 * flagged
-            if kind is None or at + count * kind.itemsize > len(data):
+            if kind is None or at + count * kind.itemsize > len(data) or (flag == BYTES) != _in_8_bits(layer, flagged):
                 raise _unreadable(network, path)
             values = np.frombuffer(data, kind, count, at)
             found[layer.name].append(Block(values.astype(np.float32) if flag == HALF else values, flagged))
@@ -82,6 +88,28 @@ def read(network: Network, path: Path) -> dict[str, list[Block]]:
     if at != len(data):
         raise _unreadable(network, path)
     return found
+
+
+def _in_8_bits(layer: Layer, flagged: bool) -> bool:
+    """Whether the network says so of the weights of a layer; ncnn reads past their end where the two files disagree."""
+    return flagged and layer.kind in WEIGHTED and bool(layer.number(INT8_TERM))
+
+
+def refuse_others(network: Network, path: Path) -> None:
+    """UserError where the weights in ``path`` are not those of ``network``: ncnn would end the process with a crash.
+
+    Networks with a layer whose weights are laid out otherwise than above pass unseen.
+    """
+    if any(_UNKNOWN.fullmatch(layer.kind) for layer in network.layers):
+        return
+    try:
+        read(network, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); export the model again") from error
+    except UserError as error:
+        raise UserError(
+            f"{path} does not hold the weights of the network beside it: damaged, or of another export; export again"
+        ) from error
 
 
 def _unreadable(network: Network, path: Path) -> UserError:

@@ -13,7 +13,7 @@ import numpy as np
 from softedge.errors import UserError
 from softedge.export.base import Float32, Predictor, Uint8
 from softedge.export.contract import INPUT, to_json
-from softedge.files import temporary_folder
+from softedge.files import refuse_full, temporary_folder
 from softedge.records import Precision
 from softedge.run import fsync_folder
 
@@ -109,7 +109,8 @@ def _save(network: Any, path: Path, half: bool, small: bool) -> None:
         try:
             ov.save_model(network, written, compress_to_fp16=half)
         except RuntimeError as error:  # openvino reports a full disk this way
-            raise OSError(f"cannot write {path} ({str(error).strip().splitlines()[-1][:160]})") from error
+            refuse_full(folder)
+            raise UserError(f"OpenVINO cannot write {path} ({str(error).strip().splitlines()[-1][:160]})") from error
         # The indentation is a sixth of the file, and of an int8 mobile network the file is a third. What NNCF notes of
         # its settings says nothing to a runtime.
         text = re.sub(r"<nncf>.*?</nncf>", "", written.read_text(), flags=re.DOTALL)
