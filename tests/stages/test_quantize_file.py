@@ -73,6 +73,15 @@ def test_the_int8_file_takes_the_place_of_the_float_file(quantized, float_file, 
     assert result.metrics["passed"] and result.metrics["n"] == 80, "half of the images are kept to test on"
 
 
+def test_the_weights_of_the_file_are_rounded_for_each_layers_output_and_that_is_nearer(quantized):
+    result, _ = quantized
+    steps = result.details["steps"]
+    rounded = next(step for step in steps if "least error" in step["what"])
+    plain = next(step for step in steps if step["what"] == rounded["what"].split("; weights rounded")[0])
+    assert rounded["sqnr_db"] > plain["sqnr_db"] and rounded["size_bytes"] == plain["size_bytes"]
+    assert rounded["step"] == "rounded" and "least error" in result.details["what"]
+
+
 def test_every_calibration_that_was_tried_is_a_row_with_its_measures(quantized):
     result, _ = quantized
     rows = [step for step in result.details["steps"] if "calibration by" in step["what"]]
