@@ -18,6 +18,7 @@ from softedge.progress import track
 
 IMAGES = 64  # that layers are compared on, at most: each layer costs a pass over them
 POSITIONS = 16384  # of a layer's inputs, at most, that make their second moments
+WIDEST = 1 << 26  # numbers of a layer's second moments, 256 MB: 8,192 inputs; layers with more keep the nearest steps
 _DAMPING = 0.01  # of their mean, added to the diagonal: the value of Frantar et al.
 LARGEST = 127  # of the integers of 8 bits
 _BATCH = 32
@@ -51,6 +52,8 @@ def rounded(deployed: Deployed, calibration: Uint8, smallest: int = 1, largest: 
                 continue
             groups = getattr(layer, "groups", 1)
             weight = layer.weight.contiguous().reshape(groups, layer.weight.shape[0] // groups, -1)
+            if groups * weight.shape[2] ** 2 > WIDEST:
+                continue
             moments, mean = _moments(network, layer, images)
             coded = least_error(weight, moments, largest) if weight.numel() >= smallest else weight
             if layer.bias is not None:

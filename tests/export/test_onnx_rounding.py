@@ -106,6 +106,10 @@ def option_of(network):
     return candidates, next(iter(candidates.calibrations()))
 
 
+def of_graph(made):
+    return module.rounded(made.graph, made.weight_grids(), IMAGES)
+
+
 def weights(graph):
     known = constants(graph)
     return {n.name: numpy_helper.to_array(known[n.input[1]]) for n in graph.graph.node if n.op_type in ("Conv", "Gemm")}
@@ -118,7 +122,7 @@ def biases(graph):
 
 def test_the_graph_is_rounded_as_the_network_in_pytorch_is(network):
     _, option = option_of(network)
-    found = module.rounded(option.model, IMAGES)
+    found = of_graph(option.model)
     _, expected = option_of(rounded_in_pytorch(network, IMAGES))
     before, mine, theirs = (weights(graph) for graph in (option.model.graph, found.graph, expected.model.graph))
     assert not found.left and len(mine) == 5
@@ -155,7 +159,7 @@ def test_the_file_stores_exactly_the_weights_that_were_chosen(network):
 def test_every_output_channel_keeps_its_mean_and_the_noise_of_weights_falls(network):
     _, option = option_of(network)
     made = option.model
-    found = module.rounded(made, IMAGES).graph
+    found = of_graph(made).graph
     plain = onnx.ModelProto()
     plain.CopyFrom(made.graph)
     for name, grid in made.weight_grids().items():
@@ -195,8 +199,7 @@ def quantization(model):
 
 def test_a_bias_that_two_layers_share_becomes_two():
     model = two_layers()
-    wide = replace(quantization(model), scheme=Scheme())
-    found = module.rounded(wide, IMAGES).graph
+    found = of_graph(quantization(model)).graph
     adds = [node for node in found.graph.node if node.op_type == "Add"]
     names = {name for node in adds for name in node.input if name in constants(found)}
     assert len(names) == 2
@@ -208,14 +211,14 @@ def test_a_bias_that_two_layers_share_becomes_two():
 def test_weights_that_two_layers_share_stay():
     model = two_layers()
     model.graph.node[4].input[1] = "w1"
-    found = module.rounded(quantization(model), IMAGES).graph
+    found = of_graph(quantization(model)).graph
     assert np.array_equal(numpy_helper.to_array(constants(found)["w1"]), numpy_helper.to_array(constants(model)["w1"]))
 
 
 @pytest.mark.parametrize(
     ("limit", "value", "expected"),
     [
-        ("_WIDEST", 2 * 144**2 - 1, ["node_conv2d_3"]),  # two groups of 144 inputs
+        ("WIDEST", 2 * 144**2 - 1, ["node_conv2d_3"]),  # two groups of 144 inputs
         ("_OPERATIONS", 0, ["node_conv2d", "node_conv2d_1", "node_conv2d_2", "node_conv2d_3", "node_linear"]),
         ("_OPERATIONS", 3e6, ["node_conv2d_1", "node_conv2d_3"]),
     ],
@@ -237,17 +240,17 @@ def test_fewer_images_are_asked_where_their_maps_are_large(network, monkeypatch)
     asked = []
     real = module._Values
     monkeypatch.setattr(module, "_Values", lambda graph, images: asked.append(len(images)) or real(graph, images))
-    module.rounded(option.model, IMAGES)
+    of_graph(option.model)
     assert asked == [1, 24, 24]
     monkeypatch.setattr(module, "_MEMORY", 12 * 4 * 16 * 16 * 3)  # twelve images as the first layer reads them
-    module.rounded(option.model, IMAGES)
+    of_graph(option.model)
     assert asked[3:] == [1, 8, 8], "maps of 16 channels are larger than the image; never fewer than eight"
 
 
 def test_a_batch_of_one_gives_the_same(network):
     _, option = option_of(network)
     fixed = OnnxCandidates(network, IMAGES, dynamic=False, scheme=Scheme(), methods=("minmax",))
-    found = [weights(module.rounded(made.model, IMAGES).graph) for made in (option, next(iter(fixed.calibrations())))]
+    found = [weights(of_graph(made.model).graph) for made in (option, next(iter(fixed.calibrations())))]
     for one, other in zip(found[0].values(), found[1].values()):
         assert np.isclose(one, other, atol=1e-6).mean() > 0.97
 
@@ -260,8 +263,8 @@ def test_the_rounded_file_is_nearer_and_one_that_is_not_is_not_taken(network, mo
     assert decibels(found.measures) > decibels(choice.measures) + 1
     assert found.option.details["rounding"] == "least error" and "least error" in found.option.what
 
-    def zeroed(made, images):
-        graph = module.copied(made.graph)
+    def zeroed(model, grids, images):
+        graph = module.copied(model)
         for tensor in graph.graph.initializer:
             if len(tensor.dims) == 4:
                 module.set_constant(tensor, 0 * numpy_helper.to_array(tensor))

@@ -164,3 +164,17 @@ def test_files_of_old_exporters_that_list_weights_as_inputs_are_read(float_file,
     onnx.save(model, tmp_path / "old.onnx")
     found = given.read(tmp_path / "old.onnx", ASKED).predict(pictures)
     assert np.abs(found - deployed.predict(pictures)).max() < 1e-5
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_files_of_a_fixed_batch_are_quantized_or_refused_in_one_line(float_file, photos, tmp_path, batch):
+    model = onnx.load(float_file)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.save(model, tmp_path / "fixed.onnx")
+    if batch > 1:
+        with pytest.raises(UserError, match="takes 4 images at once; .* one or any number"):
+            quantize_file(tmp_path / "fixed.onnx", photos, tmp_path / "out", ASKED, min_agreement=0.5)
+        return
+    result = quantize_file(tmp_path / "fixed.onnx", photos, tmp_path / "out", ASKED, min_agreement=0.5)
+    assert result.metrics["passed"] and "least error" in result.details["what"]

@@ -168,7 +168,7 @@ class GraphCandidates(Candidates):
     def rounded(self, option: Option) -> Option | None:
         if not isinstance(option.model, Quantization):
             return None
-        found = rounded(option.model, self.calibration)
+        found = rounded(option.model.graph, option.model.weight_grids(), self.calibration)
         made = replace(option, model=replace(option.model, graph=found.graph))
         if not found.left:
             return made

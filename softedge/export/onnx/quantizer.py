@@ -169,7 +169,7 @@ class Quantizer:
             if self.computes_weights(node):
                 grids[node.name] = self._weight_grid(node, self.grid(node.input[0]))
             elif (weight := numpy_helper.to_array(self.known[node.input[1]])).size >= STORED:
-                grids[node.name] = WeightGrid(_largest(weight, output_axis(node)) / 127, 127)
+                grids[node.name] = WeightGrid(largest_weights(weight, output_axis(node)) / 127, 127)
         return grids
 
     def computes_weights(self, node: onnx.NodeProto) -> bool:
@@ -282,7 +282,7 @@ class Quantizer:
 
     def _weight_grid(self, node: onnx.NodeProto, activation: Grid) -> WeightGrid:
         limit = limit_of(self.scheme)
-        scale = _largest(numpy_helper.to_array(self.known[node.input[1]]), output_axis(node)) / limit
+        scale = largest_weights(numpy_helper.to_array(self.known[node.input[1]]), output_axis(node)) / limit
         scale = np.maximum(scale, 1e-8)
         if len(node.input) > 2:  # a bias far larger than its weights must fit into 32 bits
             bias = numpy_helper.to_array(self.known[node.input[2]])
@@ -299,7 +299,7 @@ class Quantizer:
         return f"{name}_dq"
 
 
-def _largest(weight: np.ndarray, axis: int) -> np.ndarray:
+def largest_weights(weight: np.ndarray, axis: int) -> np.ndarray:
     """The largest absolute weight of each output channel, (O,)."""
     return np.asarray(np.abs(weight).max(axis=tuple(i for i in range(weight.ndim) if i != axis)))
 

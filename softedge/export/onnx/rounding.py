@@ -20,18 +20,16 @@ from torch.nn import functional
 
 from softedge.export.base import Uint8
 from softedge.export.calibration import spread
-from softedge.export.onnx.quantization import Quantization
-from softedge.export.onnx.quantizer import output_axis
+from softedge.export.onnx.quantizer import WeightGrid, largest_weights, output_axis
 from softedge.export.onnx.ranges import session
 from softedge.export.onnx.rewrite import attribute, constants, copied, has_weights, read_by, set_constant
-from softedge.export.rounding import IMAGES, POSITIONS, Moments, least_error
+from softedge.export.rounding import IMAGES, POSITIONS, WIDEST, Moments, least_error
 from softedge.progress import track
 
 _BATCH = 4  # images that are computed together
 _FEWEST = 8  # images, however large their maps are
 _MEMORY = 1 << 30  # bytes of tensors that are held between two layers
-_WIDEST = 1 << 26  # numbers of a layer's second moments, 256 MB: 8,192 inputs
-_OPERATIONS = 2e13  # multiplications in all; a core does 10 to 50 billion of them in a second
+_OPERATIONS = 1e13  # multiplications in all; a core does 10 to 50 billion of them in a second
 
 
 @dataclass(frozen=True)
@@ -123,15 +121,14 @@ class Layer:
         return amounts
 
 
-def rounded(made: Quantization, images: Uint8) -> Rounded:
-    """The graph of ``made`` with each layer's weights on the grid that they will be stored on, for the least error of
-    its output (``export.rounding.least_error``), and its bias such that the mean of each output channel stays.
+def rounded(model: onnx.ModelProto, grids: Mapping[str, WeightGrid], images: Uint8) -> Rounded:
+    """A float graph with each layer's weights on the grid that they will be stored on, for the least error of its
+    output (``export.rounding.least_error``), and its bias such that the mean of each output channel stays.
 
+    grids: by the name of the node; others stay as they are, and so do weights that several nodes read.
     images: uint8 (N, S, S, 3), unlabelled; at most ``IMAGES`` of them are asked, fewer where their maps are large.
-    Weights that several nodes read stay as they are.
     """
-    graph = copied(made.graph)
-    grids = made.weight_grids()
+    graph = copied(model)
     found = [layer for layer in layers(graph) if layer.node.name in grids]
     count, positions = _size(graph, found, images)
     chosen, left = _affordable(found, positions)
@@ -147,6 +144,17 @@ def rounded(made: Quantization, images: Uint8) -> Rounded:
             more = (layer.weight @ wanted[layer.node.name] - weight @ moments.mean()).reshape(-1).numpy()
             set_constant(known[layer.bias], numpy_helper.to_array(known[layer.bias]) + more)
     return Rounded(graph, tuple(layer.node.name for layer in left))
+
+
+def grids_of_eight_bits(model: onnx.ModelProto) -> dict[str, WeightGrid]:
+    """For every layer: its largest weight of each output channel is ±127 steps."""
+    known = constants(model)
+    grids = {}
+    for node in model.graph.node:
+        if has_weights(node, known):
+            largest = largest_weights(numpy_helper.to_array(known[node.input[1]]), output_axis(node))
+            grids[node.name] = WeightGrid(largest / 127, 127)
+    return grids
 
 
 def layers(graph: onnx.ModelProto) -> list[Layer]:
@@ -220,7 +228,7 @@ def _affordable(found: Sequence[Layer], positions: Mapping[str, int]) -> tuple[l
     for name, layer in sorted(((layer.node.name, layer) for layer in found), key=lambda pair: costs[pair[0]]):
         groups, _, inputs = layer.weight.shape
         spent += costs[name]
-        if spent <= _OPERATIONS and groups * inputs**2 <= _WIDEST:
+        if spent <= _OPERATIONS and groups * inputs**2 <= WIDEST:
             chosen.add(name)
     return [x for x in found if x.node.name in chosen], [x for x in found if x.node.name not in chosen]
 
