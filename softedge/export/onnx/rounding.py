@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from softedge.export.base import Uint8
 from softedge.export.calibration import spread
-from softedge.export.onnx.quantizer import WeightGrid, largest_weights, output_axis
+from softedge.export.onnx.quantizer import WeightGrid, output_axis
 from softedge.export.onnx.ranges import session
 from softedge.export.onnx.rewrite import attribute, constants, copied, has_weights, read_by, set_constant
 from softedge.export.rounding import IMAGES, POSITIONS, WIDEST, Moments, least_error
@@ -144,17 +144,6 @@ def rounded(model: onnx.ModelProto, grids: Mapping[str, WeightGrid], images: Uin
             more = (layer.weight @ wanted[layer.node.name] - weight @ moments.mean()).reshape(-1).numpy()
             set_constant(known[layer.bias], numpy_helper.to_array(known[layer.bias]) + more)
     return Rounded(graph, tuple(layer.node.name for layer in left))
-
-
-def grids_of_eight_bits(model: onnx.ModelProto) -> dict[str, WeightGrid]:
-    """For every layer: its largest weight of each output channel is ±127 steps."""
-    known = constants(model)
-    grids = {}
-    for node in model.graph.node:
-        if has_weights(node, known):
-            largest = largest_weights(numpy_helper.to_array(known[node.input[1]]), output_axis(node))
-            grids[node.name] = WeightGrid(largest / 127, 127)
-    return grids
 
 
 def layers(graph: onnx.ModelProto) -> list[Layer]:
