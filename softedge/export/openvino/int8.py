@@ -131,8 +131,8 @@ def weight_grids(network: Any, graph: onnx.ModelProto) -> dict[str, WeightGrid]:
     """The grid of each layer's weights in a quantized ``network``, by its node in the float ``graph`` that became it.
 
     NNCF takes 127 steps to the largest weight of an output channel, and 128 in layers whose weights it only compresses.
-    Others are left out: those of 7 bits, whose largest weight is 63.5 steps and so on no grid, and the first layer where
-    the conversion has put the normalisation into its weights.
+    Others are left out: those of 7 bits, whose largest weight is 63.5 steps and so on no grid, and the first layer
+    where the conversion has put the normalisation into its weights.
     """
     known = constants(graph)
     weights = {
