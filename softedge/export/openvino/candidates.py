@@ -131,11 +131,11 @@ class OpenVinoCandidates(Candidates):
         return replace(option, what=what, model=self._quantized(made, fast=False))
 
     def rounded(self, option: Option) -> Option | None:
-        """The weights that NNCF gets are on its grid already, so that it finds the same integers again."""
+        """The weights that NNCF gets are on its grid already, so in layers of 8 bits it finds the same integers."""
         if not option.model.ranges:
             return None
         graph = onnx_graph.trace(self.deployed, dynamic=self.dynamic)
-        made = rounded(graph, weight_grids(option.model.network, graph), self.calibration)
+        made = rounded(graph, weight_grids(graph), self.calibration)
         with quiet():
             source = from_graph(made.graph)
         return replace(option, model=self._quantized(replace(option.model, source=source)))

@@ -18,9 +18,6 @@ from softedge.export.onnx.rewrite import constants, has_weights
 from softedge.export.openvino.network import compiled
 
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
-_LIMITS = (127, 128)  # the largest integers of a layer's weights in 8 bits
-_SAME = 0.25  # of a step: scales are stored in 16 bits
-_DEAD = 1e-6  # a channel of smaller weights says nothing about its grid
 _CACHED = 3 << 18  # bytes of a float map up to which a depthwise layer is faster in float; at 0.9 MB it was slower
 
 
@@ -127,44 +124,18 @@ def layers(network: Any) -> dict[str, Any]:
     return {op.get_friendly_name().split("/")[0]: op for op in ops}
 
 
-def weight_grids(network: Any, graph: onnx.ModelProto) -> dict[str, WeightGrid]:
-    """The grid of each layer's weights in a quantized ``network``, by its node in the float ``graph`` that became it.
+def weight_grids(graph: onnx.ModelProto) -> dict[str, WeightGrid]:
+    """127 steps to the largest weight of each output channel, by the node of a float graph: NNCF's grid in 8 bits.
 
-    NNCF takes 127 steps to the largest weight of an output channel, and 128 in layers whose weights it only compresses.
-    Others are left out: those of 7 bits, whose largest weight is 63.5 steps and so on no grid, and the first layer
-    where the conversion has put the normalisation into its weights.
+    It rounds once more in layers of 7 bits, and in those whose weights it only compresses, to 128 steps.
     """
     known = constants(graph)
-    weights = {
-        node.name: (known[node.input[1]], output_axis(node)) for node in graph.graph.node if has_weights(node, known)
-    }
     grids = {}
-    for name, op in layers(network).items():
-        scale = _weight_scale(op)
-        if name not in weights or scale is None:
-            continue
-        tensor, axis = weights[name]
-        largest = largest_weights(numpy_helper.to_array(tensor), axis)
-        if scale.size != largest.size:
-            continue
-        steps = np.abs(scale.reshape(-1)).astype(np.float32)
-        alive = largest > _DEAD
-        found = [limit for limit in _LIMITS if np.abs(largest[alive] / steps[alive] - limit).max(initial=0.0) < _SAME]
-        if found:
-            grids[name] = WeightGrid(steps, found[0])
+    for node in graph.graph.node:
+        if has_weights(node, known):
+            largest = largest_weights(numpy_helper.to_array(known[node.input[1]]), output_axis(node))
+            grids[node.name] = WeightGrid(largest / 127, 127)
     return grids
-
-
-def _weight_scale(op: Any) -> np.ndarray | None:
-    """What the integers of an operation's weights are multiplied by; None where they are none."""
-    node, scale = op.input_value(1).get_node(), None
-    while node.get_type_name() != "Constant":
-        if node.get_type_name() == "Multiply" and node.input_value(1).get_node().get_type_name() == "Constant":
-            scale = np.asarray(node.input_value(1).get_node().get_data(), np.float32)
-        if not node.get_input_size():
-            return None
-        node = node.input_value(0).get_node()
-    return scale
 
 
 def reads_rounded(op: Any) -> bool:
