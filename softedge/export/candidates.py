@@ -104,6 +104,11 @@ class Candidates(ABC):
         """``option`` with the weights of ``network``, and other ranges of the tensors named there."""
         return None
 
+    def rounded(self, option: Option) -> Option | None:
+        """``option`` with each layer's weights rounded for the least error of its output, where a format can do that
+        without PyTorch's network; None: the network's are rounded (``largest_weight``, ``tuned``)."""
+        return None
+
     def largest_weight(self, option: Option) -> int | None:
         """The largest integer of its weights, per output channel: 127, or 63 in 7 bits; None: they have other grids."""
         return None

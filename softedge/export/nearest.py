@@ -26,6 +26,7 @@ FLOOR_DB = 6.0  # noise of half the signal: such a file may agree on lopsided im
 CLOSER = 1.0  # dB that an option of a higher tier must gain, and the integers of another format's file
 FAR_CLOSER = 3.0  # dB; half the layers of an EfficientNet-Lite0 in float gained an OpenVINO file 0.7
 SURE_DB = 20.0  # noise of a tenth; noisier files changed more answers on new images than on those they were chosen on
+ROUNDING = "rounding"  # among an option's details: how its weights were rounded, where not to the nearest step
 _QUIET_SECONDS = 10.0  # without a line, at most a comparison longer
 
 Measures = Mapping[str, float | int]
@@ -132,22 +133,35 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
 
 
 def with_rounded_weights(
-    candidates: Candidates, option: Option, network: Deployed, calibration: Uint8
+    candidates: Candidates, option: Option, network: Deployed | None, calibration: Uint8
 ) -> Option | None:
     """The same option with each layer's weights rounded for the least error of its output (``export.rounding``).
 
-    None where the format cannot.  calibration: uint8 (N, S, S, 3).
+    None where the format cannot.  network: None where a file alone is known.  calibration: uint8 (N, S, S, 3).
     """
-    from softedge.export.rounding import rounded
+    made = candidates.rounded(option)
+    if made is None and network is not None and (largest := candidates.largest_weight(option)) is not None:
+        from softedge.export.rounding import rounded
 
-    largest = candidates.largest_weight(option)
-    if largest is None:
-        return None
-    made = candidates.tuned(option, rounded(network, calibration, largest=largest), {})
+        made = candidates.tuned(option, rounded(network, calibration, largest=largest), {})
     if made is None:
         return None
     what = f"{option.what}; weights rounded for the least error of each layer's output"
-    return replace(made, what=what, details={**option.details, "rounding": "least error"})
+    return replace(made, what=what, details={ROUNDING: "least error", **made.details})
+
+
+def rounded_where_nearer(
+    candidates: Candidates, choice: Choice, judge: Judge, network: Deployed | None, calibration: Uint8
+) -> Choice:
+    """``choice``, or the same with rounded weights (``with_rounded_weights``) where those are nearer to fp32."""
+    option = with_rounded_weights(candidates, choice.option, network, calibration)
+    if option is None:
+        return choice
+    measures = judge.measure(candidates, option)
+    compared = [*choice.compared, (option, measures)]
+    if decibels(measures) <= decibels(choice.measures):
+        return replace(choice, compared=compared)
+    return Choice(option, measures, compared)
 
 
 def write_nearest(
@@ -163,10 +177,7 @@ def write_nearest(
         raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
     judge = Judge.of(deployed, images)
     choice = nearest(candidates, judge, others)
-    if (option := with_rounded_weights(candidates, choice.option, deployed, calibration)) is not None:
-        measures = judge.measure(candidates, option)
-        if decibels(measures) > decibels(choice.measures):
-            choice = replace(choice, option=option, measures=measures)
+    choice = rounded_where_nearer(candidates, choice, judge, deployed, calibration)
     if (noise := decibels(choice.measures)) < FLOOR_DB:
         say(
             f"warning: int8 does not suit this network: of {len(choice.tried)} ways to quantize it the best, "

@@ -17,12 +17,14 @@ from softedge.export.deployed import Deployed
 from softedge.progress import track
 
 IMAGES = 64  # that layers are compared on, at most: each layer costs a pass over them
-_POSITIONS = 16384  # of a layer's inputs, at most, that make their second moments
+POSITIONS = 16384  # of a layer's inputs, at most, that make their second moments
+WIDEST = 1 << 26  # numbers of a layer's second moments, 256 MB: 8,192 inputs; layers with more keep the nearest steps
 _DAMPING = 0.01  # of their mean, added to the diagonal: the value of Frantar et al.
 LARGEST = 127  # of the integers of 8 bits
 _BATCH = 32
 _EACH = 4  # images that share their places in a map
 _TOGETHER = 128  # inputs whose errors reach the others at once: the block of Frantar et al.
+_SAME_STEP = 1 + 1e-5  # of two steps that are the same but for the rounding of float32
 _SAME = 1e-3  # of the size of a layer's mean outputs: rounding of float32 is far below, other weights far above
 
 
@@ -50,6 +52,8 @@ def rounded(deployed: Deployed, calibration: Uint8, smallest: int = 1, largest: 
                 continue
             groups = getattr(layer, "groups", 1)
             weight = layer.weight.contiguous().reshape(groups, layer.weight.shape[0] // groups, -1)
+            if groups * weight.shape[2] ** 2 > WIDEST:
+                continue
             moments, mean = _moments(network, layer, images)
             coded = least_error(weight, moments, largest) if weight.numel() >= smallest else weight
             if layer.bias is not None:
@@ -59,14 +63,17 @@ def rounded(deployed: Deployed, calibration: Uint8, smallest: int = 1, largest: 
     return network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
 
 
-def least_error(weight: Tensor, moments: Tensor, largest: int = LARGEST) -> Tensor:
+def least_error(weight: Tensor, moments: Tensor, largest: int = LARGEST, scale: Tensor | None = None) -> Tensor:
     """Round (G, O, K) to ±largest steps per output channel with a small error of the outputs, E |(w - q) x|².
 
     One input after the other is rounded, and what it changes is made up for by those that are still in float, as their
     correlations with it allow: Frantar et al. 2022, GPTQ, arXiv 2210.17323, eq. 2 and 3 in its Cholesky form.
     moments: (G, K, K), E[x xᵀ] of each group's inputs.  Inputs of the largest second moment come first.
+    scale: (G, O), the steps of channels whose grid is wider than their largest weight asks for.
     """
-    scale = weight.abs().amax(2).clamp_min(1e-12) / largest
+    own = weight.abs().amax(2).clamp_min(1e-12) / largest
+    scale = own if scale is None else torch.maximum(own, scale)
+    kept = scale <= own * _SAME_STEP
     top = weight.abs().argmax(2)
     power = moments.diagonal(dim1=1, dim2=2)
     damping = _DAMPING * power.mean(1, keepdim=True).expand_as(power) + 1e-9
@@ -83,7 +90,7 @@ def least_error(weight: Tensor, moments: Tensor, largest: int = LARGEST) -> Tens
         for k in range(start, end):
             value = left[:, :, k]
             steps = (value / scale).round().clamp(-largest, largest)
-            first = order[:, None, k] == top
+            first = (order[:, None, k] == top) & kept
             chosen = torch.where(first, weight.gather(2, top[..., None])[..., 0], steps * scale)
             coded[:, :, k] = chosen
             error = errors[:, :, k - start] = (value - chosen) / upper[:, k, k, None]
@@ -158,22 +165,55 @@ def _padded(layer: nn.Conv2d, x: Tensor, output: Tensor) -> Tensor:
     return functional.pad(x, amounts)
 
 
+class _Mean:
+    """Of what is added as sums over so many."""
+
+    def __init__(self) -> None:
+        self.total, self.count = torch.zeros(()), 0
+
+    def add(self, total: Tensor, count: int) -> None:
+        self.total, self.count = self.total + total, self.count + count
+
+    def value(self) -> Tensor:
+        return self.total / self.count
+
+
+class Moments:
+    """E[x xᵀ] of some of a layer's inputs and E[x] of all, over images and positions.
+
+    layer: an nn.Conv2d or nn.Linear.  images: how many will be added.  squares: False for the mean alone.
+    """
+
+    def __init__(self, layer: nn.Module, images: int, squares: bool = True):
+        self.layer, self.images, self.wanted, self.parts = layer, images, squares, 0
+        self.squares, self.sums = _Mean(), _Mean()
+
+    def add(self, x: Tensor, output: Tensor) -> None:
+        """Inputs (N, ...) and the outputs that they gave, of which only the size matters."""
+        positions = _positions(self.layer, output)
+        self.sums.add(_sums(self.layer, x, output), positions)
+        if not self.wanted:
+            return
+        share = self.images * positions // len(output) / POSITIONS
+        every = max(1, math.ceil(math.sqrt(share) if isinstance(self.layer, nn.Conv2d) else share))
+        for part, result in zip(x.split(_EACH), output.split(_EACH)):
+            columns = _columns(self.layer, part, result, every, self.parts % every)
+            self.squares.add(columns @ columns.transpose(1, 2), columns.shape[2])
+            self.parts += 1
+
+    def second(self) -> Tensor:
+        """(G, K, K)."""
+        return self.squares.value()
+
+    def mean(self) -> Tensor:
+        """(G, K, 1)."""
+        return self.sums.value()
+
+
 def _moments(network: Deployed, layer: nn.Module, images: Uint8) -> tuple[Tensor, Tensor]:
-    """E[x xᵀ], (G, K, K), of some of a layer's inputs, and E[x], (G, K, 1), of all, over images and positions."""
-    squares: list[tuple[Tensor, int]] = []
-    sums: list[tuple[Tensor, int]] = []
-
-    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        positions = _positions(module, output)
-        share = len(images) * positions // len(output) / _POSITIONS
-        every = max(1, math.ceil(math.sqrt(share) if isinstance(module, nn.Conv2d) else share))
-        for place, (part, result) in enumerate(zip(inputs[0].split(_EACH), output.split(_EACH))):
-            columns = _columns(module, part, result, every, place % every)
-            squares.append((columns @ columns.transpose(1, 2), columns.shape[2]))
-        sums.append((_sums(module, inputs[0], output), positions))
-
-    _run(network, images, {layer: add}, last=True)
-    return _mean(squares), _mean(sums)
+    moments = Moments(layer, len(images))
+    _run(network, images, {layer: lambda module, inputs, output: moments.add(inputs[0], output)}, last=True)
+    return moments.second(), moments.mean()
 
 
 def _means(network: Deployed, images: Uint8) -> dict[str, Tensor]:
@@ -182,37 +222,37 @@ def _means(network: Deployed, images: Uint8) -> dict[str, Tensor]:
     Others do not: with weights standardized in ``forward`` (NFNet, ResNetV2), padding by reflection, outputs that
     overflow.
     """
-    found: dict[str, list[tuple[Tensor, int]]] = {}
-    given: dict[str, list[tuple[Tensor, int]]] = {}
+    found: dict[str, _Mean] = {}
+    given: dict[str, _Mean] = {}
+    calls: dict[str, int] = {}
 
     def adds(name: str) -> Callable[..., None]:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if not inputs or (isinstance(module, nn.Conv2d) and output.ndim != 4):
                 return
             positions, channels = _positions(module, output), 1 if isinstance(module, nn.Conv2d) else -1
-            found.setdefault(name, []).append((_sums(module, inputs[0], output), positions))
-            given.setdefault(name, []).append((output.movedim(channels, 0).flatten(1).sum(1), positions))
+            found.setdefault(name, _Mean()).add(_sums(module, inputs[0], output), positions)
+            given.setdefault(name, _Mean()).add(output.movedim(channels, 0).flatten(1).sum(1), positions)
+            calls[name] = calls.get(name, 0) + 1
 
         return add
 
     layers = _layers(network)
     _run(network, images, {layer: adds(name) for name, layer in layers})
     passes = -(-len(images) // _BATCH)
-    means = {name: _mean(parts) for name, parts in found.items() if len(parts) == passes}
-    return {name: means[name] for name, layer in layers if name in means and _gives(layer, means[name], given[name])}
+    means = {name: mean.value() for name, mean in found.items() if calls[name] == passes}
+    return {
+        name: means[name] for name, layer in layers if name in means and _gives(layer, means[name], given[name].value())
+    }
 
 
-def _gives(layer: Any, mean: Tensor, outputs: list[tuple[Tensor, int]]) -> bool:
-    """Whether ``layer`` with mean inputs (G, K, 1) has the mean outputs (O,) that were found."""
+def _gives(layer: Any, mean: Tensor, wanted: Tensor) -> bool:
+    """Whether ``layer`` with mean inputs (G, K, 1) has the mean outputs (O,) that are wanted."""
     weight = layer.weight.reshape(mean.shape[0], -1, mean.shape[1])
     bias = 0.0 if layer.bias is None else layer.bias
-    wanted, size = _mean(outputs), (weight.abs() @ mean.abs()).reshape(-1)
+    size = (weight.abs() @ mean.abs()).reshape(-1)
     gap = ((weight @ mean).reshape(-1) + bias - wanted).abs()
     return bool((gap <= _SAME * (size + wanted.abs()) + 1e-6).all())
-
-
-def _mean(parts: list[tuple[Tensor, int]]) -> Tensor:
-    return torch.stack([value for value, _ in parts]).sum(0) / sum(count for _, count in parts)
 
 
 def _positions(layer: nn.Module, output: Tensor) -> int:

@@ -20,6 +20,7 @@ from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import (
     CLOSER,
+    ROUNDING,
     Choice,
     Judge,
     Measures,
@@ -181,11 +182,12 @@ class _Search:
 
     def _round(self) -> None:
         """Each layer's weights for the least error of its output, not to the nearest step."""
-        if self.network is None:
-            self._note("rounded", "needs the PyTorch weights")
+        if ROUNDING in self.option.details:
+            self._note("rounded", "done before the search")
             return
         option = with_rounded_weights(self.candidates, self.option, self.network, self.problem.calibration)
-        if self._take("rounded", option, "this format's weights have grids of their own"):
+        why = "this format's weights have grids of their own" if self.network else "needs the PyTorch weights"
+        if self._take("rounded", option, why):
             self.plain = self.option
 
     def _correct_biases(self) -> None:

@@ -17,7 +17,7 @@ from softedge.eval.measures import compare
 from softedge.export import calibration
 from softedge.export.base import Format, GivenModel, open_format
 from softedge.export.candidates import Candidates, Option
-from softedge.export.nearest import Judge, Measures, nearest
+from softedge.export.nearest import ROUNDING, Judge, Measures, nearest, rounded_where_nearer
 from softedge.progress import say
 from softedge.quantize.gates import quality
 from softedge.quantize.search import Problem, search, written_bytes
@@ -110,9 +110,11 @@ class _Work:
     def into(self, folder: Path) -> Outcome:
         candidates = self.given.candidates(self.calibration)
         choice = nearest(candidates, self.judge)
+        choice = rounded_where_nearer(candidates, choice, self.judge, None, self.calibration)
         tried = [self._step(candidates, option, measures) for option, measures in choice.compared]
         default = next(step for step, (option, _) in zip(tried, choice.compared) if option is choice.option)
-        default = dataclasses.replace(default, name="calibrated", kept=True)
+        name = "rounded" if ROUNDING in choice.option.details else "calibrated"
+        default = dataclasses.replace(default, name=name, kept=True)
         found = search(
             Problem(
                 network=None,
@@ -155,11 +157,15 @@ class _Work:
         return Outcome(metrics, {**details, "file": path.name, "what": option.what, "sha256": sha256(path)})
 
     def _step(self, candidates: Candidates, option: Option, measures: Measures) -> Step:
-        """A calibration as a row of the table; ranges cost neither time nor bytes, what stays in float does."""
+        """A calibration, or rounded weights, as a row of the table.
+
+        Ranges and roundings cost neither time nor bytes, what stays in float does.
+        """
         if option.tier not in self.costs:
             self.costs[option.tier] = written_bytes(candidates, option), candidates.time_over_fp32(option)
         size, time = self.costs[option.tier]
-        return Step("calibration", option.what, measures, size, time, tuple(self._doubts(measures)), kept=False)
+        name = "rounding" if ROUNDING in option.details else "calibration"
+        return Step(name, option.what, measures, size, time, tuple(self._doubts(measures)), kept=False)
 
     def _accepts(self, measures: Measures) -> list[str]:
         return [*broken(measures), *quality(measures, self.gates, self.given.output)]

@@ -8,13 +8,18 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
+from onnx import numpy_helper
 from openvino import opset13
 
 from softedge import backbones, config
 from softedge.errors import UserError
+from softedge.export.candidates import Option
 from softedge.export.deployed import Deployed
 from softedge.export.onnx.format import Onnx
+from softedge.export.onnx.graph import trace
 from softedge.export.onnx.quantizer import Scheme
+from softedge.export.onnx.rewrite import constants
+from softedge.export.onnx.rounding import rounded
 from softedge.export.openvino import candidates as openvino_candidates
 from softedge.export.openvino.format import OpenVino
 from softedge.export.openvino.int8 import (
@@ -23,6 +28,7 @@ from softedge.export.openvino.int8 import (
     first_layer,
     layers,
     reads_rounded,
+    weight_grids,
     with_ranges,
 )
 from softedge.export.openvino.network import _normalised_by_rows, from_onnx, predictor
@@ -176,3 +182,38 @@ def test_the_integers_of_an_onnx_file_and_full_bias_correction_are_options(deplo
     corrected = options.bias_corrected(made)
     assert options.float_layers(corrected) == options.float_layers(made) >= {options.layers()[-1]}
     assert "layer by layer" in corrected.what and options.bias_corrected(options.from_file(onnx)) is None
+
+
+def test_nncf_finds_the_integers_of_weights_that_were_rounded_before(deployed, pictures):
+    candidates = OpenVino().candidates(deployed, "int8", pictures[:40])
+    ignored = [*better_in_float(candidates.network), *first_layer(candidates.network)]
+    plain = candidates.with_float(candidates._option("plain", "minmax", "", ignored, 0), candidates.layers()[-1:])
+    candidate = candidates.rounded(plain)
+    graph = trace(deployed)
+    grids = weight_grids(graph)
+    assert list(grids) == list(candidates.layers())
+    chosen = constants(rounded(graph, grids, pictures[:40]).graph)
+    names = {node.name: node.input[1] for node in graph.graph.node if node.name in grids}
+    changed = 0
+    for name in list(grids)[3:]:  # before: two that are only compressed, and one of 7 bits
+        weights = numpy_helper.to_array(chosen[names[name]])
+        found, before = (decoded(layers(o.model.network)[name], weights) for o in (candidate, plain))
+        steps = grids[name].steps.reshape(-1, *[1] * (weights.ndim - 1))
+        assert (np.abs(found - weights) < 0.1 * steps).all(), name
+        changed += int((np.abs(found - before) > 0.5 * steps).sum())
+    assert changed > 80
+    assert candidate.model.in_float == plain.model.in_float
+
+
+def test_the_integers_of_a_file_are_not_rounded_again(deployed, pictures):
+    candidates = OpenVino().candidates(deployed, "int8", pictures[:8])
+    option = Option("the integers of a file", openvino_candidates.Quantization(candidates.network, "", ""))
+    assert candidates.rounded(option) is None
+
+
+def decoded(op, like):
+    """The weights of an operation as it multiplies them, in the shape of ``like``."""
+    network = ov.Model([opset13.result(op.input_value(1))], [])
+    return next(
+        iter(ov.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([]).values())
+    ).reshape(like.shape)

@@ -10,6 +10,7 @@ import torch
 from timm.layers import Conv2dSame, StdConv2d
 from torch import nn
 
+from softedge.export import rounding as module
 from softedge.export.deployed import Deployed
 from softedge.export.rounding import _columns, _sums, least_error, rounded
 from softedge.records import InputSpec
@@ -149,6 +150,15 @@ def test_a_rounded_network_is_nearer_than_the_nearest_steps_and_every_output_cha
     torch.testing.assert_close(made.mean(0), exact.mean(0), rtol=0, atol=1e-5)
     assert (made - exact).square().mean() < 0.5 * (naive - exact).square().mean()
     assert torch.equal(found.model.twice.weight, original.model.twice.weight), "its two inputs have no one moment"
+
+
+def test_layers_whose_moments_would_not_fit_into_memory_keep_their_weights(monkeypatch):
+    torch.manual_seed(0)
+    deployed = Deployed(Net().eval(), SPEC, tuple("abcde"))
+    monkeypatch.setattr(module, "WIDEST", 16**2)
+    found, original = rounded(deployed, IMAGES).model, deployed.folded().model
+    assert torch.equal(found.stem.weight, original.stem.weight), "27 inputs"
+    assert not torch.equal(found.dense.weight, original.dense.weight), "16 inputs"
 
 
 class Odd(nn.Module):

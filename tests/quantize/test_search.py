@@ -16,7 +16,7 @@ from softedge.errors import UserError
 from softedge.eval.measures import compare
 from softedge.export.candidates import Option
 from softedge.export.deployed import Deployed
-from softedge.export.nearest import nearest
+from softedge.export.nearest import Choice, nearest
 from softedge.quantize import search as module
 from softedge.quantize.search import Problem, search
 from softedge.quantize.selection import broken
@@ -192,6 +192,20 @@ def test_weights_are_rounded_on_the_grid_of_the_calibrated_file_and_kept_where_t
     result = search(problem(worse), default())
     assert names(result)[-2:] == ["rounded", "bias"] and not result.steps[-2].kept
     assert result.chosen.option.what == "only; biases corrected"
+
+
+def test_a_format_that_rounds_its_own_graph_needs_no_network_and_rounds_once():
+    class Graph(ToyCandidates):
+        def rounded(self, option):
+            self.calls.append("rounded")
+            return replace(option, model={name: noise * 0.001 for name, noise in option.model.items()})
+
+    result = search(problem(Graph(BAD), network=None), default())
+    assert names(result)[-1] == "rounded" and result.chosen.certain and result.chosen.step.details["gain_db"] > 20
+    done = replace(next(Graph(BAD).calibrations()), details={"rounding": "least error"})
+    candidates = Graph(BAD, bias=0.01)
+    again = search(problem(candidates, network=None, start=Choice(done, default().measures)), default())
+    assert "rounded" not in candidates.calls and "done before the search" in [step.what for step in again.steps]
 
 
 def test_without_the_networks_weights_nothing_is_rounded():

@@ -73,6 +73,15 @@ def test_the_int8_file_takes_the_place_of_the_float_file(quantized, float_file, 
     assert result.metrics["passed"] and result.metrics["n"] == 80, "half of the images are kept to test on"
 
 
+def test_the_weights_of_the_file_are_rounded_for_each_layers_output_and_that_is_nearer(quantized):
+    result, _ = quantized
+    steps = result.details["steps"]
+    rounded = next(step for step in steps if "least error" in step["what"])
+    plain = next(step for step in steps if step["what"] == rounded["what"].split("; weights rounded")[0])
+    assert rounded["sqnr_db"] > plain["sqnr_db"] and rounded["size_bytes"] == plain["size_bytes"]
+    assert rounded["step"] == "rounded" and "least error" in result.details["what"]
+
+
 def test_every_calibration_that_was_tried_is_a_row_with_its_measures(quantized):
     result, _ = quantized
     rows = [step for step in result.details["steps"] if "calibration by" in step["what"]]
@@ -155,3 +164,17 @@ def test_files_of_old_exporters_that_list_weights_as_inputs_are_read(float_file,
     onnx.save(model, tmp_path / "old.onnx")
     found = given.read(tmp_path / "old.onnx", ASKED).predict(pictures)
     assert np.abs(found - deployed.predict(pictures)).max() < 1e-5
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_files_of_a_fixed_batch_are_quantized_or_refused_in_one_line(float_file, photos, tmp_path, batch):
+    model = onnx.load(float_file)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.save(model, tmp_path / "fixed.onnx")
+    if batch > 1:
+        with pytest.raises(UserError, match="takes 4 images at once; .* one or any number"):
+            quantize_file(tmp_path / "fixed.onnx", photos, tmp_path / "out", ASKED, min_agreement=0.5)
+        return
+    result = quantize_file(tmp_path / "fixed.onnx", photos, tmp_path / "out", ASKED, min_agreement=0.5)
+    assert result.metrics["passed"] and "least error" in result.details["what"]

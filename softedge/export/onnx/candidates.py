@@ -17,14 +17,17 @@ from softedge.export.base import Float32, Uint8
 from softedge.export.calibration import spread
 from softedge.export.candidates import Candidates, Option, Rounding
 from softedge.export.deployed import Deployed
+from softedge.export.nearest import ROUNDING
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx import rewrite
 from softedge.export.onnx.bias import correct_biases
 from softedge.export.onnx.quantization import Quantization
-from softedge.export.onnx.quantizer import FOLLOWERS, WEIGHTED, Scheme, limit_of, store_weights_in_int8
+from softedge.export.onnx.quantizer import FOLLOWERS, WEIGHTED, Scheme, store_weights_in_int8
 from softedge.export.onnx.ranges import METHODS, Method, Ranges, by_method, float_tensors, run, session, with_outputs
 from softedge.export.onnx.ranges import measure as measure_ranges
+from softedge.export.onnx.rounding import rounded
 from softedge.export.onnx.speed import Beginning, beginnings, fixed, race
+from softedge.progress import say
 from softedge.records import Artifact
 from softedge.run import write_bytes
 
@@ -162,6 +165,21 @@ class GraphCandidates(Candidates):
         made = correct_biases(_quantization(option), self.calibration[spread(len(self.calibration), _CORRECTION)])
         return replace(option, what=f"{option.what}; biases corrected", model=made)
 
+    def rounded(self, option: Option) -> Option | None:
+        if not isinstance(option.model, Quantization):
+            return None
+        found = rounded(option.model.graph, option.model.weight_grids(), self.calibration)
+        made = replace(option, model=replace(option.model, graph=found.graph))
+        if not found.left:
+            return made
+        left = f"{len(found.left)} of {len(option.model.layers())} layers"
+        more = ", ..." if len(found.left) > 1 else ""
+        say(
+            f"int8: {left} are too wide to be rounded for their output in minutes ({found.left[0]}{more}); they keep "
+            "the nearest steps"
+        )
+        return replace(made, details={**made.details, ROUNDING: f"least error, to the nearest step in {left}"})
+
     def roundings(self, option: Option, image: Uint8) -> Sequence[Rounding]:
         made = _quantization(option)
         ends = rounded_ranges(made.model())
@@ -199,9 +217,6 @@ class OnnxCandidates(GraphCandidates):
 
     def finished(self, model: onnx.ModelProto, details: Mapping[str, Any]) -> bytes:
         return onnx_graph.finished(model, self.deployed, "int8", **details)
-
-    def largest_weight(self, option: Option) -> int | None:
-        return limit_of(option.model.scheme) if isinstance(option.model, Quantization) else None
 
     def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option:
         made = _quantization(option)

@@ -136,6 +136,8 @@ def _interface(model: onnx.ModelProto, path: Path, size: int | None) -> tuple[In
     if len(dims) != 4 or 3 not in (dims[1], dims[3]) or kind not in (TensorProto.FLOAT, TensorProto.UINT8):
         shape = " x ".join(str(d or "?") for d in dims)
         raise UserError(f"the input of {path} is {shape}; an image is [N, 3, H, W] or [N, H, W, 3], float or uint8")
+    if dims[0] > 1:
+        raise UserError(f"{path} takes {dims[0]} images at once; export it again for one or any number (dynamic batch)")
     planes = dims[1] == 3
     height, width = dims[2:] if planes else dims[1:3]
     if not (height or size):

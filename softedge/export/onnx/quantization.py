@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
-from softedge.export.onnx.quantizer import Scheme, quantize
+from softedge.export.onnx.quantizer import Quantizer, Scheme, WeightGrid, quantize
 from softedge.export.onnx.ranges import Ranges
 from softedge.export.onnx.rewrite import constants, has_weights
 
@@ -21,6 +21,10 @@ class Quantization:
 
     def model(self) -> onnx.ModelProto:
         return quantize(self.graph, self.ranges, self.scheme)
+
+    def weight_grids(self) -> dict[str, WeightGrid]:
+        """See ``Quantizer.weight_grids``."""
+        return Quantizer.of(self.graph, self.ranges, self.scheme).weight_grids()
 
     def layers(self) -> list[str]:
         """Names of the nodes with weights, in order."""

@@ -25,6 +25,9 @@ _FLOAT_RESULT = ("Gemm", "MatMul")  # logits, and what normalisation, attention 
 _NARROWEST_GATE = 8  # steps between 0 and 3 of a hard-swish's input; with fewer its grid would be coarse
 
 
+STORED = 1024  # values from which on a float layer's weights are stored in int8
+
+
 @dataclass(frozen=True)
 class Scheme:
     """What is computed in integers.
@@ -53,6 +56,14 @@ class Grid:
 
     scale: float
     zero: int
+
+
+@dataclass(frozen=True)
+class WeightGrid:
+    """A layer's integers, from -limit to limit: value = steps · q, with one step (O,) an output channel."""
+
+    steps: np.ndarray
+    limit: int
 
 
 def grid_of(low: float, high: float, bits: int = 8) -> Grid:
@@ -86,8 +97,7 @@ def quantize(model: onnx.ModelProto, ranges: Ranges, scheme: Scheme = Scheme()) 
     """
     if not ranges:
         raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
-    before, after = float_nodes(model)
-    quantized = Quantizer(model, ranges, scheme.with_float(*before, *after)).run()
+    quantized = Quantizer.of(model, ranges, scheme).run()
     store_weights_in_int8(quantized)
     return join_hard_swish(quantized)
 
@@ -111,6 +121,12 @@ class Quantizer:
         self.stored: set[str] = set()
         self.done: list[onnx.NodeProto] = []
         self.made: set[str] = set()
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto, ranges: Ranges, scheme: Scheme) -> Quantizer:
+        """Preprocessing and softmax stay in float."""
+        before, after = float_nodes(model)
+        return cls(model, ranges, scheme.with_float(*before, *after))
 
     def _choose(self) -> tuple[set[str], set[str], dict[str, onnx.NodeProto]]:
         """Names of integer nodes, tensors behind free clamps, and hard-swish gates by their output."""
@@ -142,14 +158,36 @@ class Quantizer:
                 held[result] = node.op_type
         return integer, clamped, gates
 
-    def run(self) -> onnx.ModelProto:
+    def weight_grids(self) -> dict[str, WeightGrid]:
+        """The grid that ``run`` will put each layer's weights on, by the node's name; then those that
+        ``store_weights_in_int8`` stores on one.  Weights that stay in float are left out."""
+        self._prepare()
+        grids = {}
+        for node in self.model.graph.node:
+            if not has_weights(node, self.known):
+                continue
+            if self.computes_weights(node):
+                grids[node.name] = self._weight_grid(node, self.grid(node.input[0]))
+            elif (weight := numpy_helper.to_array(self.known[node.input[1]])).size >= STORED:
+                grids[node.name] = WeightGrid(largest_weights(weight, output_axis(node)) / 127, 127)
+        return grids
+
+    def computes_weights(self, node: onnx.NodeProto) -> bool:
+        """Whether a layer computes in integers."""
+        return node.name in self.integer
+
+    def _prepare(self) -> None:
+        """Grids that are no tensor's own: of gates, and of pools."""
         for node in self.gates.values():
             x, gate, half = gated_grids(*self.ranges[node.input[0]])
             self.grids[node.input[0]], self.grids[node.output[0]], self.halves[node.name] = x, gate, half
         for node in self.model.graph.node:
             if node.op_type == "MaxPool" and node.name in self.integer:
                 # The largest integer is the integer of the largest: on one grid the pool needs no arithmetic at all.
-                self.grids[node.output[0]] = self._grid(node.input[0])
+                self.grids[node.output[0]] = self.grid(node.input[0])
+
+    def run(self) -> onnx.ModelProto:
+        self._prepare()
         for node in list(self.model.graph.node):
             self._add(node)
         graph = self.model.graph
@@ -173,7 +211,7 @@ class Quantizer:
             if integer or f"{name}_q" in self.made:
                 source.input[index] = self._dequantized(name)
         if integer and node.op_type in WEIGHTED:
-            self._weights(source, self._grid(node.input[0]))
+            self._weights(source, self.grid(node.input[0]))
         self._append(source)
         result = node.output[0]
         ends_here = integer or result in self.clamped
@@ -185,7 +223,7 @@ class Quantizer:
         self.done.append(node)
         self.made.update(node.output)
 
-    def _grid(self, name: str) -> Grid:
+    def grid(self, name: str) -> Grid:
         if name not in self.grids:
             self.grids[name] = grid_of(*self.ranges[name], self.scheme.activation_bits)
         return self.grids[name]
@@ -208,7 +246,7 @@ class Quantizer:
         return f"{name}_dq"
 
     def _grid_constants(self, name: str) -> tuple[str, str]:
-        grid = self._grid(name)
+        grid = self.grid(name)
         return (
             self._constant(f"{name}_scale", np.float32(grid.scale)),
             self._constant(f"{name}_zero", np.dtype(f"uint{self.scheme.activation_bits}").type(grid.zero)),
@@ -233,19 +271,23 @@ class Quantizer:
         """int8 weights per output channel, and an int32 bias on the grid of the products."""
         weight = numpy_helper.to_array(self.known[node.input[1]])
         bias = numpy_helper.to_array(self.known[node.input[2]]) if len(node.input) > 2 else None
-        axis = output_axis(node)
-        limit = limit_of(self.scheme)
-        scale = np.abs(weight).max(axis=tuple(i for i in range(weight.ndim) if i != axis)) / limit
-        scale = np.maximum(scale, 1e-8)
-        if bias is not None:  # a bias far larger than its weights must fit into 32 bits
-            scale = np.maximum(scale, np.abs(bias) / (activation.scale * 2**30))
-        scale = scale.astype(np.float32)
+        axis, grid = output_axis(node), self._weight_grid(node, activation)
+        scale, limit = grid.steps, grid.limit
         shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
         coded = np.clip(np.rint(weight / scale.reshape(shape)), -limit, limit).astype(np.int8)
         node.input[1] = self._coded(node.input[1], coded, scale, axis)
         if bias is not None:
             product = (scale.astype(np.float64) * np.float32(activation.scale)).astype(np.float32)
             node.input[2] = self._coded(node.input[2], np.rint(bias / product).astype(np.int32), product, 0)
+
+    def _weight_grid(self, node: onnx.NodeProto, activation: Grid) -> WeightGrid:
+        limit = limit_of(self.scheme)
+        scale = largest_weights(numpy_helper.to_array(self.known[node.input[1]]), output_axis(node)) / limit
+        scale = np.maximum(scale, 1e-8)
+        if len(node.input) > 2:  # a bias far larger than its weights must fit into 32 bits
+            bias = numpy_helper.to_array(self.known[node.input[2]])
+            scale = np.maximum(scale, np.abs(bias) / (activation.scale * 2**30))
+        return WeightGrid(scale.astype(np.float32), limit)
 
     def _coded(self, name: str, coded: np.ndarray, scale: np.ndarray, axis: int) -> str:
         inputs = [
@@ -257,12 +299,17 @@ class Quantizer:
         return f"{name}_dq"
 
 
+def largest_weights(weight: np.ndarray, axis: int) -> np.ndarray:
+    """The largest absolute weight of each output channel, (O,)."""
+    return np.asarray(np.abs(weight).max(axis=tuple(i for i in range(weight.ndim) if i != axis)))
+
+
 def output_axis(node: onnx.NodeProto) -> int:
     """Which axis of the weight counts output channels."""
     return 0 if node.op_type == "Conv" or attribute(node, "transB", 0) else 1
 
 
-def store_weights_in_int8(model: onnx.ModelProto, smallest: int = 1024) -> None:
+def store_weights_in_int8(model: onnx.ModelProto, smallest: int = STORED) -> None:
     """Store the float weights that are left as int8 per output channel, decoded when the file is loaded.
 
     The decoding is Cast and Mul of constants, which runtimes fold once at load; a DequantizeLinear they would keep and

@@ -59,14 +59,16 @@ def without_unused(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _read(graph: onnx.GraphProto) -> set[str]:
-    """The tensors that nodes read, those inside If and Loop included."""
-    read: set[str] = set()
-    for node in graph.node:
-        read.update(node.input)
-        for inner in (a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH):
-            read |= _read(inner) | {output.name for output in inner.output}
+def read_by(node: onnx.NodeProto) -> set[str]:
+    """The tensors that a node reads, also inside If and Loop."""
+    read = {name for name in node.input if name}
+    for inner in (a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH):
+        read |= _read(inner) | {output.name for output in inner.output}
     return read
+
+
+def _read(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node for name in read_by(node)}
 
 
 def pool_globally(model: onnx.ModelProto) -> onnx.ModelProto:

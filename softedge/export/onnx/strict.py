@@ -26,7 +26,7 @@ from softedge.export.finishing import finish
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.quantization import Quantization
-from softedge.export.onnx.quantizer import Grid, Quantizer, Scheme, gate_half, grid_of
+from softedge.export.onnx.quantizer import Grid, Quantizer, Scheme, WeightGrid, gate_half, grid_of
 from softedge.export.onnx.ranges import Ranges, float_tensors, run
 from softedge.export.onnx.rewrite import (
     GATE,
@@ -88,11 +88,6 @@ def quantize_strictly(model: onnx.ModelProto, ranges: Ranges, scheme: Scheme) ->
     if kinds:
         found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
         raise UserError(f"not in integers alone: the network has {found}, of which processors have no integer form")
-    normalise = next(node for node in model.graph.node if node.name == "normalise")
-    known = constants(model)
-    weight, bias = (numpy_helper.to_array(known[name]).reshape(-1) for name in normalise.input[1:])
-    ends = np.stack([bias, bias + 255 * weight])  # of all images, not only of those that were seen
-    ranges = {**ranges, normalise.output[0]: (float(ends.min()), float(ends.max()))}
     return _Strict(model, ranges, scheme, floats).run()
 
 
@@ -109,6 +104,11 @@ def output_grid(model: onnx.ModelProto) -> Grid | None:
 class _Strict(Quantizer):
     def __init__(self, model: onnx.ModelProto, ranges: Ranges, scheme: Scheme, floats: set[str]):
         self.floats = floats
+        normalise = next(node for node in model.graph.node if node.name == "normalise")
+        known = constants(model)
+        weight, bias = (numpy_helper.to_array(known[name]).reshape(-1) for name in normalise.input[1:])
+        ends = np.stack([bias, bias + 255 * weight])  # of all images, not only of those that were seen
+        ranges = {**ranges, normalise.output[0]: (float(ends.min()), float(ends.max()))}
         super().__init__(model, ranges, scheme)
         self.grids[PIXELS] = Grid(1.0, 0)
         self.made.add(f"{PIXELS}_q")
@@ -124,6 +124,9 @@ class _Strict(Quantizer):
             and gate_half(*self.ranges[node.input[0]]) >= 1
         }
         return set(), set(), gates
+
+    def computes_weights(self, node: onnx.NodeProto) -> bool:
+        return True
 
     def run(self) -> onnx.ModelProto:
         """The image and the answer in uint8 as well: the last QuantizeLinear writes the output."""
@@ -160,7 +163,7 @@ class _Strict(Quantizer):
         moved.input[:] = [self._integers(name) if name in self.floats else name for name in node.input]
         result = node.output[0]
         if result in self.floats:
-            grid = self.grids[result] = self._grid(node.input[0])
+            grid = self.grids[result] = self.grid(node.input[0])
             moved.output[0] = f"{result}_q"
             if node.op_type == "Pad":
                 given = node.input[2] if len(node.input) > 2 and node.input[2] else ""
@@ -183,7 +186,7 @@ class _Strict(Quantizer):
             elif not weighted and name in self.known and node.op_type not in ("Clip", "ReduceMean"):
                 computed.input[index] = self._quantized_constant(name)
         if weighted:
-            self._weights(computed, self._grid(node.input[0]))
+            self._weights(computed, self.grid(node.input[0]))
         if node.op_type in _UNIT:
             self.grids[node.output[0]] = _UNIT_GRID
         self._append(computed)
@@ -210,7 +213,7 @@ class _Strict(Quantizer):
             low, high = (
                 float(e) if e is not None else default for e, default in zip(ends, (-np.inf, np.inf), strict=True)
             )
-        grid = self._grid(node.output[0])
+        grid = self.grid(node.output[0])
         half = grid.scale / 2
         return -grid.zero * grid.scale >= low - half and (255 - grid.zero) * grid.scale <= high + half
 
@@ -221,6 +224,9 @@ class StrictQuantization(Quantization):
 
     def model(self) -> onnx.ModelProto:
         return quantize_strictly(self.graph, self.ranges, self.scheme)
+
+    def weight_grids(self) -> dict[str, WeightGrid]:
+        return _Strict(self.graph, self.ranges, self.scheme, set(float_tensors(self.graph))).weight_grids()
 
 
 class StrictCandidates(OnnxCandidates):

@@ -11,8 +11,10 @@ from typing import Any
 from softedge.export.base import INTEGERS_OF, Float32, Uint8
 from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
+from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.quantizer import Scheme
+from softedge.export.onnx.rounding import rounded
 from softedge.export.openvino.int8 import (
     better_in_float,
     calibration_sets,
@@ -21,10 +23,11 @@ from softedge.export.openvino.int8 import (
     from_onnx_int8,
     layers,
     reads_rounded,
+    weight_grids,
     with_float,
     with_ranges,
 )
-from softedge.export.openvino.network import from_onnx, predictor, write
+from softedge.export.openvino.network import from_graph, from_onnx, predictor, write
 from softedge.export.quiet import quiet
 from softedge.records import Artifact
 
@@ -35,6 +38,7 @@ RANGES = ("defaults", "minmax")
 class Quantization:
     """A quantized network and what it was made from.
 
+    source: the float network, where that is not the one that the candidates were made for.
     ranges: see ``int8.with_ranges``.  images: which of ``calibration_sets``.  ignored: operations never quantized.
     in_float: layers put back into float.
     """
@@ -44,6 +48,7 @@ class Quantization:
     images: str
     ignored: tuple[str, ...] = ()
     in_float: tuple[str, ...] = ()
+    source: Any = None
 
 
 class OpenVinoCandidates(Candidates):
@@ -83,9 +88,15 @@ class OpenVinoCandidates(Candidates):
         yield self._option("calibration by defaults, all layers in integers", "defaults", "", (), 2)
 
     def _option(self, what: str, ranges: str, images: str, ignored: Sequence[str], tier: int) -> Option:
+        return Option(what, self._quantized(Quantization(None, ranges, images, tuple(ignored))), tier)
+
+    def _quantized(self, made: Quantization, fast: bool = True) -> Quantization:
+        """Quantized by NNCF as ``made`` says."""
+        source = self.network if made.source is None else made.source
+        settings: dict[str, Any] = {"safe": self.safe, "fast": fast, "ignored": made.ignored}
         with quiet():
-            network = compressed(with_ranges(self.network, self.sets[images], ranges, safe=self.safe, ignored=ignored))
-        return Option(what, Quantization(network, ranges, images, tuple(ignored)), tier)
+            network = compressed(with_ranges(source, self.sets[made.images], made.ranges, **settings))
+            return replace(made, network=with_float(network, made.in_float) if made.in_float else network)
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         return predictor(option.model.network)(images)
@@ -116,14 +127,18 @@ class OpenVinoCandidates(Candidates):
         made = option.model
         if not made.ranges:
             return None
+        what = f"{option.what}; biases corrected layer by layer"
+        return replace(option, what=what, model=self._quantized(made, fast=False))
+
+    def rounded(self, option: Option) -> Option | None:
+        """The weights that NNCF gets are on its grid already, so in layers of 8 bits it finds the same integers."""
+        if not option.model.ranges:
+            return None
+        graph = onnx_graph.trace(self.deployed, dynamic=self.dynamic)
+        made = rounded(graph, weight_grids(graph), self.calibration)
         with quiet():
-            network = with_ranges(
-                self.network, self.sets[made.images], made.ranges, safe=self.safe, fast=False, ignored=made.ignored
-            )
-            network = with_float(compressed(network), made.in_float)
-        return replace(
-            option, what=f"{option.what}; biases corrected layer by layer", model=replace(made, network=network)
-        )
+            source = from_graph(made.graph)
+        return replace(option, model=self._quantized(replace(option.model, source=source)))
 
     def from_file(self, artifact: Artifact) -> Option | None:
         if artifact.path.suffix == ".onnx":

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import numpy_helper
 
 from softedge.export.base import Uint8
+from softedge.export.onnx.quantizer import WeightGrid, largest_weights, output_axis
 from softedge.export.onnx.ranges import typical
+from softedge.export.onnx.rewrite import constants, has_weights
 from softedge.export.openvino.network import compiled
 
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
@@ -118,6 +122,20 @@ def layers(network: Any) -> dict[str, Any]:
     """Convolutions and linear layers by the name of the ONNX node that they came from."""
     ops = (op for op in network.get_ordered_ops() if op.get_type_name() in WEIGHTED)
     return {op.get_friendly_name().split("/")[0]: op for op in ops}
+
+
+def weight_grids(graph: onnx.ModelProto) -> dict[str, WeightGrid]:
+    """127 steps to the largest weight of each output channel, by the node of a float graph: NNCF's grid in 8 bits.
+
+    It rounds once more in layers of 7 bits, and in those whose weights it only compresses, to 128 steps.
+    """
+    known = constants(graph)
+    grids = {}
+    for node in graph.graph.node:
+        if has_weights(node, known):
+            largest = largest_weights(numpy_helper.to_array(known[node.input[1]]), output_axis(node))
+            grids[node.name] = WeightGrid(largest / 127, 127)
+    return grids
 
 
 def reads_rounded(op: Any) -> bool:

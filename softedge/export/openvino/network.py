@@ -18,6 +18,8 @@ from softedge.records import Precision
 from softedge.run import fsync_folder
 
 if TYPE_CHECKING:
+    import onnx
+
     from softedge.export.deployed import Deployed
 
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -25,11 +27,15 @@ F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
 def from_onnx(deployed: Deployed, dynamic: bool = True) -> Any:
     """The IR of the traced graph: the ONNX route keeps input and output names, the torch route leaves them empty."""
-    import openvino as ov
-
     from softedge.export.onnx import graph as onnx_graph
 
-    graph = onnx_graph.trace(deployed, dynamic=dynamic)
+    return from_graph(onnx_graph.trace(deployed, dynamic=dynamic))
+
+
+def from_graph(graph: onnx.ModelProto) -> Any:
+    """The IR of a float ONNX graph from ``onnx.graph.trace``."""
+    import openvino as ov
+
     with temporary_folder("onnx") as folder:
         source = folder / "model.onnx"
         source.write_bytes(graph.SerializeToString())
