@@ -100,13 +100,13 @@ class Candidates(ABC):
         """Every activation that ``option`` rounds, on one image (1, S, S, 3): what fine-tuning simulates."""
         return ()
 
-    def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option | None:
+    def reweighted(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option | None:
         """``option`` with the weights of ``network``, and other ranges of the tensors named there."""
         return None
 
     def rounded(self, option: Option) -> Option | None:
         """``option`` with each layer's weights rounded for the least error of its output, where a format can do that
-        without PyTorch's network; None: the network's are rounded (``largest_weight``, ``tuned``)."""
+        without PyTorch's network; None: the network's are rounded (``largest_weight``, ``reweighted``)."""
         return None
 
     def largest_weight(self, option: Option) -> int | None:

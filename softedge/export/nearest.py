@@ -143,7 +143,7 @@ def with_rounded_weights(
     if made is None and network is not None and (largest := candidates.largest_weight(option)) is not None:
         from softedge.export.rounding import rounded
 
-        made = candidates.tuned(option, rounded(network, calibration, largest=largest), {})
+        made = candidates.reweighted(option, rounded(network, calibration, largest=largest), {})
     if made is None:
         return None
     what = f"{option.what}; weights rounded for the least error of each layer's output"

@@ -224,7 +224,7 @@ class _Search:
         except UserError as error:  # a network that torch.fx cannot trace, or a machine that is too slow
             self._note("tuned", str(error))
             return
-        tuned = self.candidates.tuned(plain, network, ranges)
+        tuned = self.candidates.reweighted(plain, network, ranges)
         if tuned is None:
             self._note("tuned", "this format takes no fine-tuned weights")
             return

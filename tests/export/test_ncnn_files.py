@@ -136,7 +136,7 @@ def test_the_integers_that_rounding_chose_are_those_of_the_file(deployed, pictur
     assert isinstance(candidates, NcnnCandidates)
     option, network = next(candidates.calibrations()), rounded(deployed, pictures[:40])
     assert candidates.largest_weight(option) == 127
-    tuned = candidates.tuned(option, network, {})
+    tuned = candidates.reweighted(option, network, {})
     assert tuned is not None
     path = candidates.write(tuned, tmp_path)
     written = Network.read(path)
@@ -152,4 +152,4 @@ def test_the_integers_that_rounding_chose_are_those_of_the_file(deployed, pictur
     nearest, chosen = (parity.compare(candidates.predict(o, pictures), reference).sqnr_db for o in (option, tuned))
     assert chosen > nearest
     other = Deployed(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), deployed.spec)
-    assert candidates.tuned(option, other, {}) is None
+    assert candidates.reweighted(option, other, {}) is None

@@ -170,7 +170,7 @@ class Roundable(ToyCandidates):
     def largest_weight(self, option):
         return 63
 
-    def tuned(self, option, network, ranges):
+    def reweighted(self, option, network, ranges):
         assert network is ROUNDED and ranges == {}
         return Option(option.what, {name: noise * self.left for name, noise in option.model.items()})
 
@@ -222,7 +222,7 @@ class Tunable(ToyCandidates):
     def roundings(self, option, image):
         return ("a rounding",)
 
-    def tuned(self, option, network, ranges):
+    def reweighted(self, option, network, ranges):
         assert network is NETWORK and ranges == {"a": (0.0, 1.0)}
         return Option(option.what, {name: noise * self.left for name, noise in option.model.items()})
 

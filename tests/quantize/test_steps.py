@@ -162,7 +162,7 @@ def test_fine_tuning_brings_a_coarse_network_nearer_to_fp32_without_labels():
     coarse = stretched(calibrated(options), 40)
     schedule = Schedule(steps=80, batch=16, lr=1e-3, range_lr=2e-2)
     tuned, ranges, _ = fine_tune(deployed, options.roundings(coarse, IMAGES[:1]), IMAGES[:1], IMAGES, schedule)
-    after = options.tuned(coarse, tuned, ranges)
+    after = options.reweighted(coarse, tuned, ranges)
     assert decibels(deployed, options, after) > decibels(deployed, options, coarse) + 1
 
 

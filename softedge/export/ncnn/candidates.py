@@ -104,7 +104,7 @@ class NcnnCandidates(Candidates):
         """Symmetric, with one scale for each output channel: what rounds weights for other formats serves here."""
         return int8.LEVELS
 
-    def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option | None:
+    def reweighted(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option | None:
         """None where pnnx makes other layers of ``network``.  ranges: this format offers none to learn."""
         del ranges
         with converted(network, half=False) as (layers, path):

@@ -218,7 +218,7 @@ class OnnxCandidates(GraphCandidates):
     def finished(self, model: onnx.ModelProto, details: Mapping[str, Any]) -> bytes:
         return onnx_graph.finished(model, self.deployed, "int8", **details)
 
-    def tuned(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option:
+    def reweighted(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option:
         made = _quantization(option)
         graph = self.rewritten(onnx_graph.trace(network, dynamic=self.dynamic))
         known = {**made.ranges, **ranges}
