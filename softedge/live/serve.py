@@ -13,6 +13,7 @@ from softedge.bench.browser.serving import serving
 from softedge.errors import Terminated
 from softedge.live.corrections import AT_MOST, Corrections
 from softedge.live.subject import Subject
+from softedge.progress import say
 
 _WHO = "try"
 
@@ -32,7 +33,8 @@ def page(
         yield server, kept
 
 
-def until_interrupted() -> None:
-    """Wait for Ctrl-C or SIGTERM: they are how this command ends, and no error."""
+def until_interrupted(line: str) -> None:
+    """Say ``line`` and wait for Ctrl-C or SIGTERM: they are how this command ends, and no error."""
     with contextlib.suppress(KeyboardInterrupt, Terminated):
+        say(line)  # from here on: who reads it may press the keys at once
         threading.Event().wait()

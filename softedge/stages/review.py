@@ -39,6 +39,5 @@ def review(
         say(f"review: {len(reviewed.names):,} images; open {server.url}")
         if host not in _LOCAL:
             address.show_qr(server.url)
-        say("review: Ctrl-C ends it; every decision is kept at once")
-        until_interrupted()
+        until_interrupted("review: Ctrl-C ends it; every decision is kept at once")
     return reviewed.count, root / FILE

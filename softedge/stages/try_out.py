@@ -32,16 +32,14 @@ def serve(
         if cable:
             try:
                 with opened_on_phone("try", "", server):
-                    say("try: Ctrl-C ends it")
-                    live.until_interrupted()
+                    live.until_interrupted("try: Ctrl-C ends it")
             except DeviceError as error:
                 raise UserError(str(error)) from error
         else:
             say(f"try: {subject.artifact.name}; open this address on the phone (same network): {server.url}")
             address.show_qr(server.url)
-            if not https:
-                say("try: photos work on plain http; for the live picture use --https or --cable. Ctrl-C ends it")
-            live.until_interrupted()
+            hint = "" if https else "photos work on plain http; for the live picture use --https or --cable. "
+            live.until_interrupted(f"try: {hint}Ctrl-C ends it")
     return kept.count, folder
 
 

@@ -275,7 +275,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(tmp_path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint.torch, "save", full)
-    with pytest.raises(UserError, match=r"no space left on the disk; free some and run the same command again"):
+    with pytest.raises(
+        UserError, match=r"the disk is full \(.*last\.pt\); free some space, and run the same command again"
+    ):
         pretrain.stage(run, recipe(), data())
     assert same(state_of(run), before)
 
