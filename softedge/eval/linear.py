@@ -51,8 +51,7 @@ def _fit(
     weight_decays: Sequence[float],
     seed: int,
 ) -> Linear:
-    mean, std = _scale(features)
-    standard = ((features - mean) / std).astype(np.float32)
+    standard, mean, std = _standardised(features)
     decay, held_out = weight_decays[0], None
     if len(weight_decays) > 1:
         decay, held_out = _choose(standard, labels, n_classes, weight_decays, seed)
@@ -71,15 +70,15 @@ def held_out_top1(
     """Top-1 on the held-out parts that choose the weight decay, with the chosen one; None where none can be fitted."""
     from threadpoolctl import threadpool_limits
 
-    mean, std = _scale(features)
-    standard = ((features - mean) / std).astype(np.float32)
     with threadpool_limits(1 if features.size < _SMALL else None):
-        return _choose(standard, labels, n_classes, weight_decays, seed)[1]
+        return _choose(_standardised(features)[0], labels, n_classes, weight_decays, seed)[1]
 
 
-def _scale(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _standardised(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+    """Features with mean 0 and standard deviation 1, (N, D); the mean and the deviation, (D,)."""
     mean, std = features.mean(0), features.std(0)
-    return mean, np.where(std > 1e-6 * max(1e-12, float(std.max(initial=0))), std, 1.0).astype(np.float32)
+    std = np.where(std > 1e-6 * max(1e-12, float(std.max(initial=0))), std, 1.0).astype(np.float32)
+    return ((features - mean) / std).astype(np.float32), mean, std
 
 
 def _solve(

@@ -77,7 +77,8 @@ def unlabelled(run: Run, recipe: Recipe) -> tuple[Backbone, str]:
     A network that was trained on a wrong label has memorised it.  UserError where there is no such backbone.
     """
     weights = Path(recipe.backbone.weights).name  # a report must not show where a file is stored
-    if recipe.ssl.epochs == 0:
+    done = run.result("pretrain")
+    if recipe.ssl.epochs == 0 or (done is not None and done.details.get("kept") == "start"):
         return backbones.load(run.root / BACKBONE), f"{recipe.backbone.name} with its starting weights ({weights})"
     if not registry.load(registry.METHODS, recipe.ssl.method, "method").uses_labels:
         return backbones.load(run.root / BACKBONE), f"{recipe.backbone.name} pretrained with {recipe.ssl.method}"

@@ -136,10 +136,12 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     values = {**recipe.section("data", "backbone", "augment", "ssl", "optim", "knn"), "seed": recipe.seed}
     for key in ("workers", "source"):  # how fast and from where, not what: the index says which images
         values["data"].pop(key)
-    for key in ("log", "checkpoint_every", *(() if _judged(recipe) else ("keep",))):
+    for key in ("log", "checkpoint_every"):
         values["ssl"].pop(key)
     if _judged(recipe):
         values["weight_decays"] = list(recipe.probe.weight_decays)
+    else:
+        values["ssl"].pop("keep")
     return values
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from softedge import backbones
 from softedge.eval import starts
 from softedge.run import Run
-from softedge.stages import pretrain
+from softedge.stages import features, pretrain
 
 
 class Channels(nn.Module):
@@ -68,6 +68,8 @@ def test_the_better_weights_are_the_backbone_and_the_others_are_not_lost(tmp_pat
     if not paid:
         assert torch.equal(stem(folder / "trained.safetensors"), trained)
     assert pretrain.stage(run, recipe(backbone__weights=given), data()).details == result.details  # done before
+    origin = features.unlabelled(run, recipe(backbone__weights=given))[1]
+    assert ("pretrained with light-moco" in origin) is paid and ("starting weights" in origin) is not paid
 
 
 def test_a_training_that_changes_nothing_leaves_the_given_weights(tmp_path, given, capsys):
