@@ -60,6 +60,7 @@ METHODS = Table(
         "pcl-v2": "softedge.ssl.pcl:PCL",
         "seed": "softedge.ssl.seed:SEED",
         "dino": "softedge.ssl.dino:DINO",
+        "visual-words": "softedge.ssl.visual_words:VisualWords",
         "supervised": "softedge.ssl.supervised:Supervised",
     },
 )

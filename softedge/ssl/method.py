@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, Self
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Protocol, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from softedge.backbones import Backbone
@@ -16,6 +18,16 @@ from softedge.config import Pretraining, Recipe
 from softedge.data.draws import View, two_views
 from softedge.data.images import Images
 from softedge.ssl.stopwatch import Stopwatch
+
+
+class Embed(Protocol):
+    """What a network makes, (images, C) float32, of all images a method is trained on, or of those at ``chosen``.
+
+    In their order and without augmentation. Costs a pass over the images; all ranks must call it alike, and get the
+    same.
+    """
+
+    def __call__(self, network: nn.Module, chosen: NDArray[np.int64] | None = None) -> Tensor: ...
 
 
 class Method(nn.Module, ABC):
@@ -66,12 +78,8 @@ class Method(nn.Module, ABC):
         """What must be the same on all ranks; compared after every epoch."""
         return [p.detach() for p in self.parameters()]
 
-    def before_epoch(self, epoch: int, embed: Callable[[nn.Module], Tensor]) -> None:
-        """Called before the first step of each epoch (0, 1, …), not when a training resumes within one.
-
-        embed(network): what it makes, (images, C) float32, of all images it is trained on, in their order and without
-        augmentation. Costs a pass over the images; all ranks must call it alike, and get the same.
-        """
+    def before_epoch(self, epoch: int, embed: Embed) -> None:
+        """Called before the first step of each epoch (0, 1, …), not when a training resumes within one."""
 
     def after_step(self, progress: float) -> None:
         """Called after each update. progress: the share of training that is done, 0 … 1."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from softedge.progress import say
 from softedge.recipes.section import Positive
 from softedge.ssl import clustering, sizing
 from softedge.ssl.light_moco import MoCoV2
+from softedge.ssl.method import Embed
 
 _IMAGES_PER_CLUSTER = 12.8  # in the finest clustering: 1.28 million images and 100,000 clusters in the paper
 
@@ -136,7 +137,7 @@ class PCL(MoCoV2):
     def shared_state(self) -> list[Tensor]:
         return [*super().shared_state(), self.prototypes.centroids, self.prototypes.phi]
 
-    def before_epoch(self, epoch: int, embed: Callable[[nn.Module], Tensor]) -> None:
+    def before_epoch(self, epoch: int, embed: Embed) -> None:
         if epoch >= self.settings.instance_epochs:
             seed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
             self.prototypes.fit(embed(self.key_encoder), self.settings.temperature, seed)

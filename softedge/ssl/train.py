@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from softedge import backbones, distributed, registry
@@ -169,8 +171,9 @@ class Training:
         self.method.after_step(self.step / self.steps)
         self.clock.lap("update")
 
-    def _embed(self, network: nn.Module) -> Tensor:
-        return whole_set.embed(network, self.data.pretrain, self.data.spec, self.device)
+    def _embed(self, network: nn.Module, chosen: NDArray[np.int64] | None = None) -> Tensor:
+        images = self.data.pretrain if chosen is None else self.data.pretrain.subset(chosen)
+        return whole_set.embed(network, images, self.data.spec, self.device)
 
     def _log(self, began: float) -> float:
         """Write a line about the steps since the last one; returns the new beginning."""

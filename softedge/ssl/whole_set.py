@@ -21,5 +21,5 @@ def embed(network: nn.Module, images: Images, spec: InputSpec, device: torch.dev
     world, rank = distributed.world(), distributed.rank()
     share = -(-len(images) // world)
     mine = images.subset(np.arange(rank * share, (rank + 1) * share) % len(images))  # the last share wraps around
-    rows = torch.from_numpy(extract(network, mine, spec)).to(device)
+    rows = torch.from_numpy(extract(network, mine, spec, device=str(device))).to(device)
     return distributed.gather(rows)[: len(images)]

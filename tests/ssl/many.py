@@ -6,8 +6,10 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from small import TinyBackbone, data, views
 from torch import nn
 
@@ -25,9 +27,10 @@ from softedge.ssl.simclr import SimCLR
 from softedge.ssl.simco import SimCo
 from softedge.ssl.simmoco import SimMoCo
 from softedge.ssl.simsiam import SimSiam
+from softedge.ssl.visual_words import VisualWords
 from softedge.stages import pretrain
 
-NAMES = ("simclr", "simmoco", "simco", "byol", "simsiam", "msf", "pcl-v2", "seed", "dino")
+NAMES = ("simclr", "simmoco", "simco", "byol", "simsiam", "msf", "pcl-v2", "seed", "dino", "visual-words")
 WITH_PROJECTOR = {"projector": (16, 4)}
 
 
@@ -53,15 +56,19 @@ def build(name: str, seed: int = 0, **settings) -> Method:
     if name == "pcl-v2":
         values = WITH_PROJECTOR | {"clusters": (2, 4), "instance_epochs": 0, "queue": 32, "key_norm": "batch"}
         return PCL(PCL.Settings(**values | settings), backbone, 32, seed, images=16)
+    if name == "visual-words":
+        values = {"projector": (16, 8), "words": 6, "grid": 2, "patch": 4}
+        return VisualWords(VisualWords.Settings(**values | settings), backbone, 16, 16, seed)
     teacher = TinyBackbone()
     return SEED(SEED.Settings(**{"projector": (16,)} | settings), backbone, teacher, 32, seed)
 
 
-def embed(network: nn.Module) -> torch.Tensor:
+def embed(network: nn.Module, chosen: NDArray[np.int64] | None = None) -> torch.Tensor:
     """What the loop's ``embed`` gives: the network in eval mode on the same 16 images."""
+    images = views(16, seed=100)[0]
     network.eval()
     with torch.no_grad():
-        made = network(views(16, seed=100)[0])
+        made = network(images if chosen is None else images[torch.from_numpy(chosen)])
     network.train()
     return made
 

@@ -69,6 +69,7 @@ def test_the_state_dict_is_the_whole_checkpoint(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_monitor_gets_unit_length_embeddings_of_both_sides(name):
     made = build(name)
+    made.before_epoch(0, embed)
     made(views(), torch.arange(8))
     for embeddings in made.latest:
         assert not embeddings.requires_grad
