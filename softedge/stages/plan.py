@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from softedge import config
+from softedge import config, registry
 from softedge.config import Recipe
 from softedge.data.sources import canonical
 from softedge.errors import UserError
@@ -112,7 +112,7 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     for line in found["notices"]:
         if line.startswith("caution"):  # the rest comes with the data stage; this one should stop who did not mean it
             say(line)
-    counts = counted(found)
+    counts = dataclasses.replace(counted(found), views=_views(base))
     pace = _pace(base.backbone)
     fits = largest(base, sizes_for(counts), limits, _smaller(base, counts, set)) if limits else ()
     network = base.backbone
@@ -142,6 +142,12 @@ def _pace(backbone: config.Backbone) -> Pace:
 
     seconds, threads = measured(backbone, MEASURED_AT)
     return Pace(seconds, threads)
+
+
+def _views(recipe: Recipe) -> int:
+    """Views that pretraining takes of an image."""
+    method = registry.load(registry.METHODS, recipe.ssl.method, "method")
+    return len(method.views(recipe, recipe.data.size))
 
 
 def _smaller(recipe: Recipe, counts: Counts, set: Sequence[str]) -> tuple[str, ...]:

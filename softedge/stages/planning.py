@@ -35,7 +35,8 @@ _FEW_TUNED = 2 / 3
 class Counts:
     """What the data stage found.  longer_side: pixels of the largest image.  grey: all images are.
 
-    few: the labels are too few for a validation part (``eval.validation.few_counts``).
+    few: the labels are too few for a validation part (``eval.validation.few_counts``).  views: that pretraining takes
+    of an image.
     """
 
     pretrain: int
@@ -44,6 +45,7 @@ class Counts:
     longer_side: int
     grey: bool = False
     few: bool = False
+    views: int = 2
 
     @property
     def taught(self) -> int:
@@ -225,7 +227,9 @@ def _steps(
     steps = []
     if ssl:
         seen = ssl * counts.pretrain
-        steps.append(Step("pretrain", f"{ssl} epochs on {counts.pretrain:,} images", _minutes(2 * seen * second)))
+        steps.append(
+            Step("pretrain", f"{ssl} epochs on {counts.pretrain:,} images", _minutes(counts.views * seen * second))
+        )
     else:
         steps.append(Step("pretrain", "left out: continued pretraining from given weights lowered accuracy", 0.0))
     if counts.train:
@@ -260,8 +264,8 @@ def _tuned(counts: Counts) -> float:
 
 
 def _ssl(counts: Counts, epochs: int) -> int:
-    """Epochs of pretraining that cost, with what follows, as much as ``epochs`` where few labels follow."""
-    return max(1, round(epochs * (2 + _FEW_TUNED) / (2 + _tuned(counts))))
+    """Epochs that cost, with what follows, as much as ``epochs`` on two views where few labels follow."""
+    return max(1, round(epochs * (2 + _FEW_TUNED) / (counts.views + _tuned(counts))))
 
 
 def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: float, others: float | None) -> float:
@@ -272,7 +276,7 @@ def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: flo
     second = pace.at(size)
     rest = (_others(second) if others is None else others) + (_probe(counts, second) + 0.2 if counts.train else 0.0)
     labelled = _minutes(counts.tuned * second * (1 + TRAINED_FOLDS if counts.few else 1)) + _taught(counts, second)
-    an_epoch = labelled if given else _minutes(2 * counts.pretrain * second) + _tuned(counts) * labelled
+    an_epoch = labelled if given else _minutes(counts.views * counts.pretrain * second) + _tuned(counts) * labelled
     rest += _spreading(counts, given, size, pace)
     return max(0.0, minutes - rest) / max(1e-9, an_epoch) if an_epoch else math.inf
 

@@ -66,6 +66,16 @@ def test_from_random_weights_most_minutes_go_to_the_labels_unless_few_images_hav
     assert all(13 < made.total <= 15.1 for made in (all_labelled, few))
 
 
+def test_pretraining_on_one_view_is_counted_once_and_leaves_more_epochs():
+    one, two = (of(15, "random", LITE0 / 4, views=views) for views in (1, 2))
+    assert one.size == two.size and one.values["ssl.epochs"] > two.values["ssl.epochs"]
+    for made, views in ((one, 1), (two, 2)):
+        pretraining = next(step for step in made.steps if step.stage == "pretrain")
+        images = made.values["ssl.epochs"] * COUNTS.pretrain * views
+        assert pretraining.minutes == pytest.approx(images * Pace(LITE0 / 4).at(made.size) / 60)
+        assert 13 < made.total <= 15.1
+
+
 def test_images_are_not_enlarged_much():
     assert of(240, longer_side=100).size == 128
     assert of(240, longer_side=32).size == SIZES[0]
@@ -99,6 +109,11 @@ def test_without_any_weights_the_folder_is_pretrained_from_random_ones(photos, m
     recipe, made = plan.recipe_for(str(photos), None)
     assert made is not None and recipe.backbone.weights == "random" and recipe.ssl.epochs > 0
     assert recipe.backbone.name == config.load("small-domain").backbone.name
+    asked = []
+    monkeypatch.setattr(plan, "choose", lambda counts, *args: asked.append(counts.views) or choose(counts, *args))
+    for method in ("simco", "seed"):  # two views and one
+        plan.recipe_for(str(photos), None, [f"ssl.method={method}"])
+    assert asked == [2, 1]
     assert recipe.finetune.layer_decay == 1.0
 
 
