@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 from softedge.errors import UserError
 
-# Images per second and core with small-domain: 450 to 500 at 64 pixels, one core of the machine of benchmarks/results
-# (125 at 128 pixels at full width); other sizes scale by pixels, and a little is taken off for slower processors.
-_CORE_IMAGES_AT_64 = 400.0
+# Images per second and core with small-domain: 1,200 at 64 pixels, one core of the machine of benchmarks/results; other
+# sizes scale by pixels, and a little is taken off for slower processors.
+_CORE_IMAGES_AT_64 = 1000.0
 _GPU_IMAGES_AT_64 = 8000.0  # assumption, not measured
-_STEPS = (1500, 500_000)  # fewer did harm on digits, more is a recipe of its own
+_STEPS = (
+    300,
+    500_000,
+)  # fewer gain little (TrashNet, digits: benchmarks/results/pretraining.md), more is a recipe of its own
 _MEMORY = 0.01  # the key encoder averages about this share of all steps, with a momentum within 0.9 … 0.99
 
 
@@ -75,15 +78,15 @@ def suggest(
         reasons += of_the_queue
     if affordable < _STEPS[0]:
         reasons.append(
-            f"{minutes:g} minutes would be {affordable:.0f} steps; below {_STEPS[0]} pretraining may end below random "
-            "weights: take the longer time, a smaller data.size, a narrower backbone, or backbone.weights=imagenet"
+            f"{minutes:g} minutes would be {affordable:.0f} steps; below {_STEPS[0]} pretraining gains little: take "
+            "the longer time, a smaller data.size, a narrower backbone, or backbone.weights=imagenet"
         )
     if images < 500:
         reasons.append(f"{images} images are few: start from backbone.weights=imagenet or another run's backbone")
     if grey:
         reasons.append(
-            "no colour jitter, the images are grey: on TrashNet in grey at 128 pixels k-NN came to 0.57 without it and "
-            "to 0.43 with it (one seed, 20 epochs)"
+            "no colour jitter, the images are grey: on TrashNet in grey at 64 pixels k-NN came to 0.64 without it and "
+            "to 0.56 with it (one seed, 30 epochs)"
         )
     values: dict[str, float | int | str] = {
         "data.size": size,

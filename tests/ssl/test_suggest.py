@@ -22,7 +22,7 @@ def test_what_is_suggested_can_run_as_it_is(images, size, minutes, gpus):
     recipe = config.load(suggestion.recipe, [f"{key}={value}" for key, value in suggestion.values.items()])
     sizing.check(recipe, images)
     assert sizing.notes(recipe, images) == [] or images < 64
-    assert recipe.ssl.epochs * (images // recipe.ssl.batch) >= 1500
+    assert recipe.ssl.epochs * (images // recipe.ssl.batch) >= 300
 
 
 def test_more_time_is_turned_into_more_steps():
@@ -34,7 +34,7 @@ def test_more_time_is_turned_into_more_steps():
 def test_too_little_time_is_said_and_not_hidden():
     suggestion = suggest(20_000, 224, 5, cores=2)
     assert suggestion.minutes > 5
-    assert any("may end below random weights" in reason for reason in suggestion.reasons)
+    assert any("pretraining gains little" in reason for reason in suggestion.reasons)
 
 
 def test_more_images_get_a_longer_queue():
@@ -44,7 +44,7 @@ def test_more_images_get_a_longer_queue():
 
 def test_few_images_get_the_method_without_a_queue():
     suggestion = suggest(2390, 64, 60, cores=2)
-    assert config.load(suggestion.recipe).ssl.method == "simco"
+    assert config.load(suggestion.recipe).ssl.method == "visual-words"
     assert "ssl.queue" not in suggestion.values
 
 
