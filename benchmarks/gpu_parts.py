@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from cifar import PLACE, generated, pack, probed, read
 from gpu_session import Rows, Session, child
+from numpy.typing import NDArray
 
 from softedge import backbones, config, registry
 from softedge.data.images import Data
@@ -25,7 +27,7 @@ from softedge.data.views import ViewLoader
 from softedge.errors import Interrupted
 from softedge.records import InputSpec
 from softedge.run import Run, cpu_name
-from softedge.ssl import sizing
+from softedge.ssl import sizing, whole_set
 from softedge.ssl.train import Training
 
 __all__ = ["additive", "checks", "cifar10", "environment", "generated", "pack", "read", "speed"]
@@ -148,6 +150,7 @@ def _one_step(session: Session, method: str, seconds: float) -> dict[str, Any]:
         backbone = backbones.build(recipe.backbone, 0)
         kind = registry.load(registry.METHODS, method, "method")
         here = kind.build(recipe, backbone, data.pretrain).train()
+        here.before_epoch(0, partial(_embedded, data))
         there = copy.deepcopy(here).to(PLACE)
         batches = ViewLoader(data.pretrain, here.views(recipe, 32), 32, 0, 0).epoch(0)
         found: dict[str, list[float]] = {"loss": [], "gradient": []}
@@ -170,6 +173,11 @@ def _one_step(session: Session, method: str, seconds: float) -> dict[str, Any]:
     return {f"{name}_difference": f"{max(values):.1e}" for name, values in found.items()}
 
 
+def _embedded(data: Data, network: torch.nn.Module, chosen: NDArray[np.int64] | None = None) -> torch.Tensor:
+    images = data.pretrain if chosen is None else data.pretrain.subset(chosen)
+    return whole_set.embed(network, images, data.spec, torch.device("cpu"))
+
+
 def cifar10(session: Session, data: Data) -> Rows:
     for minutes in (0.02, 0.03) if session.dry else (2.0, 8.0):
         # The rest is the probe's, and that of the pace.
@@ -179,18 +187,12 @@ def cifar10(session: Session, data: Data) -> Rows:
 def _speed_run(session: Session, data: Data, minutes: float, seconds: float) -> dict[str, Any]:
     name, batch = ("mobilenetv3_small_050", 32) if session.dry else ("mobilenetv3_large_100", 512)
     recipe = config.load(
-        "simco",
+        "visual-words",
         [
             f"backbone.name={name}",
             f"ssl.batch={batch}",
-            "ssl.projector_norm=true",
-            "ssl.projector=[1024, 128]",
             "ssl.knn_every=0",
             "ssl.checkpoint_every=10",
-            "augment.min_area=0.2",
-            "optim.optimizer=adamw",
-            "optim.lr=0.002",
-            "optim.weight_decay=0.001",
             f"optim.compile={str(PLACE.type == 'cuda').lower()}",
         ],
     )

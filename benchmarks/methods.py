@@ -42,6 +42,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "msf": ("msf", {"predictor": 512, "neighbors": 5}),
     "pcl-v2": ("pcl-v2", {}),
     "seed": ("seed", {"projector": (512,), "temperature": 0.2}),
+    "visual-words": ("visual-words", {"projector": (512,)}),
     "supervised": ("supervised", {}),
 }
 
