@@ -13,6 +13,7 @@ _NOISE = 0.1  # added to the eigenvalues before whitening; patches have variance
 _THRESHOLD = 0.25  # of a response
 _STRIDE = 2  # between patches, pixels
 _CHUNK = 64  # images at a time
+_PART = 8192  # patches at a time
 
 
 class Vocabulary(nn.Module):
@@ -117,10 +118,11 @@ def spherical_kmeans(points: Tensor, k: int, generator: torch.Generator) -> Tens
     start = torch.randperm(len(points), generator=generator)[torch.arange(k) % len(points)]
     directions = F.normalize(points[start], dim=1)
     for _ in range(_ROUNDS):
-        products = points @ directions.T
-        own = products.abs().argmax(1)
-        weight = products.gather(1, own[:, None])
-        sums = torch.zeros_like(directions).index_add_(0, own, points * weight)
+        sums = torch.zeros_like(directions)
+        for part in points.split(_PART):
+            products = part @ directions.T
+            own = products.abs().argmax(1)
+            sums.index_add_(0, own, part * products.gather(1, own[:, None]))
         length = sums.norm(dim=1, keepdim=True)
         directions = torch.where(length > 1e-6, sums / length.clamp(min=1e-6), directions)
     return directions
