@@ -138,11 +138,33 @@ def _alive(process: int) -> bool:
 
 
 @contextlib.contextmanager
+def a_place_for(path: Path) -> Iterator[None]:
+    """Turn the "No such file" of a system that lets nobody make files there, as in /proc, into a UserError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} cannot be made: this system keeps no files of others in {_nearest(path)}; use another folder"
+        ) from error
+
+
+def _nearest(path: Path) -> Path:
+    return next((above for above in path.absolute().parents if above.exists()), path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; nothing happens when it is there. UserError where none can be made."""
+    with a_place_for(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success fsync and rename it into place, on failure remove it."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=_temporary_prefix(path.name), suffix=path.suffix, dir=path.parent)
+    make_folder(path.parent)
+    with a_place_for(path):
+        handle, temporary = tempfile.mkstemp(prefix=_temporary_prefix(path.name), suffix=path.suffix, dir=path.parent)
     os.close(handle)
     try:
         with _full_disk_named(path):
