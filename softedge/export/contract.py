@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,8 +149,8 @@ def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any
             "shape": ["N", spec.size, spec.size, 3],
         },
         "before_the_model": (
-            f"shorter side to {spec.resize} pixels ({spec.interpolation}, antialiased), centre crop of "
-            f"{spec.size} x {spec.size}, uint8 RGB; scaling, mean and std are inside the model"
+            f"{_eight_bits(about or {})}shorter side to {spec.resize} pixels ({spec.interpolation}, antialiased), "
+            f"centre crop of {spec.size} x {spec.size}, uint8 RGB; scaling, mean and std are inside the model"
         ),
         "preprocessing": spec.to_dict(),
         "output": {
@@ -168,6 +168,13 @@ def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any
         values[name] = {**values[name], **more}
     write_json(folder / FILE, values)
     return folder / FILE
+
+
+def _eight_bits(about: Mapping[str, Any]) -> str:
+    """What an app does with pixels of more than 8 bits, where training saw such; "" elsewhere."""
+    white = about.get("white", {})
+    kinds = [f"{white[key]:g} ({kind})" for key, kind in (("I", "integers"), ("F", "floats")) if key in white]
+    return f"pixels with more than 8 bits to 0..255, 255 from {' or '.join(kinds)} on; " if kinds else ""
 
 
 def _save_array(path: Path, array: NDArray[Any]) -> None:

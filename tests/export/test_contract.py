@@ -41,6 +41,14 @@ def test_contract_reads_back_as_the_same_artifact(folder, deployed):
     assert values["tolerance"]["why"]
 
 
+def test_the_contract_says_what_becomes_of_pixels_with_more_than_8_bits(folder):
+    artifact, golden = contract.read(folder), contract.read_golden(folder)
+    assert contract.describe(folder)["before_the_model"].startswith("shorter side to 18 pixels")
+    contract.write(folder, artifact, golden, {"white": {"I": 4095.0}})
+    text = contract.describe(folder)["before_the_model"]
+    assert text.startswith("pixels with more than 8 bits to 0..255, 255 from 4095 (integers) on; shorter side to 18")
+
+
 def test_verify_passes_on_an_untouched_folder(folder):
     result = verify(folder)
     assert result["passed"] and result["n"] == 4 and result["max_abs_diff"] < 1e-6
