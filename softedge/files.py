@@ -252,12 +252,18 @@ def finite(value: Any) -> Any:
     return value
 
 
+def read_text(path: str | Path, encoding: str = "utf-8-sig", errors: str = "strict") -> str:
+    """A text file, its line ends as they are; OSError for what is no regular file: a pipe would be waited for."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("not a regular file")
+    with open(path, newline="", encoding=encoding, errors=errors) as file:
+        return file.read()
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; UserError when it is not there or damaged."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
-            raise OSError("not a regular file")
-        return json.loads(Path(path).read_text())
+        return json.loads(read_text(path, "utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except (ValueError, OSError, RecursionError) as error:
