@@ -154,6 +154,10 @@ def describe(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read as weights ({first_line(error)})") from error
     if missing:
         raise UserError(f"{path} cannot be read as weights (its description has no {missing[0]})")
+    try:
+        InputSpec.from_dict(about["spec"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{path} cannot be read as weights (its preprocessing is damaged: {error})") from error
     return dict(about)
 
 

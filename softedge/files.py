@@ -138,11 +138,33 @@ def _alive(process: int) -> bool:
 
 
 @contextlib.contextmanager
+def a_place_for(path: Path) -> Iterator[None]:
+    """Turn the "No such file" of a system that lets nobody make files there, as in /proc, into a UserError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} cannot be made: this system keeps no files of others in {_nearest(path)}; use another folder"
+        ) from error
+
+
+def _nearest(path: Path) -> Path:
+    return next((above for above in path.absolute().parents if above.exists()), path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; nothing happens when it is there. UserError where none can be made."""
+    with a_place_for(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success fsync and rename it into place, on failure remove it."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=_temporary_prefix(path.name), suffix=path.suffix, dir=path.parent)
+    make_folder(path.parent)
+    with a_place_for(path):
+        handle, temporary = tempfile.mkstemp(prefix=_temporary_prefix(path.name), suffix=path.suffix, dir=path.parent)
     os.close(handle)
     try:
         with _full_disk_named(path):
@@ -230,12 +252,18 @@ def finite(value: Any) -> Any:
     return value
 
 
+def read_text(path: str | Path, encoding: str = "utf-8-sig", errors: str = "strict") -> str:
+    """A text file, its line ends as they are; OSError for what is no regular file: a pipe would be waited for."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("not a regular file")
+    with open(path, newline="", encoding=encoding, errors=errors) as file:
+        return file.read()
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; UserError when it is not there or damaged."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
-            raise OSError("not a regular file")
-        return json.loads(Path(path).read_text())
+        return json.loads(read_text(path, "utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except (ValueError, OSError, RecursionError) as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +14,7 @@ SCHEMA = 1
 
 Output = Literal["probabilities", "scores", "features", "detections"]
 """probabilities: softmax, one label an image.  scores: sigmoid, each label for itself, present from 0.5 on."""
+INTERPOLATIONS = ("bilinear", "bicubic")
 LABELLED = ("probabilities", "scores")  # outputs with a value between 0 and 1 for each label
 
 
@@ -41,9 +44,19 @@ class InputSpec:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> InputSpec:
+    def from_dict(cls, values: Mapping[str, Any]) -> InputSpec:
+        """The inverse of ``to_dict``; ValueError, KeyError or TypeError for values that describe no picture."""
+        size, resize, interpolation = values["size"], values["resize"], values["interpolation"]
+        if not isinstance(size, int) or not isinstance(resize, int) or not 0 < size <= resize:
+            raise ValueError(f"size is {size} and resize {resize}; they are pixels, and size is not the larger one")
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(f"interpolation is {interpolation!r}; known: {', '.join(INTERPOLATIONS)}")
+        if (values.get("crop", "center"), values.get("antialias", True)) != ("center", True):
+            raise ValueError("crop is not 'center', or antialias not true")
         mean, std = (tuple(float(v) for v in values[key]) for key in ("mean", "std"))
-        return cls(int(values["size"]), int(values["resize"]), mean, std, values["interpolation"])  # type: ignore[arg-type]
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+            raise ValueError(f"mean is {list(mean)} and std {list(std)}; they are 3 numbers each, and std is positive")
+        return cls(size, resize, mean, std, interpolation)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from typing import Any
 
 from softedge import registry
 from softedge.errors import UserError
+from softedge.files import a_place_for, finite, make_folder, read_json, temporary_files_in, write_json
 from softedge.files import atomic_path as atomic_path
-from softedge.files import finite, read_json, temporary_files_in, write_json
 from softedge.files import fsync_folder as fsync_folder
 from softedge.files import sha256 as sha256
 from softedge.files import size_bytes as size_bytes
@@ -142,7 +142,9 @@ class Run:
         except ImportError:  # Windows: no advisory lock, the atomic writes still hold
             yield
             return
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_folder(self.root)
+        with a_place_for(self.root):
+            (self.root / ".lock").touch()
         with open(self.root / ".lock", "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -215,7 +217,7 @@ def perform(
     elif folder.exists() and not resumable:
         shutil.rmtree(folder)
     resumed = _earlier(folder, begun) if begun is not None and begun_path.exists() else {}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     start: dict[str, Any] = {"started": now, "spent": 0.0} | resumed | {"at": time.time()}
     write_json(begun_path, asked | {"start": start})

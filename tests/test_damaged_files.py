@@ -133,7 +133,8 @@ def exported(folder: Path) -> dict[str, Any]:
     (folder / "model.onnx").write_bytes(b"model")
     golden: dict[str, Any] = {"names": ["p"]}
     for name in ("images", "expected", "pytorch"):
-        np.save(folder / f"golden/{name}.npy", np.zeros((1, 2), np.float32))
+        array = np.zeros((1, 32, 32, 3), np.uint8) if name == "images" else np.zeros((1, 2), np.float32)
+        np.save(folder / f"golden/{name}.npy", array)
         golden[name] = {"file": f"golden/{name}.npy", "sha256": sha256(folder / f"golden/{name}.npy")}
     spec = InputSpec(32, 36, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)).to_dict()
     return {
@@ -144,8 +145,9 @@ def exported(folder: Path) -> dict[str, Any]:
         "sha256": contract._sha256([folder / "model.onnx"]),
         "precision": "fp32",
         "size_bytes": 5,
+        "input": {"dtype": "uint8", "layout": "NHWC", "color": "RGB", "shape": ["N", 32, 32, 3]},
         "preprocessing": spec,
-        "output": {"name": "probabilities", "shape": ["N", 2]},
+        "output": {"name": "probabilities", "dtype": "float32", "shape": ["N", 2]},
         "tolerance": {"replay": 1e-4},
         "labels": ["a", "b"],
         "golden": golden,

@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from softedge.data import decisions, origins
 from softedge.errors import UserError
+from softedge.export import given
 from softedge.files import atomic_path, libraries_inside, read_json, remove_leftovers, temporary_folder
+from softedge.live import review_order
+from softedge.recipes import files as recipes
 from softedge.run import Run
 
 WORKING = """
@@ -113,3 +117,21 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.json")
     with pytest.raises(UserError, match="not a regular file"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("reader", ["labels.csv", "shrunk.jsonl", "recipe", "labels", "order"])
+def test_a_pipe_in_a_files_place_is_one_line_and_no_endless_wait(reader, tmp_path):
+    pipe = tmp_path / (origins.FILE if reader == "shrunk.jsonl" else reader)
+    os.mkfifo(pipe)
+    if reader == "shrunk.jsonl":  # what cannot be read there is left out
+        assert origins.read(tmp_path) == {}
+        return
+    read = {
+        "labels.csv": lambda: decisions.read(tmp_path),
+        "recipe": lambda: recipes._read(pipe),
+        "labels": lambda: given._labels(pipe, 2),
+        "order": lambda: review_order.read(pipe, {}),
+    }[reader]
+    with pytest.raises(UserError, match="cannot be read.*not a regular file"):
+        read()

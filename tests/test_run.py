@@ -183,3 +183,15 @@ def test_half_a_new_training_stays_and_the_finished_one_is_kept_however_often_it
         assert (run.folder("pretrain") / "last.pt").exists() and run.result("pretrain") is None
         kept = json.loads((run.root / ".previous" / "pretrain" / "result.json").read_text())
         assert kept["recipe"] == {"a": 1}, "never replaced by an unfinished one"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+@pytest.mark.parametrize("folder", ["/proc/softedge", "/proc/softedge/below", "/proc"])
+def test_a_folder_where_the_system_lets_nobody_write_is_one_line(folder):
+    def lock() -> None:
+        with Run(folder).locked():
+            pass
+
+    for write in (lock, lambda: write_text(f"{folder}/report.html", "x")):
+        with pytest.raises(UserError, match=r"/proc.* cannot be made: .*use another folder"):
+            write()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from softedge.data.inventory import printable
 from softedge.data.layouts import Parts
 from softedge.errors import UserError
+from softedge.files import read_text
 from softedge.run import write_text
 
 FILE = "labels.csv"
@@ -62,7 +64,7 @@ def read(root: Path) -> dict[str, Decision] | None:
         if len(row) != len(columns):
             raise UserError(f"{path}, row {number}: {len(row)} values for {len(columns)} columns; mend the row")
         values = dict(zip(columns, row))
-        name = values["name"].strip()
+        name = _name(root, values["name"].strip())
         decision = _decision(path, number, values)
         if decision is None:
             continue
@@ -75,8 +77,18 @@ def read(root: Path) -> dict[str, Decision] | None:
     return found
 
 
+def _name(root: Path, written: str) -> str:
+    """A name as softedge has it, of one that a spreadsheet or a script wrote: with backslashes, or from the root on."""
+    name = written
+    if "\\" in name and not os.path.exists(root / name):
+        name = name.replace("\\", "/")
+    for above in (f"{root.as_posix()}/", f"{root.resolve().as_posix()}/", "./"):
+        name = name.removeprefix(above)
+    return name
+
+
 def _rows(path: Path) -> list[list[str]]:
-    text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
+    text = read_text(path)  # spreadsheets begin with a mark
     first = text.partition("\n")[0]
     separator = ";" if first.count(";") > first.count(",") else ","  # spreadsheets where the comma is the decimal point
     return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from softedge.data import decisions, sessions
+from softedge.data.companions import photos_among
 from softedge.data.decisions import Labelled
+from softedge.data.decoding import BadImage, Uint8, decode
 from softedge.data.images import UNLABELLED, FileImages, Images
 from softedge.data.inventory import EXTENSIONS, Inventory, printable
 from softedge.data.layouts import (
@@ -25,9 +27,7 @@ from softedge.data.layouts import (
     refuse_nested,
     roles,
 )
-from softedge.data.masks import colours, without_masks
 from softedge.data.shards import is_tar
-from softedge.data.thumbnails import without_thumbnails
 from softedge.errors import UserError
 from softedge.progress import plural
 
@@ -105,6 +105,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _pixels(path: Path) -> Uint8 | None:
+    try:
+        return decode(path)
+    except BadImage:
+        return None
+
+
 def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, reviewed: bool = True) -> Inventory:
     """Find the images below ``root`` and read labels and splits from the names of its folders.
 
@@ -126,13 +133,13 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
             f"{tars} tar files beside the images are not read: shards are, from a folder that holds nothing else, or "
             "from train/ test/ unlabeled/ that all hold shards; unpack them to use them here"
         )
-    photos = without_thumbnails(images, notices)
+    said = len(notices)
+    photos, left_out = photos_among(images, lambda path: _pixels(root.joinpath(*path)), notices)
+    thumbnails, without = left_out.get("thumbnails", 0), notices[said : said + 1]
     if not photos:
-        raise UserError(f"all {len(images)} images in {root} lie in folders of thumbnails ({notices[-1]})")
-    thumbnails, without = len(images) - len(photos), notices[-1:]
-    images = without_masks(photos, lambda path: colours(root.joinpath(*path)), notices)
-    passed_over = {"thumbnails": thumbnails, "masks": len(photos) - len(images)}
-    ignored = {**listing.ignored, **{why: count for why, count in passed_over.items() if count}}
+        raise UserError(f"all {len(images)} images in {root} lie in folders of thumbnails ({notices[said]})")
+    images = photos
+    ignored = {**listing.ignored, **left_out}
     images = plain(images, notices)
     splits_of = roles(images)
     try:

@@ -1,7 +1,8 @@
-"""Masks among the photos: drawn pictures of segmentations, which are no photos of any class.
+"""Masks and maps among the photos: pictures of segmentations, depths and the like, which are no photos of any class.
 
-Known by their names and their pixels: beside or below a photo ``x.jpg`` as ``x.png``, ``x_mask.png`` or
-``masks/x.png``, with few different colours.
+Masks are known by their names and their pixels: beside or below a photo ``x.jpg`` as ``x.png``, ``x_mask.png`` or
+``masks/x.png``, with few different colours.  Maps have as many values as photos and are known by their names alone:
+``x_depth.png`` or ``depth/x.png``.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 
-from softedge.data.decoding import BadImage, decode
+from softedge.data.decoding import Uint8
 from softedge.data.layouts import PHOTOS, Located, Parts
 from softedge.progress import plural
 
+Look = Callable[[Parts], Uint8 | None]
 _FOLDERS = frozenset(
     ["mask", "masks", "annotation", "annotations", "label", "labels", "gt", "groundtruth"]
 ) | frozenset(
@@ -28,6 +30,8 @@ _SUFFIX = re.compile(
     r"([-_. ]?\d+)?$",
     re.IGNORECASE,
 )
+_MAP = r"depth|depths|depth_?maps?|disparity|disparities|normals|optical_?flow|lidar|heatmaps?|saliency"
+_MAP_FOLDER, _MAP_SUFFIX = re.compile(f"(?i)({_MAP})"), re.compile(rf"(?i)[-_. ]({_MAP})([-_. ]?\d+)?$")
 COLOURS = 32  # a drawn mask has a few colours, a photo hundreds
 _LEVELS = 4  # colours of a mask in a JPEG file, whose edges blur, when each channel has 8 levels
 _SHARE = 0.01  # of the pixels, below which such a colour is an edge
@@ -35,27 +39,24 @@ _LOOKED_AT = 8  # files that are decoded to find out
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
-def colours(path: Path) -> int:
-    """How many different colours a picture has, uint8 (H, W, 3); 0 when it cannot be read.
+def colours(image: Uint8, jpeg: bool) -> int:
+    """How many different colours a picture has, uint8 (H, W, 3).
 
     Of a JPEG file more than ``COLOURS`` unless nearly all its pixels have a few colours, roughly.
     """
-    try:
-        image = decode(path).astype(np.int32)
-    except BadImage:
-        return 0
-    if path.suffix.lower() in _JPEG:
-        image = (image + 18) // 37  # 0 to 7, with black and white in the middle of a level
-        counts = np.unique(image[..., 0] << 6 | image[..., 1] << 3 | image[..., 2], return_counts=True)[1]
+    pixels = image.astype(np.int32)
+    if jpeg:
+        pixels = (pixels + 18) // 37  # 0 to 7, with black and white in the middle of a level
+        counts = np.unique(pixels[..., 0] << 6 | pixels[..., 1] << 3 | pixels[..., 2], return_counts=True)[1]
         clear = int((counts >= _SHARE * counts.sum()).sum())
         return clear if clear <= _LEVELS else COLOURS + clear
-    return len(np.unique(image[..., 0] << 16 | image[..., 1] << 8 | image[..., 2]))
+    return len(np.unique(pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]))
 
 
-def without_masks(images: list[Located], colours: Callable[[Parts], int], notices: list[str]) -> list[Located]:
+def without_masks(images: list[Located], look: Look, notices: list[str]) -> list[Located]:
     """Leave out masks: in a folder that is called so beside one of photos, or under the name of a photo.
 
-    colours: how many different colours a file has (0: it cannot be read).
+    look: a file's pixels, uint8 (H, W, 3); None when it cannot be read.
     """
     folders = {image.path[:depth] for image in images for depth in range(1, len(image.path))}
     beside = {folder[:-1] for folder in folders if folder[-1].lower() in PHOTOS}
@@ -64,7 +65,7 @@ def without_masks(images: list[Located], colours: Callable[[Parts], int], notice
     if masks:
         shown = ", ".join(sorted("/".join(folder) for folder in masks)[:3])
         notices.append(f"{len(images) - len(kept)} files in {shown} are taken for masks of the photos and left out")
-    return _without_masks_of_one_name(_without_named_masks(kept, colours, notices), colours, notices)
+    return _without_masks_of_one_name(_without_named_masks(kept, look, notices), look, notices)
 
 
 def _photo_of(path: Parts) -> Parts | None:
@@ -80,14 +81,14 @@ def _photo_of(path: Parts) -> Parts | None:
     return (*(folder[:-1] if inside else folder), bare)
 
 
-def _without_named_masks(images: list[Located], colours: Callable[[Parts], int], notices: list[str]) -> list[Located]:
+def _without_named_masks(images: list[Located], look: Look, notices: list[str]) -> list[Located]:
     photos = {(*image.path[:-1], PurePosixPath(image.path[-1]).stem): image for image in images}
     named = [(i, photos[photo]) for i in images if (photo := _photo_of(i.path)) in photos]
     if not named:
         return images
     first = f"{'/'.join(named[0][0].path)} of {named[0][1].path[-1]}"
     files = plural(len(named), "file is", "files are")
-    if _drawn([mask for mask, _ in named], colours):
+    if _drawn([mask for mask, _ in named], look):
         notices.append(f"{files} named and drawn like masks of photos ({first}): left out")
         out = {mask for mask, _ in named}
         return [image for image in images if image not in out]
@@ -95,30 +96,58 @@ def _without_named_masks(images: list[Located], colours: Callable[[Parts], int],
     return images
 
 
-def _drawn(files: Sequence[Located], colours: Callable[[Parts], int]) -> bool:
+def _drawn(files: Sequence[Located], look: Look) -> bool:
     """Whether most of these pictures have few colours, by a sample of those that can be read."""
-    looked = [colours(image.path) for image in files[:: max(1, len(files) // _LOOKED_AT)][:_LOOKED_AT]]
-    return sum(0 < count <= COLOURS for count in looked) * 2 > len(looked)
+    looked = [(file.path, look(file.path)) for file in sample(files)]
+    few = sum(image is not None and colours(image, _suffix(path) in _JPEG) <= COLOURS for path, image in looked)
+    return few * 2 > len(looked)
 
 
-def _without_masks_of_one_name(
-    images: list[Located], colours: Callable[[Parts], int], notices: list[str]
-) -> list[Located]:
+def sample(files: Sequence[Located]) -> Sequence[Located]:
+    """A few of many files, spread evenly."""
+    return files[:: max(1, len(files) // _LOOKED_AT)][:_LOOKED_AT]
+
+
+def _suffix(path: Parts) -> str:
+    return PurePosixPath(path[-1]).suffix.lower()
+
+
+def _without_masks_of_one_name(images: list[Located], look: Look, notices: list[str]) -> list[Located]:
     types: dict[str, list[Located]] = {}  # path without its suffix -> files
     for image in images:
         types.setdefault(str(PurePosixPath(*image.path).with_suffix("")), []).append(image)
     pairs = [files for files in types.values() if len(files) > 1]
     if not pairs:
         return images
-    lossless = [i for files in pairs for i in files if PurePosixPath(i.path[-1]).suffix.lower() not in _JPEG[:2]]
+    lossless = [i for files in pairs for i in files if _suffix(i.path) not in _JPEG[:2]]
     first = " and ".join(image.path[-1] for image in pairs[0][:2])
-    if len(lossless) >= len(pairs) and _drawn(lossless, colours):
+    if len(lossless) >= len(pairs) and _drawn(lossless, look):
         notices.append(f"{len(lossless)} masks lie under the names of photos ({first}) and are left out")
         out = set(lossless)
         return [image for image in images if image not in out]
-    kinds = Counter(tuple(sorted(PurePosixPath(i.path[-1]).suffix.lower() for i in files)) for files in pairs)
+    kinds = Counter(tuple(sorted(_suffix(i.path) for i in files)) for files in pairs)
     shown = ", ".join(" and ".join(kind) for kind in list(kinds)[:2])
     notices.append(
         f"{len(pairs)} pictures lie there under one name with two types ({shown}; {first}): they stay in one split"
     )
     return images
+
+
+def without_maps(images: list[Located], look: Look, notices: list[str]) -> list[Located]:
+    """Leave out ``x_depth.png`` beside ``x.png``, and ``depth/x.png`` below it or beside a folder of photos."""
+    folders = {image.path[:depth] for image in images for depth in range(1, len(image.path))}
+    beside = {folder[:-1] for folder in folders if folder[-1].lower() in PHOTOS}
+    there = {(*image.path[:-1], PurePosixPath(image.path[-1]).stem) for image in images}
+    out: set[Located] = set()
+    for image in images:
+        *above, stem = (*image.path[:-1], PurePosixPath(image.path[-1]).stem)
+        bare = _MAP_SUFFIX.sub("", stem)
+        named = bare != stem and (*above, bare) in there
+        inside = bool(above) and _MAP_FOLDER.fullmatch(above[-1]) is not None
+        if named or (inside and (tuple(above[:-1]) in beside or (*above[:-1], stem) in there)):
+            out.add(image)
+    if out:
+        first = "/".join(next(image for image in images if image in out).path)
+        files = plural(len(out), "file is", "files are")
+        notices.append(f"{files} named like maps of photos, of depth and the like ({first}): left out")
+    return [image for image in images if image not in out]

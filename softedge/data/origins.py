@@ -12,6 +12,7 @@ from pathlib import Path
 
 from softedge.data.images import FileImages
 from softedge.data.inventory import Inventory
+from softedge.files import read_text
 
 FILE = ".softedge-copies.jsonl"
 
@@ -29,7 +30,7 @@ def read(root: Path) -> dict[str, Origin]:
     """Name -> where the copy came from; lines that cannot be read, as the last of a killed copy, are left out."""
     origins: dict[str, Origin] = {}
     try:
-        lines = (root / FILE).read_text(errors="replace").splitlines()
+        lines = read_text(root / FILE, "utf-8", "replace").splitlines()
     except OSError:
         return origins
     for line in lines:

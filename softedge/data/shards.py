@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.data import decoding
-from softedge.data.decoding import BadImage
+from softedge.data.companions import may_have_companions, photos_among
+from softedge.data.decoding import BadImage, Uint8
 from softedge.data.images import UNLABELLED, EncodedImages, Images
 from softedge.data.inventory import EXTENSIONS, SPLITS, Inventory, printable
+from softedge.data.layouts import Located
 from softedge.data.shard_labels import LONGEST, ShardLabels
 from softedge.errors import UserError
 from softedge.progress import plural
@@ -238,6 +240,7 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
     if not members:
         why = f" ({'; '.join(notices)})" if notices else ""
         raise UserError(f"no images in the {len(shards)} tar files of {source}{why}; give shards of images")
+    members = _photos(members, [shard for _, shard in shards], ignored, notices)
     classes = labels.by_image((member.name for member in members), notices)
     if labels.unused:
         ignored["not images"] += labels.unused
@@ -246,6 +249,31 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
             "labels in tar shards are read from .cls, .json and .txt members, of which none holds one: no labels"
         )
     return _found(source, [shard for _, shard in shards], members, classes, dict(ignored), notices)
+
+
+def _photos(members: list[_Member], shards: Sequence[Path], ignored: Counter[str], notices: list[str]) -> list[_Member]:
+    """The members without thumbnails, masks and maps of others, which are counted."""
+    if not may_have_companions([member.name for member in members]):
+        return members
+    located = {Located(path, path): member for member in members for path in [tuple(member.name.split("/"))]}
+    place = {image.path: member.place for image, member in located.items()}
+
+    def look(path: tuple[str, ...]) -> Uint8 | None:
+        shard, offset, size = place[path]
+        if size > decoding.max_bytes():
+            return None
+        try:
+            with open(shards[shard], "rb") as file:
+                file.seek(offset)
+                return decoding.decode(file.read(size))
+        except (OSError, BadImage):
+            return None
+
+    photos, left_out = photos_among(list(located), look, notices)
+    ignored.update(left_out)
+    if not photos:
+        raise UserError(f"all {len(members)} images in the shards are taken for thumbnails ({notices[-1]})")
+    return [located[photo] for photo in photos]
 
 
 def _behind(entry: tarfile.TarInfo, seen: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:

@@ -24,6 +24,7 @@ from softedge.data.inventory import printable
 from softedge.data.loading import pixels_needed
 from softedge.data.origins import Origin
 from softedge.errors import UserError
+from softedge.files import make_folder
 from softedge.progress import track
 from softedge.run import atomic_path, write_bytes, write_text
 from softedge.threads import cores
@@ -89,7 +90,7 @@ def shrink(source: str, out: Path, recipe: Recipe) -> Shrunk:
             yield from pool.map(one, names)
 
     done = []
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with open(out / origins.FILE, "a") as manifest:
         for copy in track(copies(), "shrinking", total=len(names)):
             done.append(copy)

@@ -15,6 +15,8 @@ from softedge.detection import formats
 from softedge.detection.format import hash_files
 from softedge.errors import UserError
 from softedge.export.contract import FILE, SCHEMA, describe
+from softedge.export.contract import damage_named as damage_named
+from softedge.export.contract_fields import check_common
 from softedge.records import Artifact, InputSpec
 from softedge.run import size_bytes, write_json
 
@@ -68,21 +70,21 @@ def read(folder: Path) -> Artifact:
     values = describe(folder)
     if values.get("kind") != KIND:
         raise UserError(f"{folder} does not hold a detector")
-    path = Path(folder) / values["model"]
-    files = formats.of(values["target"]).files(path)
-    if missing := [file for file in files if not file.is_file()]:
-        raise UserError(f"{missing[0]} does not exist, but {Path(folder) / FILE} names it; export the detector again")
-    if hash_files(files) != values["sha256"]:
-        raise UserError(f"{path} was changed after the export; export the detector again")
+    with damage_named(folder):
+        spec = check_common(values)
+        path, precision = Path(folder) / values["model"], values["precision"]
+        if precision not in formats.PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; known: {', '.join(formats.PRECISIONS)}")
+        outputs = [output["name"] for output in values["outputs"]]
+        if outputs not in ([*NAMES], [*NAMES[:3]]):
+            raise ValueError(f"outputs are {outputs}")
+        files = formats.of(values["target"]).files(path)
+        if missing := [file for file in files if not file.is_file()]:
+            raise UserError(
+                f"{missing[0]} does not exist, but {Path(folder) / FILE} names it; export the detector again"
+            )
+        if hash_files(files) != values["sha256"]:
+            raise UserError(f"{path} was changed after the export; export the detector again")
+        size, labels = sum(size_bytes(file) for file in files), tuple(values["labels"])
     # Any picture goes in as it is: size and resize stand for nothing but a field that classifiers have.
-    spec = InputSpec.from_dict(values["preprocessing"])
-    return Artifact(
-        path,
-        values["target"],
-        values["precision"],
-        values["sha256"],
-        values["size_bytes"],
-        spec,
-        tuple(values["labels"]),
-        "detections",
-    )
+    return Artifact(path, values["target"], precision, values["sha256"], size, spec, labels, "detections")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from softedge.detection import contract, formats
-from softedge.detection.format import Outputs
-from softedge.errors import GateFailed
+from softedge.detection.format import Outputs, Uint8
+from softedge.errors import GateFailed, UserError
 
 REPLAYED = 0.98  # of the detections must come again: fp16 and int8 files round differently on another processor
 
@@ -36,13 +39,10 @@ def verify(folder: Path) -> dict[str, Any]:
     """
     artifact, values = contract.read(folder), contract.describe(folder)
     run = formats.open_runner(artifact)
-    names = [output["name"] for output in values["outputs"]]
     rows: list[dict[str, Any]] = []
-    with np.load(Path(folder) / values["golden"]["file"], allow_pickle=False) as golden:
-        for number in range(values["golden"]["images"]):
-            expected = {name: golden[f"{number}.{name}"] for name in names}
-            share = agreement(run(golden[f"{number}.image"]), expected)
-            rows.append({"image": str(number), "detections": len(expected["scores"]), "agreement": share})
+    for number, (image, expected) in enumerate(_golden(folder, values)):
+        share = agreement(run(image), expected)
+        rows.append({"image": str(number), "detections": len(expected["scores"]), "agreement": share})
     least = min((row["agreement"] for row in rows), default=1.0)
     if least < REPLAYED:
         raise GateFailed(
@@ -59,3 +59,18 @@ def verify(folder: Path) -> dict[str, Any]:
         "passed": True,
         "rows": rows,
     }
+
+
+def _golden(folder: Path, values: Mapping[str, Any]) -> list[tuple[Uint8, Outputs]]:
+    """The golden pictures (H, W, 3) with what was detected at export; UserError when they are damaged."""
+    names = [output["name"] for output in values["outputs"]]
+    with contract.damage_named(folder):
+        path = Path(folder) / values["golden"]["file"]
+        count = int(values["golden"]["images"])
+        if count < 1:
+            raise ValueError(f"golden.images is {count}")
+    try:
+        with np.load(path, allow_pickle=False) as golden:
+            return [(golden[f"{n}.image"], {name: golden[f"{n}.{name}"] for name in names}) for n in range(count)]
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is damaged or missing ({error}); export the detector again") from error

@@ -5,10 +5,11 @@ Reading it needs numpy alone, so that a board without torch can verify its file.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from softedge.errors import UserError
 from softedge.eval.measures import PRESENT
 from softedge.export.base import Float32, Uint8, open_format
+from softedge.export.contract_fields import check, check_shapes
 from softedge.records import Artifact, InputSpec, Output, Precision
 from softedge.run import atomic_path, read_json, sha256, size_bytes, write_json
 
@@ -147,8 +149,8 @@ def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any
             "shape": ["N", spec.size, spec.size, 3],
         },
         "before_the_model": (
-            f"shorter side to {spec.resize} pixels ({spec.interpolation}, antialiased), centre crop of "
-            f"{spec.size} x {spec.size}, uint8 RGB; scaling, mean and std are inside the model"
+            f"{_eight_bits(about or {})}shorter side to {spec.resize} pixels ({spec.interpolation}, antialiased), "
+            f"centre crop of {spec.size} x {spec.size}, uint8 RGB; scaling, mean and std are inside the model"
         ),
         "preprocessing": spec.to_dict(),
         "output": {
@@ -166,6 +168,13 @@ def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any
         values[name] = {**values[name], **more}
     write_json(folder / FILE, values)
     return folder / FILE
+
+
+def _eight_bits(about: Mapping[str, Any]) -> str:
+    """What an app does with pixels of more than 8 bits, where training saw such; "" elsewhere."""
+    white = about.get("white", {})
+    kinds = [f"{white[key]:g} ({kind})" for key, kind in (("I", "integers"), ("F", "floats")) if key in white]
+    return f"pixels with more than 8 bits to 0..255, 255 from {' or '.join(kinds)} on; " if kinds else ""
 
 
 def _save_array(path: Path, array: NDArray[Any]) -> None:
@@ -190,7 +199,8 @@ def read(folder: Path) -> Artifact:
     """The model in an export folder; UserError when a file is missing or is not the one that was exported."""
     folder = Path(folder)
     values = describe(folder)
-    try:
+    with damage_named(folder):
+        spec = check(values)
         path = folder / values["model"]
         files = [folder / name for name in values["files"]]  # as exported, whatever the format says today
         for file in files:
@@ -202,15 +212,9 @@ def read(folder: Path) -> Artifact:
                 f"{path} was changed after the export (sha256 {found[:12]}, the contract says {expected[:12]}); "
                 "its checks no longer hold: export the model again"
             )
-        spec = InputSpec.from_dict(values["preprocessing"])
-        output, labels = values["output"]["name"], tuple(values["labels"])
-        if output in _MEANING and len(labels) != values["output"]["shape"][1]:
-            raise ValueError(f"{len(labels)} labels for {values['output']['shape'][1]} outputs")
-        float(values["tolerance"]["replay"])
-        size = sum(size_bytes(file) for file in files)
-        return Artifact(path, values["target"], values["precision"], found, size, spec, labels, output)
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{folder / FILE} is damaged ({error!r}); export the model again") from error
+        size, labels = sum(size_bytes(file) for file in files), tuple(values["labels"])
+        output: Output = values["output"]["name"]
+    return Artifact(path, values["target"], values["precision"], found, size, spec, labels, output)
 
 
 def read_golden(folder: Path) -> Golden:
@@ -218,7 +222,7 @@ def read_golden(folder: Path) -> Golden:
     folder = Path(folder)
     values = describe(folder)
     arrays = {}
-    try:
+    with damage_named(folder):
         entries = values["golden"]
         for name in ("images", "expected", "pytorch"):
             path = folder / entries[name]["file"]
@@ -227,9 +231,19 @@ def read_golden(folder: Path) -> Golden:
             if sha256(path) != entries[name]["sha256"]:
                 raise UserError(f"{path} was changed after the export; export the model again")
             arrays[name] = np.load(path, allow_pickle=False)
-        return Golden(**arrays, names=tuple(str(name) for name in entries["names"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / FILE} is damaged ({error!r}); export the model again") from error
+        golden = Golden(**arrays, names=tuple(str(name) for name in entries["names"]))
+        check_shapes(values, golden.images, golden.expected, golden.pytorch)
+    return golden
+
+
+@contextlib.contextmanager
+def damage_named(folder: Path) -> Iterator[None]:
+    """Turn what reading the fields of a contract raises into a UserError that names its file."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{Path(folder) / FILE} is damaged ({what}); export the model again") from error
 
 
 def exported(root: Path) -> list[Artifact]:

@@ -14,6 +14,7 @@ from softedge.backbones import Backbone, Classifier
 from softedge.errors import UserError, did_you_mean
 from softedge.export import folding
 from softedge.export.deployed import Deployed
+from softedge.files import read_text
 from softedge.records import LABELLED, InputSpec, Output
 from softedge.run import write_bytes
 from softedge.weights import layouts
@@ -223,7 +224,7 @@ def _labels(labels: str | Path | Sequence[str] | None, classes: int) -> tuple[st
     if isinstance(labels, str | Path):
         where = str(labels)
         try:
-            text = Path(labels).read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
+            text = read_text(labels)  # editors on Windows put a byte order mark first
             labels = [line.strip() for line in text.splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{where} cannot be read as labels, one on each line ({error})") from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from softedge.errors import UserError
+from softedge.files import read_text
 
 PAIR = ("name", "other_name")
 
@@ -37,8 +39,7 @@ def read(path: Path, index: Mapping[str, int]) -> Order:
     (``wrong_labels.csv``) gives a class. UserError for another file, or where none of the names is known.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"--order {path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if not rows or "name" not in rows[0]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from softedge.bench.browser.server import POLICY
 from softedge.errors import UserError
+from softedge.files import make_folder
 from softedge.live.subject import Subject
 
 _MARK = "service-worker.js"  # a folder that has this and nothing foreign may be replaced
@@ -32,7 +33,7 @@ def write(subject: Subject, folder: Path, name: str) -> int:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARK).is_file():
         raise UserError(f"--app {folder} is not empty and holds no app of softedge; give a new folder")
     files = _files(subject.without_photos(), name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         made = Path(temporary) / "app"
         for path, data in files.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge.errors import UserError, did_you_mean
+from softedge.files import read_text
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OVERRIDE = "--set"
@@ -101,7 +102,7 @@ def layers(name_or_path: str) -> list[Layer]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(read_text(path, "utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise UserError(f"recipe {path} cannot be read: {error}") from error
 

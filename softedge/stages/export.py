@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from softedge import backbones, config, registry
+from softedge import __version__, backbones, config, registry
 from softedge.backbones import Backbone, Classifier
 from softedge.data.images import Data, EncodedImages, Images
 from softedge.errors import CannotRunHere, UserError
@@ -219,7 +219,7 @@ def origin(digest: str, backbone: str) -> dict[str, str]:
     return {
         "checkpoint_sha256": digest,
         "backbone": backbone,
-        "softedge": version("softedge"),
+        "softedge": __version__,  # also where it runs without having been installed
         "torch": version("torch"),
     }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import class_folders, save
+from pictures import class_folders, photo, save
 from PIL import Image
 
 from softedge.data import sources
@@ -135,6 +135,38 @@ def test_masks_under_the_names_of_photos_are_left_out(tmp_path: Path) -> None:
     found = sources.find(str(tmp_path))
     assert len(found) == 12 and all(name.endswith(".jpg") for name in found.splits["train"].names)
     assert found.ignored["masks"] == 12 and "12 masks lie under the names of photos" in found.notices[0]
+
+
+@pytest.mark.parametrize("name", ["a/{}_depth.png", "a/{}-disparity.jpg", "a/depth/{}.png"])
+def test_maps_of_depth_beside_photos_are_left_out(name: str, tmp_path: Path) -> None:
+    small(tmp_path, {"a": 6, "b": 6})
+    for number in range(6):
+        save(tmp_path / name.format(number), 50 + number)
+    found = sources.find(str(tmp_path))
+    assert len(found) == 12 and found.ignored == {"maps": 6} and found.classes == ("a", "b")
+    assert "6 files are named like maps of photos, of depth and the like (a/" in found.notices[0]
+
+
+def test_depth_beside_a_folder_of_photos_is_no_class_and_alone_it_is_photos(tmp_path: Path) -> None:
+    for number in range(3):
+        save(tmp_path / "rgb" / f"{number}.jpg", number)
+        save(tmp_path / "depth" / f"{number}.png", 9 + number)
+    refused(tmp_path, "only one class ('rgb')", f"give {tmp_path / 'rgb'}")
+    alone = small(tmp_path / "other", {"depth": 3, "height": 3})
+    assert sources.find(str(alone)).classes == ("depth", "height")
+
+
+@pytest.mark.parametrize("side", [20, 40])
+def test_a_folder_thumb_beside_classes_is_one_of_thumbnails_where_its_pictures_are_smaller(
+    side: int, tmp_path: Path
+) -> None:
+    small(tmp_path, {"index": 4, "little": 4})
+    (tmp_path / "thumb").mkdir()
+    for number in range(4):
+        Image.fromarray(photo(70 + number, side, side)).save(tmp_path / "thumb" / f"{number}.jpg")
+    found = sources.find(str(tmp_path))
+    assert found.classes == (("index", "little") if side == 20 else ("index", "little", "thumb"))
+    assert found.ignored == ({"thumbnails": 4} if side == 20 else {})
 
 
 def test_photos_of_one_name_with_two_types_are_kept_and_named(tmp_path: Path) -> None:

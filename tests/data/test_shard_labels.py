@@ -6,6 +6,7 @@ import io
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pictures import photo
 from PIL import Image
@@ -189,3 +190,33 @@ def test_a_member_of_more_bytes_than_a_disk_can_hold_is_counted_and_the_rest_is_
     path.write_bytes(data)
     found = sources.find(str(path))
     assert sum(map(len, found.splits.values())) == 2 and (found.ignored.get("sparse members") or found.notices)
+
+
+def drawn() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.eye(40, dtype=np.uint8) * 200).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("{}.mask.png", "masks"),
+        ("{}.seg.png", "masks"),
+        ("{}.png", "masks"),
+        ("masks/{}.png", "masks"),
+        ("{}.depth.png", "maps"),
+        ("{}_thumb.jpg", "thumbnails"),
+        ("thumbnails/{}.jpg", "thumbnails"),
+    ],
+)
+def test_what_is_no_photo_is_none_in_shards_either(name: str, kind: str, tmp_path: Path) -> None:
+    members = []
+    for number in range(6):
+        other = drawn() if kind == "masks" else png(50 + number)
+        members += [(f"{number}.jpg", png(number)), (f"{number}.cls", str(number % 2).encode())]
+        members.append((name.format(number), other))
+    path = tar(tmp_path / "s.tar", members)
+    found = sources.find(str(path))
+    assert len(found) == 6 and found.ignored == {kind: 6} and "left out" in " ".join(found.notices)
+    assert labels(path) == {f"{number}.jpg": str(number % 2) for number in range(6)}

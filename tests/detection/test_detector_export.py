@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,44 @@ def test_golden_detections_that_do_not_come_again_fail_the_gate(tmp_path):
     np.savez(golden, **arrays)
     with pytest.raises(GateFailed, match="of the detections on a golden picture come again"):
         verify.verify(tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detector")
+    write(untrained("ssdlite"), "onnx", folder, pictures(folder, (70, 90)), golden=1)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "int3"},
+        {"precision": None},
+        {"input": {"dtype": "uint8", "layout": "NCHW", "color": "RGB"}},
+        {"preprocessing": {}},
+        {"outputs": [{"name": "boxes"}]},
+        {"labels": "cell"},
+        {"sha256": 1},
+        {"model": "../model.onnx"},
+        {"golden": {}},
+        {"golden": {"file": "golden.npz", "images": 0}},
+        {"golden": {"file": "golden.npz", "images": 5}},
+        {"golden": {"file": "contract.json", "images": 1}},
+        {"golden": {"file": "none.npz", "images": 1}},
+    ],
+)
+def test_a_field_of_a_detectors_contract_that_is_wrong_is_refused(exported, tmp_path, change):
+    folder = tmp_path / "detector"
+    shutil.copytree(exported, folder)
+    values = json.loads((folder / "contract.json").read_text())
+    (folder / "contract.json").write_text(json.dumps(values | change))
+    with pytest.raises(UserError, match=r"is damaged"):
+        verify.verify(folder)
+    del values[next(iter(change))]
+    (folder / "contract.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"is damaged"):
+        verify.verify(folder)
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])

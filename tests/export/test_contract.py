@@ -41,6 +41,14 @@ def test_contract_reads_back_as_the_same_artifact(folder, deployed):
     assert values["tolerance"]["why"]
 
 
+def test_the_contract_says_what_becomes_of_pixels_with_more_than_8_bits(folder):
+    artifact, golden = contract.read(folder), contract.read_golden(folder)
+    assert contract.describe(folder)["before_the_model"].startswith("shorter side to 18 pixels")
+    contract.write(folder, artifact, golden, {"white": {"I": 4095.0}})
+    text = contract.describe(folder)["before_the_model"]
+    assert text.startswith("pixels with more than 8 bits to 0..255, 255 from 4095 (integers) on; shorter side to 18")
+
+
 def test_verify_passes_on_an_untouched_folder(folder):
     result = verify(folder)
     assert result["passed"] and result["n"] == 4 and result["max_abs_diff"] < 1e-6
@@ -114,6 +122,70 @@ def test_a_contract_whose_parts_do_not_fit_each_other_is_refused(folder, change)
     values = json.loads((folder / "contract.json").read_text())
     (folder / "contract.json").write_text(json.dumps(values | change))
     with pytest.raises(UserError, match=r"contract\.json is damaged"):
+        verify(folder)
+
+
+@pytest.mark.parametrize(
+    "place, value",
+    [
+        ("precision", "int3"),
+        ("precision", "exact"),
+        ("precision", 8),
+        ("bits.weights", 8),
+        ("bits.sign", 1),
+        ("model", "../model.onnx"),
+        ("files", ["/model.onnx"]),
+        ("files", []),
+        ("sha256", "abc"),
+        ("sha256", "Z" * 64),
+        ("input.dtype", "float32"),
+        ("input.layout", "NCHW"),
+        ("input.color", "BGR"),
+        ("input.shape", ["N", 16, 32, 3]),
+        ("input.shape", ["N", 3, 16, 16]),
+        ("output.name", "logits"),
+        ("output.dtype", "float16"),
+        ("output.shape", [1, 3]),
+        ("output.shape", ["N", 3, 1]),
+        ("output.scale", 0.1),
+        ("labels", "abc"),
+        ("labels", [1, 2, 3]),
+        ("preprocessing.size", 32),
+        ("preprocessing.size", -16),
+        ("preprocessing.resize", 8),
+        ("preprocessing.resize", "18"),
+        ("preprocessing.interpolation", "nearest"),
+        ("preprocessing.crop", "random"),
+        ("preprocessing.antialias", False),
+        ("preprocessing.mean", [0.5, 0.5]),
+        ("preprocessing.mean", [0.5, 0.5, float("nan")]),
+        ("preprocessing.std", [0.5, -0.5, 0.5]),
+        ("preprocessing.std", [0.5, 0, 0.5]),
+        ("tolerance.replay", float("inf")),
+        ("tolerance.replay", -1),
+        ("tolerance.replay", "1"),
+        ("target", "caffe"),
+    ],
+)
+def test_a_field_that_an_app_acts_upon_and_that_is_wrong_is_refused(folder, place, value):
+    values = json.loads((folder / "contract.json").read_text())
+    *above, last = place.split(".")
+    at = values
+    for key in above:
+        at = at[key]
+    at[last] = value
+    (folder / "contract.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"contract\.json is damaged|no precision|caffe"):
+        verify(folder)
+
+
+@pytest.mark.parametrize("name, array", [("images", np.zeros((4, 8, 8, 3), np.uint8)), ("expected", np.zeros((4, 2)))])
+def test_golden_arrays_of_another_shape_than_the_contract_says_are_refused(folder, name, array):
+    values = json.loads((folder / "contract.json").read_text())
+    np.save(folder / "golden" / f"{name}.npy", array)
+    values["golden"][name]["sha256"] = contract.sha256(folder / "golden" / f"{name}.npy")
+    (folder / "contract.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"contract\.json is damaged \(.*golden"):
         verify(folder)
 
 

@@ -141,7 +141,7 @@ def test_a_file_that_failed_a_gate_is_not_shown_where_another_passed(tmp_path, c
     run = make_run(tmp_path / "run")
     int8 = run / "export" / "onnx-int8"
     shutil.copytree(run / "export" / "onnx-fp32", int8)
-    write_json(int8 / contract.FILE, read_json(int8 / contract.FILE) | {"precision": "int8"})
+    write_json(int8 / contract.FILE, read_json(int8 / contract.FILE) | {"precision": "int8", "bits": {}})
     assert choose(run).artifact.is_int8, "nothing was checked"
     row = {"artifact": "onnx-int8", "sha256": choose(run).artifact.sha256, "why": "agreement 0.762 is below 0.98"}
     (run / "check").mkdir()

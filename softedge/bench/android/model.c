@@ -44,6 +44,8 @@ static uint32_t cores[MOST_CORES];
 static void *native; /* a model that native-FORMAT.so has opened */
 static long (*native_infer)(void *, uint8_t *, int32_t, int32_t, float *, long, char *, size_t);
 
+/* Steps of nanoseconds on Linux and Android, against runs of at least microseconds: each run is a sample of its own, where
+   a browser's clock and Python's need several. */
 double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
