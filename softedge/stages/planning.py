@@ -154,7 +154,7 @@ def choose(
     elif affordable[size] < enough:
         notes.append(f"more minutes would help: {enough} epochs are worth more than {epochs}")
     if not given:
-        notes.append("random weights: on a few thousand photos given weights are worth 20 points of accuracy and more")
+        notes.append("random weights: on a few thousand photos given weights are worth up to 25 points of accuracy")
     ssl = 0 if given else epochs
     tuned = (epochs if given else max(1, round(epochs * _tuned(counts)))) if counts.train else 0
     values: dict[str, Any] = {"data.size": size, "ssl.epochs": ssl, "plan.minutes": minutes}
