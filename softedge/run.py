@@ -39,7 +39,7 @@ def read_result(path: str | Path) -> Result:
     """Read a ``result.json``; UserError when it is damaged."""
     try:
         return Result.from_dict(read_json(path))
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         raise UserError(
             f"{path} is damaged ({error}); repeat its stage with --force, or delete {Path(path).parent}"
         ) from error

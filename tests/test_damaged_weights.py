@@ -14,6 +14,7 @@ from softedge.records import Outcome
 from softedge.run import Run, perform, sha256_of
 from softedge.stages import classifier
 from softedge.stages.base import BACKBONE, hashes
+from softedge.stages.report import report
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[:3]),
@@ -82,3 +83,26 @@ def test_weights_whose_hash_no_stage_recorded_are_taken_as_they_are(tmp_path: Pa
     path.write_text(json.dumps(values))
     (run.root / BACKBONE).write_bytes(b"other")
     assert hashes(run, [BACKBONE])[BACKBONE] != "absent"
+
+
+def test_a_report_of_a_damaged_run_is_written_and_ends_in_the_line_that_names_the_damage(tmp_path: Path) -> None:
+    run = made(tmp_path, "probe", "classifier.safetensors")
+    (tmp_path / "recipe.toml").write_text(config.to_toml(config.build({})))
+    assert report(run.root).is_file()
+    for name, content in {
+        "bench/onnx-fp32@local/result.json": "{",
+        "probe/classifier.safetensors": "",
+        "plan.json": "[1",
+        "data/index.json": "",
+        "export/onnx-fp32/contract.json": "{}",
+    }.items():
+        path = tmp_path / name
+        before = path.read_bytes() if path.exists() else None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        (tmp_path / "report.html").unlink()
+        with pytest.raises(UserError, match=f"report.html is written, and not to be relied on: .*{name}"):
+            report(run.root)
+        assert (tmp_path / "report.html").is_file()
+        path.unlink() if before is None else path.write_bytes(before)
+    assert report(run.root).is_file()

@@ -24,7 +24,7 @@ from softedge.progress import say
 from softedge.quantize.gates import SEARCHED, quality, size
 from softedge.quantize.gates import against as compared_with
 from softedge.records import LABELLED, Artifact, InputSpec, Outcome, Result
-from softedge.run import Run, perform, sha256_of
+from softedge.run import Run, perform, sha256, sha256_of
 from softedge.stages import gate
 from softedge.stages.base import hashes, on_run
 
@@ -254,10 +254,23 @@ def exported_from(run: Run, artifact: Artifact) -> Path:
                 f"softedge export {run.root}"
             )
         return run.root / name
-    known = [run.folder("probe") / "classifier.safetensors", run.folder("pretrain") / "backbone.safetensors"]
-    if artifact.output != "features":
-        known = known[:1]
-    return next((path for path in known if path.is_file()), known[0])
+    from softedge.export import contract
+
+    # No record of the export, or none of what it read: the contract names the network, too.
+    known = [
+        "probe/classifier.safetensors",
+        *(["pretrain/backbone.safetensors"] if artifact.output == "features" else []),
+    ]
+    there = [name for name in known if (run.root / name).is_file()]
+    source = run.root / next(iter(there), known[0])
+    checkpoint = contract.describe(artifact.path.parent).get("checkpoint")
+    named = checkpoint.get("checkpoint_sha256") if isinstance(checkpoint, dict) else None
+    if named and source.is_file() and named != sha256(source):
+        raise UserError(
+            f"export/{artifact.name} has no record of what it was made from, and {source} it was not; export again: "
+            f"softedge export {run.root}"
+        )
+    return source
 
 
 def refusals(row: dict[str, Any], gates: Check, artifact: Artifact) -> list[str]:

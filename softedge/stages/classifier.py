@@ -23,7 +23,7 @@ def source(run: Run, recipe: Recipe) -> str:
 
 
 def trained(run: Run) -> dict[str, Result]:
-    """The finished stages that leave a classifier, in the order of the chain; UserError where its file is gone or another."""
+    """The finished stages that leave a classifier, in the order of the chain; UserError where its file is another."""
     found = {name: result for name in SOURCES if (result := run.result(name)) is not None}
     for name in found:
         path = run.folder(name) / "classifier.safetensors"
