@@ -91,6 +91,7 @@ def test_a_report_of_a_damaged_run_is_written_and_ends_in_the_line_that_names_th
     assert report(run.root).is_file()
     for name, content in {
         "bench/onnx-fp32@local/result.json": "{",
+        "bench/onnx-fp32@local/samples.json": "",
         "probe/classifier.safetensors": "",
         "plan.json": "[1",
         "data/index.json": "",

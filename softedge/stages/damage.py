@@ -36,7 +36,7 @@ def _checks(run: Run) -> Iterator[Callable[[], object]]:
             yield functools.partial(weights, stage.as_posix())
     for path in sorted(run.folder("export").glob(f"*/{contract.FILE}")):
         yield functools.partial(contract.read, path.parent)
-    for path in (run.root / "plan.json", run.root / "data/index.json"):
-        if path.exists():
+    for pattern in ("plan.json", "gate.json", "data/index.json", "bench/*/samples.json"):
+        for path in sorted(run.root.glob(pattern)):
             yield functools.partial(read_json, path)
     yield lambda: refuse_edited(run, config.load(str(run.root / "recipe.toml")))
