@@ -39,7 +39,7 @@ def read_result(path: str | Path) -> Result:
     """Read a ``result.json``; UserError when it is damaged."""
     try:
         return Result.from_dict(read_json(path))
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         raise UserError(
             f"{path} is damaged ({error}); repeat its stage with --force, or delete {Path(path).parent}"
         ) from error
@@ -156,6 +156,26 @@ class Run:
                 yield
 
 
+def sha256_of(run: Run, name: str) -> str:
+    """sha256 of a file of the run, "absent" when it is not there.
+
+    UserError for weights that are not those that their stage left, and when the record of the stage is damaged: what
+    is made from them, or compared with them, would be wrong.
+    """
+    path, (stage, _, file) = run.root / name, name.rpartition("/")
+    done = run.result(stage) if stage else None
+    recorded = done.weights.get(file) if done is not None else None
+    digest = sha256(path) if path.is_file() else "absent"
+    if recorded in (None, digest):
+        return digest
+    command = {"pretrain": "pretrain --out", "network": "export-file ... --out"}.get(stage, stage)
+    found = "is missing" if digest == "absent" else "was changed or damaged"
+    raise UserError(
+        f"{path} {found} since the stage '{stage}' made it (sha256 {digest[:12]}, recorded is {str(recorded)[:12]}); "
+        f"bring it back, or make it again: softedge {command} {run.root} --force"
+    )
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """List what differs between two nested mappings, as ``key: old -> new``."""
     lines: list[str] = []
@@ -197,6 +217,8 @@ def perform(
     if done is not None:
         changed = differences({"recipe": done.recipe, "inputs": done.inputs}, asked)
         if not changed and not force:
+            for name in done.weights:
+                sha256_of(run, f"{stage}/{name}")
             say(f"{stage}: already done, skipped")
             return done
         if not force and not (renew and not differences({"recipe": done.recipe}, {"recipe": asked["recipe"]})):
@@ -240,6 +262,7 @@ def perform(
         seconds=round(start["spent"] + time.monotonic() - clock, 3),
         details=outcome.details,
         skipped=outcome.skipped,
+        weights={path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))},
     )
     write_json(folder / "result.json", result.to_dict())
     with contextlib.suppress(FileNotFoundError):

@@ -37,13 +37,17 @@ class Changes:
 
 def since(index: Path, found: Inventory, hashes: Mapping[str, Sequence[str]]) -> Changes:
     """Compare a run's data/index.json with what is found now."""
-    before = read_json(index)
     try:
+        before = read_json(index)
         items = {row["name"]: (row["sha256"], row["label"]) for row in before["items"]}
         bad = {row["name"] for row in before["bad"]}
         classes = dict(enumerate(before["classes"]))
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{index} is damaged ({type(error).__name__}: {error}); make it again with --force") from error
+    except (UserError, KeyError, TypeError) as error:
+        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{index} is damaged ({what}); bring it back, or make it again: softedge pretrain --out "
+            f"{index.parent.parent} --force"
+        ) from error
     new, changed, seen = [], [], set()
     for split, images in found.splits.items():
         for name, label, digest in zip(images.names, images.labels.tolist(), hashes[split]):

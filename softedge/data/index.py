@@ -21,6 +21,7 @@ from softedge.run import Run, read_json
 
 BAD_SHOWN = 5
 _USED = ("train", "test", "unlabelled")  # the others are set aside
+_AGAIN = "bring it back, or make it again: softedge pretrain --out {} --force"
 _COLUMNS = ("name", "sha256", "split", "label")
 
 
@@ -32,9 +33,14 @@ def load(run: Run) -> Data:
     path = run.folder("data") / "index.json"
     result = run.need("data", "deploy --out")
     try:
-        return _loaded(run, read_json(path), result.details["root"])
+        index, root = read_json(path), result.details["root"]
+    except (UserError, KeyError) as error:
+        raise UserError(f"{path.parent} is damaged ({error}); {_AGAIN.format(run.root)}") from error
+    try:
+        return _loaded(run, index, root)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); make it again with --force") from error
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} is damaged ({what}); {_AGAIN.format(run.root)}") from error
 
 
 def _loaded(run: Run, index: dict[str, Any], root: str | None) -> Data:

@@ -188,7 +188,10 @@ def describe(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     if not path.is_file():
         raise UserError(f"{folder} holds no {FILE}: not an export folder; give one like RUN/export/onnx-int8")
-    values = read_json(path)
+    try:
+        values = read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}: export the model again") from error
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         found = values.get("schema") if isinstance(values, dict) else type(values).__name__
         raise UserError(f"{path} has schema {found}, this softedge reads {SCHEMA}; export the model again")

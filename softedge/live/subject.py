@@ -20,7 +20,7 @@ from softedge.export.base import open_format
 from softedge.live.corrections import folder_names
 from softedge.progress import say
 from softedge.records import LABELLED, Artifact
-from softedge.run import read_json
+from softedge.run import Run
 
 _BACKEND = "wasm"
 _PRECISIONS = ("int8", "int8-search", "fp16", "fp32")  # the first that is there and was not refused is shown
@@ -90,7 +90,7 @@ def choose(run: Path, file: str | None = None) -> Subject:
     if not Path(run).is_dir():
         raise UserError(f"{run} is not there; give a run folder, e.g. runs/mine")
     known = sorted(path.parent.name for path in exports.glob(f"*/{contract.FILE}"))
-    targets = {name: read_json(exports / name / contract.FILE).get("target") for name in known}
+    targets = {name: contract.describe(exports / name).get("target") for name in known}
     usable = [name for name in known if targets[name] in Browser.formats]
     if not usable:
         raise UserError(f"{run} has no exported ONNX file; run: softedge export {run} --targets onnx")
@@ -116,6 +116,9 @@ def choose(run: Path, file: str | None = None) -> Subject:
 
 def _refused(run: Path) -> dict[str, tuple[str, str]]:
     """Files that failed a gate -> their sha256 then, and why; empty where nothing was checked."""
-    path = run / "check" / "result.json"
-    rows = read_json(path).get("details", {}).get("rows", []) if path.is_file() else []
-    return {row["artifact"]: (row["sha256"], row["why"]) for row in rows if row.get("passed") is False}
+    checked = Run(run).result("check")
+    try:
+        rows = checked.details["rows"] if checked else []
+        return {row["artifact"]: (row["sha256"], row["why"]) for row in rows if row.get("passed") is False}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{run / 'check/result.json'} is damaged; run: softedge check {run} --force") from error

@@ -54,7 +54,7 @@ def read(run: Run, name: str) -> Stage:
     try:
         result = run.result(name)
     except _UNREADABLE as error:
-        return Stage(name, "damaged", f"{name}/result.json cannot be read: {error}", {})
+        return Stage(name, "damaged", _unreadable(run, name, error), {})
     if result is not None:
         return Stage(name, "done", "", {"": result})
     if (run.folder(name) / "begun.json").exists():
@@ -69,7 +69,7 @@ def _with_parts(run: Run, name: str) -> Stage:
         try:
             result = run.result(f"{name}/{part}")
         except _UNREADABLE as error:
-            troubles.append(f"{name}/{part}/result.json cannot be read: {error}")
+            troubles.append(_unreadable(run, f"{name}/{part}", error))
             continue
         if result is not None:
             results[part] = result
@@ -81,6 +81,11 @@ def _with_parts(run: Run, name: str) -> Stage:
     if troubles:
         return Stage(name, "unfinished", "; ".join(troubles), {})
     return Stage(name, "not run", f"{_command(run, name)} has not been run", {})
+
+
+def _unreadable(run: Run, stage: str, error: Exception) -> str:
+    """Without the place where the run is stored: a report must not show it."""
+    return f"{stage}/result.json cannot be read: {error}".replace(str(run.root), place(run))
 
 
 def _command(run: Run, name: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from softedge.config import Recipe
 from softedge.errors import UserError
 from softedge.records import Outcome, Result
-from softedge.run import Run, perform, sha256
+from softedge.run import Run, perform, sha256, sha256_of
 from softedge.stages.opening import reopened
 
 if TYPE_CHECKING:
@@ -89,9 +89,17 @@ def on_run(
 
 
 def hashes(run: Run, files: Iterable[str | Path]) -> dict[str, str]:
-    """name -> sha256. A str is a file of the run, a Path can be anywhere; "absent" for those that are not there."""
-    places = {str(file): file if isinstance(file, Path) else run.root / file for file in files}
-    return {name: sha256(path) if path.is_file() else "absent" for name, path in places.items()}
+    """name -> sha256. A str is a file of the run, a Path can be anywhere; "absent" for those that are not there.
+
+    UserError for weights of the run that are no longer those that their stage made.
+    """
+
+    def of(file: str | Path) -> str:
+        if isinstance(file, str):
+            return sha256_of(run, file)
+        return sha256(file) if file.is_file() else "absent"
+
+    return {str(file): of(file) for file in files}
 
 
 def network(recipe: Recipe) -> dict[str, Any]:

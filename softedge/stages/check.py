@@ -24,7 +24,7 @@ from softedge.progress import say
 from softedge.quantize.gates import SEARCHED, quality, size
 from softedge.quantize.gates import against as compared_with
 from softedge.records import LABELLED, Artifact, InputSpec, Outcome, Result
-from softedge.run import Run, perform, sha256
+from softedge.run import Run, perform, sha256, sha256_of
 from softedge.stages import gate
 from softedge.stages.base import hashes, on_run
 
@@ -77,7 +77,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     checkpoints = {exported_from(run, artifact).relative_to(run.root).as_posix(): None for artifact in artifacts}
     for name in ("data/index.json", *checkpoints):
         if (run.root / name).is_file():
-            inputs[name] = sha256(run.root / name)
+            inputs[name] = sha256_of(run, name)
     settings = {**recipe.section("check"), "seed": recipe.seed}
     for judged_later in ("max_p90", "min_accuracy", "optional"):  # stages/gate.py
         settings["check"].pop(judged_later)
@@ -239,13 +239,38 @@ def network(run: Run, artifact: Artifact) -> Deployed:
 
 
 def exported_from(run: Run, artifact: Artifact) -> Path:
-    """The checkpoint an exported file was made from, as its export stage recorded it (else what is there)."""
+    """The checkpoint an exported file was made from, as its export stage recorded it (else what is there).
+
+    UserError when what was recorded is there no more, or is another one: no other network answers for this file.
+    """
     made = run.result(f"export/{artifact.name}")
-    recorded = [run.root / name for name in (made.inputs if made else {}) if name.endswith(".safetensors")]
-    known = [run.folder("probe") / "classifier.safetensors", run.folder("pretrain") / "backbone.safetensors"]
-    if artifact.output != "features":
-        known = known[:1]
-    return next((path for path in [*recorded, *known] if path.is_file()), known[0])
+    recorded = {name: digest for name, digest in (made.inputs if made else {}).items() if name.endswith(".safetensors")}
+    for name, digest in recorded.items():
+        found = sha256_of(run, name)
+        if digest not in (found, "absent"):
+            what = "is missing" if found == "absent" else "is not the one"
+            raise UserError(
+                f"{run.root / name} {what} that export/{artifact.name} was made from; bring it back, or export again: "
+                f"softedge export {run.root}"
+            )
+        return run.root / name
+    from softedge.export import contract
+
+    # No record of the export, or none of what it read: the contract names the network, too.
+    known = [
+        "probe/classifier.safetensors",
+        *(["pretrain/backbone.safetensors"] if artifact.output == "features" else []),
+    ]
+    there = [name for name in known if (run.root / name).is_file()]
+    source = run.root / next(iter(there), known[0])
+    checkpoint = contract.describe(artifact.path.parent).get("checkpoint")
+    named = checkpoint.get("checkpoint_sha256") if isinstance(checkpoint, dict) else None
+    if named and source.is_file() and named != sha256(source):
+        raise UserError(
+            f"export/{artifact.name} has no record of what it was made from, and {source} it was not; export again: "
+            f"softedge export {run.root}"
+        )
+    return source
 
 
 def refusals(row: dict[str, Any], gates: Check, artifact: Artifact) -> list[str]:

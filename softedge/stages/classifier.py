@@ -5,7 +5,7 @@ from __future__ import annotations
 from softedge.config import Recipe
 from softedge.errors import UserError
 from softedge.records import Result
-from softedge.run import Run
+from softedge.run import Run, sha256_of
 
 SOURCES = ("probe", "finetune", "distill")  # in the order of the chain; each writes classifier.safetensors
 
@@ -23,11 +23,11 @@ def source(run: Run, recipe: Recipe) -> str:
 
 
 def trained(run: Run) -> dict[str, Result]:
-    """The finished stages that leave a classifier, in the order of the chain; UserError where its file is gone."""
+    """The finished stages that leave a classifier, in the order of the chain; UserError where its file is another."""
     found = {name: result for name in SOURCES if (result := run.result(name)) is not None}
     for name in found:
         path = run.folder(name) / "classifier.safetensors"
-        if not path.is_file():
+        if sha256_of(run, f"{name}/{path.name}") == "absent":
             raise UserError(
                 f"{path} is missing, though {name} is done; bring it back, or do it again: "
                 f"softedge {name} {run.root} --force"

@@ -25,7 +25,7 @@ from softedge.export.deployed import Deployed
 from softedge.files import refuse_full
 from softedge.progress import say
 from softedge.records import Artifact, Outcome, Result
-from softedge.run import Run, cpu_name, differences, perform, set_aside, sha256, versions
+from softedge.run import Run, cpu_name, differences, perform, set_aside, sha256_of, versions
 from softedge.stages import classifier, integers
 from softedge.stages.base import INDEX, hashes, on_run
 
@@ -74,7 +74,7 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> l
     """
     known_names(recipe)
     checkpoint, output = _checkpoint(run, recipe)
-    digest = sha256(checkpoint)
+    digest = sha256_of(run, checkpoint.relative_to(run.root).as_posix())
     _set_aside_others(run, checkpoint.relative_to(run.root).as_posix(), digest)
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
     settings["source"] = checkpoint.parent.name if output != "features" else "probe"  # "best" is one of them

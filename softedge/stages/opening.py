@@ -95,11 +95,11 @@ def reopened(
     reopen(run)  # a folder that is not a run is refused before a lock file is put into it
     with Run(run).locked():
         opened, recipe = reopen(run, overrides)
-        _refuse_edited(opened, recipe)
+        refuse_edited(opened, recipe)
         yield opened, replaced(recipe, **sections)
 
 
-def _refuse_edited(run: Run, recipe: Recipe) -> None:
+def refuse_edited(run: Run, recipe: Recipe) -> None:
     """UserError when recipe.toml says something else than what the run was trained with, by the training's own record.
 
     Compared are the values that both have: a setting that a later version added does not make a trained run useless.

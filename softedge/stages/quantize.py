@@ -28,7 +28,7 @@ from softedge.quantize.selection import Selection, broken, doubts, promised, sel
 from softedge.quantize.sensitivity import Layer
 from softedge.quantize.steps import Chosen, Step
 from softedge.records import Artifact, Outcome, Result
-from softedge.run import Run, perform, sha256
+from softedge.run import Run, perform, sha256_of
 from softedge.stages import distill, finetune
 from softedge.stages.base import on_run
 from softedge.stages.check import exported_from, network
@@ -76,7 +76,8 @@ class _Session:
         inputs = {artifact.name: artifact.sha256}
         for path in (self.run.folder("data") / "index.json", exported_from(self.run, artifact)):
             if path.is_file():
-                inputs[path.relative_to(self.run.root).as_posix()] = sha256(path)
+                within = path.relative_to(self.run.root).as_posix()
+                inputs[within] = sha256_of(self.run, within)
         gates = self.recipe.check.model_dump(include={"min_agreement", "images", "max_size"})
         export = self.recipe.export.model_dump(include={"calibration_images", "batch", "safe"})
         settings = {**self.recipe.section("quantize"), "check": gates, "export": export, "seed": self.recipe.seed}

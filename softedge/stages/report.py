@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from softedge.errors import UserError
+from softedge.stages import damage
 from softedge.stages.opening import reopen
 
 
 def report(*runs: str | Path) -> Path:
-    """Write report.html, report.json and MODEL_CARD.md of the first run; further runs stand beside it."""
+    """Write report.html, report.json and MODEL_CARD.md of the first run; further runs stand beside it.
+
+    UserError, after they are written, when something of the runs is damaged: the report is not whole then.
+    """
     from softedge.report import report as write
 
-    return write([reopen(run)[0] for run in runs])
+    opened = [reopen(run)[0] for run in runs]
+    page = write(opened)
+    if damaged := [line for run in opened for line in damage.found(run)]:
+        more = f" (and {len(damaged) - 2} more)" if len(damaged) > 2 else ""
+        raise UserError(f"{page} is written, and not to be relied on: {'; '.join(damaged[:2])}{more}")
+    return page
 
 
 def compare(runs: Sequence[str | Path]) -> str:

@@ -22,7 +22,8 @@ from softedge.live import corrections as module
 from softedge.live import serve
 from softedge.live.corrections import Corrections, folder_names
 from softedge.live.subject import choose
-from softedge.run import read_json, write_json
+from softedge.records import Outcome
+from softedge.run import Run, perform, read_json, write_json
 
 SESSION = "a" * 32
 
@@ -144,8 +145,18 @@ def test_a_file_that_failed_a_gate_is_not_shown_where_another_passed(tmp_path, c
     write_json(int8 / contract.FILE, read_json(int8 / contract.FILE) | {"precision": "int8", "bits": {}})
     assert choose(run).artifact.is_int8, "nothing was checked"
     row = {"artifact": "onnx-int8", "sha256": choose(run).artifact.sha256, "why": "agreement 0.762 is below 0.98"}
-    (run / "check").mkdir()
-    write_json(run / "check" / "result.json", {"details": {"rows": [{**row, "passed": False}]}})
+    rows = [{**row, "passed": False}]
+    perform(Run(run), "check", lambda _: Outcome(details={"rows": rows}), recipe={}, inputs={})
     assert not choose(run).artifact.is_int8 and not capsys.readouterr().err
     assert choose(run, "onnx-int8").artifact.is_int8
     assert "caution: onnx-int8 failed the check: agreement 0.762 is below 0.98" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["check/result.json", "export/onnx-fp32/contract.json"])
+@pytest.mark.parametrize("text", ["[]", "{", '{"details": {"rows": [1]}}'])
+def test_a_damaged_record_is_one_line_that_names_it(tmp_path: Path, name: str, text: str) -> None:
+    path = make_run(tmp_path / "run") / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    with pytest.raises(UserError, match=name):
+        choose(tmp_path / "run")

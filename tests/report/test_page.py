@@ -289,6 +289,7 @@ def test_damaged_and_unfinished_stages_are_named(tmp_path: Path) -> None:
     Page(report([run]).read_text())
     status = {s["stage"]: s["status"] for s in json.loads((run.root / "report.json").read_text())["runs"][0]["stages"]}
     assert (status["probe"], status["pretrain"], status["check"]) == ("damaged", "unfinished", "damaged")
+    assert str(tmp_path) not in (run.root / "report.json").read_text()  # not where the run is stored either
 
 
 def test_pictures_that_are_gone_are_said_to_be_gone(tmp_path: Path) -> None:

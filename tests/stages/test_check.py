@@ -1,5 +1,7 @@
 """The check stage on files of a made-up target whose outputs the test decides."""
 
+import functools
+import shutil
 import sys
 import types
 from typing import ClassVar
@@ -12,10 +14,10 @@ from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
 from softedge.eval.measures import centred_logits, compare, knn_overlap, sqnr_db
 from softedge.export.base import Format
-from softedge.export.contract import Golden, artifact_of, write
+from softedge.export.contract import FILE, Golden, artifact_of, write
 from softedge.export.deployed import Deployed
-from softedge.records import InputSpec, Precision
-from softedge.run import Run
+from softedge.records import InputSpec, Outcome, Precision
+from softedge.run import Run, perform, read_json, sha256, write_json
 from softedge.stages import check as quantization
 
 SPEC = InputSpec(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
@@ -149,6 +151,37 @@ def test_examples_show_what_int8_loses_first(run):
 def test_without_exports_the_command_to_run_is_named(run):
     with pytest.raises(UserError, match="softedge export"):
         quantization.stage(run, RECIPE, data())
+
+
+@pytest.mark.parametrize("change", ["removed", "trained again", "its record damaged"])
+def test_a_file_is_compared_with_the_network_it_was_made_from_and_no_other(run, change):
+    weights = run.root / "finetune/classifier.safetensors"
+    done = functools.partial(perform, run, recipe={}, resumable=True)
+    shutil.copytree(run.folder("probe"), weights.parent)
+    done("finetune", lambda _: Outcome(), inputs={})
+    add(run, "fp32", "0 0")
+    done("export/fake-fp32", lambda _: Outcome(), inputs={"finetune/classifier.safetensors": sha256(weights)})
+    assert quantization.stage(run, RECIPE, data()).metrics["passed"]
+    if change == "removed":
+        weights.unlink()
+    elif change == "trained again":
+        done("finetune", lambda _: Outcome({"n": weights.write_bytes(b"other")}), inputs={}, force=True)
+    else:
+        (weights.parent / "result.json").write_text("{")
+    with pytest.raises(UserError, match="finetune"):
+        quantization.stage(run, RECIPE, data(), force=True)
+
+
+def test_an_export_whose_record_is_gone_is_not_compared_with_another_network(run):
+    add(run, "fp32", "0 0")
+    contract, weights = run.folder("export") / "fake-fp32" / FILE, run.root / "probe/classifier.safetensors"
+    for digest in (sha256(weights), "of another"):
+        write_json(contract, read_json(contract) | {"checkpoint": {"checkpoint_sha256": digest}})
+        if digest == sha256(weights):
+            assert quantization.stage(run, RECIPE, data()).metrics["passed"]
+        else:
+            with pytest.raises(UserError, match="export again"):
+                quantization.stage(run, RECIPE, data())
 
 
 def test_centred_logits_are_logits_up_to_a_constant():
