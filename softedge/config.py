@@ -20,7 +20,7 @@ from softedge.recipes import files as recipe_files
 from softedge.recipes import methods
 from softedge.recipes.files import available as available
 from softedge.recipes.files import parse_override as parse_override
-from softedge.recipes.section import Fraction, Positive, Section
+from softedge.recipes.section import Fraction, Positive, Section, Widths
 from softedge.recipes.supervised import Distill as Distill
 from softedge.recipes.supervised import Finetune as Finetune
 
@@ -92,7 +92,7 @@ class Pretraining(Section):
     log: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()  # besides metrics.jsonl, which is always written
 
     # The projector behind the backbone: widths of its layers, the last one is the embedding.
-    projector: tuple[Positive, ...] = (2048, 128)
+    projector: Widths = (2048, 128)
     projector_norm: bool = (
         False  # BatchNorm between the layers (the papers have none; short runs on small data want it)
     )

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+Widths = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 class Section(BaseModel):

@@ -16,7 +16,7 @@ from softedge.backbones import Backbone
 from softedge.config import Pretraining, Recipe
 from softedge.data.draws import View, two_views
 from softedge.errors import UserError
-from softedge.recipes.section import Fraction, Positive
+from softedge.recipes.section import Fraction, Positive, Widths
 from softedge.ssl.method import Embedder, reproducible
 from softedge.ssl.target import Target, WithTarget
 
@@ -83,7 +83,7 @@ class DINO(WithTarget):
 
     class Settings(Pretraining):
         method: Literal["dino"] = "dino"
-        projector: tuple[Positive, ...] = (2048, 2048, 256)  # the last is the bottleneck before the prototypes
+        projector: Widths = (2048, 2048, 256)  # the last is the bottleneck before the prototypes
         prototypes: Positive = 65536  # K
         local_views: int = Field(default=8, ge=0)  # besides the two global ones
         local_size: int = Field(default=0, ge=0)  # pixels; 0: 96 for every 224 of data.size

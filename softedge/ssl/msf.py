@@ -13,7 +13,7 @@ from softedge import distributed
 from softedge.backbones import Backbone
 from softedge.config import Recipe
 from softedge.data.images import Images
-from softedge.recipes.section import Positive
+from softedge.recipes.section import Positive, Widths
 from softedge.ssl import sizing
 from softedge.ssl.queue import KeyQueue
 from softedge.ssl.target import Predicting
@@ -43,7 +43,7 @@ class MSF(Predicting):
 
     class Settings(Predicting.Settings):
         method: Literal["msf"] = "msf"
-        projector: tuple[Positive, ...] = (4096, 512)
+        projector: Widths = (4096, 512)
         queue: Positive = 1_024_000  # targets among which the nearest are sought; at most as many as there are images
         neighbors: Positive = 5  # k, the image's own target included
 

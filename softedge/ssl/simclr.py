@@ -14,7 +14,7 @@ from softedge import distributed
 from softedge.backbones import Backbone
 from softedge.config import Pretraining
 from softedge.errors import UserError
-from softedge.recipes.section import Positive
+from softedge.recipes.section import Widths
 from softedge.ssl.method import Embedder, OneEncoder, reproducible
 
 
@@ -63,7 +63,7 @@ class SimCLR(OneEncoder):
     class Settings(Pretraining):
         method: Literal["simclr"] = "simclr"
         head: Literal["ang", "v1", "v2"] = "v1"  # v2 has the hidden layer twice; ang has no BatchNorm: ssl/simclr.py
-        projector: tuple[Positive, ...] = (2048, 128)  # hidden width and embedding
+        projector: Widths = (2048, 128)  # hidden width and embedding
         dropout: float = Field(default=0.2, ge=0.0, lt=1.0)  # of the head "ang"
         temperature: float = Field(default=0.1, gt=0.0)
 

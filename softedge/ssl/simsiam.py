@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from softedge.backbones import Backbone
 from softedge.config import Pretraining
-from softedge.recipes.section import Positive
+from softedge.recipes.section import Positive, Widths
 from softedge.ssl.method import Embedder, OneEncoder, projector, reproducible
 
 
@@ -33,7 +33,7 @@ class SimSiam(OneEncoder):
 
     class Settings(Pretraining):
         method: Literal["simsiam"] = "simsiam"
-        projector: tuple[Positive, ...] = (2048, 2048, 2048)
+        projector: Widths = (2048, 2048, 2048)
         projector_norm: bool = True  # of the predictor as well
         predictor: Positive = 512  # its hidden width
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from softedge.backbones import Backbone
 from softedge.config import Pretraining
-from softedge.recipes.section import Fraction, Positive
+from softedge.recipes.section import Fraction, Positive, Widths
 from softedge.ssl import key_norm
 from softedge.ssl.method import Embedder, OneEncoder, projector, reproducible
 from softedge.ssl.schedule import cosine
@@ -59,7 +59,7 @@ class Predicting(WithTarget):
     """One whose encoder's output goes through a predictor before it is compared with the target (BYOL, MSF)."""
 
     class Settings(Pretraining):
-        projector: tuple[Positive, ...] = (4096, 256)
+        projector: Widths = (4096, 256)
         projector_norm: bool = True  # of the predictor as well
         predictor: Positive = 4096  # its hidden width
         momentum: Fraction = 0.99  # of the target network

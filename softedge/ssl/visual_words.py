@@ -17,7 +17,7 @@ from softedge.config import Pretraining, Recipe
 from softedge.data.draws import View
 from softedge.data.images import Images
 from softedge.errors import UserError
-from softedge.recipes.section import Positive
+from softedge.recipes.section import Widths
 from softedge.ssl.method import Embed, Embedder, OneEncoder, reproducible
 from softedge.ssl.vocabulary import Shrunk, Vocabulary
 
@@ -47,10 +47,10 @@ class VisualWords(OneEncoder):
 
     class Settings(Pretraining):
         method: Literal["visual-words"] = "visual-words"
-        projector: tuple[Positive, ...] = (512,)  # the last is the width of a description, too
-        words: Positive = 400
+        projector: Widths = (512,)  # the last is the width of a description, too
+        words: int = Field(default=400, ge=1, le=2000)
         patch: int = Field(default=6, ge=2)  # pixels, of a word
-        grid: Positive = 3  # regions in each direction
+        grid: int = Field(default=3, ge=1, le=6)  # regions in each direction
         side: int = Field(default=48, ge=4)  # pixels that images are shrunk to for their descriptions
         temperature: float = Field(default=0.1, gt=0.0)
 

@@ -9,6 +9,7 @@ from many import build, embed, stopped_and_whole
 from small import TinyBackbone, recipe
 from torch.nn import functional as F
 
+from softedge import config
 from softedge.errors import UserError
 from softedge.ssl.visual_words import VisualWords, recognition
 from softedge.ssl.vocabulary import Vocabulary, spherical_kmeans
@@ -156,3 +157,15 @@ def test_a_stopped_training_ends_like_a_whole_one(tmp_path, monkeypatch):
 def test_one_image_is_too_few():
     with pytest.raises(UserError, match="one image is too few"):
         VisualWords(VisualWords.Settings(), TinyBackbone(), 32, 1, 0)
+
+
+@pytest.mark.parametrize("method", ["visual-words", "simco", "simsiam", "light-moco"])
+def test_a_projector_without_layers_is_refused(method):
+    with pytest.raises(UserError, match="ssl.projector"):
+        config.load("small-domain", [f"ssl.method={method}", "ssl.projector=[]"])
+
+
+@pytest.mark.parametrize("value", ["words=100000", "grid=50", "patch=1"])
+def test_descriptions_that_would_not_fit_into_memory_are_refused(value):
+    with pytest.raises(UserError, match="ssl." + value.split("=")[0]):
+        config.load("visual-words", [f"ssl.{value}"])
