@@ -228,21 +228,32 @@ def test_mixup_of_equal_images_is_plain_cross_entropy():
 
 
 def test_a_file_is_checked_against_the_checkpoint_it_was_exported_from(toy):
+    from softedge.export import contract
     from softedge.records import Artifact
+    from softedge.run import sha256, write_json
     from softedge.stages.check import exported_from
 
     run, _, _ = toy("run")
     for name in ("probe", "finetune"):
         run.folder(name).mkdir()
-        (run.folder(name) / "classifier.safetensors").write_bytes(b"")
-    made = run.folder("export/onnx-fp32")
+        (run.folder(name) / "classifier.safetensors").write_bytes(name.encode())
+    made, unrecorded = run.folder("export/onnx-fp32"), run.folder("export/onnx-fp16")
     made.mkdir(parents=True)
+    unrecorded.mkdir()
+    write_json(unrecorded / contract.FILE, {"schema": contract.SCHEMA})
     old = json.loads((run.folder("data") / "result.json").read_text())
-    old["inputs"] = {"finetune/classifier.safetensors": "ab"}
-    (made / "result.json").write_text(json.dumps(old))
-    fp32, fp16 = (Artifact(made, "onnx", precision, "", 0, SPEC, ("a",)) for precision in ("fp32", "fp16"))
-    assert exported_from(run, fp32) == run.folder("finetune") / "classifier.safetensors"
+    tuned = run.folder("finetune") / "classifier.safetensors"
+    old["inputs"] = {"finetune/classifier.safetensors": sha256(tuned)}
+    write_json(made / "result.json", old)
+    fp32, fp16 = (
+        Artifact(folder / "model.onnx", "onnx", folder.name.removeprefix("onnx-"), "", 0, SPEC, ("a",))
+        for folder in (made, unrecorded)
+    )
+    assert exported_from(run, fp32) == tuned
     assert exported_from(run, fp16) == run.folder("probe") / "classifier.safetensors"
+    tuned.write_bytes(b"another")
+    with pytest.raises(UserError, match="is not the one that export/onnx-fp32 was made from"):
+        exported_from(run, fp32)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.95])
