@@ -174,8 +174,7 @@ def _one_step(session: Session, method: str, seconds: float) -> dict[str, Any]:
 
 
 def _embedded(data: Data, network: torch.nn.Module, chosen: NDArray[np.int64] | None = None) -> torch.Tensor:
-    images = data.pretrain if chosen is None else data.pretrain.subset(chosen)
-    return whole_set.embed(network, images, data.spec, torch.device("cpu"))
+    return whole_set.embed(network, data.pretrain, data.spec, torch.device("cpu"), chosen)
 
 
 def cifar10(session: Session, data: Data) -> Rows:

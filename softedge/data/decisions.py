@@ -58,13 +58,14 @@ def read(root: Path) -> dict[str, Decision] | None:
         return None
     columns = rows[0]
     found: dict[str, Decision] = {}
+    above = (f"{root.as_posix()}/", f"{root.resolve().as_posix()}/", "./")
     for number, row in enumerate(rows[1:], 2):
         if not any(row):
             continue
         if len(row) != len(columns):
             raise UserError(f"{path}, row {number}: {len(row)} values for {len(columns)} columns; mend the row")
         values = dict(zip(columns, row))
-        name = _name(root, values["name"].strip())
+        name = _name(root, above, values["name"].strip())
         decision = _decision(path, number, values)
         if decision is None:
             continue
@@ -77,13 +78,16 @@ def read(root: Path) -> dict[str, Decision] | None:
     return found
 
 
-def _name(root: Path, written: str) -> str:
-    """A name as softedge has it, of one that a spreadsheet or a script wrote: with backslashes, or from the root on."""
+def _name(root: Path, above: Sequence[str], written: str) -> str:
+    """A name as softedge has it, of one that a spreadsheet or a script wrote: with backslashes, or from the root on.
+
+    above: what the root may be called there.
+    """
     name = written
     if "\\" in name and not os.path.exists(root / name):
         name = name.replace("\\", "/")
-    for above in (f"{root.as_posix()}/", f"{root.resolve().as_posix()}/", "./"):
-        name = name.removeprefix(above)
+    for prefix in above:
+        name = name.removeprefix(prefix)
     return name
 
 

@@ -58,14 +58,23 @@ def without_masks(images: list[Located], look: Look, notices: list[str]) -> list
 
     look: a file's pixels, uint8 (H, W, 3); None when it cannot be read.
     """
-    folders = {image.path[:depth] for image in images for depth in range(1, len(image.path))}
-    beside = {folder[:-1] for folder in folders if folder[-1].lower() in PHOTOS}
+    folders = _folders(images)
+    beside = _holding_photos(folders)
     masks = {folder for folder in folders if folder[-1].lower() in _FOLDERS and folder[:-1] in beside}
     kept = [i for i in images if not any(i.path[:depth] in masks for depth in range(1, len(i.path)))]
     if masks:
         shown = ", ".join(sorted("/".join(folder) for folder in masks)[:3])
         notices.append(f"{len(images) - len(kept)} files in {shown} are taken for masks of the photos and left out")
     return _without_masks_of_one_name(_without_named_masks(kept, look, notices), look, notices)
+
+
+def _folders(images: Sequence[Located]) -> set[Parts]:
+    return {image.path[:depth] for image in images for depth in range(1, len(image.path))}
+
+
+def _holding_photos(folders: set[Parts]) -> set[Parts]:
+    """The folders with one below that is called as photos are."""
+    return {folder[:-1] for folder in folders if folder[-1].lower() in PHOTOS}
 
 
 def _photo_of(path: Parts) -> Parts | None:
@@ -135,8 +144,7 @@ def _without_masks_of_one_name(images: list[Located], look: Look, notices: list[
 
 def without_maps(images: list[Located], look: Look, notices: list[str]) -> list[Located]:
     """Leave out ``x_depth.png`` beside ``x.png``, and ``depth/x.png`` below it or beside a folder of photos."""
-    folders = {image.path[:depth] for image in images for depth in range(1, len(image.path))}
-    beside = {folder[:-1] for folder in folders if folder[-1].lower() in PHOTOS}
+    beside = _holding_photos(_folders(images))
     there = {(*image.path[:-1], PurePosixPath(image.path[-1]).stem) for image in images}
     out: set[Located] = set()
     for image in images:

@@ -68,9 +68,9 @@ class Prototypes(nn.Module):
             centroids, assignment = clustering.kmeans(embeddings, k, generator)
             distance = (embeddings - centroids[assignment]).norm(dim=1)
             part = slice(start, start + k)
-            self.centroids[part] = _of_first_rank(F.normalize(centroids, dim=1))
-            self.phi[part] = _of_first_rank(clustering.concentration(distance, assignment, k, temperature))
-            self.assignment[row] = _of_first_rank(assignment)
+            self.centroids[part] = distributed.of_first_rank(F.normalize(centroids, dim=1))
+            self.phi[part] = distributed.of_first_rank(clustering.concentration(distance, assignment, k, temperature))
+            self.assignment[row] = distributed.of_first_rank(assignment)
             start += k
         self.fitted.fill_(True)
         self.ready = True
@@ -87,11 +87,6 @@ class Prototypes(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self.ready = bool(self.fitted)
-
-
-def _of_first_rank(tensor: Tensor) -> Tensor:
-    """Sums over many points may differ in the last bit between GPUs; all ranks must have the same prototypes."""
-    return distributed.gather(tensor[None])[0]
 
 
 class PCL(MoCoV2):

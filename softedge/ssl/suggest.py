@@ -16,10 +16,7 @@ from softedge.errors import UserError
 # sizes scale by pixels, and a little is taken off for slower processors.
 _CORE_IMAGES_AT_64 = 1000.0
 _GPU_IMAGES_AT_64 = 8000.0  # assumption, not measured
-_STEPS = (
-    300,
-    500_000,
-)  # fewer gain little (TrashNet, digits: benchmarks/results/pretraining.md), more is a recipe of its own
+_STEPS = (300, 500_000)  # fewer gain little (benchmarks/results/pretraining.md), more is a recipe of its own
 _MEMORY = 0.01  # the key encoder averages about this share of all steps, with a momentum within 0.9 … 0.99
 
 

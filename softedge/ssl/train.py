@@ -172,8 +172,7 @@ class Training:
         self.clock.lap("update")
 
     def _embed(self, network: nn.Module, chosen: NDArray[np.int64] | None = None) -> Tensor:
-        images = self.data.pretrain if chosen is None else self.data.pretrain.subset(chosen)
-        return whole_set.embed(network, images, self.data.spec, self.device)
+        return whole_set.embed(network, self.data.pretrain, self.data.spec, self.device, chosen)
 
     def _log(self, began: float) -> float:
         """Write a line about the steps since the last one; returns the new beginning."""

@@ -89,8 +89,8 @@ class VisualWords(OneEncoder):
         some = np.linspace(0, count - 1, min(count, _FITTED_ON)).round().astype(np.int64)
         pixels = embed(Shrunk(self.vocabulary), some)
         self.vocabulary.fit(pixels.view(len(some), 3, *[round((pixels.shape[1] / 3) ** 0.5)] * 2), self.seed)
-        for buffer in self.vocabulary.buffers():  # sums may differ in the last bit between machines
-            buffer.copy_(distributed.gather(buffer[None])[0])
+        for buffer in self.vocabulary.buffers():
+            buffer.copy_(distributed.of_first_rank(buffer))
         self.described.copy_(embed(self.vocabulary))
         self._ready = True
 

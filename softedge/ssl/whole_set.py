@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from softedge import distributed
@@ -11,13 +12,20 @@ from softedge.data.images import Images
 from softedge.records import InputSpec
 
 
-def embed(network: nn.Module, images: Images, spec: InputSpec, device: torch.device) -> Tensor:
-    """``network`` on every image, prepared as at test time, in eval mode: float32 (images, C) on ``device``.
+def embed(
+    network: nn.Module,
+    images: Images,
+    spec: InputSpec,
+    device: torch.device,
+    chosen: NDArray[np.int64] | None = None,
+) -> Tensor:
+    """``network`` on every image, or on those at ``chosen``: float32 (images, C) on ``device``.
 
-    Each rank takes a share; all get the same answer, in the order of the images.
+    Prepared as at test time, in eval mode. Each rank takes a share; all get the same, in the order of the images.
     """
     from softedge.eval.features import extract
 
+    images = images if chosen is None else images.subset(chosen)
     world, rank = distributed.world(), distributed.rank()
     share = -(-len(images) // world)
     mine = images.subset(np.arange(rank * share, (rank + 1) * share) % len(images))  # the last share wraps around
