@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from softedge.stages.probe import probe
     from softedge.stages.quantize import quantize
     from softedge.stages.report import report
+    from softedge.stages.scratch import scratch
     from softedge.stages.verify import verify
 
 _ELSEWHERE = {  # not in the module of softedge.stages that has the function's own name
@@ -81,6 +82,7 @@ __all__ = [
     "probe",
     "quantize",
     "report",
+    "scratch",
     "shrink",
     "transfer",
     "verify",

@@ -166,6 +166,7 @@ class Plan(Section):
     minutes: float = Field(default=15.0, gt=0.0)  # of all stages together
     finetune: bool = True  # where there are labels
     distill: bool = True  # where at least half of the training images have no label
+    scratch: bool = False  # the labels alone beside it: takes as long as pretraining and fine-tuning together
     baselines: bool = True  # cheap classifiers beside it, in seconds
     # that fine-tuning and distillation compute with where layers are large; 0: one core is left to whatever else runs
     threads: int = Field(default=0, ge=0)
@@ -174,7 +175,7 @@ class Plan(Section):
 class Export(Section):
     # which classifier is deployed; "best": of those of the run, the best on validation images
     # ("given": a network that softedge export-file was given)
-    source: Literal["best", "probe", "finetune", "distill", "given"] = "best"
+    source: Literal["best", "probe", "scratch", "finetune", "distill", "given"] = "best"
     targets: tuple[str, ...] = registry.DEFAULT_FORMATS
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")  # and others that a format has: Core ML w8a8
     batch: Literal["dynamic", "one"] = "dynamic"

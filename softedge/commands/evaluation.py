@@ -84,6 +84,15 @@ def finetune(
 
 
 @app.command()
+def scratch(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
+    """Train the same network on the labels alone, for as long, and compare."""
+    from softedge.commands import tables
+    from softedge.stages.scratch import scratch as train
+
+    typer.echo(tables.stage(train(run, set_ or (), force=force)))
+
+
+@app.command()
 def distill(
     run: RunFolder,
     teacher: Annotated[

@@ -28,6 +28,7 @@ def card(run: Values) -> str:
         origin=usefulness.origin(run),
         pretrained=words.pretrained(run),
         cheap=_plain(phrases.cheap_lead(run)) if run["baselines"] else "",
+        labels_alone=_plain(usefulness.labels_alone(run)) if run.get("scratch") else "",
         probes=phrases.probe_rows(run) if run["probe"] else [],
         missing=facts.grouped(run["not_run"], run["devices"]),
         name=words.artifact_name,

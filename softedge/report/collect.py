@@ -26,10 +26,11 @@ from softedge.report.words import is_number
 from softedge.run import Run
 
 STAGES = (
-    *("data", "pretrain", "probe", "finetune", "distill", "baselines", "linear", "labels", "transfer"),
+    *("data", "pretrain", "probe", "finetune", "distill", "scratch", "baselines", "linear", "labels", "transfer"),
     *("export", "quantize", "check", "bench"),
 )
-OPTIONAL = ("quantize", "finetune", "distill", "baselines", "linear", "labels", "transfer")  # silent when not run
+# silent when not run
+OPTIONAL = ("quantize", "finetune", "distill", "scratch", "baselines", "linear", "labels", "transfer")
 
 Values = dict[str, Any]
 
@@ -56,6 +57,7 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "label_issues": labelling.issues(run),
         "finetune": _details(done["finetune"]),
         "distill": _details(done["distill"]),
+        "scratch": _details(done["scratch"]),
         "baselines": _details(done["baselines"]),
         "linear": {name: result.metrics for name, result in done["linear"].results.items()},
         "transfer": {name: _transferred(run, name, result) for name, result in done["transfer"].results.items()},

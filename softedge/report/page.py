@@ -18,6 +18,7 @@ from softedge.report import (
     phrases,
     search_charts,
     timings,
+    usefulness,
     words,
 )
 
@@ -94,6 +95,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         hash_chain=facts.hash_chain,
         grouped=facts.grouped,
         pretrained=words.pretrained,
+        labels_alone=usefulness.labels_alone,
         layers=facts.layers,
         **{
             name: getattr(phrases, name)

@@ -73,7 +73,7 @@ def stage_summary(run: Values, stage: Values) -> str:
     if name == "probe":
         linear = run["probe"]["metrics"].get("linear_top1")
         return f"{words.percent(linear)} linear" if linear is not None else "done"
-    if name in ("finetune", "distill") and words.is_number(run[name].get("metrics", {}).get("top1")):
+    if name in ("finetune", "distill", "scratch") and words.is_number(run[name].get("metrics", {}).get("top1")):
         return f"{words.percent(run[name]['metrics']['top1'])} top-1"
     if name == "baselines":
         metrics = run["baselines"].get("metrics", {})
@@ -324,7 +324,11 @@ def cheap_lead(run: Values) -> Markup:
 def further(run: Values) -> list[tuple[str, str, float]]:
     """Fine-tuning and linear protocols: (what, measure, fraction)."""
     measures = {"top1": "top-1", "top5": "top-5"}
-    trained = [("fine-tuned", run["finetune"]), ("taught by a teacher", run.get("distill", {}))]
+    trained = [
+        ("fine-tuned", run["finetune"]),
+        ("taught by a teacher", run.get("distill", {})),
+        ("labels alone", run.get("scratch", {})),
+    ]
     found = [(what, stage.get("metrics", {})) for what, stage in trained if stage]
     found += [(f"linear, protocol {name}", metrics) for name, metrics in run["linear"].items()]
     return [(what, measures[key], metrics[key]) for what, metrics in found for key in measures if key in metrics]

@@ -229,6 +229,7 @@ class RunEntry(Entry):
     examples: list[Free]
     finetune: Free
     distill: Free = {}
+    scratch: Free = {}
     plan: Free = {}
     baselines: Free
     labels: Free

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from markupsafe import Markup
+
 from softedge.report import words
+from softedge.report.phrases import SHOW
 from softedge.report.verdict import Pick, Verdict
 
 Values = dict[str, Any]
@@ -33,6 +36,32 @@ def _held_back(pick: Pick, run: Values) -> Pick:
         f"What may help: {words.listing(_advice(run), 'or')}."
     )
     return Pick(pick.device, "not better than cheap", "", answer, reason)
+
+
+def labels_alone(run: Values) -> Markup:
+    """What the run's classifier gains over the same network trained as long on the labels alone; what to do where that
+    was not measured and pretraining ran; else empty.
+    """
+    metrics = run.get("scratch", {}).get("metrics", {})
+    if not metrics:
+        if not words.pretrained(run) or not run["finetune"]:
+            return Markup("")
+        return Markup(
+            "Not measured: the same network trained as long on the labels alone (<code>softedge scratch</code>)."
+        )
+    said = Markup(
+        "The same network from random weights, trained on the labels alone with as many images ({} epochs): {}."
+    )
+    said = said.format(SHOW["count"](metrics["epochs"]), SHOW["percent"](metrics["top1"]))
+    if "gain" not in metrics:
+        return said
+    clear = "better" if metrics["gain_low"] > 0 else "worse" if metrics["gain_high"] < 0 else ""
+    how = f"clearly {clear}" if clear else "not clearly better"
+    return said + Markup(" The {} classifier has {}, {} points (95 % {} to {}): {}.").format(
+        {"finetune": "fine-tuned", "distill": "taught", "probe": "linear"}[run["scratch"]["compared"]],
+        SHOW["percent"](metrics["other_top1"]), SHOW["points"](metrics["gain"]), SHOW["points"](metrics["gain_low"]),
+        SHOW["points"](metrics["gain_high"]), how,
+    )  # fmt: skip
 
 
 def _called(rival: str) -> str:
@@ -70,6 +99,9 @@ def origin(run: Values) -> str:
     elif epochs is None:
         said.append("was pretrained without labels")
     source = exported_from(run)
+    if source == "scratch":
+        number = run.get("scratch", {}).get("metrics", {}).get("n_train", 0)
+        return f"It was trained from random weights on {words.count(number)} labelled images alone."
     if source == "finetune":
         number = run["finetune"].get("metrics", {}).get("n_train")
         images = f" on {words.count(number)} labelled images" if number else ""

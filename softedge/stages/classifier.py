@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from softedge.config import Recipe
 from softedge.errors import UserError
 from softedge.records import Result
 from softedge.run import Run, sha256_of
 
-SOURCES = ("probe", "finetune", "distill")  # in the order of the chain; each writes classifier.safetensors
+SOURCES = ("probe", "scratch", "finetune", "distill")  # ties go to the later; each writes classifier.safetensors
 
 
 def source(run: Run, recipe: Recipe) -> str:
@@ -19,7 +21,7 @@ def source(run: Run, recipe: Recipe) -> str:
     done = trained(run)
     if not done:
         run.need("probe", "probe")
-    return best({name: val_top1(result) for name, result in done.items() if result.metrics.get("kept", True)})
+    return best_of(done)
 
 
 def trained(run: Run) -> dict[str, Result]:
@@ -39,6 +41,11 @@ def val_top1(result: Result) -> float | None:
     """Accuracy on the validation part of the training images; None where the stage did not measure it."""
     value = result.metrics.get("val_top1")
     return None if value is None else float(value)
+
+
+def best_of(done: Mapping[str, Result]) -> str:
+    """The stage with the best classifier of ``trained``'s; a student that does not follow its teacher is none."""
+    return best({name: val_top1(result) for name, result in done.items() if result.metrics.get("kept", True)})
 
 
 def best(scores: dict[str, float | None]) -> str:

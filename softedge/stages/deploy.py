@@ -27,6 +27,7 @@ STAGES = (
     "probe",
     "finetune",
     "distill",
+    "scratch",
     "baselines",
     "export",
     "quantize",
@@ -35,8 +36,8 @@ STAGES = (
     "gate",
     "map",
 )
-NEED_LABELS = ("probe", "finetune", "distill", "baselines")
-NEED_TEST = ("finetune", "distill", "baselines")  # labelled images to measure on
+NEED_LABELS = ("probe", "finetune", "distill", "scratch", "baselines")
+NEED_TEST = ("finetune", "distill", "scratch", "baselines")  # labelled images to measure on
 
 
 def deploy(
@@ -107,7 +108,7 @@ def deploy(
 def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
     """The stages that suit the images, and the recipe for them: without labels the exported models give features."""
     if len(images.train):
-        left_out = {name for name in ("finetune", "distill", "baselines") if not getattr(recipe.plan, name)}
+        left_out = {name for name in NEED_TEST if not getattr(recipe.plan, name)}
         if not mostly_unlabelled(images) and not recipe.distill.backbone:
             left_out.add("distill")
         elif "distill" not in left_out and few_and_many(images):

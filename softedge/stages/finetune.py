@@ -53,11 +53,12 @@ def unseen(result: Result, data: Data) -> Images | None:
     return labelled.subset(np.flatnonzero(parts[0])) if len(parts) == 1 else None
 
 
-def _labelled(run: Run, recipe: Recipe, data: Data) -> None:
+def labelled(run: Run, recipe: Recipe, data: Data) -> None:
     need_labels(run, data, "to fine-tune on")
 
 
-def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
+def work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
+    """Train as ``recipe.finetune`` says and measure; writes classifier.safetensors into ``folder``."""
     settings = recipe.finetune
     keep, labelled, parts = _divided(data, settings.labels, recipe.seed)
     part = f"{parts[0].sum()} of them for validation" if len(parts) == 1 else f"validated in {len(parts)} folds"
@@ -112,7 +113,7 @@ stage = Stage(
     },
     reads=lambda run, recipe: (INDEX, *start_files([recipe.finetune.init])),
     after=lambda recipe: ("pretrain",) if recipe.finetune.init == "ssl" else (),
-    ready=_labelled,
-    work=_work,
+    ready=labelled,
+    work=work,
     resumable=True,
 )

@@ -98,10 +98,10 @@ def resolve(run: Run, recipe: Recipe, data: Data) -> str:
         asked = "spread" if few_and_many(data) else "best"
     if asked != "best":
         return asked
-    done = {name: result for name, result in classifier.trained(run).items() if name != "distill"}
+    done = {name: result for name, result in classifier.trained(run).items() if name in ("probe", "finetune")}
     if not done:
         run.need("probe", "probe")
-    return classifier.best({name: classifier.val_top1(result) for name, result in done.items()})
+    return classifier.best_of(done)
 
 
 def few_and_many(data: Data) -> bool:

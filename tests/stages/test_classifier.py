@@ -8,8 +8,9 @@ from toy_run import SPEC, coloured_squares, toy  # noqa: F401
 
 from softedge import backbones
 from softedge.errors import UserError
-from softedge.stages import baselines, classifier, export, pretrain
+from softedge.stages import baselines, classifier, export, pretrain, teachers
 from softedge.stages.deploy import chain
+from softedge.stages.opening import replaced
 
 
 def test_the_highest_validation_accuracy_wins_and_ties_go_to_the_later_stage():
@@ -40,6 +41,18 @@ def test_a_network_that_does_not_follow_its_teacher_is_not_chosen(toy):  # noqa:
     trained(run, "probe", 0, val_top1=0.8)
     trained(run, "distill", 1, val_top1=0.9, kept=False)
     assert classifier.source(run, recipe) == "probe"
+
+
+def test_labels_alone_are_exported_where_they_are_better_and_never_teach(toy):  # noqa: F811
+    run, recipe, data = toy("run")
+    trained(run, "finetune", 0, val_top1=0.8)
+    trained(run, "scratch", 1, val_top1=0.8)
+    assert classifier.source(run, recipe) == "finetune"  # at a tie
+    trained(run, "distill", 2, val_top1=0.7)
+    rewritten = run.result("scratch").to_dict() | {"metrics": {"val_top1": 0.9}}
+    (run.folder("scratch") / "result.json").write_text(json.dumps(rewritten))
+    assert classifier.source(run, recipe) == "scratch"
+    assert teachers.resolve(run, replaced(recipe, distill={"teacher": "best"}), data) == "finetune"
 
 
 def test_a_change_of_the_classifier_leaves_no_file_of_the_other_one(toy):  # noqa: F811
