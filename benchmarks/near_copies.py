@@ -1,6 +1,7 @@
 """Near-duplicates: recall and precision on copies made from photos, and the pair search on many thumbnails.
 
 python benchmarks/near_copies.py --photos FOLDER --skip 1200     # photos that no threshold was chosen on
+python benchmarks/near_copies.py --photos FOLDER --side 56      # of photos shrunk to a shorter side of 56 pixels
 python benchmarks/near_copies.py --synthetic 50000               # time and memory of the pair search
 """
 
@@ -42,7 +43,15 @@ def changes(rng: np.random.Generator) -> dict[str, Callable[[Uint8], Uint8]]:
     }
 
 
-def photos(folder: Path, skip: int) -> None:
+def shrunk(image: Uint8, side: int) -> Uint8:
+    """The picture with a shorter side of ``side`` pixels; 0: as it is."""
+    if not side:
+        return image
+    height, width = (max(side, round(length * side / min(image.shape[:2]))) for length in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def photos(folder: Path, skip: int, side: int) -> None:
     """Every photo and four copies of it; pairs of two different photos count as wrong."""
     rng = np.random.default_rng(0)
     paths = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
@@ -51,7 +60,7 @@ def photos(folder: Path, skip: int) -> None:
     kinds = ["original", *made]
     thumbnails, source, kind, plain = [], [], [], 0
     for number, path in enumerate(chosen):
-        image = decode(path)
+        image = shrunk(decode(path), side)
         for name, variant in (("original", image), *((name, change(image)) for name, change in made.items())):
             small = thumbnail(variant)
             if small is None:
@@ -105,9 +114,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--skip", type=int, default=0)
+    parser.add_argument("--side", type=int, default=0)
     parser.add_argument("--synthetic", type=int, default=0)
     options = parser.parse_args()
     if options.photos:
-        photos(options.photos, options.skip)
+        photos(options.photos, options.skip, options.side)
     if options.synthetic:
         synthetic(options.synthetic)

@@ -6,7 +6,7 @@ meet when they agree on all bits of one of several bands, the bits nearest to ze
 Lv et al. 2007, VLDB). A **comparison** that decides: the correlation of the two thumbnails without their light and
 shadow, the best over crops of up to 7.5 % of a side.
 
-Pictures below 64 pixels and pictures without detail of their own (drawn digits, blank pages, enlarged icons) take no
+Pictures below 48 pixels and pictures without detail of their own (drawn digits, blank pages, enlarged icons) take no
 part: at that size different pictures look alike, and only copies of equal pixels can be told for certain.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 Uint8 = NDArray[np.uint8]
 
 SIDE = 48  # of a thumbnail, pixels
-_SMALLEST = 64  # shorter side of a picture that is compared, pixels
+_SMALLEST = SIDE  # shorter side of a picture that is compared, pixels
 _LOW = 8  # lowest DCT coefficients each way; without the mean, 63 bits
 _COARSE, _FINE = 20, 0.004  # share of a thumbnail's energy beyond so many DCT coefficients; photos have more
 _CONTRAST = 12.0  # standard deviation of a thumbnail, grey levels of 255

@@ -89,12 +89,27 @@ def test_the_pairs_do_not_depend_on_how_many_are_compared_at_a_time(monkeypatch:
     assert [(pair.first, pair.second) for pair in expected] == [(0, 40), (1, 41)]
 
 
-@pytest.mark.parametrize("side", [8, 32, 64, 256])
+@pytest.mark.parametrize("side", [8, 32, 48, 56, 64, 256])
 @pytest.mark.parametrize("interpolation", [cv2.INTER_LINEAR, cv2.INTER_CUBIC])
 def test_scans_of_digits_take_no_part_at_any_size(side: int, interpolation: int) -> None:
     for scan in load_digits().images[:300].astype(np.uint8) * 15:
         larger = cv2.resize(scan, (side, side), interpolation=interpolation)
         assert thumbnail(np.repeat(larger[..., None], 3, axis=2)) is None
+
+
+@pytest.mark.parametrize("side", [48, 56])
+def test_a_copy_shrunk_to_few_pixels_is_found(side: int) -> None:
+    originals = [scene(seed) for seed in range(100)]
+    shrunk = [cv2.resize(image, (side * 4 // 3, side), interpolation=cv2.INTER_AREA) for image in originals]
+    thumbnails = [thumbnail(image) for image in originals + shrunk]
+    found = {(pair.first, pair.second) for pair in pairs(np.stack([t for t in thumbnails if t is not None]))}
+    expected = {(seed, seed + 100) for seed in range(100)}
+    assert len(found & expected) >= 99
+    assert len(found & expected) >= 0.95 * len(found)
+
+
+def test_pictures_smaller_than_a_thumbnail_take_no_part() -> None:
+    assert thumbnail(scene(0)[:47, :64]) is None
 
 
 def test_a_plain_picture_takes_no_part() -> None:
