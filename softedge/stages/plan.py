@@ -112,7 +112,7 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     for line in found["notices"]:
         if line.startswith("caution"):  # the rest comes with the data stage; this one should stop who did not mean it
             say(line)
-    counts = dataclasses.replace(counted(found), views=_views(base))
+    counts = dataclasses.replace(counted(found), views=_views(base), scratch=base.plan.scratch)
     pace = _pace(base.backbone)
     fits = largest(base, sizes_for(counts), limits, _smaller(base, counts, set)) if limits else ()
     network = base.backbone

@@ -36,7 +36,7 @@ class Counts:
     """What the data stage found.  longer_side: pixels of the largest image.  grey: all images are.
 
     few: the labels are too few for a validation part (``eval.validation.few_counts``).  views: that pretraining takes
-    of an image.
+    of an image.  scratch: labels alone are trained on for comparison.
     """
 
     pretrain: int
@@ -46,6 +46,7 @@ class Counts:
     grey: bool = False
     few: bool = False
     views: int = 2
+    scratch: bool = False
 
     @property
     def taught(self) -> int:
@@ -247,6 +248,9 @@ def _steps(
             what = "labels spread to similar images" if counts.few else "the better classifier answers"
             what = f"{what}: {tuned} epochs on {counts.taught:,} images, with labels and without"
             steps.append(Step("distill", what, spent))
+        if counts.scratch:
+            spent = sum(step.minutes for step in steps if step.stage in ("pretrain", "finetune"))
+            steps.append(Step("scratch", "the labels alone, as long, to compare with", spent))
         spent = _minutes(counts.test * second * _FORWARD) + 0.2
         steps.append(Step("baselines", "cheap classifiers beside it", spent))
     steps.append(Step("export", "then the int8 search, check, timing and report", _others(second)))
@@ -277,6 +281,7 @@ def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: flo
     rest = (_others(second) if others is None else others) + (_probe(counts, second) + 0.2 if counts.train else 0.0)
     labelled = _minutes(counts.tuned * second * (1 + TRAINED_FOLDS if counts.few else 1)) + _taught(counts, second)
     an_epoch = labelled if given else _minutes(counts.views * counts.pretrain * second) + _tuned(counts) * labelled
+    an_epoch *= 2 if counts.scratch else 1
     rest += _spreading(counts, given, size, pace)
     return max(0.0, minutes - rest) / max(1e-9, an_epoch) if an_epoch else math.inf
 

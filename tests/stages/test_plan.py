@@ -76,6 +76,16 @@ def test_pretraining_on_one_view_is_counted_once_and_leaves_more_epochs():
         assert 13 < made.total <= 15.1
 
 
+@pytest.mark.parametrize("weights", ["random", "package"])
+def test_labels_alone_take_as_long_again_within_the_same_minutes(weights):
+    without, beside = (of(15, weights, LITE0 / 4, scratch=scratch) for scratch in (False, True))
+    minutes = {step.stage: step.minutes for step in beside.steps}
+    assert minutes["scratch"] == pytest.approx(minutes["pretrain"] + minutes["finetune"])
+    assert sum(minutes.values()) <= 15
+    assert "scratch" not in {step.stage for step in without.steps}
+    assert (beside.size, beside.values["finetune.epochs"]) < (without.size, without.values["finetune.epochs"])
+
+
 def test_images_are_not_enlarged_much():
     assert of(240, longer_side=100).size == 128
     assert of(240, longer_side=32).size == SIZES[0]
