@@ -35,7 +35,7 @@ class Changes:
         return ", ".join(parts)
 
 
-def since(index: Path, found: Inventory, hashes: Mapping[str, Sequence[str]]) -> Changes:
+def since(index: Path, inventory: Inventory, hashes: Mapping[str, Sequence[str]]) -> Changes:
     """Compare a run's data/index.json with what is found now."""
     try:
         before = read_json(index)
@@ -49,14 +49,14 @@ def since(index: Path, found: Inventory, hashes: Mapping[str, Sequence[str]]) ->
             f"{index.parent.parent} --force"
         ) from error
     new, changed, seen = [], [], set()
-    for split, images in found.splits.items():
+    for split, images in inventory.splits.items():
         for name, label, digest in zip(images.names, images.labels.tolist(), hashes[split]):
             seen.add(name)
             known = items.get(name)
             if known is None:
                 new += [name] if name not in bad else []
                 continue
-            label_now = found.classes[label] if label >= 0 else None
+            label_now = inventory.classes[label] if label >= 0 else None
             if known[0] != digest or classes.get(known[1]) != label_now:
                 changed.append(name)
     gone = [name for name in items if name not in seen]

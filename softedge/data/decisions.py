@@ -57,7 +57,7 @@ def read(root: Path) -> dict[str, Decision] | None:
     if not rows or not {"name", "label"} <= set(rows[0]):
         return None
     columns = rows[0]
-    found: dict[str, Decision] = {}
+    decisions: dict[str, Decision] = {}
     above = (f"{root.as_posix()}/", f"{root.resolve().as_posix()}/", "./")
     for number, row in enumerate(rows[1:], 2):
         if not any(row):
@@ -69,13 +69,13 @@ def read(root: Path) -> dict[str, Decision] | None:
         decision = _decision(path, number, values)
         if decision is None:
             continue
-        if (known := found.get(name)) and (known.state, known.label) != (decision.state, decision.label):
+        if (known := decisions.get(name)) and (known.state, known.label) != (decision.state, decision.label):
             raise UserError(
                 f"{path} contradicts itself: row {number} says {_said(decision)} about {name}, an earlier one "
                 f"{_said(known)}; delete one of them"
             )
-        found[name] = decision
-    return found
+        decisions[name] = decision
+    return decisions
 
 
 def _name(root: Path, above: Sequence[str], written: str) -> str:
@@ -127,8 +127,8 @@ def write(root: Path, decisions: Mapping[str, Decision]) -> None:
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    for name, made in sorted(decisions.items()):
-        writer.writerow({"name": name, "label": made.label, "state": made.state, "time": made.time, **made.more})
+    for name, entry in sorted(decisions.items()):
+        writer.writerow({"name": name, "label": entry.label, "state": entry.state, "time": entry.time, **entry.more})
     write_text(root / FILE, out.getvalue())
 
 

@@ -27,7 +27,7 @@ def describe(source: str, recipe: Recipe, pairs: Path | None = None) -> dict[str
         raise UserError(f"{pairs} exists; give --pairs another name, or delete it")
     examined = examine(source, recipe)
     spec = input_spec(examined, recipe)
-    values = {**examined.counts(), **summary(examined, spec), "n_found": len(examined.found)}
+    values = {**examined.counts(), **summary(examined, spec), "n_found": len(examined.inventory)}
     if pairs is not None:
         write_text(pairs, table(examined.near))
     return values

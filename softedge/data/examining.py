@@ -32,7 +32,7 @@ _SMALL = 1.15  # images up to this times the input size are taken whole, without
 class Examined:
     """A source after screening and splitting, before anything is written."""
 
-    found: Inventory
+    inventory: Inventory
     items: list[Item]
     bad: list[dict[str, str]]  # name, reason
     longer_side: int  # of the largest image, pixels
@@ -46,7 +46,7 @@ class Examined:
             "n_pretrain": number["train"] + number["unlabelled"],
             "n_train": number["train"],
             "n_test": number["test"],
-            "n_classes": len(self.found.classes),
+            "n_classes": len(self.inventory.classes),
             "n_bad": len(self.bad),
             "n_duplicates": number["duplicate"],
             "n_contradictions": number["contradiction"],
@@ -59,20 +59,20 @@ class Examined:
         for place in ("train", "test"):
             count = Counter(item.label for item in self.items if item.split == place)
             if count:
-                table[place] = {name: count[number] for number, name in enumerate(self.found.classes)}
+                table[place] = {name: count[number] for number, name in enumerate(self.inventory.classes)}
         return table
 
 
 def examine(source: str, recipe: Recipe) -> Examined:
     """Find, screen and split; writes nothing. UserError when there is nothing to work on."""
-    found = with_classes(sources.find(source), recipe.data.classes)
+    inventory = with_classes(sources.find(source), recipe.data.classes)
     bad: list[dict[str, str]] = []
     items: list[Item] = []
     looks: list[Look] = []
-    origins = origins_of(found)
-    for place, images in found.splits.items():
-        seen = screen(images, f"looking at the {place} images")
-        for name, label, look in zip(images.names, images.labels.tolist(), seen):
+    origins = origins_of(inventory)
+    for place, images in inventory.splits.items():
+        screened = screen(images, f"looking at the {place} images")
+        for name, label, look in zip(images.names, images.labels.tolist(), screened):
             if look.bad:
                 bad.append({"name": name, "reason": look.bad})
                 continue
@@ -81,33 +81,35 @@ def examine(source: str, recipe: Recipe) -> Examined:
             items.append(Item(name, look.sha256, where, label, look.content, origins.get(name, "")))
     if not items:
         first = f"; the first is {bad[0]['name']}: {bad[0]['reason']}" if bad else ""
-        raise UserError(f"none of the {len(found)} images in {source} can be read{first}")
+        raise UserError(f"none of the {len(inventory)} images in {source} can be read{first}")
     given = bool(recipe.data.classes)  # the classes of a network, not all of which need to be in the images
     if not given:
-        _check_readable(found, items)
-    by_stem = isinstance(next(iter(found.splits.values())), FileImages)
+        _check_readable(inventory, items)
+    by_stem = isinstance(next(iter(inventory.splits.values())), FileImages)
     groups = grouped(items, by_stem)
     contrary = [[items[i].name for i in group] for group in contradictions(items, groups)]
     if not given:
-        _check_contradictions(found, items, contrary)
+        _check_contradictions(inventory, items, contrary)
     near = [pair for pair in _near(looks) if groups[pair.first] != groups[pair.second]]
     tied = [(pair.first, pair.second) for pair in near]
     held_out = recipe.data.hold_out
-    items = split(items, found.classes, recipe.data.test_fraction, recipe.seed, by_stem, held_out, tied)
-    near_pairs = described(near, items, found.classes)
+    items = split(items, inventory.classes, recipe.data.test_fraction, recipe.seed, by_stem, held_out, tied)
+    near_pairs = described(near, items, inventory.classes)
     if not any(item.split in ("train", "unlabelled") for item in items):
-        raise UserError(f"every training image of {found.source} is a copy of a test image; add others")
+        raise UserError(f"every training image of {inventory.source} is a copy of a test image; add others")
     if not given:
-        _check_left(found, items)
-        if untested := _untested(found, items):
-            found = replace(found, notices=(*found.notices, untested))
+        _check_left(inventory, items)
+        if untested := _untested(inventory, items):
+            inventory = replace(inventory, notices=(*inventory.notices, untested))
     items.sort(key=lambda item: {"unlabelled": 1, "test": 2}.get(item.split, 0))
     white = white_of(look.wide for look in looks if look.wide)
     if white:
-        found = replace(found, notices=(*found.notices, notice(white, sum(look.wide is not None for look in looks))))
+        inventory = replace(
+            inventory, notices=(*inventory.notices, notice(white, sum(look.wide is not None for look in looks)))
+        )
     if line := colour_notice([look.colour for look in looks if look.colour is not None]):
-        found = replace(found, notices=(*found.notices, line))
-    return Examined(found, items, bad, max(look.longer_side for look in looks), white, contrary, near_pairs)
+        inventory = replace(inventory, notices=(*inventory.notices, line))
+    return Examined(inventory, items, bad, max(look.longer_side for look in looks), white, contrary, near_pairs)
 
 
 def _near(looks: Sequence[Look]) -> list[near_copies.Pair]:
@@ -120,22 +122,22 @@ def _near(looks: Sequence[Look]) -> list[near_copies.Pair]:
     return [replace(p, first=taking_part[p.first], second=taking_part[p.second]) for p in pairs]
 
 
-def _check_readable(found: Inventory, items: Sequence[Item]) -> None:
+def _check_readable(inventory: Inventory, items: Sequence[Item]) -> None:
     """UserError when a given test split, or the training images of a class, cannot be read at all."""
-    source = found.source
+    source = inventory.source
     _require_images(
-        found,
+        inventory,
         items,
         lambda name: f"class '{name}' of {source} has no readable training image; add some or remove it",
         f"no image in the test split of {source} can be read; add some or remove the split",
     )
 
 
-def _check_left(found: Inventory, items: Sequence[Item]) -> None:
+def _check_left(inventory: Inventory, items: Sequence[Item]) -> None:
     """UserError when copies and contradictory labels leave a test split, or a class to train on, without images."""
-    source = found.source
+    source = inventory.source
     _require_images(
-        found,
+        inventory,
         items,
         lambda name: (
             f"every training image of class '{name}' of {source} is a copy of a test image, or has two labels; "
@@ -145,40 +147,42 @@ def _check_left(found: Inventory, items: Sequence[Item]) -> None:
     )
 
 
-def _untested(found: Inventory, items: Sequence[Item]) -> str:
+def _untested(inventory: Inventory, items: Sequence[Item]) -> str:
     """The classes that are trained and have no test image, when others have; those that the source's own test split
     lacks were named with the source."""
     tested = {item.label for item in items if item.split == "test"}
     known = {item.label for item in items if item.split == "train" and item.label >= 0}
-    given = found.splits.get("test")
+    given = inventory.splits.get("test")
     named = known - set(given.labels.tolist()) if given is not None else set()
     missing = sorted(known - tested - named) if tested else []
     if not missing:
         return ""
-    shown = ", ".join(f"'{found.classes[label]}'" for label in missing[:5]) + (", ..." if len(missing) > 5 else "")
+    shown = ", ".join(f"'{inventory.classes[label]}'" for label in missing[:5]) + (", ..." if len(missing) > 5 else "")
     have = plural(len(missing), "class has", "classes have")
     return f"{have} no test image that can be used ({shown}): no accuracy says how good they are"
 
 
-def _require_images(found: Inventory, items: Sequence[Item], untrained: Callable[[str], str], untested: str) -> None:
+def _require_images(
+    inventory: Inventory, items: Sequence[Item], untrained: Callable[[str], str], untested: str
+) -> None:
     """UserError where a test split was given, and it or the training split of a class is empty.
 
     untrained: what to say of a class.  untested: of the split.
     """
-    if "test" not in found.splits:
+    if "test" not in inventory.splits:
         return
     trained = {item.label for item in items if item.split == "train"}
-    for number, name in enumerate(found.classes):
+    for number, name in enumerate(inventory.classes):
         if number not in trained:
             raise UserError(untrained(name))
     if not any(item.split == "test" for item in items):
         raise UserError(untested)
 
 
-def _check_contradictions(found: Inventory, items: Sequence[Item], contrary: Sequence[Sequence[str]]) -> None:
+def _check_contradictions(inventory: Inventory, items: Sequence[Item], contrary: Sequence[Sequence[str]]) -> None:
     """UserError when nothing of a class is left: a folder that is a copy of another, or a link to it."""
     out = {name for names in contrary for name in names}
-    for number, name in enumerate(found.classes):
+    for number, name in enumerate(inventory.classes):
         if out and not any(i.label == number and i.split == "train" and i.name not in out for i in items):
             first = next(names for names in contrary if any(i.name in names for i in items if i.label == number))
             raise UserError(
@@ -232,12 +236,12 @@ def measure(examined: Examined, spec: InputSpec) -> tuple[tuple[float, float, fl
     """Mean and standard deviation per channel of x / 255 over (at most 2,000 of) the prepared pretraining images."""
     chosen = sorted((i for i in examined.items if i.split in ("train", "unlabelled")), key=lambda item: item.sha256)
     names = [item.name for item in chosen[:_MEASURED_IMAGES]]
-    first = next(iter(examined.found.splits.values()))
+    first = next(iter(examined.inventory.splits.values()))
     images: Images
     if isinstance(first, FileImages):
         images = FileImages(first.root, names, np.full(len(names), UNLABELLED))
     else:
-        images = named(examined.found, names, spec)
+        images = named(examined.inventory, names, spec)
     if isinstance(images, EncodedImages):
         images.white = examined.white
     total, squares, pixels = np.zeros(3), np.zeros(3), 0
@@ -249,16 +253,16 @@ def measure(examined: Examined, spec: InputSpec) -> tuple[tuple[float, float, fl
     return tuple(round(float(m), 4) for m in mean), tuple(round(float(s), 4) for s in std)  # type: ignore[return-value]
 
 
-def named(found: Inventory, names: list[str], spec: InputSpec) -> Images:
+def named(inventory: Inventory, names: list[str], spec: InputSpec) -> Images:
     """The images of these names, in this order, of tar shards or of a data set that lives in memory (as one array)."""
-    if tars := [images for images in found.splits.values() if isinstance(images, TarImages)]:
+    if tars := [images for images in inventory.splits.values() if isinstance(images, TarImages)]:
         shards = TarImages.joined(tars)
         position = {name: i for i, name in enumerate(shards.names)}
         places = [shards.places[position[name]] if name in position else _GONE for name in names]
         return TarImages(
             shards.shards, names, np.array(places, np.int64).reshape(-1, 3), np.full(len(names), UNLABELLED)
         )
-    parts = [images for images in found.splits.values() if isinstance(images, ArrayImages)]
+    parts = [images for images in inventory.splits.values() if isinstance(images, ArrayImages)]
     whole = ArrayImages(
         np.concatenate([part.array for part in parts]) if len(parts) > 1 else parts[0].array,
         np.concatenate([part.labels for part in parts]),
@@ -266,4 +270,4 @@ def named(found: Inventory, names: list[str], spec: InputSpec) -> Images:
     )
     position = {name: i for i, name in enumerate(whole.names)}
     chosen = whole.subset([position[name] for name in names])
-    return published.enlarge(chosen, spec.resize) if found.source == "digits" else chosen
+    return published.enlarge(chosen, spec.resize) if inventory.source == "digits" else chosen

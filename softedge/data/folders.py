@@ -183,8 +183,8 @@ def _classes_without_images(
         return []
     depth = 2 if splits_of else 1
     labelled = {top for top, split in splits_of.items() if split != "unlabelled"}
-    found = [(name, others) for name, others in empty.items() if name.count("/") == depth - 1]
-    return sorted((name, others) for name, others in found if not splits_of or name.split("/")[0] in labelled)
+    candidates = [(name, others) for name, others in empty.items() if name.count("/") == depth - 1]
+    return sorted((name, others) for name, others in candidates if not splits_of or name.split("/")[0] in labelled)
 
 
 def _class_name(folder: str) -> str:

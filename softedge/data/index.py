@@ -47,15 +47,15 @@ def _loaded(run: Run, index: dict[str, Any], root: str | None) -> Data:
     spec, classes = InputSpec.from_dict(index["spec"]), tuple(index["classes"])
     rows = [item for item in index["items"] if item["split"] in _USED]
     known = [(row["name"], row["sha256"], row["label"]) for row in rows]
-    found: Inventory | None = None
+    inventory: Inventory | None = None
     if root is None:
         try:
-            found = sources.find(index["source"])
+            inventory = sources.find(index["source"])
         except UserError:
             if index["source"] in sources.NAMES:
                 raise
             root = index["source"]  # shards that are gone
-    everything = images_of(found, root, known, spec, index.get("white"))
+    everything = images_of(inventory, root, known, spec, index.get("white"))
     if isinstance(everything, EncodedImages):
         everything.kept = run.folder("data") / keeping.FOLDER
     of_split = {split: [i for i, row in enumerate(rows) if row["split"] == split] for split in _USED}
@@ -70,7 +70,7 @@ def _loaded(run: Run, index: dict[str, Any], root: str | None) -> Data:
 
 
 def images_of(
-    found: Inventory | None,
+    inventory: Inventory | None,
     root: str | None,
     known: Sequence[tuple[str, str, int]],
     spec: InputSpec,
@@ -80,8 +80,8 @@ def images_of(
     names = [name for name, _, _ in known]
     labels = np.array([label for _, _, label in known], np.int64)
     if root is None:
-        assert found is not None
-        images = named(found, names, spec)
+        assert inventory is not None
+        images = named(inventory, names, spec)
         images.labels = labels
     else:
         images = FileImages(Path(root), names, labels)
@@ -90,16 +90,18 @@ def images_of(
     return images
 
 
-def root_of(found: Inventory) -> str | None:
+def root_of(inventory: Inventory) -> str | None:
     """The folder that the images lie in; None when they are not single files."""
-    first = next(iter(found.splits.values()))
+    first = next(iter(inventory.splits.values()))
     return str(first.root) if isinstance(first, FileImages) else None
 
 
-def fingerprint(found: Inventory, hashes: Mapping[str, Sequence[str]]) -> str:
+def fingerprint(inventory: Inventory, hashes: Mapping[str, Sequence[str]]) -> str:
     """A hash that changes when images come, go, are renamed, relabelled or edited.  hashes: ``content_hashes``."""
-    digest = hashlib.sha256(json.dumps([found.source if not found.in_files else "", found.classes]).encode())
-    for split, images in found.splits.items():
+    digest = hashlib.sha256(
+        json.dumps([inventory.source if not inventory.in_files else "", inventory.classes]).encode()
+    )
+    for split, images in inventory.splits.items():
         digest.update(json.dumps([split, len(images)]).encode() + images.labels.tobytes())
         for name, content in zip(images.names, hashes[split]):
             digest.update(f"{name}\0{content}\n".encode())
@@ -110,8 +112,8 @@ def index_lines(examined: Examined, spec: InputSpec) -> Iterator[str]:
     """index.json, one image a line: it can be read, compared and searched with ordinary tools."""
     head = {
         "schema": 1,
-        "source": examined.found.source,
-        "classes": examined.found.classes,
+        "source": examined.inventory.source,
+        "classes": examined.inventory.classes,
         "spec": spec.to_dict(),
         "counts": examined.counts(),
         "white": examined.white,
@@ -126,13 +128,13 @@ def index_lines(examined: Examined, spec: InputSpec) -> Iterator[str]:
 def summary(examined: Examined, spec: InputSpec) -> dict[str, Any]:
     """A summary of the data for the report and ``softedge data``."""
     return {
-        "source": examined.found.source,
-        "classes": list(examined.found.classes),
+        "source": examined.inventory.source,
+        "classes": list(examined.inventory.classes),
         "per_class": examined.per_class(),
         "test_split": _test_split(examined),
         "bad": examined.bad,
-        "ignored": dict(examined.found.ignored),
-        "notices": list(examined.found.notices),
+        "ignored": dict(examined.inventory.ignored),
+        "notices": list(examined.inventory.notices),
         "contradictions": examined.contradictions,
         "near": near_pairs.counts(examined.near),
         "verified": True,
@@ -142,20 +144,20 @@ def summary(examined: Examined, spec: InputSpec) -> dict[str, Any]:
 
 
 def _test_split(examined: Examined) -> str:
-    if "test" in examined.found.splits:
+    if "test" in examined.inventory.splits:
         return "given"
     return "held out" if examined.counts()["n_test"] else "none"
 
 
 def announce(examined: Examined) -> None:
     """Say what was set aside and why."""
-    for notice in examined.found.notices:
+    for notice in examined.inventory.notices:
         say(f"data: {notice}")
     if examined.bad:
         shown = "; ".join(f"{b['name']} ({b['reason']})" for b in examined.bad[:BAD_SHOWN])
         more = f"; and {len(examined.bad) - BAD_SHOWN} more" if len(examined.bad) > BAD_SHOWN else ""
         aside = plural(len(examined.bad), "image cannot be read and is", "images cannot be read and are")
-        say(f"data: {aside} set aside, of {len(examined.found)}: {shown}{more}")
+        say(f"data: {aside} set aside, of {len(examined.inventory)}: {shown}{more}")
     if duplicates := examined.counts()["n_duplicates"]:
         copies = plural(duplicates, "copy of a test image is", "copies of test images are")
         say(f"data: {copies} set aside")

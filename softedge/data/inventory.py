@@ -43,26 +43,26 @@ class Inventory:
         return all(isinstance(images, EncodedImages) for images in self.splits.values())
 
 
-def with_classes(found: Inventory, classes: Sequence[str]) -> Inventory:
+def with_classes(inventory: Inventory, classes: Sequence[str]) -> Inventory:
     """The same images with labels that index ``classes``, in place of the source's own; () leaves them as they are.
 
     Images of a class that is not among them have no label.
     """
-    if not classes or tuple(classes) == found.classes:
-        return found
+    if not classes or tuple(classes) == inventory.classes:
+        return inventory
     place = {name: number for number, name in enumerate(classes)}
-    number = np.array([place.get(name, UNLABELLED) for name in found.classes] + [UNLABELLED], np.int64)
+    number = np.array([place.get(name, UNLABELLED) for name in inventory.classes] + [UNLABELLED], np.int64)
     splits = {}
-    for split, images in found.splits.items():
+    for split, images in inventory.splits.items():
         splits[split] = images.subset(np.arange(len(images)))
         splits[split].labels = number[images.labels]  # UNLABELLED is -1, the last
-    strangers = [name for name in found.classes if name not in place]
-    notices = found.notices
+    strangers = [name for name in inventory.classes if name not in place]
+    notices = inventory.notices
     if strangers:
         few = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
-        line = f"{len(strangers)} of {len(found.classes)} folders are no class of the network ({few}): no labels"
+        line = f"{len(strangers)} of {len(inventory.classes)} folders are no class of the network ({few}): no labels"
         notices = (*notices, line)
-    return replace(found, classes=tuple(classes), splits=splits, notices=notices)
+    return replace(inventory, classes=tuple(classes), splits=splits, notices=notices)
 
 
 def local_root() -> Path:

@@ -108,14 +108,14 @@ class ViewMaker(Dataset[Chunk]):
     def __getitem__(self, key: Key) -> Chunk:
         epoch, indices = key
         draws = draw(self.seed, epoch, indices, self.views)
-        made = _empty([(len(indices), view.size, view.size, 3) for view in self.views])
-        arrays = [each.numpy() for each in made]
+        views = _empty([(len(indices), view.size, view.size, 3) for view in self.views])
+        arrays = [each.numpy() for each in views]
         shown = np.empty(len(indices), np.int64)
         before = len(self.unreadable)
         for row, index in enumerate(indices.tolist()):
             shown[row] = self.make_readable(index, draws, row, [each[row] for each in arrays])
-        found = list(self.unreadable.items())[before:]
-        return Chunk(made, torch.from_numpy(shown), found)
+        unreadable = list(self.unreadable.items())[before:]
+        return Chunk(views, torch.from_numpy(shown), unreadable)
 
     def fill_cache(self, budget: int, disk_first: bool = False) -> bool:
         """Decode everything once: into memory when that fits into ``budget`` bytes, else into a store on disk.

@@ -7,7 +7,7 @@ Lv et al. 2007, VLDB). A **comparison** that decides: the correlation of the two
 shadow, the best over crops of up to 7.5 % of a side.
 
 Pictures below 48 pixels and pictures without detail of their own (drawn digits, blank pages, enlarged icons) take no
-part: at that size different pictures look alike, and only copies of equal pixels can be told for certain.
+part: at that size different pictures look alike, and only copies with equal pixels are certain.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def pairs(thumbnails: Uint8) -> list[Pair]:
     first, second = proposed // len(thumbnails), proposed % len(thumbnails)
     likely = _hash_correlation(low, first, second) >= _LIKELY
     first, second = first[likely], second[likely]
-    found: list[Pair] = []
+    copies: list[Pair] = []
     for start in range(0, len(first), _BLOCK):
         a, b = first[start : start + _BLOCK], second[start : start + _BLOCK]
         similarity = np.empty(0, np.float32)
@@ -86,8 +86,8 @@ def pairs(thumbnails: Uint8) -> list[Pair]:
             similarity = _similarity(thumbnails[a], thumbnails[b], grid, steps, detail)
             alike = similarity >= keep
             a, b, similarity = a[alike], b[alike], similarity[alike]
-        found += [Pair(int(i), int(j), round(float(value), 4)) for i, j, value in zip(a, b, similarity)]
-    return found
+        copies += [Pair(int(i), int(j), round(float(value), 4)) for i, j, value in zip(a, b, similarity)]
+    return copies
 
 
 def _coefficients(thumbnails: Uint8) -> NDArray[np.float32]:

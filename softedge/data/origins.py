@@ -47,9 +47,9 @@ def line(origin: Origin) -> str:
     return json.dumps(asdict(origin)) + "\n"
 
 
-def origins_of(found: Inventory) -> Mapping[str, str]:
+def origins_of(inventory: Inventory) -> Mapping[str, str]:
     """Name -> sha256 of the original, for a folder of copies; else empty."""
-    first = next(iter(found.splits.values()))
+    first = next(iter(inventory.splits.values()))
     if not isinstance(first, FileImages):
         return {}
     return {name: origin.sha256 for name, origin in read(first.root).items()}

@@ -25,7 +25,7 @@ _WORDS = 3  # of a text that is a class and no caption
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _Entry:
     """What a member says.  why: what is wrong with it, where it cannot be used."""
 
     member: str
@@ -42,7 +42,7 @@ class ShardLabels:
     """
 
     def __init__(self) -> None:
-        self._exact: dict[str, dict[str, _Said]] = {suffix: {} for suffix in LONGEST}  # suffix -> stem -> what it says
+        self._exact: dict[str, dict[str, _Entry]] = {suffix: {} for suffix in LONGEST}  # suffix -> stem -> what it says
         self._samples: dict[str, dict[str, list[str]]] = {suffix: {} for suffix in LONGEST}  # -> name to first dot
         self.unused = 0  # members without a label
         self._number_of: dict[str, tuple[str, str]] = {}  # class name -> its number, and the member that says it
@@ -52,44 +52,44 @@ class ShardLabels:
         suffix, stem = PurePosixPath(member).suffix.lower(), without_suffix(member)
         if stem in self._exact[suffix]:
             raise UserError(f"{member} is a second label of {stem}, beside one with another suffix; remove one of them")
-        said = self._from_json(member, data) if suffix == ".json" else _Said(member, _text(data))
-        if suffix == ".json" and not said.label and not said.why:  # facts about a photo: there may be millions
+        entry = self._from_json(member, data) if suffix == ".json" else _Entry(member, _text(data))
+        if suffix == ".json" and not entry.label and not entry.why:  # facts about a photo: there may be millions
             self.unused += 1
             return
-        if suffix == ".txt" and not _may_be_class(said.label):
-            said = _Said(member)
-        self._exact[suffix][stem] = said
+        if suffix == ".txt" and not _may_be_class(entry.label):
+            entry = _Entry(member)
+        self._exact[suffix][stem] = entry
         if suffix != ".txt":
             self._samples[suffix].setdefault(_sample(member), []).append(member)
 
-    def _from_json(self, member: str, data: bytes) -> _Said:
+    def _from_json(self, member: str, data: bytes) -> _Entry:
         """{"label": 3}, {"cls": "cat"}, or both of one class: then the name."""
         try:
             value = json.loads(data.decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
-            return _Said(member, why=f"{_DAMAGED} ({error})")
+            return _Entry(member, why=f"{_DAMAGED} ({error})")
         if isinstance(value, dict):
-            said = {key: v for key, v in value.items() if key.lower() in _KEYS and v is not None}
+            values = {key: v for key, v in value.items() if key.lower() in _KEYS and v is not None}
         else:
-            said = {"it": value} if isinstance(value, str | int | float) else {}
+            values = {"it": value} if isinstance(value, str | int | float) else {}
         numbers: set[str] = set()
         names: set[str] = set()
-        for key, one in said.items():
+        for key, one in values.items():
             label = _label(one)
             if label is None:
-                return _Said(member, why=f"says {key}: {json.dumps(one)[:60]}, which is no single class")
+                return _Entry(member, why=f"says {key}: {json.dumps(one)[:60]}, which is no single class")
             (numbers if label.isdecimal() else names).add(label)
         if len(numbers) > 1 or len(names) > 1:
-            return _Said(member, why=f"names several classes ({', '.join(sorted(numbers | names))})")
+            return _Entry(member, why=f"names several classes ({', '.join(sorted(numbers | names))})")
         if not names:
-            return _Said(member, next(iter(numbers), ""))
+            return _Entry(member, next(iter(numbers), ""))
         (name,) = names
         if numbers:
             (number,) = numbers
             other, first = self._number_of.setdefault(name, (number, member))
             if other != number:
-                return _Said(member, why=f"gives '{name}' the number {number}, and {first} {other}")
-        return _Said(member, name)
+                return _Entry(member, why=f"gives '{name}' the number {number}, and {first} {other}")
+        return _Entry(member, name)
 
     def by_image(self, images: Iterable[str], notices: list[str]) -> dict[str, str]:
         """Image -> class, "" without one.  images: their names in the shards.
@@ -97,38 +97,38 @@ class ShardLabels:
         UserError when two members could be meant, or when the one that is meant cannot be used.
         """
         names = list(images)
-        told = self._exact[".json"].values()
-        if not any(said.label for said in told):  # facts about photos, one of them damaged: no labels are lost
-            damaged = [said.member for said in told if said.why.startswith(_DAMAGED)]
+        entries = self._exact[".json"].values()
+        if not any(entry.label for entry in entries):  # facts about photos, one of them damaged: no labels are lost
+            damaged = [entry.member for entry in entries if entry.why.startswith(_DAMAGED)]
             for member in damaged:
                 del self._exact[".json"][without_suffix(member)]
                 self._samples[".json"][_sample(member)].remove(member)
             self.unused += len(damaged)
         stems = {without_suffix(name) for name in names}
-        found = {name: self._of(name, stems, ".cls") or self._of(name, stems, ".json") for name in names}
-        texts = self._texts(names) if not any(found.values()) else {}
+        labels = {name: self._of(name, stems, ".cls") or self._of(name, stems, ".json") for name in names}
+        texts = self._texts(names) if not any(labels.values()) else {}
         if any(texts.values()):
-            found = texts
+            labels = texts
         elif self._exact[".txt"]:
             self.unused += len(self._exact[".txt"])
-            if not any(found.values()):
+            if not any(labels.values()):
                 notices.append(
                     f"{len(self._exact['.txt'])} .txt members are taken for captions or boxes, not for labels"
                 )
         for kind in (".json", ".txt"):
-            if count := sum(bool(found[name]) and self._from(name) == kind for name in names):
+            if count := sum(bool(labels[name]) and self._from(name) == kind for name in names):
                 notices.append(f"the labels of {plural(count, 'image')} are read from {kind} members")
-        return found
+        return labels
 
     def _from(self, image: str) -> str:
         """The kind of member that an image of its own name and a label has it from."""
         stem = without_suffix(image)
-        return next((kind for kind, own in self._exact.items() if (said := own.get(stem)) and said.label), "")
+        return next((kind for kind, own in self._exact.items() if (entry := own.get(stem)) and entry.label), "")
 
     def _of(self, image: str, stems: Set[str], suffix: str) -> str:
         exact, sample = self._exact[suffix], _sample(image)
-        said = exact.get(without_suffix(image)) or exact.get(sample)
-        if said is None:
+        entry = exact.get(without_suffix(image)) or exact.get(sample)
+        if entry is None:
             members = self._samples[suffix].get(sample, [])
             if len(members) > 1:
                 raise UserError(
@@ -138,23 +138,23 @@ class ShardLabels:
             # stems: the label of one frame of a clip is not that of the others
             if not members or without_suffix(members[0]) in stems:
                 return ""
-            said = exact[without_suffix(members[0])]
-        if said.why:
+            entry = exact[without_suffix(members[0])]
+        if entry.why:
             raise UserError(
-                f"{said.member} {said.why}, so that the class of {image} is not known; say it in "
+                f"{entry.member} {entry.why}, so that the class of {image} is not known; say it in "
                 f"{without_suffix(image)}.cls"
             )
-        return said.label
+        return entry.label
 
     def _texts(self, images: list[str]) -> dict[str, str]:
         """Image -> class from texts, where they are classes: numbers, or short texts that come again and again."""
         exact = self._exact[".txt"]
-        said = [exact.get(without_suffix(image), _Said("")) for image in images]
-        texts = [one.label for one in said]
+        entries = [exact.get(without_suffix(image), _Entry("")) for image in images]
+        texts = [one.label for one in entries]
         counts = Counter(texts)
         numbers = sum(text.isdecimal() for text in texts)
         if numbers * 2 > len(texts) > numbers:  # most are, some are not
-            image, odd = next((i, one) for i, one in zip(images, said) if not one.label.isdecimal())
+            image, odd = next((i, one) for i, one in zip(images, entries) if not one.label.isdecimal())
             raise UserError(
                 f"{odd.member or without_suffix(image) + '.txt'} holds no number, and the .txt members of {numbers} "
                 "other images do: if these are labels, give every image one; if not, take them out"

@@ -248,7 +248,7 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
         notices.append(
             "labels in tar shards are read from .cls, .json and .txt members, of which none holds one: no labels"
         )
-    return _found(source, [shard for _, shard in shards], members, classes, dict(ignored), notices)
+    return _inventory(source, [shard for _, shard in shards], members, classes, dict(ignored), notices)
 
 
 def _photos(members: list[_Member], shards: Sequence[Path], ignored: Counter[str], notices: list[str]) -> list[_Member]:
@@ -302,7 +302,7 @@ def _not_ended(shard: Path, offset: int) -> str:
     return ""
 
 
-def _found(
+def _inventory(
     source: str,
     shards: list[Path],
     members: list[_Member],
@@ -329,10 +329,10 @@ def _found(
     splits = {"train": train, "test": tested, "unlabelled": seen & ~train}
     if not seen.any():
         raise UserError(f"{source} has a test split but neither train/ nor unlabeled/; add one of them")
-    found: dict[str, Images] = {
+    present: dict[str, Images] = {
         split: images.subset(np.flatnonzero(mask)) for split, mask in splits.items() if mask.any()
     }
-    return Inventory(source, tuple(names), found, ignored, tuple(notices))
+    return Inventory(source, tuple(names), present, ignored, tuple(notices))
 
 
 def _numbers_first(name: str) -> tuple[bool, int, str]:

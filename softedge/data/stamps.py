@@ -29,7 +29,7 @@ _MISSING = "unreadable"
 Stamp = list[int]
 
 
-def content_hashes(found: Inventory, stamps: Path | None = None) -> dict[str, list[str]]:
+def content_hashes(inventory: Inventory, stamps: Path | None = None) -> dict[str, list[str]]:
     """Split -> the sha256 of every image's file (of its pixels, in memory), "unreadable" where there is none.
 
     stamps: a file that remembers hashes; read and written again.
@@ -37,7 +37,7 @@ def content_hashes(found: Inventory, stamps: Path | None = None) -> dict[str, li
     known = _read(stamps)
     kept: dict[str, Any] = {}
     hashes = {}
-    for split, images in found.splits.items():
+    for split, images in inventory.splits.items():
         if isinstance(images, ArrayImages):
             hashes[split] = [hashlib.sha256(image.tobytes()).hexdigest() for image in images.array]
         elif isinstance(images, EncodedImages):

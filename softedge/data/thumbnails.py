@@ -48,7 +48,7 @@ def without_thumbnails(images: list[Located], look: Look, notices: list[str]) ->
 def _folders_of_copies(images: list[Located], look: Look) -> dict[Located, str]:
     """Images in a folder such as ``thumb`` whose names are all in the folders beside it, where the pictures are larger.
 
-    A class may be called so, too, and its images be numbered as those of others: the sizes tell.
+    A class may have such a name, and its images the numbers of others: sizes decide.
     """
     of_folder: dict[tuple[str, ...], list[Located]] = {}
     for image in images:

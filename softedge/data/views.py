@@ -117,8 +117,8 @@ class ViewLoader:
         assert isinstance(self.images, ArrayImages)
         images = self.images.array[index]
         draws = draw(self.seed, epoch, index, self.views)
-        made = [small_views.views(images, each, view.size) for each, view in zip(draws, self.views)]
-        return [torch.from_numpy(view) for view in made], torch.from_numpy(index)
+        views = [small_views.views(images, each, view.size) for each, view in zip(draws, self.views)]
+        return [torch.from_numpy(view) for view in views], torch.from_numpy(index)
 
     def _on_device(self, epoch: int, index: Ints) -> Batch:
         """Images that live where training runs: only the parameters of the views go there."""
@@ -130,12 +130,12 @@ class ViewLoader:
 
     def _gathered(self, chunks: list[Chunk], epoch: int, index: Ints) -> Batch:
         """What the workers made, as one batch; with a GPU they only cropped, and the rest is done here."""
-        made = [torch.cat(parts) for parts in zip(*(chunk.views for chunk in chunks))]
+        views = [torch.cat(parts) for parts in zip(*(chunk.views for chunk in chunks))]
         shown = torch.cat([chunk.index for chunk in chunks])
         if self.batched:
             draws = draw(self.seed, epoch, index, self.views)
-            made = [self._coloured(view, each) for view, each in zip(made, draws)]
-        return made, shown
+            views = [self._coloured(view, each) for view, each in zip(views, draws)]
+        return views, shown
 
     def _coloured(self, crops: Tensor, draws: Draws) -> Tensor:
         if self.device.type == "cuda":
