@@ -55,12 +55,12 @@ def fit(train: Images, test: Images, seed: int = 0) -> list[Baseline]:
     train = train.subset(np.sort(rng.permutation(len(train))[:AT_MOST]))
     labels = train.labels
     held = _held_out(labels, rng)
-    found = [_majority(labels, held, len(test))]
+    baselines = [_majority(labels, held, len(test))]
     if len(np.unique(labels)) < 2:
-        return found
+        return baselines
     clock = time.monotonic()
-    seen, asked = train.prepared(_SPEC), test.prepared(_SPEC)
-    colour, shape = (colours(seen), colours(asked)), (gradients(seen), gradients(asked))
+    train_pixels, test_pixels = train.prepared(_SPEC), test.prepared(_SPEC)
+    colour, shape = (colours(train_pixels), colours(test_pixels)), (gradients(train_pixels), gradients(test_pixels))
     preparing = (time.monotonic() - clock) / 2
     both = np.hstack([colour[0], shape[0]]), np.hstack([colour[1], shape[1]])
     for name, (features, test_features), spent in (
@@ -71,13 +71,13 @@ def fit(train: Images, test: Images, seed: int = 0) -> list[Baseline]:
         clock = time.monotonic()
         predictions = _svm(features, labels, test_features)
         seconds = spent + time.monotonic() - clock
-        found.append(Baseline(name, predictions, len(labels), _validated(features, labels, held), seconds))
-    return found
+        baselines.append(Baseline(name, predictions, len(labels), _validated(features, labels, held), seconds))
+    return baselines
 
 
-def strongest(found: list[Baseline]) -> Baseline:
+def strongest(baselines: list[Baseline]) -> Baseline:
     """The one to beat, chosen on held-out training images; the test images take no part in it."""
-    return max(found, key=lambda baseline: -1.0 if baseline.val_top1 is None else baseline.val_top1)
+    return max(baselines, key=lambda baseline: -1.0 if baseline.val_top1 is None else baseline.val_top1)
 
 
 def _held_out(labels: Int64, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -100,8 +100,8 @@ def _validated(features: Float32, labels: Int64, held: NDArray[np.bool_]) -> flo
     return float((_svm(features[~held], labels[~held], features[held]) == labels[held]).mean())
 
 
-def _svm(features: Float32, labels: Int64, asked: Float32) -> Int64:
-    """Classes of ``asked`` by an SVM with a Gaussian kernel, one against one, on standardised features."""
+def _svm(features: Float32, labels: Int64, test_features: Float32) -> Int64:
+    """Classes of ``test_features`` by an SVM with a Gaussian kernel, one against one, on standardised features."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
@@ -109,7 +109,7 @@ def _svm(features: Float32, labels: Int64, asked: Float32) -> Int64:
 
     with threadpool_limits(1):
         model = make_pipeline(StandardScaler(), SVC(C=10.0, gamma="scale")).fit(features, labels)
-        return np.asarray(model.predict(asked), np.int64)
+        return np.asarray(model.predict(test_features), np.int64)
 
 
 def colours(images: Uint8) -> Float32:

@@ -46,9 +46,9 @@ def examples(
     right = (known < 0) | (fp32.argmax(1) == known)
     changed = np.zeros(len(fp32), int)
     distance = np.zeros(len(fp32))
-    for found in eight_bit:
-        changed += ~same_answer(fp32, found, output)
-        distance = np.maximum(distance, np.abs(found - fp32).sum(1))
+    for outputs in eight_bit:
+        changed += ~same_answer(fp32, outputs, output)
+        distance = np.maximum(distance, np.abs(outputs - fp32).sum(1))
     lost = np.flatnonzero((changed > 0) & right)
     lost = lost[np.lexsort((-distance[lost], -changed[lost]))][: count // 2]
     ordinary = np.random.default_rng(0).permutation(np.flatnonzero(changed == 0))[: count - len(lost)]
@@ -65,7 +65,7 @@ def examples(
                 "label": labels[label] if label >= 0 else None,
                 "lost_by_int8": index in set(lost.tolist()),
                 "fp32": _prediction(fp32[index], labels, output),
-                "predictions": {name: _prediction(found[index], labels, output) for name, found in files.items()},
+                "predictions": {name: _prediction(outputs[index], labels, output) for name, outputs in files.items()},
             }
         )
     return rows

@@ -38,10 +38,10 @@ def knn_predict(
     k = min(k, len(train))
     votes = torch.zeros(len(test), n_classes)
     for start in range(0, len(test), chunk):
-        similarity, found = nearest(test[start : start + chunk], train, k, chunk)
+        similarity, neighbours = nearest(test[start : start + chunk], train, k, chunk)
         # Relative to the nearest one: exp(1 / 0.07) is fine in float32, exp(1 / 0.01) is not.
         weights = ((similarity - similarity[:, :1]) / temperature).exp()
-        votes[start : start + chunk].scatter_add_(1, labels[found], weights)
+        votes[start : start + chunk].scatter_add_(1, labels[neighbours], weights)
     return (votes / votes.sum(1, keepdim=True)).numpy()
 
 

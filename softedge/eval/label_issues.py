@@ -86,6 +86,6 @@ def likely_wrong(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) 
         counted = max(1, joint[label].sum())
         others = round(len(members) * (counted - joint[label, label]) / counted) if joint[label].any() else 0
         rows += members[np.argsort(own[members], kind="stable")[:others]].tolist()
-    found = np.array(rows, np.int64)
-    found = found[probabilities.argmax(1)[found] != labels[found]]
-    return found[np.argsort(own[found], kind="stable")]
+    suspects = np.array(rows, np.int64)
+    suspects = suspects[probabilities.argmax(1)[suspects] != labels[suspects]]
+    return suspects[np.argsort(own[suspects], kind="stable")]

@@ -78,38 +78,38 @@ def measure(run: Run, recipe: Recipe, data: Data, inits: list[str], folder: Path
     """
     cells = list(_cells(recipe, inits))
     bench = _Bench(run, recipe, data)
-    found: dict[Cell, dict[str, Any]] = {}
+    measured: dict[Cell, dict[str, Any]] = {}
     for number, cell in enumerate(cells, start=1):
         path = folder / "cells" / cell.file
         if not path.exists():
             write_json(path, bench.measure(cell))
-        found[cell] = read_json(path)
-        shown = ", ".join(f"{file} {100 * value:.1f}%" for file, value in found[cell]["top1"].items())
+        measured[cell] = read_json(path)
+        shown = ", ".join(f"{file} {100 * value:.1f}%" for file, value in measured[cell]["top1"].items())
         say(
             f"labels {number}/{len(cells)}: {name_of(cell.init)} {cell.method}, {100 * cell.fraction:g}% "
-            f"({found[cell]['n_labels']} images), seed {cell.seed}: {shown}"
+            f"({measured[cell]['n_labels']} images), seed {cell.seed}: {shown}"
         )
-    rows = _rows(found, recipe)
+    rows = _rows(measured, recipe)
     metrics: dict[str, Any] = {"n_test": len(data.test), "seeds": recipe.labels.seeds}
     for row in rows:
         prefix = "" if row["file"] == "pytorch" else row["file"].replace("-", "_") + "_"
         metrics[f"{prefix}{row['init']}_{row['method']}_top1_{row['fraction']:g}"] = row["mean"]
-    rights = _rights(found, recipe)
+    rights = _rights(measured, recipe)
     judged = verdict(rows, rights)
     say(f"labels: {judged['headline']}")
     details = {"rows": rows, "comparisons": comparisons(rows, rights), "verdict": judged, "scope": SCOPE}
-    skipped = {reason: why for cell in found.values() for reason, why in cell.get("skipped", {}).items()}
+    skipped = {reason: why for cell in measured.values() for reason, why in cell.get("skipped", {}).items()}
     if not recipe.labels.int8:
         skipped["int8"] = "labels.int8 is off"
     return Outcome(metrics, details, skipped)
 
 
-def _rows(found: dict[Cell, dict[str, Any]], recipe: Recipe) -> list[dict[str, Any]]:
+def _rows(measured: dict[Cell, dict[str, Any]], recipe: Recipe) -> list[dict[str, Any]]:
     rows = []
-    first = [cell for cell in found if cell.seed == 0]
+    first = [cell for cell in measured if cell.seed == 0]
     for cell in first:
-        for file in found[cell]["top1"]:
-            seeds = [found[Cell(cell.init, cell.method, cell.fraction, s)] for s in range(recipe.labels.seeds)]
+        for file in measured[cell]["top1"]:
+            seeds = [measured[Cell(cell.init, cell.method, cell.fraction, s)] for s in range(recipe.labels.seeds)]
             values = [s["top1"][file] for s in seeds if file in s["top1"]]
             if len(values) < recipe.labels.seeds:
                 continue
@@ -120,7 +120,7 @@ def _rows(found: dict[Cell, dict[str, Any]], recipe: Recipe) -> list[dict[str, A
                     "method": cell.method,
                     "file": file,
                     "fraction": cell.fraction,
-                    "n_labels": found[cell]["n_labels"],
+                    "n_labels": measured[cell]["n_labels"],
                     "top1": values,
                     "mean": mean.mean,
                     "low": mean.low,
@@ -130,12 +130,12 @@ def _rows(found: dict[Cell, dict[str, Any]], recipe: Recipe) -> list[dict[str, A
     return sorted(rows, key=lambda r: (r["file"] != "pytorch", r["file"], r["fraction"], r["method"], r["init"]))
 
 
-def _rights(found: dict[Cell, dict[str, Any]], recipe: Recipe) -> dict[tuple[str, str, str, float], list[Any]]:
+def _rights(measured: dict[Cell, dict[str, Any]], recipe: Recipe) -> dict[tuple[str, str, str, float], list[Any]]:
     """Which test images were right, one array a seed; cells of an earlier version do not say it."""
     rights = {}
-    for cell in (cell for cell in found if cell.seed == 0):
-        cells = [found[Cell(cell.init, cell.method, cell.fraction, s)] for s in range(recipe.labels.seeds)]
-        for file in found[cell]["top1"]:
+    for cell in (cell for cell in measured if cell.seed == 0):
+        cells = [measured[Cell(cell.init, cell.method, cell.fraction, s)] for s in range(recipe.labels.seeds)]
+        for file in measured[cell]["top1"]:
             if all(file in one.get("right", {}) for one in cells):
                 key = name_of(cell.init), cell.method, file, cell.fraction
                 rights[key] = [from_bits(one["right"][file]) for one in cells]
@@ -171,8 +171,8 @@ class _Bench:
             except Exception as error:  # converters raise every kind; one cell must not end a stage of hours
                 reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 skipped[f"{target}-int8 {cell.file.removesuffix('.json')}"] = reason
-        accuracy = {file: top1(found, truth) for file, found in outputs.items()}
-        right = {file: bits(found.argmax(1) == truth) for file, found in outputs.items()}
+        accuracy = {file: top1(answers, truth) for file, answers in outputs.items()}
+        right = {file: bits(answers.argmax(1) == truth) for file, answers in outputs.items()}
         return {"n_labels": len(keep), "top1": accuracy, "right": right, "skipped": skipped}
 
     def _start(self, cell: Cell) -> Backbone:

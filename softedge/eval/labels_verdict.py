@@ -80,13 +80,13 @@ def comparisons(rows: Sequence[dict[str, Any]], rights: Rights | None = None) ->
     """
     rights = rights or {}
     random = {(r["method"], r["file"], r["fraction"]): r for r in rows if r["init"] == "random"}
-    found = []
+    entries = []
     for row in rows:
         other = random.get((row["method"], row["file"], row["fraction"]))
         if row["init"] == "random" or other is None:
             continue
         gain, judgement = compare(row["top1"], other["top1"], *(_right(r, rights) for r in (row, other)))
-        found.append(
+        entries.append(
             {
                 **{key: row[key] for key in ("init", "method", "file", "fraction", "n_labels")},
                 "top1": row["mean"],
@@ -98,7 +98,7 @@ def comparisons(rows: Sequence[dict[str, Any]], rights: Rights | None = None) ->
                 "judgement": judgement,
             }
         )
-    return found
+    return entries
 
 
 def verdict(rows: Sequence[dict[str, Any]], rights: Rights | None = None) -> dict[str, Any]:

@@ -25,14 +25,14 @@ def centred_logits(probabilities: Float32) -> NDArray[np.float64]:
     return logs - logs.mean(axis=1, keepdims=True)
 
 
-def sqnr_db(reference: NDArray[np.floating], found: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Signal to quantization noise per row, 10 log10(||r||^2 / ||f - r||^2) in dB, at most 140.
+def sqnr_db(reference: NDArray[np.floating], actual: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Signal to quantization noise per row, 10 log10(||r||^2 / ||a - r||^2) in dB, at most 140.
 
     The median over images is what to report: the mean is dominated by a few outliers.
     """
-    reference, found = reference.reshape(len(reference), -1), found.reshape(len(found), -1)
+    reference, actual = reference.reshape(len(reference), -1), actual.reshape(len(actual), -1)
     signal = np.square(reference, dtype=np.float64).sum(axis=1)
-    noise = np.square(found.astype(np.float64) - reference).sum(axis=1)
+    noise = np.square(actual.astype(np.float64) - reference).sum(axis=1)
     floor = np.maximum(signal, 1e-30) * 10 ** (-SQNR_CAP_DB / 10)
     return 10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, floor))
 
@@ -50,42 +50,42 @@ def comparable(outputs: Float32, output: str) -> NDArray[np.floating]:
     return centred_logits(outputs) if output == "probabilities" else outputs
 
 
-def median_sqnr_db(reference: Float32, found: Float32, output: str) -> float:
+def median_sqnr_db(reference: Float32, actual: Float32, output: str) -> float:
     """The SQNR that is reported, in dB: the median over images, see ``comparable``."""
-    return float(np.median(sqnr_db(comparable(reference, output), comparable(found, output))))
+    return float(np.median(sqnr_db(comparable(reference, output), comparable(actual, output))))
 
 
-def same_answer(reference: Float32, found: Float32, output: str = "probabilities") -> NDArray[np.bool_]:
+def same_answer(reference: Float32, actual: Float32, output: str = "probabilities") -> NDArray[np.bool_]:
     """Which images (N,) have the same answer: the same top-1; of scores the same decision, s >= 0.5, on every label.
 
     An answer that is not finite agrees with nothing.
     """
     if output == "scores":
-        same = ((reference >= PRESENT) == (found >= PRESENT)).all(axis=1)
+        same = ((reference >= PRESENT) == (actual >= PRESENT)).all(axis=1)
     else:
-        same = reference.argmax(1) == found.argmax(1)
-    finite: NDArray[np.bool_] = same & np.isfinite(found).all(axis=1)
+        same = reference.argmax(1) == actual.argmax(1)
+    finite: NDArray[np.bool_] = same & np.isfinite(actual).all(axis=1)
     return finite
 
 
-def agreement(reference: Float32, found: Float32, output: str = "probabilities") -> float:
+def agreement(reference: Float32, actual: Float32, output: str = "probabilities") -> float:
     """Share of images with the same answer (``same_answer``)."""
-    return float(same_answer(reference, found, output).mean())
+    return float(same_answer(reference, actual, output).mean())
 
 
-def expected_agreement(reference: Float32, found: Float32) -> tuple[float, float]:
+def expected_agreement(reference: Float32, actual: Float32) -> tuple[float, float]:
     """How often images like these keep their answer, and the standard error of that over the images.
 
-    reference, found: probabilities (N, C), N and C at least 2, of images that the network was not trained on.  Of a few
-    hundred images a few change their answer, and a count of them is mostly chance.  An image changes it where noise
+    reference, actual: probabilities (N, C), N and C at least 2, of images that the network was not trained on.  Of a
+    few hundred images a few change their answer, and a count of them is mostly chance.  An image changes it where noise
     takes its margin, the logit of the answer less the largest other logit, below 0: here the margin of each image meets
     the noise of the ``ALIKE`` images whose margins are nearest to it, with either sign.  Of those alone, since noise is
     larger where a network is unsure.  An answer that is not finite counts as changed.
     """
-    finite = np.isfinite(found).all(axis=1)
+    finite = np.isfinite(actual).all(axis=1)
     changed = np.ones(len(reference))
     if finite.any():
-        logits, noisy = centred_logits(reference[finite]), centred_logits(found[finite])
+        logits, noisy = centred_logits(reference[finite]), centred_logits(actual[finite])
         answers = logits.argmax(1)
         margin = _margin(logits, answers)
         order = np.argsort(margin, kind="stable")
@@ -106,16 +106,16 @@ def _margin(logits: NDArray[np.float64], answers: NDArray[np.int64]) -> NDArray[
     return margin
 
 
-def knn_overlap(reference: Float32, found: Float32, k: int = 10) -> float:
+def knn_overlap(reference: Float32, actual: Float32, k: int = 10) -> float:
     """Mean share of each image's k nearest other images (by cosine) that stays the same, 0 to 1.
 
-    reference, found: (N, D) features or centred logits of the same images. Needs no labels.
+    reference, actual: (N, D) features or centred logits of the same images. Needs no labels.
     """
     if len(reference) < 3:
         return math.nan
-    reference, found = reference[:2000], found[:2000]  # pairwise: 32 MB of similarities
+    reference, actual = reference[:2000], actual[:2000]  # pairwise: 32 MB of similarities
     k = min(k, len(reference) - 2)
-    near = [_neighbours(x, k) for x in (reference, found)]
+    near = [_neighbours(x, k) for x in (reference, actual)]
     return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(*near)]))
 
 
@@ -126,42 +126,42 @@ def _neighbours(features: NDArray[np.floating], k: int) -> NDArray[np.int64]:
     return np.argpartition(-similarity, k, axis=1)[:, :k]
 
 
-def compare(reference: Float32, found: Float32, labels: Labels | None, output: str) -> dict[str, float | int]:
-    """Measures of ``found`` (N, C) against ``reference`` (N, C) on the same N images.
+def compare(reference: Float32, actual: Float32, labels: Labels | None, output: str) -> dict[str, float | int]:
+    """Measures of ``actual`` (N, C) against ``reference`` (N, C) on the same N images.
 
     output: "probabilities", "scores" or "features".  labels: class index per image, None or all negative when unknown;
     not used for scores, where an image has any number of labels.  ``distance`` is the mean total variation distance of
     the probabilities, the mean absolute difference of scores, or the mean cosine distance of features.
     ``label_agreement``: of scores, the share of all decisions that stay the same.
     """
-    difference = np.abs(found - reference).max(axis=1)
+    difference = np.abs(actual - reference).max(axis=1)
     measures: dict[str, float | int] = {
         "n": len(reference),
         "max_abs_diff": float(difference.max()),
         "p99_abs_diff": float(np.quantile(difference, 0.99)),
     }
     if output == "features":
-        norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(found, axis=1)
-        cosine = (reference * found).sum(axis=1) / np.maximum(norms, 1e-12)
+        norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(actual, axis=1)
+        cosine = (reference * actual).sum(axis=1) / np.maximum(norms, 1e-12)
         measures["distance"] = float(1 - cosine.mean())
-        measures["sqnr_db"] = median_sqnr_db(reference, found, output)
-        measures["knn_overlap"] = knn_overlap(reference, found)
+        measures["sqnr_db"] = median_sqnr_db(reference, actual, output)
+        measures["knn_overlap"] = knn_overlap(reference, actual)
         return measures
     if output == "scores":
-        measures["distance"] = float(np.abs(found - reference).mean())
-        measures["agreement"] = agreement(reference, found, output)
-        measures["label_agreement"] = float(((reference >= PRESENT) == (found >= PRESENT)).mean())
-        measures["sqnr_db"] = median_sqnr_db(reference, found, output)
+        measures["distance"] = float(np.abs(actual - reference).mean())
+        measures["agreement"] = agreement(reference, actual, output)
+        measures["label_agreement"] = float(((reference >= PRESENT) == (actual >= PRESENT)).mean())
+        measures["sqnr_db"] = median_sqnr_db(reference, actual, output)
         return measures
-    logits, found_logits = centred_logits(reference), centred_logits(found)
-    measures["distance"] = float(np.abs(found - reference).sum(axis=1).mean() / 2)
-    measures["agreement"] = agreement(reference, found)
-    measures["sqnr_db"] = median_sqnr_db(reference, found, output)
-    measures["knn_overlap"] = knn_overlap(logits.astype(np.float32), found_logits.astype(np.float32))
+    logits, actual_logits = centred_logits(reference), centred_logits(actual)
+    measures["distance"] = float(np.abs(actual - reference).sum(axis=1).mean() / 2)
+    measures["agreement"] = agreement(reference, actual)
+    measures["sqnr_db"] = median_sqnr_db(reference, actual, output)
+    measures["knn_overlap"] = knn_overlap(logits.astype(np.float32), actual_logits.astype(np.float32))
     known = labels is not None and len(labels) > 0 and bool((labels >= 0).all())
     if known:
         assert labels is not None
-        measures["top1"] = float((found.argmax(1) == labels).mean())
+        measures["top1"] = float((actual.argmax(1) == labels).mean())
         measures["top1_fp32"] = float((reference.argmax(1) == labels).mean())
         measures["drop"] = measures["top1_fp32"] - measures["top1"]
     return measures

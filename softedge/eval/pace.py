@@ -16,7 +16,7 @@ from softedge.records import InputSpec
 from softedge.ssl import cpu_layers, precision
 
 _STEPS = 3
-_GRID = 1.25  # ratio of neighbouring values that are told: two measurements differ by some per cent
+_GRID = 1.25  # ratio of neighbouring values that are reported: two measurements differ by some per cent
 _BATCH = 32  # of the recipes
 _LOADING = 1.15  # cropping and decoding beside the training step, assumption
 _LARGE = 1e6  # numbers that a convolution gives on average

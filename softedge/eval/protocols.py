@@ -80,8 +80,8 @@ def train(
     def features(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for pictures, labels in crops.epoch(epoch):
             with torch.no_grad():
-                found = backbone(normalise(pictures.to(place), data.spec))
-            yield found, labels.to(place)
+                pooled = backbone(normalise(pictures.to(place), data.spec))
+            yield pooled, labels.to(place)
 
     head, losses = fit(protocol, features, (backbone.num_features, len(data.classes)), epochs, batch, seed)
     cpu_layers.take_off(backbone.cpu())
@@ -111,8 +111,8 @@ def fit(
     for epoch in track(range(epochs), "linear", total=epochs):
         for group in optimizer.param_groups:  # by epoch, not by step, as the papers' code does
             group["lr"] = full * (0.5 * (1 + math.cos(math.pi * epoch / epochs)) if protocol.cosine else 1.0)
-        for found, labels in features(epoch):
-            loss = functional.cross_entropy(head(_features(protocol, found)), labels)
+        for inputs, labels in features(epoch):
+            loss = functional.cross_entropy(head(_features(protocol, inputs)), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -104,12 +104,12 @@ def normalised(features: NDArray[np.float32], neighbours: int) -> csr_array:
     weights, columns = [], []
     for start in range(0, len(unit), _CHUNK):
         rows = unit[start : start + _CHUNK]
-        similarity, found = nearest(rows, unit, neighbours + 1, _CHUNK)
-        own = found == torch.arange(start, start + len(rows))[:, None]
+        similarity, near = nearest(rows, unit, neighbours + 1, _CHUNK)
+        own = near == torch.arange(start, start + len(rows))[:, None]
         # Of an image with many copies its own row may be missing: the farthest neighbour goes then.
         own[~own.any(1), -1] = True
         weights.append(similarity[~own].view(len(rows), neighbours).clamp(min=0).pow(_POWER))
-        columns.append(found[~own].view(len(rows), neighbours))
+        columns.append(near[~own].view(len(rows), neighbours))
     count = len(unit)
     pointers = np.arange(count + 1) * neighbours
     values, indices = torch.cat(weights).double().numpy().ravel(), torch.cat(columns).numpy().ravel()

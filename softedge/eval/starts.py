@@ -33,7 +33,7 @@ class Comparison:
 def compare(
     before: Backbone, after: Backbone, images: Images, spec: InputSpec, weight_decays: Sequence[float], seed: int
 ) -> Comparison | None:
-    """The same images, folds and weight decays for both; None where fewer than ``LEAST`` images, or one class, tell.
+    """The same images, folds and weight decays for both; None with fewer than ``LEAST`` images, or one class.
 
     images: with labels (N,), all of them >= 0.
     """

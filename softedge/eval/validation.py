@@ -51,15 +51,15 @@ def held_out(images: Images, seed: int) -> NDArray[np.bool_]:
 def folds(images: Images, seed: int, count: int = FOLDS) -> NDArray[np.int64]:
     """Fold (N,) of every labelled image, for cross-validation: classes spread evenly, copies in the same fold."""
     contents = np.array([content(images, index) for index in range(len(images))])
-    found = np.zeros(len(images), np.int64)
+    fold = np.zeros(len(images), np.int64)
     start = 0
     for label in np.unique(images.labels):
         distinct = np.unique(contents[images.labels == label])
         ranked = sorted(distinct, key=lambda one: hashlib.sha256(f"folds:{seed}:{one}".encode()).digest())
         for place, one in enumerate(ranked):
-            found[contents == one] = (start + place) % count
+            fold[contents == one] = (start + place) % count
         start += len(ranked)
-    return found
+    return fold
 
 
 def parts(images: Images, seed: int, count: int = FOLDS) -> list[NDArray[np.bool_]]:
