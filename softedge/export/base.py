@@ -122,10 +122,10 @@ class Format(ABC):
 
     def bits(self, precision: str) -> Precision:
         """Bits of a precision by name, also of a searched file (``int8-search``); UserError for one it cannot make."""
-        found = self.precisions.get(precision) or self.precisions.get(precision.removesuffix("-search"))
-        if found is None:
+        bits = self.precisions.get(precision) or self.precisions.get(precision.removesuffix("-search"))
+        if bits is None:
             raise UserError(f"{self.title} has no precision '{precision}'; known: {', '.join(self.precisions)}")
-        return found
+        return bits
 
     def files(self, path: Path) -> list[Path]:
         """All files of the model whose main file is ``path``: they are hashed, checked and sent together."""
@@ -136,7 +136,7 @@ class Format(ABC):
         return self
 
     def as_before(self, notes: Mapping[str, Any]) -> Format:
-        """The same format, keeping the choices by timing that ``notes`` of an earlier file of the same network tell.
+        """The same format, with the choices by timing that ``notes`` of an earlier file of the network record.
 
         So that a file that is made again, here or on another machine, has the same bits.
         """
@@ -238,13 +238,13 @@ def combinations(
     A precision that some of them have is left to the others to refuse: the reason stands in their row of the table.
     """
     asked = tuple(precisions)
-    made = [open_format(name, batch, safe, float_prefix) for name in names]
-    known = list(dict.fromkeys(name for entry in made for name in entry.precisions))
+    formats = [open_format(name, batch, safe, float_prefix) for name in names]
+    known = list(dict.fromkeys(name for entry in formats for name in entry.precisions))
     for precision in asked:
-        if made and precision not in known:
-            titles = ", ".join(entry.title for entry in made)
+        if formats and precision not in known:
+            titles = ", ".join(entry.title for entry in formats)
             raise UserError(f"export.precisions: no '{precision}' in {titles}{did_you_mean(precision, known)}")
-    return [(entry, precision) for entry in made for precision in asked]
+    return [(entry, precision) for entry in formats for precision in asked]
 
 
 def needs(what: str, *packages: str, extra: str = "") -> str | None:

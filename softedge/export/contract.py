@@ -193,8 +193,8 @@ def describe(folder: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{error}: export the model again") from error
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-        found = values.get("schema") if isinstance(values, dict) else type(values).__name__
-        raise UserError(f"{path} has schema {found}, this softedge reads {SCHEMA}; export the model again")
+        schema = values.get("schema") if isinstance(values, dict) else type(values).__name__
+        raise UserError(f"{path} has schema {schema}, this softedge reads {SCHEMA}; export the model again")
     return values
 
 
@@ -209,15 +209,15 @@ def read(folder: Path) -> Artifact:
         for file in files:
             if not file.exists():
                 raise UserError(f"{file} does not exist, but {folder / FILE} names it; export the model again")
-        found, expected = _sha256(files), values["sha256"]
-        if found != expected:
+        digest, expected = _sha256(files), values["sha256"]
+        if digest != expected:
             raise UserError(
-                f"{path} was changed after the export (sha256 {found[:12]}, the contract says {expected[:12]}); "
+                f"{path} was changed after the export (sha256 {digest[:12]}, the contract says {expected[:12]}); "
                 "its checks no longer hold: export the model again"
             )
         size, labels = sum(size_bytes(file) for file in files), tuple(values["labels"])
         output: Output = values["output"]["name"]
-    return Artifact(path, values["target"], values["precision"], found, size, spec, labels, output)
+    return Artifact(path, values["target"], values["precision"], digest, size, spec, labels, output)
 
 
 def read_golden(folder: Path) -> Golden:

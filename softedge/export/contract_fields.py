@@ -55,9 +55,9 @@ def check_shapes(values: Mapping[str, Any], images: NDArray[Any], *outputs: NDAr
     if images.dtype != "uint8" or images.shape != shape:
         raise ValueError(f"the golden images are {images.dtype} {images.shape}, the input is uint8 {shape}")
     shape = (len(images), values["output"]["shape"][1])
-    for found in outputs:
-        if found.dtype != "float32" or found.shape != shape:
-            raise ValueError(f"golden outputs are {found.dtype} {found.shape}, the output is float32 {shape}")
+    for output in outputs:
+        if output.dtype != "float32" or output.shape != shape:
+            raise ValueError(f"golden outputs are {output.dtype} {output.shape}, the output is float32 {shape}")
 
 
 def check_common(values: Mapping[str, Any]) -> InputSpec:
@@ -78,14 +78,14 @@ def check_common(values: Mapping[str, Any]) -> InputSpec:
     return InputSpec.from_dict(values["preprocessing"])
 
 
-def _same(name: str, found: Any, expected: Any) -> None:
-    if found != expected or isinstance(found, bool):
-        raise ValueError(f"{name} is {found!r}, softedge writes {expected!r}")
+def _same(name: str, value: Any, expected: Any) -> None:
+    if value != expected or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, softedge writes {expected!r}")
 
 
-def _one_of(name: str, found: Any, known: tuple[str, ...]) -> None:
-    if found not in known:
-        raise ValueError(f"{name} is {found!r}; known: {', '.join(known)}")
+def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}")
 
 
 def _is_number(value: Any, whole: bool = False) -> bool:

@@ -10,6 +10,6 @@ def entry(kind: str, weights: bool, activations: bool) -> str:
     return kind if weights and activations else f"{kind}_weights" if weights else f"{kind}_float"
 
 
-def in_order(found: Counter[str]) -> dict[str, int]:
+def in_order(counts: Counter[str]) -> dict[str, int]:
     """Counts by name, sorted."""
-    return dict(sorted(found.items()))
+    return dict(sorted(counts.items()))

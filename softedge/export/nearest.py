@@ -139,15 +139,15 @@ def with_rounded_weights(
 
     None where the format cannot.  network: None where a file alone is known.  calibration: uint8 (N, S, S, 3).
     """
-    made = candidates.rounded(option)
-    if made is None and network is not None and (largest := candidates.largest_weight(option)) is not None:
+    rounded_option = candidates.rounded(option)
+    if rounded_option is None and network is not None and (largest := candidates.largest_weight(option)) is not None:
         from softedge.export.rounding import rounded
 
-        made = candidates.reweighted(option, rounded(network, calibration, largest=largest), {})
-    if made is None:
+        rounded_option = candidates.reweighted(option, rounded(network, calibration, largest=largest), {})
+    if rounded_option is None:
         return None
     what = f"{option.what}; weights rounded for the least error of each layer's output"
-    return replace(made, what=what, details={ROUNDING: "least error", **made.details})
+    return replace(rounded_option, what=what, details={ROUNDING: "least error", **rounded_option.details})
 
 
 def rounded_where_nearer(

@@ -31,16 +31,16 @@ class Parity:
         return asdict(self)
 
 
-def compare(found: Float32, reference: Float32, output: Output = "probabilities") -> Parity:
+def compare(actual: Float32, reference: Float32, output: Output = "probabilities") -> Parity:
     """Compare outputs (N, C) with the reference's; NaN anywhere counts as an infinite difference."""
-    largest = difference(found, reference, output)
-    noise = measures.median_sqnr_db(reference, found, output)
-    return Parity(largest, measures.agreement(reference, found, output), noise, len(found))
+    largest = difference(actual, reference, output)
+    noise = measures.median_sqnr_db(reference, actual, output)
+    return Parity(largest, measures.agreement(reference, actual, output), noise, len(actual))
 
 
-def difference(found: Float32, reference: Float32, output: Output = "probabilities") -> float:
+def difference(actual: Float32, reference: Float32, output: Output = "probabilities") -> float:
     """Largest absolute difference; for features relative to the largest reference feature."""
-    gap = np.abs(found.astype(np.float64) - reference)
+    gap = np.abs(actual.astype(np.float64) - reference)
     largest = float(gap.max()) if np.isfinite(gap).all() else float("inf")
     return largest if output in LABELLED else largest / max(float(np.abs(reference).max()), 1e-12)
 
@@ -56,11 +56,11 @@ def first_departure(deployed: Deployed, layers: Layers, images: Uint8, limit: fl
     layers: yields (module name, output) in the order of computation, from the artifact.
     """
     wanted = reference_layers(deployed, images)
-    for name, found in layers(images):
+    for name, output in layers(images):
         reference = wanted.get(name)
-        if reference is None or reference.size != found.size:
+        if reference is None or reference.size != output.size:
             continue
-        gap = float(np.linalg.norm(found.reshape(-1) - reference.reshape(-1)) / (np.linalg.norm(reference) + 1e-12))
+        gap = float(np.linalg.norm(output.reshape(-1) - reference.reshape(-1)) / (np.linalg.norm(reference) + 1e-12))
         if not gap <= limit:
             return f"{name} (relative difference {gap:.2g})"
     return None

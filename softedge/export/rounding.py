@@ -222,7 +222,7 @@ def _means(network: Deployed, images: Uint8) -> dict[str, Tensor]:
     Others do not: with weights standardized in ``forward`` (NFNet, ResNetV2), padding by reflection, outputs that
     overflow.
     """
-    found: dict[str, _Mean] = {}
+    input_means: dict[str, _Mean] = {}
     given: dict[str, _Mean] = {}
     calls: dict[str, int] = {}
 
@@ -231,7 +231,7 @@ def _means(network: Deployed, images: Uint8) -> dict[str, Tensor]:
             if not inputs or (isinstance(module, nn.Conv2d) and output.ndim != 4):
                 return
             positions, channels = _positions(module, output), 1 if isinstance(module, nn.Conv2d) else -1
-            found.setdefault(name, _Mean()).add(_sums(module, inputs[0], output), positions)
+            input_means.setdefault(name, _Mean()).add(_sums(module, inputs[0], output), positions)
             given.setdefault(name, _Mean()).add(output.movedim(channels, 0).flatten(1).sum(1), positions)
             calls[name] = calls.get(name, 0) + 1
 
@@ -240,7 +240,7 @@ def _means(network: Deployed, images: Uint8) -> dict[str, Tensor]:
     layers = _layers(network)
     _run(network, images, {layer: adds(name) for name, layer in layers})
     passes = -(-len(images) // _BATCH)
-    means = {name: mean.value() for name, mean in found.items() if calls[name] == passes}
+    means = {name: mean.value() for name, mean in input_means.items() if calls[name] == passes}
     return {
         name: means[name] for name, layer in layers if name in means and _gives(layer, means[name], given[name].value())
     }

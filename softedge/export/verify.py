@@ -27,12 +27,12 @@ def verify(folder: Path) -> dict[str, Any]:
     values = contract.describe(folder)
     artifact, golden = contract.read(folder), contract.read_golden(folder)
     predict = open_format(artifact.target).load(artifact)
-    found, alone = predict(golden.images), one_by_one(predict, golden.images)
-    if found.shape != golden.expected.shape:
-        raise GateFailed(f"{folder} gives outputs of shape {found.shape}, expected {golden.expected.shape}")
+    outputs, alone = predict(golden.images), one_by_one(predict, golden.images)
+    if outputs.shape != golden.expected.shape:
+        raise GateFailed(f"{folder} gives outputs of shape {outputs.shape}, expected {golden.expected.shape}")
     allowed = float(values["tolerance"]["replay"])
     rows: list[dict[str, Any]] = []
-    for index, (together, single, wanted) in enumerate(zip(found, alone, golden.expected)):
+    for index, (together, single, wanted) in enumerate(zip(outputs, alone, golden.expected)):
         gaps = [difference(value[None], wanted[None], artifact.output) for value in (together, single)]
         gap, got = max(gaps), single if gaps[1] > gaps[0] else together
         rows.append(
@@ -66,7 +66,7 @@ def verify(folder: Path) -> dict[str, Any]:
     return result
 
 
-def _may_be_same(output: Output, found: np.ndarray, wanted: np.ndarray, allowed: float) -> bool:
+def _may_be_same(output: Output, actual: np.ndarray, wanted: np.ndarray, allowed: float) -> bool:
     """Whether outputs (C,) within the tolerance of what was wanted give the same answer, or nearly.
 
     Two classes closer than the tolerance may change places without anything being wrong.
@@ -74,7 +74,7 @@ def _may_be_same(output: Output, found: np.ndarray, wanted: np.ndarray, allowed:
     if output != "probabilities" or len(wanted) < 2:
         return True
     second, first = np.sort(wanted)[-2:]
-    return bool(first - second <= 2 * allowed) or int(found.argmax()) == int(wanted.argmax())
+    return bool(first - second <= 2 * allowed) or int(actual.argmax()) == int(wanted.argmax())
 
 
 def _label(artifact: Artifact, outputs: np.ndarray) -> str:

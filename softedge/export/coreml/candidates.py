@@ -81,10 +81,10 @@ class CoreMlCandidates(Candidates):
 
     def _package(self, option: Option) -> Any:
         """As it is written: with its weights in 8 bits."""
-        made = option.model
-        if not isinstance(made, Rounded):
-            return made
-        return coreml.in_8_bits(activations.with_pairs(self.program, made.ranges, made.in_float))
+        model = option.model
+        if not isinstance(model, Rounded):
+            return model
+        return coreml.in_8_bits(activations.with_pairs(self.program, model.ranges, model.in_float))
 
     def layers(self) -> Sequence[str]:
         return self.names
@@ -93,8 +93,8 @@ class CoreMlCandidates(Candidates):
         return frozenset(option.model.in_float) & frozenset(self.names)
 
     def with_float(self, option: Option, layers: Sequence[str]) -> Option:
-        made = option.model
-        return replace(option, model=replace(made, in_float=tuple(dict.fromkeys([*made.in_float, *layers]))))
+        model = option.model
+        return replace(option, model=replace(model, in_float=tuple(dict.fromkeys([*model.in_float, *layers]))))
 
     def proxy(self) -> Candidates:
         """Both converters trace the same module, so that the n-th layer here is the n-th there."""

@@ -20,9 +20,9 @@ def integer_operations(path: Path) -> dict[str, int]:
         argument = operation.inputs[key].arguments[0]
         return kind_of.get(argument.name, "") if argument.WhichOneof("binding") == "name" else ""
 
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for operation in program.operations:
         if operation.type in ("conv", "linear"):
             weights = made_by(operation, "weight").startswith("constexpr")
-            found[entry(operation.type, weights, made_by(operation, "x") == "dequantize")] += 1
-    return in_order(found)
+            counts[entry(operation.type, weights, made_by(operation, "x") == "dequantize")] += 1
+    return in_order(counts)

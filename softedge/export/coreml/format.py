@@ -103,9 +103,9 @@ class CoreMl(Format):
         from softedge.export.coreml.predict import layer_outputs
         from softedge.export.parity import reference_layers
 
-        found = layer_outputs(artifact.path, images)
+        outputs = layer_outputs(artifact.path, images)
         names = list(reference_layers(deployed, images))
-        return iter(zip(names, found, strict=False) if len(names) == len(found) else ())
+        return iter(zip(names, outputs, strict=False) if len(names) == len(outputs) else ())
 
     def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
         return {"units": options.get("units", "ALL"), "labels": artifact.labels, "output": artifact.output}

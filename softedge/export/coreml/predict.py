@@ -40,16 +40,16 @@ def interpreted(artifact: Artifact) -> Predictor:
 
 def layer_outputs(path: Path, images: Uint8) -> list[Float32]:
     """Outputs of the convolutions and linear layers in the file, in the order of computation."""
-    found: list[Float32] = []
+    outputs: list[Float32] = []
 
     def observe(kind: str, name: str, value: Tensor) -> None:
         del name
         if kind in ("conv", "linear"):
-            found.append(value.float().numpy().copy())
+            outputs.append(value.float().numpy().copy())
 
     program = Program(path)
     program.run({program.inputs[0]: planes(images)}, observe)
-    return found
+    return outputs
 
 
 def planes(images: Uint8) -> Tensor:

@@ -51,8 +51,8 @@ class Bindings:
             import torch
             from executorch.extension.pybindings import portable_lib
         except ImportError as error:
-            told = f"ExecuTorch's Python bindings want executorch and PyTorch here: {error}"
-            raise LookupError(told + "; or send a runtime that needs no PyTorch: ssh://...?wheels=send") from error
+            problem = f"ExecuTorch's Python bindings want executorch and PyTorch here: {error}"
+            raise LookupError(problem + "; or send a runtime that needs no PyTorch: ssh://...?wheels=send") from error
         self.tensor, self.library = torch.from_numpy, portable_lib
         portable_lib._unsafe_reset_threadpool(settings["threads"])
         begun = time.perf_counter()
@@ -70,10 +70,10 @@ class Native:
     """Through the C interface of ``native.cpp``, which see."""
 
     def __init__(self, path: str, settings: dict[str, Any]):
-        found = importlib.util.find_spec("executorch")
-        if found is None or not found.submodule_search_locations:
+        spec = importlib.util.find_spec("executorch")
+        if spec is None or not spec.submodule_search_locations:
             raise ImportError("No module named 'executorch'")
-        folder = os.path.join(found.submodule_search_locations[0], "lib")
+        folder = os.path.join(spec.submodule_search_locations[0], "lib")
         for name in LIBRARIES:
             ctypes.CDLL(os.path.join(folder, "libexecutorch" + name + ".so"), mode=ctypes.RTLD_GLOBAL)
         here = os.path.dirname(os.path.abspath(__file__))

@@ -28,8 +28,8 @@ class Runtime:
         self.load_ms = (time.perf_counter() - begun) * 1000
         entries, results = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         if len(entries) != 1 or len(results) != 1 or entries[0]["dtype"] != np.uint8:
-            told = ", ".join("{} {}".format(np.dtype(e["dtype"]), list(e["shape"])) for e in entries)
-            raise LookupError(f"expected one uint8 image in and one answer out, the file takes {told}")
+            inputs = ", ".join("{} {}".format(np.dtype(e["dtype"]), list(e["shape"])) for e in entries)
+            raise LookupError(f"expected one uint8 image in and one answer out, the file takes {inputs}")
         self.entry, self.result = entries[0]["index"], results[0]["index"]
 
     def infer(self, image: Any) -> Any:

@@ -43,13 +43,13 @@ class Runtime:
         mat = self.module.Mat.from_pixels(image[0], self.module.Mat.PixelType.PIXEL_RGB, width, height)
         extractor = self.net.create_extractor()
         extractor.input("image", mat)
-        code, found = extractor.extract(self.output)
+        code, answer = extractor.extract(self.output)
         if code:
             raise LookupError(f"ncnn stopped with code {code}")
-        return numpy.array(found, "float32")[None]
+        return numpy.array(answer, "float32")[None]
 
     def effective(self, image: Any) -> dict[str, Any]:
-        """What the file says of its layers; ncnn itself tells nobody which kernels it took."""
+        """What the file says of its layers; ncnn does not report which kernels it ran."""
         answer = {
             "runtime": "ncnn " + self.module.__version__,
             "accelerator": "CPU",

@@ -93,8 +93,10 @@ class NcnnCandidates(Candidates):
         return frozenset(option.model.in_float)
 
     def with_float(self, option: Option, layers: Sequence[str]) -> Option:
-        made = option.model
-        return dataclasses.replace(option, model=dataclasses.replace(made, in_float=made.in_float | frozenset(layers)))
+        model = option.model
+        return dataclasses.replace(
+            option, model=dataclasses.replace(model, in_float=model.in_float | frozenset(layers))
+        )
 
     def alone(self, option: Option, layer: str) -> Option:
         others = frozenset(self.layers()) - {layer}
@@ -109,19 +111,19 @@ class NcnnCandidates(Candidates):
         del ranges
         with converted(network, half=False) as (layers, path):
             blocks = weights.read(layers, path)
-        found = [blocks[layer.name] for layer in layers.weighted()]
+        learned = [blocks[layer.name] for layer in layers.weighted()]
         names = self.layers()
-        same = len(found) == len(names) and all(
+        same = len(learned) == len(names) and all(
             [block.values.size for block in mine] == [block.values.size for block in self.float_files[1][name]]
-            for mine, name in zip(found, names)
+            for mine, name in zip(learned, names)
         )
-        made = dataclasses.replace(option.model, weights=dict(zip(names, found)))
-        return dataclasses.replace(option, model=made) if same else None
+        model = dataclasses.replace(option.model, weights=dict(zip(names, learned)))
+        return dataclasses.replace(option, model=model) if same else None
 
     def describe(self, option: Option, layer: str) -> dict[str, Any]:
         values = self.float_files[1][layer][0].values
-        found = next(each for each in self.float_files[0].weighted() if each.name == layer)
-        rows, largest = weights.rows_of(found), option.model.largest[layer]
+        node = next(each for each in self.float_files[0].weighted() if each.name == layer)
+        rows, largest = weights.rows_of(node), option.model.largest[layer]
         shape, widest = [rows, values.size // rows], float(np.abs(values).max())
         return {"weight": layer, "shape": shape, "low": -largest, "high": largest, "widest": widest}
 

@@ -75,8 +75,8 @@ def _trace(deployed: Deployed, path: Path) -> None:
 
 def program() -> Path:
     """pnnx's executable, in its package."""
-    found = importlib.util.find_spec("pnnx")
-    folders = list(found.submodule_search_locations or ()) if found else []
+    spec = importlib.util.find_spec("pnnx")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
     return Path(folders[0] if folders else "pnnx") / ("pnnx.exe" if os.name == "nt" else "pnnx")
 
 
@@ -101,6 +101,6 @@ def _pnnx(folder: Path, *words: str) -> None:
     if shutil.disk_usage(folder).free < _SPACE:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     if done.returncode or not all((folder / f"network.ncnn.{kind}").exists() for kind in ("param", "bin")):
-        told = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        why = told[-1][:200] if told else "it said nothing"
+        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        why = lines[-1][:200] if lines else "it said nothing"
         raise UserError(f"pnnx cannot convert the network (exit code {done.returncode}): {why}")

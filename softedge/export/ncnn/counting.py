@@ -19,16 +19,16 @@ def integer_operations(path: Path) -> dict[str, int]:
     return in_order(Counter(entry(WEIGHTED[layer.kind], yes, yes) for layer, yes in zip(layers, in_integers)))
 
 
-def with_calibration(network: Network, told: str) -> Network:
+def with_calibration(network: Network, text: str) -> Network:
     """``network`` with these words in the name of its input layer; names hold no spaces."""
     named = (
-        dataclasses.replace(layer, name=_CALIBRATION + "_".join(told.split())) if layer.kind == "Input" else layer
+        dataclasses.replace(layer, name=_CALIBRATION + "_".join(text.split())) if layer.kind == "Input" else layer
         for layer in network.layers
     )
-    return Network(tuple(named)) if told else network
+    return Network(tuple(named)) if text else network
 
 
 def calibration(network: Network) -> str:
-    """What ``with_calibration`` was told, or empty."""
+    """The words given to ``with_calibration``, or ""."""
     names = (layer.name for layer in network.layers if layer.kind == "Input")
     return next((n.removeprefix(_CALIBRATION).replace("_", " ") for n in names if n.startswith(_CALIBRATION)), "")

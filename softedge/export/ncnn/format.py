@@ -100,7 +100,7 @@ class Ncnn(Format):
     def notes(self, artifact: Artifact) -> dict[str, Any]:
         from softedge.export.ncnn.counting import calibration
 
-        return {"calibration": told} if (told := calibration(Network.read(artifact.path))) else {}
+        return {"calibration": text} if (text := calibration(Network.read(artifact.path))) else {}
 
     def integer_edges(self, artifact: Artifact) -> Mapping[str, Mapping[str, Any]]:
         """What ncnn is given: its own matrices, which no array of NumPy is."""
@@ -115,11 +115,11 @@ class Ncnn(Format):
         modules = dict(deployed.folded().named_modules())
         names = list(reference_layers(deployed, images[:1]))
         try:
-            found = list(layer_outputs(artifact.path, images[0]))
+            pairs = list(layer_outputs(artifact.path, images[0]))
         except UserError:  # weights in an order that softedge does not know
             return
-        if len(names) == len(found):
-            for name, (weight, output) in zip(names, found):
+        if len(names) == len(pairs):
+            for name, (weight, output) in zip(names, pairs):
                 wanted = modules[name].weight.detach().numpy().reshape(-1)
                 # Where pnnx folded a BatchNorm that softedge did not, the layers give different things.
                 if weight.shape == wanted.shape and np.abs(weight - wanted).max() <= 1e-2 * np.abs(wanted).max():

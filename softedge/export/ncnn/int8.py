@@ -52,15 +52,15 @@ class Statistics:
         mse: rounding and clipping together distort least."""
         top = self.extremes.max(0)
         if method == "mean":
-            found = self.extremes.mean(0)
+            limits = self.extremes.mean(0)
         elif method == "percentile":
             share = np.cumsum(self.counts, 1) / np.maximum(self.counts.sum(1, keepdims=True), 1)
-            found = top * ((share >= 0.9999).argmax(1) + 1) / BINS
+            limits = top * ((share >= 0.9999).argmax(1) + 1) / BINS
         elif method == "mse":
-            found = np.array([_least_distortion(c, t) for c, t in zip(self.counts, top)])
+            limits = np.array([_least_distortion(c, t) for c, t in zip(self.counts, top)])
         else:
-            found = top
-        return {name: max(float(value), 1e-6) for name, value in zip(self.names, found)}
+            limits = top
+        return {name: max(float(value), 1e-6) for name, value in zip(self.names, limits)}
 
 
 def _least_distortion(counts: NDArray[np.int64], top: float) -> float:
@@ -91,28 +91,28 @@ def measure(network: Network, path: Path, images: Uint8) -> Statistics:
 
 
 def quantized(
-    network: Network, blocks: Mapping[str, list[Block]], made: Quantized
+    network: Network, blocks: Mapping[str, list[Block]], quantization: Quantized
 ) -> tuple[Network, dict[str, list[Block]]]:
-    """The network with integers in every layer that ``made`` does not leave in float."""
-    blocks = {**blocks, **made.weights}
-    chosen = {layer.name: layer for layer in network.weighted() if layer.name not in made.in_float}
-    layers, found = [], dict(blocks)
+    """The network with integers in every layer that ``quantization`` does not leave in float."""
+    blocks = {**blocks, **quantization.weights}
+    chosen = {layer.name: layer for layer in network.weighted() if layer.name not in quantization.in_float}
+    layers, stored = [], dict(blocks)
     for layer in network.layers:
         if layer.name in chosen:
             integers, scales = packed.in_8_bits(blocks[layer.name][0].values, packed.rows_of(layer))
-            entering = LEVELS / made.largest[layer.name]
+            entering = LEVELS / quantization.largest[layer.name]
             added = [Block(scales, flagged=False), packed.scalar(entering)]
             follower = _only_reader(network, layer)
             passes_on = follower in chosen
             if passes_on:  # it hands integers on, which the next layer would otherwise make of its floats
-                added.append(packed.scalar(LEVELS / made.largest[follower]))
+                added.append(packed.scalar(LEVELS / quantization.largest[follower]))
             term = 1 if layer.kind == "ConvolutionDepthWise" else 2
-            found[layer.name] = [Block(integers, flagged=True), *blocks[layer.name][1:], *added]
+            stored[layer.name] = [Block(integers, flagged=True), *blocks[layer.name][1:], *added]
             # Winograd's transforms leave weights 6 bits (ncnn2table gives them no more): never for an int8 layer.
             mask = layer.number(FEATURES) | NO_WINOGRAD
             layer = layer.having(int8_term=term + 100 * passes_on, features=mask)
         layers.append(layer)
-    return dataclasses.replace(network, layers=tuple(layers)), found
+    return dataclasses.replace(network, layers=tuple(layers)), stored
 
 
 def _only_reader(network: Network, layer: Layer) -> str:

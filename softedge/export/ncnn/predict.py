@@ -38,11 +38,11 @@ def extractor(net: Any, image: Uint8) -> Any:
     """An ``ncnn.Extractor`` that was given an image, uint8 RGB (S, S, 3): planes in 0..255, as every ncnn app makes."""
     import ncnn
 
-    made = net.create_extractor()
+    ex = net.create_extractor()
     height, width, _ = image.shape
     pixels = np.ascontiguousarray(image)
-    made.input(INPUT, ncnn.Mat.from_pixels(pixels, ncnn.Mat.PixelType.PIXEL_RGB, width, height))
-    return made
+    ex.input(INPUT, ncnn.Mat.from_pixels(pixels, ncnn.Mat.PixelType.PIXEL_RGB, width, height))
+    return ex
 
 
 def load_model(path: Path, output: str) -> Predictor:
@@ -55,9 +55,9 @@ def load_model(path: Path, output: str) -> Predictor:
     return predict
 
 
-def blob(made: Any, name: str) -> Float32:
+def blob(ex: Any, name: str) -> Float32:
     """The values of a blob, a copy; UserError when the network does not compute it."""
-    code, value = made.extract(name)
+    code, value = ex.extract(name)
     if code:
         raise UserError(f"ncnn does not compute '{name}' of this network (code {code}); export the model again")
     return np.array(value, np.float32)
@@ -65,20 +65,20 @@ def blob(made: Any, name: str) -> Float32:
 
 def blobs(net: Any, image: Uint8, names: Sequence[str]) -> Iterator[Float32]:
     """The values of several blobs on an image (S, S, 3), computed once."""
-    made = extractor(net, image)
-    made.set_light_mode(False)  # which recycles what later layers have read
+    ex = extractor(net, image)
+    ex.set_light_mode(False)  # which recycles what later layers have read
     for name in names:
-        yield blob(made, name)
+        yield blob(ex, name)
 
 
 def layer_outputs(path: Path, image: Uint8) -> Iterator[tuple[Float32, Float32]]:
     """(weights, output) of each convolution and linear layer in order, on an image (S, S, 3), without activations."""
     network = Network.read(path).without_fused_activations()
-    found = read(network, weights_of(path))
+    blocks = read(network, weights_of(path))
     with temporary_folder("ncnn") as folder:
         split = folder / "model.param"
         network.write(split)
         net = open_net(split, weights_of(path))
     layers = network.weighted()
     outputs = blobs(net, image, [layer.outputs[0] for layer in layers])
-    yield from zip((found[layer.name][0].values for layer in layers), outputs)
+    yield from zip((blocks[layer.name][0].values for layer in layers), outputs)

@@ -73,9 +73,9 @@ def read(network: Network, path: Path) -> dict[str, list[Block]]:
     UserError for layers whose weights are laid out otherwise than above: then the file is longer than what was read.
     """
     data, at = path.read_bytes(), 0
-    found: dict[str, list[Block]] = {}
+    blocks: dict[str, list[Block]] = {}
     for layer in network.layers:
-        found[layer.name] = []
+        blocks[layer.name] = []
         for count, flagged in _sizes(layer):
             flag = int.from_bytes(data[at : at + 4], "little") if flagged else 0
             kind = _TYPES.get(flag)
@@ -83,11 +83,11 @@ def read(network: Network, path: Path) -> dict[str, list[Block]]:
             if kind is None or at + count * kind.itemsize > len(data) or (flag == BYTES) != _in_8_bits(layer, flagged):
                 raise _unreadable(network, path)
             values = np.frombuffer(data, kind, count, at)
-            found[layer.name].append(Block(values.astype(np.float32) if flag == HALF else values, flagged))
+            blocks[layer.name].append(Block(values.astype(np.float32) if flag == HALF else values, flagged))
             at += -(-count * kind.itemsize // 4) * 4
     if at != len(data):
         raise _unreadable(network, path)
-    return found
+    return blocks
 
 
 def _in_8_bits(layer: Layer, flagged: bool) -> bool:

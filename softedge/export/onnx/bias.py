@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from softedge.export.onnx.quantization import Quantization
 
 
-def correct_biases(made: Quantization, images: Uint8) -> Quantization:
+def correct_biases(quantization: Quantization, images: Uint8) -> Quantization:
     """Shift the bias of each quantized layer by the mean difference of its outputs to float.
 
         b'_c = b_c - (E[y_int8,c] - E[y_fp32,c]),   over images and positions
@@ -26,23 +26,23 @@ def correct_biases(made: Quantization, images: Uint8) -> Quantization:
     Nagel et al. 2019, arXiv 1906.04721, section 4.2 (with data).  One layer after the other: corrected together, one
     would also answer for what it inherits.  images: uint8 (N, S, S, 3), unlabelled.
     """
-    graph = copied(made.graph)
+    graph = copied(quantization.graph)
     nodes = {node.name: node for node in graph.graph.node}
     known = constants(graph)
     layers = [
         name
-        for name in made.layers()
-        if name not in made.scheme.float_nodes and len(nodes[name].input) > 2 and nodes[name].input[2] in known
+        for name in quantization.layers()
+        if name not in quantization.scheme.float_nodes and len(nodes[name].input) > 2 and nodes[name].input[2] in known
     ]
     tensors = [nodes[name].output[0] for name in layers]
-    reference = _channel_means(made.graph, tensors, images)
+    reference = _channel_means(quantization.graph, tensors, images)
     for name, output in zip(track(layers, "int8 bias correction"), tensors):
-        means = _channel_means(replace(made, graph=graph).model(), [output], images)
+        means = _channel_means(replace(quantization, graph=graph).model(), [output], images)
         if output in means:
             bias = known[nodes[name].input[2]]
             value = numpy_helper.to_array(bias)
             set_constant(bias, (value - (means[output] - reference[output])).astype(value.dtype))
-    return replace(made, graph=graph)
+    return replace(quantization, graph=graph)
 
 
 def _channel_means(model: onnx.ModelProto, tensors: list[str], images: Uint8) -> dict[str, np.ndarray]:

@@ -74,11 +74,11 @@ class Runtime:
             session.run(self.output, {self.input: image})
             with open(session.end_profiling()) as file:
                 events = json.load(file)
-        told, providers = kernels.of_profile(events)
+        summary, providers = kernels.of_profile(events)
         ran = [f"{name} ({count} kernels)" for name, count in providers.most_common()]
         return {
             "runtime": "onnxruntime " + self.module.__version__,
             "accelerator": self.provider if len(ran) == 1 else " + ".join(ran),
             "threads": self.session.get_session_options().intra_op_num_threads,
-            **told,
+            **summary,
         }

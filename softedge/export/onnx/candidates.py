@@ -123,8 +123,8 @@ class GraphCandidates(Candidates):
         if self.like is not None:
             return [Beginning("", Scheme(leading_float(self.graph, onnx.load(str(self.like.path)))), {})]
         if self.float_prefix:
-            found = fixed(self.graph, self.float_prefix)
-            return [replace(found, about=self.measured or found.about)]
+            beginning = fixed(self.graph, self.float_prefix)
+            return [replace(beginning, about=self.measured or beginning.about)]
         some = self.ranges[self.methods[0]]  # of no influence on time
         return beginnings(self.float_model, self.graph, some, self.calibration[:1])
 
@@ -144,46 +144,46 @@ class GraphCandidates(Candidates):
         return _quantization(option).scheme.float_nodes
 
     def with_float(self, option: Option, layers: Sequence[str]) -> Option:
-        made = _quantization(option)
-        return replace(option, model=made.in_float(made.scheme.float_nodes | frozenset(layers)))
+        model = _quantization(option)
+        return replace(option, model=model.in_float(model.scheme.float_nodes | frozenset(layers)))
 
     def alone(self, option: Option, layer: str) -> Option:
         """What follows the layer stays in float, too."""
-        made = _quantization(option)
-        others = {node.name for node in made.graph.graph.node if node.op_type in FOLLOWERS}
-        return replace(option, model=made.in_float(frozenset((set(made.layers()) - {layer}) | others)))
+        model = _quantization(option)
+        others = {node.name for node in model.graph.graph.node if node.op_type in FOLLOWERS}
+        return replace(option, model=model.in_float(frozenset((set(model.layers()) - {layer}) | others)))
 
     def describe(self, option: Option, layer: str) -> dict[str, Any]:
-        made = _quantization(option)
-        node = next(node for node in made.graph.graph.node if node.name == layer)
-        weight = numpy_helper.to_array(rewrite.constants(made.graph)[node.input[1]])
-        low, high = made.ranges.get(node.input[0], (float("nan"), float("nan")))
+        model = _quantization(option)
+        node = next(node for node in model.graph.graph.node if node.name == layer)
+        weight = numpy_helper.to_array(rewrite.constants(model.graph)[node.input[1]])
+        low, high = model.ranges.get(node.input[0], (float("nan"), float("nan")))
         widest = float(np.abs(weight).max())
         return {"weight": node.input[1], "shape": list(weight.shape), "low": low, "high": high, "widest": widest}
 
     def bias_corrected(self, option: Option) -> Option:
-        made = correct_biases(_quantization(option), self.calibration[spread(len(self.calibration), _CORRECTION)])
-        return replace(option, what=f"{option.what}; biases corrected", model=made)
+        model = correct_biases(_quantization(option), self.calibration[spread(len(self.calibration), _CORRECTION)])
+        return replace(option, what=f"{option.what}; biases corrected", model=model)
 
     def rounded(self, option: Option) -> Option | None:
         if not isinstance(option.model, Quantization):
             return None
-        found = rounded(option.model.graph, option.model.weight_grids(), self.calibration)
-        made = replace(option, model=replace(option.model, graph=found.graph))
-        if not found.left:
-            return made
-        left = f"{len(found.left)} of {len(option.model.layers())} layers"
-        more = ", ..." if len(found.left) > 1 else ""
+        result = rounded(option.model.graph, option.model.weight_grids(), self.calibration)
+        adjusted = replace(option, model=replace(option.model, graph=result.graph))
+        if not result.left:
+            return adjusted
+        left = f"{len(result.left)} of {len(option.model.layers())} layers"
+        more = ", ..." if len(result.left) > 1 else ""
         say(
-            f"int8: {left} are too wide to be rounded for their output in minutes ({found.left[0]}{more}); they keep "
+            f"int8: {left} are too wide to be rounded for their output in minutes ({result.left[0]}{more}); they keep "
             "the nearest steps"
         )
-        return replace(made, details={**made.details, ROUNDING: f"least error, to the nearest step in {left}"})
+        return replace(adjusted, details={**adjusted.details, ROUNDING: f"least error, to the nearest step in {left}"})
 
     def roundings(self, option: Option, image: Uint8) -> Sequence[Rounding]:
-        made = _quantization(option)
-        ends = rounded_ranges(made.model())
-        values = session(with_outputs(made.graph, list(ends))).run(list(ends), {"image": image})
+        model = _quantization(option)
+        ends = rounded_ranges(model.model())
+        values = session(with_outputs(model.graph, list(ends))).run(list(ends), {"image": image})
         return [Rounding(name, *ends[name], value) for name, value in zip(ends, values)]
 
     def from_file(self, artifact: Artifact) -> Option | None:
@@ -219,12 +219,12 @@ class OnnxCandidates(GraphCandidates):
         return onnx_graph.finished(model, self.deployed, "int8", **details)
 
     def reweighted(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option:
-        made = _quantization(option)
+        model = _quantization(option)
         graph = self.rewritten(onnx_graph.trace(network, dynamic=self.dynamic))
-        known = {**made.ranges, **ranges}
+        known = {**model.ranges, **ranges}
         if not set(float_tensors(graph)) <= set(known):  # the tuned network was traced to other names
             known = measure_ranges(graph, self.calibration)
-        return replace(option, model=replace(made, graph=graph, ranges=known))
+        return replace(option, model=replace(model, graph=graph, ranges=known))
 
 
 def _quantization(option: Option) -> Quantization:

@@ -47,12 +47,12 @@ def integer_operations(path: Path) -> dict[str, int]:
         return name
 
     kinds = {"Conv": "conv", "Gemm": "linear", "MatMul": "linear"}
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for node in graph.node:
         if node.op_type in ("QLinearConv", "ConvInteger"):
-            found["conv"] += 1
+            counts["conv"] += 1
         elif node.op_type in ("QLinearMatMul", "MatMulInteger", "QGemm"):
-            found["linear"] += 1
+            counts["linear"] += 1
         elif node.op_type in kinds:
             weight = origin(node.input[1])
             weights = stored_in_int8(weight)
@@ -61,5 +61,5 @@ def integer_operations(path: Path) -> dict[str, int]:
             data = dequantized(origin(node.input[0]))
             integers = dequantized(weight) is not None and data is not None and data.input[0] in producers
             integers = integers and stored.get(data.input[2]) in eight_bit  # of 16 bits: computed in float here
-            found[entry(kinds[node.op_type], weights, integers)] += 1
-    return in_order(found)
+            counts[entry(kinds[node.op_type], weights, integers)] += 1
+    return in_order(counts)

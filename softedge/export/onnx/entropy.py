@@ -1,4 +1,4 @@
-"""Ranges by entropy: what 8 bits tell least differently from float, as in TensorRT's calibration.
+"""Ranges by entropy: those whose 8-bit distribution differs least from the float one, as in TensorRT's calibration.
 
 Migacz 2017, 8-bit inference with TensorRT (GTC): of the ranges that clip a histogram, the one whose quantized
 distribution Q is nearest to the clipped P by KL(P || Q).  Here for two ends, since activations have an offset.
@@ -19,9 +19,9 @@ def least_divergence(counts: NDArray[np.int64], low: float, high: float) -> tupl
     for a in SHARES if low < 0 else (1.0,):
         for b in SHARES if high > 0 else (1.0,):
             ends = (low * a if low < 0 else low), (high * b if high > 0 else high)
-            found = divergence(counts, low, high, *ends)
-            if found < best:
-                best, chosen = found, ends
+            value = divergence(counts, low, high, *ends)
+            if value < best:
+                best, chosen = value, ends
     return chosen
 
 

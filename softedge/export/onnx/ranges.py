@@ -60,9 +60,9 @@ def session(model: onnx.ModelProto | bytes, optimise: bool = True, threads: int 
 
 def run(model: onnx.ModelProto, images: Uint8, threads: int = 0, batch: int = 32) -> Float32:
     """Outputs (N, C) of a model in memory for uint8 (N, H, W, 3)."""
-    made = session(model, threads=threads)
+    ort_session = session(model, threads=threads)
     step = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or batch
-    parts = [made.run(None, {INPUT: images[start : start + step]})[0] for start in range(0, len(images), step)]
+    parts = [ort_session.run(None, {INPUT: images[start : start + step]})[0] for start in range(0, len(images), step)]
     return np.concatenate(parts).astype(np.float32)
 
 
@@ -167,12 +167,12 @@ def by_method(
     lost 3 dB to percentiles on EfficientNet-B0.
     """
     statistics = collect(model, images)
-    found: dict[str, Ranges] = {method: statistics.ranges(method, percentile) for method in methods}
-    kept = statistics.typical()
-    if len(methods) > 1 and not kept.all():
-        some = collect(model, images[kept])
-        found |= {f"{method} without outliers": some.ranges(method, percentile) for method in methods}
-    return found
+    ranges: dict[str, Ranges] = {method: statistics.ranges(method, percentile) for method in methods}
+    inliers = statistics.typical()
+    if len(methods) > 1 and not inliers.all():
+        some = collect(model, images[inliers])
+        ranges |= {f"{method} without outliers": some.ranges(method, percentile) for method in methods}
+    return ranges
 
 
 def typical(extremes: Array) -> NDArray[np.bool_]:

@@ -28,8 +28,8 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
     """The value of an attribute, or ``default``."""
-    found = [a for a in node.attribute if a.name == name]
-    return onnx.helper.get_attribute_value(found[0]) if found else default
+    matches = [a for a in node.attribute if a.name == name]
+    return onnx.helper.get_attribute_value(matches[0]) if matches else default
 
 
 def has_weights(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> bool:

@@ -92,8 +92,8 @@ class Layer:
 
     def output(self, x: Tensor) -> Tensor:
         """Of the size that padded inputs ``x`` give; it holds no values."""
-        found: Tensor = self.module(x.to("meta"))
-        return found
+        output: Tensor = self.module(x.to("meta"))
+        return output
 
     def operations(self, positions: int) -> float:
         """Multiplications to sum the moments at so many positions, to invert them, and to round with them."""
@@ -129,9 +129,9 @@ def rounded(model: onnx.ModelProto, grids: Mapping[str, WeightGrid], images: Uin
     images: uint8 (N, S, S, 3), unlabelled; at most ``IMAGES`` of them are asked, fewer where their maps are large.
     """
     graph = copied(model)
-    found = [layer for layer in layers(graph) if layer.node.name in grids]
-    count, positions = _size(graph, found, images)
-    chosen, left = _affordable(found, positions)
+    candidates = [layer for layer in layers(graph) if layer.node.name in grids]
+    count, positions = _size(graph, candidates, images)
+    chosen, left = _affordable(candidates, positions)
     images = images[spread(len(images), count)]
     wanted = {layer.node.name: moments.mean() for layer, moments in _walk(copied(graph), chosen, images, squares=False)}
     for layer, moments in _walk(graph, chosen, images):
@@ -153,7 +153,7 @@ def layers(graph: onnx.ModelProto) -> list[Layer]:
     for node in graph.graph.node:
         for name in read_by(node):
             readers.setdefault(name, []).append(node)
-    found = []
+    candidates = []
     for node in graph.graph.node:
         if not has_weights(node, known) or len(readers[node.input[1]]) > 1:
             continue
@@ -164,8 +164,8 @@ def layers(graph: onnx.ModelProto) -> list[Layer]:
         value = numpy_helper.to_array(known[node.input[1]])
         if any(scaled) or value.ndim != (4 if node.op_type == "Conv" else 2) or value.dtype != np.float32:
             continue
-        found.append(Layer(node, value, _own_bias(node, graph, readers)))
-    return found
+        candidates.append(Layer(node, value, _own_bias(node, graph, readers)))
+    return candidates
 
 
 def _own_bias(node: onnx.NodeProto, graph: onnx.ModelProto, readers: Mapping[str, list[onnx.NodeProto]]) -> str | None:
@@ -200,26 +200,26 @@ def _walk(
         yield layer, moments
 
 
-def _size(graph: onnx.ModelProto, found: Sequence[Layer], images: Uint8) -> tuple[int, dict[str, int]]:
+def _size(graph: onnx.ModelProto, candidates: Sequence[Layer], images: Uint8) -> tuple[int, dict[str, int]]:
     """How many images are asked, and at how many positions of all of them each layer applies its weights."""
     values, positions = _Values(graph, images[:1]), {}
-    for layer in found:
+    for layer in candidates:
         x = layer.input(next(values.read_by(layer.node)))
         positions[layer.node.name] = layer.output(x).numel() // layer.value.shape[output_axis(layer.node)]
     count = min(len(images), IMAGES, max(_FEWEST, _MEMORY // max(values.most, 1)))
     return count, {name: count * some for name, some in positions.items()}
 
 
-def _affordable(found: Sequence[Layer], positions: Mapping[str, int]) -> tuple[list[Layer], list[Layer]]:
+def _affordable(candidates: Sequence[Layer], positions: Mapping[str, int]) -> tuple[list[Layer], list[Layer]]:
     """The layers to round, in order, and those that are too wide or would take too long."""
-    costs = {layer.node.name: layer.operations(positions[layer.node.name]) for layer in found}
+    costs = {layer.node.name: layer.operations(positions[layer.node.name]) for layer in candidates}
     chosen, spent = set(), 0.0
-    for name, layer in sorted(((layer.node.name, layer) for layer in found), key=lambda pair: costs[pair[0]]):
+    for name, layer in sorted(((layer.node.name, layer) for layer in candidates), key=lambda pair: costs[pair[0]]):
         groups, _, inputs = layer.weight.shape
         spent += costs[name]
         if spent <= _OPERATIONS and groups * inputs**2 <= WIDEST:
             chosen.add(name)
-    return [x for x in found if x.node.name in chosen], [x for x in found if x.node.name not in chosen]
+    return [x for x in candidates if x.node.name in chosen], [x for x in candidates if x.node.name not in chosen]
 
 
 class _Values:
@@ -246,17 +246,17 @@ class _Values:
         """All nodes before the ``end``-th; tensors that none behind reads are forgotten."""
         nodes = self.model.graph.node[self.done : end]
         later = {name for node in self.model.graph.node[end:] for name in read_by(node)}
-        made = [name for node in nodes for name in node.output if name in later]
+        outputs = [name for node in nodes for name in node.output if name in later]
         held = set(self.parts[0])
         read = sorted(held & {name for node in nodes for name in read_by(node)})
-        run = session(self._segment(nodes, read, made), threads=1) if made else None
+        run = session(self._segment(nodes, read, outputs), threads=1) if outputs else None
         for index, part in enumerate(self.parts):
-            found = run.run(made, {name: part[name] for name in read}) if run else []
-            self.parts[index] = {name: part[name] for name in held & later} | dict(zip(made, found, strict=True))
+            values = run.run(outputs, {name: part[name] for name in read}) if run else []
+            self.parts[index] = {name: part[name] for name in held & later} | dict(zip(outputs, values, strict=True))
         self.most = max(self.most, sum(value.nbytes for part in self.parts for value in part.values()))
         self.done = end
 
-    def _segment(self, nodes: Sequence[onnx.NodeProto], read: Sequence[str], made: Sequence[str]) -> onnx.ModelProto:
+    def _segment(self, nodes: Sequence[onnx.NodeProto], read: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
         """Some nodes as a graph of their own."""
         model = onnx.ModelProto(ir_version=self.model.ir_version)
         model.opset_import.extend(self.model.opset_import)
@@ -269,5 +269,5 @@ class _Values:
         for name in read:
             kind = onnx.helper.np_dtype_to_tensor_dtype(self.parts[0][name].dtype)
             graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
-        graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
         return model

@@ -86,8 +86,8 @@ def quantize_strictly(model: onnx.ModelProto, ranges: Ranges, scheme: Scheme) ->
         if node.op_type not in _ALLOWED and node.op_type != "Cast" and node.output[0] in floats
     )
     if kinds:
-        found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
-        raise UserError(f"not in integers alone: the network has {found}, of which processors have no integer form")
+        operators = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
+        raise UserError(f"not in integers alone: the network has {operators}, of which processors have no integer form")
     return _Strict(model, ranges, scheme, floats).run()
 
 
@@ -238,8 +238,8 @@ class StrictCandidates(OnnxCandidates):
     def calibrations(self) -> Iterator[Option]:
         for method, ranges in self.ranges.items():
             details = {"calibration": f"{method} of {len(self.calibration)} images"}
-            made = StrictQuantization(self.graph, ranges, Scheme(reduce_range=self.safe))
-            yield Option(f"calibration by {method}, integers alone", made, 0, details)
+            model = StrictQuantization(self.graph, ranges, Scheme(reduce_range=self.safe))
+            yield Option(f"calibration by {method}, integers alone", model, 0, details)
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         model = option.model.model()

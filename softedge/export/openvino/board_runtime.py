@@ -53,11 +53,11 @@ class Runtime:
         """What the compiled model says of itself: precision and instruction set of every layer."""
         layers, primitives = [], set()
         for layer in self.compiled.get_runtime_model().get_ops():
-            told = {key: _value(layer.get_rt_info()[key]) for key in ("layerType", "primitiveType")}
+            info = {key: _value(layer.get_rt_info()[key]) for key in ("layerType", "primitiveType")}
             # "brgconv_avx2_f32": what the kernel computes in; the layer's own type is only what it stores.
-            layers.append((told["layerType"], told["primitiveType"].rpartition("_")[2].lower()))
-            if told["layerType"] in kernels.HEAVY:
-                primitives.add(told["primitiveType"])
+            layers.append((info["layerType"], info["primitiveType"].rpartition("_")[2].lower()))
+            if info["layerType"] in kernels.HEAVY:
+                primitives.add(info["primitiveType"])
         answer = {
             "runtime": "openvino " + self.module.__version__.split("-")[0],
             "accelerator": ", ".join(self.compiled.get_property("EXECUTION_DEVICES")),

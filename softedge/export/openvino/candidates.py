@@ -90,13 +90,13 @@ class OpenVinoCandidates(Candidates):
     def _option(self, what: str, ranges: str, images: str, ignored: Sequence[str], tier: int) -> Option:
         return Option(what, self._quantized(Quantization(None, ranges, images, tuple(ignored))), tier)
 
-    def _quantized(self, made: Quantization, fast: bool = True) -> Quantization:
-        """Quantized by NNCF as ``made`` says."""
-        source = self.network if made.source is None else made.source
-        settings: dict[str, Any] = {"safe": self.safe, "fast": fast, "ignored": made.ignored}
+    def _quantized(self, model: Quantization, fast: bool = True) -> Quantization:
+        """Quantized by NNCF as ``model`` says."""
+        source = self.network if model.source is None else model.source
+        settings: dict[str, Any] = {"safe": self.safe, "fast": fast, "ignored": model.ignored}
         with quiet():
-            network = compressed(with_ranges(source, self.sets[made.images], made.ranges, **settings))
-            return replace(made, network=with_float(network, made.in_float) if made.in_float else network)
+            network = compressed(with_ranges(source, self.sets[model.images], model.ranges, **settings))
+            return replace(model, network=with_float(network, model.in_float) if model.in_float else network)
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         return predictor(option.model.network)(images)
@@ -115,29 +115,29 @@ class OpenVinoCandidates(Candidates):
         return frozenset(name for name, op in layers(option.model.network).items() if not reads_rounded(op))
 
     def with_float(self, option: Option, layers: Sequence[str]) -> Option:
-        made = option.model
-        network = with_float(made.network, layers)
-        return replace(option, model=replace(made, network=network, in_float=(*made.in_float, *layers)))
+        model = option.model
+        network = with_float(model.network, layers)
+        return replace(option, model=replace(model, network=network, in_float=(*model.in_float, *layers)))
 
     def proxy(self) -> Candidates:
         return OnnxCandidates(self.deployed, self.calibration, methods=("mse",), scheme=Scheme())
 
     def bias_corrected(self, option: Option) -> Option | None:
         """Corrected layer by layer, where every calibration has them corrected in NNCF's fast form."""
-        made = option.model
-        if not made.ranges:
+        model = option.model
+        if not model.ranges:
             return None
         what = f"{option.what}; biases corrected layer by layer"
-        return replace(option, what=what, model=self._quantized(made, fast=False))
+        return replace(option, what=what, model=self._quantized(model, fast=False))
 
     def rounded(self, option: Option) -> Option | None:
         """The weights that NNCF gets are on its grid already, so in layers of 8 bits it finds the same integers."""
         if not option.model.ranges:
             return None
         graph = onnx_graph.trace(self.deployed, dynamic=self.dynamic)
-        made = rounded(graph, weight_grids(graph), self.calibration)
+        model = rounded(graph, weight_grids(graph), self.calibration)
         with quiet():
-            source = from_graph(made.graph)
+            source = from_graph(model.graph)
         return replace(option, model=self._quantized(replace(option.model, source=source)))
 
     def from_file(self, artifact: Artifact) -> Option | None:

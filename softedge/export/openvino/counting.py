@@ -16,12 +16,12 @@ def integer_operations(path: Path) -> dict[str, int]:
     import openvino
 
     kinds = {"Convolution": "conv", "GroupConvolution": "conv", "MatMul": "linear"}
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for node in openvino.Core().read_model(str(path)).get_ops():
         if node.get_type_name() in kinds:
             data, weight = (node.input_value(i).get_node() for i in (0, 1))
-            found[entry(kinds[node.get_type_name()], _int8_weight(weight), _quantized(data))] += 1
-    return in_order(found)
+            counts[entry(kinds[node.get_type_name()], _int8_weight(weight), _quantized(data))] += 1
+    return in_order(counts)
 
 
 def _int8_weight(node: Any) -> bool:

@@ -105,11 +105,11 @@ class OpenVino(Format):
         graph = onnx_graph.trace(deployed, dynamic=self.batch == "dynamic").graph
         modules = {n.name: n.input[1].split(".weight")[0] for n in graph.node if n.op_type in ("Conv", "Gemm")}
         network = ov.Core().read_model(artifact.path)
-        found = [op for op in network.get_ordered_ops() if op.get_friendly_name() in modules]
-        outputs = network.add_outputs([op.output(0) for op in found])
+        operations = [op for op in network.get_ordered_ops() if op.get_friendly_name() in modules]
+        outputs = network.add_outputs([op.output(0) for op in operations])
         run = ov.Core().compile_model(network, "CPU", F32)
         values = run(images[:1])
-        for op, output in zip(found, outputs):
+        for op, output in zip(operations, outputs):
             yield modules[op.get_friendly_name()], np.asarray(values[output.get_any_name()], np.float32)
 
     def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
