@@ -28,7 +28,7 @@ def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tup
 
     some = spread(len(images), IMAGES)
     images, here = images[some], here[some]
-    found: dict[str, Any] = {}
+    by_kind: dict[str, Any] = {}
     for kind in kinds:
         try:
             with open_device(f"emulated:{kind}") as device, temporary_folder("emulated") as folder:
@@ -36,18 +36,18 @@ def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tup
                 np.save(path, images)
                 measurement = device.run([artifact], Plan.of("quick", path, artifact.spec))[0]
         except (DeviceError, UserError) as error:
-            found[kind] = {"not_run": str(error)}
+            by_kind[kind] = {"not_run": str(error)}
             continue
         if measurement.skipped or measurement.outputs is None:
-            found[kind] = {"not_run": measurement.skipped or "it returned no outputs"}
+            by_kind[kind] = {"not_run": measurement.skipped or "it returned no outputs"}
             continue
         outputs = np.asarray(measurement.outputs, np.float32)
         changed = 1 - agreement(here, outputs, artifact.output)
         differs = changed > 0 or float(np.abs(outputs - here).max()) > tolerance(artifact.precision).replay
-        found[kind] = {
+        by_kind[kind] = {
             "n": len(images),
             "changed": changed,
             "max_abs_diff": float(np.abs(outputs - here).max()),
             "advice": open_format(artifact.target).saturation_advice if kind == "avx2" and differs else "",
         }
-    return found
+    return by_kind

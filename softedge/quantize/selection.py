@@ -70,9 +70,9 @@ def select(
     apart = len(order) - count >= _FEWEST
     calibration, rest = order[:count], order[count:] if apart else order[::-1]
     if unseen is not None and deployed.output == "probabilities":
-        found = _held_back(unseen, pool, calibration, order, deployed)
-        if found is not None:
-            return found
+        selection = _held_back(unseen, pool, calibration, order, deployed)
+        if selection is not None:
+            return selection
     labels = np.asarray(pool.labels)
     unlabelled, how = rest[labels[rest] < 0], "a sample"
     if len(unlabelled) >= _FEWEST and len(unlabelled) < len(rest):
