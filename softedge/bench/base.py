@@ -131,10 +131,10 @@ class Device(ABC):
     @property
     def label(self) -> str:
         """The address without the options that only say how to get there: what a result is filed under."""
-        told = ",".join(f"{key}={value}" for key, value in self.options.items() if key not in self.silent_options)
+        shown = ",".join(f"{key}={value}" for key, value in self.options.items() if key not in self.silent_options)
         if "://" in self.spec:
-            return self.spec.partition("?")[0] + (f"?{told}" if told else "")
-        rest = ",".join(filter(None, (self.address, told)))
+            return self.spec.partition("?")[0] + (f"?{shown}" if shown else "")
+        rest = ",".join(filter(None, (self.address, shown)))
         return self.spec.partition(":")[0] + (f":{rest}" if rest else "")
 
     @property

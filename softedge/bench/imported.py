@@ -63,18 +63,18 @@ def benchmark_app_json(text: str) -> Reading | None:
         values = json.loads(text)
         results, options = values["execution_results"], values.get("cmd_options") or {}
         percentile = str(options.get("-latency_percentile", "50"))
-        told = {key: float(results[key]) for key in results if re.fullmatch(r"[0-9.]+", str(results[key]))}
+        numbers = {key: float(results[key]) for key in results if re.fullmatch(r"[0-9.]+", str(results[key]))}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     names = {"avg latency": "mean_ms", "min latency": "min_ms", "first inference time (ms)": "first_ms"}
     if percentile in ("50", "90", "99"):
         names["latency (ms)"] = f"p{percentile}_ms"
-    metrics: Numbers = {ours: told[theirs] for theirs, ours in names.items() if theirs in told}
-    loading = [told[key] for key in ("read model time (ms)", "compile model time (ms)") if key in told]
+    metrics: Numbers = {ours: numbers[theirs] for theirs, ours in names.items() if theirs in numbers}
+    loading = [numbers[key] for key in ("read model time (ms)", "compile model time (ms)") if key in numbers]
     if loading:
         metrics["load_ms"] = sum(loading)
-    if "total number of iterations" in told:
-        metrics["n"] = int(told["total number of iterations"])
+    if "total number of iterations" in numbers:
+        metrics["n"] = int(numbers["total number of iterations"])
     return Reading("OpenVINO benchmark_app", metrics, {"options": options})
 
 
@@ -93,8 +93,8 @@ def benchmark_app_text(text: str) -> Reading | None:
     reading = _times(text, {"load_ms": r"Read model took ([0-9.]+) (us|ms)"})
     if "load_ms" in metrics and reading:
         metrics["load_ms"] += reading["load_ms"]  # as in its JSON
-    if found := re.search(r"Count:\s+([0-9]+) iterations", text):
-        metrics["n"] = int(found[1])
+    if iterations := re.search(r"Count:\s+([0-9]+) iterations", text):
+        metrics["n"] = int(iterations[1])
     return Reading("OpenVINO benchmark_app", metrics)
 
 
@@ -102,21 +102,21 @@ def perf_test(text: str) -> Reading | None:
     """What onnxruntime_perf_test prints; it says "is" or a colon, "s" or "sec", depending on its version."""
     if not re.search(r"Average (inference )?time cost", text):
         return None
-    said = r"(?: is|:)\s*([0-9.eE+-]+) (s|sec|ms)\b"
+    value = r"(?: is|:)\s*([0-9.eE+-]+) (s|sec|ms)\b"
     patterns = {
         "mean_ms": r"Average (?:inference )?time cost(?: is|:)\s*([0-9.eE+-]+) (s|sec|ms)\b",
-        "load_ms": r"Session creation time cost" + said,
-        "first_ms": r"First inference time cost" + said,
-        "min_ms": r"Min Latency" + said,
-        "p50_ms": r"P50 Latency" + said,
-        "p90_ms": r"P90 Latency" + said,
-        "p99_ms": r"P99 Latency" + said,
+        "load_ms": r"Session creation time cost" + value,
+        "first_ms": r"First inference time cost" + value,
+        "min_ms": r"Min Latency" + value,
+        "p50_ms": r"P50 Latency" + value,
+        "p90_ms": r"P90 Latency" + value,
+        "p99_ms": r"P99 Latency" + value,
     }
     metrics = _times(text, patterns)
-    if found := re.search(r"Total (?:inference requests|iterations):\s*([0-9]+)", text):
-        metrics["n"] = int(found[1])
-    if found := re.search(r"Peak working set size:\s*([0-9]+) bytes", text):
-        metrics["peak_memory_bytes"] = int(found[1])
+    if match := re.search(r"Total (?:inference requests|iterations):\s*([0-9]+)", text):
+        metrics["n"] = int(match[1])
+    if match := re.search(r"Peak working set size:\s*([0-9]+) bytes", text):
+        metrics["peak_memory_bytes"] = int(match[1])
     return Reading("onnxruntime_perf_test", metrics)
 
 
@@ -128,26 +128,26 @@ def benchmark_model(text: str) -> Reading | None:
     # Until 2019 it said "Average inference timings in us: Warmup: ..., Init: ..., no stats: ...".
     patterns = {"load_ms": r"Init: ([0-9.e+]+)", "first_ms": r"First inference: ([0-9.e+]+)"}
     patterns["mean_ms"] = r"(?:Inference \(avg\)|no stats): ([0-9.e+]+)"
-    told = {name: re.search(pattern, summary[1]) for name, pattern in patterns.items()}
-    metrics: Numbers = {name: float(match[1]) / 1000 for name, match in told.items() if match}
+    matches = {name: re.search(pattern, summary[1]) for name, pattern in patterns.items()}
+    metrics: Numbers = {name: float(match[1]) / 1000 for name, match in matches.items() if match}
     runs = re.findall(r"count=([0-9]+) .*?\bmin=([0-9.e+]+)(.*)", text)
     if runs:  # the last line of its kind is the measurement, earlier ones are warm-up
         count, least, rest = runs[-1]
         metrics |= {"n": int(count), "min_ms": float(least) / 1000}
-        if found := re.search(r"\bmedian=([0-9.e+]+)", rest):
-            metrics["p50_ms"] = float(found[1]) / 1000
-    # Of the tool as well, as it says itself.  Newer ones tell a growth since the start, which is no peak.
-    if found := re.search(r"Peak memory footprint \(MB\):.*\boverall=([0-9.]+)", text):
-        metrics["peak_memory_bytes"] = round(float(found[1]) * 1024 * 1024)
+        if match := re.search(r"\bmedian=([0-9.e+]+)", rest):
+            metrics["p50_ms"] = float(match[1]) / 1000
+    # Includes the tool itself, as it says. Newer ones report the growth since the start, which is not a peak.
+    if match := re.search(r"Peak memory footprint \(MB\):.*\boverall=([0-9.]+)", text):
+        metrics["peak_memory_bytes"] = round(float(match[1]) * 1024 * 1024)
     return Reading("LiteRT benchmark_model", metrics)
 
 
 def xcode(text: str) -> Reading | None:
     """Text copied from Xcode's Core ML performance report: median prediction, load and compilation times."""
-    found = re.search(r"Prediction\b[^0-9\n]*\n?\s*([0-9.,]+)\s*(µs|us|ms|s)\b", text)
-    if found is None:
+    prediction = re.search(r"Prediction\b[^0-9\n]*\n?\s*([0-9.,]+)\s*(µs|us|ms|s)\b", text)
+    if prediction is None:
         return None
-    metrics: Numbers = {"p50_ms": _decimal(found[1]) * _MS[found[2]]}
+    metrics: Numbers = {"p50_ms": _decimal(prediction[1]) * _MS[prediction[2]]}
     if loading := re.search(r"\bLoad\b[^0-9\n]*\n?\s*([0-9.,]+)\s*(µs|us|ms|s)\b", text):
         metrics["load_ms"] = _decimal(loading[1]) * _MS[loading[2]]
     units = [unit for unit in ("Neural Engine", "GPU", "CPU") if unit in text]
@@ -164,8 +164,8 @@ READERS: tuple[Callable[[str], Reading | None], ...] = (
 
 
 def _times(text: str, patterns: Mapping[str, str]) -> Numbers:
-    found = {name: re.search(pattern, text) for name, pattern in patterns.items()}
-    return {name: float(match[1]) * _MS[match[2]] for name, match in found.items() if match}
+    matches = {name: re.search(pattern, text) for name, pattern in patterns.items()}
+    return {name: float(match[1]) * _MS[match[2]] for name, match in matches.items() if match}
 
 
 def _decimal(text: str) -> float:

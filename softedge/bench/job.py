@@ -116,11 +116,11 @@ def unpack(
     count = int(np.load(plan.images, mmap_mode="r").shape[0])
     measured = []
     for artifact in artifacts:
-        told = answer["results"][artifact.name]
-        if "skipped" in told:
-            measured.append(Measurement(artifact.name, artifact.sha256, skipped=f"failed: {told['skipped']}"))
+        result = answer["results"][artifact.name]
+        if "skipped" in result:
+            measured.append(Measurement(artifact.name, artifact.sha256, skipped=f"failed: {result['skipped']}"))
             continue
-        if told["sha256"] != hashes[artifact.name]:
+        if result["sha256"] != hashes[artifact.name]:
             raise DeviceError(f"{artifact.name} was corrupted in transfer to the device (its hash differs); try again")
         outputs = np.load(folder / f"{artifact.name}.npy", allow_pickle=False)
         if outputs.dtype != np.float32 or len(outputs) != count or not np.isfinite(outputs).all():
@@ -139,7 +139,9 @@ def unpack(
         ]
         fields += ["runtime", "accelerator", "effective_precision", "peak_memory_bytes"]
         details = {
-            key: told[key] for key in ("kernels", "primitives", "prepared_with", "timer_resolution_ms") if key in told
+            key: result[key]
+            for key in ("kernels", "primitives", "prepared_with", "timer_resolution_ms")
+            if key in result
         }
         measured.append(
             Measurement(
@@ -147,7 +149,7 @@ def unpack(
                 artifact.sha256,
                 outputs=outputs,
                 details={**details, **around},
-                **{key: told[key] for key in fields if key in told},
+                **{key: result[key] for key in fields if key in result},
             )
         )
     return measured
@@ -201,11 +203,11 @@ def describe(command: Sequence[str], spec: str, limit_s: float, env: Mapping[str
     words = [*command, str(Path(__file__).parent / "board" / "worker.py"), "describe"]
     words += runtime_packages().values()
     try:
-        told = subprocess.run(words, capture_output=True, timeout=limit_s, check=True, env=env)
+        done = subprocess.run(words, capture_output=True, timeout=limit_s, check=True, env=env)
     except (OSError, subprocess.SubprocessError) as error:
         why = last_line(getattr(error, "stderr", None) or str(error))
         raise DeviceError(f"{spec}: {command[-1]} does not run the worker ({why})") from error
-    return dict(json.loads(told.stdout))
+    return dict(json.loads(done.stdout))
 
 
 def _percents(process: subprocess.Popen[bytes], limit_s: float, what: str) -> Iterator[int]:

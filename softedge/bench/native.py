@@ -28,10 +28,10 @@ _GLIBC = "2.28"  # the oldest that the result runs on; wheels that hold C++ libr
 
 def place(format_: Any, machine: str) -> Path | None:
     """Where the library of a format for a processor is kept, made or not; None when its runtime needs none."""
-    made = format_.board_source()
-    if made is None:
+    board_source = format_.board_source()
+    if board_source is None:
         return None
-    source, flags = made
+    source, flags = board_source
     parts = [sha256(source), wheels.version_of([*format_.board_packages.values()]), machine, _GLIBC, *flags]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     return pinned.cache_folder() / f"{format_.name}-{machine}-{key}.so"
@@ -62,11 +62,11 @@ def library(format_: Any, python: str, machine: str, glibc: str) -> Path | None:
 def why_not(natives: dict[str, Path], format_: Any, python: str, machine: str, glibc: str) -> str:
     """Put the library of a format into ``natives``, where its runtime needs one; why it cannot be made, else empty."""
     try:
-        made = library(format_, python, machine, glibc)
+        reason = library(format_, python, machine, glibc)
     except UserError as error:
         return f"not run: {error}"
-    if made is not None:
-        natives[format_.name] = made
+    if reason is not None:
+        natives[format_.name] = reason
     return ""
 
 

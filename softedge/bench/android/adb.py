@@ -63,12 +63,12 @@ class Adb:
         if not self.serial:
             if len(attached) != 1:
                 which = f"these: {', '.join(attached)}; name one: adb://SERIAL" if attached else "none"
-                found = (
+                problem = (
                     f"adb sees {which}"
                     if attached
                     else ("adb sees no phone; plug one in, switch on Settings > Developer options > USB debugging")
                 )
-                raise DeviceError(f"{self.spec}: {found}")
+                raise DeviceError(f"{self.spec}: {problem}")
             self.serial = next(iter(attached))
         if self.serial not in attached:
             known = f"it sees: {', '.join(attached)}" if attached else "it sees none"
@@ -163,16 +163,16 @@ def quoted(*words: str) -> str:
 
 def _program(spec: str) -> str:
     """adb from PATH, or from where Android Studio puts it."""
-    found = shutil.which("adb")
+    program = shutil.which("adb")
     homes = [os.environ.get(key, "") for key in ("ANDROID_HOME", "ANDROID_SDK_ROOT")]
     places = [Path(home) / "platform-tools" / "adb" for home in homes if home]
-    found = found or next((str(path) for path in places if path.is_file()), None)
-    if found is None:
+    program = program or next((str(path) for path in places if path.is_file()), None)
+    if program is None:
         raise DeviceError(
             f"{spec}: the adb program is not installed; install it (sudo apt-get install adb, or Android's "
             "platform-tools) or use the phone's browser: browser:"
         )
-    return found
+    return program
 
 
 def _server_runs() -> bool:

@@ -72,21 +72,21 @@ def bundle() -> Path:
     say(f"making the runner for Android phones (once, 23 MB to fetch) in {folder}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="android-", dir=folder.parent) as partial:
-        made = Path(partial) / "bundle"
-        made.mkdir()
-        _compile(compiler, made / "runner", Path(partial) / "zig")
-        _onnxruntime(made / "libonnxruntime.so")
+        unfinished = Path(partial) / "bundle"
+        unfinished.mkdir()
+        _compile(compiler, unfinished / "runner", Path(partial) / "zig")
+        _onnxruntime(unfinished / "libonnxruntime.so")
         for package, pin in _PACKAGES.items():
             urls = [mirror + package for mirror in _MIRRORS]
-            _unpack(pinned.download(urls, pin, f"Debian's {package.rsplit('/', 1)[1]}"), made)
-        missing = _LIBRARIES - {path.name for path in made.iterdir()}
+            _unpack(pinned.download(urls, pin, f"Debian's {package.rsplit('/', 1)[1]}"), unfinished)
+        missing = _LIBRARIES - {path.name for path in unfinished.iterdir()}
         if missing:
             raise UserError(f"Debian's cross packages do not hold {', '.join(sorted(missing))}")
         for name in (LOADER, "runner"):
-            (made / name).chmod(0o755)
-        write_json(made / "sources.json", {"onnxruntime": _WHEEL_PIN, **_PACKAGES, "compiler": compiler})
+            (unfinished / name).chmod(0o755)
+        write_json(unfinished / "sources.json", {"onnxruntime": _WHEEL_PIN, **_PACKAGES, "compiler": compiler})
         try:
-            os.rename(made, folder)
+            os.rename(unfinished, folder)
         except OSError:  # another process was quicker
             if not folder.is_dir():
                 raise
@@ -130,8 +130,8 @@ def _compile(compiler: list[str], path: Path, zig: Path) -> None:
 
 def newest_glibc(program: bytes) -> tuple[int, int]:
     """The newest version of glibc that a program asks for."""
-    found = [(int(a), int(b)) for a, b in re.findall(rb"GLIBC_(\d+)\.(\d+)", program)]
-    return max(found, default=(0, 0))
+    versions = [(int(a), int(b)) for a, b in re.findall(rb"GLIBC_(\d+)\.(\d+)", program)]
+    return max(versions, default=(0, 0))
 
 
 def _onnxruntime(path: Path) -> None:
@@ -174,8 +174,8 @@ def _member(archive: bytes, name: str) -> bytes:
     """A member of an ``ar`` archive: 60-byte headers (name in 16, size in decimal at 48), bodies padded to even."""
     at = len(b"!<arch>\n")
     while at + 60 <= len(archive):
-        found, size = archive[at : at + 16].decode().strip().rstrip("/"), int(archive[at + 48 : at + 58])
-        if found == name:
+        member, size = archive[at : at + 16].decode().strip().rstrip("/"), int(archive[at + 48 : at + 58])
+        if member == name:
             return archive[at + 60 : at + 60 + size]
         at += 60 + size + size % 2
     raise UserError(f"a Debian package without {name}")
@@ -188,17 +188,17 @@ def files(folder: Path) -> list[Path]:
 
 def native_files(natives: Mapping[str, Path]) -> list[Path]:
     """What goes along for formats with a library (format -> it): it, and those of the wheel that it was made for."""
-    found: dict[str, Path] = {}
+    chosen: dict[str, Path] = {}
     for name, library in natives.items():
         folder = library.with_suffix(".android")
         if not folder.is_dir():
             with tempfile.TemporaryDirectory(prefix="android-", dir=folder.parent) as partial:
-                made = Path(partial) / "made"
-                wheels.unpack(wheels.fetch([*open_format(name).board_packages.values()], *THERE), made)
-                shutil.copyfile(library, made / f"native-{name}.so")
-                os.rename(made, folder)
-        found |= {path.name: path for path in sorted(folder.rglob("*.so"))}
-    return list(found.values())
+                unpacked = Path(partial) / "made"
+                wheels.unpack(wheels.fetch([*open_format(name).board_packages.values()], *THERE), unpacked)
+                shutil.copyfile(library, unpacked / f"native-{name}.so")
+                os.rename(unpacked, folder)
+        chosen |= {path.name: path for path in sorted(folder.rglob("*.so"))}
+    return list(chosen.values())
 
 
 def main() -> None:

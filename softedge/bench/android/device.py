@@ -85,9 +85,9 @@ class Adb(FolderDevice):
 
     @functools.cache  # noqa: B019  (one device, one answer)
     def describe(self) -> dict[str, Any]:
-        told = android_facts.describe(self.client.shell(android_facts.SCRIPT))
+        facts = android_facts.describe(self.client.shell(android_facts.SCRIPT))
         runtimes = {"onnxruntime": android_bundle.ONNXRUNTIME}
-        return {**told, "serial": self.client.serial, "runtimes": runtimes, "caveat": CAVEAT}
+        return {**facts, "serial": self.client.serial, "runtimes": runtimes, "caveat": CAVEAT}
 
     def why_not(self, artifact: Artifact) -> str:
         if reason := super().why_not(artifact):
@@ -95,12 +95,12 @@ class Adb(FolderDevice):
         return native.why_not(self.natives, open_format(artifact.target), *android_bundle.THERE)
 
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
-        found: list[Measurement] = []
+        measurements: list[Measurement] = []
         for start in range(0, len(artifacts), MOST_MODELS):
             part = folder / f"part-{start}"
             part.mkdir()
-            found += self._part(part, artifacts[start : start + MOST_MODELS], plan)
-        return found
+            measurements += self._part(part, artifacts[start : start + MOST_MODELS], plan)
+        return measurements
 
     def _part(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         bundle = android_bundle.bundle()
@@ -175,7 +175,7 @@ class Adb(FolderDevice):
         job.follow(self.client.shell_command(script), plan, f"bench {self.spec}", why)
 
     def _conditions(self) -> dict[str, Any]:
-        return android_facts.conditions(self.client.shell(android_facts.WEATHER))
+        return android_facts.conditions(self.client.shell(android_facts.CONDITIONS))
 
     def _measurement(
         self,
@@ -198,8 +198,8 @@ class Adb(FolderDevice):
         details: dict[str, Any] = dict(around)
         precision = ""
         for profile in back.glob(f"profile-{index}_*.json"):
-            told, providers = kernels.of_profile(json.loads(profile.read_text()))
-            precision, details["kernels"] = told["effective_precision"], told["kernels"]
+            summary, providers = kernels.of_profile(json.loads(profile.read_text()))
+            precision, details["kernels"] = summary["effective_precision"], summary["kernels"]
             details["providers"] = dict(providers)
         used = {str(core): times for core, times in enumerate(row["cores"]) if times}
         timed = not self._emulated
@@ -227,7 +227,7 @@ class Adb(FolderDevice):
 
 
 def _sent(artifact: Artifact) -> str:
-    """The runtime of a format whose library does not tell its version: it is the one that was sent."""
+    """The runtime of a format whose library does not report its version: the one that was sent."""
     packages = [*open_format(artifact.target).board_packages.values()]
     pins = wheels.pinned_for(packages, android_bundle.THERE[0])
     return ", ".join(f"{name} {version}" for name, (version, _) in pins.items())
@@ -235,7 +235,7 @@ def _sent(artifact: Artifact) -> str:
 
 def _asleep(around: Mapping[str, Any]) -> str:
     """A line when the screen was off before or after the measurement: Android then slows everything down."""
-    screens = [told["screen"] for told in around.values() if told.get("screen", "awake") != "awake"]
+    screens = [conditions["screen"] for conditions in around.values() if conditions.get("screen", "awake") != "awake"]
     if not screens:
         return ""
     return f"the phone's screen is off ({screens[0]}): it measures slower than in use; unlock it and keep the screen on"

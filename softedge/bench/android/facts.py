@@ -12,7 +12,7 @@ from softedge.bench.board.system import NOTABLE_ISA
 
 _CPUFREQ = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq"
 # What changes while measuring.  Phones differ in what the shell user may read; a refusal is an absent number.
-WEATHER = f"""
+CONDITIONS = f"""
 echo '== clocks'; cat {_CPUFREQ}/scaling_cur_freq 2>/dev/null
 echo '== zones'; for zone in /sys/class/thermal/thermal_zone*; do
   echo "$(cat $zone/temp 2>/dev/null) $(cat $zone/type 2>/dev/null)"; done
@@ -27,7 +27,7 @@ echo '== memory'; cat /proc/meminfo
 echo '== kernel'; uname -r
 echo '== highest'; cat {_CPUFREQ}/cpuinfo_max_freq 2>/dev/null
 echo '== governor'; cat {_CPUFREQ}/scaling_governor 2>/dev/null
-{WEATHER}
+{CONDITIONS}
 """
 _THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 _CPU_SENSOR, _SKIN_SENSOR = 0, 3  # android.os.Temperature
@@ -35,14 +35,14 @@ _CPU_SENSOR, _SKIN_SENSOR = 0, 3  # android.os.Temperature
 
 def sections(text: str) -> dict[str, list[str]]:
     """The lines of a script's answer below each ``== name``."""
-    found: dict[str, list[str]] = {}
+    parts: dict[str, list[str]] = {}
     current: list[str] = []
     for line in text.replace("\r", "").splitlines():
         if line.startswith("== "):
-            current = found.setdefault(line[3:].strip(), [])
+            current = parts.setdefault(line[3:].strip(), [])
         elif line.strip():
             current.append(line.strip())
-    return found
+    return parts
 
 
 def properties(lines: list[str]) -> dict[str, str]:
@@ -53,14 +53,14 @@ def properties(lines: list[str]) -> dict[str, str]:
 
 def describe(text: str) -> dict[str, Any]:
     """The answer to SCRIPT as ``Device.describe`` wants it."""
-    told = sections(text)
-    known = properties(told.get("properties", []))
+    parts = sections(text)
+    known = properties(parts.get("properties", []))
     info: dict[str, str] = {}
-    for line in told.get("cpuinfo", []):
+    for line in parts.get("cpuinfo", []):
         key, _, value = line.partition(":")
         info.setdefault(key.strip(), value.strip())
     flags = set(info.get("Features", "").split())
-    memory = next((line for line in told.get("memory", []) if line.startswith("MemTotal")), "")
+    memory = next((line for line in parts.get("memory", []) if line.startswith("MemTotal")), "")
     values: dict[str, Any] = {
         "cpu": _chip(known) or info.get("Hardware", ""),
         "model": " ".join(filter(None, (known.get("ro.product.manufacturer"), known.get("ro.product.model")))),
@@ -68,12 +68,12 @@ def describe(text: str) -> dict[str, Any]:
         "api_level": _whole(known.get("ro.build.version.sdk", "")),
         "security_patch": known.get("ro.build.version.security_patch", ""),
         "machine": known.get("ro.product.cpu.abi", ""),
-        "kernel": " ".join(told.get("kernel", [])),
+        "kernel": " ".join(parts.get("kernel", [])),
         "isa": [name for name in NOTABLE_ISA if name in flags],
-        "cores": sum(line.split(":")[0].strip() == "processor" for line in told.get("cpuinfo", [])),
+        "cores": sum(line.split(":")[0].strip() == "processor" for line in parts.get("cpuinfo", [])),
         "memory_bytes": int(memory.split()[1]) * 1024 if memory else None,
-        "highest_clocks_mhz": [khz // 1000 for khz in _numbers(told.get("highest", []))],
-        "governor": ", ".join(sorted(set(told.get("governor", [])))),
+        "highest_clocks_mhz": [khz // 1000 for khz in _numbers(parts.get("highest", []))],
+        "governor": ", ".join(sorted(set(parts.get("governor", [])))),
         "emulated": emulated(known) or None,
         **conditions(text),
     }
@@ -81,7 +81,7 @@ def describe(text: str) -> dict[str, Any]:
 
 
 def _chip(known: dict[str, str]) -> str:
-    """The name of the chip: Android 12 and later tell it, before that the board's platform is the nearest thing."""
+    """The name of the chip; before Android 12 the board's platform is the nearest thing."""
     maker, model = known.get("ro.soc.manufacturer", ""), known.get("ro.soc.model", "")
     if model:
         return f"{maker} {model}".strip()
@@ -94,13 +94,13 @@ def emulated(known: dict[str, str]) -> bool:
 
 
 def conditions(text: str) -> dict[str, Any]:
-    """The answer to WEATHER: clocks in MHz per core, temperatures in degrees Celsius, throttling, battery."""
-    told = sections(text)
+    """The answer to CONDITIONS: clocks in MHz per core, temperatures in degrees Celsius, throttling, battery."""
+    parts = sections(text)
     values: dict[str, Any] = {}
-    clocks = _numbers(told.get("clocks", []))
+    clocks = _numbers(parts.get("clocks", []))
     if clocks:
         values["clocks_mhz"] = [khz // 1000 for khz in clocks]
-    thermal = told.get("thermal", [])
+    thermal = parts.get("thermal", [])
     # Values repeat, cached ones before those from the hardware: the last one of a name counts.
     sensors = {
         (int(kind), name): float(degrees)
@@ -108,7 +108,7 @@ def conditions(text: str) -> dict[str, Any]:
     }
     hottest = [degrees for (kind, _), degrees in sensors.items() if kind == _CPU_SENSOR and 0 < degrees < 150]
     if not hottest:
-        zones = (line.partition(" ") for line in told.get("zones", []))
+        zones = (line.partition(" ") for line in parts.get("zones", []))
         hottest = [int(number) / 1000 for number, _, name in zones if "cpu" in name.lower() and number.isdigit()]
         hottest = [degrees for degrees in hottest if 1 < degrees < 150]
     if hottest:
@@ -119,10 +119,10 @@ def conditions(text: str) -> dict[str, Any]:
     status = next((line.split(":")[1].strip() for line in thermal if line.startswith("Thermal Status:")), "")
     if status.isdigit() and int(status) < len(_THERMAL_STATUS):
         values["throttling"] = _THERMAL_STATUS[int(status)]
-    screen = "".join(told.get("screen", [])).partition("=")[2]
+    screen = "".join(parts.get("screen", [])).partition("=")[2]
     if screen:
         values["screen"] = screen.lower()  # a phone that dozes is slower
-    battery = dict(line.split(": ", 1) for line in told.get("battery", []) if ": " in line)
+    battery = dict(line.split(": ", 1) for line in parts.get("battery", []) if ": " in line)
     level, tenths = _whole(battery.get("level", "")), _whole(battery.get("temperature", ""))
     if level is not None:
         values["battery_percent"] = level

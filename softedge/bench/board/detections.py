@@ -14,7 +14,7 @@ def as_row(outputs: dict[str, Any], count: int = 100) -> Any:
     """A detector's answer as one row, float32 (1, 600): x1 y1 x2 y2 score label of each; label -1: none."""
     row = np.zeros((count, 6), np.float32)
     row[:, 5] = -1
-    found = min(len(outputs["scores"]), count)
-    row[:found, :4] = outputs["boxes"][:found]
-    row[:found, 4], row[:found, 5] = outputs["scores"][:found], outputs["labels"][:found]
+    filled = min(len(outputs["scores"]), count)
+    row[:filled, :4] = outputs["boxes"][:filled]
+    row[:filled, 4], row[:filled, 5] = outputs["scores"][:filled], outputs["labels"][:filled]
     return row.reshape(1, -1)

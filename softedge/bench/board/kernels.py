@@ -30,9 +30,9 @@ def of_profile(events: list[dict[str, Any]]) -> tuple[dict[str, Any], collection
     kernels: list[tuple[str, str]] = []
     providers: collections.Counter[str] = collections.Counter()
     for event in events:
-        told = event.get("args", {})
+        args = event.get("args", {})
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            types = [next(iter(entry)) for entry in told.get("input_type_shape", [])]
-            kernels.append((told["op_name"], types[0] if types else ""))
-            providers[told.get("provider", "")] += 1
+            types = [next(iter(entry)) for entry in args.get("input_type_shape", [])]
+            kernels.append((args["op_name"], types[0] if types else ""))
+            providers[args.get("provider", "")] += 1
     return summary(kernels), providers

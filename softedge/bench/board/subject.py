@@ -37,8 +37,8 @@ def serve(folder: str, index: int) -> None:
             answer(getattr(subject, line.strip())())
     except Exception as error:
         # Any kind: runtimes raise their own. One line goes into the table, with what was being done in it.
-        told = " ".join(str(error).split())[:400]
-        answer({"failed": told if isinstance(error, LookupError) else f"{type(error).__name__}: {told}"})
+        text = " ".join(str(error).split())[:400]
+        answer({"failed": text if isinstance(error, LookupError) else f"{type(error).__name__}: {text}"})
 
 
 STEPS = 20  # of the clock in a sample: a step is then at most a twentieth of what is measured
@@ -84,8 +84,8 @@ class Subject:
             self.model = importlib.import_module(artifact["runtime"]).Runtime(path, settings)
         except ImportError as error:
             needed = " ".join(artifact["packages"])
-            told = f"{needed} is not installed here: {error}; install it: {sys.executable} -m pip install {needed}"
-            raise LookupError(told) from error
+            problem = f"{needed} is not installed here: {error}; install it: {sys.executable} -m pip install {needed}"
+            raise LookupError(problem) from error
         self.outputs: list[Any] = []
         self.next = 0
         begun = time.perf_counter()
@@ -163,8 +163,8 @@ def _sha256(path: str) -> str:
     """Of a file, or of a folder (an .mlpackage) by its sorted relative paths and contents, as softedge does."""
     digest = hashlib.sha256()
     if os.path.isdir(path):
-        found = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
-        relative = {os.path.relpath(file, path).replace(os.sep, "/"): file for file in found}
+        files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+        relative = {os.path.relpath(file, path).replace(os.sep, "/"): file for file in files}
         for name in sorted(relative, key=lambda name: name.split("/")):
             digest.update(name.encode() + b"\0" + bytes.fromhex(_sha256(relative[name])))
         return digest.hexdigest()

@@ -26,7 +26,7 @@ def describe(packages: Sequence[str] = ()) -> dict[str, Any]:
     """Everything this machine reports; keys as in ``Device.describe``.  packages: of the runtimes, by pip's names."""
     info = _cpuinfo()
     flags = set((info.get("flags") or info.get("Features") or "").split())
-    told = {
+    values = {
         "cpu": info.get("model name") or _sysctl("machdep.cpu.brand_string") or _arm_name(info) or platform.processor(),
         "board": _text("/proc/device-tree/model").rstrip("\0"),
         "os": platform.platform(),
@@ -41,7 +41,7 @@ def describe(packages: Sequence[str] = ()) -> dict[str, Any]:
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         **conditions(),
     }
-    return {key: value for key, value in told.items() if value not in (None, "", [], {})}
+    return {key: value for key, value in values.items() if value not in (None, "", [], {})}
 
 
 def conditions(sysfs: str = "/sys") -> dict[str, Any]:
@@ -51,26 +51,26 @@ def conditions(sysfs: str = "/sys") -> dict[str, Any]:
     zones += [_number(path) for path in glob.glob(sysfs + "/class/hwmon/hwmon*/temp*_input")]
     # Unused sensors read 0 or nonsense; both files are in thousandths of a degree.
     degrees = [value / 1000 for value in zones if value is not None and 1000 < value < 150000]
-    told: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if any(clocks):
-        told["clocks_mhz"] = [round(value / 1000) for value in clocks if value]
+        values["clocks_mhz"] = [round(value / 1000) for value in clocks if value]
     if degrees:
-        told["temperature_c"] = max(degrees)
-    return told
+        values["temperature_c"] = max(degrees)
+    return values
 
 
 def runtimes(packages: Sequence[str] = ()) -> dict[str, str]:
     """Installed packages that matter here: name -> version."""
     from importlib import metadata
 
-    found = {}
+    versions = {}
     known = {name.lower() for name in PACKAGES}
     for name in (*PACKAGES, *(name for name in packages if name.lower() not in known)):
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def peak_memory() -> int | None:

@@ -95,14 +95,14 @@ class Browser(FolderDevice):
     def describe(self) -> dict[str, Any]:
         """The browser's description of itself; waits until somebody opens the page."""
         about = printable(self.visit.wait_for_browser(self.wait_s).model_dump(exclude_none=True))
-        told: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": about["model"] or self.options.get("name") or f"a browser on {about['platform'] or 'this device'}",
             "os": about.pop("platform"),
             "cores": about.pop("cores", None),
             "runtimes": {ort_web.PACKAGE: ort_web.VERSION},
             **about,
         }
-        return {key: value for key, value in told.items() if value not in (None, "")}
+        return {key: value for key, value in values.items() if value not in (None, "")}
 
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
         self.visit.wait_for_browser(self.wait_s)

@@ -77,15 +77,15 @@ def registry() -> str:
     for key in ("npm_config_registry", "NPM_CONFIG_REGISTRY"):
         if os.environ.get(key):
             return os.environ[key].rstrip("/") + "/"
-    told = _npm("config", "get", "registry")
-    return told.strip().rstrip("/") + "/" if told.strip().startswith(("http://", "https://")) else _REGISTRY
+    address = _npm("config", "get", "registry")
+    return address.strip().rstrip("/") + "/" if address.strip().startswith(("http://", "https://")) else _REGISTRY
 
 
 def _npm_pack() -> bytes | None:
     with tempfile.TemporaryDirectory(prefix="softedge-npm-") as folder:
         _npm("pack", f"{PACKAGE}@{VERSION}", "--pack-destination", folder, "--silent")
-        found = list(Path(folder).glob("*.tgz"))
-        return found[0].read_bytes() if found else None
+        archives = list(Path(folder).glob("*.tgz"))
+        return archives[0].read_bytes() if archives else None
 
 
 def _npm(*arguments: str) -> str:

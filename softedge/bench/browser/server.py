@@ -136,15 +136,15 @@ class Server:
 
 
 class _Threads(http.server.ThreadingHTTPServer):
-    _told = False
+    _refusal_shown = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away, or wants no certificate made here, is no bug: no traceback, one line at most."""
         error = sys.exception()
         if not isinstance(error, OSError):  # TLS errors are among these
             super().handle_error(request, client_address)
-        elif isinstance(error, ssl.SSLError) and not self._told:
-            self._told = True
+        elif isinstance(error, ssl.SSLError) and not self._refusal_shown:
+            self._refusal_shown = True
             say(f"a browser at {client_address[0]} refused the certificate; accept its warning and reload the page")
 
 

@@ -33,7 +33,7 @@ class Visit:
         self._job: Mapping[str, Any] | None = None
         self._names: Sequence[str] = ()
         self._summary: Callable[[results.Answer], Mapping[str, Any]] = lambda answer: {}
-        self._progress, self._hidden, self._told_hidden = 0.0, False, False
+        self._progress, self._hidden, self._hidden_shown = 0.0, False, False
         self._seen = time.monotonic()
         self._gone_at: float | None = None
         self._failed = ""
@@ -85,11 +85,11 @@ class Visit:
                     return
                 percent = min(int(100 * self._progress), 99)
                 self._check(deadline, limit_s, percent)
-                if self._hidden and not self._told_hidden:
+                if self._hidden and not self._hidden_shown:
                     say(
                         f"{self.spec}: the page is in the background or the phone is locked; bring it back to the front"
                     )
-                self._told_hidden = self._hidden
+                self._hidden_shown = self._hidden
             yield from range(shown, percent)
             shown = max(shown, percent)
 

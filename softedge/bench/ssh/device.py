@@ -29,20 +29,20 @@ from softedge.records import Artifact
 # Runs there before anything is copied; prints one JSON line. Python 3 of any age.
 _PROBE = """
 import json, platform, shutil, sys
-told = {"python": "%d.%d" % sys.version_info[:2], "machine": platform.machine(), "glibc": platform.libc_ver()[1]}
+facts = {"python": "%d.%d" % sys.version_info[:2], "machine": platform.machine(), "glibc": platform.libc_ver()[1]}
 try:
-    told["board"] = open("/proc/device-tree/model").read().strip("\\0\\n ")
+    facts["board"] = open("/proc/device-tree/model").read().strip("\\0\\n ")
 except (OSError, UnicodeDecodeError):
-    told["board"] = ""
-told["free_bytes"] = shutil.disk_usage(sys.argv[1]).free
-told["missing"] = {}
+    facts["board"] = ""
+facts["free_bytes"] = shutil.disk_usage(sys.argv[1]).free
+facts["missing"] = {}
 for name, package in json.loads(sys.argv[2]).items():
     try:
         __import__(name)
     except Exception as error:
         cause = error.__cause__ or error  # numpy wraps what it says in a page of advice
-        told["missing"][package] = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-print("softedge-probe " + json.dumps(told))
+        facts["missing"][package] = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+print("softedge-probe " + json.dumps(facts))
 """
 EMULATED = "linux,dummy-virt"  # how a whole machine that qemu makes up names itself
 NOT_TIMED = "not run: this board is one that qemu makes up, which says nothing about a board's speed"
@@ -86,8 +86,8 @@ class Ssh(FolderDevice):
 
     def _prepare(self) -> None:
         base = self.options.get("folder", "/tmp")
-        made = self.connection.run(["mktemp", "-d", f"{base}/softedge.XXXXXXXX"], f"make a folder in {base}")
-        self.remote = made.strip().splitlines()[-1]
+        answer = self.connection.run(["mktemp", "-d", f"{base}/softedge.XXXXXXXX"], f"make a folder in {base}")
+        self.remote = answer.strip().splitlines()[-1]
         self.about = self._probe()
         if "numpy" in self.about["missing"] and "wheels" not in self.options:
             raise DeviceError(f"{self.label}: {self._how_to_get('numpy', 'numpy onnxruntime')}")
@@ -127,19 +127,19 @@ class Ssh(FolderDevice):
 
     def _send_wheels(self, wanted: Sequence[str]) -> None:
         """Unpacked wheels into ``site`` beside the benchmark: nothing is installed there."""
-        source, found = self.options["wheels"], []
+        source, files = self.options["wheels"], []
         for package in wanted:
             try:
                 if source == "send":
-                    found += wheels.fetch([package], *self._there())
+                    files += wheels.fetch([package], *self._there())
                 else:
-                    found += wheels.newest(Path(source), [package])
+                    files += wheels.newest(Path(source), [package])
             except DeviceError as error:  # the other formats can still be measured
                 self.unsent[package] = str(error)
             else:
-                self.sent[package] = found[-1].name
+                self.sent[package] = files[-1].name
         with temporary_folder("wheels") as folder:
-            wheels.unpack(found, folder / "site")
+            wheels.unpack(files, folder / "site")
             self.connection.upload(folder, self.remote)
         self.about = self._probe(f"{self.remote}/site")
         for kind in registry.formats():
@@ -156,13 +156,13 @@ class Ssh(FolderDevice):
 
     def describe(self) -> dict[str, Any]:
         package = (Path(__file__).parents[1] / "board" / "system.py").read_bytes()
-        asked = f"describe({list(job.runtime_packages().values())})"
-        script = package + f"\nimport json\nprint('softedge-system ' + json.dumps({asked}))\n".encode()
+        call = f"describe({list(job.runtime_packages().values())})"
+        script = package + f"\nimport json\nprint('softedge-system ' + json.dumps({call}))\n".encode()
         text = self.connection.run([*self._environment(), self.python, "-"], "ask what it is", 120, script)
-        told = next(line for line in text.splitlines() if line.startswith("softedge-system "))
+        answer = next(line for line in text.splitlines() if line.startswith("softedge-system "))
         sent = {"sent_wheels": list(self.sent.values())} if self.sent else {}
         emulated = {"emulated": True} if self.about["board"] == EMULATED else {}
-        return {**json.loads(told.removeprefix("softedge-system ")), **sent, **emulated}
+        return {**json.loads(answer.removeprefix("softedge-system ")), **sent, **emulated}
 
     def _environment(self) -> list[str]:
         return ["env", f"PYTHONPATH={self.remote}/site"] if self.sent else []
@@ -208,8 +208,8 @@ class Ssh(FolderDevice):
         files = ["results.json", *(f"{artifact.name}.npy" for artifact in artifacts)]
         present = self.connection.run(["ls", self.remote], "list the results").split()
         self.connection.download([file for file in files if file in present], self.remote, incoming)
-        found = job.unpack(incoming, artifacts, hashes, replace(plan, images=outgoing / "images.npy"))
-        return found if timed else [one if one.skipped else _untimed(one) for one in found]
+        measurements = job.unpack(incoming, artifacts, hashes, replace(plan, images=outgoing / "images.npy"))
+        return measurements if timed else [one if one.skipped else _untimed(one) for one in measurements]
 
     def _start(self, plan: Plan) -> None:
         words = [*self._environment(), self.python, f"{self.remote}/worker.py", "run", self.remote]

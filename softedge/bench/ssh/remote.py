@@ -45,11 +45,11 @@ _MEANINGS = (
 
 def parse(spec: str, address: str) -> tuple[str, int | None]:
     """``user@host:port`` -> login and port.  Anything that ssh could take for an option is refused."""
-    found = _ADDRESS.fullmatch(address)
-    if not found:
+    match = _ADDRESS.fullmatch(address)
+    if not match:
         raise UserError(f"device {spec}: expected ssh://user@host or ssh://user@host:port")
-    port = int(found["port"]) if found["port"] else None
-    return found["login"].replace("[", "").replace("]", ""), port
+    port = int(match["port"]) if match["port"] else None
+    return match["login"].replace("[", "").replace("]", ""), port
 
 
 class Connection:

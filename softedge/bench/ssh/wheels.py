@@ -116,10 +116,10 @@ def newest(folder: Path, packages: list[str]) -> list[Path]:
     """One wheel per package in ``folder``, the last written; DeviceError when one is missing."""
     chosen = []
     for package in packages:
-        found = sorted(folder.glob(f"{package.replace('-', '_')}-*.whl"), key=lambda path: path.stat().st_mtime)
-        if not found:
+        matching = sorted(folder.glob(f"{package.replace('-', '_')}-*.whl"), key=lambda path: path.stat().st_mtime)
+        if not matching:
             raise DeviceError(f"no wheel of {package} in {folder}; put one for the board there")
-        chosen.append(found[-1])
+        chosen.append(matching[-1])
     return chosen
 
 
