@@ -37,24 +37,24 @@ class Review:
     """Decisions of any number of windows, one at a time; each is in ``labels.csv`` before it is answered.
 
     Every decision has a number, and a window says which one it has seen of the image that it decides: one that has not
-    seen the latest is told and decides again.
+    seen the latest is warned and decides again.
     """
 
     def __init__(self, root: Path):
         self.root = root
-        found = folders.find(root, str(root), reviewed=False)
+        inventory = folders.find(root, str(root), reviewed=False)
         self.names: list[str] = []
         self.folders: list[str] = []  # the class that the folder says, "" for none
         self.splits: list[str] = []
         self._images: list[tuple[EncodedImages, int]] = []
-        for split, images in found.splits.items():
+        for split, images in inventory.splits.items():
             assert isinstance(images, EncodedImages)
             self.names += images.names
-            self.folders += [found.classes[label] if label >= 0 else "" for label in images.labels.tolist()]
+            self.folders += [inventory.classes[label] if label >= 0 else "" for label in images.labels.tolist()]
             self.splits += [split] * len(images)
             self._images += [(images, i) for i in range(len(images))]
         self._index = {name: i for i, name in enumerate(self.names)}
-        self.classes = list(found.classes)
+        self.classes = list(inventory.classes)
         self.version, self.count = 0, 0  # the number of the latest decision; decisions of this start
         self._lock, self._stamp = threading.Lock(), self._now()
         self._versions: dict[str, int] = {}
@@ -69,16 +69,16 @@ class Review:
         return None
 
     def _read(self) -> dict[str, Decision]:
-        found = decisions.read(self.root)
-        if found is None:
+        saved = decisions.read(self.root)
+        if saved is None:
             raise UserError(
                 f"{self.root / decisions.FILE} has no columns 'name' and 'label': it is not of softedge review, which "
                 "would overwrite it; give it another name"
             )
-        for decision in found.values():
+        for decision in saved.values():
             if decision.state == LABEL and decision.label not in self.classes:
                 self.classes.append(decision.label)
-        return found
+        return saved
 
     def start(self) -> dict[str, Any]:
         """All that a window begins with, but the pictures."""
@@ -89,8 +89,8 @@ class Review:
             }
 
     def _change(self, name: str) -> list[Any]:
-        made = self._decisions.get(name)
-        return [made.state if made else "", made.label if made else "", self._versions.get(name, 0)]
+        decision = self._decisions.get(name)
+        return [decision.state if decision else "", decision.label if decision else "", self._versions.get(name, 0)]
 
     def _since(self, version: int) -> dict[str, Any]:
         """The decisions since; all of them since -1."""
@@ -120,8 +120,8 @@ class Review:
             self._catch_up()
             stale = self._versions.get(name, 0) != seen
             if not stale:
-                made = self._decision(state, label, self._decisions.get(name)) if state else None
-                self._save(name, made)
+                decision = self._decision(state, label, self._decisions.get(name)) if state else None
+                self._save(name, decision)
             answer = self._since(since)
             answer["changes"][image] = self._change(name)
             return {"stale": stale, **answer}
@@ -138,10 +138,10 @@ class Review:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         return Decision(state, label if state == LABEL else "", now, before.more if before else {})
 
-    def _save(self, name: str, made: Decision | None) -> None:
+    def _save(self, name: str, decision: Decision | None) -> None:
         after = {key: value for key, value in self._decisions.items() if key != name}
-        if made is not None:
-            after[name] = made
+        if decision is not None:
+            after[name] = decision
         try:
             decisions.write(self.root, after)
         except OSError as error:
@@ -149,8 +149,8 @@ class Review:
         self._decisions, self._stamp = after, self._now()
         self._number(name)
         self.count += 1
-        if made is not None and made.state == LABEL and made.label not in self.classes:
-            self.classes.append(made.label)
+        if decision is not None and decision.state == LABEL and decision.label not in self.classes:
+            self.classes.append(decision.label)
 
     def _number(self, name: str) -> None:
         self.version += 1
@@ -162,14 +162,14 @@ class Review:
         if now == self._stamp:
             return
         try:
-            found = self._read()
+            saved = self._read()
         except UserError as error:
             text = str(error).replace(f"{self.root}/", "")
             raise Refused(409, f"{text}. Nothing was saved.") from error
-        for name in found.keys() | self._decisions.keys():
-            if found.get(name) != self._decisions.get(name):
+        for name in saved.keys() | self._decisions.keys():
+            if saved.get(name) != self._decisions.get(name):
                 self._number(name)
-        self._decisions, self._stamp = found, now
+        self._decisions, self._stamp = saved, now
 
     def picture(self, image: int) -> bytes:
         """A JPEG of about 1024 pixels.  Refused where the file is gone or no picture."""
@@ -182,12 +182,12 @@ class Review:
             pixels = images.decode_smaller(at, _SIDE)
         except BadImage as error:
             raise Refused(410, str(error)) from error
-        made = _jpeg(pixels)
+        jpeg = _jpeg(pixels)
         with self._picture_lock:
-            self._pictures[image] = made
+            self._pictures[image] = jpeg
             while len(self._pictures) > _CACHED:
                 self._pictures.popitem(last=False)
-        return made
+        return jpeg
 
     def pages(self, order: Order) -> dict[str, Page]:
         """Address below the page -> what is there."""

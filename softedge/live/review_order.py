@@ -48,19 +48,19 @@ def read(path: Path, index: Mapping[str, int]) -> Order:
             "near_copies.csv"
         )
     pairs = "other_name" in rows[0]
-    found, missing, seen = Order(path.name), 0, set[int]()
+    order, missing, seen = Order(path.name), 0, set[int]()
     for row in rows:
         at = [index.get(row[column] or "") for column in (PAIR if pairs else PAIR[:1])]
         if None in at:
             missing += 1
         elif pairs:
-            found.pairs.append((int(at[0] or 0), int(at[1] or 0), row.get("kind") or ""))
+            order.pairs.append((int(at[0] or 0), int(at[1] or 0), row.get("kind") or ""))
         elif at[0] is not None and at[0] not in seen:
             seen.add(at[0])
-            found.images.append(at[0])
+            order.images.append(at[0])
             if row.get("suggested"):
-                found.suggested[at[0]] = row["suggested"]
+                order.suggested[at[0]] = row["suggested"]
     if missing == len(rows):
         first = rows[0]["name"]
         raise UserError(f"--order {path} names no image of this folder (the first is '{first}'); give a table about it")
-    return Order(found.title, found.images, found.pairs, found.suggested, missing)
+    return Order(order.title, order.images, order.pairs, order.suggested, missing)

@@ -35,13 +35,13 @@ def write(subject: Subject, folder: Path, name: str) -> int:
     files = _files(subject.without_photos(), name)
     make_folder(folder.parent)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        made = Path(temporary) / "app"
+        app = Path(temporary) / "app"
         for path, data in files.items():
-            (made / path).parent.mkdir(parents=True, exist_ok=True)
-            (made / path).write_bytes(data)
+            (app / path).parent.mkdir(parents=True, exist_ok=True)
+            (app / path).write_bytes(data)
         if folder.exists():
             os.replace(folder, Path(temporary) / "earlier")
-        shutil.move(made, folder)
+        shutil.move(app, folder)
     return sum(map(len, files.values()))
 
 
