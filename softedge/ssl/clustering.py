@@ -38,8 +38,8 @@ def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     for part in points.split(max(1, _CHUNK // len(centroids))):
         # ‖x - c‖² without ‖x‖², which does not change the order.
         where.append((centroids.square().sum(1) - 2 * part @ centroids.T).argmin(1))
-    found = torch.cat(where)
-    return found, (points - centroids[found]).norm(dim=1)
+    indices = torch.cat(where)
+    return indices, (points - centroids[indices]).norm(dim=1)
 
 
 def concentration(distance: Tensor, assignment: Tensor, k: int, temperature: float, smooth: float = 10.0) -> Tensor:

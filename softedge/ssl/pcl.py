@@ -124,10 +124,10 @@ class PCL(MoCoV2):
     def build(cls, recipe: Recipe, backbone: Backbone, images: Images) -> Self:
         settings = recipe.ssl
         assert isinstance(settings, cls.Settings)
-        made = cls(settings, backbone, sizing.queue_size(recipe, len(images)), recipe.seed, len(images))
-        if made.prototypes.sizes != settings.clusters and distributed.rank() == 0:
-            say(f"clusters: {made.prototypes.sizes} instead of {settings.clusters}, for {len(images)} images")
-        return made
+        method = cls(settings, backbone, sizing.queue_size(recipe, len(images)), recipe.seed, len(images))
+        if method.prototypes.sizes != settings.clusters and distributed.rank() == 0:
+            say(f"clusters: {method.prototypes.sizes} instead of {settings.clusters}, for {len(images)} images")
+        return method
 
     def shared_state(self) -> list[Tensor]:
         return [*super().shared_state(), self.prototypes.centroids, self.prototypes.phi]

@@ -104,11 +104,11 @@ def for_data(source: str, minutes: float = 30.0, size: int = 0) -> Suggestion:
     from softedge import config
     from softedge.data import describe
 
-    found = describe(source, config.load("small-domain"))
-    spec = found["spec"]  # measured: channels that agree to the last digit in mean and deviation are one channel
+    facts = describe(source, config.load("small-domain"))
+    spec = facts["spec"]  # measured: channels that agree to the last digit in mean and deviation are one channel
     grey = len(set(spec["mean"])) == len(set(spec["std"])) == 1
     gpus = torch.cuda.device_count()
-    return suggest(found["n_pretrain"], size or _size(found["longer_side"], gpus), minutes, gpus=gpus, grey=grey)
+    return suggest(facts["n_pretrain"], size or _size(facts["longer_side"], gpus), minutes, gpus=gpus, grey=grey)
 
 
 def _size(longer_side: int, gpus: int) -> int:

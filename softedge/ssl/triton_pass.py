@@ -140,6 +140,6 @@ def _ranked(query: Tensor, queue: Tensor, groups: Tensor, temperature: float, ke
         torch.einsum("nc,nkc->nk", query[at : at + step], queue[members[at : at + step]].float())
         for at in range(0, len(query), step)
     ]
-    found = (torch.cat(logits) / temperature).masked_fill_(missing, -torch.inf)
-    values, order = found.topk(keep, dim=1)
+    scores = (torch.cat(logits) / temperature).masked_fill_(missing, -torch.inf)
+    values, order = scores.topk(keep, dim=1)
     return values, members.gather(1, order)
