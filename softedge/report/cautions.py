@@ -86,8 +86,8 @@ def _caveats(run: Values) -> list[str]:
     said = []
     for name, device in run["devices"].items():
         timings = [row["devices"][name] for row in run["files"] if name in row["devices"]]
-        told = [device["about"].get("caveat"), *(timing.get("caveat") for timing in timings)]
-        said += [f"{device['short']}: {caveat}." for caveat in dict.fromkeys(filter(None, told))]
+        caveats = [device["about"].get("caveat"), *(timing.get("caveat") for timing in timings)]
+        said += [f"{device['short']}: {caveat}." for caveat in dict.fromkeys(filter(None, caveats))]
     return said
 
 

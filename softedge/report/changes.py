@@ -35,12 +35,12 @@ def compare_folders(folders: Sequence[Path]) -> str:
 
 def compare(a: Run, b: Run) -> str:
     """The changes from run ``a`` to run ``b`` as plain text for a terminal."""
-    found = changes(collect(a, layout=False), collect(b, layout=False))
-    if not found:
+    entries = changes(collect(a, layout=False), collect(b, layout=False))
+    if not entries:
         return f"{a.name} and {b.name}: no differences"
     lines = [f"from {a.name} to {b.name}"]
     group = ""
-    for change in found:
+    for change in entries:
         if change["group"] != group:
             group = change["group"]
             lines.append(f"\n{group}")
@@ -50,20 +50,20 @@ def compare(a: Run, b: Run) -> str:
 
 def changes(a: Values, b: Values) -> list[Values]:
     """Entries {group, what, before, after, kind, change, ratio}; ``change`` is a difference, or a marked ratio."""
-    found = _recipe(a["recipe"], b["recipe"])
+    entries = _recipe(a["recipe"], b["recipe"])
     for key, what in _DATA.items():
-        found += _entry("data", what, a["data"].get(key), b["data"].get(key), "count")
+        entries += _entry("data", what, a["data"].get(key), b["data"].get(key), "count")
     before, after = (run["probe"].get("metrics", {}) for run in (a, b))
     for key, what in _PROBES.items():
-        found += _entry("features", what, before.get(key), after.get(key), "percent")
+        entries += _entry("features", what, before.get(key), after.get(key), "percent")
     for device in dict.fromkeys([*a["devices"], *b["devices"]]):
         had, has = ("measured" if device in run["devices"] else "not run" for run in (a, b))
-        found += _entry("devices", _called(device, a, b), had, has, "text")
+        entries += _entry("devices", _called(device, a, b), had, has, "text")
     rows_a, rows_b = ({row["artifact"]: row for row in run["files"]} for run in (a, b))
     for artifact in dict.fromkeys([*rows_a, *rows_b]):
         name = words.artifact_name(artifact)
-        found += _file(name, rows_a.get(artifact, {}), rows_b.get(artifact, {}), lambda d: _called(d, a, b))
-    return found
+        entries += _file(name, rows_a.get(artifact, {}), rows_b.get(artifact, {}), lambda d: _called(d, a, b))
+    return entries
 
 
 def _called(device: str, a: Values, b: Values) -> str:
@@ -72,23 +72,23 @@ def _called(device: str, a: Values, b: Values) -> str:
 
 
 def _file(name: str, a: Values, b: Values, called: Callable[[str], str]) -> list[Values]:
-    found = _entry("files", f"{name}: gate", a.get("gate"), b.get("gate"), "text")
+    entries = _entry("files", f"{name}: gate", a.get("gate"), b.get("gate"), "text")
     for key, (what, kind) in _FILE.items():
-        found += _entry("files", f"{name}: {what}", a.get(key), b.get(key), kind)
+        entries += _entry("files", f"{name}: {what}", a.get(key), b.get(key), kind)
     timed_a, timed_b = a.get("devices", {}), b.get("devices", {})
     for device in (d for d in timed_a if d in timed_b):
         before, after = (timed.get(device, {}).get("p90_ms") for timed in (timed_a, timed_b))
-        found += _entry("files", f"{name}: p90 on {called(device)}", before, after, "milliseconds")
-    return found
+        entries += _entry("files", f"{name}: p90 on {called(device)}", before, after, "milliseconds")
+    return entries
 
 
 def _recipe(a: Values, b: Values) -> list[Values]:
-    found = []
+    entries = []
     for line in differences(a, b):
         key, _, rest = line.partition(": ")
         before, _, after = rest.partition(" -> ")
-        found.append({"group": "recipe", "what": key, "before": before, "after": after, "kind": "text"})
-    return found
+        entries.append({"group": "recipe", "what": key, "before": before, "after": after, "kind": "text"})
+    return entries
 
 
 def _entry(group: str, what: str, before: Any, after: Any, kind: str) -> list[Values]:

@@ -76,7 +76,7 @@ def accuracy_latency(identity: str, width: float, rows: Sequence[Values], device
 
 
 def _floor(rows: Sequence[Values]) -> list[float]:
-    """The lowest accuracy that the gate lets pass, where the rows tell."""
+    """The lowest accuracy that passes the gate, where the rows say."""
     return sorted({r["gate_floor"] for r in rows if r.get("gate_floor") is not None})
 
 

@@ -64,8 +64,8 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "plan": read_plan(run),
         "provenance": _provenance(run, done, recipe),
     }
-    values |= {"map": found} if (found := image_map.collect(run)) else {}
-    values |= {"near_copies": found} if (found := near_copies.collect(run)) else {}
+    values |= {"map": section} if (section := image_map.collect(run)) else {}
+    values |= {"near_copies": section} if (section := near_copies.collect(run)) else {}
     if layout:
         values |= _test_set(run, done["probe"], done["baselines"], known or {})
     values["not_run"] = _not_run(done, values)
@@ -124,8 +124,8 @@ def _transferred(run: Run, name: str, result: Result) -> Values:
 
 
 def _examples(stage: Stage) -> list[Values]:
-    found = stage.result.details.get("examples") if stage.result else None
-    return [e for e in found or [] if isinstance(e, dict) and "predictions" in e and "fp32" in e]
+    examples = stage.result.details.get("examples") if stage.result else None
+    return [e for e in examples or [] if isinstance(e, dict) and "predictions" in e and "fp32" in e]
 
 
 def _pretrain(run: Run, stage: Stage) -> Values:
@@ -168,17 +168,17 @@ def _probe(stage: Stage) -> Values:
 def _test_set(run: Run, probe: Stage, baselines: Stage, known: Values) -> Values:
     """Confusion matrix and gallery of the classifier that is exported, where its answers were kept, else of the probe;
     the embedding of the frozen features that the probe wrote."""
-    found: Values = {}
+    values: Values = {}
     answered = embedding.read_answers(run.folder("baselines")) if baselines.result is not None else None
     arrays = embedding.read_features(run.folder("probe")) if probe.result is not None else None
     stage, classified = (baselines, answered) if answered is not None else (probe, arrays)
     classes = (stage.result.details.get("classes") if stage.result else None) or []
     if classified is not None and _fits(classified, len(classes)):
         labels, answers = classified["test_labels"], classified["test_predictions"]
-        found["confusion"] = predictions.confusion(labels, answers, classes)
-        found["gallery"] = predictions.gallery(labels, answers, classified.get("test_probabilities"), classes)
+        values["confusion"] = predictions.confusion(labels, answers, classes)
+        values["gallery"] = predictions.gallery(labels, answers, classified.get("test_probabilities"), classes)
         if "indices" in classified:  # a sample of the test images
-            for entry in found["gallery"]:
+            for entry in values["gallery"]:
                 entry["index"] = int(classified["indices"][entry["index"]])
     probed = (probe.result.details.get("classes") if probe.result else None) or []
     if arrays is not None and _fits(arrays, len(probed)):
@@ -186,8 +186,8 @@ def _test_set(run: Run, probe: Stage, baselines: Stage, known: Values) -> Values
         if layout:
             layout["truth"] = [int(arrays["test_labels"][i]) for i in layout["index"]]
             layout["answer"] = [int(arrays["test_predictions"][i]) for i in layout["index"]]
-            found["embedding"] = layout
-    return found
+            values["embedding"] = layout
+    return values
 
 
 def _fits(arrays: Any, classes: int) -> bool:

@@ -20,17 +20,17 @@ _PHONES = re.compile(r"Android|iPhone|iPad|Mobile|Tablet", re.IGNORECASE)
 
 def collected(bench: Stage) -> Values:
     """device -> ``address``, ``called``, ``short``, ``kind``, ``preset``, ``threads``, ``about``."""
-    found: Values = {}
+    devices: Values = {}
     for name, result in bench.results.items():
         device = name.partition("@")[2]
-        told = result.details.get("device")
-        about = told if isinstance(told, dict) else {}
-        if device not in found:
+        reported = result.details.get("device")
+        about = reported if isinstance(reported, dict) else {}
+        if device not in devices:
             address = str(result.recipe.get("device") or device)
-            # Only what the device told of itself: the environment of the result is that of this machine.
+            # Only what the device reported: the environment in the result is that of this machine.
             hardware = about.get("name") or about.get("model") or about.get("board") or about.get("cpu")
             elsewhere = bool(result.details.get("measured_elsewhere"))
-            found[device] = {
+            devices[device] = {
                 "address": address,
                 "called": f"{hardware} ({address})" if hardware and hardware != address else address,
                 "short": _short(address, about),
@@ -39,12 +39,12 @@ def collected(bench: Stage) -> Values:
                 "about": about,
             }
         if is_number(result.details.get("threads")):
-            found[device]["threads"] = result.details["threads"]
-    shorts = [device["short"] for device in found.values()]
-    for device in found.values():
+            devices[device]["threads"] = result.details["threads"]
+    shorts = [device["short"] for device in devices.values()]
+    for device in devices.values():
         if shorts.count(device["short"]) > 1:
             device["short"] = device["address"]
-    return found
+    return devices
 
 
 def kind(address: str, about: Mapping[str, Any]) -> str:

@@ -104,10 +104,10 @@ def _row(
 ) -> Row:
     target, _, precision = name.partition("-")
     row: Row = {"artifact": name, "target": target, "precision": precision, "gate": "not run", "not_run": {}}
-    made = export.results.get(name)
-    if made is not None:
-        row |= _exported(run, name, made)
-        reason = made.skipped.get(name) or next(iter(made.skipped.values()), "")
+    exported = export.results.get(name)
+    if exported is not None:
+        row |= _exported(run, name, exported)
+        reason = exported.skipped.get(name) or next(iter(exported.skipped.values()), "")
         if not row.get("size_bytes"):
             row["not_run"]["export"] = reason or "the export gave no file"
         elif reason:
@@ -169,12 +169,12 @@ def _with_verdict(step: Row) -> Row:
     return {**step, "verdict": said + ("" if step.get("kept", True) else ", not kept")}
 
 
-def _exported(run: Run, name: str, made: Result) -> Row:
+def _exported(run: Run, name: str, result: Result) -> Row:
     folder = run.folder(f"export/{name}")
     contract = _json(folder / "contract.json")
-    row: Row = {"export_seconds": made.metrics.get("seconds", made.seconds)}
+    row: Row = {"export_seconds": result.metrics.get("seconds", result.seconds)}
     for key in ("sha256", "size_bytes"):
-        value = contract.get(key) or made.metrics.get(key) or made.details.get(key)
+        value = contract.get(key) or result.metrics.get(key) or result.details.get(key)
         if value:
             row[key] = value
     if contract.get("model"):
@@ -183,7 +183,7 @@ def _exported(run: Run, name: str, made: Result) -> Row:
         row["calibration"] = {key: contract["calibration"].get(key) for key in ("images", "source", "warnings")}
     if isinstance(contract.get("notes"), dict):
         row["notes"] = contract["notes"]
-    source = next((Path(key).parent.name for key in made.inputs if key.endswith("classifier.safetensors")), "")
+    source = next((Path(key).parent.name for key in result.inputs if key.endswith("classifier.safetensors")), "")
     if source:
         row["source"] = source
     checkpoint = contract.get("checkpoint")

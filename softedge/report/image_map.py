@@ -44,15 +44,15 @@ def collect(run: Run) -> Values | None:
 
 
 def _suggested(root: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
+    suggestions: dict[str, str] = {}
     for path in sorted(root.glob(f"*/{WRONG}")):
         try:
             with open(path, newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
         except (OSError, ValueError, csv.Error):
             continue
-        found |= {row["name"]: row.get("suggested") or "" for row in rows if row.get("name")}
-    return found
+        suggestions |= {row["name"]: row.get("suggested") or "" for row in rows if row.get("name")}
+    return suggestions
 
 
 def sheet(run: Run) -> str | None:
@@ -126,7 +126,7 @@ def title(values: Mapping[str, Any]) -> str:
 def legend(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Class of the page's style, text."""
     shown = values["classes"] if len(values["classes"]) <= 2 * COLOURS else []
-    found = [(f"c{number % COLOURS}", name) for number, name in enumerate(shown)]
-    found += [("u", "no label")] if any(label < 0 for label in values["labels"]) else []
-    found += [("u t", "test image")] if any(values["tested"]) else []
-    return found + ([("u w", "label probably wrong")] if values["suggested"] else [])
+    entries = [(f"c{number % COLOURS}", name) for number, name in enumerate(shown)]
+    entries += [("u", "no label")] if any(label < 0 for label in values["labels"]) else []
+    entries += [("u t", "test image")] if any(values["tested"]) else []
+    return entries + ([("u w", "label probably wrong")] if values["suggested"] else [])

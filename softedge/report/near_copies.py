@@ -46,12 +46,12 @@ def pictures(run: Run, pairs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
     result = run.result("data")
     root = result.details.get("root") if result else None
-    found: dict[str, str] = {}
+    uris: dict[str, str] = {}
     for name in dict.fromkeys(pair[key] for pair in pairs for key in ("name", "other_name")):
         if not isinstance(root, str):
             break
         try:
-            found[name] = png(decode(FileImages(Path(root), [name], np.zeros(1, np.int64)).path(0), at_least=128))
+            uris[name] = png(decode(FileImages(Path(root), [name], np.zeros(1, np.int64)).path(0), at_least=128))
         except BadImage:
             continue
-    return found
+    return uris

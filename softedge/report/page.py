@@ -142,8 +142,8 @@ def with_roles(rows: Markup) -> Markup:
 def emphasise(sentence: str, artifact: str) -> Markup:
     """The name of the file in bold."""
     name = words.artifact_name(artifact) if artifact else ""
-    before, found, after = sentence.partition(name) if name else (sentence, "", "")
-    return Markup("{}<strong>{}</strong>{}").format(before, found, after) if found else Markup(escape(sentence))
+    before, match, after = sentence.partition(name) if name else (sentence, "", "")
+    return Markup("{}<strong>{}</strong>{}").format(before, match, after) if match else Markup(escape(sentence))
 
 
 def chosen(picks: list[Values], device: str) -> str:
@@ -153,14 +153,14 @@ def chosen(picks: list[Values], device: str) -> str:
 def sections(run: Values) -> list[tuple[str, str]]:
     """Anchors and titles of the sections that are there."""
     bought = "What pretraining is worth" if words.pretrained(run) else "What the given weights bought"
-    found = [("files", "Every file"), ("learning", bought)]
+    entries = [("files", "Every file"), ("learning", bought)]
     if any(words.is_int8(row["precision"]) for row in run["files"]):
-        found.append(("int8", "What int8 costs"))
-    found += [("latency", "Latency"), ("images", "Test images")]
-    found += [("labels", "Labels")] if run["label_issues"] else []
-    found += [("map", "Map of the images")] if run.get("map") else []
-    found += [("missing", "Failed and not run")]
-    return [*found, ("data", "Data"), ("provenance", "Provenance")]
+        entries.append(("int8", "What int8 costs"))
+    entries += [("latency", "Latency"), ("images", "Test images")]
+    entries += [("labels", "Labels")] if run["label_issues"] else []
+    entries += [("map", "Map of the images")] if run.get("map") else []
+    entries += [("missing", "Failed and not run")]
+    return [*entries, ("data", "Data"), ("provenance", "Provenance")]
 
 
 def timed_devices(run: Values) -> list[str]:
@@ -213,8 +213,8 @@ def label_lines(run: Values, method: str) -> list[tuple[str, int, list[list[floa
 
 def label_methods(run: Values) -> list[tuple[str, str]]:
     titles = {"finetune": "Fine-tuned", "probe": "A linear layer on frozen features"}
-    found = dict.fromkeys(row.get("method", "") for row in run["labels"].get("rows") or [])
-    return [(method, titles.get(method, method)) for method in found if label_lines(run, method)]
+    methods = dict.fromkeys(row.get("method", "") for row in run["labels"].get("rows") or [])
+    return [(method, titles.get(method, method)) for method in methods if label_lines(run, method)]
 
 
 def by_group(changes: list[Values]) -> list[tuple[str, list[Values]]]:

@@ -59,7 +59,7 @@ def stage_summary(run: Values, stage: Values) -> str:
     if stage["status"] != "done":
         return str(stage["status"])
     name, files = stage["stage"], run["files"]
-    made = [row for row in files if row.get("size_bytes")]
+    written = [row for row in files if row.get("size_bytes")]
     if name == "data":
         return words.plural((run["data"].get("n_pretrain") or 0) + (run["data"].get("n_test") or 0), "image")
     if name == "pretrain":
@@ -79,13 +79,13 @@ def stage_summary(run: Values, stage: Values) -> str:
         metrics = run["baselines"].get("metrics", {})
         return f"cheap: {words.percent(metrics['cheap_top1'])}" if "cheap_top1" in metrics else "done"
     if name == "export":
-        return f"{len(made)} of {words.plural(len(files), 'file')}"
+        return f"{len(written)} of {words.plural(len(files), 'file')}"
     if name == "quantize":
         searched = sum(bool(row.get("search")) for row in files)
         return f"{words.plural(searched, 'int8 file')} searched" if searched else "no search needed"
     if name == "check":
         passed, failed = sum(row["gate"] == "passed" for row in files), sum(is_failure(row) for row in files)
-        return f"{passed} passed, {failed} failed" if failed else f"{passed} of {len(made)} passed"
+        return f"{passed} passed, {failed} failed" if failed else f"{passed} of {len(written)} passed"
     if name == "bench":
         timed = {row["artifact"] for row in files for t in row["devices"].values() if t.get("p50_ms")}
         where = words.plural(len(run["devices"]), "device")
@@ -121,10 +121,10 @@ def missing(row: Values, place: str) -> str:
 
 
 def files_lead(run: Values) -> Markup:
-    made = [row for row in run["files"] if row.get("size_bytes")]
+    files = [row for row in run["files"] if row.get("size_bytes")]
     passed = sum(row["gate"] == "passed" for row in run["files"])
     checked = any(row["gate"] != "not run" for row in run["files"])
-    said = f"{words.plural(len(made), 'file')} exported, " + (
+    said = f"{words.plural(len(files), 'file')} exported, " + (
         f"{passed} passed the gate" if checked else "none checked"
     )
     timed = {row["artifact"] for row in run["files"] for t in row["devices"].values() if t.get("p90_ms")}
@@ -264,18 +264,18 @@ def int8_lead(run: Values) -> str:
 def device_lead(run: Values, device: str) -> str:
     """What was measured on, in a sentence or two: the device, its clock speed and its temperature."""
     about = run["devices"][device]
-    told, said = about["about"], []
+    reported, said = about["about"], []
     if about.get("threads"):
         said.append(words.plural(about["threads"], "thread"))
     if about.get("preset"):
         said.append(f"preset {about['preset']}")
-    if told.get("os"):
-        said.append(str(told["os"]))
-    if told.get("isa"):
-        isa = told["isa"]
+    if reported.get("os"):
+        said.append(str(reported["os"]))
+    if reported.get("isa"):
+        isa = reported["isa"]
         said.append(" ".join(isa) if isinstance(isa, list) else str(isa))
-    if told.get("governor"):
-        said.append(f"governor {told['governor']}")
+    if reported.get("governor"):
+        said.append(f"governor {reported['governor']}")
     first = ", ".join(said) + "." if said else "The device reported nothing about itself."
     return " ".join([first, *_conditions(run, device)])
 
@@ -285,13 +285,13 @@ def _conditions(run: Values, device: str) -> list[str]:
     around = [
         row["devices"][device]["conditions"] for row in run["files"] if "conditions" in row["devices"].get(device, {})
     ]
-    before, after = ([told.get(key) or {} for told in around] for key in ("before", "after"))
+    before, after = ([state.get(key) or {} for state in around] for key in ("before", "after"))
     said = []
     for key, name in (("clocks_mhz", "clocks {} MHz"), ("temperature_c", "{} °C")):
-        ends = [_range([value for told in side for value in _listed(told.get(key))]) for side in (before, after)]
+        ends = [_range([value for state in side for value in _listed(state.get(key))]) for side in (before, after)]
         if all(ends):
             said.append(name.format(" before and ".join(ends) + " after"))
-    throttled = {told["throttling"] for told in after if told.get("throttling") not in (None, "none")}
+    throttled = {state["throttling"] for state in after if state.get("throttling") not in (None, "none")}
     if throttled:
         said.append(f"throttling: {', '.join(sorted(throttled))}")
     return (
@@ -329,6 +329,6 @@ def further(run: Values) -> list[tuple[str, str, float]]:
         ("taught by a teacher", run.get("distill", {})),
         ("labels alone", run.get("scratch", {})),
     ]
-    found = [(what, stage.get("metrics", {})) for what, stage in trained if stage]
-    found += [(f"linear, protocol {name}", metrics) for name, metrics in run["linear"].items()]
-    return [(what, measures[key], metrics[key]) for what, metrics in found for key in measures if key in metrics]
+    stages = [(what, stage.get("metrics", {})) for what, stage in trained if stage]
+    stages += [(f"linear, protocol {name}", metrics) for name, metrics in run["linear"].items()]
+    return [(what, measures[key], metrics[key]) for what, metrics in stages for key in measures if key in metrics]

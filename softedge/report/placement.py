@@ -63,15 +63,15 @@ def place(
 def spread(wanted: list[float], pitch: float, low: float, high: float) -> list[float]:
     """Positions as near to the wanted ones as a distance of ``pitch`` and the range allow, in the same order."""
     order = sorted(range(len(wanted)), key=lambda i: (wanted[i], i))
-    found = [0.0] * len(wanted)
+    positions = [0.0] * len(wanted)
     last = low - pitch
     for index in order:
-        last = found[index] = max(wanted[index], last + pitch)
+        last = positions[index] = max(wanted[index], last + pitch)
     limit = high
     for index in reversed(order):  # push back up what ran out at the end
-        found[index] = min(found[index], limit)
-        limit = found[index] - pitch
-    return found
+        positions[index] = min(positions[index], limit)
+        limit = positions[index] - pitch
+    return positions
 
 
 def _hit(box: Box, other: Box) -> float:
@@ -89,7 +89,7 @@ def _around(point: tuple[float, float, float], size: tuple[float, float]) -> lis
     """Candidate boxes with their price: right, left, above, below first, then farther away all around."""
     x, y, radius = point
     width, height = size
-    found = []
+    boxes = []
     for ring, gap in enumerate((4.0, 14.0, 26.0, 38.0, 52.0, 68.0, 86.0, 106.0, 128.0)):
         reach = radius + gap
         for step in range(16):
@@ -100,5 +100,5 @@ def _around(point: tuple[float, float, float], size: tuple[float, float]) -> lis
             centre_y = y + down * reach + (height / 2) * max(-1.0, min(1.0, down * 1.6))
             box = Box(centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
             preference = (0.0, 3.0, 2.0, 3.0, 1.0, 3.0, 2.0, 3.0)[step % 16 // 2] + (0.5 if step % 2 else 0.0)
-            found.append((box, preference + ring * 14.0))
-    return found
+            boxes.append((box, preference + ring * 14.0))
+    return boxes

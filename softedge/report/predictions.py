@@ -24,13 +24,13 @@ def confusion(labels: NDArray[np.int64], predictions: NDArray[np.int64], classes
         for i in order
         if wrong.flat[i] > 0
     ]
-    found: dict[str, Any] = {"classes": classes, "pairs": pairs, "n": len(labels)}
+    values: dict[str, Any] = {"classes": classes, "pairs": pairs, "n": len(labels)}
     if number <= MOST_CLASSES:
-        found["matrix"] = matrix.tolist()
-    found["per_class"] = [
+        values["matrix"] = matrix.tolist()
+    values["per_class"] = [
         {"class": name, "n": int(matrix[i].sum()), "right": int(matrix[i, i])} for i, name in enumerate(classes)
     ]
-    return found
+    return values
 
 
 def gallery(

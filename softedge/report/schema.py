@@ -1,7 +1,7 @@
 """report.json as types, for programs that read it: ``Report.model_validate_json(path.read_text())``.
 
 schema.md says what each key means; a test holds the two together, and the reports of real and made-up runs to both.
-What stages wrote in their own words (metrics, recipes, what a device tells of itself) is a free mapping.
+What stages wrote in their own words (metrics, recipes, what a device reports about itself) is a free mapping.
 """
 
 from __future__ import annotations

@@ -99,12 +99,12 @@ def _paired(timing: Values, than: str) -> Markup | str:
 def rows(run: Values, device: str) -> list[tuple[str, list[Markup | str]]]:
     """(measure, one cell per file that ran on the device); measures that none of them has are left out."""
     timings = [(row, row["devices"][device]) for row in run["files"] if row["devices"].get(device)]
-    found = [(title, [cell(timing) for _, timing in timings]) for title, cell in MEASURES]
+    table = [(title, [cell(timing) for _, timing in timings]) for title, cell in MEASURES]
     pick = next((pick["artifact"] for pick in run["verdict"]["picks"] if pick["device"] == device), "")
     if pick:
         title = f"time / {words.artifact_name(pick)}"
-        found.insert(5, (title, [_paired(timing, pick) for _, timing in timings]))
-    return [(title, [_shown(cell) for cell in cells]) for title, cells in found if any(cells)]
+        table.insert(5, (title, [_paired(timing, pick) for _, timing in timings]))
+    return [(title, [_shown(cell) for cell in cells]) for title, cells in table if any(cells)]
 
 
 def _shown(cell: Markup | str) -> Markup:

@@ -95,8 +95,8 @@ def _for_device(files: Sequence[Row], device: str, called: str) -> Pick:
     best = min(equals, key=lambda row: (row.get("size_bytes") or math.inf, -(row.get("top1") or 0.0)))
     why = _why(best, fastest, pool, files, device)
     if not valid:
-        told = best["devices"][device].get("why_not_valid") or "too few samples"
-        why = f"With care: the latencies are not valid ({told}). {why}"
+        reason = best["devices"][device].get("why_not_valid") or "too few samples"
+        why = f"With care: the latencies are not valid ({reason}). {why}"
     return Pick(device, "ship", best["artifact"], f"Ship {_name(best)} to {called}: {_merits(best, device)}.", why)
 
 

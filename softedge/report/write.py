@@ -95,9 +95,11 @@ def _pictures(run: Run, collected: Values) -> dict[str, str]:
     for entry in collected.get("gallery", []):
         if entry["index"] in names:
             entry["name"] = names[entry["index"]]
-    found = {f"test:{index}": uri for index, uri in uris.items()} | labelling.pictures(run, collected["label_issues"])
+    pictures = {f"test:{index}": uri for index, uri in uris.items()} | labelling.pictures(
+        run, collected["label_issues"]
+    )
     if pairs := collected.get("near_copies", {}).get("pairs"):
-        found |= {f"near:{name}": uri for name, uri in near_copies.pictures(run, pairs).items()}
+        pictures |= {f"near:{name}": uri for name, uri in near_copies.pictures(run, pairs).items()}
     if "map" in collected and (sheet := image_map.sheet(run)):
-        found["map"] = sheet
-    return found | {f"check:{index}": uri for index, uri in of_check(run, collected["examples"]).items()}
+        pictures["map"] = sheet
+    return pictures | {f"check:{index}": uri for index, uri in of_check(run, collected["examples"]).items()}
