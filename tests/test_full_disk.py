@@ -21,7 +21,7 @@ from softedge.export.base import open_format
 from softedge.export.deployed import Deployed
 from softedge.files import refuse_full, temporary_folder, write_bytes
 from softedge.records import Outcome
-from softedge.stages.export import made_or_told
+from softedge.stages.export import export_or_skip
 from softedge.weights import checkpoints
 
 resource = pytest.importorskip("resource", reason="this system has no limit on the size of files")
@@ -88,7 +88,7 @@ def test_a_library_that_hides_a_full_disk_is_not_believed(tmp_path):
         raise RuntimeError("Unknown error occurred while writing data to the file")
 
     with pytest.raises(OSError) as told:
-        made_or_told("toy-fp32", hidden, tmp_path)
+        export_or_skip("toy-fp32", hidden, tmp_path)
     assert (told.value.errno, told.value.filename) == (errno.EFBIG, str(tmp_path))
     assert not list(tmp_path.iterdir())
 
@@ -98,7 +98,7 @@ def test_with_room_on_the_disk_the_librarys_reason_stands(tmp_path):
         raise RuntimeError("no kernel for 'pad'")
 
     refuse_full(tmp_path)
-    assert made_or_told("toy-fp32", failing, tmp_path).skipped == {"model": "RuntimeError: no kernel for 'pad'"}
+    assert export_or_skip("toy-fp32", failing, tmp_path).skipped == {"model": "RuntimeError: no kernel for 'pad'"}
     assert not list(tmp_path.iterdir())
 
 

@@ -80,9 +80,9 @@ def _answers(run: Runner, scenes: Scenes, name: str) -> tuple[list[Outputs], lis
     return outputs, answers
 
 
-def score(trained: Trained, scenes: Scenes, found: Sequence[Detections]) -> dict[str, float]:
+def score(trained: Trained, scenes: Scenes, predictions: Sequence[Detections]) -> dict[str, float]:
     """AP, AP50, AP75 of boxes and masks, as fractions."""
-    values = trained.task.score(scenes, found, trained.detector.masks)
+    values = trained.task.score(scenes, predictions, trained.detector.masks)
     return {key: values[key] for key in ("AP", "AP50", "AP75", "mask_AP", "mask_AP50") if key in values}
 
 

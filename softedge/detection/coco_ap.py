@@ -46,10 +46,10 @@ def _annotations(scene: Scene) -> list[dict[str, Any]]:
     return items
 
 
-def results(scenes: Scenes, found: Sequence[Detections], kind: Kind) -> list[dict[str, Any]]:
+def results(scenes: Scenes, predictions: Sequence[Detections], kind: Kind) -> list[dict[str, Any]]:
     """Detections as a COCO results file."""
     rows = []
-    for scene, detections in zip(scenes.scenes, found, strict=True):
+    for scene, detections in zip(scenes.scenes, predictions, strict=True):
         for i, (box, score, label) in enumerate(
             zip(detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist())
         ):
@@ -62,14 +62,14 @@ def results(scenes: Scenes, found: Sequence[Detections], kind: Kind) -> list[dic
     return rows
 
 
-def coco_ap(scenes: Scenes, found: Sequence[Detections], kind: Kind = "bbox") -> dict[str, Any]:
+def coco_ap(scenes: Scenes, predictions: Sequence[Detections], kind: Kind = "bbox") -> dict[str, Any]:
     """AP (mean over IoU .50:.05:.95), AP50, AP75 and AP by size as fractions, and AP50 of each class.
 
     Classes without an object in ``scenes`` are left out; a number that is not defined (no small object) is absent.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    rows = results(scenes, found, kind)
+    rows = results(scenes, predictions, kind)
     if not rows:  # the libraries refuse an empty list of results
         present = [name for name, count in scenes.per_class().items() if count]
         return {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "AP50_per_class": dict.fromkeys(present, 0.0)}

@@ -23,7 +23,7 @@ from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import atomic_path, perform
-from softedge.stages.export import made_or_told
+from softedge.stages.export import export_or_skip
 
 _PARITY = {"fp32": 0.99, "fp16": 0.9}  # of PyTorch's detections; int8 is judged by its average precision
 
@@ -60,7 +60,7 @@ def _export(trained: Trained, target: str, precision: str, folder: Path) -> Outc
         say(f"{artifact.name}: {artifact.size_bytes / 1e6:.2f} MB")
         return Outcome({"size_bytes": artifact.size_bytes}, {"artifact": artifact.name, "sha256": artifact.sha256})
 
-    return made_or_told(f"{target}-{precision}", make, folder)
+    return export_or_skip(f"{target}-{precision}", make, folder)
 
 
 def write(
@@ -88,8 +88,8 @@ def write(
     with temporary_folder("model", beside=out / chosen.file) as folder:
         traced = folder / "traced.onnx"
         trace(detector, images[0], traced)
-        made = chosen.convert(traced, folder, detector.labels, precision, calibration)
-        for file in reversed(chosen.files(made)):  # the main file, which is looked for, last
+        exported = chosen.convert(traced, folder, detector.labels, precision, calibration)
+        for file in reversed(chosen.files(exported)):  # the main file, which is looked for, last
             os.replace(file, out / file.name)
     path = out / chosen.file
     runner = chosen.run(path)

@@ -48,6 +48,6 @@ def compare_splits(train: Scenes, test: Scenes) -> list[str]:
     return lines
 
 
-def tell(lines: Iterable[str]) -> None:
+def announce(lines: Iterable[str]) -> None:
     for line in lines:
         say(f"data: {line}")

@@ -75,11 +75,11 @@ def around_the_network(network: Any) -> list[str]:
 
 def _reach(ends: list[Any]) -> set[str]:
     """Names of the operations that lead to ``ends``, and their own."""
-    found: set[str] = set()
+    reached: set[str] = set()
     waiting = list(ends)
     while waiting:
         op = waiting.pop()
-        if op.get_friendly_name() not in found:
-            found.add(op.get_friendly_name())
+        if op.get_friendly_name() not in reached:
+            reached.add(op.get_friendly_name())
             waiting += [op.input_value(index).get_node() for index in range(op.get_input_size())]
-    return found
+    return reached

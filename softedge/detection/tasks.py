@@ -35,14 +35,14 @@ class Task:
     short_sides: tuple[int, ...]
 
 
-def _score_voc(scenes: Scenes, found: Sequence[Detections], masks: bool) -> dict[str, Any]:
-    return {**_score_coco(scenes, found, masks), **voc_ap(scenes, found)}
+def _score_voc(scenes: Scenes, predictions: Sequence[Detections], masks: bool) -> dict[str, Any]:
+    return {**_score_coco(scenes, predictions, masks), **voc_ap(scenes, predictions)}
 
 
-def _score_coco(scenes: Scenes, found: Sequence[Detections], masks: bool) -> dict[str, Any]:
-    values = coco_ap(scenes, found, "bbox")
+def _score_coco(scenes: Scenes, predictions: Sequence[Detections], masks: bool) -> dict[str, Any]:
+    values = coco_ap(scenes, predictions, "bbox")
     if masks:
-        of_masks = coco_ap(scenes, found, "segm")
+        of_masks = coco_ap(scenes, predictions, "segm")
         of_masks.pop("AP50_per_class")
         values |= {f"mask_{name}": value for name, value in of_masks.items()}
     return values

@@ -19,7 +19,7 @@ from softedge.detection.batches import Batches
 from softedge.detection.folder import WEIGHTS
 from softedge.detection.inference import detect
 from softedge.detection.models import build, without_shared
-from softedge.detection.notices import compare_splits, tell
+from softedge.detection.notices import announce, compare_splits
 from softedge.detection.planning import Plan
 from softedge.detection.scenes import Scenes, fingerprint
 from softedge.detection.screening import screen
@@ -78,7 +78,7 @@ class _Transfer:
         left_out = screen(train, test, self.data.name)
         self.train, self.test = left_out.apply(train, test)
         notices = [*train.notices, *test.notices, *left_out.notices, *compare_splits(self.train, self.test)]
-        tell(notices)
+        announce(notices)
         model, masks, about = self._model()
         plan = self._train(folder, model, masks)
         # Saved before it is scored: whatever happens then, the training is not lost.

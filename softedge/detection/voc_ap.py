@@ -18,7 +18,7 @@ from softedge.detection.scenes import Scenes
 Rule = Literal["11-point", "area"]
 
 
-def voc_ap(scenes: Scenes, found: Sequence[Detections]) -> dict[str, Any]:
+def voc_ap(scenes: Scenes, predictions: Sequence[Detections]) -> dict[str, Any]:
     """voc07_AP50 and voc12_AP50 (11-point, area), and the 11-point AP and AP75 over IoU .50:.05:.95.
 
     The last two are what Detectron2 prints for VOC 2007, hence what MoCo, SEED and Light-MoCo report on VOC.
@@ -26,7 +26,7 @@ def voc_ap(scenes: Scenes, found: Sequence[Detections]) -> dict[str, Any]:
     thresholds = np.arange(50, 100, 5) / 100
     eleven, area = [], []
     for label in range(len(scenes.classes)):
-        curves = [precision_recall(scenes, found, label, threshold) for threshold in thresholds]
+        curves = [precision_recall(scenes, predictions, label, threshold) for threshold in thresholds]
         if curves[0] is None:  # no object of this class to find
             continue
         eleven.append([average_precision(*curve, "11-point") for curve in curves if curve is not None])
@@ -43,12 +43,12 @@ def voc_ap(scenes: Scenes, found: Sequence[Detections]) -> dict[str, Any]:
 
 
 def precision_recall(
-    scenes: Scenes, found: Sequence[Detections], label: int, threshold: float
+    scenes: Scenes, predictions: Sequence[Detections], label: int, threshold: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Precision and recall after each detection of a class, best score first; None without an object to find."""
     positives = 0
     rows: list[tuple[float, int, NDArray[np.float32]]] = []
-    for number, (scene, detections) in enumerate(zip(scenes.scenes, found, strict=True)):
+    for number, (scene, detections) in enumerate(zip(scenes.scenes, predictions, strict=True)):
         positives += int(((scene.labels == label) & ~scene.difficult & ~scene.crowd).sum())
         chosen = detections.labels == label
         rows += [(float(s), number, b) for s, b in zip(detections.scores[chosen], detections.boxes[chosen])]

@@ -47,8 +47,8 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     rng = np.random.default_rng(recipe.seed)
     asked = np.sort(rng.permutation(len(data.test))[: cheap.AT_MOST])
     test = data.test.subset(asked)
-    found = cheap.fit(data.train, test, recipe.seed)
-    rival = cheap.strongest(found)
+    rivals = cheap.fit(data.train, test, recipe.seed)
+    rival = cheap.strongest(rivals)
     model = backbones.load_classifier(run.folder(chosen) / "classifier.safetensors")
     logits = extract(model, test, model.spec)
     answers, truth = logits.argmax(1), test.labels
@@ -60,7 +60,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
             test_labels=truth,
             test_predictions=answers,
             test_probabilities=_softmax(logits),
-            cheap_predictions=np.stack([baseline.predictions for baseline in found]),
+            cheap_predictions=np.stack([baseline.predictions for baseline in rivals]),
         )
     metrics: dict[str, Any] = {
         "top1": float((answers == truth).mean()),
@@ -77,7 +77,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         "classifier": chosen,
         "val_top1": scores,
         "rival": rival.name,
-        "rows": [baseline.row(truth) for baseline in found],
+        "rows": [baseline.row(truth) for baseline in rivals],
         "classes": list(data.classes),
     }
     verdict = "clearly better" if metrics["useful"] else "not clearly better"

@@ -161,7 +161,7 @@ class Bench:
         except UserError as error:  # something that this device needs could not be made or fetched
             raise DeviceError(f"{self.device.label}: {error}") from error
         names = [str(name) for name in self.images.images.names]
-        here = {a.name: found for a in artifacts if (found := self._local_classes(a, names))}
+        here = {a.name: classes for a in artifacts if (classes := self._local_classes(a, names))}
         session = Session(began, about, plan, measured, self.images.labels, names, here)
         return [
             self._perform(artifact, functools.partial(self._row, session, artifact, measurement), True)

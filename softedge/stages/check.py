@@ -103,8 +103,8 @@ def _up_to_date(run: Run, artifacts: list[Artifact]) -> tuple[list[Artifact], di
     kept, stale = [], {}
     for artifact in artifacts:
         source = artifact.name.removesuffix(SEARCHED)
-        made = run.result(f"export/{artifact.name}")
-        if source != artifact.name and made is not None and made.inputs.get(source) != hashes.get(source):
+        result = run.result(f"export/{artifact.name}")
+        if source != artifact.name and result is not None and result.inputs.get(source) != hashes.get(source):
             stale[artifact.name] = f"it was made from another {source}; run: softedge quantize {run.root}"
         else:
             kept.append(artifact)
@@ -121,12 +121,12 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
         source = exported_from(run, artifact), artifact.output
         if source not in references:
             references[source] = reference(run, artifact, sample.images)
-        row, found = _row(run, recipe, artifact, sample, references[source])
+        row, output = _row(run, recipe, artifact, sample, references[source])
         rows.append(row)
-        if found is None:
+        if output is None:
             skipped[artifact.name] = row["why"].removeprefix("not run: ")
         else:
-            outputs[artifact.name] = found
+            outputs[artifact.name] = output
     passed = {row["artifact"] for row in rows if row["passed"]}
     for row in rows:
         if row["passed"] is False and f"{row['artifact']}{SEARCHED}" in passed:
@@ -189,10 +189,10 @@ def _row(
     }
     try:
         target = open_format(artifact.target)
-        found = target.load(artifact)(sample.images)
+        outputs = target.load(artifact)(sample.images)
     except UserError as error:
         return {**row, "passed": None, "why": f"not run: {error}"}, None
-    row.update(compare(fp32, found, sample.labels, artifact.output))
+    row.update(compare(fp32, outputs, sample.labels, artifact.output))
     row["runtime"] = target.runtime()
     row["quantized_ops"] = target.integer_operations(artifact)
     large = size(row, recipe.check)
@@ -201,7 +201,7 @@ def _row(
     if large:
         row["too_large"] = True
     say(f"check: {_line(row)}")
-    return row, found
+    return row, outputs
 
 
 def choose(data: Data, recipe: Recipe, spec: InputSpec) -> Sample:
@@ -243,12 +243,14 @@ def exported_from(run: Run, artifact: Artifact) -> Path:
 
     UserError when what was recorded is there no more, or is another one: no other network answers for this file.
     """
-    made = run.result(f"export/{artifact.name}")
-    recorded = {name: digest for name, digest in (made.inputs if made else {}).items() if name.endswith(".safetensors")}
+    result = run.result(f"export/{artifact.name}")
+    recorded = {
+        name: digest for name, digest in (result.inputs if result else {}).items() if name.endswith(".safetensors")
+    }
     for name, digest in recorded.items():
-        found = sha256_of(run, name)
-        if digest not in (found, "absent"):
-            what = "is missing" if found == "absent" else "is not the one"
+        current = sha256_of(run, name)
+        if digest not in (current, "absent"):
+            what = "is missing" if current == "absent" else "is not the one"
             raise UserError(
                 f"{run.root / name} {what} that export/{artifact.name} was made from; bring it back, or export again: "
                 f"softedge export {run.root}"

@@ -26,15 +26,15 @@ def source(run: Run, recipe: Recipe) -> str:
 
 def trained(run: Run) -> dict[str, Result]:
     """The finished stages that leave a classifier, in the order of the chain; UserError where its file is another."""
-    found = {name: result for name in SOURCES if (result := run.result(name)) is not None}
-    for name in found:
+    results = {name: result for name in SOURCES if (result := run.result(name)) is not None}
+    for name in results:
         path = run.folder(name) / "classifier.safetensors"
         if sha256_of(run, f"{name}/{path.name}") == "absent":
             raise UserError(
                 f"{path} is missing, though {name} is done; bring it back, or do it again: "
                 f"softedge {name} {run.root} --force"
             )
-    return found
+    return results
 
 
 def val_top1(result: Result) -> float | None:

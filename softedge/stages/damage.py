@@ -11,7 +11,7 @@ from softedge.run import Run, read_json, sha256_of
 from softedge.stages.opening import refuse_edited
 
 
-def found(run: Run) -> list[str]:
+def problems(run: Run) -> list[str]:
     """A line for everything of the run that is damaged, or was changed since: records, weights, exported files."""
     lines: dict[str, None] = {}
     for check in _checks(run):

@@ -46,16 +46,16 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Resul
     done = None if force else run.result("data")
     trained = run.result("pretrain") is not None
     try:
-        found = with_classes(sources.find(source), recipe.data.classes)
+        inventory = with_classes(sources.find(source), recipe.data.classes)
     except UserError as error:
         if done is None or not trained or differences(done.recipe, settings):
             raise
         say(f"data: {error}; the run goes on with what it kept")
         return done
-    hashes = content_hashes(found, run.root / stamps.FILE)
+    hashes = content_hashes(inventory, run.root / stamps.FILE)
     same = done is not None and all(done.inputs.get(name) == content for name, content in weights.items())
     if done is not None and same and not differences(done.recipe, json.loads(json.dumps(settings))):
-        changes = since(run.folder("data") / "index.json", found, hashes)
+        changes = since(run.folder("data") / "index.json", inventory, hashes)
         if (changes.gone or changes.changed) and not trained:
             raise UserError(f"the images of {run.root} are not those it was made with: {changes}; {_UPDATE} them")
         say(f"data: {changes} since this run was made; {_UPDATE} them" if changes else "data: already done, skipped")
@@ -71,12 +71,14 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Resul
         write_text(folder / "index.json", "".join(index_lines(examined, spec)))
         write_text(folder / near_pairs.FILE, near_pairs.table(examined.near))
         tested = [item for item in examined.items if item.split == "test"]
-        images = images_of(found, root_of(found), [(i.name, i.sha256, i.label) for i in tested], spec, examined.white)
+        images = images_of(
+            inventory, root_of(inventory), [(i.name, i.sha256, i.label) for i in tested], spec, examined.white
+        )
         kept = keep(images, folder / keeping.FOLDER) if isinstance(images, EncodedImages) else 0
-        details = {**summary(examined, spec), "preprocessing": origin, "root": root_of(found), "kept": kept}
+        details = {**summary(examined, spec), "preprocessing": origin, "root": root_of(inventory), "kept": kept}
         return Outcome(metrics=dict(examined.counts()), details=details)
 
-    inputs = {"images": fingerprint(found, hashes), **weights}
+    inputs = {"images": fingerprint(inventory, hashes), **weights}
     return perform(run, "data", work, recipe=settings, inputs=inputs, force=force)
 
 
@@ -84,10 +86,10 @@ def changed(run: Run, recipe: Recipe) -> bool:
     """Whether images have come, gone or changed since the run was made; False for a new run, or all images gone."""
     index = run.folder("data") / "index.json"
     try:
-        found = sources.find(recipe.data.source)
+        inventory = sources.find(recipe.data.source)
     except UserError:
         return False
-    return index.is_file() and bool(since(index, found, content_hashes(found, run.root / stamps.FILE)))
+    return index.is_file() and bool(since(index, inventory, content_hashes(inventory, run.root / stamps.FILE)))
 
 
 def opened(run: Run, recipe: Recipe, force: bool = False) -> Data:

@@ -112,7 +112,7 @@ def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
         if not mostly_unlabelled(images) and not recipe.distill.backbone:
             left_out.add("distill")
         elif "distill" not in left_out and few_and_many(images):
-            left_out.add("finetune")  # nothing could tell which is better: labels spread to the other images, instead
+            left_out.add("finetune")  # no labels to compare on: spread them to the other images instead
         if not len(images.test):
             say("no labelled test images: nothing is fine-tuned, since nothing could say how good it is")
             left_out |= {*NEED_TEST}

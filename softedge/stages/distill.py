@@ -92,16 +92,20 @@ def _followed(taught: teachers.Taught, parts: teachers.Parts, student: Classifie
     if not len(parts.unseen):
         return {}
     unseen = parts.data.pretrain.subset(parts.unseen)
-    found = teachers.follows(taught, parts, extract(student, unseen, student.spec).argmax(1), seed)
-    if found is None:
+    scores = teachers.follows(taught, parts, extract(student, unseen, student.spec).argmax(1), seed)
+    if scores is None:
         return {}
-    if found.clearly_below:
+    if scores.clearly_below:
         say(
-            f"distill: the network answers as its teacher for {found.student:.3f} of the images held out, a linear "
-            f"layer on the teacher's features for {found.linear:.3f}; it is not deployed. Train longer: "
+            f"distill: the network answers as its teacher for {scores.student:.3f} of the images held out, a linear "
+            f"layer on the teacher's features for {scores.linear:.3f}; it is not deployed. Train longer: "
             "--set distill.epochs=..."
         )
-    return {"agreement": found.student, "linear_agreement": found.linear, "kept": not found.clearly_below}
+    return {
+        "agreement": scores.student,
+        "linear_agreement": scores.linear,
+        "kept": not scores.clearly_below,
+    }
 
 
 _stage = Stage(

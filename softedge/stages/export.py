@@ -96,16 +96,16 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> l
 def asked(recipe: config.Recipe) -> list[tuple[Format, str]]:
     """Every format with every precision that the recipe asks for; UserError for those that do not exist."""
     wanted = recipe.export
-    found = combinations(wanted.targets, wanted.precisions, wanted.batch, wanted.safe, wanted.float_prefix)
+    pairs = combinations(wanted.targets, wanted.precisions, wanted.batch, wanted.safe, wanted.float_prefix)
     if wanted.strict:
-        formats = {format_.name: format_ for format_, _ in found}.values()
+        formats = {format_.name: format_ for format_, _ in pairs}.values()
         able = [(format_, format_.strict) for format_ in formats if format_.strict]
-        if found and not able:
+        if pairs and not able:
             titles = ", ".join(format_.title for format_ in formats)
             others = ", ".join(name for name in registry.FORMATS if open_format(name).strict)
             raise UserError(f"export.strict: {titles} has no files in integers alone; formats that have: {others}")
-        found += [entry for entry in able if entry[1] not in wanted.precisions]
-    return found
+        pairs += [entry for entry in able if entry[1] not in wanted.precisions]
+    return pairs
 
 
 def known_names(recipe: config.Recipe) -> None:
@@ -232,10 +232,10 @@ def attempt(format_: Format, precision: str, source: Callable[[], Source], folde
             raise UserError(why)
         return write(format_, precision, source(), folder)
 
-    return made_or_told(f"{format_.name}-{precision}", make, folder)
+    return export_or_skip(f"{format_.name}-{precision}", make, folder)
 
 
-def made_or_told(name: str, make: Callable[[], Outcome], folder: Path) -> Outcome:
+def export_or_skip(name: str, make: Callable[[], Outcome], folder: Path) -> Outcome:
     """What ``make`` writes into ``folder``, or an empty folder and the reason in ``skipped["model"]``."""
     try:
         return make()
@@ -272,11 +272,11 @@ def write(format_: Format, precision: str, source: Source, folder: Path) -> Outc
         refuse_float(artifact, source.deployed)
     reference = source.deployed.predict(source.images)
     try:
-        found, measured, not_checked = *_compared(format_, artifact, source, reference), ""
+        outputs, measured, not_checked = *_compared(format_, artifact, source, reference), ""
     except CannotRunHere as error:  # the file is as good as before: it is kept, and nobody takes it for checked
-        found, measured, not_checked = reference, None, f"not checked: {error}"
+        outputs, measured, not_checked = reference, None, f"not checked: {error}"
     n, allowed = source.golden, contract.tolerance(precision)
-    kept = contract.Golden(source.images[:n], found[:n], reference[:n], source.names[:n])
+    golden = contract.Golden(source.images[:n], outputs[:n], reference[:n], source.names[:n])
     about: dict[str, Any] = {
         "checkpoint": {"file": source.checkpoint.name, **source.deployed.about},
         "calibration": source.calibration.to_dict() if calibrated else None,
@@ -290,7 +290,7 @@ def write(format_: Format, precision: str, source: Source, folder: Path) -> Outc
         about["notes"] = notes
     if source.white:
         about["white"] = dict(source.white)
-    contract.write(partial, artifact, kept, about)
+    contract.write(partial, artifact, golden, about)
     snippet.write(partial)
     for path in sorted(partial.iterdir(), key=lambda p: p.name == contract.FILE):
         os.replace(path, folder / path.name)
@@ -323,24 +323,24 @@ def _compared(format_: Format, artifact: Artifact, source: Source, reference: Fl
     Raises UserError when they are too far, CannotRunHere when the file cannot be run on this machine.
     """
     predict = format_.load(artifact)
-    found = predict(source.images)
-    measured = parity.compare(found, reference, artifact.output)
+    outputs = predict(source.images)
+    measured = parity.compare(outputs, reference, artifact.output)
     allowed = contract.tolerance(artifact.precision)
     if allowed.parity is not None and not measured.max_abs_diff <= allowed.parity:
         raise UserError(_departure(format_, artifact, source, measured.max_abs_diff, allowed.parity))
     n = source.golden
     alone = parity.one_by_one(predict, source.images[:n])
-    if n and not (gap := parity.difference(alone, found[:n], artifact.output)) <= allowed.replay:
+    if n and not (gap := parity.difference(alone, outputs[:n], artifact.output)) <= allowed.replay:
         raise UserError(
             f"{artifact.name} gives different outputs for one image than for a batch (difference {gap:.2g}, allowed "
             f"{allowed.replay:g}): this is a fault of the runtime; fix the batch size with --set export.batch=one"
         )
-    return found, measured
+    return outputs, measured
 
 
-def _departure(format_: Format, artifact: Artifact, source: Source, found: float, allowed: float) -> str:
+def _departure(format_: Format, artifact: Artifact, source: Source, gap: float, allowed: float) -> str:
     line = (
-        f"{artifact.name} differs from PyTorch by {found:.2g} (allowed {allowed:g}) on {len(source.images)} real images"
+        f"{artifact.name} differs from PyTorch by {gap:.2g} (allowed {allowed:g}) on {len(source.images)} real images"
     )
     limit = 1e-3 if artifact.precision == "fp32" else 3e-2
     layers = list(format_.layer_outputs(artifact, source.images[:1], source.deployed))

@@ -61,11 +61,11 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     """As every stage; done again where images, labels or near-duplicates have changed."""
     if not len(data.train):
         raise UserError(f"{run.root} has no labelled images to look for wrong labels in; add class folders to the data")
-    found = features.stage(run, recipe, data)
+    extracted = features.stage(run, recipe, data)
     return perform(
         run,
         NAME,
-        lambda folder: _work(run, recipe, data, found, folder),
+        lambda folder: _work(run, recipe, data, extracted, folder),
         recipe=recipe.section("seed"),
         inputs=hashes(run, [INDEX, f"data/{near_pairs.FILE}", features.FILE]),
         force=force,
@@ -73,10 +73,10 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     )
 
 
-def _work(run: Run, recipe: Recipe, data: Data, found: features.Features, folder: Path) -> Outcome:
+def _work(run: Run, recipe: Recipe, data: Data, extracted: features.Features, folder: Path) -> Outcome:
     names = [*data.train.names, *data.test.names]
     labels = np.concatenate([data.train.labels, data.test.labels])
-    vectors = np.concatenate([found.pretrain[: len(data.train)], found.test])  # the labelled ones come first
+    vectors = np.concatenate([extracted.pretrain[: len(data.train)], extracted.test])  # the labelled ones come first
     contents = [*features.contents(data.train), *features.contents(data.test)]
     families = _families(contents, labels.tolist(), near_pairs_of(run, names))
     seen, skipped = _learnable(families, labels, data.classes)
@@ -104,7 +104,7 @@ def _work(run: Run, recipe: Recipe, data: Data, found: features.Features, folder
     return Outcome(
         {"n_issues": len(issues), "n_labelled": len(seen), "cv_top1": float(right.mean())},
         {
-            "features": found.origin,
+            "features": extracted.origin,
             "issues": [asdict(issue) for issue in issues[:PICTURES]],
             "confused": [{"label": label, "suggested": other, "n": count} for (label, other), count in confused],
         },

@@ -57,11 +57,11 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False, number: int
     """As every stage: a list of another length is refused without ``force``, new labels make a new one."""
     if len(data.pretrain) == len(data.train):
         raise UserError(f"every training image of {run.root} has a label; put images without one into unlabeled/")
-    found = features.stage(run, recipe, data)
+    extracted = features.stage(run, recipe, data)
 
     def work(folder: Path) -> Outcome:
         labels = np.asarray(data.pretrain.labels)
-        order, why, guesses = active_learning.order(found.pretrain, labels, len(data.classes), number, recipe.seed)
+        order, why, guesses = active_learning.order(extracted.pretrain, labels, len(data.classes), number, recipe.seed)
         chosen = [
             Next(rank, data.pretrain.names[row], why, data.classes[guess] if guess >= 0 else "")
             for rank, (row, guess) in enumerate(zip(order.tolist(), guesses.tolist(), strict=True), start=1)
@@ -74,7 +74,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False, number: int
             "n_labelled": int((labels >= 0).sum()),
         }
         shown = [asdict(one) for one in chosen[:_SHOWN]]
-        return Outcome(metrics, {"features": found.origin, "reason": active_learning.REASONS[why], "images": shown})
+        return Outcome(metrics, {"features": extracted.origin, "reason": active_learning.REASONS[why], "images": shown})
 
     values = {**recipe.section("seed"), "number": number}
     inputs = hashes(run, [INDEX, features.FILE])

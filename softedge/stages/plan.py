@@ -84,9 +84,9 @@ def default_out(source: str) -> str:
     return f"runs/{Path(source).expanduser().resolve().name}"
 
 
-def write(run: Run, made: Plan) -> None:
+def write(run: Run, chosen: Plan) -> None:
     """Keep the plan in the run."""
-    write_json(run.root / FILE, made.to_dict())
+    write_json(run.root / FILE, chosen.to_dict())
 
 
 def _kept(out: str | Path, data: str | None, minutes: float | None, limits: Limits) -> Recipe | None:
@@ -108,25 +108,25 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     base = _resolved(choose_recipe(data, GIVEN_RECIPE, set))
     if base.backbone.weights == "random":
         base = _resolved(choose_recipe(data, FOLDER_RECIPE, set))
-    found = describe(data, base)
-    for line in found["notices"]:
+    facts = describe(data, base)
+    for line in facts["notices"]:
         if line.startswith("caution"):  # the rest comes with the data stage; this one should stop who did not mean it
             say(line)
-    counts = dataclasses.replace(counted(found), views=_views(base), scratch=base.plan.scratch)
+    counts = dataclasses.replace(counted(facts), views=_views(base), scratch=base.plan.scratch)
     pace = _pace(base.backbone)
     fits = largest(base, sizes_for(counts), limits, _smaller(base, counts, set)) if limits else ()
     network = base.backbone
     if fits and fits[-1].network != network.name:
         student = config.Backbone(name=fits[-1].network, weights="random")
-        made = with_student(
+        chosen = with_student(
             counts, network.name, network.weights, pace, minutes, fits[-1], _pace(student), base.finetune.batch
         )
     else:
         at_most = fits[-1].size if fits else SIZES[-1]
-        made = choose(counts, network.name, network.weights, pace, minutes, base.finetune.batch, at_most)
-    made = dataclasses.replace(made, fits=fits)
+        chosen = choose(counts, network.name, network.weights, pace, minutes, base.finetune.batch, at_most)
+    chosen = dataclasses.replace(chosen, fits=fits)
     values: dict[str, dict[str, Any]] = {}
-    for key, value in made.values.items():
+    for key, value in chosen.values.items():
         section, name = key.split(".")
         values.setdefault(section, {})[name] = value
     if limits.max_ms is not None:
@@ -134,7 +134,7 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     if limits.max_mb is not None:
         values.setdefault("check", {})["max_size"] = int(limits.max_mb * 1e6)
     planned = replaced(base, **values)
-    return made, _resolved(config.build(planned.model_dump(mode="json"), set, source="the plan with --set"))
+    return chosen, _resolved(config.build(planned.model_dump(mode="json"), set, source="the plan with --set"))
 
 
 def _pace(backbone: config.Backbone) -> Pace:
@@ -160,12 +160,12 @@ def _smaller(recipe: Recipe, counts: Counts, set: Sequence[str]) -> tuple[str, .
     return STUDENTS if can_teach and not named else ()
 
 
-def counted(found: dict[str, Any]) -> Counts:
+def counted(facts: dict[str, Any]) -> Counts:
     """The counts that matter, from ``data.describe``."""
-    spec = found["spec"]  # where it was measured, channels that agree to the last digit are one channel
+    spec = facts["spec"]  # where it was measured, channels that agree to the last digit are one channel
     grey = len({*spec["mean"]}) == len({*spec["std"]}) == 1 and spec["mean"][0] != 0.5
-    few = few_counts((found.get("per_class") or {}).get("train", {}).values())
-    return Counts(found["n_pretrain"], found["n_train"], found["n_test"], found["longer_side"], grey, few)
+    few = few_counts((facts.get("per_class") or {}).get("train", {}).values())
+    return Counts(facts["n_pretrain"], facts["n_train"], facts["n_test"], facts["longer_side"], grey, few)
 
 
 def _resolved(recipe: Recipe) -> Recipe:
@@ -175,7 +175,7 @@ def _resolved(recipe: Recipe) -> Recipe:
     return replaced(recipe, backbone={"weights": starting.resolve(recipe.backbone).weights})
 
 
-def announce(made: Plan) -> None:
+def announce(chosen: Plan) -> None:
     """The plan, before it is followed."""
-    for line in made.text().splitlines():
+    for line in chosen.text().splitlines():
         say(line)

@@ -191,18 +191,18 @@ def with_student(
     after = _others(student_pace.at(student.size))
     rest = max(0.0, minutes - after)
     alone = replace(counts, pretrain=counts.train)  # an epoch of distillation is the student's
-    made = choose(alone, network, weights, pace, after + _TEACHERS * rest, batch, others=after)
-    *before, last = made.steps
+    plan = choose(alone, network, weights, pace, after + _TEACHERS * rest, batch, others=after)
+    *before, last = plan.steps
     steps = [step for step in before if not (spread and step.stage == "finetune")]
-    an_image = student_pace.at(student.size) + (0.0 if spread else _FORWARD * pace.at(made.size))
+    an_image = student_pace.at(student.size) + (0.0 if spread else _FORWARD * pace.at(plan.size))
     an_epoch = _minutes(counts.pretrain * an_image)
-    spreading = _spreading(counts, True, made.size, pace)
+    spreading = _spreading(counts, True, plan.size, pace)
     left = rest - sum(step.minutes for step in steps) - spreading
     least, most = _STUDENT_EPOCHS
     epochs = max(least, min(most, int(left / max(1e-9, an_epoch))))
     what = f"{student.network} at {student.size} pixels learns from it: {epochs} epochs on {counts.pretrain:,} images"
     steps += [Step("distill", what, epochs * an_epoch + spreading), replace(last, minutes=after)]
-    values = made.values | {
+    values = plan.values | {
         "distill.backbone": student.network,
         "distill.size": student.size,
         "distill.epochs": epochs,
@@ -210,10 +210,10 @@ def with_student(
         "export.source": "distill",
         "plan.minutes": minutes,
     }
-    notes = tuple(note for note in made.notes if note != _too_few(made.minutes))  # those were the teacher's
+    notes = tuple(note for note in plan.notes if note != _too_few(plan.minutes))  # those were the teacher's
     if left < least * an_epoch:
         notes = (_too_few(minutes),)
-    return replace(made, minutes=minutes, steps=tuple(steps), values=values, notes=notes)
+    return replace(plan, minutes=minutes, steps=tuple(steps), values=values, notes=notes)
 
 
 def _too_few(minutes: float) -> str:

@@ -110,24 +110,24 @@ def _better(outcome: Outcome, recipe: Recipe, data: Data, folder: Path) -> Outco
     """Keep the starting weights where a linear layer does not do better on the features after the training."""
     path = folder / Path(BACKBONE).name
     start, trained = backbones.build(recipe.backbone, recipe.seed), backbones.load(path)
-    found = starts.compare(start, trained, data.train, data.spec, recipe.probe.weight_decays, recipe.seed)
-    if found is None:
-        say("pretrain: too few labels tell whether it paid; the trained weights are kept")
+    scores = starts.compare(start, trained, data.train, data.spec, recipe.probe.weight_decays, recipe.seed)
+    if scores is None:
+        say("pretrain: too few labels to say whether it paid; the trained weights are kept")
         return replace(outcome, details={**outcome.details, "kept": "trained"})
-    kept = "trained" if found.paid else "start"
-    if not found.paid:
+    kept = "trained" if scores.paid else "start"
+    if not scores.paid:
         backbones.save(folder / TRAINED, trained, data.spec)
         backbones.save(path, start, data.spec)
     rest = (
         "these are kept"
-        if found.paid
+        if scores.paid
         else f"the {recipe.backbone.weights} weights are kept, the trained ones are in {TRAINED}"
     )
     say(
-        f"pretrain: of {found.n:,} held-out training images a linear layer on the features answers {found.before:.3f} "
-        f"right with the starting weights, {found.after:.3f} with the trained ones: {rest}"
+        f"pretrain: of {scores.n:,} held-out training images a linear layer on the features answers "
+        f"{scores.before:.3f} right with the starting weights, {scores.after:.3f} with the trained ones: {rest}"
     )
-    metrics = {"before_val_top1": found.before, "after_val_top1": found.after, "n_val": found.n}
+    metrics = {"before_val_top1": scores.before, "after_val_top1": scores.after, "n_val": scores.n}
     return replace(outcome, metrics={**outcome.metrics, **metrics}, details={**outcome.details, "kept": kept})
 
 

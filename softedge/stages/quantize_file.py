@@ -95,10 +95,10 @@ class _Work:
     def __init__(self, given: GivenModel, gates: Check, root: Path, seed: int):
         self.given, self.gates = given, gates
         self.costs: dict[int, tuple[int, float | None]] = {}  # of a tier: bytes, time over fp32
-        found = readable(root, 2 * TEST, seed)
-        if len(found) < _FEWEST:
-            raise UserError(f"{root} has {len(found)} readable images; give at least {_FEWEST}, better 500")
-        pixels = found.prepared(given.spec)
+        images = readable(root, 2 * TEST, seed)
+        if len(images) < _FEWEST:
+            raise UserError(f"{root} has {len(images)} readable images; give at least {_FEWEST}, better 500")
+        pixels = images.prepared(given.spec)
         self.test = pixels[: min(TEST, len(pixels) // 2)]
         rest = pixels[len(self.test) :]
         kept = min(CALIBRATION, len(rest) // 2)
@@ -115,7 +115,7 @@ class _Work:
         default = next(step for step, (option, _) in zip(tried, choice.compared) if option is choice.option)
         name = "rounded" if ROUNDING in choice.option.details else "calibrated"
         default = dataclasses.replace(default, name=name, kept=True)
-        found = search(
+        result = search(
             Problem(
                 network=None,
                 make=lambda network: candidates,
@@ -128,11 +128,11 @@ class _Work:
             ),
             default,
         )
-        steps = [*(step for step in tried if step.what != default.what), *found.steps]
+        steps = [*(step for step in tried if step.what != default.what), *result.steps]
         details: dict[str, Any] = {
-            "recommendation": found.recommendation,
+            "recommendation": result.recommendation,
             "steps": [step.to_dict() for step in steps],
-            "layers": [layer.to_dict() for layer in found.layers],
+            "layers": [layer.to_dict() for layer in result.layers],
             "spec": self.given.spec.to_dict(),
             "images": {
                 "calibration": len(self.calibration),
@@ -140,8 +140,8 @@ class _Work:
                 "test": len(self.test),
             },
         }
-        option = found.chosen.option if found.chosen else choice.option
-        if found.chosen is None and self._accepts(choice.measures):
+        option = result.chosen.option if result.chosen else choice.option
+        if result.chosen is None and self._accepts(choice.measures):
             return Outcome({"passed": False}, details)
         path = candidates.write(option, folder)
         measures = compare(

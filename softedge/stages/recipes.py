@@ -25,5 +25,5 @@ def suggest(data: str, minutes: float = 30.0, size: int = 0) -> str:
     """
     from softedge.ssl.suggest import for_data
 
-    found = for_data(data, minutes, size).text(data)
-    return f"{found}\n\nThis is for pretraining from random weights. The whole deployment: softedge plan --data {data}"
+    text = for_data(data, minutes, size).text(data)
+    return f"{text}\n\nThis is for pretraining from random weights. The whole deployment: softedge plan --data {data}"

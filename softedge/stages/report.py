@@ -19,7 +19,7 @@ def report(*runs: str | Path) -> Path:
 
     opened = [reopen(run)[0] for run in runs]
     page = write(opened)
-    if damaged := [line for run in opened for line in damage.found(run)]:
+    if damaged := [line for run in opened for line in damage.problems(run)]:
         more = f" (and {len(damaged) - 2} more)" if len(damaged) > 2 else ""
         raise UserError(f"{page} is written, and not to be relied on: {'; '.join(damaged[:2])}{more}")
     return page

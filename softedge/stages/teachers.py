@@ -142,9 +142,9 @@ def make(run: Run, recipe: Recipe, parts: Parts) -> Taught:
     name = recipe.distill.teacher
     if name == "spread":
         return _spreading(run, recipe, parts)
-    found = _read_from(run, recipe)
+    paths = _read_from(run, recipe)
     if name in classifier.SOURCES or Path(name).expanduser().exists():
-        path = found[0] if isinstance(found[0], Path) else run.root / found[0]
+        path = paths[0] if isinstance(paths[0], Path) else run.root / paths[0]
         model = backbones.load_classifier(path)
         if model.labels != parts.data.classes:
             raise UserError(
