@@ -56,15 +56,15 @@ def _features(net: nn.Module, name: str) -> int:
     """Width of the pooled features; UserError for networks that do not give one row of them for any image."""
     try:
         with torch.no_grad():
-            found = net.eval()(torch.zeros(1, 3, 64, 64))
+            features = net.eval()(torch.zeros(1, 3, 64, 64))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(
             f"backbone '{name}' does not take any size of image ({reason}); use a convolutional one"
         ) from error
-    if not isinstance(found, Tensor) or found.ndim != 2:
+    if not isinstance(features, Tensor) or features.ndim != 2:
         raise UserError(f"backbone '{name}' does not give one row of features an image; use a classification network")
-    return int(found.shape[1])
+    return int(features.shape[1])
 
 
 def _small_image_stem(net: nn.Module, name: str) -> None:

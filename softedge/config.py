@@ -282,8 +282,8 @@ class Recipe(Section):
 
 def _within(section: str, error: Any) -> InitErrorDetails:
     """An error of a section as one of the recipe."""
-    made: InitErrorDetails = {"type": error["type"], "loc": (section, *error["loc"]), "input": error["input"]}
-    return {**made, "ctx": error["ctx"]} if "ctx" in error else made
+    located: InitErrorDetails = {"type": error["type"], "loc": (section, *error["loc"]), "input": error["input"]}
+    return {**located, "ctx": error["ctx"]} if "ctx" in error else located
 
 
 def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:

@@ -68,12 +68,12 @@ def versions() -> dict[str, str]:
     """Installed packages that a number may depend on: those of the training, and those of every format."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
+    installed = {}
     of_formats = (package for entry in registry.formats() for package in entry.packages)
     for package in dict.fromkeys((*_VERSIONS_OF, *of_formats)):
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+            installed[package] = version(package)
+    return installed
 
 
 def command_line() -> str:
@@ -123,8 +123,8 @@ class Run:
 
     def results(self, stage: str) -> dict[str, Result]:
         """Finished results below a stage folder, sorted: ``results("export")`` -> {"onnx-fp32": Result, ...}."""
-        found = sorted(self.folder(stage).glob("*/result.json"))
-        return {path.parent.name: read_result(path) for path in found}
+        paths = sorted(self.folder(stage).glob("*/result.json"))
+        return {path.parent.name: read_result(path) for path in paths}
 
     def need(self, stage: str, command: str) -> Result:
         """The result of a stage that must be done before; UserError names the command that does it."""
@@ -169,9 +169,9 @@ def sha256_of(run: Run, name: str) -> str:
     if recorded in (None, digest):
         return digest
     command = {"pretrain": "pretrain --out", "network": "export-file ... --out"}.get(stage, stage)
-    found = "is missing" if digest == "absent" else "was changed or damaged"
+    state = "is missing" if digest == "absent" else "was changed or damaged"
     raise UserError(
-        f"{path} {found} since the stage '{stage}' made it (sha256 {digest[:12]}, recorded is {str(recorded)[:12]}); "
+        f"{path} {state} since the stage '{stage}' made it (sha256 {digest[:12]}, recorded is {str(recorded)[:12]}); "
         f"bring it back, or make it again: softedge {command} {run.root} --force"
     )
 
