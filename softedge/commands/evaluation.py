@@ -1,4 +1,4 @@
-"""Commands that measure what the features are worth: k-NN, linear, few labels, fine-tuning."""
+"""Commands that measure how good the features are: k-NN, linear, few labels, fine-tuning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Probing: what the frozen features are worth, beside the same network with random weights."""
+"""Probing: how good the frozen features are, beside the same network with random weights."""
 
 from __future__ import annotations
 

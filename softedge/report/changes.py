@@ -1,4 +1,4 @@
-"""What changed between two runs: recipe, data, what the features are worth, and every file."""
+"""What changed between two runs: recipe, data, how good the features are, and every file."""
 
 from __future__ import annotations
 

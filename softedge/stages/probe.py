@@ -1,4 +1,4 @@
-"""``softedge probe``: what the frozen features are worth; writes the classifier that is exported."""
+"""``softedge probe``: how good the frozen features are; writes the classifier that is exported."""
 
 from __future__ import annotations
 
