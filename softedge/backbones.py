@@ -60,10 +60,10 @@ def _features(net: nn.Module, name: str) -> int:
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(
-            f"backbone '{name}' does not take any size of image ({reason}); use a convolutional one"
+            f"backbone '{name}' does not accept images of any size ({reason}); use a convolutional one"
         ) from error
     if not isinstance(features, Tensor) or features.ndim != 2:
-        raise UserError(f"backbone '{name}' does not give one row of features an image; use a classification network")
+        raise UserError(f"backbone '{name}' does not give one row of features per image; use a classification network")
     return int(features.shape[1])
 
 

@@ -94,7 +94,7 @@ class Pretraining(Section):
     # The projector behind the backbone: widths of its layers, the last one is the embedding.
     projector: Widths = (2048, 128)
     projector_norm: bool = (
-        False  # BatchNorm between the layers (the papers have none; short runs on small data want it)
+        False  # BatchNorm between the layers (the papers have none; short runs on small data need it)
     )
 
     def files(self) -> tuple[str, ...]:

@@ -253,7 +253,7 @@ def finite(value: Any) -> Any:
 
 
 def read_text(path: str | Path, encoding: str = "utf-8-sig", errors: str = "strict") -> str:
-    """A text file, its line ends as they are; OSError for what is no regular file: a pipe would be waited for."""
+    """A text file, line ends unchanged; OSError unless it is a regular file: reading a pipe would block."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("not a regular file")
     with open(path, newline="", encoding=encoding, errors=errors) as file:

@@ -89,7 +89,9 @@ class Precision:
             return cls(int(match[1]), int(match[2]))
         if match := re.match(r"(?:fp|int)(\d+)(?:-|$)", name):
             return cls(int(match[1]), int(match[1]))
-        raise ValueError(f"'{name}' is no precision; names are like fp16, int8 or w8a16, and variants like int8-search")
+        raise ValueError(
+            f"'{name}' is not a precision; names are like fp16, int8 or w8a16, and variants like int8-search"
+        )
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,8 @@ class Result:
                 raise ValueError(f"it has no '{name}'")
         for name in ("metrics", "recipe", "inputs", "environment", "details", "skipped", "weights"):
             if not isinstance(values.get(name, {}), dict):
-                raise ValueError(f"'{name}' is no object")
+                raise ValueError(f"'{name}' is not an object")
         if not isinstance(values["seconds"], int | float) or not isinstance(values["started"], str):
-            raise ValueError("'seconds' is no number or 'started' no text")
+            raise ValueError("'seconds' is not a number or 'started' not a string")
         known = {f.name for f in dataclasses.fields(cls)}
         return cls(**{k: v for k, v in values.items() if k in known})

@@ -158,7 +158,7 @@ def unpack(
 def follow(command: Sequence[str], plan: Plan, what: str, explain: Callable[[int, bytes], str]) -> None:
     """Start the worker and show its progress until it ends; whatever happens, no process of it is left here.
 
-    DeviceError when it hangs, or fails; ``explain`` makes a line of its exit code and of what it said on stderr.
+    DeviceError when it hangs, or fails; ``explain`` makes a line of its exit code and stderr.
     """
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(

@@ -119,7 +119,7 @@ def distill(
 
 @app.command()
 def baselines(run: RunFolder, set_: SetOption = None, force: ForceOption = False) -> None:
-    """Cheap classifiers beside the run's: majority class, SVMs on colour histogram and HOG, in seconds."""
+    """Measure cheap classifiers beside the run's: majority class, SVMs on colour histogram and HOG, in seconds."""
     from softedge.commands import tables
     from softedge.stages.baselines import baselines as measure
 

@@ -58,9 +58,9 @@ def export(
 def quantize(
     run: Annotated[Path, typer.Argument(help="A run folder, or a float .onnx classifier.", show_default=False)],
     images: Annotated[
-        Path | None, typer.Option("--images", help="Of a file: a folder of real images.", show_default=False)
+        Path | None, typer.Option("--images", help="For a file: a folder of real images.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Of a file: where the int8 file is written.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="For a file: where the int8 file is written.")] = Path(
         "runs/quantized"
     ),
     size: SizeOption = None,

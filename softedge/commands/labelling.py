@@ -44,7 +44,7 @@ def label_next(
 ) -> None:
     """List which unlabelled images to label next.
 
-    Typical ones first, later those that a classifier is unsure of. Works without any label, too.
+    Typical ones first, later those that a classifier is unsure of. Also works without labels.
     """
     from softedge.commands import tables
     from softedge.stages.label_next import label_next as choose

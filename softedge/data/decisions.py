@@ -53,7 +53,7 @@ def read(root: Path) -> dict[str, Decision] | None:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}); mend it, or move it away and label again") from error
+        raise UserError(f"{path} cannot be read ({error}); fix it, or move it away and label again") from error
     if not rows or not {"name", "label"} <= set(rows[0]):
         return None
     columns = rows[0]
@@ -63,7 +63,7 @@ def read(root: Path) -> dict[str, Decision] | None:
         if not any(row):
             continue
         if len(row) != len(columns):
-            raise UserError(f"{path}, row {number}: {len(row)} values for {len(columns)} columns; mend the row")
+            raise UserError(f"{path}, row {number}: {len(row)} values for {len(columns)} columns; fix the row")
         values = dict(zip(columns, row))
         name = _name(root, above, values["name"].strip())
         decision = _decision(path, number, values)
@@ -105,7 +105,7 @@ def _decision(path: Path, number: int, values: dict[str, str]) -> Decision | Non
     if not state:
         return None
     if state not in STATES:
-        raise UserError(f"{path}, row {number}: the state '{state}' is none of {', '.join(STATES)}")
+        raise UserError(f"{path}, row {number}: the state '{state}' is not one of {', '.join(STATES)}")
     if state == LABEL and not label:
         raise UserError(f"{path}, row {number}: the state is 'label', and the label is empty")
     more = {key: value for key, value in values.items() if key not in COLUMNS}
@@ -170,7 +170,7 @@ def apply(
                 out[split].append((path, folder))
     _check(root, out)
     strangers = len(decisions.keys() - set(names))
-    parts = [f"{labelled:,} labels, {moved:,} of them others than the folders'"] if labelled else []
+    parts = [f"{labelled:,} labels, {moved:,} of them different from the folders'"] if labelled else []
     parts += [f"{aside[state]:,} images {why} and set aside" for state, why in SET_ASIDE.items() if aside[state]]
     parts += [f"{strangers:,} rows about images that are not here"] if strangers else []
     ignored = {f"{why} in {FILE}": aside[state] for state, why in SET_ASIDE.items() if aside[state]}

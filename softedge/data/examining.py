@@ -143,7 +143,7 @@ def _check_left(inventory: Inventory, items: Sequence[Item]) -> None:
             f"every training image of class '{name}' of {source} is a copy of a test image, or has two labels; "
             "add others"
         ),
-        f"every test image of {source} has two labels; mend the labels or remove the split",
+        f"every test image of {source} has two labels; fix the labels or remove the split",
     )
 
 

@@ -36,7 +36,7 @@ from softedge.progress import plural
 class Listing:
     """Image files below a folder, as sorted relative paths, and what was ignored.
 
-    others: files that are no images.  empty: folders without an image anywhere below, with their number of other files.
+    others: files that are not images.  empty: folders without an image anywhere below, with their count of other files.
     """
 
     names: tuple[str, ...]
@@ -92,7 +92,7 @@ def scan(root: Path) -> Listing:
 
 
 def _without_table(listing: Listing) -> Listing:
-    """``labels.csv`` is read: it is no file that was ignored."""
+    """``labels.csv`` is read: it does not count as an ignored file."""
     left = listing.ignored["not images"] - 1
     ignored = {why: count for why, count in {**listing.ignored, "not images": left}.items() if count}
     return replace(listing, ignored=ignored, others=tuple(name for name in listing.others if name != decisions.FILE))

@@ -125,7 +125,7 @@ class EncodedImages(Images):
             return self._same(index, self.read_source(index))
         except BadImage as error:
             raise DamagedCopy(
-                f"{copy}, the run's copy of {self.names[index]}, is damaged, and the image itself is no help "
+                f"{copy}, the run's copy of {self.names[index]}, is damaged, and the image itself cannot replace it "
                 f"({error}); put either back from a backup, or make the run without the image: softedge deploy --update"
             ) from error
 

@@ -60,7 +60,7 @@ def with_classes(inventory: Inventory, classes: Sequence[str]) -> Inventory:
     notices = inventory.notices
     if strangers:
         few = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
-        line = f"{len(strangers)} of {len(inventory.classes)} folders are no class of the network ({few}): no labels"
+        line = f"{len(strangers)} of {len(inventory.classes)} folders are not classes of the network ({few}): no labels"
         notices = (*notices, line)
     return replace(inventory, classes=tuple(classes), splits=splits, notices=notices)
 

@@ -147,7 +147,7 @@ def refuse_nested(root: Path, images: Iterable[Located]) -> None:
 
 
 def refuse_detection(root: Path, others: Iterable[str]) -> None:
-    """UserError for the layouts of COCO, Pascal VOC and YOLO.  others: the files that are no images."""
+    """UserError for the layouts of COCO, Pascal VOC and YOLO.  others: the files that are not images."""
     for name in others:
         parts = [part.lower() for part in name.split("/")]
         kind = ""

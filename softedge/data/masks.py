@@ -1,4 +1,4 @@
-"""Masks and maps among the photos: pictures of segmentations, depths and the like, which are no photos of any class.
+"""Masks and maps among the photos: pictures of segmentations, depths and the like, which belong to no class.
 
 Masks are known by their names and their pixels: beside or below a photo ``x.jpg`` as ``x.png``, ``x_mask.png`` or
 ``masks/x.png``, with few different colours.  Maps have as many values as photos and are known by their names alone:

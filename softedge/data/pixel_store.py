@@ -74,7 +74,7 @@ class PixelStore:
 
 
 def _mapped(path: Path) -> mmap.mmap:
-    """Copy on write: arrays are writable, as torch wants them, and the file still cannot be changed by mistake."""
+    """Copy on write: arrays are writable, as torch requires, and the file still cannot be changed by mistake."""
     with open(path, "rb") as file:
         if os.name == "nt":
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -114,7 +114,7 @@ def open_store(images: EncodedImages, side: int) -> PixelStore | None:
 
 
 def limit_bytes() -> int:
-    """``SOFTEDGE_CACHE_GB`` in bytes; UserError when it is no number."""
+    """``SOFTEDGE_CACHE_GB`` in bytes; UserError when it is not a number."""
     text = os.environ.get(LIMIT, "")
     try:
         gigabytes = float(text or _DEFAULT_GB)

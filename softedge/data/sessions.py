@@ -9,7 +9,7 @@ from softedge.data.inventory import printable
 
 _DATE = r"(?:19|20)\d\d[-_. ]?(?:0[1-9]|1[0-2])(?:[-_. ]?(?:0[1-9]|[12]\d|3[01]))?"
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
-# A single one of these is no class. DCF, JEITA CP-3461: folders in DCIM are three digits from 100 and five letters.
+# None of these is a class. DCF, JEITA CP-3461: folders in DCIM are three digits from 100 and five letters.
 _SURE = re.compile(
     rf"{_DATE}(?:[-_. tT]\d{{2}}[-_.:]?\d{{2}}(?:[-_.:]?\d{{2}})?)?"
     r"|(?=[1-9]\d\d[A-Z0-9_]*[A-Z_])[1-9]\d\d[A-Z0-9_]{5}|[1-9]\d\dAPPLE|[1-9]\d\dANDRO"
@@ -18,7 +18,7 @@ _SURE = re.compile(
     r"|(?:new|untitled) folder(?: ?\(?\d+\)?)?|DCIM",
     re.IGNORECASE,
 )
-# These are no classes where all folders are of one kind.
+# These are not classes where all folders are of one kind.
 _WORDS = (
     r"session|batch|shoot|shooting|roll|day|week|visit|trip|take|burst|capture|recording|upload|import|export|download"
     r"|photo|photos|image|images|picture|pictures|pics|img|folder|dir|part|chunk|split|fold|frame|frames|clip|video"
@@ -31,7 +31,7 @@ _NUMBERED = re.compile(rf"(?:{_WORDS})[-_. #]*(?:\d+|[-_. ][a-z])|(?:19|20)\d\d|
 def caution(classes: Sequence[str], data: str) -> str:
     """What to say when names of class folders look like those of sessions, dates or devices; "" when they do not.
 
-    A class may be called "2024", so that this is no error.  data: what was given as the folder.
+    A class may be called "2024", so this is not an error.  data: what was given as the folder.
     """
     sure = [name for name in classes if _SURE.fullmatch(name)]
     doubtful = sure or [name for name in classes if _NUMBERED.fullmatch(name)]
@@ -40,5 +40,5 @@ def caution(classes: Sequence[str], data: str) -> str:
     shown = ", ".join(printable(name) for name in doubtful[:4]) + (", ..." if len(doubtful) > 4 else "")
     return (
         f"caution: {len(doubtful)} of {len(classes)} classes are named like days, sessions or cameras ({shown}); if "
-        f"they are none, move the folders into {data}/unlabeled and label some of the images: softedge review {data}"
+        f"they are not classes, move them into {data}/unlabeled and label some of the images: softedge review {data}"
     )

@@ -1,7 +1,7 @@
 """Classes of the images in tar shards: what the ``.cls``, ``.json`` and ``.txt`` members beside them say.
 
 WebDataset leaves it to each user where a label lies. Read here is what can mean one thing only; the rest is refused by
-the member's name, or is no label: captions, boxes, facts about a photo.
+the member's name, or is not a label: captions, boxes, facts about a photo.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ShardLabels:
         for key, one in values.items():
             label = _label(one)
             if label is None:
-                return _Entry(member, why=f"says {key}: {json.dumps(one)[:60]}, which is no single class")
+                return _Entry(member, why=f"says {key}: {json.dumps(one)[:60]}, which is not a single class")
             (numbers if label.isdecimal() else names).add(label)
         if len(numbers) > 1 or len(names) > 1:
             return _Entry(member, why=f"names several classes ({', '.join(sorted(numbers | names))})")
@@ -175,7 +175,7 @@ def _sample(member: str) -> str:
 
 
 def _label(value: Any) -> str | None:
-    """A class as text; None for what is none."""
+    """A class as text; None for anything else."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and value < 0):
@@ -189,5 +189,5 @@ def _may_be_class(text: str) -> bool:
 
 
 def _text(data: bytes) -> str:
-    # Bytes that are no UTF-8 stay different from each other: two classes must not become one.
+    # Invalid UTF-8 keeps its bytes apart: two classes must not become one.
     return unicodedata.normalize("NFC", data.decode("utf-8-sig", errors="backslashreplace").strip())

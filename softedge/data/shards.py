@@ -298,7 +298,7 @@ def _not_ended(shard: Path, offset: int) -> str:
         return "has no end mark: it was cut"
     if tail.strip(b"\0"):
         left = shard.stat().st_size - offset
-        return f"is damaged, or another archive was appended to it: {left:,} bytes at its end are no members"
+        return f"is damaged, or another archive was appended to it: {left:,} bytes at its end are not members"
     return ""
 
 

@@ -61,7 +61,7 @@ def shrink(source: str, out: Path, recipe: Recipe) -> Shrunk:
     """Copy the folder ``source`` to ``out`` with its names, JPEG and PNG files no larger than the recipe needs.
 
     The shorter side becomes what the smallest crop at ``data.size`` needs not to be enlarged, or the size of the
-    evaluation's resize where that is more. A copy that was made from the same file is left: an interrupted run goes on.
+    evaluation's resize where that is more. A copy that was made from the same file is left: an interrupted run resumes.
     Copies of files that are gone or have changed go or are made again. Copies are split as their originals are.
     """
     root = Path(source).expanduser().resolve()

@@ -40,7 +40,7 @@ def without_thumbnails(images: list[Located], look: Look, notices: list[str]) ->
         shown = list(dict.fromkeys(printable(where) for where in aside.values()))
         notices.append(
             f"{plural(len(aside), 'image is', 'images are')} taken for thumbnails and left out ({', '.join(shown[:3])}"
-            f"{', ...' if len(shown) > 3 else ''}); rename what is none"
+            f"{', ...' if len(shown) > 3 else ''}); rename those that are not"
         )
     return [image for image in images if image not in aside]
 

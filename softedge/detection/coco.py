@@ -172,6 +172,6 @@ def _scene(
 
 
 def _area(annotation: Mapping[str, Any], sides: np.ndarray[Any, np.dtype[np.float32]]) -> float:
-    """Of the mask, as the file has it; of the box where it has none. Sizes of objects are told apart by it."""
+    """Of the mask, as given in the file, else of the box. Decides which objects count as small, medium or large."""
     area = annotation.get("area")
     return float(area if isinstance(area, int | float) and math.isfinite(area) else sides.prod())

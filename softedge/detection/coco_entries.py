@@ -92,7 +92,7 @@ def without_heading(listed: list[Any], annotations: list[Any]) -> list[Any]:
 def problem(entry: Any, known: Mapping[Key, Any], index: Mapping[Key, int]) -> str:
     """Why an object is ignored, or an empty string."""
     if not isinstance(entry, dict):
-        return "objects are no entries with names: ignored"
+        return "objects are not key-value entries: ignored"
     if key(entry.get("image_id")) not in known:
         return "objects are on an image that is not listed: ignored, as by the official tools"
     if key(entry.get("category_id")) not in index:
@@ -104,7 +104,7 @@ def problem(entry: Any, known: Mapping[Key, Any], index: Mapping[Key, int]) -> s
 
 
 def crowd(entry: Mapping[str, Any]) -> bool:
-    """``iscrowd`` as a number or in quotes; missing is no crowd."""
+    """``iscrowd`` as a number or in quotes; missing: not a crowd."""
     return key(entry.get("iscrowd")) == 1 or entry.get("iscrowd") is True
 
 

@@ -86,5 +86,5 @@ def read(folder: Path) -> Artifact:
         if hash_files(files) != values["sha256"]:
             raise UserError(f"{path} was changed after the export; export the detector again")
         size, labels = sum(size_bytes(file) for file in files), tuple(values["labels"])
-    # Any picture goes in as it is: size and resize stand for nothing but a field that classifiers have.
+    # Any picture goes in as it is: size and resize only fill a field that classifiers have.
     return Artifact(path, values["target"], precision, values["sha256"], size, spec, labels, "detections")

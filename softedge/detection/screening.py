@@ -1,4 +1,4 @@
-"""Looking at every picture once before training: what cannot be read is left out, and what is in both splits, too.
+"""Looking at every picture once before training: what cannot be read, or is in both splits, is left out.
 
 The test split keeps a picture that is in both: what a detector has seen must not be what it is measured on.
 """

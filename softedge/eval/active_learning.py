@@ -57,7 +57,7 @@ def typicality(points: NDArray[np.float32]) -> NDArray[np.float64]:
     for start in range(0, len(points), _CHUNK):
         rows = points[start : start + _CHUNK]
         squared = np.maximum(2 - 2 * (rows @ points.T), 0)
-        squared[np.arange(len(rows)), start + np.arange(len(rows))] = np.inf  # a point is no neighbour of its own
+        squared[np.arange(len(rows)), start + np.arange(len(rows))] = np.inf  # a point is not its own neighbour
         mean[start : start + len(rows)] = np.sqrt(np.partition(squared, neighbours - 1, axis=1)[:, :neighbours]).mean(1)
     return 1 / (mean + 1e-5)
 

@@ -14,7 +14,7 @@ from softedge.eval.features import extract
 from softedge.eval.validation import LEAST
 from softedge.records import InputSpec
 
-MOST = 10_000  # images that are asked: the standard error of an accuracy is half a point then
+MOST = 10_000  # images that are used: the standard error of an accuracy is half a point then
 
 
 @dataclass(frozen=True)

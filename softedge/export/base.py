@@ -155,8 +155,8 @@ class Format(ABC):
     def given(self, path: Path, asked: Mapping[str, Any]) -> GivenModel | None:
         """A float file of this format that somebody else exported; None: this format quantizes no such files.
 
-        asked: size, mean, std, interpolation, crop, each where the user says it.  Raises UserError for a file that is
-        no float image classifier, or whose preprocessing nobody has said.
+        asked: size, mean, std, interpolation, crop, where the user gives them.  Raises UserError for a file that is
+        not a float image classifier, or whose preprocessing is unknown.
         """
         return None
 

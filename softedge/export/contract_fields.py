@@ -65,7 +65,7 @@ def check_common(values: Mapping[str, Any]) -> InputSpec:
     files = values.get("files", [values["model"]])
     for name in (values["model"], *files):
         if not isinstance(name, str) or not name or name in (".", "..") or "/" in name or "\\" in name:
-            raise ValueError(f"model or files names {name!r}, which is no file beside it")
+            raise ValueError(f"model or files names {name!r}, which is not a file beside it")
     if not isinstance(files, list) or values["model"] not in files:
         raise ValueError(f"files is {files!r} without the model {values['model']}")
     if not isinstance(values["sha256"], str) or not _SHA256.fullmatch(values["sha256"]):

@@ -35,8 +35,8 @@ class Deployed(nn.Module):
             model = model.backbone if isinstance(model, Classifier) else model
         if self.output == "probabilities" and len(self.labels) == 1:
             raise UserError(
-                f"the classifier has one output ('{self.labels[0]}'), and its softmax is 1.0 for every image; was it "
-                "trained with a sigmoid (binary cross-entropy), give --activation sigmoid, else export features"
+                f"the classifier has one output ('{self.labels[0]}'), and its softmax is 1.0 for every image; if it "
+                "was trained with a sigmoid (binary cross-entropy), give --activation sigmoid, else export features"
             )
         self.model = model
         self.spec = spec

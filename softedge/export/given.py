@@ -56,7 +56,7 @@ AS_KNOWN = Preprocessing()
 def preprocessing(
     size: int | None, mean: str | None, std: str | None, interpolation: str | None, crop: float | None
 ) -> Preprocessing:
-    """From what is typed, ``--mean 0.5,0.5,0.5``; UserError for what is no preprocessing."""
+    """From what is typed, ``--mean 0.5,0.5,0.5``; UserError for anything else."""
     if size is not None and size < 1:
         raise UserError(f"--size is {size}; give the input's height and width in pixels, such as 224")
     if interpolation not in (None, "bilinear", "bicubic"):

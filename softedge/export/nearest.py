@@ -69,7 +69,7 @@ class Judge:
 
 
 def decibels(measures: Measures) -> float:
-    """The median signal to quantization noise; minus infinity where an answer is no number."""
+    """The median signal to quantization noise; minus infinity where an answer is NaN."""
     value = float(measures["sqnr_db"])
     return value if math.isfinite(value) else -math.inf
 

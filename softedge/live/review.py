@@ -72,8 +72,8 @@ class Review:
         saved = decisions.read(self.root)
         if saved is None:
             raise UserError(
-                f"{self.root / decisions.FILE} has no columns 'name' and 'label': it is not of softedge review, which "
-                "would overwrite it; give it another name"
+                f"{self.root / decisions.FILE} has no columns 'name' and 'label': it is not from softedge review, "
+                "which would overwrite it; give it another name"
             )
         for decision in saved.values():
             if decision.state == LABEL and decision.label not in self.classes:
@@ -114,7 +114,7 @@ class Review:
         image, seen, since = (_whole(values, key) for key in ("image", "seen", "since"))
         state, label = values.get("state"), values.get("label", "")
         if not 0 <= image < len(self.names) or state not in ("", *STATES) or not isinstance(label, str):
-            raise Refused(400, "this is no decision about one of the images")
+            raise Refused(400, "this is not a decision about one of the images")
         name = self.names[image]
         with self._lock:
             self._catch_up()
@@ -246,9 +246,9 @@ def _values(body: bytes) -> dict[str, Any]:
     try:
         values = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refused(400, "the post is no JSON") from error
+        raise Refused(400, "the post is not JSON") from error
     if not isinstance(values, dict):
-        raise Refused(400, "the post is no JSON object")
+        raise Refused(400, "the post is not a JSON object")
     return values
 
 

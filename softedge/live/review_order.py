@@ -19,7 +19,7 @@ PAIR = ("name", "other_name")
 class Order:
     """title: the table's file name.  images: numbers of images.  pairs: two images, and why they are shown together.
 
-    suggested: image -> the class that the table suggests.  missing: names in the table that are no image here.
+    suggested: image -> the class that the table suggests.  missing: names in the table that match no image here.
     """
 
     title: str = ""

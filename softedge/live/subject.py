@@ -84,7 +84,7 @@ def choose(run: Path, file: str | None = None) -> Subject:
     """The file ``export/<file>`` of a run: int8 where none is asked for, else fp16, else fp32; none that failed a gate
     of ``check`` while another did not.  A line says so where the file that is taken failed.
 
-    UserError when there is none, it is not an ONNX file in one piece, or it is no classifier.
+    UserError when there is none, it is not an ONNX file in one piece, or it is not a classifier.
     """
     exports = Path(run) / "export"
     if not Path(run).is_dir():
@@ -99,7 +99,7 @@ def choose(run: Path, file: str | None = None) -> Subject:
     there = [name for name in wanted if name in usable] or usable
     name = file or next((name for name in there if name not in refused), there[0])
     if name not in usable:
-        why = " is no ONNX file, and browsers run no other" if name in known else " is not there"
+        why = " is not an ONNX file, and browsers run only those" if name in known else " is not there"
         raise UserError(f"--file {name}: {exports / name}{why}{did_you_mean(name, usable)}")
     artifact = contract.read(exports / name)
     if artifact.output not in LABELLED or not artifact.labels:

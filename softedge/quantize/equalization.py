@@ -159,7 +159,7 @@ def _multiply(consumer: nn.Conv2d, scale: Tensor) -> None:
 
 
 def imbalance(deployed: Deployed, largest: float = 64.0, seed: int = 0) -> Deployed:
-    """The same function with channels thrown out of balance by up to ``largest`` in every pair that ``equalize`` mends.
+    """The same function with channels thrown out of balance by up to ``largest`` in every pair ``equalize`` repairs.
 
     A stress test: weights from elsewhere come like this, and per-tensor int8 falls apart on them.
     """

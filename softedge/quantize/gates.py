@@ -34,7 +34,7 @@ def size(row: Mapping[str, Any], gates: Check) -> list[str]:
 
 
 def latency(run: Run, row: dict[str, Any], gates: Check) -> tuple[list[str], str | None]:
-    """Why the latency gate refuses an int8 file on each device it was timed on; and why it could not be asked."""
+    """Why the latency gate refuses an int8 file on each device it was timed on; and why it could not be judged."""
     if not gates.max_p90 or not Precision.named(row["precision"]).is_int8:
         return [], None
     timed = {

@@ -150,7 +150,7 @@ def as_hard(fp32: Float32, labels: Labels, top1: float, count: int) -> NDArray[n
 
 
 def broken(measures: Mapping[str, float | int]) -> list[str]:
-    """Why a file is no candidate however often it agrees: constant answers agree with the largest class."""
+    """Why a file is rejected however often it agrees: constant answers agree with the largest class."""
     noise = float(measures["sqnr_db"])
     return [] if noise >= FLOOR_DB else [f"signal to noise {noise:.1f} dB is below {FLOOR_DB:g}"]
 

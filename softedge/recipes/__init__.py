@@ -1,1 +1,1 @@
-"""What a recipe is made of: files that derive from one another, sections, and what is said about a mistake."""
+"""What a recipe is made of: files that derive from one another, sections, and messages about mistakes."""

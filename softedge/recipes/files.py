@@ -38,7 +38,7 @@ class Merged:
     origins: dict[str, str] = field(default_factory=dict)
 
     def add(self, layer: Layer) -> None:
-        """Put ``layer`` on top. UserError where it wants a section and there is a value."""
+        """Put ``layer`` on top. UserError where it expects a section and there is a value."""
         self._add(layer.values, self.values, (), layer.source)
 
     def _add(self, values: Mapping[str, Any], to: dict[str, Any], path: tuple[str, ...], source: str) -> None:

@@ -134,7 +134,7 @@ def x_axis(scale: Scale, y: float, name: str, show: Callable[[float], str] = sho
     for tick in scale.ticks(wanted):
         at, half = scale(tick), text_width(show(tick), 12) / 2
         parts.append(line(at, y, at, y + 4, class_="axis"))
-        if at - half > taken + 4:  # a tick keeps its mark where there is no room for its number
+        if at - half > taken + 4:  # a tick without room for its number keeps its mark
             parts.append(text(at, y + 17, show(tick), class_="tick middle"))
             taken = at + half
     parts.append(text(scale.end, y + 34, name, class_="name end"))

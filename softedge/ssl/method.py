@@ -50,7 +50,7 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def views(cls, recipe: Recipe, size: int) -> tuple[View, ...]:
-        """The views of an image that ``forward`` gets: two made alike, of ``size`` pixels, unless it wants others."""
+        """The views of an image that ``forward`` gets: two made alike, of ``size`` pixels, unless it needs others."""
         return two_views(size, recipe.augment)
 
     @property

@@ -1,6 +1,6 @@
 """The check stage: every exported file, read back from disk, against PyTorch fp32 on real images.
 
-The test images are asked here and nowhere before, once for each file: nothing is chosen by them.  A file that cannot be
+The test images are used here for the first time, once for each file: nothing is chosen by them.  A file that cannot be
 run here is "not run" with the reason, never passed.
 """
 

@@ -33,7 +33,7 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Resul
     """Stage "data": writes data/index.json and data/result.json; skipped when it was done before.
 
     Images that came since are named, and the run goes on with those it knows. Images that are gone or have changed are
-    refused until the model is trained; then they are named, too, and later stages use what the run kept.
+    refused until the model is trained; then they are also named, and later stages use what the run kept.
     """
     settings = {**recipe.section("data")["data"], "source": sources.canonical(source), "seed": recipe.seed}
     settings.pop("workers")  # how fast, not what

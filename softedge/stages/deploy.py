@@ -114,7 +114,7 @@ def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
         elif "distill" not in left_out and few_and_many(images):
             left_out.add("finetune")  # no labels to compare on: spread them to the other images instead
         if not len(images.test):
-            say("no labelled test images: nothing is fine-tuned, since nothing could say how good it is")
+            say("no labelled test images: nothing is fine-tuned, since its accuracy could not be measured")
             left_out |= {*NEED_TEST}
         return [name for name in STAGES if name not in left_out], recipe
     if recipe.export.output == "probabilities":

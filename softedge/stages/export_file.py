@@ -67,7 +67,7 @@ def export_file(
     if activation not in ("softmax", "sigmoid"):
         raise UserError(f"--activation is softmax or sigmoid; found '{activation}'")
     if activation == "sigmoid" and output == "features":
-        raise UserError("features have no activation behind them; leave out --activation or --output features")
+        raise UserError("features have no activation; leave out --activation or --output features")
     kind: Output = "scores" if activation == "sigmoid" else output
     if size is not None and size < 1:
         raise UserError(f"--size is {size}; give the input's height and width in pixels, such as 224")

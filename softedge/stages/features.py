@@ -1,6 +1,6 @@
 """Stage "features": frozen features of all images of a run, from a backbone that no label has changed.
 
-What reviewing the images works on. They are kept by content: an image is asked once, also where others come and go.
+What reviewing the images works on. They are kept by content: each image is computed once, even if others come and go.
 """
 
 from __future__ import annotations

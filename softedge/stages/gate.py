@@ -33,7 +33,7 @@ def gate(
     """GateFailed when a file of the run is refused or missing, naming each and the reason.
 
     max_p90: milliseconds that an int8 file may take on every device that it was timed on; None: the recipe's.
-    allow_missing: do not ask for the files that the recipe wants and that could not be made.
+    allow_missing: do not require files of the recipe that could not be made.
     strict: files of optional precisions have to pass as well, because somebody has set a limit for them.
     """
     root = run.root if isinstance(run, Run) else run

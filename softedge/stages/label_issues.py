@@ -30,7 +30,7 @@ NAME = "label_issues"
 FILE = "wrong_labels.csv"
 PICTURES = 24  # kept for the report
 _SIDE = 224  # pixels of the longer side of a picture
-_WIDE = 0.2  # share of a class above which near-duplicates are no family: a film would leave nothing to train on
+_WIDE = 0.2  # share of a class above which near-duplicates are not a family: a film would leave nothing to train on
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from softedge.run import Run, perform, sha256
 from softedge.stages.export_file import readable
 
 CALIBRATION = 300  # images that set ranges, at most
-TEST = 1000  # images that the written file is asked on, at most
+TEST = 1000  # images that the written file is tested on, at most
 _FEWEST = 8  # images below which nothing can be split
 
 
@@ -47,7 +47,7 @@ def quantize_file(
     does not say them itself.  details: steps (what was tried, measured on the selection images), file.  metrics:
     agreement and noise of the written file on the test images, read back.
     ``metrics["passed"]`` is False when no candidate passes; then no file is written.  Raises UserError for a file that
-    is no float classifier.
+    is not a float classifier.
     """
     if images is None:
         raise UserError(f"int8 ranges of {file} need real images; give a folder of them with --images")

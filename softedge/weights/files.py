@@ -101,7 +101,7 @@ def first_line(error: Exception) -> str:
 
 
 def _plain_types() -> list[Any]:
-    """What trainers put beside the weights and cannot do anything: settings, numbers. Nothing else is unpickled."""
+    """Harmless values that trainers save beside the weights: settings, numbers. Nothing else is unpickled."""
     scalars = [np.dtype, *(type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32, np.bool_))]
     scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
     return [argparse.Namespace, scalar, (scalar, "numpy.core.multiarray.scalar"), *scalars]
@@ -129,7 +129,7 @@ def unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def description(path: Path) -> dict[str, Any]:
-    """What softedge wrote about a network into its safetensors file; empty for a file of others."""
+    """What softedge wrote about a network into its safetensors file; empty for other files."""
     from safetensors import safe_open
 
     if path.suffix != ".safetensors" or not path.is_file():

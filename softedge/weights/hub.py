@@ -17,7 +17,7 @@ SECONDS = 3.0  # to answer; without a network the hub's own client tries for min
 
 
 class NotAvailable(UserError):
-    """The hub has no weights for this network, or cannot be asked now; the message is the reason."""
+    """The hub has no weights for this network, or cannot be reached; the message is the reason."""
 
 
 def state(name: str) -> dict[str, Tensor]:

@@ -73,7 +73,7 @@ def test_data_says_what_the_table_did(photos: Path) -> None:
         "name,label,state\ncat/0.jpg,dog,label\ndog/1.jpg,,wrong\ndog/0.jpg,dog,label\nelsewhere.jpg,cat,label\n",
     )
     text = describe_text(inspect(str(photos)))
-    assert "2 labels, 1 of them others than the folders'" in text
+    assert "2 labels, 1 of them different from the folders'" in text
     assert "1 images marked as wrong and set aside" in text and "1 rows about images that are not here" in text
     assert "5 images" in text and "not images" not in text
 
@@ -105,7 +105,7 @@ def test_a_table_with_other_columns_is_ignored_with_a_notice(photos: Path) -> No
     ("text", "words"),
     [
         ("name,label\ncat/0.jpg,dog\ncat/0.jpg,cat\n", "contradicts itself: row 3"),
-        ("name,label,state\ncat/0.jpg,dog,perhaps\n", "row 2: the state 'perhaps' is none of"),
+        ("name,label,state\ncat/0.jpg,dog,perhaps\n", "row 2: the state 'perhaps' is not one of"),
         ("name,label,state\ncat/0.jpg,,label\n", "row 2: the state is 'label', and the label is empty"),
         ("name,label\ncat/0.jpg\n", "row 2: 1 values for 2 columns"),
         ('name,label\ncat/0.jpg,"dog\n', "cannot be read"),

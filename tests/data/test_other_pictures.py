@@ -140,7 +140,7 @@ def test_a_thumb_may_be_a_class(tmp_path: Path) -> None:
 def test_a_class_that_is_taken_for_thumbnails_is_named_in_the_refusal(
     names: tuple[str, ...], text: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=f"{text}.*3 images are taken for thumbnails.*rename what is none"):
+    with pytest.raises(UserError, match=f"{text}.*3 images are taken for thumbnails.*rename those that are not"):
         sources.find(str(small(tmp_path, dict.fromkeys(names, 3))))
 
 

@@ -51,7 +51,7 @@ def test_names_in_json_members_are_classes(values: list[object], tmp_path: Path)
 @pytest.mark.parametrize(
     ("third", "why"),
     [
-        ({"label": [1, 2]}, r"says label: \[1, 2\], which is no single class"),
+        ({"label": [1, 2]}, r"says label: \[1, 2\], which is not a single class"),
         ({"label": True}, "says label: true"),
         ({"label": -1}, "says label: -1"),
         ({"label": 0.5}, "says label: 0.5"),

@@ -121,7 +121,7 @@ def changed(root, change):
 @pytest.mark.parametrize(
     ("entry", "line"),
     [
-        ("dog", "no entries with names"),
+        ("dog", "not key-value entries"),
         ({**thing(9), "image_id": [1]}, "image that is not listed"),
         ({**thing(9), "category_id": [18]}, "category that is not listed"),
         ({**thing(9), "bbox": [float("nan"), 1, 2, 3]}, "no box of four numbers"),

@@ -91,7 +91,7 @@ def test_golden_detections_that_do_not_come_again_fail_the_gate(tmp_path):
         arrays = {name: stored[name] for name in stored.files}
     arrays["0.boxes"] = arrays["0.boxes"] + 5
     np.savez(golden, **arrays)
-    with pytest.raises(GateFailed, match="of the detections on a golden picture come again"):
+    with pytest.raises(GateFailed, match="of the detections on a golden picture are reproduced"):
         verify.verify(tmp_path / "out")
 
 

@@ -160,7 +160,7 @@ def test_files_that_ncnn_does_not_take_are_one_line(made, tmp_path):
     with pytest.raises(UserError, match=r"model\.bin does not hold the weights of the network beside it"):
         Ncnn().load(damaged)
     (tmp_path / "model.param").write_bytes(b"\x89PNG")
-    with pytest.raises(UserError, match="is no ncnn network"):
+    with pytest.raises(UserError, match="is not an ncnn network"):
         Ncnn().load(damaged)
 
 

@@ -34,7 +34,7 @@ def test_a_line_of_a_network_is_read_and_written_again():
 def test_what_is_no_network_is_one_line(tmp_path, text):
     path = tmp_path / "model.param"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match="is no ncnn network"):
+    with pytest.raises(UserError, match="is not an ncnn network"):
         Network.read(path)
 
 

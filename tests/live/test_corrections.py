@@ -126,7 +126,8 @@ def test_posts_need_the_token_a_session_the_same_origin_and_a_bounded_length(run
 
 
 @pytest.mark.parametrize(
-    ("file", "words"), [("onnx-int9", "is not there"), ("coreml-fp16", "browsers run no other"), (None, "targets onnx")]
+    ("file", "words"),
+    [("onnx-int9", "is not there"), ("coreml-fp16", "browsers run only those"), (None, "targets onnx")],
 )
 def test_a_run_without_such_a_file_says_what_to_do(tmp_path: Path, file: str | None, words: str) -> None:
     from colour_model import export

@@ -267,7 +267,7 @@ def test_folders_that_are_no_classes_of_the_network_give_no_labels(weights, run_
     folder, _ = weights
     asked = {"size": 32, "targets": ("onnx",), "precisions": ("fp32",)}
     export_file(folder / "net.safetensors", tmp_path / "out", run_of_weights[1], NAME, labels=list("wxyz"), **asked)
-    assert "2 of 2 folders are no class of the network (ant, bee)" in capsys.readouterr().err
+    assert "2 of 2 folders are not classes of the network (ant, bee)" in capsys.readouterr().err
     row = check(tmp_path / "out").details["rows"][0]
     assert row["n"] == 60 and "agreement" in row and "top1" not in row
 

@@ -148,7 +148,7 @@ def test_sigmoids_where_there_are_none_are_refused(photos, tmp_path):
     save_file(net.state_dict(), tmp_path / "net.safetensors")
     with pytest.raises(UserError, match="--activation is softmax or sigmoid; found 'tanh'"):
         export_file(tmp_path / "net.safetensors", tmp_path / "run", photos, NAME, activation="tanh")
-    with pytest.raises(UserError, match="features have no activation behind them"):
+    with pytest.raises(UserError, match="features have no activation"):
         export_file(
             tmp_path / "net.safetensors", tmp_path / "run", photos, NAME, activation="sigmoid", output="features"
         )

@@ -40,7 +40,7 @@ _WHEEL = f"onnxruntime-{ONNXRUNTIME}-cp311-cp311-manylinux_2_28_aarch64.whl"
 _WHEEL_PIN = "sha256:da05378364c44d4407e463982d2bf8d5e4cfea873283757e48beeb41df97b7f3"
 _WHEEL_AT = "https://files.pythonhosted.org/packages/02/ee/b173a49293b146b54bd057bf8681a015aef764d8f56d999ad8c6e53ab18d"
 _MIRRORS = ("http://deb.debian.org/debian/pool/main/", "http://archive.debian.org/debian/pool/main/")
-_GLIBC = (2, 36)  # the glibc of the packages below: a runner that wants a newer one would not start
+_GLIBC = (2, 36)  # the glibc of the packages below: a runner that needs a newer one would not start
 _PACKAGES = {
     "c/cross-toolchain-base/libc6-arm64-cross_2.36-8cross1_all.deb": (
         "sha256:91936cbbee75771c360ed16513f6e734a25ca5517fe7c3e13dfd7835d7553186"

@@ -52,7 +52,7 @@ def properties(lines: list[str]) -> dict[str, str]:
 
 
 def describe(text: str) -> dict[str, Any]:
-    """The answer to SCRIPT as ``Device.describe`` wants it."""
+    """The answer to SCRIPT in the form of ``Device.describe``."""
     parts = sections(text)
     known = properties(parts.get("properties", []))
     info: dict[str, str] = {}
@@ -89,7 +89,7 @@ def _chip(known: dict[str, str]) -> str:
 
 
 def emulated(known: dict[str, str]) -> bool:
-    """Whether this is no phone but an emulator, which says so in its properties."""
+    """Whether this is an emulator, as its properties say."""
     return "1" in (known.get("ro.kernel.qemu"), known.get("ro.boot.qemu"))
 
 

@@ -25,7 +25,7 @@ class Images:
 
     def __getitem__(self, index: int) -> Any:
         self.file.seek(self.start + index * self.size)
-        row = bytearray(self.size)  # OpenVINO shares the memory and wants it writeable
+        row = bytearray(self.size)  # OpenVINO shares the memory and needs it writeable
         self.file.readinto(row)
         return np.frombuffer(row, np.uint8).reshape((1, *self.shape[1:]))
 

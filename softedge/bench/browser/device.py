@@ -4,7 +4,7 @@
 with a generated certificate (threads, WebGPU; the phone asks once whether to trust it), ``browser:adb=1`` over a cable
 to Android's Chrome through ``adb reverse`` (threads, WebGPU).  ``threads=4``, ``backend=webgpu``, ``host=ADDRESS``,
 ``port=8080``, ``wait=600`` (seconds until somebody opens the page), ``adb=SERIAL``; ``name=pixel8`` files the results
-of this phone apart from another one's.
+of different phones apart.
 
 Nothing is installed on the phone.  A browser has no public name for its processor and clocks, and its timer is coarse
 (its step is recorded); what it measures is the model in that browser, not in a native app.

@@ -31,7 +31,7 @@ POLICY = (
     "blob:; style-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
-    # These two isolate the page from others, which is what browsers want before they give it threads.
+    # These two isolate the page from others, which browsers require for threads.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -139,7 +139,7 @@ class _Threads(http.server.ThreadingHTTPServer):
     _refusal_shown = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that goes away, or wants no certificate made here, is no bug: no traceback, one line at most."""
+        """A browser that disconnects or rejects the certificate is not a bug: no traceback, at most one line."""
         error = sys.exception()
         if not isinstance(error, OSError):  # TLS errors are among these
             super().handle_error(request, client_address)

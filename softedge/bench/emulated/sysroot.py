@@ -99,7 +99,7 @@ def _folder() -> Path:
 
 
 def _packages() -> list[str]:
-    """What is put in beside Python: the runtimes of all formats that travel."""
+    """What is installed beside Python: the runtimes of all formats that have one for boards."""
     return ["numpy", *(package for kind in wheels.carried() for package in kind.board_packages.values())]
 
 

@@ -45,7 +45,7 @@ for name, package in json.loads(sys.argv[2]).items():
 print("softedge-probe " + json.dumps(facts))
 """
 EMULATED = "linux,dummy-virt"  # how a whole machine that qemu makes up names itself
-NOT_TIMED = "not run: this board is one that qemu makes up, which says nothing about a board's speed"
+NOT_TIMED = "not run: this board is emulated by qemu, which says nothing about a board's speed"
 
 
 class Ssh(FolderDevice):

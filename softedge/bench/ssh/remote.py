@@ -134,7 +134,7 @@ class Connection:
         try:
             output, errors = process.communicate(stdin if isinstance(stdin, bytes) else None, timeout)
         except subprocess.TimeoutExpired:
-            raise DeviceError(f"{self.spec}: could not {doing} within {timeout:.0f} s; it was given up") from None
+            raise DeviceError(f"{self.spec}: could not {doing} within {timeout:.0f} s; gave up") from None
         finally:
             if process.poll() is None:
                 process.kill()
@@ -155,7 +155,7 @@ class Connection:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if code == 255:
             said = f" (ssh says: {lines[-1][:200]})" if lines else ""
-            return f"the connection was lost{said}; what ran there ends and removes its files by itself; try again"
+            return f"the connection was lost{said}; the program there stops and removes its files on its own; try again"
         return lines[-1][:300] if lines else f"exit code {code}"
 
 

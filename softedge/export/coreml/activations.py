@@ -57,7 +57,7 @@ def measure(package: Any, calibration: Uint8) -> Extremes:
 
 
 def ranges_of(extremes: Extremes, option: float | None) -> Ranges:
-    """One range for each tensor, as coremltools wants it: the mean of the images' extremes or a quantile of them."""
+    """One range for each tensor, as coremltools expects: the mean of the images' extremes or a quantile of them."""
     ranges = {}
     for name, (low, high) in extremes.items():
         ends = (

@@ -68,7 +68,7 @@ def program(deployed: Deployed, precision: str) -> Any:
             skip_model_load=True,
             **options,
         )
-    except OSError:  # a full disk is no fault of the network
+    except OSError:  # a full disk is not the network's fault
         raise
     except Exception as error:  # coremltools raises many kinds for operators that it cannot express
         refuse_full(Path(tempfile.gettempdir()))  # which it reports like one of those

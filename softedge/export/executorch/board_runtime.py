@@ -51,7 +51,7 @@ class Bindings:
             import torch
             from executorch.extension.pybindings import portable_lib
         except ImportError as error:
-            problem = f"ExecuTorch's Python bindings want executorch and PyTorch here: {error}"
+            problem = f"ExecuTorch's Python bindings need executorch and PyTorch here: {error}"
             raise LookupError(problem + "; or send a runtime that needs no PyTorch: ssh://...?wheels=send") from error
         self.tensor, self.library = torch.from_numpy, portable_lib
         portable_lib._unsafe_reset_threadpool(settings["threads"])

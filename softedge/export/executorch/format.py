@@ -40,7 +40,7 @@ class ExecuTorch(Format):
     board_parts = tuple(f"executorch/lib/libexecutorch{name}.so" for name in LIBRARIES)
 
     def board_source(self) -> tuple[Path, tuple[str, ...]]:
-        """Where it was sent there is no PyTorch, which the Python bindings want."""
+        """Softedge's own library: unlike the Python bindings it needs no PyTorch on the board."""
         include = "{wheel}/executorch/include"
         flags = ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-DC10_USING_CUSTOM_GENERATED_MACROS", f"-I{include}"]
         flags += [f"-I{include}/executorch/runtime/core/portable_type/c10", "-L{wheel}/executorch/lib"]

@@ -1,6 +1,6 @@
 """LiteRT files (.tflite) for Android: fp32 and int8, through an environment of its own.
 
-litert-torch 0.10 pins torch below 2.15, softedge wants 2.15: they cannot share an environment. softedge makes a second
+litert-torch 0.10 pins torch below 2.15, softedge needs 2.15: they cannot share an environment. softedge makes a second
 one when asked (``softedge litert-setup``) and hands it programs of torch.export, which both versions of torch read.
 """
 
@@ -84,7 +84,7 @@ class LiteRt(Format):
         if _complete():
             return None
         return (
-            "exporting to LiteRT needs an environment of its own (its converter wants torch below 2.15); "
+            "exporting to LiteRT needs an environment of its own (its converter needs torch below 2.15); "
             "make it with: softedge litert-setup"
         )
 

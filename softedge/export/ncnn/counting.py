@@ -13,7 +13,7 @@ _CALIBRATION = "calibration:"  # begins the name of the input layer, the one pla
 
 
 def integer_operations(path: Path) -> dict[str, int]:
-    """See ``Format.integer_operations``.  Layers whose weights are in 8 bits round what enters them, too."""
+    """See ``Format.integer_operations``.  Layers whose weights are in 8 bits also round what enters them."""
     layers = Network.read(path).weighted()
     in_integers = [bool(layer.number(INT8_TERM)) for layer in layers]
     return in_order(Counter(entry(WEIGHTED[layer.kind], yes, yes) for layer, yes in zip(layers, in_integers)))

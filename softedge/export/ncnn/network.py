@@ -90,7 +90,7 @@ class Network:
                 raise ValueError(f"it begins with {magic[:20]!r}")
             return cls(tuple(Layer.of(line) for line in lines if line.strip()))
         except (OSError, ValueError, IndexError) as error:
-            raise UserError(f"{path} is no ncnn network ({error}); export the model again") from error
+            raise UserError(f"{path} is not an ncnn network ({error}); export the model again") from error
 
     def text(self) -> str:
         blobs = sum(len(layer.outputs) for layer in self.layers)

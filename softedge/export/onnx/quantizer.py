@@ -177,7 +177,7 @@ class Quantizer:
         return node.name in self.integer
 
     def _prepare(self) -> None:
-        """Grids that are no tensor's own: of gates, and of pools."""
+        """Grids shared between tensors: of gates, and of pools."""
         for node in self.gates.values():
             x, gate, half = gated_grids(*self.ranges[node.input[0]])
             self.grids[node.input[0]], self.grids[node.output[0]], self.halves[node.name] = x, gate, half

@@ -201,7 +201,7 @@ def _walk(
 
 
 def _size(graph: onnx.ModelProto, candidates: Sequence[Layer], images: Uint8) -> tuple[int, dict[str, int]]:
-    """How many images are asked, and at how many positions of all of them each layer applies its weights."""
+    """How many images are used, and at how many positions in all of them each layer applies its weights."""
     values, positions = _Values(graph, images[:1]), {}
     for layer in candidates:
         x = layer.input(next(values.read_by(layer.node)))

@@ -87,7 +87,7 @@ def quantize_strictly(model: onnx.ModelProto, ranges: Ranges, scheme: Scheme) ->
     )
     if kinds:
         operators = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
-        raise UserError(f"not in integers alone: the network has {operators}, of which processors have no integer form")
+        raise UserError(f"the network cannot run in integers alone: {operators} have no integer form")
     return _Strict(model, ranges, scheme, floats).run()
 
 
