@@ -16,14 +16,14 @@ WIDE = 2.0  # p90 over p50, an assumption
 
 def find(run: Values, chosen: str = "") -> list[str]:
     """One sentence each, the most serious first.  chosen: the artifact that the verdict names."""
-    said = [
+    sentences = [
         *_other_file(run),
         *detectors.cautions(run),
         *_not_held_out(run),
         *_no_better_than_random(run),
         *_few_images(run),
     ]
-    return [*said, *_caveats(run), *_disturbed(run), *_drift(run, chosen), *_bad_images(run), *_training(run)]
+    return [*sentences, *_caveats(run), *_disturbed(run), *_drift(run, chosen), *_bad_images(run), *_training(run)]
 
 
 def interval(fraction: float, n: int) -> tuple[float, float]:
@@ -39,16 +39,16 @@ def _called(run: Values, device: str) -> str:
 
 
 def _other_file(run: Values) -> list[str]:
-    said = []
+    sentences = []
     for row in run["files"]:
         for device, timing in row["devices"].items():
             if timing.get("sha256") and row.get("sha256") and timing["sha256"] != row["sha256"]:
                 name = words.artifact_name(row["artifact"])
-                said.append(
+                sentences.append(
                     f"{name} on {_called(run, device)}: the file that was timed is not the file that was checked; "
                     "bench it again."
                 )
-    return said
+    return sentences
 
 
 def _not_held_out(run: Values) -> list[str]:
@@ -83,43 +83,43 @@ def _few_images(run: Values) -> list[str]:
 
 def _caveats(run: Values) -> list[str]:
     """What a device says of itself, or of a measurement."""
-    said = []
+    sentences = []
     for name, device in run["devices"].items():
         timings = [row["devices"][name] for row in run["files"] if name in row["devices"]]
         caveats = [device["about"].get("caveat"), *(timing.get("caveat") for timing in timings)]
-        said += [f"{device['short']}: {caveat}." for caveat in dict.fromkeys(filter(None, caveats))]
-    return said
+        sentences += [f"{device['short']}: {caveat}." for caveat in dict.fromkeys(filter(None, caveats))]
+    return sentences
 
 
 def _disturbed(run: Values) -> list[str]:
     """An idle machine keeps p90 near p50; far above it, something else was running."""
-    said = []
+    sentences = []
     for device in run["devices"]:
         timings = [row["devices"].get(device, {}) for row in run["files"]]
         ratios = [t["p90_ms"] / t["p50_ms"] for t in timings if t.get("p50_ms") and t.get("p90_ms")]
         wide = sum(ratio > WIDE for ratio in ratios)
         if wide:
             of = f"{wide} of {words.plural(len(ratios), 'file')}"
-            said.append(
+            sentences.append(
                 f"On {_called(run, device)}, p90 is up to {words.times(max(ratios))} p50 ({of}): "
                 "other work disturbed the measurement; run softedge bench again when the device is idle."
             )
-    return said
+    return sentences
 
 
 def _drift(run: Values, chosen: str) -> list[str]:
-    said = []
+    sentences = []
     for row in run["files"]:
         for device, timing in row["devices"].items():
             drift = timing.get("drift")
             if row["artifact"] == chosen and isinstance(drift, dict) and drift.get("flagged"):
                 change = drift["ratio"] - 1
                 direction = "slower" if change > 0 else "faster"
-                said.append(
+                sentences.append(
                     f"{words.artifact_name(chosen)} on {_called(run, device)} was {words.percent(abs(change), 0)} "
                     f"{direction} at the end of the measurement than at its start: heat, or other work on the machine."
                 )
-    return said
+    return sentences
 
 
 def _bad_images(run: Values) -> list[str]:

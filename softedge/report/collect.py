@@ -211,9 +211,9 @@ def _not_run(done: dict[str, Stage], values: Values) -> list[Values]:
                 entries.append({"what": what, "artifact": row["artifact"], "status": status, "why": why})
     for name in ("data", "pretrain", "probe", "check", "labels"):
         result = done[name].result
-        seen = {row["artifact"] for row in values["files"]} if name == "check" else set()
+        listed = {row["artifact"] for row in values["files"]} if name == "check" else set()
         for cell, why in (result.skipped if result else {}).items():
-            if cell not in seen:
+            if cell not in listed:
                 entries.append({"what": f"{name}: {cell}", "status": "not run", "why": why})
     return entries
 

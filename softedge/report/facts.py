@@ -133,12 +133,12 @@ def _joined(whats: Iterable[str]) -> str:
 def layers(row: Values) -> str:
     """What of a file is computed in int8: ``52 of 54 convolutions, 1 of 1 linear layers``."""
     counted = row.get("quantized_ops") or {}
-    said = []
+    parts = []
     for kind, name in (("conv", "convolutions"), ("linear", "linear layers")):
         whole = sum(counted.get(kind + end, 0) for end in ("", "_weights", "_float"))
         if whole:
             part = f"{counted.get(kind, 0)} of {whole} {name}"
             if counted.get(f"{kind}_weights"):
                 part += f" ({counted[f'{kind}_weights']} with int8 weights only)"
-            said.append(part)
-    return ", ".join(said)
+            parts.append(part)
+    return ", ".join(parts)

@@ -165,8 +165,8 @@ def _with_verdict(step: Row) -> Row:
     """A step of the search with its verdict in a word or two; the numbers beside it say why."""
     if not is_number(step.get("sqnr_db")) and not is_number(step.get("agreement")):
         return {**step, "verdict": "not run", "size_bytes": None}
-    said = "passes" if step.get("passed") else "refused"
-    return {**step, "verdict": said + ("" if step.get("kept", True) else ", not kept")}
+    verdict = "passes" if step.get("passed") else "refused"
+    return {**step, "verdict": verdict + ("" if step.get("kept", True) else ", not kept")}
 
 
 def _exported(run: Run, name: str, result: Result) -> Row:

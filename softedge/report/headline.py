@@ -59,8 +59,8 @@ def _why_first(
         return f"{devices[first]} comes first because it is a separate device, not this computer."
     others = [device for device in order[1:] if doubts[device]]
     if others:
-        said = "; ".join(f"{devices[device]} was not: {doubts[device]}" for device in others)
-        return f"{devices[first]} comes first because its measurement is sound; {said}."
+        reasons = "; ".join(f"{devices[device]} was not: {doubts[device]}" for device in others)
+        return f"{devices[first]} comes first because its measurement is sound; {reasons}."
     if any(kinds[device] != kinds[first] for device in order[1:]):
         return f"No phone or board was measured; {devices[first]} comes first of the others."
     return f"{devices[first]} comes first of the devices that were measured equally well."

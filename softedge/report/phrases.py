@@ -124,35 +124,35 @@ def files_lead(run: Values) -> Markup:
     files = [row for row in run["files"] if row.get("size_bytes")]
     passed = sum(row["gate"] == "passed" for row in run["files"])
     checked = any(row["gate"] != "not run" for row in run["files"])
-    said = f"{words.plural(len(files), 'file')} exported, " + (
+    text = f"{words.plural(len(files), 'file')} exported, " + (
         f"{passed} passed the gate" if checked else "none checked"
     )
     timed = {row["artifact"] for row in run["files"] for t in row["devices"].values() if t.get("p90_ms")}
-    said += f", {len(timed)} timed." if run["devices"] else ", none timed."
+    text += f", {len(timed)} timed." if run["devices"] else ", none timed."
     gates = run["check"].get("gates", {})
     if gates.get("min_agreement") is not None and gates.get("max_drop") is not None:
-        said += (
+        text += (
             f" The gate asks for at least {words.percent(gates['min_agreement'], 0)} of fp32's answers "
             f"and allows a drop of at most {words.points(gates['max_drop']).lstrip('+')} points of top-1."
         )
-    return Markup(escape(said))
+    return Markup(escape(text))
 
 
 def files_caption(run: Values) -> Markup:
     row = next((r for r in run["files"] if r.get("top1") is not None and r.get("n")), None)
-    said = Markup(
+    text = Markup(
         "Size of the whole model. Points lost: top-1 lost against PyTorch fp32 on the same images. "
         "Agreement: share of images with the same top-1 class."
     )
     if row is not None:
         low, high = interval(row["top1"], row["n"])
         half = words.points((high - low) / 2).lstrip("+")
-        said += Markup(" With {} test images an accuracy is known to about ± {} points (95 % interval).").format(
+        text += Markup(" With {} test images an accuracy is known to about ± {} points (95 % interval).").format(
             SHOW["count"](row["n"]), half
         )
     if len(run["devices"]) > 0:
-        said += Markup(" Latency of one image, batch 1: p90, with p50 in small type.")
-    return said
+        text += Markup(" Latency of one image, batch 1: p90, with p50 in small type.")
+    return text
 
 
 def scatter_caption(run: Values, device: str) -> str:
@@ -161,12 +161,12 @@ def scatter_caption(run: Values, device: str) -> str:
         for row in run["files"]
         if row.get("size_bytes") and not (row["devices"].get(device) or {}).get("p90_ms")
     ]
-    said = f"Accuracy over p90 latency on {run['devices'][device]['called']}. The area of a dot shows the file size."
+    text = f"Accuracy over p90 latency on {run['devices'][device]['called']}. The area of a dot shows the file size."
     if any(row["gate"] == "failed" for row in run["files"]):
-        said += " Hollow dots failed the gate."
+        text += " Hollow dots failed the gate."
     if untimed:
-        said += f" Not timed here: {words.listing(untimed)}."
-    return said
+        text += f" Not timed here: {words.listing(untimed)}."
+    return text
 
 
 PROBES = {
@@ -246,37 +246,37 @@ def int8_lead(run: Values) -> str:
         return "No int8 file was checked."
     passed = [words.artifact_name(row["artifact"]) for row in eight if row["gate"] == "passed"]
     failed = [words.artifact_name(row["artifact"]) for row in eight if row["gate"] == "failed"]
-    said = []
+    parts = []
     if passed:
-        said.append(f"{words.listing(passed)} passed the gate")
+        parts.append(f"{words.listing(passed)} passed the gate")
     if failed:
-        said.append(f"{words.listing(failed)} {'did not' if passed else 'failed the gate'}")
+        parts.append(f"{words.listing(failed)} {'did not' if passed else 'failed the gate'}")
     calibrated = next((row["calibration"] for row in eight if (row.get("calibration") or {}).get("images")), None)
     if calibrated:
-        said.append(
+        parts.append(
             f"activation ranges were calibrated on {words.count(calibrated['images'])} "
             f"{calibrated['source'] or 'images'}"
         )
     gained = any((row.get("drop") or 0) < 0 for row in eight)
-    return "; ".join(said) + "." + (" An int8 accuracy above fp32 is chance, not a gain." if gained else "")
+    return "; ".join(parts) + "." + (" An int8 accuracy above fp32 is chance, not a gain." if gained else "")
 
 
 def device_lead(run: Values, device: str) -> str:
     """What was measured on, in a sentence or two: the device, its clock speed and its temperature."""
     about = run["devices"][device]
-    reported, said = about["about"], []
+    reported, parts = about["about"], []
     if about.get("threads"):
-        said.append(words.plural(about["threads"], "thread"))
+        parts.append(words.plural(about["threads"], "thread"))
     if about.get("preset"):
-        said.append(f"preset {about['preset']}")
+        parts.append(f"preset {about['preset']}")
     if reported.get("os"):
-        said.append(str(reported["os"]))
+        parts.append(str(reported["os"]))
     if reported.get("isa"):
         isa = reported["isa"]
-        said.append(" ".join(isa) if isinstance(isa, list) else str(isa))
+        parts.append(" ".join(isa) if isinstance(isa, list) else str(isa))
     if reported.get("governor"):
-        said.append(f"governor {reported['governor']}")
-    first = ", ".join(said) + "." if said else "The device reported nothing about itself."
+        parts.append(f"governor {reported['governor']}")
+    first = ", ".join(parts) + "." if parts else "The device reported nothing about itself."
     return " ".join([first, *_conditions(run, device)])
 
 
@@ -286,17 +286,17 @@ def _conditions(run: Values, device: str) -> list[str]:
         row["devices"][device]["conditions"] for row in run["files"] if "conditions" in row["devices"].get(device, {})
     ]
     before, after = ([state.get(key) or {} for state in around] for key in ("before", "after"))
-    said = []
+    parts = []
     for key, name in (("clocks_mhz", "clocks {} MHz"), ("temperature_c", "{} °C")):
         ends = [_range([value for state in side for value in _listed(state.get(key))]) for side in (before, after)]
         if all(ends):
-            said.append(name.format(" before and ".join(ends) + " after"))
+            parts.append(name.format(" before and ".join(ends) + " after"))
     throttled = {state["throttling"] for state in after if state.get("throttling") not in (None, "none")}
     if throttled:
-        said.append(f"throttling: {', '.join(sorted(throttled))}")
+        parts.append(f"throttling: {', '.join(sorted(throttled))}")
     return (
-        [f"During the measurement: {', '.join(said)}."]
-        if said
+        [f"During the measurement: {', '.join(parts)}."]
+        if parts
         else ["Clock speed and temperature were not available on this device."]
     )
 
@@ -313,9 +313,9 @@ def _range(values: list[float]) -> str:
 def cheap_lead(run: Values) -> Markup:
     """Is the network worth it, in a sentence with the interval."""
     metrics, rival = run["baselines"]["metrics"], run["baselines"]["rival"]
-    said = "The network is clearly better" if metrics["useful"] else "The network is not clearly better"
+    verdict = "The network is clearly better" if metrics["useful"] else "The network is not clearly better"
     return Markup("{} than the strongest cheap classifier, {}: {} against {}, {} points (95 % {} to {}).").format(
-        said, rival if rival.startswith("SVM") else f"the {rival}", SHOW["percent"](metrics["top1"]),
+        verdict, rival if rival.startswith("SVM") else f"the {rival}", SHOW["percent"](metrics["top1"]),
         SHOW["percent"](metrics["cheap_top1"]), SHOW["points"](metrics["gain"]), SHOW["points"](metrics["gain_low"]),
         SHOW["points"](metrics["gain_high"]),
     )  # fmt: skip

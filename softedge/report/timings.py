@@ -37,8 +37,8 @@ def _drift(timing: Values) -> Markup | str:
     drift = timing.get("drift") or {}
     if not words.is_number(drift.get("ratio")):
         return ""
-    said = phrases.SHOW["number"](drift["ratio"])
-    return Markup('{}<span class="small warn">flagged</span>').format(said) if drift.get("flagged") else said
+    text = phrases.SHOW["number"](drift["ratio"])
+    return Markup('{}<span class="small warn">flagged</span>').format(text) if drift.get("flagged") else text
 
 
 def _quality(timing: Values) -> Markup | str:
@@ -88,12 +88,12 @@ def _paired(timing: Values, than: str) -> Markup | str:
     pair = (timing.get("ratios") or {}).get(than)
     if not pair:
         return ""
-    said = phrases.SHOW["number"](pair["ratio"])
+    text = phrases.SHOW["number"](pair["ratio"])
     if pair.get("low") is None:
-        return said + Markup('<span class="small">too few rounds for an interval</span>')
+        return text + Markup('<span class="small">too few rounds for an interval</span>')
     ends = phrases.SHOW["number"](pair["low"]), phrases.SHOW["number"](pair["high"])
-    said += Markup('<span class="small">{} to {}</span>').format(*ends)
-    return said if pair.get("different") else said + Markup('<span class="small">no measurable difference</span>')
+    text += Markup('<span class="small">{} to {}</span>').format(*ends)
+    return text if pair.get("different") else text + Markup('<span class="small">no measurable difference</span>')
 
 
 def rows(run: Values, device: str) -> list[tuple[str, list[Markup | str]]]:

@@ -102,18 +102,18 @@ def _for_device(files: Sequence[Row], device: str, called: str) -> Pick:
 
 def _merits(row: Row, device: str) -> str:
     """Accuracy, p90, size, gate."""
-    said = []
+    parts = []
     if row.get("top1") is not None:
         of = f" on {words.count(row['n'])} test images" if row.get("n") else " on the test images"
         fp32 = f" ({_against_fp32(row)})" if row.get("drop") is not None else ""
-        said.append(f"top-1 {words.percent(row['top1'])}{of}{fp32}")
+        parts.append(f"top-1 {words.percent(row['top1'])}{of}{fp32}")
     p90 = _p90(row, device)
     if p90 is not None:
-        said.append(f"p90 latency {words.milliseconds(p90)}")
+        parts.append(f"p90 latency {words.milliseconds(p90)}")
     if row.get("size_bytes"):
-        said.append(words.size(row["size_bytes"]))
-    said.append("gate passed")
-    return ", ".join(said)
+        parts.append(words.size(row["size_bytes"]))
+    parts.append("gate passed")
+    return ", ".join(parts)
 
 
 def _against_fp32(row: Row) -> str:
@@ -153,17 +153,17 @@ def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], dev
 
 def _price(best: Row, others: Sequence[Row], equals: Sequence[Row], device: str) -> str:
     """What is gained over fp32 of the same target, and what a smaller file would cost."""
-    said = ""
+    text = ""
     reference = next((r for r in others if r["target"] == best["target"] and r["precision"] == "fp32"), None)
     if reference is not None and best["precision"] != "fp32" and reference not in equals:
-        said += f", {words.times(_times_as_long(reference, best, device))} as fast as {_name(reference)}"
+        text += f", {words.times(_times_as_long(reference, best, device))} as fast as {_name(reference)}"
     smaller = [row for row in others if (row.get("size_bytes") or math.inf) < (best.get("size_bytes") or 0)]
     if smaller:
         small = min(smaller, key=lambda row: row["size_bytes"])
         slower = _times_as_long(small, best, device)
         size = words.size(small["size_bytes"])
-        said += f"; {_name(small)} is smaller ({size}) but takes {words.times(slower)} as long"
-    return said
+        text += f"; {_name(small)} is smaller ({size}) but takes {words.times(slower)} as long"
+    return text
 
 
 def _remarks(files: Sequence[Row], device: str) -> str:
@@ -172,18 +172,18 @@ def _remarks(files: Sequence[Row], device: str) -> str:
     unmade = [_name(row) for row in files if "export" in row.get("not_run", {})]
     unchecked = sum(row["gate"] == "not run" for row in files) - len(unmade)
     untimed = [_name(row) for row in files if row["gate"] == "passed" and _p90(row, device) is None]
-    said = []
+    remarks = []
     if failed:
-        said.append(f"{words.listing(failed)} failed the gate")
+        remarks.append(f"{words.listing(failed)} failed the gate")
     if untimed:
-        said.append(
+        remarks.append(
             f"{words.listing(untimed) if len(untimed) < 4 else f'{len(untimed)} others'} passed but could not be timed"
         )
     if unmade:
-        said.append(f"{words.listing(unmade)} could not be exported")
+        remarks.append(f"{words.listing(unmade)} could not be exported")
     if unchecked:
-        said.append(f"{words.plural(unchecked, 'file was', 'files were')} not checked")
-    return ", ".join(said)
+        remarks.append(f"{words.plural(unchecked, 'file was', 'files were')} not checked")
+    return ", ".join(remarks)
 
 
 def _without_latency(files: Sequence[Row]) -> Pick:
@@ -226,10 +226,10 @@ def _gate_summary(files: Sequence[Row]) -> str:
         if row["gate"] == "failed"
     ]
     unchecked = [row for row in files if row["gate"] == "not run"]
-    said = failed[:3] + ([f"{len(failed) - 3} more failed"] if len(failed) > 3 else [])
+    parts = failed[:3] + ([f"{len(failed) - 3} more failed"] if len(failed) > 3 else [])
     if unchecked:
-        said.append(f"{words.plural(len(unchecked), 'file was', 'files were')} not checked")
-    return words.listing(said) or "no gate was run"
+        parts.append(f"{words.plural(len(unchecked), 'file was', 'files were')} not checked")
+    return words.listing(parts) or "no gate was run"
 
 
 def _times_as_long(row: Row, than: Row, device: str) -> float:
