@@ -124,8 +124,8 @@ def bug_line(error: BaseException, command: str, folder: Path) -> str:
     The ten newest are kept. Where nothing can be written, the traceback follows the line.
     """
     text = "".join(traceback.format_exception(error))
-    said = " ".join(str(error).split())
-    line = on_one_line(f"error: unexpected {type(error).__name__}{f': {said[:200]}' if said else ''}")
+    message = " ".join(str(error).split())
+    line = on_one_line(f"error: unexpected {type(error).__name__}{f': {message[:200]}' if message else ''}")
     now = datetime.datetime.now()
     path = folder / f"{now:%Y-%m-%d-%H%M%S}-{os.getpid()}.txt"
     try:

@@ -204,9 +204,9 @@ class FolderDevice(Device):
         return [measured[artifact.name] for artifact in artifacts]
 
 
-def last_line(said: bytes | str) -> str:
+def last_line(output: bytes | str) -> str:
     """What a program said last, cut to a length that fits into one line of a message."""
-    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    text = output.decode(errors="replace") if isinstance(output, bytes) else output
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else "it said nothing"
 

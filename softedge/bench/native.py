@@ -91,5 +91,5 @@ def _compile(compiler: list[str], flags: Sequence[str], source: Path, folder: Pa
     environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": zig, "ZIG_LOCAL_CACHE_DIR": zig}
     done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=600, check=False)
     if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if "error" in line] or ["it said nothing"]
-        raise UserError(f"{source.name} could not be compiled for a board: {said[0][:300]}")
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or ["it said nothing"]
+        raise UserError(f"{source.name} could not be compiled for a board: {lines[0][:300]}")

@@ -67,7 +67,7 @@ def review(
 @app.command()
 def plan(
     data: Annotated[str, typer.Option("--data", help="A folder of images.", show_default=False)],
-    minutes: Annotated[float, typer.Option("--minutes", help="Approximate total time.", min=0.01)] = 15.0,
+    minutes: Annotated[float, typer.Option("--minutes", help="About this long in all.", min=0.01)] = 15.0,
     max_ms: MaxMsOption = None,
     max_mb: MaxMbOption = None,
     device: Annotated[str, typer.Option("--device", help="Where --max-ms is measured.")] = "local",

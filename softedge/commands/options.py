@@ -59,7 +59,7 @@ MinAccuracyOption = Annotated[
 ]
 MinutesOption = Annotated[
     float | None,
-    typer.Option("--minutes", help="Approximate total time, for a folder of images.", show_default="15", min=0.01),
+    typer.Option("--minutes", help="Total time, for a folder of images.", show_default="15", min=0.01),
 ]
 MaxMsOption = Annotated[
     float | None,

@@ -133,11 +133,11 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
             f"{tars} tar files beside the images are not read: shards are, from a folder that holds nothing else, or "
             "from train/ test/ unlabeled/ that all hold shards; unpack them to use them here"
         )
-    said = len(notices)
+    first = len(notices)
     photos, left_out = photos_among(images, lambda path: _pixels(root.joinpath(*path)), notices)
-    thumbnails, without = left_out.get("thumbnails", 0), notices[said : said + 1]
+    thumbnails, without = left_out.get("thumbnails", 0), notices[first : first + 1]
     if not photos:
-        raise UserError(f"all {len(images)} images in {root} lie in folders of thumbnails ({notices[said]})")
+        raise UserError(f"all {len(images)} images in {root} lie in folders of thumbnails ({notices[first]})")
     images = photos
     ignored = {**listing.ignored, **left_out}
     images = plain(images, notices)

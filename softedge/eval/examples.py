@@ -76,8 +76,8 @@ def _prediction(probabilities: Float32, labels: tuple[str, ...], output: Output)
     best = int(probabilities.argmax())
     if output == "scores":
         present = np.flatnonzero(probabilities >= PRESENT)
-        said = ", ".join(labels[i] for i in present) or f"no label (highest: {labels[best]})"
-        return {"predicted": said, "probability": float(probabilities[best])}
+        names = ", ".join(labels[i] for i in present) or f"no label (highest: {labels[best]})"
+        return {"predicted": names, "probability": float(probabilities[best])}
     return {"predicted": labels[best], "probability": float(probabilities[best])}
 
 

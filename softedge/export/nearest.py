@@ -105,15 +105,15 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
     """
     best: dict[float, tuple[float, Option, Measures]] = {}
     compared: list[tuple[Option, Measures]] = []
-    said = time.monotonic()
+    last_line_at = time.monotonic()
 
     def compare_with_fp32(option: Option, tier: float) -> None:
-        nonlocal said
+        nonlocal last_line_at
         measures = judge.measure(candidates, option)
         compared.append((option, measures))
-        if time.monotonic() - said > _QUIET_SECONDS:
+        if time.monotonic() - last_line_at > _QUIET_SECONDS:
             say(f"int8, comparing: {option.what}, {decibels(measures):.1f} dB")
-            said = time.monotonic()
+            last_line_at = time.monotonic()
         value = decibels(measures)
         if tier not in best or value > best[tier][0]:
             best[tier] = value, option, measures

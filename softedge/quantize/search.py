@@ -121,8 +121,8 @@ class _Search:
                 if self.chosen is not None and self.chosen.certain:
                     break
                 step()
-        said = recommend(self.steps, self.chosen, self.default_passes)
-        return SearchResult(tuple(self.steps), self.chosen, self.layers, said)
+        recommendation = recommend(self.steps, self.chosen, self.default_passes)
+        return SearchResult(tuple(self.steps), self.chosen, self.layers, recommendation)
 
     def _take_over(self) -> None:
         """The integers of another format's file where they are clearly nearer to fp32: this costs a conversion.

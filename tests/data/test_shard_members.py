@@ -55,10 +55,10 @@ def test_names_in_json_members_are_classes(values: list[object], tmp_path: Path)
         ({"label": True}, "says label: true"),
         ({"label": -1}, "says label: -1"),
         ({"label": 0.5}, "says label: 0.5"),
-        ({"label": {"cat": 1}}, ".*no single class"),
+        ({"label": {"cat": 1}}, ".*not a single class"),
         ({"label": "cat", "category": "dog"}, r"names several classes \(cat, dog\)"),
         ({"label": 1, "cls": 2}, r"names several classes \(1, 2\)"),
-        ({"label": "a photo of " * 20}, ".*no single class"),
+        ({"label": "a photo of " * 20}, ".*not a single class"),
     ],
 )
 def test_what_is_no_single_class_is_refused_with_the_members_name(third: object, why: str, tmp_path: Path) -> None:

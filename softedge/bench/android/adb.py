@@ -144,14 +144,14 @@ class Adb:
         return output
 
 
-def explain(said: str, who: str = "adb") -> str:
+def explain(output: str, who: str = "adb") -> str:
     """One line for what adb, or a program on a phone that is still there (another ``who``), printed when it failed."""
-    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("*")]
-    if re.search("no space left", said, re.IGNORECASE):
+    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("*")]
+    if re.search("no space left", output, re.IGNORECASE):
         return "the phone's storage is full; free some space (about 40 MB and the models are needed) and run this again"
-    if re.search("unauthorized", said):
+    if re.search("unauthorized", output):
         return _STATES["unauthorized"]
-    if who == "adb" and _BROKEN.search(said):
+    if who == "adb" and _BROKEN.search(output):
         return LOST
     return f"{who} says: {lines[-1][:300]}" if lines else f"{who} failed without a word"
 

@@ -165,12 +165,12 @@ class Adb(FolderDevice):
             f"unset LD_PRELOAD LD_LIBRARY_PATH && exec ./{android_bundle.LOADER} --library-path . ./runner"
         )
 
-        def why(code: int, said: bytes) -> str:
+        def why(code: int, output: bytes) -> str:
             if not self.client.alive():
                 return LOST
             if code == _KILLED:
                 return "the phone killed the runner, as it does when it runs out of memory; close other apps, try again"
-            return f"the runner ended with exit code {code}: {explain(said.decode(errors='replace'), 'it')}"
+            return f"the runner ended with exit code {code}: {explain(output.decode(errors='replace'), 'it')}"
 
         job.follow(self.client.shell_command(script), plan, f"bench {self.spec}", why)
 

@@ -170,8 +170,8 @@ class Archive:
 def _run(command: list[str], doing: str) -> str:
     answer = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     if answer.returncode != 0:
-        said = [line for line in answer.stderr.splitlines() if line.strip()] or ["no message"]
-        raise DeviceError(f"emulated:arm64: could not {doing}: {said[-1][:300]}")
+        lines = [line for line in answer.stderr.splitlines() if line.strip()] or ["no message"]
+        raise DeviceError(f"emulated:arm64: could not {doing}: {lines[-1][:300]}")
     return answer.stdout
 
 

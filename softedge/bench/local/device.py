@@ -41,5 +41,5 @@ class Local(FolderDevice):
         return job.unpack(folder, artifacts, hashes, plan)
 
 
-def _explain(code: int, said: bytes) -> str:
-    return f"the worker ended with exit code {code}: {last_line(said)}"
+def _explain(code: int, errors: bytes) -> str:
+    return f"the worker ended with exit code {code}: {last_line(errors)}"

@@ -154,8 +154,10 @@ class Connection:
                 return meaning.format(host=f"'{host}'", login=login)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if code == 255:
-            said = f" (ssh says: {lines[-1][:200]})" if lines else ""
-            return f"the connection was lost{said}; the program there stops and removes its files on its own; try again"
+            reason = f" (ssh says: {lines[-1][:200]})" if lines else ""
+            return (
+                f"the connection was lost{reason}; the program there stops and removes its files on its own; try again"
+            )
         return lines[-1][:300] if lines else f"exit code {code}"
 
 
