@@ -13,26 +13,40 @@ _NOISE = 0.1  # added to the eigenvalues before whitening; patches have variance
 _THRESHOLD = 0.25  # of a response
 _CHUNK = 64  # images at a time
 _PART = 8192  # patches at a time
-_POWER = 0.875  # of whitening: 0 leaves the components as they are, 1 gives all of them the same variance
 
 
 class Vocabulary(nn.Module):
     """Images as mean responses to visual words, in a grid of regions, reduced to a few decorrelated numbers.
 
-    Words are found at two scales: among the patches of the image, and half as many among those of the image at half
+    Words are found among the patches of the image and, at two scales, half as many among those of the image at half
     its size (``Words``). Responses are averaged over the regions of a grid, and over the image and its mirror image;
-    their square roots are standardised and projected on the principal components, component i divided by its standard
-    deviation to the power of 0.875: nearly whitened.
+    their square roots are standardised and projected on the principal components, each divided by its standard
+    deviation to the power of ``whitening``.
 
     All state is buffers; ``fit`` fills them, and until then the descriptions are zero.
     """
 
-    def __init__(self, words: int, patch: int, grid: int, side: int, components: int):
-        """words: K.  patch, side: pixels; images are shrunk to ``side``.  components: D of a description."""
+    def __init__(
+        self,
+        words: int,
+        patch: int,
+        grid: int,
+        side: int,
+        components: int,
+        *,
+        scales: int = 1,
+        whitening: float = 0.5,
+    ):
+        """words: K.  patch, side: pixels; images are shrunk to ``side``.  components: D of a description.
+
+        scales: 1 or 2; one where ``side`` halved is smaller than a patch.  whitening: from 0, the components as they
+        are, to 1, all of them with the same variance.
+        """
         super().__init__()
-        self.side = side
+        self.side, self.whitening = side, whitening
         self.full_size = Words(words, min(patch, side), grid, stride=2, shrunk=1)
-        self.half_size = Words(max(1, words // 2), patch, grid, stride=1, shrunk=2) if side // 2 >= patch else None
+        two = scales == 2 and side // 2 >= patch
+        self.half_size = Words(max(1, words // 2), patch, grid, stride=1, shrunk=2) if two else None
         features = sum(2 * len(scale.filters) * grid**2 for scale in self.scales)
         self.mean: Tensor
         self.projection: Tensor
@@ -79,7 +93,7 @@ class Vocabulary(nn.Module):
             torch.manual_seed(seed)
             _, singular, components = torch.svd_lowrank(((responses - mean) * scale).cpu(), q=count, niter=2)
         strength = singular / max(len(responses), 1) ** 0.5
-        weights = torch.where(strength > 1e-4 * strength.max().clamp(min=1e-12), strength**-_POWER, 0)
+        weights = torch.where(strength > 1e-4 * strength.max().clamp(min=1e-12), strength**-self.whitening, 0)
         self.mean.copy_(mean)
         self.projection.zero_()
         self.projection[:, :count] = scale[:, None] * (components * weights).to(self.projection.device)

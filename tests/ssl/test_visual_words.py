@@ -54,7 +54,7 @@ def by_hand(words: Words, image: torch.Tensor, stride: int, shrunk: int) -> list
 
 @pytest.mark.parametrize("side", [12, 15])
 def test_mean_responses_are_those_of_a_loop_over_patches(side):
-    vocabulary = Vocabulary(words=5, patch=4, grid=2, side=side, components=8)
+    vocabulary = Vocabulary(words=5, patch=4, grid=2, side=side, components=8, scales=2)
     vocabulary.fit(noise(10, side), seed=0)
     image, (whole, half) = noise(1, side, seed=1), vocabulary.scales
     expected = by_hand(whole, image[0], stride=2, shrunk=1) + by_hand(half, image[0], stride=1, shrunk=2)
@@ -63,19 +63,20 @@ def test_mean_responses_are_those_of_a_loop_over_patches(side):
 
 
 def test_images_of_half_the_size_too_small_for_a_patch_are_left_out():
-    assert len(Vocabulary(words=5, patch=6, grid=2, side=12, components=4).scales) == 2
-    assert len(Vocabulary(words=5, patch=6, grid=2, side=11, components=4).scales) == 1
+    for side, count in ((12, 2), (11, 1)):
+        assert len(Vocabulary(words=5, patch=6, grid=2, side=side, components=4, scales=2).scales) == count
 
 
-def test_descriptions_are_nearly_whitened():
-    vocabulary = Vocabulary(words=5, patch=4, grid=1, side=12, components=14)
+@pytest.mark.parametrize("whitening", [0.0, 0.5, 0.875, 1.0])
+def test_components_have_the_variance_that_whitening_leaves_them(whitening):
+    vocabulary = Vocabulary(words=5, patch=4, grid=1, side=12, components=14, scales=2, whitening=whitening)
     images = noise(200) * torch.linspace(0.2, 2, 200).view(-1, 1, 1, 1) + 0.3
     vocabulary.fit(images, seed=0)
     responses = vocabulary._responses(images)
     projected = (responses - responses.mean(0)) @ vocabulary.projection
     standardised = (responses - responses.mean(0)) / (responses.std(0, correction=0) + 1e-3)
     strongest = torch.linalg.svdvals(standardised.double()) / 200**0.5
-    assert projected.std(0, correction=0).tolist() == pytest.approx((strongest**0.125).tolist(), rel=1e-2)
+    assert projected.std(0, correction=0).tolist() == pytest.approx((strongest ** (1 - whitening)).tolist(), rel=1e-2)
 
 
 def test_descriptions_have_unit_length_and_are_those_of_the_mirror_image():
