@@ -17,7 +17,7 @@ from softedge.config import Pretraining, Recipe
 from softedge.data.draws import View
 from softedge.data.images import Images
 from softedge.errors import UserError
-from softedge.recipes.section import Widths
+from softedge.recipes.section import Fraction, Widths
 from softedge.ssl.method import Embed, Embedder, OneEncoder, reproducible
 from softedge.ssl.vocabulary import Shrunk, Vocabulary
 
@@ -51,7 +51,9 @@ class VisualWords(OneEncoder):
         words: int = Field(default=400, ge=1, le=2000)
         patch: int = Field(default=6, ge=2)  # pixels, of a word
         grid: int = Field(default=3, ge=1, le=6)  # regions in each direction
+        scales: int = Field(default=1, ge=1, le=2)  # 2: half as many words of the images at half their size besides
         side: int = Field(default=48, ge=4)  # pixels that images are shrunk to for their descriptions
+        whitening: Fraction = 0.5  # of the descriptions: 0 none, 1 full
         temperature: float = Field(default=0.1, gt=0.0)
 
     def __init__(self, settings: Settings, backbone: Backbone, size: int, images: int, seed: int):
@@ -63,7 +65,15 @@ class VisualWords(OneEncoder):
         side, width = min(settings.side, size), settings.projector[-1]
         with reproducible(seed + 1):
             self.encoder = Embedder(backbone, settings.projector, settings.projector_norm)
-        self.vocabulary = Vocabulary(settings.words, settings.patch, settings.grid, side, width)
+        self.vocabulary = Vocabulary(
+            settings.words,
+            settings.patch,
+            settings.grid,
+            side,
+            width,
+            scales=settings.scales,
+            whitening=settings.whitening,
+        )
         self.described: Tensor
         self.register_buffer("described", torch.zeros(images, width, dtype=torch.float16))
         self._ready = False

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from softedge import config
 from softedge.errors import UserError
 from softedge.ssl.visual_words import VisualWords, recognition
-from softedge.ssl.vocabulary import Vocabulary, spherical_kmeans
+from softedge.ssl.vocabulary import Vocabulary, Words, spherical_kmeans
 
 
 def noise(count: int, side: int = 12, seed: int = 0) -> torch.Tensor:
@@ -30,13 +30,15 @@ def stripes(count: int, side: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(np.stack(images), dtype=torch.float32), torch.tensor(kinds)
 
 
-def by_hand(vocabulary: Vocabulary, image: torch.Tensor) -> list[float]:
-    """The mean responses of one image (3, S, S), patch by patch."""
-    patch, grid = vocabulary.patch, vocabulary.grid
-    filters, offset = vocabulary.filters.flatten(1).numpy().astype(float), vocabulary.offset.numpy()
+def by_hand(words: Words, image: torch.Tensor, stride: int, shrunk: int) -> list[float]:
+    """The square roots of the mean responses to one image (3, S, S) and its mirror image, patch by patch."""
+    patch, grid = words.patch, words.grid
+    filters, offset = words.filters.flatten(1).numpy().astype(float), words.offset.numpy()
     totals = []
     for seen in (image.numpy(), image.numpy()[:, :, ::-1]):
-        places = range(0, seen.shape[1] - patch + 1, 2)
+        side = seen.shape[1] // shrunk
+        seen = seen[:, : side * shrunk, : side * shrunk].reshape(3, side, shrunk, side, shrunk).mean((2, 4))
+        places = range(0, seen.shape[1] - patch + 1, stride)
         responses = np.empty((len(places), len(places), 2 * len(filters)))
         for row, top in enumerate(places):
             for column, left in enumerate(places):
@@ -52,10 +54,29 @@ def by_hand(vocabulary: Vocabulary, image: torch.Tensor) -> list[float]:
 
 @pytest.mark.parametrize("side", [12, 15])
 def test_mean_responses_are_those_of_a_loop_over_patches(side):
-    vocabulary = Vocabulary(words=5, patch=4, grid=2, side=side, components=8)
+    vocabulary = Vocabulary(words=5, patch=4, grid=2, side=side, components=8, scales=2)
     vocabulary.fit(noise(10, side), seed=0)
-    image = noise(1, side, seed=1)
-    assert vocabulary._responses(image)[0].tolist() == pytest.approx(by_hand(vocabulary, image[0]), abs=1e-4)
+    image, (whole, half) = noise(1, side, seed=1), vocabulary.scales
+    expected = by_hand(whole, image[0], stride=2, shrunk=1) + by_hand(half, image[0], stride=1, shrunk=2)
+    assert len(whole.filters) == 5 and len(half.filters) == 2
+    assert vocabulary._responses(image)[0].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_images_of_half_the_size_too_small_for_a_patch_are_left_out():
+    for side, count in ((12, 2), (11, 1)):
+        assert len(Vocabulary(words=5, patch=6, grid=2, side=side, components=4, scales=2).scales) == count
+
+
+@pytest.mark.parametrize("whitening", [0.0, 0.5, 0.875, 1.0])
+def test_components_have_the_variance_that_whitening_leaves_them(whitening):
+    vocabulary = Vocabulary(words=5, patch=4, grid=1, side=12, components=14, scales=2, whitening=whitening)
+    images = noise(200) * torch.linspace(0.2, 2, 200).view(-1, 1, 1, 1) + 0.3
+    vocabulary.fit(images, seed=0)
+    responses = vocabulary._responses(images)
+    projected = (responses - responses.mean(0)) @ vocabulary.projection
+    standardised = (responses - responses.mean(0)) / (responses.std(0, correction=0) + 1e-3)
+    strongest = torch.linalg.svdvals(standardised.double()) / 200**0.5
+    assert projected.std(0, correction=0).tolist() == pytest.approx((strongest ** (1 - whitening)).tolist(), rel=1e-2)
 
 
 def test_descriptions_have_unit_length_and_are_those_of_the_mirror_image():
