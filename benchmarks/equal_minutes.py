@@ -81,6 +81,7 @@ def measure(row: str, whole: Data, asked: argparse.Namespace) -> None:
     folder = asked.out / row
     if (folder / "row.json").exists():
         return
+    folder.mkdir(parents=True, exist_ok=True)
     size = config.load(RECIPE).data.size
     whole = dataclasses.replace(whole, spec=dataclasses.replace(whole.spec, size=size, resize=size))
     data = held_out(whole, 5000)
