@@ -32,6 +32,7 @@ from softedge.files import write_text as write_text
 from softedge.progress import say
 from softedge.records import Outcome, Result
 
+_MADE_BY = {"pretrain": "pretrain --out", "network": "export-file ... --out", "features": "label-issues"}
 _VERSIONS_OF = ("softedge", "torch", "torchvision", "timm", "numpy")  # and the packages of every format
 
 
@@ -159,16 +160,16 @@ class Run:
 def sha256_of(run: Run, name: str) -> str:
     """sha256 of a file of the run, "absent" when it is not there.
 
-    UserError for weights that are not those that their stage left, and when the record of the stage is damaged: what
-    is made from them, or compared with them, would be wrong.
+    UserError for weights and arrays that are not those that their stage left, and when the record of the stage is
+    damaged: what is made from them, or compared with them, would be wrong.
     """
     path, (stage, _, file) = run.root / name, name.rpartition("/")
     done = run.result(stage) if stage else None
-    recorded = done.weights.get(file) if done is not None else None
+    recorded = {**done.weights, **done.arrays}.get(file) if done is not None else None
     digest = sha256(path) if path.is_file() else "absent"
     if recorded in (None, digest):
         return digest
-    command = {"pretrain": "pretrain --out", "network": "export-file ... --out"}.get(stage, stage)
+    command = _MADE_BY.get(stage, stage)
     found = "is missing" if digest == "absent" else "was changed or damaged"
     raise UserError(
         f"{path} {found} since the stage '{stage}' made it (sha256 {digest[:12]}, recorded is {str(recorded)[:12]}); "
@@ -263,6 +264,7 @@ def perform(
         details=outcome.details,
         skipped=outcome.skipped,
         weights={path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))},
+        arrays={path.name: sha256(path) for path in sorted(folder.glob("*.npz"))},
     )
     write_json(folder / "result.json", result.to_dict())
     with contextlib.suppress(FileNotFoundError):
