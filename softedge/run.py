@@ -33,6 +33,7 @@ from softedge.progress import say
 from softedge.records import Outcome, Result
 
 _MADE_BY = {"pretrain": "pretrain --out", "network": "export-file ... --out", "features": "label-issues"}
+_PARTED = ("export", "quantize", "bench")
 _VERSIONS_OF = ("softedge", "torch", "torchvision", "timm", "numpy")  # and the packages of every format
 
 
@@ -41,9 +42,10 @@ def read_result(path: str | Path) -> Result:
     try:
         return Result.from_dict(read_json(path))
     except (ValueError, UserError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); repeat its stage with --force, or delete {Path(path).parent}"
-        ) from error
+        folder = Path(path).parent
+        part = folder.parent.name in _PARTED  # looked at beside others, so that --force stops at it, too
+        remedy = f"delete {folder}, and" if part else f"add --force, or delete {folder}, and"
+        raise UserError(f"{path} is damaged ({error}); {remedy} repeat its stage") from error
 
 
 def environment() -> dict[str, Any]:
@@ -231,7 +233,7 @@ def perform(
     begun = _begun(begun_path)
     replaced = done is not None or damaged
     if replaced or (begun is not None and force):
-        set_aside(run, stage)
+        replaced &= set_aside(run, stage)
     elif begun is not None and resumable and (changed := differences({key: begun.get(key) for key in asked}, asked)):
         raise UserError(
             f"{folder} holds unfinished work with other settings ({'; '.join(changed[:6])}); "
@@ -305,19 +307,25 @@ def _earlier(folder: Path, begun: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def set_aside(run: Run, stage: str) -> None:
-    """Keep the one previous version of a stage that is redone: days of training may be in it.
+def set_aside(run: Run, stage: str) -> bool:
+    """Keep the one previous version of a stage that is redone: days of training may be in it. Returns whether it was.
 
-    A finished version is never replaced by an unfinished one.
+    A finished version is never replaced by an unfinished one, nor files by a mere record that none could be made.
     """
     previous = run.root / ".previous" / stage
-    if (previous / "result.json").exists() and not (run.folder(stage) / "result.json").exists():
+    less = not (run.folder(stage) / "result.json").exists() or (_files(previous) and not _files(run.folder(stage)))
+    if (previous / "result.json").exists() and less:
         shutil.rmtree(run.folder(stage))
-        return
+        return False
     if previous.exists():
         shutil.rmtree(previous)
     previous.parent.mkdir(parents=True, exist_ok=True)
     os.replace(run.folder(stage), previous)
+    return True
+
+
+def _files(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name not in ("result.json", "begun.json") for path in folder.iterdir())
 
 
 def _put_back(run: Run, stage: str) -> None:

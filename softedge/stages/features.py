@@ -63,8 +63,8 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Features
             part.unlink()
         return Outcome({"n_images": len(kept)}, source)
 
-    if not force and run.result(NAME) is not None and _changed(run):
-        say(f"features: {run.root / FILE} was changed or damaged since it was made; made again")
+    if not force and _damaged(run):
+        say(f"features: {run.folder(NAME)} was changed or damaged since it was made; made again")
         (run.root / FILE).unlink(missing_ok=True)
         force = True
     perform(run, NAME, work, recipe=source, inputs=inputs, force=force, resumable=True, renew=True)
@@ -75,9 +75,11 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Features
     return Features(vectors[: len(data.pretrain)], vectors[len(data.pretrain) :], seen)
 
 
-def _changed(run: Run) -> bool:
-    """Whether the file of the finished stage is damaged, or another one than it left."""
+def _damaged(run: Run) -> bool:
+    """Whether the record or the file of the finished stage is damaged, or another one than it left."""
     try:
+        if run.result(NAME) is None:
+            return False
         sha256_of(run, FILE)
         read_arrays(run.root / FILE)  # runs of earlier versions recorded no hash
     except UserError:
