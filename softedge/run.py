@@ -171,7 +171,8 @@ def sha256_of(run: Run, name: str) -> str:
     digest = sha256(path) if path.is_file() else "absent"
     if recorded in (None, digest):
         return digest
-    command = _MADE_BY.get(stage, stage)
+    kind, _, task = stage.partition("/")
+    command = _MADE_BY.get(stage, f"{kind} --task {task}" if kind == "transfer" else stage)
     found = "is missing" if digest == "absent" else "was changed or damaged"
     raise UserError(
         f"{path} {found} since the stage '{stage}' made it (sha256 {digest[:12]}, recorded is {str(recorded)[:12]}); "
