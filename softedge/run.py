@@ -99,9 +99,14 @@ def _git_commit() -> str | None:
     here = Path(__file__).resolve().parent
     if not (here.parent / ".git").exists():  # an installed package inside somebody else's repository is not ours
         return None
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+
+    def git(*words: str) -> str:  # "describe --dirty" would lock and write the index of the repository
+        command = ["git", "--no-optional-locks", "-C", str(here), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
     return None
 
 
