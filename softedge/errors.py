@@ -67,6 +67,19 @@ def terminating() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def leave_signals(worker: int) -> None:
+    """In a loader process: Ctrl-C and SIGTERM are for the training, which writes a checkpoint and ends its loaders.
+
+    Both may reach every process of a group: from a terminal, ``timeout`` or a batch system. A second SIGTERM ends it.
+    """
+
+    def once(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, once)
+
+
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known word, else a list of what is known."""
     import difflib

@@ -26,6 +26,7 @@ from softedge.errors import NO_SPACE, UserError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from numpy.typing import NDArray
 
 _SPACE = 64 << 20  # bytes that must fit before a failed write is put down to something else than a full disk
 _LEFTOVER = re.compile(r"\.tmp-(\d+)(?:-.*)?")
@@ -254,10 +255,14 @@ def finite(value: Any) -> Any:
 
 def read_text(path: str | Path, encoding: str = "utf-8-sig", errors: str = "strict") -> str:
     """A text file, line ends unchanged; OSError unless it is a regular file: reading a pipe would block."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError("not a regular file")
+    _refuse_other_than_files(path)
     with open(path, newline="", encoding=encoding, errors=errors) as file:
         return file.read()
+
+
+def _refuse_other_than_files(path: str | Path) -> None:
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("not a regular file")
 
 
 def read_json(path: str | Path) -> Any:
@@ -268,6 +273,18 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} does not exist") from error
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error})") from error
+
+
+def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
+    """Read a .npz file: name -> array; UserError when it is not there or damaged."""
+    import numpy as np
+
+    try:
+        _refuse_other_than_files(path)
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except Exception as error:  # damage raises a dozen kinds: of zipfile, of zlib, of NumPy's header, of memory
+        raise UserError(f"{path} cannot be read as arrays ({type(error).__name__}: {error})") from error
 
 
 def sha256(path: str | Path) -> str:

@@ -160,7 +160,8 @@ class Result:
     seconds: float
     details: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    weights: dict[str, str] = field(default_factory=dict)  # file of the stage's folder -> sha256
+    weights: dict[str, str] = field(default_factory=dict)  # .safetensors file of the stage's folder -> sha256
+    arrays: dict[str, str] = field(default_factory=dict)  # .npz file of the stage's folder -> sha256
     schema: int = SCHEMA
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,7 +175,7 @@ class Result:
         for name in ("stage", "name", "metrics", "recipe", "inputs", "environment", "started", "seconds"):
             if name not in values:
                 raise ValueError(f"it has no '{name}'")
-        for name in ("metrics", "recipe", "inputs", "environment", "details", "skipped", "weights"):
+        for name in ("metrics", "recipe", "inputs", "environment", "details", "skipped", "weights", "arrays"):
             if not isinstance(values.get(name, {}), dict):
                 raise ValueError(f"'{name}' is not an object")
         if not isinstance(values["seconds"], int | float) or not isinstance(values["started"], str):

@@ -32,6 +32,8 @@ from softedge.files import write_text as write_text
 from softedge.progress import say
 from softedge.records import Outcome, Result
 
+_MADE_BY = {"pretrain": "pretrain --out", "network": "export-file ... --out", "features": "label-issues"}
+_PARTED = ("export", "quantize", "bench")
 _VERSIONS_OF = ("softedge", "torch", "torchvision", "timm", "numpy")  # and the packages of every format
 
 
@@ -40,9 +42,10 @@ def read_result(path: str | Path) -> Result:
     try:
         return Result.from_dict(read_json(path))
     except (ValueError, UserError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); repeat its stage with --force, or delete {Path(path).parent}"
-        ) from error
+        folder = Path(path).parent
+        part = folder.parent.name in _PARTED  # looked at beside others, so that --force stops at it, too
+        remedy = f"delete {folder}, and" if part else f"add --force, or delete {folder}, and"
+        raise UserError(f"{path} is damaged ({error}); {remedy} repeat its stage") from error
 
 
 def environment() -> dict[str, Any]:
@@ -96,9 +99,14 @@ def _git_commit() -> str | None:
     here = Path(__file__).resolve().parent
     if not (here.parent / ".git").exists():  # an installed package inside somebody else's repository is not ours
         return None
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+
+    def git(*words: str) -> str:  # "describe --dirty" would lock and write the index of the repository
+        command = ["git", "--no-optional-locks", "-C", str(here), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
     return None
 
 
@@ -159,16 +167,17 @@ class Run:
 def sha256_of(run: Run, name: str) -> str:
     """sha256 of a file of the run, "absent" when it is not there.
 
-    UserError for weights that are not those that their stage left, and when the record of the stage is damaged: what
-    is made from them, or compared with them, would be wrong.
+    UserError for weights and arrays that are not those that their stage left, and when the record of the stage is
+    damaged: what is made from them, or compared with them, would be wrong.
     """
     path, (stage, _, file) = run.root / name, name.rpartition("/")
     done = run.result(stage) if stage else None
-    recorded = done.weights.get(file) if done is not None else None
+    recorded = {**done.weights, **done.arrays}.get(file) if done is not None else None
     digest = sha256(path) if path.is_file() else "absent"
     if recorded in (None, digest):
         return digest
-    command = {"pretrain": "pretrain --out", "network": "export-file ... --out"}.get(stage, stage)
+    kind, _, task = stage.partition("/")
+    command = _MADE_BY.get(stage, f"{kind} --task {task}" if kind == "transfer" else stage)
     state = "is missing" if digest == "absent" else "was changed or damaged"
     raise UserError(
         f"{path} {state} since the stage '{stage}' made it (sha256 {digest[:12]}, recorded is {str(recorded)[:12]}); "
@@ -230,7 +239,7 @@ def perform(
     begun = _begun(begun_path)
     replaced = done is not None or damaged
     if replaced or (begun is not None and force):
-        set_aside(run, stage)
+        replaced &= set_aside(run, stage)
     elif begun is not None and resumable and (changed := differences({key: begun.get(key) for key in asked}, asked)):
         raise UserError(
             f"{folder} holds unfinished work with other settings ({'; '.join(changed[:6])}); "
@@ -263,6 +272,7 @@ def perform(
         details=outcome.details,
         skipped=outcome.skipped,
         weights={path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))},
+        arrays={path.name: sha256(path) for path in sorted(folder.glob("*.npz"))},
     )
     write_json(folder / "result.json", result.to_dict())
     with contextlib.suppress(FileNotFoundError):
@@ -303,19 +313,25 @@ def _earlier(folder: Path, begun: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def set_aside(run: Run, stage: str) -> None:
-    """Keep the one previous version of a stage that is redone: days of training may be in it.
+def set_aside(run: Run, stage: str) -> bool:
+    """Keep the one previous version of a stage that is redone: days of training may be in it. Returns whether it was.
 
-    A finished version is never replaced by an unfinished one.
+    A finished version is never replaced by an unfinished one, nor files by a mere record that none could be made.
     """
     previous = run.root / ".previous" / stage
-    if (previous / "result.json").exists() and not (run.folder(stage) / "result.json").exists():
+    less = not (run.folder(stage) / "result.json").exists() or (_files(previous) and not _files(run.folder(stage)))
+    if (previous / "result.json").exists() and less:
         shutil.rmtree(run.folder(stage))
-        return
+        return False
     if previous.exists():
         shutil.rmtree(previous)
     previous.parent.mkdir(parents=True, exist_ok=True)
     os.replace(run.folder(stage), previous)
+    return True
+
+
+def _files(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name not in ("result.json", "begun.json") for path in folder.iterdir())
 
 
 def _put_back(run: Run, stage: str) -> None:

@@ -304,3 +304,16 @@ def test_json_that_is_nested_too_deep_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match="cannot be read as JSON"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("stage", ["probe", "export/onnx-fp32"])
+def test_what_to_do_about_a_damaged_result_does_it(tmp_path: Path, stage: str) -> None:
+    """Parts of a stage are looked at beside others, by commands whose --force would stop at them."""
+    folder = tmp_path / stage
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{")
+    with pytest.raises(UserError, match=f"delete {folder}, and repeat its stage") as caught:
+        Run(tmp_path).result(stage)
+    assert ("--force" in str(caught.value)) == (stage == "probe")
+    perform(Run(tmp_path), stage, lambda _: Outcome(), recipe={}, inputs={}, force=True)
+    assert Run(tmp_path).result(stage)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from softedge import config
@@ -86,13 +87,20 @@ def test_weights_whose_hash_no_stage_recorded_are_taken_as_they_are(tmp_path: Pa
 
 
 def test_a_report_of_a_damaged_run_is_written_and_ends_in_the_line_that_names_the_damage(tmp_path: Path) -> None:
-    run = made(tmp_path, "probe", "classifier.safetensors")
+    def work(folder: Path) -> Outcome:
+        (folder / "classifier.safetensors").write_bytes(b"weights")
+        np.savez(folder / "features.npz", test_labels=np.zeros(3))
+        return Outcome()
+
+    run = Run(tmp_path)
+    perform(run, "probe", work, recipe={}, inputs={})
     (tmp_path / "recipe.toml").write_text(config.to_toml(config.build({})))
     assert report(run.root).is_file()
     for name, content in {
         "bench/onnx-fp32@local/result.json": "{",
         "bench/onnx-fp32@local/samples.json": "",
         "probe/classifier.safetensors": "",
+        "probe/features.npz": "PK",
         "plan.json": "[1",
         "data/index.json": "",
         "export/onnx-fp32/contract.json": "{}",

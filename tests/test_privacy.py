@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,6 +37,7 @@ assert sys.modules["openvino_telemetry"] is None
 """
 
 
+ROOT = Path(__file__).resolve().parents[1]
 _THEIRS = ("CI", "NNCF", "ORT_", "TORCHINDUCTOR", "TRITON", "XDG_", "SOFTEDGE_CACHE")
 
 
@@ -82,6 +85,38 @@ def test_measuring_on_this_machine_leaves_nothing_behind(
         measured = device.run(artifacts, plan)
     assert [bool(measurement.samples_ms) for measurement in measured] == [True, True, False]  # Core ML runs on a Mac
     assert left(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_deploying_opens_no_connection_and_writes_into_its_run_and_the_cache_alone(tmp_path: Path) -> None:
+    """The demo's command with all its processes, watched by the kernel; fewer epochs and formats, no search."""
+    strace = shutil.which("strace")
+    if strace is None or subprocess.run([strace, "-f", "true"], capture_output=True).returncode:
+        pytest.skip("strace is not installed, or may not trace here")
+    environment, log = fresh(tmp_path) | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)}, tmp_path / "log"
+    (tmp_path / "work").mkdir()
+    calls = "trace=connect,sendto,sendmsg,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2"
+    watched = [strace, "-f", "--seccomp-bpf", "-e", calls, "-o", str(log)]
+    fast = ("ssl.epochs=1", "probe.few_labels=3", "quantize.search=false", "check.min_agreement=0", "check.max_drop=1")
+    fast += ('export.targets=["onnx", "openvino"]', 'export.precisions=["int8"]')
+    short = [word for setting in fast for word in ("--set", setting)]
+    done = subprocess.run(
+        [*watched, sys.executable, "-m", "softedge", "deploy", "--out", "runs/demo", *short],
+        env=environment,
+        cwd=tmp_path / "work",
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = log.read_text(errors="replace").splitlines()
+    assert [line for line in lines if "AF_INET" in line] == []
+    assert left(tmp_path) == [] and [path.name for path in (tmp_path / "work").iterdir()] == ["runs"]
+    written = [line for line in lines if re.search(r"O_WRONLY|O_RDWR|O_CREAT|mkdir|rename|creat\(", line)]
+    ours = re.compile(rf'"(?:/dev/|/proc/|{re.escape(str(tmp_path))})')
+    elsewhere = [line for line in written if '"/' in line and not ours.search(line) and " = -1 " not in line]
+    assert len(written) > 100 and elsewhere == []
 
 
 def test_importing_torchs_compiler_through_softedge_leaves_tmpdir_empty(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ makes a view, and when, does not matter.
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from softedge.data.decoding import BadImage
 from softedge.data.draws import Draws, Ints, View, draw
 from softedge.data.images import EncodedImages, Images, Uint8
 from softedge.data.pixel_store import PixelStore, open_store
+from softedge.errors import leave_signals
 from softedge.memory import keep_freed
 from softedge.progress import say
 from softedge.threads import cores
@@ -222,10 +222,8 @@ def _as_it_is(chunk: Any) -> Any:
     return chunk
 
 
-def _quiet(_: int) -> None:
-    """Ctrl-C and SIGTERM are the parent's business: it writes a checkpoint and ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _quiet(worker: int) -> None:
+    leave_signals(worker)
     import cv2
 
     cv2.setNumThreads(0)

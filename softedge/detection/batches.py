@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from softedge.detection.masks import decode
 from softedge.detection.pictures import planes
 from softedge.detection.scenes import Scene, Scenes
-from softedge.errors import UserError
+from softedge.errors import UserError, leave_signals
 
 Target = dict[str, Tensor]
 _SEEDS = 1 << 32
@@ -39,7 +38,7 @@ class Batches:
         """Batches ``start`` to ``stop`` - 1."""
         keys: Any = _Keys(self._seed, self.n_scenes, self._batch, start, stop)
         loader: Any = DataLoader(
-            self._items, batch_sampler=keys, num_workers=self._workers, collate_fn=_lists, worker_init_fn=_leave_signals
+            self._items, batch_sampler=keys, num_workers=self._workers, collate_fn=_lists, worker_init_fn=leave_signals
         )
         yield from loader
 
@@ -99,11 +98,6 @@ class _Items(Dataset[tuple[Tensor, Target]]):
             torch.manual_seed(hash((self.seed, position)) % _SEEDS)
             image, target = self.change(tv_tensors.Image(planes(scene)), target)
         return image.as_subclass(Tensor), {k: v.as_subclass(Tensor) for k, v in target.items()}  # type: ignore[arg-type]
-
-
-def _leave_signals(number: int) -> None:
-    """Ctrl-C reaches every process of a terminal; only the training answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _lists(items: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:

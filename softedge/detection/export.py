@@ -22,8 +22,8 @@ from softedge.export.base import open_format
 from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.records import Outcome, Result
-from softedge.run import atomic_path, perform
-from softedge.stages.export import export_or_skip
+from softedge.run import atomic_path
+from softedge.stages.export import export_or_skip, perform_or_keep
 
 _PARITY = {"fp32": 0.99, "fp16": 0.9}  # of PyTorch's detections; int8 is judged by its average precision
 
@@ -31,13 +31,15 @@ _PARITY = {"fp32": 0.99, "fp16": 0.9}  # of PyTorch's detections; int8 is judged
 def export(trained: Trained, targets: Sequence[str], precisions: Sequence[str], force: bool = False) -> list[Result]:
     """Write ``export/<target>-<precision>``; what cannot be made is recorded with the reason, the others go on."""
     results = []
+    kept: list[str] = []
     for target in targets:
         open_format(target)
         for precision in precisions:
             stage = f"export/{target}-{precision}"
             before = trained.run.result(stage)
             results.append(
-                perform(
+                perform_or_keep(
+                    kept,
                     trained.run,
                     stage,
                     functools.partial(_export, trained, target, precision),
@@ -46,6 +48,8 @@ def export(trained: Trained, targets: Sequence[str], precisions: Sequence[str], 
                     force=force or (before is not None and "model" in before.skipped),
                 )
             )
+    if kept:
+        raise UserError(f"{'; '.join(kept)}; what was finished before stays")
     if results and all("model" in result.skipped for result in results):
         raise UserError(f"none of the formats asked for could be exported; {results[0].skipped['model']}")
     return results

@@ -23,7 +23,7 @@ from softedge.detection.screening import LeftOut
 from softedge.detection.tasks import Task
 from softedge.errors import UserError
 from softedge.records import Artifact
-from softedge.run import Run, sha256
+from softedge.run import Run, sha256_of
 
 CALIBRATION = 100  # pictures at most: detectors see whole photos, and their int8 ranges settle early (assumption)
 
@@ -33,7 +33,8 @@ class Trained:
 
     def __init__(self, folder: str | Path, recipe: Recipe):
         self.run, self.recipe = Run(folder), recipe
-        result = Run(around(folder)).result(Path(folder).resolve().relative_to(around(folder)).as_posix())
+        self.stage = Path(folder).resolve().relative_to(around(folder)).as_posix()
+        result = Run(around(folder)).result(self.stage)
         if result is None or "data" not in result.details:
             raise UserError(
                 f"{folder} does not say which pictures it was trained on (unfinished, or of an earlier softedge); "
@@ -57,7 +58,12 @@ class Trained:
 
     @functools.cached_property
     def detector(self) -> deployed.DeployedDetector:
+        self.weights()
         return deployed.load(self.run.root)
+
+    def weights(self) -> str:
+        """sha256 of the network; UserError when it is no longer the one that was trained."""
+        return sha256_of(Run(around(self.run.root)), f"{self.stage}/{WEIGHTS}")
 
     def calibration(self) -> Iterator[Uint8]:
         """Some training pictures, decoded one by one."""
@@ -74,7 +80,7 @@ class Trained:
 
     def inputs(self) -> dict[str, str]:
         return {
-            WEIGHTS: sha256(self.run.root / WEIGHTS),
+            WEIGHTS: self.weights(),
             "annotations": self.result.inputs["annotations"],
         }
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from softedge.data.images import Images, Uint8
+from softedge.errors import leave_signals
 from softedge.records import InputSpec
 
 _KEEP_BYTES = 2 << 30  # decoded images stay in memory up to here; beyond it workers decode them again every epoch
@@ -80,7 +81,13 @@ class Crops:
         order = np.random.default_rng([self._seed, epoch]).permutation(self._count)
         chosen = order[: self.steps_per_epoch * self.batch].reshape(-1, self.batch)
         batches = [[(epoch, int(index)) for index in row] for row in chosen[start:]]
-        loader: Any = DataLoader(self._items, batch_sampler=batches, num_workers=self._workers, collate_fn=_stack)
+        loader: Any = DataLoader(
+            self._items,
+            batch_sampler=batches,
+            num_workers=self._workers,
+            collate_fn=_stack,
+            worker_init_fn=leave_signals,
+        )
         yield from loader
 
     def forever(self, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

@@ -166,12 +166,11 @@ def _probe(stage: Stage) -> Values:
 
 
 def _test_set(run: Run, probe: Stage, baselines: Stage, known: Values) -> Values:
-    """Confusion matrix and gallery of the classifier that is exported, where its answers were kept, else of the probe;
-    the embedding of the frozen features that the probe wrote."""
+    """Confusion matrix and gallery of the classifier that is exported, in a run without its answers of the probe; the
+    embedding of the frozen features that the probe wrote. Without what is damaged, or not what its stage left."""
     values: Values = {}
-    answered = embedding.read_answers(run.folder("baselines")) if baselines.result is not None else None
-    arrays = embedding.read_features(run.folder("probe")) if probe.result is not None else None
-    stage, classified = (baselines, answered) if answered is not None else (probe, arrays)
+    arrays = embedding.read_features(run)
+    stage, classified = (probe, arrays) if baselines.result is None else (baselines, embedding.read_answers(run))
     classes = (stage.result.details.get("classes") if stage.result else None) or []
     if classified is not None and _fits(classified, len(classes)):
         labels, answers = classified["test_labels"], classified["test_predictions"]
@@ -182,8 +181,9 @@ def _test_set(run: Run, probe: Stage, baselines: Stage, known: Values) -> Values
                 entry["index"] = int(classified["indices"][entry["index"]])
     probed = (probe.result.details.get("classes") if probe.result else None) or []
     if arrays is not None and _fits(arrays, len(probed)):
-        layout = embedding.embed(run.folder("probe"), known.get("embedding"))
+        layout = embedding.embed(run, known.get("embedding"))
         if layout:
+            layout["classes"] = probed
             layout["truth"] = [int(arrays["test_labels"][i]) for i in layout["index"]]
             layout["answer"] = [int(arrays["test_predictions"][i]) for i in layout["index"]]
             values["embedding"] = layout
@@ -192,7 +192,7 @@ def _test_set(run: Run, probe: Stage, baselines: Stage, known: Values) -> Values
 
 def _fits(arrays: Any, classes: int) -> bool:
     labels, answers = arrays["test_labels"], arrays["test_predictions"]
-    return len(labels) > 0 and max(labels.max(), answers.max()) < classes
+    return len(labels) > 0 and min(labels.min(), answers.min()) >= 0 and max(labels.max(), answers.max()) < classes
 
 
 def _not_run(done: dict[str, Stage], values: Values) -> list[Values]:

@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.run import sha256
+from softedge.errors import UserError
+from softedge.files import read_arrays
+from softedge.run import Run, sha256, sha256_of
 
 MOST_IMAGES = 1000  # t-SNE and the picture both become slow and crowded beyond that
 
 
-def read_features(folder: Path) -> dict[str, NDArray[Any]] | None:
-    """test_features (N, D), test_labels, test_predictions (N,), test_probabilities (N, C) of the probe, if readable."""
-    return _read(folder / "features.npz", ("test_features", "test_labels", "test_predictions"))
+def read_features(run: Run) -> dict[str, NDArray[Any]] | None:
+    """test_features (N, D), test_labels, test_predictions (N,), test_probabilities (N, C) of the probe.
+
+    None where it was not done, and where they are damaged or not those that it left.
+    """
+    return _read(run, "probe/features.npz", ("test_features", "test_labels", "test_predictions"))
 
 
-def read_answers(folder: Path) -> dict[str, NDArray[Any]] | None:
-    """indices, test_labels, test_predictions (N,) and test_probabilities (N, C) of the exported classifier."""
-    return _read(folder / "predictions.npz", ("indices", "test_labels", "test_predictions"))
+def read_answers(run: Run) -> dict[str, NDArray[Any]] | None:
+    """indices, test_labels, test_predictions (N,), test_probabilities (N, C) of the exported classifier, or None."""
+    return _read(run, "baselines/predictions.npz", ("indices", "test_labels", "test_predictions"))
 
 
-def _read(path: Path, needed: tuple[str, ...]) -> dict[str, NDArray[Any]] | None:
+def _read(run: Run, name: str, needed: tuple[str, ...]) -> dict[str, NDArray[Any]] | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, KeyError):
+        if run.result(name.partition("/")[0]) is None:
+            return None
+        sha256_of(run, name)
+        arrays = read_arrays(run.root / name)
+    except UserError:
         return None
     if any(name not in arrays or len(arrays[name]) != len(arrays["test_labels"]) for name in needed):
         return None
     return arrays
 
 
-def embed(folder: Path, known: dict[str, Any] | None = None) -> dict[str, Any]:
+def embed(run: Run, known: dict[str, Any] | None = None) -> dict[str, Any]:
     """``{"sha256", "n", "of", "x", "y", "index"}``: one point per shown test image, inside the unit square.
 
     known: the same entry of an earlier report; taken as it is when the features have not changed. t-SNE (van der Maaten
     and Hinton 2008) keeps neighbourhoods, not distances: how far two groups are apart means nothing.
     """
-    digest = sha256(folder / "features.npz")
+    digest = sha256(run.folder("probe") / "features.npz")
     if known and known.get("sha256") == digest:
         return known
-    arrays = read_features(folder)
+    arrays = read_features(run)
     if arrays is None or len(arrays["test_features"]) < 12:
         return {}
     features = arrays["test_features"].astype(np.float32)

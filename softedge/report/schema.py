@@ -172,6 +172,7 @@ class Embedding(Entry):
     index: list[int]
     truth: list[int]
     answer: list[int]
+    classes: list[str]
     n: int
     of: int
     sha256: str

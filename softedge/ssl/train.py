@@ -231,6 +231,8 @@ class Training:
     def _resume(self) -> None:
         position = checkpoint.load(self.folder / "last.pt", self.method, self.optimizer)
         if position is None:
+            if distributed.rank() == 0 and self.journal.path.exists() and self.journal.path.stat().st_size:
+                say(f"pretrain: an earlier start left no checkpoint in {self.folder}; starting at step 0")
             self.journal.keep_until(-1)
             return
         self.step, self.loss_count = position["step"], position["loss_count"]

@@ -12,7 +12,7 @@ from softedge.stages.opening import refuse_edited
 
 
 def problems(run: Run) -> list[str]:
-    """A line for everything of the run that is damaged, or was changed since: records, weights, exported files."""
+    """A line for everything of the run that is damaged, or was changed since: records, weights, arrays, exports."""
     lines: dict[str, None] = {}
     for check in _checks(run):
         try:
@@ -25,15 +25,15 @@ def problems(run: Run) -> list[str]:
 def _checks(run: Run) -> Iterator[Callable[[], object]]:
     from softedge.export import contract
 
-    def weights(stage: str) -> None:
+    def files(stage: str) -> None:
         done = run.result(stage)
-        for name in done.weights if done is not None else ():
+        for name in (*done.weights, *done.arrays) if done is not None else ():
             sha256_of(run, f"{stage}/{name}")
 
     for path in sorted(run.root.rglob("result.json")):
         stage = path.parent.relative_to(run.root)
         if not any(part.startswith(".") for part in stage.parts):  # .previous
-            yield functools.partial(weights, stage.as_posix())
+            yield functools.partial(files, stage.as_posix())
     for path in sorted(run.folder("export").glob(f"*/{contract.FILE}")):
         yield functools.partial(contract.read, path.parent)
     for pattern in ("plan.json", "gate.json", "data/index.json", "bench/*/samples.json"):

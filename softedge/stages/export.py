@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,33 +15,19 @@ import numpy as np
 from softedge import __version__, backbones, config, registry
 from softedge.backbones import Backbone, Classifier
 from softedge.data.images import Data, EncodedImages, Images
-from softedge.errors import CannotRunHere, UserError
-from softedge.export import calibration, contract, given, parity, snippet
-from softedge.export.base import Float32, Format, Uint8, combinations, open_format
+from softedge.errors import UserError
+from softedge.export import calibration, given
+from softedge.export.base import Format, combinations, open_format
 from softedge.export.deployed import Deployed
 from softedge.files import refuse_full
 from softedge.progress import say
-from softedge.records import Artifact, Outcome, Result
-from softedge.run import Run, cpu_name, differences, perform, set_aside, sha256_of, versions
+from softedge.records import Outcome, Result
+from softedge.run import Run, differences, perform, set_aside, sha256_of
 from softedge.stages import classifier, integers
+from softedge.stages.artifact import Source, write
 from softedge.stages.base import INDEX, hashes, on_run
 
-_LARGEST_INT8 = 0.6  # of the float parameters' bytes: more, and most weights of an int8 file are not in 8 bits
-_SMALLEST = 400_000  # bytes of float parameters below which the graph itself counts
 PARITY_IMAGES = 32  # beyond the golden ones; the int8 files get their full test in `softedge check`
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is exported: the network, the file it came from, images to calibrate and to compare on."""
-
-    deployed: Deployed
-    checkpoint: Path
-    calibration: calibration.Calibration
-    images: Uint8
-    names: tuple[str, ...]
-    golden: int  # how many of ``images`` travel with the file
-    white: Mapping[str, float] = field(default_factory=dict)  # of pixels with more than 8 bits (``data.ranges``)
 
 
 def export(
@@ -126,10 +109,12 @@ def export_formats(
 ) -> list[Result]:
     """One stage for each format; ``source`` is called when the first of them is really due: it takes seconds.
 
-    Raises UserError with the first reason when not one of them could be made.
+    Raises UserError with the first reason when not one of them could be made, and, with ``force``, when finished ones
+    could not be made again: those stay.
     """
     once = functools.cache(source)
     made: dict[tuple[str, str], Result] = {}
+    kept: list[str] = []
     for format_, precision in sorted(asked, key=lambda entry: bool(entry[0].integers_from)):
         folder = f"export/{format_.name}-{precision}"
         before = run.result(folder)
@@ -140,7 +125,8 @@ def export_formats(
             say(f"{format_.name}-{precision} is made anew: {changed} is new")
         if before is not None and integers.own(before.inputs) == inputs and not differences(before.recipe, recipe):
             format_ = format_.as_before(before.details.get("notes", {}))
-        made[format_.name, precision] = perform(
+        made[format_.name, precision] = perform_or_keep(
+            kept,
             run,
             folder,
             functools.partial(attempt, integers.reading(format_, others), precision, once),
@@ -149,9 +135,43 @@ def export_formats(
             force=force or renewed or (before is not None and "model" in before.skipped),
         )
     results = [made[format_.name, precision] for format_, precision in asked]
+    if kept:
+        raise UserError(f"{'; '.join(kept)}; what was finished before stays")
     if results and all("model" in result.skipped for result in results):
         raise UserError(f"none of the formats asked for could be exported; {results[0].skipped['model']}")
     return results
+
+
+def perform_or_keep(
+    kept: list[str],
+    run: Run,
+    stage: str,
+    work: Callable[[Path], Outcome],
+    *,
+    recipe: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    force: bool,
+) -> Result:
+    """``perform``; but finished files of these settings and inputs outlast a ``force`` that fails.
+
+    kept: gets the line that says why.
+    """
+    before = run.result(stage)
+    good = before is not None and "model" not in before.skipped
+    if before is None or not good or before.inputs != inputs or differences(before.recipe, recipe):
+        return perform(run, stage, work, recipe=recipe, inputs=inputs, force=force)
+
+    def again(folder: Path) -> Outcome:
+        outcome = work(folder)
+        if "model" in outcome.skipped:
+            raise UserError(f"{stage} was not made again: {outcome.skipped['model']}")
+        return outcome
+
+    try:
+        return perform(run, stage, again, recipe=recipe, inputs=inputs, force=force)
+    except UserError as error:
+        kept.append(str(error))
+        return before
 
 
 def _checkpoint(run: Run, recipe: config.Recipe) -> tuple[Path, str]:
@@ -191,9 +211,14 @@ def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, ou
         backbone = model.backbone if isinstance(model, Classifier) else model
         deployed.about = origin(digest, backbone.settings.name)
     data = dataclasses.replace(data, spec=deployed.spec)  # a network that was taught may see other pixels than its run
-    chosen = calibration.none(data.spec)  # float files need none: the photos may be gone
-    if any(format_.bits(precision).is_int8 for format_, precision in asked(recipe)):
-        chosen = calibration.choose(data, recipe.export.calibration_images, recipe.seed)
+
+    @functools.cache
+    def chosen() -> calibration.Calibration:
+        calibrated = calibration.choose(data, recipe.export.calibration_images, recipe.seed)
+        for line in calibrated.warnings:
+            say(f"warning: {line}")
+        return calibrated
+
     return prepare(deployed, checkpoint, chosen, _comparison(data), recipe.export.golden_images, recipe.seed)
 
 
@@ -202,13 +227,16 @@ def _comparison(data: Data) -> Images:
 
 
 def prepare(
-    deployed: Deployed, checkpoint: Path, chosen: calibration.Calibration, images: Images, golden: int, seed: int
+    deployed: Deployed,
+    checkpoint: Path,
+    chosen: Callable[[], calibration.Calibration],
+    images: Images,
+    golden: int,
+    seed: int,
 ) -> Source:
     """Put together what is exported, with a seeded sample of ``images`` to compare on (the golden ones first)."""
     picked = np.random.default_rng(seed + 1).permutation(len(images))[: golden + PARITY_IMAGES]
     compared = images.subset(picked)
-    for line in chosen.warnings:
-        say(f"warning: {line}")
     names = tuple(str(name) for name in compared.names)
     white = compared.white or {} if isinstance(compared, EncodedImages) else {}
     return Source(deployed, checkpoint, chosen, compared.prepared(deployed.spec), names, golden, white)
@@ -257,94 +285,3 @@ def export_or_skip(name: str, make: Callable[[], Outcome], folder: Path) -> Outc
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def write(format_: Format, precision: str, source: Source, folder: Path) -> Outcome:
-    """Convert, read the file back, compare with PyTorch, and move model, golden images and contract into ``folder``."""
-    partial = folder / ".partial"
-    partial.mkdir()
-    clock = time.monotonic()
-    calibrated = format_.bits(precision).is_int8
-    images = source.calibration.images if calibrated else source.calibration.images[:0]
-    artifact = format_.convert(source.deployed, precision, images, partial)
-    seconds = time.monotonic() - clock
-    if calibrated:
-        refuse_float(artifact, source.deployed)
-    reference = source.deployed.predict(source.images)
-    try:
-        outputs, measured, not_checked = *_compared(format_, artifact, source, reference), ""
-    except CannotRunHere as error:  # the file is as good as before: it is kept, and nobody takes it for checked
-        outputs, measured, not_checked = reference, None, f"not checked: {error}"
-    n, allowed = source.golden, contract.tolerance(precision)
-    golden = contract.Golden(source.images[:n], outputs[:n], reference[:n], source.names[:n])
-    about: dict[str, Any] = {
-        "checkpoint": {"file": source.checkpoint.name, **source.deployed.about},
-        "calibration": source.calibration.to_dict() if calibrated else None,
-        "parity": measured.to_dict() if measured else None,
-        "versions": versions(),
-        "made_on": cpu_name(),
-    }
-    if not_checked:
-        about["not_checked"] = f"{not_checked}; the expected outputs of the golden images are PyTorch's"
-    if notes := format_.notes(artifact):
-        about["notes"] = notes
-    if source.white:
-        about["white"] = dict(source.white)
-    contract.write(partial, artifact, golden, about)
-    snippet.write(partial)
-    for path in sorted(partial.iterdir(), key=lambda p: p.name == contract.FILE):
-        os.replace(path, folder / path.name)
-    partial.rmdir()
-    compared = measured.to_dict() if measured else {}
-    metrics = {**compared, "size_bytes": artifact.size_bytes, "seconds": round(seconds, 3)}
-    details = {"artifact": artifact.name, "sha256": artifact.sha256, "tolerance": dataclasses.asdict(allowed), **about}
-    size = artifact.size_bytes / 1e6
-    speed = about.get("notes", {}).get("speed", {})
-    ratio, unsure = speed.get("time_over_fp32"), speed.get("not_measured")
-    timed = f", {ratio:.2f} x the time of fp32 here" if ratio else f", time not measured: {unsure}" if unsure else ""
-    gap = f"largest difference to PyTorch {measured.max_abs_diff:.1g}" if measured else not_checked
-    say(f"{artifact.name}: {size:.2f} MB, {gap}{timed}")
-    return Outcome(metrics=metrics, details=details, skipped={"parity": not_checked} if not_checked else {})
-
-
-def refuse_float(artifact: Artifact, deployed: Deployed) -> None:
-    """UserError for an int8 file that is one in name only: most of its weights are stored in float."""
-    in_float = sum(4 * value.numel() for value in deployed.model.parameters())
-    if in_float >= _SMALLEST and artifact.size_bytes > _LARGEST_INT8 * in_float:
-        raise UserError(
-            f"{artifact.name} has {artifact.size_bytes / 1e6:.1f} MB, fp32 {in_float / 1e6:.1f} MB: most weights "
-            "stayed in float, in operators that this format does not quantize; use fp16"
-        )
-
-
-def _compared(format_: Format, artifact: Artifact, source: Source, reference: Float32) -> tuple[Float32, parity.Parity]:
-    """The file's outputs on the images of ``source``, and how near they are to PyTorch's.
-
-    Raises UserError when they are too far, CannotRunHere when the file cannot be run on this machine.
-    """
-    predict = format_.load(artifact)
-    outputs = predict(source.images)
-    measured = parity.compare(outputs, reference, artifact.output)
-    allowed = contract.tolerance(artifact.precision)
-    if allowed.parity is not None and not measured.max_abs_diff <= allowed.parity:
-        raise UserError(_departure(format_, artifact, source, measured.max_abs_diff, allowed.parity))
-    n = source.golden
-    alone = parity.one_by_one(predict, source.images[:n])
-    if n and not (gap := parity.difference(alone, outputs[:n], artifact.output)) <= allowed.replay:
-        raise UserError(
-            f"{artifact.name} gives different outputs for one image than for a batch (difference {gap:.2g}, allowed "
-            f"{allowed.replay:g}): this is a fault of the runtime; fix the batch size with --set export.batch=one"
-        )
-    return outputs, measured
-
-
-def _departure(format_: Format, artifact: Artifact, source: Source, gap: float, allowed: float) -> str:
-    line = (
-        f"{artifact.name} differs from PyTorch by {gap:.2g} (allowed {allowed:g}) on {len(source.images)} real images"
-    )
-    limit = 1e-3 if artifact.precision == "fp32" else 3e-2
-    layers = list(format_.layer_outputs(artifact, source.images[:1], source.deployed))
-    if not layers:
-        return line
-    first = parity.first_departure(source.deployed, lambda images: layers, source.images[:1], limit=limit)
-    return f"{line}; the first layer that departs is {first}" if first else f"{line}; every layer agrees up to the last"

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,10 @@ from softedge.config import Recipe
 from softedge.data.images import Data, EncodedImages, Images
 from softedge.errors import UserError
 from softedge.eval.features import extract
-from softedge.progress import track
+from softedge.files import read_arrays
+from softedge.progress import say, track
 from softedge.records import InputSpec, Outcome
-from softedge.run import Run, atomic_path, perform
+from softedge.run import Run, atomic_path, perform, sha256_of
 from softedge.stages.base import BACKBONE, hashes
 
 NAME = "features"
@@ -63,12 +63,28 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Features
             part.unlink()
         return Outcome({"n_images": len(kept)}, source)
 
+    if not force and _damaged(run):
+        say(f"features: {run.folder(NAME)} was changed or damaged since it was made; made again")
+        (run.root / FILE).unlink(missing_ok=True)
+        force = True
     perform(run, NAME, work, recipe=source, inputs=inputs, force=force, resumable=True, renew=True)
     known = _Known(identity)
     known.read(run.folder(NAME))
     vectors = known.of(keys)
     seen = f"{origin}, at {data.spec.size} pixels"  # fewer pixels make weaker features: two runs may disagree
     return Features(vectors[: len(data.pretrain)], vectors[len(data.pretrain) :], seen)
+
+
+def _damaged(run: Run) -> bool:
+    """Whether the record or the file of the finished stage is damaged, or another one than it left."""
+    try:
+        if run.result(NAME) is None:
+            return False
+        sha256_of(run, FILE)
+        read_arrays(run.root / FILE)  # runs of earlier versions recorded no hash
+    except UserError:
+        return True
+    return False
 
 
 def unlabelled(run: Run, recipe: Recipe) -> tuple[Backbone, str]:
@@ -108,10 +124,10 @@ class _Known:
         """Take over what a folder holds; files of other networks and damaged ones are left out."""
         for path in [folder / Path(FILE).name, *sorted(folder.glob("part-*.npz"))]:
             try:
-                with np.load(path) as file:
-                    if str(file["source"]) == self.identity:
-                        self.vectors.update(zip(file["keys"].tolist(), file["vectors"], strict=True))
-            except (OSError, ValueError, KeyError, BadZipFile):
+                file = read_arrays(path)
+                if str(file["source"]) == self.identity:
+                    self.vectors.update(zip(file["keys"].tolist(), file["vectors"], strict=True))
+            except (UserError, ValueError, KeyError, TypeError):
                 continue
 
     def of(self, keys: list[str]) -> NDArray[np.float32]:

@@ -48,7 +48,16 @@ def _read(path: Path) -> Any:
         with torch.serialization.safe_globals(_plain_types()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and torch raise their own kinds for damaged files
-        raise UserError(f"{path} cannot be read as weights ({first_line(error)})") from error
+        why = first_line(error)
+        if path.suffix != ".safetensors" and not _from_torch(path):
+            why = "neither .pth nor .safetensors; an .onnx file is quantized by: softedge quantize FILE"
+        raise UserError(f"{path} cannot be read as weights ({why})") from error
+
+
+def _from_torch(path: Path) -> bool:
+    """Whether a file begins as torch.save begins one: a zip archive, before torch 1.6 a pickle."""
+    with open(path, "rb") as file:
+        return file.read(4).startswith((b"PK\x03\x04", b"\x80"))
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

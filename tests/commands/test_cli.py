@@ -207,6 +207,19 @@ def test_a_forked_worker_dies_of_sigterm_as_if_nobody_listened():
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
 
 
+def test_a_loader_process_dies_of_the_second_sigterm_only():
+    from softedge.errors import leave_signals
+
+    child = os.fork()
+    if child == 0:
+        leave_signals(0)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
 def test_the_ssl_folder_never_shadows_the_standard_library():
     package = Path(__file__).resolve().parents[2] / "softedge"
     assert not (package / "ssl" / "__init__.py").exists()

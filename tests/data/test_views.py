@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +108,18 @@ def test_worker_processes_give_the_same_bits_as_none(tmp_path: Path) -> None:
     alone, helped = make(tmp_path, "files"), make(tmp_path, "files", workers=2)
     for epoch in (0, 1):
         assert same(everything(alone, epoch), everything(helped, epoch))
+
+
+def test_a_sigterm_for_the_whole_group_leaves_the_workers_at_work_until_the_epoch_ends(tmp_path: Path) -> None:
+    """``timeout`` and batch systems send it to every process; the training wants its last step and a checkpoint."""
+    expected = everything(make(tmp_path, "files", batch=2), 0)
+    batches = iter(make(tmp_path, "files", batch=2, workers=2).epoch(0))
+    found = [next(batches)]
+    workers = multiprocessing.active_children()
+    subprocess.run(["kill", "-TERM", *(str(worker.pid) for worker in workers)], check=True)
+    time.sleep(0.3)
+    found += batches
+    assert len(workers) == 2 and same([(*views, index) for views, index in found], expected)
 
 
 def test_leaving_an_epoch_early_does_not_disturb_the_next(tmp_path: Path) -> None:

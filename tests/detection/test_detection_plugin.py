@@ -104,6 +104,18 @@ def test_pictures_that_moved_or_changed_are_one_clear_line(trained):
         softedge.export(folder, ["onnx"], ["fp32"])
 
 
+def test_a_detector_that_was_damaged_since_is_neither_exported_nor_checked(trained):
+    folder, _ = trained
+    softedge.export(folder, ["onnx"], ["fp32"])
+    path = folder / "detector.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 64  # a bit of a weight: it loads as before
+    path.write_bytes(content)
+    for command in (lambda: softedge.export(folder, ["onnx"], ["fp16"]), lambda: softedge.check(folder)):
+        with pytest.raises(UserError, match=r"was changed or damaged .* transfer --task voc .*--force"):
+            command()
+
+
 def test_a_device_without_a_worker_and_a_run_without_files_are_one_clear_line(trained):
     folder, _ = trained
     with pytest.raises(UserError, match="no exported files yet"):

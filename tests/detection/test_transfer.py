@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -277,6 +280,25 @@ def test_a_stop_before_the_first_checkpoint_loses_nothing(toy, tmp_path, monkeyp
     monkeypatch.setattr(training.Training, "_step", original)
     resumed = detection.train(other, recipe, "voc", folder)
     assert resumed.details["losses"] == whole.details["losses"] and resumed.metrics == whole.metrics
+
+
+def test_a_sigterm_for_the_loaders_too_ends_a_training_with_a_checkpoint(toy, tmp_path, monkeypatch):
+    folder = squares(tmp_path / "voc", {"train": 8, "val": 4})
+    run, recipe, _ = toy("run")
+    recipe = transfer_recipe(recipe, iterations=40, checkpoint_every=500, workers=1)
+    original = training.Training._step
+
+    def stopped(self, iteration, images, targets):
+        original(self, iteration, images, targets)
+        if iteration == 1:
+            group = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+            assert len(group) > 1
+            subprocess.run(["kill", "-TERM", *map(str, group)], check=True)  # torch's loaders know who sends it
+            time.sleep(0.5)
+
+    monkeypatch.setattr(training.Training, "_step", stopped)
+    with pytest.raises(Interrupted, match="of 40 is saved; run the same command again"):
+        detection.train(run, recipe, "voc", folder)
 
 
 def test_what_goes_wrong_while_scoring_does_not_cost_the_training(toy, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from softedge.errors import UserError
 from softedge.export.base import open_format
 from softedge.export.deployed import Deployed
 from softedge.records import InputSpec
-from softedge.stages.export import refuse_float
+from softedge.stages.artifact import refuse_float
 
 SPEC = InputSpec(32, 32, (0.5,) * 3, (0.5,) * 3)
 

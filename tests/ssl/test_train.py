@@ -147,6 +147,16 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(uninterrupted, tmp_pa
     assert same(state_of(run), state_of(uninterrupted))
 
 
+def test_a_training_whose_checkpoints_are_gone_says_that_it_starts_again(tmp_path, capsys):
+    run = Run(tmp_path)
+    killed_after(run, 7)
+    assert "step 0" not in capsys.readouterr().err  # a first start is nothing to tell
+    for name in ("last.pt", "previous.pt"):
+        (run.folder("pretrain") / name).unlink()
+    pretrain.stage(run, recipe(), data())
+    assert f"left no checkpoint in {run.folder('pretrain')}; starting at step 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-1] + b"?", lambda data: b"?" + data[1:]])
 def test_a_training_whose_checkpoints_are_all_damaged_does_not_start_again_unasked(tmp_path, damage):
     run = Run(tmp_path)

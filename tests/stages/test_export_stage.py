@@ -18,8 +18,9 @@ from softedge.export.onnx import candidates, speed
 from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.quantizer import Scheme
 from softedge.export.openvino.format import OpenVino
-from softedge.run import Run
+from softedge.run import Run, sha256
 from softedge.stages import export as stage
+from softedge.stages.artifact import Source
 from tests.toy_format import Toy
 
 
@@ -88,7 +89,7 @@ def registered(monkeypatch):
 def source(deployed, pictures):
     chosen = calibration.Calibration(pictures[:20], source="test pictures")
     names = tuple(f"p{i}" for i in range(12))
-    return stage.Source(deployed, Path("classifier.safetensors"), chosen, pictures[20:32], names, golden=3)
+    return Source(deployed, Path("classifier.safetensors"), lambda: chosen, pictures[20:32], names, golden=3)
 
 
 def export(run, targets, source, **options):
@@ -274,3 +275,55 @@ def test_an_int8_file_that_is_made_again_has_the_same_bits_however_the_timing_tu
     assert made(run, "0", force=True) == first and len(turns) == 1
     assert made(Run(tmp_path / "other"), "0")[0] != first[0]  # the other choice is another file
     assert made(run, "1", force=True)[1] == turns[2] and len(turns) == 3  # another network: chosen anew
+
+
+def test_a_finished_file_stays_where_it_could_not_be_made_again(tmp_path, source):
+    """However often it is tried: neither the file nor the version kept before it goes."""
+    run = Run(tmp_path)
+    export(run, [Onnx()], source)
+    whole = sha256(tmp_path / "export/onnx-fp32")
+
+    def gone():
+        raise UserError("photo.jpg cannot be read any more")
+
+    for _ in range(3):
+        with pytest.raises(UserError, match="not made again: photo.jpg .* what was finished before stays"):
+            stage.export_formats(run, [(Onnx(), "fp32")], gone, recipe={"x": 1}, inputs={"w": "0"}, force=True)
+        assert sha256(tmp_path / "export/onnx-fp32") == whole
+    assert not (tmp_path / ".previous/export/onnx-fp32").exists()
+
+
+def test_other_formats_are_made_beside_one_that_could_not_be_made_again(tmp_path, source, monkeypatch):
+    run = Run(tmp_path)
+    export(run, [Onnx()], source)
+    monkeypatch.setattr(Onnx, "missing", lambda self: "onnx is gone")
+    with pytest.raises(UserError, match="export/onnx-fp32 was not made again: onnx is gone"):
+        export(run, [Onnx(), OpenVino()], source, force=True)
+    assert (tmp_path / "export/onnx-fp32/model.onnx").is_file()
+    assert (tmp_path / "export/openvino-fp32/model.xml").is_file()
+
+
+def test_the_file_of_an_earlier_network_is_not_brought_back(tmp_path, source):
+    """It is kept aside, also where the new network's file fails again and again."""
+    run = Run(tmp_path)
+    export(run, [Onnx()], source)
+
+    def gone():
+        raise UserError("photo.jpg cannot be read any more")
+
+    for _ in range(3):
+        with pytest.raises(UserError, match="none of the formats"):
+            stage.export_formats(run, [(Onnx(), "fp32")], gone, recipe={"x": 1}, inputs={"w": "1"}, force=True)
+        assert not (tmp_path / "export/onnx-fp32/model.onnx").exists()
+        assert (tmp_path / ".previous/export/onnx-fp32/model.onnx").is_file()
+
+
+def test_float_files_are_made_where_no_image_can_calibrate_any_more(tmp_path, source):
+    def gone():
+        raise UserError("photo.jpg cannot be read any more")
+
+    asked = [(Onnx(), "fp32"), (Onnx(), "int8"), (Onnx(), "fp16")]
+    without = dataclasses.replace(source, calibration=gone)
+    stage.export_formats(Run(tmp_path), asked, lambda: without, recipe={}, inputs={})
+    assert contract.read(tmp_path / "export/onnx-fp16").precision == "fp16"
+    assert Run(tmp_path).result("export/onnx-int8").skipped == {"model": "photo.jpg cannot be read any more"}

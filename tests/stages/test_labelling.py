@@ -97,6 +97,27 @@ def test_wrong_labels_of_training_and_test_images_head_the_table(toy, colours): 
     assert np.array_equal(shown, of_split.decode(list(of_split.names).index(first["name"])))
 
 
+def test_features_that_were_damaged_since_are_made_again(tmp_path, weights, capsys):
+    run = tmp_path / "run"
+    issues.label_issues(pictures(tmp_path / "photos", 24), out=run, set=weights)
+    path = run / features.FILE
+    whole = path.read_bytes()
+    with np.load(path) as file:
+        other = {**file, "vectors": -file["vectors"]}
+    for damage in (
+        lambda: path.write_bytes(whole[:900]),
+        lambda: path.write_bytes(b""),
+        path.unlink,
+        lambda: np.savez(path, **other),
+    ):
+        damage()
+        issues.label_issues(run)
+        assert path.read_bytes() == whole
+        assert "was changed or damaged since it was made; made again" in capsys.readouterr().err
+    issues.label_issues(run)
+    assert "features: already done" in capsys.readouterr().err
+
+
 def test_labels_that_have_changed_are_looked_at_again_and_nothing_else_is(toy, capsys, colours):  # noqa: F811
     run, recipe, data = toy("run")
     first = issues.stage(run, recipe, data)

@@ -81,6 +81,13 @@ class Harmful:
         return (print, ("code from a weights file ran",))
 
 
+def test_a_file_of_another_kind_is_told_what_weights_are(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\x08\x0a\x12\x07pytorch")
+    with pytest.raises(UserError, match=r"neither .pth nor .safetensors; an .onnx file .* softedge quantize FILE"):
+        files.read_state(path)
+
+
 def test_code_in_a_file_is_refused_and_never_run(tmp_path, capsys):
     torch.save({"state_dict": network().state_dict(), "extra": Harmful()}, tmp_path / "w.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Harmful()))

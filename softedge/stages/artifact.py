@@ -1,0 +1,130 @@
+"""One exported file: converted, read back, compared with PyTorch, and complete with contract and snippets."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from softedge.errors import CannotRunHere, UserError
+from softedge.export import contract, parity, snippet
+from softedge.export.base import Float32, Format, Uint8
+from softedge.export.calibration import Calibration, none
+from softedge.export.deployed import Deployed
+from softedge.progress import say
+from softedge.records import Artifact, Outcome
+from softedge.run import cpu_name, versions
+
+_LARGEST_INT8 = 0.6  # of the float parameters' bytes: more, and most weights of an int8 file are not in 8 bits
+_SMALLEST = 400_000  # bytes of float parameters below which the graph itself counts
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported: the network, the file it came from, images to calibrate and to compare on.
+
+    calibration: called for int8 alone; UserError where its images can no longer be read.
+    """
+
+    deployed: Deployed
+    checkpoint: Path
+    calibration: Callable[[], Calibration]
+    images: Uint8
+    names: tuple[str, ...]
+    golden: int  # how many of ``images`` travel with the file
+    white: Mapping[str, float] = field(default_factory=dict)  # of pixels with more than 8 bits (``data.ranges``)
+
+
+def write(format_: Format, precision: str, source: Source, folder: Path) -> Outcome:
+    """Convert, read the file back, compare with PyTorch, and move model, golden images and contract into ``folder``."""
+    partial = folder / ".partial"
+    partial.mkdir()
+    clock = time.monotonic()
+    calibrated = format_.bits(precision).is_int8
+    chosen = source.calibration() if calibrated else none(source.deployed.spec)
+    artifact = format_.convert(source.deployed, precision, chosen.images, partial)
+    seconds = time.monotonic() - clock
+    if calibrated:
+        refuse_float(artifact, source.deployed)
+    reference = source.deployed.predict(source.images)
+    try:
+        found, measured, not_checked = *_compared(format_, artifact, source, reference), ""
+    except CannotRunHere as error:  # the file is as good as before: it is kept, and nobody takes it for checked
+        found, measured, not_checked = reference, None, f"not checked: {error}"
+    n, allowed = source.golden, contract.tolerance(precision)
+    kept = contract.Golden(source.images[:n], found[:n], reference[:n], source.names[:n])
+    about: dict[str, Any] = {
+        "checkpoint": {"file": source.checkpoint.name, **source.deployed.about},
+        "calibration": chosen.to_dict() if calibrated else None,
+        "parity": measured.to_dict() if measured else None,
+        "versions": versions(),
+        "made_on": cpu_name(),
+    }
+    if not_checked:
+        about["not_checked"] = f"{not_checked}; the expected outputs of the golden images are PyTorch's"
+    if notes := format_.notes(artifact):
+        about["notes"] = notes
+    if source.white:
+        about["white"] = dict(source.white)
+    contract.write(partial, artifact, kept, about)
+    snippet.write(partial)
+    for path in sorted(partial.iterdir(), key=lambda p: p.name == contract.FILE):
+        os.replace(path, folder / path.name)
+    partial.rmdir()
+    compared = measured.to_dict() if measured else {}
+    metrics = {**compared, "size_bytes": artifact.size_bytes, "seconds": round(seconds, 3)}
+    details = {"artifact": artifact.name, "sha256": artifact.sha256, "tolerance": dataclasses.asdict(allowed), **about}
+    size = artifact.size_bytes / 1e6
+    speed = about.get("notes", {}).get("speed", {})
+    ratio, unsure = speed.get("time_over_fp32"), speed.get("not_measured")
+    timed = f", {ratio:.2f} x the time of fp32 here" if ratio else f", time not measured: {unsure}" if unsure else ""
+    gap = f"largest difference to PyTorch {measured.max_abs_diff:.1g}" if measured else not_checked
+    say(f"{artifact.name}: {size:.2f} MB, {gap}{timed}")
+    return Outcome(metrics=metrics, details=details, skipped={"parity": not_checked} if not_checked else {})
+
+
+def refuse_float(artifact: Artifact, deployed: Deployed) -> None:
+    """UserError for an int8 file that is one in name only: most of its weights are stored in float."""
+    in_float = sum(4 * value.numel() for value in deployed.model.parameters())
+    if in_float >= _SMALLEST and artifact.size_bytes > _LARGEST_INT8 * in_float:
+        raise UserError(
+            f"{artifact.name} has {artifact.size_bytes / 1e6:.1f} MB, fp32 {in_float / 1e6:.1f} MB: most weights "
+            "stayed in float, in operators that this format does not quantize; use fp16"
+        )
+
+
+def _compared(format_: Format, artifact: Artifact, source: Source, reference: Float32) -> tuple[Float32, parity.Parity]:
+    """The file's outputs on the images of ``source``, and how near they are to PyTorch's.
+
+    Raises UserError when they are too far, CannotRunHere when the file cannot be run on this machine.
+    """
+    predict = format_.load(artifact)
+    found = predict(source.images)
+    measured = parity.compare(found, reference, artifact.output)
+    allowed = contract.tolerance(artifact.precision)
+    if allowed.parity is not None and not measured.max_abs_diff <= allowed.parity:
+        raise UserError(_departure(format_, artifact, source, measured.max_abs_diff, allowed.parity))
+    n = source.golden
+    alone = parity.one_by_one(predict, source.images[:n])
+    if n and not (gap := parity.difference(alone, found[:n], artifact.output)) <= allowed.replay:
+        raise UserError(
+            f"{artifact.name} gives different outputs for one image than for a batch (difference {gap:.2g}, allowed "
+            f"{allowed.replay:g}): this is a fault of the runtime; fix the batch size with --set export.batch=one"
+        )
+    return found, measured
+
+
+def _departure(format_: Format, artifact: Artifact, source: Source, found: float, allowed: float) -> str:
+    line = (
+        f"{artifact.name} differs from PyTorch by {found:.2g} (allowed {allowed:g}) on {len(source.images)} real images"
+    )
+    limit = 1e-3 if artifact.precision == "fp32" else 3e-2
+    layers = list(format_.layer_outputs(artifact, source.images[:1], source.deployed))
+    if not layers:
+        return line
+    first = parity.first_departure(source.deployed, lambda images: layers, source.images[:1], limit=limit)
+    return f"{line}; the first layer that departs is {first}" if first else f"{line}; every layer agrees up to the last"
