@@ -52,11 +52,11 @@ def write(format_: Format, precision: str, source: Source, folder: Path) -> Outc
         refuse_float(artifact, source.deployed)
     reference = source.deployed.predict(source.images)
     try:
-        found, measured, not_checked = *_compared(format_, artifact, source, reference), ""
+        outputs, measured, not_checked = *_compared(format_, artifact, source, reference), ""
     except CannotRunHere as error:  # the file is as good as before: it is kept, and nobody takes it for checked
-        found, measured, not_checked = reference, None, f"not checked: {error}"
+        outputs, measured, not_checked = reference, None, f"not checked: {error}"
     n, allowed = source.golden, contract.tolerance(precision)
-    kept = contract.Golden(source.images[:n], found[:n], reference[:n], source.names[:n])
+    golden = contract.Golden(source.images[:n], outputs[:n], reference[:n], source.names[:n])
     about: dict[str, Any] = {
         "checkpoint": {"file": source.checkpoint.name, **source.deployed.about},
         "calibration": chosen.to_dict() if calibrated else None,
@@ -70,7 +70,7 @@ def write(format_: Format, precision: str, source: Source, folder: Path) -> Outc
         about["notes"] = notes
     if source.white:
         about["white"] = dict(source.white)
-    contract.write(partial, artifact, kept, about)
+    contract.write(partial, artifact, golden, about)
     snippet.write(partial)
     for path in sorted(partial.iterdir(), key=lambda p: p.name == contract.FILE):
         os.replace(path, folder / path.name)
@@ -103,24 +103,24 @@ def _compared(format_: Format, artifact: Artifact, source: Source, reference: Fl
     Raises UserError when they are too far, CannotRunHere when the file cannot be run on this machine.
     """
     predict = format_.load(artifact)
-    found = predict(source.images)
-    measured = parity.compare(found, reference, artifact.output)
+    outputs = predict(source.images)
+    measured = parity.compare(outputs, reference, artifact.output)
     allowed = contract.tolerance(artifact.precision)
     if allowed.parity is not None and not measured.max_abs_diff <= allowed.parity:
         raise UserError(_departure(format_, artifact, source, measured.max_abs_diff, allowed.parity))
     n = source.golden
     alone = parity.one_by_one(predict, source.images[:n])
-    if n and not (gap := parity.difference(alone, found[:n], artifact.output)) <= allowed.replay:
+    if n and not (gap := parity.difference(alone, outputs[:n], artifact.output)) <= allowed.replay:
         raise UserError(
             f"{artifact.name} gives different outputs for one image than for a batch (difference {gap:.2g}, allowed "
             f"{allowed.replay:g}): this is a fault of the runtime; fix the batch size with --set export.batch=one"
         )
-    return found, measured
+    return outputs, measured
 
 
-def _departure(format_: Format, artifact: Artifact, source: Source, found: float, allowed: float) -> str:
+def _departure(format_: Format, artifact: Artifact, source: Source, outputs: float, allowed: float) -> str:
     line = (
-        f"{artifact.name} differs from PyTorch by {found:.2g} (allowed {allowed:g}) on {len(source.images)} real images"
+        f"{artifact.name} differs from PyTorch by {outputs:.2g} (allowed {allowed:g}) on {len(source.images)} real images"
     )
     limit = 1e-3 if artifact.precision == "fp32" else 3e-2
     layers = list(format_.layer_outputs(artifact, source.images[:1], source.deployed))
