@@ -118,9 +118,9 @@ def _compared(format_: Format, artifact: Artifact, source: Source, reference: Fl
     return outputs, measured
 
 
-def _departure(format_: Format, artifact: Artifact, source: Source, outputs: float, allowed: float) -> str:
+def _departure(format_: Format, artifact: Artifact, source: Source, gap: float, allowed: float) -> str:
     line = (
-        f"{artifact.name} differs from PyTorch by {outputs:.2g} (allowed {allowed:g}) on {len(source.images)} real images"
+        f"{artifact.name} differs from PyTorch by {gap:.2g} (allowed {allowed:g}) on {len(source.images)} real images"
     )
     limit = 1e-3 if artifact.precision == "fp32" else 3e-2
     layers = list(format_.layer_outputs(artifact, source.images[:1], source.deployed))
