@@ -70,14 +70,21 @@ def terminating() -> Iterator[None]:
 def leave_signals(worker: int) -> None:
     """In a loader process: Ctrl-C and SIGTERM are for the training, which writes a checkpoint and ends its loaders.
 
-    Both may reach every process of a group: from a terminal, ``timeout`` or a batch system. A second SIGTERM ends it.
+    Both may reach every process of a group: from a terminal, ``timeout`` or a batch system. SIGTERM from the training
+    itself ends the process, and so does a second one from elsewhere. Where the sender cannot be told (macOS), any does.
     """
-
-    def once(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, once)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # the thread takes it
+        threading.Thread(target=_end_when_asked, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_asked(parent: int) -> None:
+    for _ in range(2):
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == parent:
+            os._exit(0)
+    os._exit(128 + signal.SIGTERM)
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:

@@ -33,4 +33,4 @@ def test_a_file_whose_runtime_is_absent_says_what_to_install_and_the_others_run(
         onnx, litert, executorch = device.run([artifacts[0], *ready_files[:2]], plan)
     assert onnx.samples_ms
     assert "ai-edge-litert is not installed here" in litert.skipped and "pip install ai-edge-litert" in litert.skipped
-    assert "want executorch and PyTorch here" in executorch.skipped and "\n" not in executorch.skipped
+    assert "need executorch and PyTorch here" in executorch.skipped and "\n" not in executorch.skipped

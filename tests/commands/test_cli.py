@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -207,17 +208,36 @@ def test_a_forked_worker_dies_of_sigterm_as_if_nobody_listened():
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
 
 
-def test_a_loader_process_dies_of_the_second_sigterm_only():
+def loader_process() -> int:
     from softedge.errors import leave_signals
 
     child = os.fork()
     if child == 0:
-        leave_signals(0)
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-        os._exit(7)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+        try:
+            leave_signals(0)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        finally:
+            os._exit(7)
+    time.sleep(0.3)
+    return child
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the sender of a signal cannot be told here")
+def test_a_loader_process_outlives_one_sigterm_from_elsewhere():
+    child = loader_process()
+    for state in (0, child):
+        subprocess.run(["kill", "-TERM", str(child)], check=True)  # from another process than the parent
+        time.sleep(0.3)
+        ended, status = os.waitpid(child, os.WNOHANG)
+        assert ended == state
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM
+
+
+def test_a_loader_process_ends_when_its_training_says_so():
+    child = loader_process()
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (0, -signal.SIGTERM)  # the latter without sigwaitinfo
 
 
 def test_the_ssl_folder_never_shadows_the_standard_library():

@@ -126,7 +126,9 @@ def test_a_file_that_was_damaged_meanwhile_stops_decisions_and_is_left_alone(pho
     assert (photos / "labels.csv").read_text() == 'name,label\n"half'
 
 
-@pytest.mark.parametrize(("text", "words"), [('name,label\n"half', "cannot be read"), ("id,breed\n1,pug\n", "not of")])
+@pytest.mark.parametrize(
+    ("text", "words"), [('name,label\n"half', "cannot be read"), ("id,breed\n1,pug\n", "is not from softedge review")]
+)
 def test_a_start_on_a_damaged_or_foreign_file_is_refused(photos: Path, text: str, words: str) -> None:
     (photos / "labels.csv").write_text(text)
     with pytest.raises(UserError, match=words):
