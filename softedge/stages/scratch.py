@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from softedge import backbones, registry
 from softedge.config import Recipe
 from softedge.data.images import Data, Images
+from softedge.errors import UserError
 from softedge.eval.bootstrap import paired
 from softedge.eval.features import extract
 from softedge.progress import say
@@ -52,6 +53,18 @@ def alone(recipe: Recipe, data: Data) -> Recipe:
 def unseen(result: Result, data: Data) -> Images | None:
     """As ``finetune.unseen``."""
     return finetune.unseen(result, data)
+
+
+def _ready(run: Run, recipe: Recipe, data: Data) -> None:
+    """UserError without labels, or where the comparison would be with a longer or shorter fine-tuning."""
+    finetune.labelled(run, recipe, data)
+    done = run.result("finetune")
+    epochs = recipe.finetune.epochs if done is None else done.recipe["finetune"]["epochs"]
+    if epochs != recipe.finetune.epochs:
+        raise UserError(
+            f"{run.root} was fine-tuned for {epochs} epochs, asked are {recipe.finetune.epochs}: the comparison needs "
+            f"equal epochs; use --set finetune.epochs={epochs}"
+        )
 
 
 def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
@@ -101,7 +114,7 @@ stage = Stage(
     },
     reads=lambda run, recipe: (INDEX,),
     after=("pretrain",),
-    ready=finetune.labelled,
+    ready=_ready,
     work=_work,
     resumable=True,
 )

@@ -7,6 +7,7 @@ from toy_run import coloured_squares
 
 from softedge import backbones, config
 from softedge.data.images import Data
+from softedge.errors import UserError
 from softedge.eval.features import extract
 from softedge.report.usefulness import labels_alone, origin
 from softedge.stages import finetune, scratch
@@ -55,6 +56,8 @@ def test_labels_alone_start_at_random_weights_and_are_compared_on_the_test_image
     assert found.metrics["gain_low"] <= found.metrics["gain"] <= found.metrics["gain_high"]
     assert found.details["init"] == "random" and found.details["compared"] == "finetune"
     assert scratch.stage(run, recipe, data).started == found.started  # done before
+    with pytest.raises(UserError, match="fine-tuned for 1 epochs, asked are 2"):
+        scratch.stage(run, replaced(recipe, finetune={"epochs": 2}), data)
 
 
 def test_deploy_runs_it_where_the_plan_says_so(toy):
