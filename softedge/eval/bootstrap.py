@@ -19,6 +19,14 @@ class Difference:
     low: float
     high: float
 
+    def metrics(self) -> dict[str, float]:
+        return {"gain": self.mean, "gain_low": self.low, "gain_high": self.high}
+
+    def __str__(self) -> str:
+        """Whether the first is clearly better, for a line of the terminal."""
+        verdict = "clearly better" if self.low > 0 else "not clearly better"
+        return f"{verdict} (95 % interval of the difference {self.low:+.3f} to {self.high:+.3f})"
+
 
 def paired(first: ArrayLike, second: ArrayLike, seed: int = 0) -> Difference:
     """Paired bootstrap over images (Efron 1979).

@@ -181,7 +181,7 @@ def _test_set(run: Run, probe: Stage, baselines: Stage, known: Values) -> Values
                 entry["index"] = int(classified["indices"][entry["index"]])
     probed = (probe.result.details.get("classes") if probe.result else None) or []
     if arrays is not None and _fits(arrays, len(probed)):
-        layout = embedding.embed(run, known.get("embedding"))
+        layout = embedding.embed(run, arrays, known.get("embedding"))
         if layout:
             layout["classes"] = probed
             layout["truth"] = [int(arrays["test_labels"][i]) for i in layout["index"]]

@@ -40,17 +40,17 @@ def _read(run: Run, name: str, needed: tuple[str, ...]) -> dict[str, NDArray[Any
     return arrays
 
 
-def embed(run: Run, known: dict[str, Any] | None = None) -> dict[str, Any]:
+def embed(run: Run, arrays: dict[str, NDArray[Any]], known: dict[str, Any] | None = None) -> dict[str, Any]:
     """``{"sha256", "n", "of", "x", "y", "index"}``: one point per shown test image, inside the unit square.
 
-    known: the same entry of an earlier report; taken as it is when the features have not changed. t-SNE (van der Maaten
-    and Hinton 2008) keeps neighbourhoods, not distances: how far two groups are apart means nothing.
+    arrays: of ``read_features``.  known: the same entry of an earlier report; taken as it is when the features have not
+    changed. t-SNE (van der Maaten and Hinton 2008) keeps neighbourhoods, not distances: how far two groups are apart
+    means nothing.
     """
     digest = sha256(run.folder("probe") / "features.npz")
     if known and known.get("sha256") == digest:
         return known
-    arrays = read_features(run)
-    if arrays is None or len(arrays["test_features"]) < 12:
+    if len(arrays["test_features"]) < 12:
         return {}
     features = arrays["test_features"].astype(np.float32)
     total = len(features)

@@ -65,9 +65,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     metrics: dict[str, Any] = {
         "top1": float((answers == truth).mean()),
         "cheap_top1": float((rival.predictions == truth).mean()),
-        "gain": gain.mean,
-        "gain_low": gain.low,
-        "gain_high": gain.high,
+        **gain.metrics(),
         "useful": gain.low > 0,
         "n_train": rival.n_train,
         "n_test": len(test),
@@ -80,11 +78,9 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         "rows": [baseline.row(truth) for baseline in rivals],
         "classes": list(data.classes),
     }
-    verdict = "clearly better" if metrics["useful"] else "not clearly better"
     say(
         f"baselines: the {chosen} classifier gets {metrics['top1']:.3f} right, "
-        f"{rival.name} {metrics['cheap_top1']:.3f}: {verdict} "
-        f"(95 % interval of the difference {gain.low:+.3f} to {gain.high:+.3f})"
+        f"{rival.name} {metrics['cheap_top1']:.3f}: {gain}"
     )
     return Outcome(metrics, details)
 

@@ -78,10 +78,12 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Features
 def _damaged(run: Run) -> bool:
     """Whether the record or the file of the finished stage is damaged, or another one than it left."""
     try:
-        if run.result(NAME) is None:
+        done = run.result(NAME)
+        if done is None:
             return False
         sha256_of(run, FILE)
-        read_arrays(run.root / FILE)  # runs of earlier versions recorded no hash
+        if not done.arrays:  # a run of an earlier version, which recorded no hash
+            read_arrays(run.root / FILE)
     except UserError:
         return True
     return False

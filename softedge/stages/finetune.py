@@ -104,13 +104,14 @@ def work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     return Outcome(metrics, details)
 
 
+def settings(recipe: Recipe) -> dict[str, Any]:
+    """What a training on the labels depends on."""
+    return {**recipe.section("seed", "finetune"), "flip": recipe.augment.flip, "backbone": network(recipe)}
+
+
 stage = Stage(
     "finetune",
-    settings=lambda recipe: {
-        **recipe.section("seed", "finetune"),
-        "flip": recipe.augment.flip,
-        "backbone": network(recipe),
-    },
+    settings=settings,
     reads=lambda run, recipe: (INDEX, *start_files([recipe.finetune.init])),
     after=lambda recipe: ("pretrain",) if recipe.finetune.init == "ssl" else (),
     ready=labelled,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from softedge import config, registry
 from softedge.config import Recipe
@@ -21,6 +21,10 @@ from softedge.stages.fitting import Limits, largest
 from softedge.stages.opening import FOLDER_RECIPE, choose_recipe, replaced
 from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Pace, Plan, choose, sizes_for, with_student
 from softedge.weights import starting
+
+if TYPE_CHECKING:
+    from softedge.data.draws import View
+    from softedge.ssl.method import Method
 
 FILE = "plan.json"
 NO_LIMITS = Limits()
@@ -112,7 +116,7 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     for line in facts["notices"]:
         if line.startswith("caution"):  # the rest comes with the data stage; this one should stop who did not mean it
             say(line)
-    counts = dataclasses.replace(counted(facts), views=_views(base), scratch=base.plan.scratch)
+    counts = dataclasses.replace(counted(facts), views=len(views(base)), scratch=base.plan.scratch)
     pace = _pace(base.backbone)
     fits = largest(base, sizes_for(counts), limits, _smaller(base, counts, set)) if limits else ()
     network = base.backbone
@@ -144,10 +148,10 @@ def _pace(backbone: config.Backbone) -> Pace:
     return Pace(seconds, threads)
 
 
-def _views(recipe: Recipe) -> int:
-    """Views that pretraining takes of an image."""
-    method = registry.load(registry.METHODS, recipe.ssl.method, "method")
-    return len(method.views(recipe, recipe.data.size))
+def views(recipe: Recipe) -> tuple[View, ...]:
+    """The views that pretraining takes of an image."""
+    method: type[Method] = registry.load(registry.METHODS, recipe.ssl.method, "method")
+    return method.views(recipe, recipe.data.size)
 
 
 def _smaller(recipe: Recipe, counts: Counts, set: Sequence[str]) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from softedge.quantize.sensitivity import Layer
 from softedge.quantize.steps import Chosen, Step
 from softedge.records import Artifact, Outcome, Result
 from softedge.run import Run, perform, sha256_of
-from softedge.stages import distill, finetune, scratch
+from softedge.stages import distill, finetune
 from softedge.stages.base import on_run
 from softedge.stages.check import exported_from, network
 
@@ -61,7 +61,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Res
 
 # What each stage that leaves a classifier kept back from its training; the probe's last fit is on all images.
 _UNSEEN: dict[str, Callable[[Result, Data], Images | None]] = {
-    "scratch": scratch.unseen,
+    "scratch": finetune.unseen,
     "finetune": finetune.unseen,
     "distill": distill.unseen,
 }

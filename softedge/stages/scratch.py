@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge import backbones, registry
 from softedge.config import Recipe
-from softedge.data.images import Data, Images
+from softedge.data.images import Data
 from softedge.errors import UserError
 from softedge.eval.bootstrap import paired
-from softedge.eval.features import extract
+from softedge.files import read_arrays
 from softedge.progress import say
 from softedge.records import Outcome, Result
-from softedge.run import Run
+from softedge.run import Run, sha256_of
 from softedge.stages import classifier, finetune
-from softedge.stages.base import INDEX, Stage, hashes, network, on_run
+from softedge.stages.base import INDEX, Stage, hashes, on_run
 from softedge.stages.opening import replaced
+from softedge.stages.plan import views
 
 NAME = "scratch"
 
@@ -42,17 +41,11 @@ def alone(recipe: Recipe, data: Data) -> Recipe:
     Every view that pretraining takes of an image counts by its share of the pixels; images are what time follows, and
     they are the same everywhere, so that the comparison does not depend on the machine.
     """
-    views = registry.load(registry.METHODS, recipe.ssl.method, "method").views(recipe, recipe.data.size)
-    pixels = sum((view.size / recipe.data.size) ** 2 for view in views)
+    pixels = sum((view.size / recipe.data.size) ** 2 for view in views(recipe))
     labelled = max(1, round(recipe.finetune.labels * len(data.train)))
     pretraining = recipe.ssl.epochs * pixels * len(data.pretrain) / labelled
     epochs = recipe.finetune.epochs + math.ceil(pretraining)
     return replaced(recipe, finetune={"init": "random", "epochs": epochs})
-
-
-def unseen(result: Result, data: Data) -> Images | None:
-    """As ``finetune.unseen``."""
-    return finetune.unseen(result, data)
 
 
 def _ready(run: Run, recipe: Recipe, data: Data) -> None:
@@ -76,40 +69,29 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     if not others:
         return Outcome(metrics, details)
     other = classifier.best_of(others)
-    compared = _compared(folder, run.folder(other), data.test, recipe.seed)
+    theirs = _right(run, other)
+    gain = paired(theirs, _right(run, NAME), recipe.seed)
+    metrics |= {"other_top1": float(theirs.mean()), **gain.metrics()}
     details |= {"compared": other, "compared_with": hashes(run, [f"{other}/result.json"])}
-    verdict = "clearly better" if compared["gain_low"] > 0 else "not clearly better"
     say(
         f"scratch: the labels alone get {metrics['top1']:.3f} right, the {other} classifier "
-        f"{compared['other_top1']:.3f}: {verdict} "
-        f"(95 % interval of the difference {compared['gain_low']:+.3f} to {compared['gain_high']:+.3f})"
+        f"{metrics['other_top1']:.3f}: {gain}"
     )
-    return Outcome(metrics | compared, details)
+    return Outcome(metrics, details)
 
 
-def _compared(folder: Path, other: Path, test: Images, seed: int) -> dict[str, Any]:
-    """The classifiers in two folders, on the same test images."""
-
-    def right(path: Path) -> NDArray[np.bool_]:
-        model = backbones.load_classifier(path / "classifier.safetensors")
-        return np.asarray(extract(model, test, model.spec).argmax(1) == test.labels)
-
-    theirs = right(other)
-    gain = paired(theirs, right(folder), seed)
-    return {
-        "other_top1": float(theirs.mean()),
-        "gain": gain.mean,
-        "gain_low": gain.low,
-        "gain_high": gain.high,
-    }
+def _right(run: Run, stage: str) -> NDArray[np.bool_]:
+    """Which test images the classifier that a stage left answered right, by the answers that it left, too."""
+    answers = f"{stage}/features.npz"
+    sha256_of(run, answers)
+    arrays = read_arrays(run.root / answers)
+    return np.asarray(arrays["test_predictions"] == arrays["test_labels"])
 
 
 stage = Stage(
     NAME,
     settings=lambda recipe: {
-        **recipe.section("seed", "finetune"),
-        "flip": recipe.augment.flip,
-        "backbone": network(recipe),
+        **finetune.settings(recipe),
         "pretraining": {"epochs": recipe.ssl.epochs, "method": recipe.ssl.method},
     },
     reads=lambda run, recipe: (INDEX,),
