@@ -45,8 +45,7 @@ def main() -> None:
     recipe, data = config.load(asked.recipe, asked.set), read(asked.data)
     if asked.validation:
         data = held_out(data, asked.validation)
-    size = recipe.data.size
-    data = dataclasses.replace(data, spec=dataclasses.replace(data.spec, size=size, resize=recipe.data.resize or size))
+    data = sized(data, recipe)
     asked.out.mkdir(parents=True, exist_ok=True)
     training = Training(Run(asked.out), recipe, data, asked.out)
     minutes = Minutes(training, asked.out / "minutes.jsonl")
@@ -71,6 +70,12 @@ def main() -> None:
     print("| processor minutes | epochs | k-NN on held-out training images |\n|---|---|---|")
     for at, epoch, top1 in minutes.curve():
         print(f"| {at:.1f} | {epoch:g} | {top1:.3f} |")
+
+
+def sized(data: Data, recipe: config.Recipe) -> Data:
+    """The same images, to be seen at the recipe's pixels."""
+    size = recipe.data.size
+    return dataclasses.replace(data, spec=dataclasses.replace(data.spec, size=size, resize=recipe.data.resize or size))
 
 
 def held_out(data: Data, count: int) -> Data:

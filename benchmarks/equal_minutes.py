@@ -4,9 +4,10 @@
     python benchmarks/equal_minutes.py --table --out DIR
 
 Network, optimizer, batch and pixels are those of the recipe cifar10-cpu-mobilenetv3-small with the plain stem. The
-steps that fit into the minutes are counted with a trial of 20 steps, on one thread; the schedule ends with them. Every
-rate is tried with the same minutes and judged by k-NN on 5,000 held-out training images; only the best one's features
-are measured on the test images. Methods with two views have MoCo-v2's augmentation with crops from a fifth of the area.
+steps that fit into the minutes are counted with a trial of 20 steps after as many others, on one thread; the schedule
+ends with them. Every rate is tried with the same minutes and judged by k-NN on 5,000 held-out training images; only the
+best one's features are measured on the test images. Methods with two views have MoCo-v2's augmentation with crops from
+a fifth of the area.
 SEED takes no part: it learns from a teacher. A row is kept as it ends: the same command goes on after an interruption.
 """
 
@@ -17,16 +18,15 @@ import dataclasses
 import json
 import shutil
 import time
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from cifar import knn, probed, read
-from cifar_speed import Minutes, held_out
+from cifar_speed import Minutes, held_out, sized
+from gpu_parts import images_per_second
 
 from softedge import backbones, config
-from softedge.config import Recipe
 from softedge.data.images import Data
 from softedge.run import Run, cpu_name
 from softedge.ssl.train import Training
@@ -82,8 +82,7 @@ def measure(row: str, whole: Data, asked: argparse.Namespace) -> None:
     if (folder / "row.json").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    size = config.load(RECIPE).data.size
-    whole = dataclasses.replace(whole, spec=dataclasses.replace(whole.spec, size=size, resize=size))
+    whole = sized(whole, config.load(RECIPE))
     data = held_out(whole, 5000)
     tried = {}
     for rate in asked.rates:
@@ -117,8 +116,10 @@ def trained(row: str, rate: float, data: Data, asked: argparse.Namespace, folder
         return values
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    trial = pace(config.load(RECIPE, settings(row, rate, 1, asked.seed)), data, folder)
-    recipe = config.load(RECIPE, settings(row, rate, max(1, round(60 * asked.minutes / trial)), asked.seed))
+    trial = config.load(RECIPE, settings(row, rate, 1, asked.seed))
+    pace = images_per_second(trial, data, folder, 20, clock=time.process_time)
+    epochs = max(1, round(60 * asked.minutes * pace / len(data.pretrain)))
+    recipe = config.load(RECIPE, settings(row, rate, epochs, asked.seed))
     training = Training(Run(folder), recipe, data, folder)
     minutes = Minutes(training, folder / "minutes.jsonl")
     training.work()
@@ -132,19 +133,6 @@ def trained(row: str, rate: float, data: Data, asked: argparse.Namespace, folder
     }
     done.write_text(json.dumps(values))
     return values
-
-
-def pace(recipe: Recipe, data: Data, folder: Path) -> float:
-    """Processor seconds of an epoch, from 20 steps after 5 others."""
-    training = Training(Run(folder), recipe, data, folder)
-    training.method.before_epoch(0, training._embed)
-    steps = training.views.epoch(0, 0)
-    for views, index in islice(steps, 5):
-        training.update(views, index)
-    began = time.process_time()
-    for views, index in islice(steps, 20):
-        training.update(views, index)
-    return (time.process_time() - began) / 20 * training.epoch_steps
 
 
 def table(out: Path) -> str:
