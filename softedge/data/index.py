@@ -57,7 +57,7 @@ def _loaded(run: Run, index: dict[str, Any], root: str | None) -> Data:
             root = index["source"]  # shards that are gone
     everything = images_of(inventory, root, known, spec, index.get("white"))
     if isinstance(everything, EncodedImages):
-        everything.kept = run.folder("data") / keeping.FOLDER
+        everything.kept = keeping.folder(run.folder("data"))
     of_split = {split: [i for i, row in enumerate(rows) if row["split"] == split] for split in _USED}
     return Data(
         source=index["source"],

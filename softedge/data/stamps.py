@@ -49,6 +49,15 @@ def content_hashes(inventory: Inventory, stamps: Path | None = None) -> dict[str
     return hashes
 
 
+def file_hashes(images: EncodedImages, stamps: Path) -> list[str]:
+    """The sha256 of every image's file, as ``content_hashes``."""
+    known, kept = _read(stamps), dict[str, Any]()
+    hashes = _of_files(images, known, kept)
+    if kept != known:
+        write_json(stamps, kept)
+    return hashes
+
+
 def _of_files(images: EncodedImages, known: Mapping[str, Any], kept: dict[str, Any]) -> list[str]:
     def one(index: int) -> tuple[str, Stamp | None]:
         stamp = _stamp(images.file(index))

@@ -21,7 +21,7 @@ _MARKS = (b"eXIf", b"exif", b"adobe.xmp")  # of metadata in a PNG
 def pixels(scene: Scene) -> Uint8:
     """uint8 RGB (H, W, 3), upright; UserError when the file cannot be read or does not fit its annotation."""
     try:
-        image = decode(scene.path)
+        image = decode(scene.read())
         check_size(scene, image)
     except BadImage as error:
         raise UserError(f"{scene.path}: {error}; fix it, or remove it from the list of images") from error

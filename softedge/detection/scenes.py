@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softedge.data import decoding
 from softedge.errors import UserError
 
 Segmentation = list[list[float]] | dict[str, Any] | None
@@ -37,6 +38,10 @@ class Scene:
     crowd: NDArray[np.bool_]
     difficult: NDArray[np.bool_]
     masks: tuple[Segmentation, ...] = ()
+
+    def read(self) -> bytes:
+        """The bytes of the picture's file; ``decoding.BadImage`` when they cannot be had."""
+        return decoding.read(self.path)
 
     def trainable(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Boxes clipped to the picture, and the indices of the objects to learn from.

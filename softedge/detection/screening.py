@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from softedge.data.decoding import BadImage, decode, read
+from softedge.data.decoding import BadImage, decode
 from softedge.detection.notices import Notices
 from softedge.detection.pictures import check_size
 from softedge.detection.scenes import Scene, Scenes
@@ -66,7 +66,7 @@ def _look_at(scenes: Sequence[Scene]) -> list[tuple[str, str]]:
 
 def _look(scene: Scene) -> tuple[str, str]:
     try:
-        image = decode(read(scene.path))
+        image = decode(scene.read())
         check_size(scene, image)
         # Of the pixels: the same picture with other metadata is the same picture.
         return hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest(), ""

@@ -15,7 +15,7 @@ import numpy as np
 
 from softedge import registry
 from softedge.config import Recipe
-from softedge.detection import contract, deployed, pictures
+from softedge.detection import contract, deployed, keeping, pictures
 from softedge.detection.folder import WEIGHTS, around
 from softedge.detection.format import Uint8
 from softedge.detection.scenes import Scenes, fingerprint
@@ -24,8 +24,6 @@ from softedge.detection.tasks import Task
 from softedge.errors import UserError
 from softedge.records import Artifact
 from softedge.run import Run, sha256_of
-
-CALIBRATION = 100  # pictures at most: detectors see whole photos, and their int8 ranges settle early (assumption)
 
 
 class Trained:
@@ -45,7 +43,15 @@ class Trained:
 
     @functools.cached_property
     def scenes(self) -> tuple[Scenes, Scenes]:
-        """(train, test), refused when they are not those of the training."""
+        """(training pictures to calibrate with, test pictures), refused when they are not those of the training."""
+        if "pictures" in self.result.details:
+            return keeping.read(self.run.root, self.result.details["pictures"]["sha256"])
+        train, test = self._looked_up()
+        order = np.random.default_rng(self.recipe.seed).permutation(len(train))[: keeping.CALIBRATION]
+        return replace(train, scenes=tuple(train.scenes[index] for index in order)), test
+
+    def _looked_up(self) -> tuple[Scenes, Scenes]:
+        """(train, test) where they were; an earlier softedge kept none of them."""
         data = Path(self.result.details["data"])
         if not data.is_dir():
             raise UserError(f"the images of {self.run.root} were in {data}, which does not exist; restore them")
@@ -67,10 +73,8 @@ class Trained:
 
     def calibration(self) -> Iterator[Uint8]:
         """Some training pictures, decoded one by one."""
-        train = self.scenes[0]
-        count = min(CALIBRATION, self.recipe.export.calibration_images)
-        for index in np.random.default_rng(self.recipe.seed).permutation(len(train))[:count]:
-            yield pictures.pixels(train.scenes[index])
+        for scene in self.scenes[0].scenes[: self.recipe.export.calibration_images]:
+            yield pictures.pixels(scene)
 
     def test(self) -> Scenes:
         """At most ``check.images`` test pictures, by seed."""

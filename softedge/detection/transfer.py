@@ -6,15 +6,20 @@ Resumes automatically from its last checkpoint if interrupted.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from softedge import registry
 from softedge.config import Recipe
-from softedge.detection import planning
+from softedge.data import stamps
+from softedge.data.images import FileImages
+from softedge.detection import keeping, planning
 from softedge.detection.batches import Batches
 from softedge.detection.folder import WEIGHTS
 from softedge.detection.inference import detect
@@ -54,14 +59,18 @@ def train(
     train, test = asked.read(data)
     if settings.init == "ssl":
         run.need("pretrain", "pretrain")
-    inputs = hashes(run, [INDEX, *start_files([settings.init])]) | {"annotations": fingerprint(train, test)}
     name = settings.init if settings.init in ("random", "imagenet") else Path(settings.init).stem
     stage = f"transfer/{task}" if settings.init == "ssl" else f"transfer/{task}-{name}"
+    contents = _contents(run, task, data, train, test)
+    inputs = hashes(run, [INDEX, *start_files([settings.init])]) | {"annotations": fingerprint(train, test)}
+    done = run.result(stage) if not force else None
+    if done is None or "pictures" in done.inputs:  # an earlier softedge did not look into the pictures
+        inputs["pictures"] = keeping.fingerprint((train, test), contents)
     section = settings.model_dump(mode="json", exclude={"workers", "checkpoint_every"})
     return perform(
         run,
         stage,
-        lambda folder: _Transfer(run, recipe, asked, settings, data).work(folder, train, test),
+        lambda folder: _Transfer(run, recipe, asked, settings, data).work(folder, train, test, contents),
         recipe={"transfer": section, "seed": recipe.seed, "backbone": recipe.section("backbone")["backbone"]["name"]},
         inputs=inputs,
         force=force,
@@ -69,12 +78,19 @@ def train(
     )
 
 
+def _contents(run: Run, task: str, data: Path, train: Scenes, test: Scenes) -> dict[Path, str]:
+    """The sha256 of every picture's file."""
+    paths = [scene.path for scene in (*train.scenes, *test.scenes)]
+    images = FileImages(data, [os.path.relpath(path, data) for path in paths], np.zeros(len(paths), np.int64))
+    return dict(zip(paths, stamps.file_hashes(images, run.root / f".stamps-{task}.json")))
+
+
 class _Transfer:
     def __init__(self, run: Run, recipe: Recipe, task: Task, settings: Transfer, data: Path):
         self.run, self.recipe, self.task, self.settings, self.data = run, recipe, task, settings, data
         self.given = settings.iterations > 0
 
-    def work(self, folder: Path, train: Scenes, test: Scenes) -> Outcome:
+    def work(self, folder: Path, train: Scenes, test: Scenes, contents: Mapping[Path, str]) -> Outcome:
         left_out = screen(train, test, self.data.name)
         self.train, self.test = left_out.apply(train, test)
         notices = [*train.notices, *test.notices, *left_out.notices, *compare_splits(self.train, self.test)]
@@ -83,6 +99,7 @@ class _Transfer:
         plan = self._train(folder, model, masks)
         # Saved before it is scored: whatever happens then, the training is not lost.
         self._save(folder / WEIGHTS, model, {**about, "masks": masks})
+        kept = keeping.keep(folder, self.train, self.test, contents, self.recipe.seed)
         scores = self._score(model, masks)
         per_class = scores.pop("AP50_per_class")
         cautions = []
@@ -98,7 +115,8 @@ class _Transfer:
             skipped["masks"] = "the ssdlite head has none" if plan.head == "ssdlite" else "transfer.masks is off"
         details = {
             "task": self.task.name,
-            "data": str(self.data),  # exporting, checking and timing the detector need the pictures again
+            "data": str(self.data),
+            "pictures": kept,  # exporting, checking and timing the detector need them again
             "left_out": {"train": sorted(left_out.train), "test": sorted(left_out.test)},
             "init": self.settings.init,
             "head": plan.head,

@@ -55,10 +55,15 @@ def none(spec: InputSpec) -> Calibration:
 
 def sample(images: Images, spec: InputSpec, count: int, seed: int, source: str) -> Calibration:
     """A seeded sample of ``images``, prepared for the network, with what looks wrong about it."""
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:count])
+    chosen = draw(len(images), count, seed)
     prepared = images.subset(chosen).prepared(spec)
     names = tuple(str(images.names[i]) for i in chosen)
     return Calibration(prepared, names, source, tuple(look(prepared)))
+
+
+def draw(n: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Ascending indices of a seeded sample of at most ``count`` of ``n`` images."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:count])
 
 
 def spread(count: int, some: int) -> NDArray[np.int64]:

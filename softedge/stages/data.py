@@ -13,15 +13,15 @@ from typing import Any
 from softedge.config import Recipe
 from softedge.data import keeping, load, near_pairs, sources, stamps
 from softedge.data.changes import since
-from softedge.data.examining import examine, input_spec, preprocessing_origin
+from softedge.data.examining import Examined, examine, input_spec, preprocessing_origin
 from softedge.data.images import Data, EncodedImages
 from softedge.data.index import announce, fingerprint, images_of, index_lines, root_of, summary
 from softedge.data.inventory import with_classes
-from softedge.data.keeping import keep
 from softedge.data.stamps import content_hashes
 from softedge.errors import UserError
+from softedge.export import calibration
 from softedge.progress import say
-from softedge.records import Outcome, Result
+from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, differences, perform, write_text
 from softedge.stages.opening import choose_recipe
 from softedge.weights import starting
@@ -70,16 +70,27 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Resul
             say(f"data: {origin}")
         write_text(folder / "index.json", "".join(index_lines(examined, spec)))
         write_text(folder / near_pairs.FILE, near_pairs.table(examined.near))
-        tested = [item for item in examined.items if item.split == "test"]
-        images = images_of(
-            inventory, root_of(inventory), [(i.name, i.sha256, i.label) for i in tested], spec, examined.white
-        )
-        kept = keep(images, folder / keeping.FOLDER) if isinstance(images, EncodedImages) else 0
-        details = {**summary(examined, spec), "preprocessing": origin, "root": root_of(inventory), "kept": kept}
+        details = {**summary(examined, spec), "preprocessing": origin, "root": root_of(inventory)}
+        details |= _keep(examined, recipe, spec, folder)
         return Outcome(metrics=dict(examined.counts()), details=details)
 
     inputs = {"images": fingerprint(inventory, hashes), **weights}
     return perform(run, "data", work, recipe=settings, inputs=inputs, force=force)
+
+
+def _keep(examined: Examined, recipe: Recipe, spec: InputSpec, folder: Path) -> dict[str, int]:
+    """Keep the test images, then those that calibrate int8, as far as there is room; how many of each."""
+    splits = {name: [item for item in examined.items if item.split == name] for name in ("test", "train", "unlabelled")}
+    pool = splits["train"] + splits["unlabelled"]  # as ``load`` orders them
+    drawn = calibration.draw(len(pool), recipe.export.calibration_images, recipe.seed)
+    counts, room = {"kept": 0, "kept_calibration": 0}, keeping.LIMIT_BYTES
+    for key, items in zip(counts, (splits["test"], [pool[index] for index in drawn])):
+        rows = [(item.name, item.sha256, item.label) for item in items]
+        images = images_of(examined.inventory, root_of(examined.inventory), rows, spec, examined.white)
+        if isinstance(images, EncodedImages):
+            counts[key], size = keeping.keep(images, keeping.folder(folder), room)
+            room -= size
+    return counts
 
 
 def changed(run: Run, recipe: Recipe) -> bool:

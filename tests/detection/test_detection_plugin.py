@@ -21,6 +21,7 @@ from softedge.detection import transfer as detection
 from softedge.detection import voc
 from softedge.detection.bench import Photos
 from softedge.errors import GateFailed, UserError
+from softedge.run import Run
 
 
 @pytest.fixture
@@ -92,8 +93,68 @@ def test_a_file_that_loses_average_precision_is_refused_by_the_gate(trained, mon
         softedge.gate(folder)
 
 
-def test_pictures_that_moved_or_changed_are_one_clear_line(trained):
+def test_a_detector_is_exported_checked_and_timed_without_its_photos(trained, monkeypatch):
     folder, pictures = trained
+    monkeypatch.setitem(device.PRESETS, "quick", device.Preset(4, 0.0, 10))
+    softedge.export(folder, ["onnx"], ["int8"])
+    before = softedge.check(folder).details["rows"]
+    shutil.rmtree(pictures)
+    (int8, fp32) = softedge.export(folder, ["onnx"], ["int8", "fp32"], force=True)
+    assert not int8.skipped and not fp32.skipped
+    after = {row["artifact"]: row for row in softedge.check(folder, force=True).details["rows"]}
+    assert after["onnx-int8"] == before[0], "the same pictures calibrate, and the same are checked"
+    (row,) = softedge.bench(folder, ["local"], preset="quick")[:1]
+    assert row.metrics["n_images"] == 4
+
+
+def test_a_kept_picture_that_was_edited_is_read_from_its_source_or_refused(trained):
+    folder, pictures = trained
+    for path in (folder / "pictures").iterdir():
+        content = path.read_bytes()
+        path.unlink()  # a link to the source, else
+        path.write_bytes(content[:-1])
+    assert not softedge.export(folder, ["onnx"], ["fp32"])[0].skipped
+    source = pictures / "JPEGImages/val0.png"
+    source.write_bytes(source.read_bytes() + b" ")
+    with pytest.raises(UserError, match=r"val0.png: it was changed since the training"):
+        softedge.check(folder)
+    source.unlink()
+    shutil.rmtree(folder / "pictures")
+    with pytest.raises(UserError, match=r"val0.png: it is gone, and the run has no copy of it"):
+        softedge.check(folder)
+
+
+def test_the_list_of_kept_pictures_is_that_of_the_training_or_refused(trained):
+    folder, _ = trained
+    path = folder / "scenes.json"
+    path.write_text(path.read_text().replace('"labels": [1, 0]', '"labels": [0, 1]'))
+    with pytest.raises(UserError, match=r"scenes.json was changed or damaged .* --force"):
+        softedge.export(folder, ["onnx"], ["fp32"])
+    path.unlink()
+    with pytest.raises(UserError, match=r"scenes.json is missing .* --force"):
+        softedge.export(folder, ["onnx"], ["fp32"])
+
+
+def test_pictures_exchanged_under_the_same_names_are_another_training(trained):
+    folder, pictures = trained
+    run, first, second = Run(folder.parents[1]), *(pictures / f"JPEGImages/train{i}.png" for i in (0, 1))
+    recipe = config.load(run.root / "recipe.toml")
+    assert detection.train(run, recipe, "voc", pictures).metrics == Run(run.root).result("transfer/voc").metrics
+    content = first.read_bytes()
+    first.unlink(), first.write_bytes(second.read_bytes())
+    second.unlink(), second.write_bytes(content)
+    with pytest.raises(UserError, match=r"made with other settings \(inputs.pictures: .*--force"):
+        detection.train(run, recipe, "voc", pictures)
+
+
+def test_a_detector_of_an_earlier_softedge_needs_its_photos_unchanged(trained):
+    folder, pictures = trained
+    result = json.loads((folder / "result.json").read_text())
+    del result["details"]["pictures"], result["inputs"]["pictures"]
+    (folder / "result.json").write_text(json.dumps(result))
+    recipe = config.load(folder.parents[1] / "recipe.toml")
+    detection.train(Run(folder.parents[1]), recipe, "voc", pictures)  # done before
+    softedge.export(folder, ["onnx"], ["int8"])
     box = pictures / "Annotations/val0.xml"
     text = box.read_text()
     box.write_text(text.replace("<xmin>", "<xmin>1"))

@@ -18,6 +18,7 @@ from softedge.data import describe, describe_text, load
 from softedge.data.examining import examine
 from softedge.data.images import Data
 from softedge.errors import UserError
+from softedge.export import calibration
 from softedge.run import Run, read_json, write_json
 from softedge.stages.data import changed, prepare
 
@@ -281,11 +282,16 @@ def test_a_class_whose_training_images_are_all_bad_is_refused(tmp_path: Path) ->
 
 def test_images_that_moved_away_are_missed_where_they_are_needed(tmp_path: Path) -> None:
     source = class_folders(tmp_path / "images", {"a": 3, "b": 3})
-    before = prepared(tmp_path, source)
+    few = config.build({"data": {"size": 32}, "export": {"calibration_images": 2}})
+    done = prepare(Run(tmp_path / "run"), few, str(source))
+    assert (done.details["kept"], done.details["kept_calibration"]) == (2, 2)
+    before = load(Run(tmp_path / "run"))
     expected = before.test.prepared(before.spec)
+    calibrating = calibration.choose(before, 2, few.seed)
     source.rename(tmp_path / "elsewhere")
     data = load(Run(tmp_path / "run"))
     assert np.array_equal(data.test.prepared(data.spec), expected)  # the run keeps its test images
+    assert calibration.choose(data, 2, few.seed).sha256 == calibrating.sha256  # and those that calibrate int8
     with pytest.raises(UserError, match=r"(a|b)/\d.jpg cannot be read any more .*No such file.*--update"):
         data.train.prepared(data.spec)
 
@@ -348,7 +354,7 @@ def test_a_class_whose_training_images_are_all_copies_of_test_images_is_refused(
 
 def copies(run: Path, data: Data) -> list[Path]:
     """The kept files of the test images, each a file of its own."""
-    found = [run / "data" / "test" / f"{sha256}.jpg" for sha256 in data.test.hashes]  # type: ignore[attr-defined]
+    found = [run / "data" / "images" / f"{sha256}.jpg" for sha256 in data.test.hashes]  # type: ignore[attr-defined]
     for path in found:
         content = path.read_bytes()
         path.unlink()

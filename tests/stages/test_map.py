@@ -18,6 +18,7 @@ from softedge.stages.pretrain import pretrain
 from softedge.stages.report import report
 
 SMALL = ["ssl.epochs=1", "ssl.batch=8", "data.size=32", "backbone.name=mobilenetv3_small_050", "data.workers=0"]
+FEW_KEPT = [*SMALL, "export.calibration_images=1"]  # of the training images
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_images_that_are_gone_stop_the_command_and_not_a_deployment(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
-    made = pretrain(str(tmp_path / "photos"), out=tmp_path / "run", set=SMALL)
+    made = pretrain(str(tmp_path / "photos"), out=tmp_path / "run", set=FEW_KEPT)
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="cannot be read any more"):
         map_(tmp_path / "run")
@@ -84,7 +85,7 @@ def test_images_that_are_gone_stop_the_command_and_not_a_deployment(
 
 def test_a_finished_map_outlasts_its_images(tmp_path: Path) -> None:
     class_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
-    pretrain(str(tmp_path / "photos"), out=tmp_path / "run", set=SMALL)
+    pretrain(str(tmp_path / "photos"), out=tmp_path / "run", set=FEW_KEPT)
     made = map_(tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run" / "map").iterdir()}
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
