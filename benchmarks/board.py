@@ -21,7 +21,7 @@ import debian_board
 
 from softedge import config, registry
 from softedge.backbones import Classifier, build
-from softedge.bench.base import Plan, open_device
+from softedge.bench.base import TimingPlan, open_device
 from softedge.export.base import open_format
 from softedge.export.deployed import Deployed
 from softedge.records import Artifact, InputSpec
@@ -65,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         files, sizes, images, wanted = export(asked.network, Path(temporary))
         np.save(Path(temporary) / "images.npy", images)
-        plan = Plan.of("quick", Path(temporary) / "images.npy", files[0].spec, warmup=1, time_limit_s=1200.0)
+        plan = TimingPlan.of("quick", Path(temporary) / "images.npy", files[0].spec, warmup=1, time_limit_s=1200.0)
         with debian_board.running(asked.memory, asked.cpu) as address, open_device(address) as device:
             device.prepare(files)
             told, measured = device.describe(), device.run(files, plan)

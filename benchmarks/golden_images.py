@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from softedge.bench.base import Plan, open_device
+from softedge.bench.base import TimingPlan, open_device
 from softedge.export import contract
 
 
@@ -31,7 +31,7 @@ def main() -> None:
             for artifact in artifacts:
                 folder = artifact.path.parent
                 golden, allowed = contract.read_golden(folder), contract.tolerance(artifact.precision).replay
-                plan = Plan("", 1, 0.0, folder / "golden" / "images.npy", artifact.spec, end_to_end_count=0)
+                plan = TimingPlan("", 1, 0.0, folder / "golden" / "images.npy", artifact.spec, end_to_end_count=0)
                 (measured,) = device.run([artifact], plan)
                 if measured.outputs is None:
                     print(f"| {artifact.name} | {spec} | {measured.skipped} | | |")

@@ -155,7 +155,7 @@ def _one_step(session: Session, method: str, seconds: float) -> dict[str, Any]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         backbone = backbones.build(recipe.backbone, 0)
-        kind = registry.load(registry.METHODS, method, "method")
+        kind = registry.lookup(registry.METHODS, method, "method")
         here = kind.build(recipe, backbone, data.pretrain).train()
         here.before_epoch(0, partial(_embedded, data))
         there = copy.deepcopy(here).to(PLACE)

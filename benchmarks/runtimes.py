@@ -26,7 +26,7 @@ import numpy as np
 
 from softedge import config
 from softedge.backbones import Classifier, build
-from softedge.bench.base import Plan, open_device
+from softedge.bench.base import TimingPlan, open_device
 from softedge.bench.latency import percentiles
 from softedge.export import contract
 from softedge.export.base import open_format
@@ -67,7 +67,7 @@ def export(folder: Path, network: str) -> list[Artifact]:
     return artifacts
 
 
-def softedge(artifact: Artifact, plan: Plan) -> dict[str, float]:
+def softedge(artifact: Artifact, plan: TimingPlan) -> dict[str, float]:
     """p50 and mean by the local device."""
     with open_device("local:precision=f32") as device:
         (measurement,) = device.run([artifact], plan)
@@ -76,7 +76,7 @@ def softedge(artifact: Artifact, plan: Plan) -> dict[str, float]:
     return percentiles(measurement.samples_ms)
 
 
-def benchmark_app(artifact: Artifact, plan: Plan) -> dict[str, float]:
+def benchmark_app(artifact: Artifact, plan: TimingPlan) -> dict[str, float]:
     """Median and average by OpenVINO's tool."""
     with tempfile.TemporaryDirectory() as folder:
         command = [str(Path(sys.executable).with_name("benchmark_app")), "-m", str(artifact.path), "-d", "CPU"]
@@ -90,14 +90,14 @@ def benchmark_app(artifact: Artifact, plan: Plan) -> dict[str, float]:
     return {"p50_ms": float(told["latency (ms)"]), "mean_ms": float(told["avg latency"])}
 
 
-def onnxruntime_test(artifact: Artifact, plan: Plan, count: int) -> dict[str, float]:
+def onnxruntime_test(artifact: Artifact, plan: TimingPlan, count: int) -> dict[str, float]:
     """Average by the tool in onnxruntime's wheel, over as many inferences as softedge timed."""
     command = [sys.executable, "-c", _ORT, str(plan.threads), str(artifact.path), str(count)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return {"mean_ms": float(re.findall(r"avg latency: ([0-9.]+) ms", text)[-1])}
 
 
-def compare(artifact: Artifact, plan: Plan, rounds: int) -> dict[str, list[tuple[float, float]]]:
+def compare(artifact: Artifact, plan: TimingPlan, rounds: int) -> dict[str, list[tuple[float, float]]]:
     """Per statistic, (softedge, tool) in every round."""
     found: dict[str, list[tuple[float, float]]] = {}
     ours = softedge(artifact, plan)
@@ -158,12 +158,12 @@ def exports(run: Path | None, folder: Path, networks: list[str]) -> dict[str, li
     return {run.name: [artifact for artifact in found if artifact.name in FORMATS]}
 
 
-def plan_for(artifact: Artifact, folder: Path, seconds: float, threads: int) -> Plan:
+def plan_for(artifact: Artifact, folder: Path, seconds: float, threads: int) -> TimingPlan:
     """Noise images of the artifact's size, one slice a second: nothing else takes turns with it."""
     size = artifact.spec.size
     path = folder / f"images-{size}.npy"
     np.save(path, np.random.default_rng(0).integers(0, 256, (16, size, size, 3), dtype=np.uint8))
-    return Plan("", 64, seconds, path, artifact.spec, threads=threads, slice_ms=1000)
+    return TimingPlan("", 64, seconds, path, artifact.spec, threads=threads, slice_ms=1000)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def build(settings: config.Backbone, seed: int = 0) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = Backbone(settings)
-    starting.load(backbone.net, settings)
+    starting.load_into(backbone.net, settings)
     return backbone
 
 

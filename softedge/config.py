@@ -219,7 +219,7 @@ class Bench(Section):
 
 
 def _plugin_sections() -> dict[str, type[Section]]:
-    return {name: registry.load(registry.SECTIONS, name, "section") for name in registry.SECTIONS}
+    return {name: registry.lookup(registry.SECTIONS, name, "section") for name in registry.SECTIONS}
 
 
 Kind = TypeVar("Kind", bound=Section)
@@ -236,8 +236,8 @@ class Recipe(Section):
     backbone: Backbone = Backbone()
     augment: Augment = Augment()
     # Resolved on use: the defaults are those of a method, and methods import torch.
-    ssl: Annotated[SerializeAsAny[Pretraining], BeforeValidator(methods.resolve)] = Field(
-        default_factory=lambda: methods.resolve({})
+    ssl: Annotated[SerializeAsAny[Pretraining], BeforeValidator(methods.method_settings)] = Field(
+        default_factory=lambda: methods.method_settings({})
     )
     optim: Optim = Optim()
     knn: Knn = Knn()
@@ -296,7 +296,7 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
 
 def build(values: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "the recipe") -> Recipe:
     """Validate plain values (already parsed TOML) with overrides applied."""
-    return _resolve([recipe_files.Layer(source, values)], overrides)[0]
+    return _resolve([recipe_files.RecipeFile(source, values)], overrides)[0]
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -313,14 +313,14 @@ def shown(name_or_path: str, overrides: Iterable[str] = ()) -> str:
     return recipe_files.annotated(recipe.model_dump(mode="json"), merged.origins, own=layers[-1].source)
 
 
-def _read(layers: list[recipe_files.Layer], overrides: Iterable[str]) -> tuple[Recipe, recipe_files.Merged]:
+def _read(layers: list[recipe_files.RecipeFile], overrides: Iterable[str]) -> tuple[Recipe, recipe_files.Merged]:
     """Files that are based on each other; where the last one has no name, that of the file stands for it."""
     recipe, merged = _resolve(layers, overrides)
     named = recipe if "name" in merged.values else recipe.model_copy(update={"name": Path(layers[-1].source).stem})
     return named, merged
 
 
-def _resolve(layers: list[recipe_files.Layer], overrides: Iterable[str]) -> tuple[Recipe, recipe_files.Merged]:
+def _resolve(layers: list[recipe_files.RecipeFile], overrides: Iterable[str]) -> tuple[Recipe, recipe_files.Merged]:
     given = [recipe_files.override(text) for text in overrides]
     merged = recipe_files.Merged()
     for layer in layers:

@@ -84,7 +84,7 @@ DEVICES = Table(
     {
         "local": "softedge.bench.local.device:Local",
         "ssh": "softedge.bench.ssh.device:Ssh",
-        "adb": "softedge.bench.android.device:Adb",
+        "adb": "softedge.bench.android.device:AdbDevice",
         "browser": "softedge.bench.browser.device:Browser",
         "macos": "softedge.bench.macos.device:MacOs",
         "emulated": "softedge.bench.emulated.device:Emulated",
@@ -107,7 +107,7 @@ SECTIONS = {
 
 def plugins() -> list[Any]:
     """Every plug-in. Importing one costs little: what it needs is imported by the method that needs it."""
-    return [load(PLUGINS, name, "plug-in")() for name in PLUGINS]
+    return [lookup(PLUGINS, name, "plug-in")() for name in PLUGINS]
 
 
 def owner(folder: Any) -> Any | None:
@@ -117,7 +117,7 @@ def owner(folder: Any) -> Any | None:
     return next((plugin for plugin in plugins() if plugin.owns(Path(folder))), None)
 
 
-def load(table: Mapping[str, str], name: str, kind: str) -> Any:
+def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
     """Import and return the object registered as ``name``; UserError with a suggestion when there is none."""
     if name not in table:
         raise UserError(f"unknown {kind} '{name}'{did_you_mean(name, tuple(table))}")
@@ -134,6 +134,6 @@ def formats() -> Iterator[Any]:
     """The classes of all formats in the order of display; those of other packages that cannot be imported left out."""
     for name in FORMATS:
         try:
-            yield load(FORMATS, name, "format")
+            yield lookup(FORMATS, name, "format")
         except UserError:
             continue

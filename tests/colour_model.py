@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softedge.bench.base import Plan
+from softedge.bench.base import TimingPlan
 from softedge.export import contract
 from softedge.export.base import open_format
 from softedge.records import Artifact, InputSpec
@@ -93,7 +93,7 @@ def ready_files(tmp_path_factory: pytest.TempPathFactory) -> list[Artifact]:
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
+def plan(tmp_path: Path) -> TimingPlan:
     """Twelve colour images, two of them as PNG files, and very little time."""
     from PIL import Image
 
@@ -103,7 +103,7 @@ def plan(tmp_path: Path) -> Plan:
     for index in range(2):
         encoded.append(tmp_path / f"a photo {index}.png")
         Image.fromarray(images[index]).resize((20, 16)).save(encoded[-1])
-    return Plan(
+    return TimingPlan(
         preset="tiny",
         min_count=20,
         min_seconds=0.02,

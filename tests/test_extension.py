@@ -185,7 +185,7 @@ def test_an_installed_package_adds_a_method_with_settings_and_views_of_its_own(
 ) -> None:
     assert list(registry.METHODS)[-1] == "three-views"
     shown: list[list[int]] = []
-    method = registry.load(registry.METHODS, "three-views", "method")
+    method = registry.lookup(registry.METHODS, "three-views", "method")
     forward = method.forward
 
     def noted(self: object, views: list[torch.Tensor], index: torch.Tensor) -> torch.Tensor:
@@ -231,7 +231,7 @@ def test_a_package_that_cannot_be_imported_is_one_line_and_the_others_are_still_
     table = table_with(monkeypatch, torn="no_such_module:Thing")
     assert list(table) == ["own", "torn"]
     with pytest.raises(UserError, match="format 'torn' of another package cannot be imported from no_such_module:"):
-        registry.load(table, "torn", "format")
+        registry.lookup(table, "torn", "format")
     monkeypatch.setitem(registry.FORMATS, "torn", "no_such_module:Thing")
     assert [kind.name for kind in registry.formats()] == list(registry.FORMATS)[:-1]
 

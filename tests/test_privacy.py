@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from colour_model import colour_model
 
-from softedge.bench.base import Plan, open_device
+from softedge.bench.base import TimingPlan, open_device
 from softedge.files import compiler_caches
 from softedge.records import Artifact
 
@@ -71,7 +71,7 @@ def test_converting_quantizing_and_running_opens_no_connection_and_leaves_nothin
 
 
 def test_measuring_on_this_machine_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifacts: list[Artifact], plan: Plan
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifacts: list[Artifact], plan: TimingPlan
 ) -> None:
     """The processes that measure import nothing of softedge, on a board as here."""
     environment = fresh(tmp_path)

@@ -17,7 +17,7 @@ import numpy as np
 from timm.models import register_model
 from torch import Tensor, nn
 
-from softedge.bench.base import FolderDevice, Measurement, Plan
+from softedge.bench.base import FolderDevice, Measurement, TimingPlan
 from softedge.errors import UserError
 from softedge.export.base import Float32, Format, Predictor, Uint8
 from softedge.export.contract import artifact_of
@@ -111,10 +111,10 @@ class Abacus(FolderDevice):
     def describe(self) -> dict[str, Any]:
         return {"name": "Abacus", "cpu": "beads"}
 
-    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: TimingPlan) -> list[Measurement]:
         return [self._measure(artifact, json.loads(artifact.path.read_text()), plan) for artifact in artifacts]
 
-    def _measure(self, artifact: Artifact, about: dict[str, Any], plan: Plan) -> Measurement:
+    def _measure(self, artifact: Artifact, about: dict[str, Any], plan: TimingPlan) -> Measurement:
         assert about["labels"] == list(artifact.labels)
         runtime, images = toy_runtime(artifact.path), np.load(plan.images)
         outputs, samples = [], []

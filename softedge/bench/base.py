@@ -45,7 +45,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class TimingPlan:
     """What to run on a device.
 
     The artifacts take turns in rounds.  In a round each one, in an order drawn from ``seed``, first runs once untimed
@@ -162,7 +162,7 @@ class Device(ABC):
         """
 
     @abstractmethod
-    def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def run(self, artifacts: Sequence[Artifact], plan: TimingPlan) -> list[Measurement]:
         """One measurement per artifact, in that order.  DeviceError when the device itself fails."""
 
 
@@ -190,10 +190,10 @@ class FolderDevice(Device):
         return "" if format_.board_runtime() else f"not run: {format_.title} brings no runtime for devices"
 
     @abstractmethod
-    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: TimingPlan) -> list[Measurement]:
         """Measure artifacts that can run.  folder: empty, on this machine, removed afterwards."""
 
-    def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def run(self, artifacts: Sequence[Artifact], plan: TimingPlan) -> list[Measurement]:
         reasons = {artifact.name: self.why_not(artifact) for artifact in artifacts}
         runnable = [artifact for artifact in artifacts if not reasons[artifact.name]]
         measured = {a.name: Measurement(a.name, a.sha256, skipped=reasons[a.name]) for a in artifacts}
@@ -216,7 +216,7 @@ def open_device(spec: str) -> Device:
     ``ssh://pi@board?python=/opt/py/bin/python3``, ``adb://SERIAL``, ``browser:``, ``macos:``, ``emulated:arm64``.
     """
     name, _, rest = spec.strip().partition(":")
-    kind = registry.load(registry.DEVICES, name, "device")
+    kind = registry.lookup(registry.DEVICES, name, "device")
     if rest.startswith("//"):
         address, _, tail = rest[2:].partition("?")
         pieces = re.split("[&,]", tail)

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from softedge import registry
-from softedge.bench.base import DeviceError, Measurement, Plan, last_line
+from softedge.bench.base import DeviceError, Measurement, TimingPlan, last_line
 from softedge.export.base import open_format
 from softedge.progress import track
 from softedge.records import Artifact
@@ -45,7 +45,7 @@ def runtime_packages(*formats: str) -> dict[str, str]:
 def pack(
     folder: Path,
     artifacts: Sequence[Artifact],
-    plan: Plan,
+    plan: TimingPlan,
     options: Mapping[str, str],
     natives: Mapping[str, Path] = MappingProxyType({}),
     **more: Any,
@@ -108,7 +108,7 @@ def pack(
 
 
 def unpack(
-    folder: Path, artifacts: Sequence[Artifact], hashes: Mapping[str, list[str]], plan: Plan
+    folder: Path, artifacts: Sequence[Artifact], hashes: Mapping[str, list[str]], plan: TimingPlan
 ) -> list[Measurement]:
     """What the worker wrote, checked: the file that ran is the one exported, and every image has an output."""
     answer = read_json(folder / "results.json")
@@ -155,7 +155,7 @@ def unpack(
     return measured
 
 
-def follow(command: Sequence[str], plan: Plan, what: str, explain: Callable[[int, bytes], str]) -> None:
+def follow(command: Sequence[str], plan: TimingPlan, what: str, explain: Callable[[int, bytes], str]) -> None:
     """Start the worker and show its progress until it ends; whatever happens, no process of it is left here.
 
     DeviceError when it hangs, or fails; ``explain`` makes a line of its exit code and stderr.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.bench.base import Measurement, Plan
+from softedge.bench.base import Measurement, TimingPlan
 from softedge.records import Latency
 
 DRIFT_LIMIT = 0.10  # assumption: slower changes are the noise of a machine that does other things too
@@ -20,7 +20,7 @@ _RESAMPLES = 2000
 _FEWEST_ROUNDS = 8  # below, a bootstrap interval is too narrow to be honest
 
 
-def summarise(measurement: Measurement, plan: Plan) -> Latency:
+def summarise(measurement: Measurement, plan: TimingPlan) -> Latency:
     """Statistics of a timed measurement; ``valid`` is the preset kept: enough samples and enough measured time."""
     samples = np.asarray(measurement.samples_ms, float)
     if not len(samples):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.bench import latency
-from softedge.bench.base import Measurement, Plan
+from softedge.bench.base import Measurement, TimingPlan
 from softedge.data.images import UNLABELLED
 from softedge.records import Artifact, Outcome
 from softedge.run import write_text
@@ -35,7 +35,7 @@ class Session:
 
     began: str
     device: Mapping[str, Any]
-    plan: Plan
+    plan: TimingPlan
     measured: tuple[Measurement, ...]
     labels: NDArray[np.int64]
     names: Sequence[str]

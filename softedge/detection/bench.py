@@ -26,7 +26,7 @@ from softedge.detection.trained import Trained
 from softedge.errors import UserError, did_you_mean
 from softedge.progress import say
 from softedge.records import Artifact, InputSpec, Outcome, Result
-from softedge.stages.bench import Bench
+from softedge.stages.bench import Benchmark
 
 PICTURES = 100  # at most: a photo takes a megabyte, and the timing needs no more of them
 _PADDING = 114  # grey, as YOLO pads
@@ -108,7 +108,7 @@ class Photos:
         return answers
 
 
-class _Detectors(Bench):
+class _Detectors(Benchmark):
     def __init__(self, trained: Trained, device: Device, preset: str, photos: Photos, force: bool):
         recipe: Recipe = trained.recipe
         super().__init__(trained.run, recipe, device, preset, photos, force)  # type: ignore[arg-type]

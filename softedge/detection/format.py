@@ -21,7 +21,7 @@ Pictures = Callable[[], Iterator[Uint8]]
 """Calibration pictures (H, W, 3), decoded one by one."""
 
 
-class Format(ABC):
+class DetectorFormat(ABC):
     """A file format of detectors.
 
     name: that of the exported format.  file: name of the model file.  package: what runs it.

@@ -6,18 +6,18 @@ runtime and numpy, no torch.
 
 from __future__ import annotations
 
-from softedge.detection.format import Format, Runner
-from softedge.detection.onnx_detector import Onnx
-from softedge.detection.openvino_detector import OpenVino
+from softedge.detection.format import DetectorFormat, Runner
+from softedge.detection.onnx_detector import OnnxDetector
+from softedge.detection.openvino_detector import OpenVinoDetector
 from softedge.errors import UserError
 from softedge.export.base import needs
 from softedge.records import Artifact
 
 PRECISIONS = ("fp32", "fp16", "int8")
-FORMATS: dict[str, Format] = {format_.name: format_ for format_ in (Onnx(), OpenVino())}
+FORMATS: dict[str, DetectorFormat] = {format_.name: format_ for format_ in (OnnxDetector(), OpenVinoDetector())}
 
 
-def of(name: str) -> Format:
+def of(name: str) -> DetectorFormat:
     """The format of a name; UserError with the ones that can hold a detector."""
     if name not in FORMATS:
         raise UserError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from softedge.detection.format import Format, Pictures, Runner, Uint8
+from softedge.detection.format import DetectorFormat, Pictures, Runner, Uint8
 from softedge.export.onnx import format as exported
 from softedge.export.quiet import quiet
 
@@ -17,7 +17,7 @@ _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _SMALL = 256  # numbers; below it a tensor's type does not show in the file's size
 
 
-class Onnx(Format):
+class OnnxDetector(DetectorFormat):
     name, file, package = exported.Onnx.name, "model.onnx", "onnxruntime"
 
     def convert(

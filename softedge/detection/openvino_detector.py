@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from softedge.detection.format import Format, Pictures, Runner
+from softedge.detection.format import DetectorFormat, Pictures, Runner
 from softedge.export.openvino import format as exported
 from softedge.export.quiet import quiet
 
 
-class OpenVino(Format):
+class OpenVinoDetector(DetectorFormat):
     name, file, package = exported.OpenVino.name, "model.xml", exported.OpenVino.packages[0]
 
     def convert(

@@ -71,7 +71,7 @@ def _batch(head: Head, gpu: bool) -> int:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TransferPlan:
     """What is going to be done, kept beside the checkpoint: a resumed training does the same.
 
     wanted: iterations that the data suggests or the recipe says; iterations: those that fit into the time there is.
@@ -86,7 +86,7 @@ class Plan:
     place: str
 
     @classmethod
-    def made(cls, settings: Transfer, seconds: float, place: torch.device, given: bool) -> Plan:
+    def made(cls, settings: Transfer, seconds: float, place: torch.device, given: bool) -> TransferPlan:
         """given: the recipe says how many iterations, so that no limit in time holds."""
         minutes = settings.minutes or (0.0 if place.type == "cuda" else MINUTES_ON_CPU)
         fit = settings.iterations
@@ -96,7 +96,7 @@ class Plan:
         return cls(str(settings.head), side, settings.batch, settings.iterations, fit, seconds, place.type)
 
     @classmethod
-    def read(cls, folder: Path) -> Plan | None:
+    def read(cls, folder: Path) -> TransferPlan | None:
         """The plan of a training that was interrupted."""
         return cls(**read_json(folder / FILE)) if (folder / FILE).is_file() else None
 

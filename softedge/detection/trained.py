@@ -39,7 +39,7 @@ class Trained:
                 "run softedge transfer again with --force"
             )
         self.result = result
-        self.task: Task = registry.load(registry.TASKS, result.details["task"], "task")
+        self.task: Task = registry.lookup(registry.TASKS, result.details["task"], "task")
 
     @functools.cached_property
     def scenes(self) -> tuple[Scenes, Scenes]:

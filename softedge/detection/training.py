@@ -58,7 +58,7 @@ def seconds_per_iteration(model: nn.Module, batches: Batches) -> float:
     return float(np.median(seconds[1:]))
 
 
-class Training:
+class DetectorTraining:
     """Trains ``model`` in place for ``iterations``; ``losses`` and ``curve`` grow while it runs.
 
     score: called every ``transfer.evaluate_every`` iterations, gives average precisions by name.

@@ -25,12 +25,12 @@ from softedge.detection.folder import WEIGHTS
 from softedge.detection.inference import detect
 from softedge.detection.models import build, without_shared
 from softedge.detection.notices import announce, compare_splits
-from softedge.detection.planning import Plan
+from softedge.detection.planning import TransferPlan
 from softedge.detection.scenes import Scenes, fingerprint
 from softedge.detection.screening import screen
 from softedge.detection.settings import Transfer
 from softedge.detection.tasks import USELESS, Task
-from softedge.detection.training import CHECKPOINT, Training, seconds_per_iteration
+from softedge.detection.training import CHECKPOINT, DetectorTraining, seconds_per_iteration
 from softedge.errors import UserError
 from softedge.eval import finetune
 from softedge.progress import say
@@ -49,7 +49,7 @@ def train(
     Metrics (fractions): AP, AP50, AP75 by COCO's definition, AP_small..., with masks mask_AP...; on VOC also
     voc07_AP, voc07_AP50, voc07_AP75 (11-point) and voc12_AP50 (area). Details: per_class, curve, losses, notices.
     """
-    asked: Task = registry.load(registry.TASKS, task, "task")
+    asked: Task = registry.lookup(registry.TASKS, task, "task")
     settings = recipe.plugin(Transfer).model_copy(update={"init": init} if init else {})
     if not Path(data_dir).is_dir():
         raise UserError(
@@ -152,17 +152,17 @@ class _Transfer:
         settings = {**backbone.settings.model_dump(mode="json"), "weights": "random"}
         return model, masks, {"head": head, "spec": spec.to_dict(), "backbone": settings}
 
-    def _train(self, folder: Path, model: nn.Module, masks: bool) -> Plan:
+    def _train(self, folder: Path, model: nn.Module, masks: bool) -> TransferPlan:
         settings, seed, crop = self.settings, self.recipe.seed, self.settings.head == "ssdlite"
         batches = Batches(self.train, settings.batch, seed, masks=masks, crop=crop, workers=settings.workers)
-        plan = Plan.read(folder)
+        plan = TransferPlan.read(folder)
         if plan is None:
             place = next(model.parameters()).device
-            plan = Plan.made(settings, seconds_per_iteration(model, batches), place, given=self.given)
+            plan = TransferPlan.made(settings, seconds_per_iteration(model, batches), place, given=self.given)
             plan.write(folder)
         for line in plan.lines(batches.n_scenes):
             say(f"transfer: {line}")
-        self.training = Training(
+        self.training = DetectorTraining(
             model, settings, plan.iterations, self.task.milestones, seed, lambda: self._score(model, masks)
         )
         self.training.run(batches, folder)

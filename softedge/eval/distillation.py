@@ -53,7 +53,7 @@ class Answers:
         return (self.logits[indices.cpu()] / temperature).softmax(1).to(views.device)
 
 
-class Network:
+class ViewClassifier:
     """A classifier that answers for every view, at its own size and with its own normalisation."""
 
     def __init__(self, classifier: Classifier):

@@ -222,7 +222,7 @@ class Format(ABC):
 
 def open_format(name: str, batch: str = "dynamic", safe: bool = False, float_prefix: str = "") -> Format:
     """The format of that name, softedge's own or one of an installed package; UserError when there is none."""
-    kind: type[Format] = registry.load(registry.FORMATS, name, "target")
+    kind: type[Format] = registry.lookup(registry.FORMATS, name, "target")
     return kind(batch=batch, safe=safe, float_prefix=float_prefix) if float_prefix else kind(batch=batch, safe=safe)
 
 

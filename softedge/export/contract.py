@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from softedge.errors import UserError
 from softedge.eval.measures import PRESENT
 from softedge.export.base import Float32, Uint8, open_format
-from softedge.export.contract_fields import check, check_shapes
+from softedge.export.contract_fields import check_shapes, preprocessing_of
 from softedge.records import Artifact, InputSpec, Output, Precision
 from softedge.run import atomic_path, read_json, sha256, size_bytes, write_json
 
@@ -203,7 +203,7 @@ def read(folder: Path) -> Artifact:
     folder = Path(folder)
     values = describe(folder)
     with damage_named(folder):
-        spec = check(values)
+        spec = preprocessing_of(values)
         path = folder / values["model"]
         files = [folder / name for name in values["files"]]  # as exported, whatever the format says today
         for file in files:

@@ -20,7 +20,7 @@ _LARGEST = 1.0  # tolerance: any answer would pass beyond it
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def check(values: Mapping[str, Any]) -> InputSpec:
+def preprocessing_of(values: Mapping[str, Any]) -> InputSpec:
     """The preprocessing of a classifier's contract; ValueError, KeyError or TypeError for a field that is wrong.
 
     A precision or a format that is unknown is a UserError, which names those that are known.

@@ -24,7 +24,7 @@ KIND = "network"  # of a file written by ``save``, beside "classifier" and "back
 
 
 @dataclass(frozen=True)
-class Preprocessing:
+class GivenPreprocessing:
     """What the user says about the weights' preprocessing; None: what timm or the file says.
 
     size: input height = width, pixels.  mean, std: per channel, of x / 255.  crop: side of the crop / shorter side.
@@ -50,12 +50,12 @@ class Preprocessing:
         )
 
 
-AS_KNOWN = Preprocessing()
+AS_KNOWN = GivenPreprocessing()
 
 
 def preprocessing(
     size: int | None, mean: str | None, std: str | None, interpolation: str | None, crop: float | None
-) -> Preprocessing:
+) -> GivenPreprocessing:
     """From what is typed, ``--mean 0.5,0.5,0.5``; UserError for anything else."""
     if size is not None and size < 1:
         raise UserError(f"--size is {size}; give the input's height and width in pixels, such as 224")
@@ -63,7 +63,7 @@ def preprocessing(
         raise UserError(f"--interpolation is bilinear or bicubic; found '{interpolation}'")
     if crop is not None and not 0 < crop <= 1:
         raise UserError(f"--crop is {crop:g}; give the side of the centre crop over the shorter side, such as 0.875")
-    return Preprocessing(size, _channels("--mean", mean), _channels("--std", std), interpolation, crop)  # type: ignore[arg-type]
+    return GivenPreprocessing(size, _channels("--mean", mean), _channels("--std", std), interpolation, crop)  # type: ignore[arg-type]
 
 
 def _channels(option: str, text: str | None) -> tuple[float, float, float] | None:
@@ -85,7 +85,7 @@ def read(
     labels: str | Path | Sequence[str] | None = None,
     size: int | None = None,
     output: Output = "probabilities",
-    preprocessing: Preprocessing = AS_KNOWN,
+    preprocessing: GivenPreprocessing = AS_KNOWN,
 ) -> tuple[Deployed, str]:
     """The network in a weights file as it will be deployed, and the name of its architecture.
 

@@ -12,7 +12,7 @@ from softedge.bench.browser.server import Inbox, Server
 from softedge.bench.browser.serving import serving
 from softedge.errors import Terminated
 from softedge.live.corrections import AT_MOST, Corrections
-from softedge.live.subject import Subject
+from softedge.live.subject import LiveModel
 from softedge.progress import say
 
 _WHO = "try"
@@ -20,7 +20,7 @@ _WHO = "try"
 
 @contextlib.contextmanager
 def page(
-    subject: Subject, corrections: Path, host: str = "", port: int = 0, *, https: bool = False
+    subject: LiveModel, corrections: Path, host: str = "", port: int = 0, *, https: bool = False
 ) -> Iterator[tuple[Server, Corrections]]:
     """Serve the page of ``subject`` on ``host`` (by default the address in the local network).
 

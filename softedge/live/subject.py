@@ -29,7 +29,7 @@ _BROWSER = Path(ort_web.__file__).parent
 
 
 @dataclass(frozen=True)
-class Subject:
+class LiveModel:
     """An ONNX classifier with its golden images."""
 
     artifact: Artifact
@@ -39,13 +39,13 @@ class Subject:
     def labels(self) -> tuple[str, ...]:
         return self.artifact.labels
 
-    def without_photos(self) -> Subject:
+    def without_photos(self) -> LiveModel:
         """The same file with coloured noise as golden images: an app is published, the user's pictures are not."""
         rng, size = np.random.default_rng(0), self.artifact.spec.size
         coarse = rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
         images = np.stack([np.asarray(Image.fromarray(image).resize((size, size))) for image in coarse])
         expected = open_format(self.artifact.target).load(self.artifact)(images)
-        return Subject(self.artifact, contract.Golden(images, expected, expected))
+        return LiveModel(self.artifact, contract.Golden(images, expected, expected))
 
     def about(self, app: bool) -> dict[str, Any]:
         """What the page knows: no path and no name of this machine in it.  app: without a computer behind it."""
@@ -80,7 +80,7 @@ class Subject:
         }
 
 
-def choose(run: Path, file: str | None = None) -> Subject:
+def choose(run: Path, file: str | None = None) -> LiveModel:
     """The file ``export/<file>`` of a run: int8 where none is asked for, else fp16, else fp32; none that failed a gate
     of ``check`` while another did not.  A line says so where the file that is taken failed.
 
@@ -111,7 +111,7 @@ def choose(run: Path, file: str | None = None) -> Subject:
         raise UserError(f"{name} is kept in several files, which the page cannot load; export a smaller network")
     if artifact.sha256 == refused.get(name, ("", ""))[0]:
         say(f"caution: {name} failed the check: {refused[name][1]}")
-    return Subject(artifact, contract.read_golden(exports / name))
+    return LiveModel(artifact, contract.read_golden(exports / name))
 
 
 def _refused(run: Path) -> dict[str, tuple[str, str]]:

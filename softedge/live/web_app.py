@@ -13,7 +13,7 @@ from pathlib import Path
 from softedge.bench.browser.server import POLICY
 from softedge.errors import UserError
 from softedge.files import make_folder
-from softedge.live.subject import Subject
+from softedge.live.subject import LiveModel
 
 _MARK = "service-worker.js"  # a folder that has this and nothing foreign may be replaced
 _HERE = Path(__file__).parent
@@ -22,7 +22,7 @@ _POLICY = POLICY.replace("; frame-ancestors 'none'", "") + "; manifest-src 'self
 _GROUND, _ACCENT = "#0f1115", "#6ea8fe"
 
 
-def write(subject: Subject, folder: Path, name: str) -> int:
+def write(subject: LiveModel, folder: Path, name: str) -> int:
     """Write the app into ``folder`` all at once; returns its size in bytes.
 
     name: what the phone's home screen shows.  An app there is replaced; UserError for a folder with other files.
@@ -45,7 +45,7 @@ def write(subject: Subject, folder: Path, name: str) -> int:
     return sum(map(len, files.values()))
 
 
-def _files(subject: Subject, name: str) -> dict[str, bytes]:
+def _files(subject: LiveModel, name: str) -> dict[str, bytes]:
     """Path below the app -> content."""
     files = {path or "index.html": _bytes(page.body) for path, page in subject.pages(app=True).items()}
     head = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n  <meta charset="utf-8">'

@@ -24,7 +24,7 @@ def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tup
     images: uint8 (N, S, S, 3), 64 of them are used.  here: this machine's outputs (N, C) for them.
     Returns kind -> {n, changed (fraction), max_abs_diff, advice} or {not_run: the reason}.
     """
-    from softedge.bench.base import DeviceError, Plan, open_device
+    from softedge.bench.base import DeviceError, TimingPlan, open_device
 
     some = spread(len(images), IMAGES)
     images, here = images[some], here[some]
@@ -34,7 +34,7 @@ def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tup
             with open_device(f"emulated:{kind}") as device, temporary_folder("emulated") as folder:
                 path = folder / "images.npy"
                 np.save(path, images)
-                measurement = device.run([artifact], Plan.of("quick", path, artifact.spec))[0]
+                measurement = device.run([artifact], TimingPlan.of("quick", path, artifact.spec))[0]
         except (DeviceError, UserError) as error:
             by_kind[kind] = {"not_run": str(error)}
             continue

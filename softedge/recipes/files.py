@@ -23,7 +23,7 @@ RENAMED = {
 
 
 @dataclass(frozen=True)
-class Layer:
+class RecipeFile:
     """Plain values (parsed TOML) and where they are written: a file's name or ``--set``."""
 
     source: str
@@ -37,7 +37,7 @@ class Merged:
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
 
-    def add(self, layer: Layer) -> None:
+    def add(self, layer: RecipeFile) -> None:
         """Put ``layer`` on top. UserError where it expects a section and there is a value."""
         self._add(layer.values, self.values, (), layer.source)
 
@@ -64,7 +64,7 @@ def available() -> dict[str, Path]:
     return {path.stem: path for path in sorted(CONFIGS.glob("*.toml"))}
 
 
-def find(name_or_path: str, folder: Path = Path()) -> Path:
+def locate(name_or_path: str, folder: Path = Path()) -> Path:
     """The file of a recipe given by name, or by path (from ``folder``); UserError with a suggestion."""
     known = available()
     if name_or_path in known:
@@ -77,9 +77,9 @@ def find(name_or_path: str, folder: Path = Path()) -> Path:
     raise UserError(f"unknown recipe '{name_or_path}'{did_you_mean(name_or_path, tuple(known))}")
 
 
-def layers(name_or_path: str) -> list[Layer]:
+def layers(name_or_path: str) -> list[RecipeFile]:
     """The recipe and all it is based on, the most basic first."""
-    path, chain, made = find(name_or_path), list[Path](), list[Layer]()
+    path, chain, made = locate(name_or_path), list[Path](), list[RecipeFile]()
     while True:
         if path.resolve() in [seen.resolve() for seen in chain]:
             circle = " -> ".join(seen.name for seen in [*chain, path])
@@ -89,13 +89,13 @@ def layers(name_or_path: str) -> list[Layer]:
         base = values.pop("base", None)
         if made:
             values.pop("name", None)  # a recipe does not go by the name of its base
-        made.insert(0, Layer(path.name, values))
+        made.insert(0, RecipeFile(path.name, values))
         if base is None:
             return made
         if not isinstance(base, str):
             raise UserError(f"base in {path.name}: expected the name or the file of a recipe, found {base!r}")
         try:
-            path = find(base, path.parent)
+            path = locate(base, path.parent)
         except UserError as error:
             raise UserError(f"base in {path.name}: {error}") from None
 
@@ -119,12 +119,12 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key, value.strip()
 
 
-def override(text: str) -> Layer:
+def override(text: str) -> RecipeFile:
     """``a.b=value`` as a layer."""
     key, value = parse_override(text)
     for part in reversed(key.split(".")):
         value = {part: value}
-    return Layer(OVERRIDE, value)
+    return RecipeFile(OVERRIDE, value)
 
 
 def annotated(values: Mapping[str, Any], origins: Mapping[str, str], own: str) -> str:

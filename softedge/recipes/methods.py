@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from softedge import registry
-from softedge.recipes.files import Layer, Merged
+from softedge.recipes.files import Merged, RecipeFile
 from softedge.recipes.section import Section
 
 DEFAULT = "light-moco"  # where a recipe does not name one
@@ -16,11 +16,11 @@ DEFAULT = "light-moco"  # where a recipe does not name one
 
 def settings_of(method: str) -> type[Section]:
     """The class of a method's ``[ssl]`` section; imports the method."""
-    settings: type[Section] = registry.load(registry.METHODS, method, "method").Settings
+    settings: type[Section] = registry.lookup(registry.METHODS, method, "method").Settings
     return settings
 
 
-def resolve(value: Any) -> Any:
+def method_settings(value: Any) -> Any:
     """``[ssl]`` as plain values -> the settings of the method that it names."""
     if not isinstance(value, Mapping):
         return value
@@ -35,7 +35,7 @@ def known(name: object) -> bool:
     return isinstance(name, str) and name in registry.METHODS
 
 
-def leave_to_others(merged: Merged, layers: Sequence[Layer]) -> None:
+def leave_to_others(merged: Merged, layers: Sequence[RecipeFile]) -> None:
     """Where ``layers`` change the method: drop what was said for the one before and the new one does not know."""
     before = merged.values.get("ssl", {})
     methods = [

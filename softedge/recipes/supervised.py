@@ -9,7 +9,7 @@ from pydantic import Field
 from softedge.recipes.section import Fraction, Positive, Section
 
 
-class Training(Section):
+class SupervisedSection(Section):
     """Batches of labelled images through ``eval/optimising.py``: AdamW, warm-up and cosine, averaged weights."""
 
     epochs: Positive = 50
@@ -25,7 +25,7 @@ class Training(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # as optim.precision: auto is bf16 on GPUs, fp32 on CPUs
 
 
-class Finetune(Training):
+class Finetune(SupervisedSection):
     """Training the whole network on the labels (AdamW, cosine), from the SSL backbone, ImageNet weights or scratch."""
 
     init: str = "ssl"  # "ssl", "random", "imagenet" (timm downloads them) or a weights file
@@ -34,7 +34,7 @@ class Finetune(Training):
     labels: float = Field(default=1.0, gt=0.0, le=1.0)  # fraction of the training labels, stratified
 
 
-class Distill(Training):
+class Distill(SupervisedSection):
     """A network learns from a teacher on all training images, with labels and without (SimCLRv2, arXiv 2006.10029)."""
 
     # "auto": "spread" where labels are few and images without one many, else "best" of the run's classifiers on

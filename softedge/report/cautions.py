@@ -14,7 +14,7 @@ MANY_BAD = 0.02
 WIDE = 2.0  # p90 over p50, an assumption
 
 
-def find(run: Values, chosen: str = "") -> list[str]:
+def cautions_of(run: Values, chosen: str = "") -> list[str]:
     """One sentence each, the most serious first.  chosen: the artifact that the verdict names."""
     sentences = [
         *_other_file(run),

@@ -21,7 +21,7 @@ from softedge.report import (
     predictions,
     stages,
 )
-from softedge.report.stages import Stage
+from softedge.report.stages import StageRecord
 from softedge.report.words import is_number
 from softedge.run import Run
 
@@ -92,7 +92,7 @@ def read_plan(run: Run) -> Values:
     return {**values, "fits": fits}
 
 
-def _data(stage: Stage) -> Values:
+def _data(stage: StageRecord) -> Values:
     if stage.result is None:
         return {}
     values = {**stage.result.metrics, **stage.result.details}
@@ -101,11 +101,11 @@ def _data(stage: Stage) -> Values:
     return values
 
 
-def _details(stage: Stage) -> Values:
+def _details(stage: StageRecord) -> Values:
     return {} if stage.result is None else {"metrics": stage.result.metrics, **stage.result.details}
 
 
-def _check(stage: Stage) -> Values:
+def _check(stage: StageRecord) -> Values:
     if stage.result is None:
         return {}
     gates = stage.result.recipe.get("check")
@@ -123,12 +123,12 @@ def _transferred(run: Run, name: str, result: Result) -> Values:
     return values | {key: value for key, value in more.items() if value}
 
 
-def _examples(stage: Stage) -> list[Values]:
+def _examples(stage: StageRecord) -> list[Values]:
     examples = stage.result.details.get("examples") if stage.result else None
     return [e for e in examples or [] if isinstance(e, dict) and "predictions" in e and "fp32" in e]
 
 
-def _pretrain(run: Run, stage: Stage) -> Values:
+def _pretrain(run: Run, stage: StageRecord) -> Values:
     rows = curves.read_lines(run.folder("pretrain") / "metrics.jsonl")
     result = stage.result
     values: Values = {}
@@ -144,7 +144,7 @@ def _pretrain(run: Run, stage: Stage) -> Values:
     return values
 
 
-def _probe(stage: Stage) -> Values:
+def _probe(stage: StageRecord) -> Values:
     if stage.result is None:
         return {}
     metrics, few = stage.result.metrics, stage.result.details.get("few", {})
@@ -165,7 +165,7 @@ def _probe(stage: Stage) -> Values:
     return values
 
 
-def _test_set(run: Run, probe: Stage, baselines: Stage, known: Values) -> Values:
+def _test_set(run: Run, probe: StageRecord, baselines: StageRecord, known: Values) -> Values:
     """Confusion matrix and gallery of the classifier that is exported, in a run without its answers of the probe; the
     embedding of the frozen features that the probe wrote. Without what is damaged, or not what its stage left."""
     values: Values = {}
@@ -195,7 +195,7 @@ def _fits(arrays: Any, classes: int) -> bool:
     return len(labels) > 0 and min(labels.min(), answers.min()) >= 0 and max(labels.max(), answers.max()) < classes
 
 
-def _not_run(done: dict[str, Stage], values: Values) -> list[Values]:
+def _not_run(done: dict[str, StageRecord], values: Values) -> list[Values]:
     """Everything that was not measured, with its reason: stages first, then single cells."""
     entries = []
     for name, stage in done.items():
@@ -218,7 +218,7 @@ def _not_run(done: dict[str, Stage], values: Values) -> list[Values]:
     return entries
 
 
-def _provenance(run: Run, done: dict[str, Stage], recipe: Values) -> Values:
+def _provenance(run: Run, done: dict[str, StageRecord], recipe: Values) -> Values:
     """Provenance: hashes, machine, versions, seed, commands."""
     environments = [
         result.environment for stage in done.values() for result in stage.results.values() if result.environment
@@ -252,7 +252,7 @@ def _commands(run: Run) -> list[str]:
     ]
 
 
-def _performed(done: dict[str, Stage]) -> list[Values]:
+def _performed(done: dict[str, StageRecord]) -> list[Values]:
     """The command lines that made the run, in the order in which they were given, and what each of them did."""
     lines: dict[str, Values] = {}
     for stage in done.values():

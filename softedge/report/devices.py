@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from softedge.report.stages import Stage
+from softedge.report.stages import StageRecord
 from softedge.report.words import is_number
 
 Values = dict[str, Any]
@@ -18,7 +18,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PHONES = re.compile(r"Android|iPhone|iPad|Mobile|Tablet", re.IGNORECASE)
 
 
-def collected(bench: Stage) -> Values:
+def collected(bench: StageRecord) -> Values:
     """device -> ``address``, ``called``, ``short``, ``kind``, ``preset``, ``threads``, ``about``."""
     devices: Values = {}
     for name, result in bench.results.items():

@@ -9,7 +9,7 @@ from typing import Any
 
 from softedge.errors import UserError
 from softedge.records import Result
-from softedge.report.stages import Stage
+from softedge.report.stages import StageRecord
 from softedge.report.words import is_number
 from softedge.run import Run, read_json
 
@@ -66,7 +66,7 @@ BINS = 120
 Row = dict[str, Any]
 
 
-def rows(run: Run, done: Mapping[str, Stage], asked: list[str]) -> list[Row]:
+def rows(run: Run, done: Mapping[str, StageRecord], asked: list[str]) -> list[Row]:
     """One row per artifact, in the order target, precision; see schema.md, ``files``."""
     export, check, bench = done["export"], done["check"], done["bench"]
     slow = _too_slow(run)
@@ -94,13 +94,19 @@ def _too_slow(run: Run) -> dict[tuple[str, str | None], Row]:
         return {}
 
 
-def _check_rows(check: Stage) -> list[Row]:
+def _check_rows(check: StageRecord) -> list[Row]:
     rows = (check.result.details.get("rows") if check.result else None) or []
     return [row for row in rows if isinstance(row, dict) and row.get("artifact")]
 
 
 def _row(
-    run: Run, name: str, export: Stage, check: Stage, checked: Row | None, timed: dict[str, Result], bench: Stage
+    run: Run,
+    name: str,
+    export: StageRecord,
+    check: StageRecord,
+    checked: Row | None,
+    timed: dict[str, Result],
+    bench: StageRecord,
 ) -> Row:
     target, _, precision = name.partition("-")
     row: Row = {"artifact": name, "target": target, "precision": precision, "gate": "not run", "not_run": {}}
@@ -140,7 +146,7 @@ def _row(
     return row
 
 
-def _search(quantize: Stage, name: str) -> Row:
+def _search(quantize: StageRecord, name: str) -> Row:
     """What the int8 search tried for a file; nothing where the exported file was good enough."""
     details = quantize.results[name].details if name in quantize.results else {}
     steps = details.get("steps") or []
@@ -155,7 +161,7 @@ def _search(quantize: Stage, name: str) -> Row:
     return {key: value for key, value in values.items() if value}
 
 
-def _emulated(check: Stage, name: str) -> Row:
+def _emulated(check: StageRecord, name: str) -> Row:
     """The answers of a file on other processors."""
     hardware = check.result.details.get("hardware") if check.result else None
     return {"emulated": hardware[name]} if isinstance(hardware, dict) and hardware.get(name) else {}
@@ -192,11 +198,11 @@ def _exported(run: Run, name: str, result: Result) -> Row:
     return row
 
 
-def _part_reason(stage: Stage, name: str) -> str:
+def _part_reason(stage: StageRecord, name: str) -> str:
     return _anywhere(stage, name) or stage.reason or "not among the exported files"
 
 
-def _anywhere(stage: Stage, name: str) -> str:
+def _anywhere(stage: StageRecord, name: str) -> str:
     """A reason for ``name`` in any of the stage's results."""
     for result in stage.results.values():
         for key, reason in result.skipped.items():
@@ -205,13 +211,13 @@ def _anywhere(stage: Stage, name: str) -> str:
     return ""
 
 
-def _max_drop(check: Stage) -> float | None:
+def _max_drop(check: StageRecord) -> float | None:
     settings = check.result.recipe.get("check") if check.result else None
     limit = settings.get("max_drop") if isinstance(settings, dict) else None
     return limit if is_number(limit) else None
 
 
-def _skipped(stage: Stage, name: str) -> str:
+def _skipped(stage: StageRecord, name: str) -> str:
     return (stage.result.skipped.get(name) or "") if stage.result else ""
 
 

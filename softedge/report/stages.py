@@ -24,7 +24,7 @@ PARTED = ("export", "quantize", "bench", "linear", "transfer")
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageRecord:
     """status: "done", "not run", "unfinished" (begun, no result) or "damaged" (a result that cannot be read)."""
 
     name: str
@@ -47,22 +47,22 @@ class Stage:
         return values
 
 
-def read(run: Run, name: str) -> Stage:
+def read(run: Run, name: str) -> StageRecord:
     """A stage with one result (``probe``) or with parts (``export``, ``bench``); never raises."""
     if name in PARTED:
         return _with_parts(run, name)
     try:
         result = run.result(name)
     except _UNREADABLE as error:
-        return Stage(name, "damaged", _unreadable(run, name, error), {})
+        return StageRecord(name, "damaged", _unreadable(run, name, error), {})
     if result is not None:
-        return Stage(name, "done", "", {"": result})
+        return StageRecord(name, "done", "", {"": result})
     if (run.folder(name) / "begun.json").exists():
-        return Stage(name, "unfinished", f"{_command(run, name)} was started and did not finish", {})
-    return Stage(name, "not run", f"{_command(run, name)} has not been run", {})
+        return StageRecord(name, "unfinished", f"{_command(run, name)} was started and did not finish", {})
+    return StageRecord(name, "not run", f"{_command(run, name)} has not been run", {})
 
 
-def _with_parts(run: Run, name: str) -> Stage:
+def _with_parts(run: Run, name: str) -> StageRecord:
     results, troubles = {}, []
     for path in sorted(run.folder(name).glob("*/result.json")):
         part = path.parent.name
@@ -77,10 +77,10 @@ def _with_parts(run: Run, name: str) -> Stage:
         if path.parent.name not in results:
             troubles.append(f"{name}/{path.parent.name} was started and did not finish")
     if results:
-        return Stage(name, "done", "; ".join(troubles), results)
+        return StageRecord(name, "done", "; ".join(troubles), results)
     if troubles:
-        return Stage(name, "unfinished", "; ".join(troubles), {})
-    return Stage(name, "not run", f"{_command(run, name)} has not been run", {})
+        return StageRecord(name, "unfinished", "; ".join(troubles), {})
+    return StageRecord(name, "not run", f"{_command(run, name)} has not been run", {})
 
 
 def _unreadable(run: Run, stage: str, error: Exception) -> str:

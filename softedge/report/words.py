@@ -26,7 +26,7 @@ def artifact_name(artifact: str) -> str:
 def format_title(name: str) -> str:
     """The format as people write it."""
     try:
-        return str(registry.load(registry.FORMATS, name, "format").title)
+        return str(registry.lookup(registry.FORMATS, name, "format").title)
     except UserError:
         return name
 

@@ -58,7 +58,7 @@ def gather(runs: Sequence[Run]) -> Values:
         decided = usefulness.judged(verdict.decide(one["files"], called, kinds=kinds), one)
         first = [pick.device for pick in decided.picks if pick.device]
         one["devices"] = {name: one["devices"][name] for name in dict.fromkeys([*first, *one["devices"]])}
-        warnings = cautions.find(one, decided.headline.artifact)
+        warnings = cautions.cautions_of(one, decided.headline.artifact)
         one = {"name": one["name"], "verdict": {**decided.to_dict(), "cautions": warnings}, **one}
         for stage in one["stages"]:
             stage["summary"] = phrases.stage_summary(one, stage)

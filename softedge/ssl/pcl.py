@@ -43,7 +43,7 @@ def proto_nce(query: Tensor, prototypes: Tensor, phi: Tensor, own: Tensor, other
         return F.cross_entropy(logits, torch.zeros_like(own))
 
 
-class Prototypes(nn.Module):
+class Clusterings(nn.Module):
     """Several clusterings of the N training images: centroids of unit length, φ, and who belongs where."""
 
     def __init__(self, sizes: Sequence[int], width: int, images: int):
@@ -118,7 +118,7 @@ class PCL(MoCoV2):
                 f"ssl.instance_epochs = {settings.instance_epochs} leaves none of the {settings.epochs} epochs to the "
                 f"prototypes; use --set ssl.instance_epochs={settings.epochs // 10}"
             )
-        self.prototypes = Prototypes(cluster_sizes(settings.clusters, images), settings.projector[-1], images)
+        self.prototypes = Clusterings(cluster_sizes(settings.clusters, images), settings.projector[-1], images)
 
     @classmethod
     def build(cls, recipe: Recipe, backbone: Backbone, images: Images) -> Self:

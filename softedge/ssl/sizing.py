@@ -47,7 +47,7 @@ def _queue_for(recipe: Recipe, batch: int) -> str:
     return f" --set ssl.queue={max(1, wanted // per_step) * per_step}"
 
 
-def check(recipe: Recipe, images: int, world: int = 1) -> None:
+def require_feasible(recipe: Recipe, images: int, world: int = 1) -> None:
     """Raise UserError, with values that work, when the settings cannot run on ``images`` images and ``world`` ranks."""
     settings, accumulate = recipe.ssl, recipe.optim.accumulate
     batch, parts = settings.batch, world * accumulate

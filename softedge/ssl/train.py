@@ -86,7 +86,7 @@ class Training:
     def _method(self, images: Images) -> Method:
         recipe = self.recipe
         backbone = backbones.build(recipe.backbone, recipe.seed)
-        method: Method = registry.load(registry.METHODS, recipe.ssl.method, "method").build(recipe, backbone, images)
+        method: Method = registry.lookup(registry.METHODS, recipe.ssl.method, "method").build(recipe, backbone, images)
         method.to(self.device).to(memory_format=torch.channels_last)
         if self.device.type == "cpu":
             cpu_layers.put_on(method, self.dtype)

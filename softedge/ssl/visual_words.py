@@ -19,7 +19,7 @@ from softedge.data.images import Images
 from softedge.errors import UserError
 from softedge.recipes.section import Fraction, Widths
 from softedge.ssl.method import Embed, Embedder, OneEncoder, reproducible
-from softedge.ssl.vocabulary import Shrunk, Vocabulary
+from softedge.ssl.vocabulary import ShrunkPixels, Vocabulary
 
 _FITTED_ON = 5000  # images at most
 
@@ -97,7 +97,7 @@ class VisualWords(OneEncoder):
             return
         count = len(self.described)
         some = np.linspace(0, count - 1, min(count, _FITTED_ON)).round().astype(np.int64)
-        pixels = embed(Shrunk(self.vocabulary), some)
+        pixels = embed(ShrunkPixels(self.vocabulary), some)
         self.vocabulary.fit(pixels.view(len(some), 3, *[round((pixels.shape[1] / 3) ** 0.5)] * 2), self.seed)
         for buffer in self.vocabulary.buffers():
             buffer.copy_(distributed.of_first_rank(buffer))

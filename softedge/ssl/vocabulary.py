@@ -141,7 +141,7 @@ class Words(nn.Module):
         return images if self.shrunk == 1 else F.avg_pool2d(images, self.shrunk)
 
 
-class Shrunk(nn.Module):
+class ShrunkPixels(nn.Module):
     """(N, 3, H, W) -> (N, 3 · side²): the pixels of images shrunk as ``vocabulary`` sees them."""
 
     def __init__(self, vocabulary: Vocabulary):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge import registry
-from softedge.bench.base import PRESETS, Device, DeviceError, Measurement, Plan, open_device
+from softedge.bench.base import PRESETS, Device, DeviceError, Measurement, TimingPlan, open_device
 from softedge.bench.row import Session
 from softedge.config import Recipe
 from softedge.data.images import Data, FileImages, Images
@@ -68,7 +68,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Res
     failures: list[str] = []
     for device in opened:
         try:
-            rows = Bench(run, recipe, device, preset, images, force).measure(artifacts)
+            rows = Benchmark(run, recipe, device, preset, images, force).measure(artifacts)
             results += rows
             if not any(row.metrics for row in rows):
                 raise DeviceError(f"{device.label} ran no file: {'; '.join(_reasons(rows))}")
@@ -127,7 +127,7 @@ class Subjects:
         return folder / f"photo-{index}.png"
 
 
-class Bench:
+class Benchmark:
     """One device's part of the stage."""
 
     def __init__(self, run: Run, recipe: Recipe, device: Device, preset: str, images: Subjects, force: bool):
@@ -168,11 +168,11 @@ class Bench:
             for artifact, measurement in zip(artifacts, measured, strict=True)
         ]
 
-    def _run(self, artifacts: Sequence[Artifact]) -> tuple[dict[str, Any], str, Plan, tuple[Measurement, ...]]:
+    def _run(self, artifacts: Sequence[Artifact]) -> tuple[dict[str, Any], str, TimingPlan, tuple[Measurement, ...]]:
         """What the device says of itself, when it began, what it was asked, what it gave."""
         with temporary_folder("images") as folder, self.device as device:
             images, encoded = self.images.write(folder)
-            plan = Plan.of(
+            plan = TimingPlan.of(
                 self.preset,
                 images,
                 self.images.spec,

@@ -18,7 +18,7 @@ from softedge.data.images import UNLABELLED, FileImages
 from softedge.errors import UserError
 from softedge.export import calibration, given
 from softedge.export.base import combinations
-from softedge.export.given import AS_KNOWN, Preprocessing, read
+from softedge.export.given import AS_KNOWN, GivenPreprocessing, read
 from softedge.records import Outcome, Output, Result
 from softedge.run import Run, perform, sha256
 from softedge.stages import export as exporting
@@ -46,7 +46,7 @@ def export_file(
     golden_images: int = 8,
     seed: int = 0,
     force: bool = False,
-    preprocessing: Preprocessing = AS_KNOWN,
+    preprocessing: GivenPreprocessing = AS_KNOWN,
     set: Sequence[str] = (),
     activation: Literal["softmax", "sigmoid"] = "softmax",
 ) -> list[Result]:

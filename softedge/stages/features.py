@@ -98,7 +98,7 @@ def unlabelled(run: Run, recipe: Recipe) -> tuple[Backbone, str]:
     done = run.result("pretrain")
     if recipe.ssl.epochs == 0 or (done is not None and done.details.get("kept") == "start"):
         return backbones.load(run.root / BACKBONE), f"{recipe.backbone.name} with its starting weights ({weights})"
-    if not registry.load(registry.METHODS, recipe.ssl.method, "method").uses_labels:
+    if not registry.lookup(registry.METHODS, recipe.ssl.method, "method").uses_labels:
         return backbones.load(run.root / BACKBONE), f"{recipe.backbone.name} pretrained with {recipe.ssl.method}"
     if weights == "random":
         raise UserError(

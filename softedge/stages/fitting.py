@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from softedge.bench.base import DeviceError, Plan, open_device
+from softedge.bench.base import DeviceError, TimingPlan, open_device
 from softedge.config import Recipe
 from softedge.errors import UserError
 from softedge.export import contract
@@ -120,7 +120,7 @@ def _measured(recipe: Recipe, sizes: Sequence[int], limits: Limits) -> Iterator[
 def _p90(artifact: Artifact, images: Uint8, device: str, folder: Path, threads: int) -> float:
     """Milliseconds, of an image on a device."""
     np.save(folder / "images.npy", images)
-    plan = Plan.of("quick", folder / "images.npy", artifact.spec, threads=threads)
+    plan = TimingPlan.of("quick", folder / "images.npy", artifact.spec, threads=threads)
     with open_device(device) as opened:
         (measured,) = opened.run([artifact], replace(plan, min_count=_COUNT, min_seconds=_SECONDS))
     if why := measured.skipped or measured.not_timed:

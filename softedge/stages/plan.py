@@ -150,7 +150,7 @@ def _pace(backbone: config.Backbone) -> Pace:
 
 def views(recipe: Recipe) -> tuple[View, ...]:
     """The views that pretraining takes of an image."""
-    method: type[Method] = registry.load(registry.METHODS, recipe.ssl.method, "method")
+    method: type[Method] = registry.lookup(registry.METHODS, recipe.ssl.method, "method")
     return method.views(recipe, recipe.data.size)
 
 

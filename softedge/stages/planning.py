@@ -76,7 +76,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedStage:
     """A stage of the plan."""
 
     stage: str
@@ -93,7 +93,7 @@ class Plan:
     size: int
     minutes: float  # the budget
     seconds_per_image: float
-    steps: tuple[Step, ...]
+    steps: tuple[PlannedStage, ...]
     values: dict[str, Any]
     notes: tuple[str, ...] = field(default_factory=tuple)
     fits: tuple[Fit, ...] = ()  # what was measured on the device, where it set a limit
@@ -201,7 +201,7 @@ def with_student(
     least, most = _STUDENT_EPOCHS
     epochs = max(least, min(most, int(left / max(1e-9, an_epoch))))
     what = f"{student.network} at {student.size} pixels learns from it: {epochs} epochs on {counts.pretrain:,} images"
-    steps += [Step("distill", what, epochs * an_epoch + spreading), replace(last, minutes=after)]
+    steps += [PlannedStage("distill", what, epochs * an_epoch + spreading), replace(last, minutes=after)]
     values = plan.values | {
         "distill.backbone": student.network,
         "distill.size": student.size,
@@ -222,19 +222,23 @@ def _too_few(minutes: float) -> str:
 
 def _steps(
     counts: Counts, given: bool, ssl: int, tuned: int, size: int, pace: Pace, least_images: int
-) -> tuple[Step, ...]:
+) -> tuple[PlannedStage, ...]:
     """least_images: that fine-tuning sees, however few have labels."""
     second = pace.at(size)
     steps = []
     if ssl:
         seen = ssl * counts.pretrain
         steps.append(
-            Step("pretrain", f"{ssl} epochs on {counts.pretrain:,} images", _minutes(counts.views * seen * second))
+            PlannedStage(
+                "pretrain", f"{ssl} epochs on {counts.pretrain:,} images", _minutes(counts.views * seen * second)
+            )
         )
     else:
-        steps.append(Step("pretrain", "left out: continued pretraining from given weights lowered accuracy", 0.0))
+        steps.append(
+            PlannedStage("pretrain", "left out: continued pretraining from given weights lowered accuracy", 0.0)
+        )
     if counts.train:
-        steps.append(Step("probe", "a linear layer on frozen features", _probe(counts, second)))
+        steps.append(PlannedStage("probe", "a linear layer on frozen features", _probe(counts, second)))
         if counts.tuned:
             seen = max(tuned * counts.train, least_images)
             epochs = round(seen / counts.train)
@@ -242,18 +246,18 @@ def _steps(
             if counts.few:  # each fold trains on what the others hold
                 seen += max(tuned * counts.train * (TRAINED_FOLDS - 1), TRAINED_FOLDS * least_images)
                 what = f"{what}, and on {TRAINED_FOLDS} parts of them to judge it"
-            steps.append(Step("finetune", what, _minutes(seen * second)))
+            steps.append(PlannedStage("finetune", what, _minutes(seen * second)))
         if counts.taught:
             spent = tuned * _taught(counts, second) + _spreading(counts, given, size, pace)
             what = "labels spread to similar images" if counts.few else "the better classifier answers"
             what = f"{what}: {tuned} epochs on {counts.taught:,} images, with labels and without"
-            steps.append(Step("distill", what, spent))
+            steps.append(PlannedStage("distill", what, spent))
         if counts.scratch:
             spent = sum(step.minutes for step in steps if step.stage in ("pretrain", "finetune"))
-            steps.append(Step("scratch", "the labels alone, as long, to compare with", spent))
+            steps.append(PlannedStage("scratch", "the labels alone, as long, to compare with", spent))
         spent = _minutes(counts.test * second * _FORWARD) + 0.2
-        steps.append(Step("baselines", "cheap classifiers beside it", spent))
-    steps.append(Step("export", "then the int8 search, check, timing and report", _others(second)))
+        steps.append(PlannedStage("baselines", "cheap classifiers beside it", spent))
+    steps.append(PlannedStage("export", "then the int8 search, check, timing and report", _others(second)))
     return tuple(steps)
 
 

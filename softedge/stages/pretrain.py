@@ -69,7 +69,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         return perform(
             run, NAME, lambda folder: _start(recipe, data, folder), recipe=values, inputs=inputs, force=force
         )
-    sizing.check(recipe, len(data.pretrain), distributed.world())
+    sizing.require_feasible(recipe, len(data.pretrain), distributed.world())
 
     def work(folder: Path) -> Outcome:
         try:
@@ -103,7 +103,7 @@ def _judged(recipe: Recipe) -> bool:
     """Whether the features before and after decide which weights are kept."""
     if recipe.ssl.keep != "better" or recipe.ssl.epochs == 0 or recipe.backbone.weights == "random":
         return False
-    return not registry.load(registry.METHODS, recipe.ssl.method, "method").uses_labels  # it has seen the answers
+    return not registry.lookup(registry.METHODS, recipe.ssl.method, "method").uses_labels  # it has seen the answers
 
 
 def _better(outcome: Outcome, recipe: Recipe, data: Data, folder: Path) -> Outcome:

@@ -50,7 +50,7 @@ def train(
     with run.locked():
         prepare(run, recipe, recipe.data.source, force=force)
     world, images = gpus * nodes, len(load(run).pretrain)
-    sizing.check(recipe, images, world)
+    sizing.require_feasible(recipe, images, world)
     say(
         f"launching {gpus} processes{f' on each of {nodes} machines' if nodes > 1 else ''}: batch {recipe.ssl.batch}, "
         f"{recipe.ssl.batch // world} images per process; learning rate {recipe.optim.lr:g} for the whole batch"

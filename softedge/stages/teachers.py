@@ -17,7 +17,7 @@ from softedge.data.images import UNLABELLED, Data, Images
 from softedge.errors import UserError
 from softedge.eval import linear, validation
 from softedge.eval.bootstrap import paired
-from softedge.eval.distillation import Answers, Network, Teacher
+from softedge.eval.distillation import Answers, Teacher, ViewClassifier
 from softedge.eval.features import extract
 from softedge.eval.knn import top1
 from softedge.eval.spreading import spread
@@ -153,7 +153,7 @@ def make(run: Run, recipe: Recipe, parts: Parts) -> Taught:
             )
     else:
         model = _on_features(recipe, parts)
-    return Taught(Network(model), _validated(model, parts))
+    return Taught(ViewClassifier(model), _validated(model, parts))
 
 
 def _export_best(recipe: Recipe) -> Recipe:

@@ -42,7 +42,7 @@ def resolve(settings: Backbone) -> Backbone:
     return settings.model_copy(update={"weights": "random"})
 
 
-def load(net: nn.Module, settings: Backbone) -> None:
+def load_into(net: nn.Module, settings: Backbone) -> None:
     """Put the weights that ``settings`` name into timm's network ``net``; random ones stay. UserError in one line."""
     given = resolve(settings)
     if given.weights == "random":

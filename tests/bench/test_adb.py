@@ -21,7 +21,7 @@ from colour_model import LABELS, SPEC, colours, export
 
 from softedge.bench import job, native, pinned
 from softedge.bench.android import bundle as android_bundle
-from softedge.bench.base import DeviceError, Plan, open_device
+from softedge.bench.base import DeviceError, TimingPlan, open_device
 from softedge.errors import UserError
 from softedge.export import contract
 from softedge.export.base import open_format
@@ -105,7 +105,7 @@ def nothing_is_left(phone: AdbdDouble) -> bool:
 
 
 def test_an_emulated_phone_gives_the_outputs_that_numpy_computes_and_no_times(
-    bundle: Path, phone: AdbdDouble, tmp_path: Path, plan: Plan
+    bundle: Path, phone: AdbdDouble, tmp_path: Path, plan: TimingPlan
 ) -> None:
     odd = tmp_path / "it's a $(touch pwned); `folder` & more"
     artifacts = [export(odd / "onnx-fp32", "onnx", "fp32"), export(odd / "openvino-fp32", "openvino", "fp32")]
@@ -124,7 +124,7 @@ def test_an_emulated_phone_gives_the_outputs_that_numpy_computes_and_no_times(
 
 
 def test_an_emulated_phone_runs_executorch_files_beside_onnx(
-    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], ready_files: list[Artifact], plan: Plan
+    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], ready_files: list[Artifact], plan: TimingPlan
 ) -> None:
     library = native.place(open_format("executorch"), "aarch64")
     if library is None or not library.with_suffix(".android").exists():
@@ -184,7 +184,7 @@ def test_models_take_turns_until_count_and_time_are_reached(
 
 
 def test_a_pulled_cable_gives_one_line_and_leaves_nothing(
-    bundle: Path, real_phone: AdbdDouble, artifacts: list[Artifact], plan: Plan
+    bundle: Path, real_phone: AdbdDouble, artifacts: list[Artifact], plan: TimingPlan
 ) -> None:
     real_phone.drop_at = r"exec \./ld-linux"
     endless = dataclasses.replace(plan, min_seconds=1e9)
@@ -196,7 +196,7 @@ def test_a_pulled_cable_gives_one_line_and_leaves_nothing(
 
 
 def test_a_full_phone_gives_one_line_and_leaves_nothing(
-    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: Plan
+    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: TimingPlan
 ) -> None:
     phone.capacity = 3_000_000
     with open_device(f"adb://{phone.serial}") as device, pytest.raises(DeviceError, match="storage is full"):
@@ -205,7 +205,7 @@ def test_a_full_phone_gives_one_line_and_leaves_nothing(
 
 
 def test_a_hung_runner_is_stopped_and_leaves_nothing(
-    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: TimingPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job, "_GRACE_S", 0.0)
     phone.replace = [(r"exec \./ld-linux.*", f"exec sleep {7 * 86400} < {phone.storage}")]  # deaf to its stdin
@@ -219,7 +219,7 @@ def test_ctrl_c_leaves_nothing(
     bundle: Path,
     real_phone: AdbdDouble,
     artifacts: list[Artifact],
-    plan: Plan,
+    plan: TimingPlan,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupted(process: subprocess.Popen[bytes], *_: object) -> None:
@@ -234,7 +234,7 @@ def test_ctrl_c_leaves_nothing(
 
 
 def test_a_runner_that_cannot_start_says_why(
-    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: Plan
+    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: TimingPlan
 ) -> None:
     phone.replace = [(r"exec \./ld-linux.*", "echo 'CANNOT LINK EXECUTABLE' >&2; exit 6")]
     words = "exit code 6: it says: CANNOT LINK EXECUTABLE"
@@ -244,7 +244,7 @@ def test_a_runner_that_cannot_start_says_why(
 
 
 def test_a_runner_that_android_kills_gives_one_line_and_leaves_nothing(
-    bundle: Path, real_phone: AdbdDouble, artifacts: list[Artifact], plan: Plan
+    bundle: Path, real_phone: AdbdDouble, artifacts: list[Artifact], plan: TimingPlan
 ) -> None:
     """As the low-memory killer does, half way."""
     endless = dataclasses.replace(plan, min_seconds=1e9)
@@ -262,7 +262,7 @@ def test_a_runner_that_android_kills_gives_one_line_and_leaves_nothing(
 
 
 def test_a_phone_whose_screen_is_off_is_measured_and_says_so(
-    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: Plan, capsys: pytest.CaptureFixture[str]
+    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: TimingPlan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     phone._program("dumpsys", "[ $1 = power ] && echo '  mWakefulness=Dozing'; true")
     with open_device(f"adb://{phone.serial}") as device:
@@ -273,7 +273,7 @@ def test_a_phone_whose_screen_is_off_is_measured_and_says_so(
 
 
 def test_a_file_that_changed_on_the_way_is_refused(
-    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: Plan
+    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], plan: TimingPlan
 ) -> None:
     other = dataclasses.replace(artifacts[0], sha256="0" * 64)
     with open_device(f"adb://{phone.serial}") as device, pytest.raises(DeviceError, match="corrupted in transfer"):

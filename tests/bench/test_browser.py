@@ -24,7 +24,7 @@ from adbd_double import AdbdDouble
 from colour_model import LABELS, SPEC, colours
 
 from softedge.bench import pinned
-from softedge.bench.base import DeviceError, Measurement, Plan, open_device
+from softedge.bench.base import DeviceError, Measurement, TimingPlan, open_device
 from softedge.bench.browser import device as browser
 from softedge.bench.browser import ort_web
 from softedge.bench.browser import visit as browser_visit
@@ -105,7 +105,7 @@ def native(artifact: Artifact) -> np.ndarray:
 
 
 def measure(
-    spec: str, browse: Browse, artifacts: list[Artifact], plan: Plan, *flags: str
+    spec: str, browse: Browse, artifacts: list[Artifact], plan: TimingPlan, *flags: str
 ) -> tuple[dict, list[Measurement]]:
     with open_device(spec) as device:
         assert isinstance(device, Browser)
@@ -114,7 +114,7 @@ def measure(
 
 
 def test_a_browser_answers_as_native_onnxruntime_does(
-    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: TimingPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(browser, "_PIECE_BYTES", 1000)  # five images a piece: they arrive in three
     int8 = quantized(artifacts[0], tmp_path / "int8")
@@ -140,7 +140,7 @@ def test_a_browser_answers_as_native_onnxruntime_does(
 
 
 def test_threads_are_read_back_and_a_broken_model_does_not_stop_the_others(
-    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan
+    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: TimingPlan
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(b"this is no model")
     broken = contract.artifact_of(tmp_path / "model.onnx", "onnx", "fp16", SPEC, LABELS)
@@ -149,7 +149,9 @@ def test_threads_are_read_back_and_a_broken_model_does_not_stop_the_others(
     assert worked.threads == 2 and worked.samples_ms
 
 
-def test_https_makes_a_page_of_the_network_isolated(browse: Browse, artifacts: list[Artifact], plan: Plan) -> None:
+def test_https_makes_a_page_of_the_network_isolated(
+    browse: Browse, artifacts: list[Artifact], plan: TimingPlan
+) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed: apt-get install openssl")
     name = socket.gethostname()
@@ -162,7 +164,7 @@ def test_https_makes_a_page_of_the_network_isolated(browse: Browse, artifacts: l
 
 
 def test_webgpu_is_its_own_accelerator_and_answers_as_native_onnxruntime_does(
-    browse: Browse, artifacts: list[Artifact], plan: Plan
+    browse: Browse, artifacts: list[Artifact], plan: TimingPlan
 ) -> None:
     """On SwiftShader, a graphics processor in software: answers, not speed."""
     try:
@@ -179,7 +181,7 @@ def test_webgpu_is_its_own_accelerator_and_answers_as_native_onnxruntime_does(
 
 
 def test_plain_http_in_the_network_falls_back_to_one_thread_and_says_so(
-    browse: Browse, artifacts: list[Artifact], plan: Plan
+    browse: Browse, artifacts: list[Artifact], plan: TimingPlan
 ) -> None:
     with open_device(f"{LOCAL},threads=2") as device:
         assert isinstance(device, Browser)
@@ -191,7 +193,7 @@ def test_plain_http_in_the_network_falls_back_to_one_thread_and_says_so(
 
 
 def test_a_closed_browser_gives_one_line(
-    browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
+    browse: Browse, artifacts: list[Artifact], plan: TimingPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(browser_visit, "SILENT_S", 4.0)
     monkeypatch.setattr(browser_visit, "RETURN_S", 1.0)
@@ -218,7 +220,7 @@ def renderers(process: subprocess.Popen[bytes]) -> list[int]:
 
 
 def test_a_page_that_runs_out_of_memory_gives_one_line(
-    browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
+    browse: Browse, artifacts: list[Artifact], plan: TimingPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The system kills the page's process: no farewell, only silence."""
     monkeypatch.setattr(browser_visit, "SILENT_S", 6.0)
@@ -238,7 +240,7 @@ def test_a_page_that_runs_out_of_memory_gives_one_line(
 
 
 def test_a_second_phone_that_opens_the_page_is_turned_away_and_the_first_goes_on(
-    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan
+    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: TimingPlan
 ) -> None:
     longer = dataclasses.replace(plan, min_seconds=4.0)
     with open_device(LOCAL) as device:
@@ -263,7 +265,7 @@ def signal_later(process: subprocess.Popen[bytes], seconds: float, number: int) 
     threading.Timer(seconds, process.send_signal, [number]).start()
 
 
-def test_a_page_that_takes_too_long_is_given_up(browse: Browse, artifacts: list[Artifact], plan: Plan) -> None:
+def test_a_page_that_takes_too_long_is_given_up(browse: Browse, artifacts: list[Artifact], plan: TimingPlan) -> None:
     endless = dataclasses.replace(plan, min_seconds=1e9, time_limit_s=4.0)
     begun = time.monotonic()
     with open_device(LOCAL) as device, pytest.raises(DeviceError, match="no result within 4 s"):
@@ -281,7 +283,7 @@ def devtools(port: int, method: str, path: str) -> Any:
 
 
 def test_a_page_in_the_background_keeps_its_answers_and_loses_its_times(
-    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: TimingPlan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     longer = dataclasses.replace(plan, min_seconds=3.0)
 
@@ -306,7 +308,7 @@ def test_a_page_in_the_background_keeps_its_answers_and_loses_its_times(
 
 
 def test_a_model_of_microseconds_stops_at_the_most_samples_that_are_accepted(
-    browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
+    browse: Browse, artifacts: list[Artifact], plan: TimingPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("softedge.bench.browser.device.MOST_SAMPLES", 600)
     with open_device(LOCAL) as device:
@@ -318,7 +320,7 @@ def test_a_model_of_microseconds_stops_at_the_most_samples_that_are_accepted(
     assert sum(measurement.samples_ms) < 60_000
 
 
-def test_a_detectors_boxes_come_back_as_rows(tmp_path: Path, browse: Browse, plan: Plan) -> None:
+def test_a_detectors_boxes_come_back_as_rows(tmp_path: Path, browse: Browse, plan: TimingPlan) -> None:
     """A model with two constant boxes, of which labels have 64 bits as torchvision's detectors give them."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -345,7 +347,7 @@ def test_a_detectors_boxes_come_back_as_rows(tmp_path: Path, browse: Browse, pla
 
 
 def test_a_clock_of_whole_milliseconds_times_many_runs_as_one_sample(
-    browse: Browse, artifacts: list[Artifact], plan: Plan
+    browse: Browse, artifacts: list[Artifact], plan: TimingPlan
 ) -> None:
     """Over http some browsers round the time to 1 ms; a run of this model takes less than a tenth of that."""
     with open_device(LOCAL) as device:
@@ -368,7 +370,7 @@ def test_a_clock_of_whole_milliseconds_times_many_runs_as_one_sample(
 
 @pytest.mark.skipif(shutil.which("adb") is None, reason="adb is not installed: apt-get install adb")
 def test_over_a_cable_the_port_is_forwarded_and_the_page_opened(
-    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: Plan, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, browse: Browse, artifacts: list[Artifact], plan: TimingPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

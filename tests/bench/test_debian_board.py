@@ -8,14 +8,14 @@ import pytest
 from colour_model import colours
 from test_local import reference
 
-from softedge.bench.base import Plan, open_device
+from softedge.bench.base import TimingPlan, open_device
 from softedge.records import Artifact
 
 
 @pytest.mark.slow
 @pytest.mark.hardware
 def test_a_board_of_2_gb_runs_the_files_of_every_runtime_that_travels(
-    artifacts: list[Artifact], ready_files: list[Artifact], plan: Plan
+    artifacts: list[Artifact], ready_files: list[Artifact], plan: TimingPlan
 ) -> None:
     if why := debian_board.why_not():
         pytest.skip(why)

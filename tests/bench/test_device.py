@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from colour_model import SPEC
 
-from softedge.bench.base import Plan, integer, open_device, split_specs
+from softedge.bench.base import TimingPlan, integer, open_device, split_specs
 from softedge.errors import UserError
 
 
@@ -61,7 +61,7 @@ def test_a_comma_parts_devices_and_their_options() -> None:
 
 
 def test_threads_of_the_address_override_the_plan() -> None:
-    plan = Plan.of("quick", Path("images.npy"), SPEC, threads=1)
+    plan = TimingPlan.of("quick", Path("images.npy"), SPEC, threads=1)
     assert plan.with_options({"threads": "3"}).threads == 3
     assert plan.with_options({}).threads == 1
     with pytest.raises(UserError, match="threads=0"):
@@ -70,4 +70,4 @@ def test_threads_of_the_address_override_the_plan() -> None:
 
 def test_an_unknown_preset_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UserError, match="did you mean 'quick'"):
-        Plan.of("quik", Path("images.npy"), SPEC)
+        TimingPlan.of("quik", Path("images.npy"), SPEC)

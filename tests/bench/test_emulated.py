@@ -9,7 +9,7 @@ from colour_model import colours
 from test_local import reference
 
 from softedge.bench import native
-from softedge.bench.base import DeviceError, Plan, open_device
+from softedge.bench.base import DeviceError, TimingPlan, open_device
 from softedge.bench.emulated import sysroot
 from softedge.errors import UserError
 from softedge.export.base import open_format
@@ -19,9 +19,9 @@ from softedge.records import Artifact
 @pytest.mark.hardware
 @pytest.mark.parametrize("kind", ["arm64", "avx2"])
 def test_another_processor_computes_the_same_and_is_never_timed(
-    kind: str, artifacts: list[Artifact], plan: Plan
+    kind: str, artifacts: list[Artifact], plan: TimingPlan
 ) -> None:
-    if kind == "arm64" and (shutil.which(sysroot.QEMU) is None or sysroot.find() is None):
+    if kind == "arm64" and (shutil.which(sysroot.QEMU) is None or sysroot.existing() is None):
         pytest.skip("needs qemu-user-static, and once: python -m softedge.bench.emulated.sysroot")
     if kind == "avx2" and shutil.which("qemu-x86_64-static") is None:
         pytest.skip("needs qemu-user-static")
@@ -38,11 +38,11 @@ def test_another_processor_computes_the_same_and_is_never_timed(
 
 @pytest.mark.hardware
 def test_runtimes_of_arm_boards_answer_as_numpy_does_without_their_converters_or_pytorch(
-    ready_files: list[Artifact], plan: Plan
+    ready_files: list[Artifact], plan: TimingPlan
 ) -> None:
     """int8 too: on qemu's richest processor, which no board has, its 8-bit products are wrong."""
     library = native.place(open_format("executorch"), "aarch64")
-    if shutil.which(sysroot.QEMU) is None or sysroot.find() is None or not (library and library.exists()):
+    if shutil.which(sysroot.QEMU) is None or sysroot.existing() is None or not (library and library.exists()):
         pytest.skip("needs qemu-user-static, and once: python -m softedge.bench.emulated.sysroot")
     with open_device("emulated:arm64") as device:
         measured = device.run(ready_files, plan)
@@ -67,7 +67,7 @@ def test_without_qemu_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.hardware
-def test_an_emulation_that_takes_too_long_is_stopped(artifacts: list[Artifact], plan: Plan) -> None:
+def test_an_emulation_that_takes_too_long_is_stopped(artifacts: list[Artifact], plan: TimingPlan) -> None:
     if shutil.which("qemu-x86_64-static") is None:
         pytest.skip("needs qemu-user-static")
     short = dataclasses.replace(plan, time_limit_s=0.5)

@@ -10,7 +10,7 @@ import pytest
 from colour_model import SPEC
 
 from softedge.bench import board
-from softedge.bench.base import Measurement, Plan
+from softedge.bench.base import Measurement, TimingPlan
 from softedge.bench.latency import drift, paired_ratio, percentiles, summarise
 
 
@@ -44,7 +44,7 @@ def test_no_outlier_is_removed() -> None:
     ],
 )
 def test_a_result_is_valid_only_with_enough_samples_and_enough_time(count: int, each_ms: float, missing: str) -> None:
-    plan = Plan.of("quick", Path("images.npy"), SPEC)
+    plan = TimingPlan.of("quick", Path("images.npy"), SPEC)
     found = summarise(measurement([each_ms] * count), plan)
     assert found.valid == (missing == "")
     assert re.search(missing, found.why_not_valid)
@@ -107,7 +107,7 @@ def test_times_of_zero_from_a_coarse_clock_give_no_drift_and_no_ratio() -> None:
 
 def test_the_measured_time_counts_every_run_of_a_sample() -> None:
     """100 samples of 20 runs of 1 ms are 2 s."""
-    plan = Plan("quick", 64, 2.0, Path("images.npy"), SPEC)
+    plan = TimingPlan("quick", 64, 2.0, Path("images.npy"), SPEC)
     assert not summarise(measurement([1.0] * 100), plan).valid
     many = summarise(dataclasses.replace(measurement([1.0] * 100), runs_per_sample=20), plan)
     assert many.valid and many.n == 100 and many.p90_ms == 1.0

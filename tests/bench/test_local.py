@@ -14,7 +14,7 @@ import pytest
 from colour_model import SPEC, colour_model, colours
 
 from softedge.bench import job
-from softedge.bench.base import DeviceError, Measurement, Plan, open_device
+from softedge.bench.base import DeviceError, Measurement, TimingPlan, open_device
 from softedge.export import contract
 from softedge.records import Artifact
 from softedge.run import sha256
@@ -36,7 +36,9 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_every_image_gets_the_output_that_numpy_computes(artifacts: list[Artifact], plan: Plan, scratch: Path) -> None:
+def test_every_image_gets_the_output_that_numpy_computes(
+    artifacts: list[Artifact], plan: TimingPlan, scratch: Path
+) -> None:
     with open_device("local") as device:
         measured = device.run(artifacts, plan)
     assert [m.artifact for m in measured] == ["onnx-fp32", "openvino-fp32", "coreml-fp16"]
@@ -46,7 +48,7 @@ def test_every_image_gets_the_output_that_numpy_computes(artifacts: list[Artifac
     assert not any(scratch.iterdir())
 
 
-def test_samples_meet_count_and_time_and_take_turns(artifacts: list[Artifact], plan: Plan) -> None:
+def test_samples_meet_count_and_time_and_take_turns(artifacts: list[Artifact], plan: TimingPlan) -> None:
     with open_device("local") as device:
         onnx, openvino, coreml = device.run(artifacts, plan)
     for measurement in (onnx, openvino):
@@ -71,7 +73,7 @@ def threads_of(measurement: Measurement, asked: int) -> int:
     return min(asked, usable) if measurement.runtime.startswith("openvino") else asked
 
 
-def test_threads_and_precision_are_read_back_from_the_runtime(artifacts: list[Artifact], plan: Plan) -> None:
+def test_threads_and_precision_are_read_back_from_the_runtime(artifacts: list[Artifact], plan: TimingPlan) -> None:
     with open_device("local:threads=2") as device:
         for measurement in device.run(artifacts[:2], plan):
             assert measurement.threads == threads_of(measurement, 2)
@@ -87,14 +89,18 @@ def test_the_machine_describes_itself() -> None:
     assert told["machine"] and told["os"] and told["cpu"]
 
 
-def test_an_execution_provider_that_is_absent_is_a_reason_not_a_crash(artifacts: list[Artifact], plan: Plan) -> None:
+def test_an_execution_provider_that_is_absent_is_a_reason_not_a_crash(
+    artifacts: list[Artifact], plan: TimingPlan
+) -> None:
     with open_device("local:provider=TensorrtExecutionProvider") as device:
         onnx, openvino = device.run(artifacts[:2], plan)
     assert "no TensorrtExecutionProvider; it has: " in onnx.skipped and "CPUExecutionProvider" in onnx.skipped
     assert openvino.samples_ms
 
 
-def test_a_damaged_model_fails_alone_and_the_others_run(tmp_path: Path, artifacts: list[Artifact], plan: Plan) -> None:
+def test_a_damaged_model_fails_alone_and_the_others_run(
+    tmp_path: Path, artifacts: list[Artifact], plan: TimingPlan
+) -> None:
     (tmp_path / "broken").mkdir()
     path = tmp_path / "broken" / "model.onnx"
     path.write_bytes(artifacts[0].path.read_bytes()[:100])
@@ -105,11 +111,11 @@ def test_a_damaged_model_fails_alone_and_the_others_run(tmp_path: Path, artifact
     assert second.samples_ms
 
 
-def write_job(folder: Path, artifact: Artifact, plan: Plan, **more: object) -> None:
+def write_job(folder: Path, artifact: Artifact, plan: TimingPlan, **more: object) -> None:
     job.pack(folder, [artifact], plan, {}, **more)
 
 
-def test_a_killed_artifact_process_gives_a_reason(tmp_path: Path, artifacts: list[Artifact], plan: Plan) -> None:
+def test_a_killed_artifact_process_gives_a_reason(tmp_path: Path, artifacts: list[Artifact], plan: TimingPlan) -> None:
     folder = tmp_path / "job"
     folder.mkdir()
     write_job(folder, artifacts[0], plan)
@@ -124,7 +130,7 @@ def test_a_killed_artifact_process_gives_a_reason(tmp_path: Path, artifacts: lis
 
 
 def test_a_hung_worker_is_stopped_and_leaves_nothing(
-    artifacts: list[Artifact], plan: Plan, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    artifacts: list[Artifact], plan: TimingPlan, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job, "_GRACE_S", 0.0)
     endless = dataclasses.replace(plan, min_seconds=1e9, time_limit_s=3.0)
@@ -134,7 +140,9 @@ def test_a_hung_worker_is_stopped_and_leaves_nothing(
     assert not processes_with(str(scratch))
 
 
-def test_the_worker_ends_when_whoever_started_it_is_gone(tmp_path: Path, artifacts: list[Artifact], plan: Plan) -> None:
+def test_the_worker_ends_when_whoever_started_it_is_gone(
+    tmp_path: Path, artifacts: list[Artifact], plan: TimingPlan
+) -> None:
     folder = tmp_path / "orphan job"
     folder.mkdir()
     write_job(folder, artifacts[0], dataclasses.replace(plan, min_seconds=1e9), temporary=True)
@@ -152,7 +160,7 @@ def test_the_worker_ends_when_whoever_started_it_is_gone(tmp_path: Path, artifac
     assert not folder.exists()
 
 
-def test_the_worker_needs_nothing_of_softedge(tmp_path: Path, artifacts: list[Artifact], plan: Plan) -> None:
+def test_the_worker_needs_nothing_of_softedge(tmp_path: Path, artifacts: list[Artifact], plan: TimingPlan) -> None:
     """A board has Python, NumPy and a runtime; torch, softedge and everything else may be absent."""
     folder = tmp_path / "job"
     folder.mkdir()
@@ -170,7 +178,9 @@ def test_the_worker_needs_nothing_of_softedge(tmp_path: Path, artifacts: list[Ar
     assert result["sha256"] == [sha256(artifacts[0].path)]
 
 
-def test_another_file_than_the_exported_one_is_refused(tmp_path: Path, artifacts: list[Artifact], plan: Plan) -> None:
+def test_another_file_than_the_exported_one_is_refused(
+    tmp_path: Path, artifacts: list[Artifact], plan: TimingPlan
+) -> None:
     folder = tmp_path / "job"
     folder.mkdir()
     hashes = job.pack(folder, artifacts[:1], plan, {})

@@ -8,7 +8,7 @@ import pytest
 from colour_model import LABELS, colours
 from test_local import reference
 
-from softedge.bench.base import Plan, open_device
+from softedge.bench.base import TimingPlan, open_device
 from softedge.errors import UserError
 from softedge.records import Artifact
 
@@ -44,7 +44,7 @@ models = types.SimpleNamespace(MLModel=MLModel)
 
 
 def test_core_ml_is_run_per_compute_unit_through_coremltools(
-    artifacts: list[Artifact], plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifacts: list[Artifact], plan: TimingPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "coremltools.py").write_text(DOUBLE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -59,7 +59,7 @@ def test_core_ml_is_run_per_compute_unit_through_coremltools(
 
 
 @pytest.mark.skipif(platform.system() == "Darwin", reason="this is a Mac")
-def test_elsewhere_than_on_a_mac_core_ml_is_not_run(artifacts: list[Artifact], plan: Plan) -> None:
+def test_elsewhere_than_on_a_mac_core_ml_is_not_run(artifacts: list[Artifact], plan: TimingPlan) -> None:
     with open_device("macos:") as device:
         (coreml,) = device.run([artifacts[2]], plan)
     assert coreml.skipped == f"not run: Core ML runs on macOS, this is {platform.system()}"

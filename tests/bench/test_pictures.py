@@ -43,7 +43,7 @@ def test_without_pillow_opencv_gives_nearly_the_same(monkeypatch: pytest.MonkeyP
 def test_images_are_read_row_by_row(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
     np.save(tmp_path / "images.npy", array)
-    images = pictures.Images(str(tmp_path / "images.npy"))
+    images = pictures.RowReader(str(tmp_path / "images.npy"))
     assert len(images) == 5
     for index in range(5):
         np.testing.assert_array_equal(images[index][0], array[index])

@@ -7,13 +7,13 @@ import pytest
 from colour_model import colours
 from test_local import reference
 
-from softedge.bench.base import Plan, open_device
+from softedge.bench.base import TimingPlan, open_device
 from softedge.records import Artifact
 
 
 @pytest.mark.parametrize(("index", "package"), [(0, "ai_edge_litert"), (1, "executorch"), (2, "executorch")])
 def test_a_file_whose_runtime_is_here_is_timed_and_answers_as_numpy_does(
-    index: int, package: str, ready_files: list[Artifact], plan: Plan
+    index: int, package: str, ready_files: list[Artifact], plan: TimingPlan
 ) -> None:
     pytest.importorskip(package)
     with open_device("local:threads=2") as device:
@@ -24,7 +24,7 @@ def test_a_file_whose_runtime_is_here_is_timed_and_answers_as_numpy_does(
 
 
 def test_a_file_whose_runtime_is_absent_says_what_to_install_and_the_others_run(
-    artifacts: list[Artifact], ready_files: list[Artifact], plan: Plan, tmp_path, monkeypatch: pytest.MonkeyPatch
+    artifacts: list[Artifact], ready_files: list[Artifact], plan: TimingPlan, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = "import sys; sys.modules.update(dict.fromkeys(['ai_edge_litert', 'executorch']))"
     (tmp_path / "sitecustomize.py").write_text(code)

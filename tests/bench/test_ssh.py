@@ -19,7 +19,7 @@ from sshd import Server
 from test_local import processes_with, reference, threads_of
 
 from softedge.bench import job
-from softedge.bench.base import Device, DeviceError, Plan, open_device
+from softedge.bench.base import Device, DeviceError, TimingPlan, open_device
 from softedge.bench.ssh.remote import Connection
 from softedge.bench.ssh.wheels import platforms
 from softedge.records import Artifact
@@ -31,7 +31,7 @@ ODD = 'it\'s $(touch pwned) `touch pwned`; touch pwned #*? \\ "x"'
 
 
 def test_a_board_gives_the_same_outputs_as_numpy(
-    server: Server, artifacts: list[Artifact], plan: Plan, tidy: None
+    server: Server, artifacts: list[Artifact], plan: TimingPlan, tidy: None
 ) -> None:
     with open_device(server.address(threads="2")) as device:
         told = device.describe()
@@ -63,7 +63,7 @@ def test_remote_words_survive_spaces_and_shell_characters(server: Server, tmp_pa
 
 
 def test_a_benchmark_runs_in_a_folder_of_an_odd_name(
-    server: Server, artifacts: list[Artifact], plan: Plan, tidy: None
+    server: Server, artifacts: list[Artifact], plan: TimingPlan, tidy: None
 ) -> None:
     odd = server.folder / "it's $(touch pwned); odd"
     odd.mkdir()
@@ -128,7 +128,7 @@ def test_a_board_that_cannot_be_used_is_one_clear_line(
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
 
 
-def endless(plan: Plan, **changes: float) -> Plan:
+def endless(plan: TimingPlan, **changes: float) -> TimingPlan:
     return dataclasses.replace(plan, min_seconds=1e9, **changes)
 
 
@@ -148,7 +148,7 @@ def during_the_run(device: Device, act: object) -> threading.Thread:
 
 
 def test_a_connection_lost_half_way_cleans_up_on_the_board(
-    server: Server, artifacts: list[Artifact], plan: Plan, tidy: None
+    server: Server, artifacts: list[Artifact], plan: TimingPlan, tidy: None
 ) -> None:
     def pull_the_cable() -> None:
         for number in server.sessions():
@@ -163,14 +163,14 @@ def test_a_connection_lost_half_way_cleans_up_on_the_board(
 
 
 def test_a_hung_worker_is_given_up_and_leaves_nothing(
-    server: Server, artifacts: list[Artifact], plan: Plan, tidy: None, monkeypatch: pytest.MonkeyPatch
+    server: Server, artifacts: list[Artifact], plan: TimingPlan, tidy: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job, "_GRACE_S", 0.0)
     with pytest.raises(DeviceError, match="hung, no result within 3 s"), open_device(server.address()) as device:
         device.run(artifacts[:1], endless(plan, time_limit_s=3.0))
 
 
-def test_ctrl_c_leaves_nothing_behind(server: Server, artifacts: list[Artifact], plan: Plan, tidy: None) -> None:
+def test_ctrl_c_leaves_nothing_behind(server: Server, artifacts: list[Artifact], plan: TimingPlan, tidy: None) -> None:
     main = threading.main_thread().ident
     assert main is not None
     with pytest.raises(KeyboardInterrupt), open_device(server.address()) as device:
@@ -182,7 +182,7 @@ def test_ctrl_c_leaves_nothing_behind(server: Server, artifacts: list[Artifact],
 
 
 def test_a_full_disk_is_said_before_anything_is_copied(
-    server: Server, artifacts: list[Artifact], plan: Plan, tidy: None
+    server: Server, artifacts: list[Artifact], plan: TimingPlan, tidy: None
 ) -> None:
     with open_device(server.address()) as device:
         device.about["free_bytes"] = 10_000  # type: ignore[attr-defined]
@@ -191,7 +191,7 @@ def test_a_full_disk_is_said_before_anything_is_copied(
 
 
 def test_a_disk_that_fills_up_while_copying_is_one_clear_line(
-    server: Server, artifacts: list[Artifact], plan: Plan, tmp_path: Path
+    server: Server, artifacts: list[Artifact], plan: TimingPlan, tmp_path: Path
 ) -> None:
     small = tmp_path / "small disk"
     small.mkdir()

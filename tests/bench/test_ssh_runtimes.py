@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sshd import Server
 
-from softedge.bench.base import DeviceError, Plan, open_device
+from softedge.bench.base import DeviceError, TimingPlan, open_device
 from softedge.bench.ssh import wheels
 from softedge.records import Artifact
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.hardware
 
 
 def test_a_runtime_that_is_absent_is_the_reason_of_its_rows_alone(
-    server: Server, artifacts: list[Artifact], plan: Plan, tmp_path: Path, tidy: None
+    server: Server, artifacts: list[Artifact], plan: TimingPlan, tmp_path: Path, tidy: None
 ) -> None:
     python = tmp_path / "python"
     code = "import sys; sys.modules['openvino'] = None"
@@ -32,7 +32,7 @@ def test_a_runtime_that_is_absent_is_the_reason_of_its_rows_alone(
 
 
 def test_wheels_travel_to_a_board_that_has_none(
-    server: Server, artifacts: list[Artifact], plan: Plan, tmp_path: Path, tidy: None
+    server: Server, artifacts: list[Artifact], plan: TimingPlan, tmp_path: Path, tidy: None
 ) -> None:
     """Numpy and onnxruntime zipped from this environment stand in for wheels; the remote Python has neither."""
     import numpy
@@ -58,7 +58,7 @@ def test_a_runtime_of_which_no_wheel_can_be_had_is_the_reason_of_its_rows_alone(
     server: Server,
     artifacts: list[Artifact],
     ready_files: list[Artifact],
-    plan: Plan,
+    plan: TimingPlan,
     tmp_path: Path,
     tidy: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -81,7 +81,7 @@ def test_a_runtime_of_which_no_wheel_can_be_had_is_the_reason_of_its_rows_alone(
 
 
 def test_a_board_that_qemu_makes_up_gives_answers_and_no_times(
-    server: Server, artifacts: list[Artifact], plan: Plan, tidy: None
+    server: Server, artifacts: list[Artifact], plan: TimingPlan, tidy: None
 ) -> None:
     with open_device(server.address()) as device:
         device.about["board"] = "linux,dummy-virt"  # type: ignore[attr-defined]  (what its device tree says)

@@ -19,7 +19,7 @@ from softedge import config, registry
 def test_every_row_is_a_recipe(row):
     recipe = config.load(equal_minutes.RECIPE, equal_minutes.settings(row, 0.004, 3, 1))
     assert (recipe.ssl.method, recipe.optim.lr, recipe.ssl.epochs, recipe.seed) == (row, 0.004, 3, 1)
-    views = registry.load(registry.METHODS, row, "method").views(recipe, recipe.data.size)
+    views = registry.lookup(registry.METHODS, row, "method").views(recipe, recipe.data.size)
     assert all(view.size == 32 for view in views)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from softedge.detection import planning
-from softedge.detection.planning import Plan
+from softedge.detection.planning import TransferPlan
 from softedge.detection.scenes import Scene, Scenes
 from softedge.detection.settings import Transfer
 from softedge.detection.tasks import COCO, VOC
@@ -57,18 +57,18 @@ def test_what_a_recipe_says_is_left_as_it_is():
 
 def test_the_time_there_is_limits_iterations_that_a_recipe_leaves_open():
     settings = planning.resolve(Transfer(minutes=2), "mobilenetv3_small_050", VOC, scenes(160), CPU)
-    plan = Plan.made(settings, 0.5, CPU, given=False)
+    plan = TransferPlan.made(settings, 0.5, CPU, given=False)
     assert (plan.wanted, plan.iterations) == (1089, 240)
     first, second = plan.lines(160)
     assert "ssdlite at 320 pixels, 240 iterations of 16 pictures (24 passes), about 2 min on this CPU" in first
     assert "1089 iterations would suit 160 pictures and take 9 min" in second and "transfer.minutes=10" in second
-    assert Plan.made(settings, 0.5, CPU, given=True).iterations == 1089
-    assert Plan.made(settings, 0.01, CPU, given=False).lines(160)[1:] == []
+    assert TransferPlan.made(settings, 0.5, CPU, given=True).iterations == 1089
+    assert TransferPlan.made(settings, 0.01, CPU, given=False).lines(160)[1:] == []
 
 
 def test_a_plan_is_read_back_as_it_was_written(tmp_path):
     settings = planning.resolve(Transfer(), "mobilenetv3_small_050", VOC, scenes(160), CPU)
-    plan = Plan.made(settings, 0.25, CPU, given=False)
-    assert Plan.read(tmp_path) is None
+    plan = TransferPlan.made(settings, 0.25, CPU, given=False)
+    assert TransferPlan.read(tmp_path) is None
     plan.write(tmp_path)
-    assert Plan.read(tmp_path) == plan
+    assert TransferPlan.read(tmp_path) == plan

@@ -148,18 +148,18 @@ def test_a_killed_transfer_goes_on_and_ends_with_the_same_numbers(toy, tmp_path,
     recipe = transfer_recipe(recipe, iterations=6, checkpoint_every=2, evaluate_every=3)
     whole = detection.train(run, recipe, "voc", folder)
     other, _, _ = toy("other")
-    original = training.Training._step
+    original = training.DetectorTraining._step
 
     def dies(self, *args):
         if len(self.losses) == 5:
             raise KeyboardInterrupt
         return original(self, *args)
 
-    monkeypatch.setattr(training.Training, "_step", dies)
+    monkeypatch.setattr(training.DetectorTraining, "_step", dies)
     with pytest.raises(KeyboardInterrupt):
         detection.train(other, recipe, "voc", folder)
     assert (other.folder("transfer/voc") / "last.pt").is_file()
-    monkeypatch.setattr(training.Training, "_step", original)
+    monkeypatch.setattr(training.DetectorTraining, "_step", original)
     resumed = detection.train(other, recipe, "voc", folder)
     assert resumed.details["losses"] == whole.details["losses"]
     assert resumed.metrics == whole.metrics and resumed.details["curve"] == whole.details["curve"]
@@ -217,7 +217,7 @@ def test_a_trained_detector_is_rebuilt_from_its_file(toy, tmp_path):
     again = load(run.folder("transfer/voc"))
     _, test = voc.read(folder)
     first = detect(again.model, test)
-    scores = registry.load(registry.TASKS, "voc", "task").score(test, first, False)
+    scores = registry.lookup(registry.TASKS, "voc", "task").score(test, first, False)
     assert scores["AP"] == pytest.approx(run.result("transfer/voc").metrics["AP"])
 
 
@@ -230,7 +230,7 @@ def test_a_trained_detector_is_rebuilt_from_its_file(toy, tmp_path):
     ],
 )
 def test_the_papers_schedules_are_those_of_mocos_configurations(recipe, task, falls):
-    settings, asked = config.load(recipe).plugin(Transfer), registry.load(registry.TASKS, task, "task")
+    settings, asked = config.load(recipe).plugin(Transfer), registry.lookup(registry.TASKS, task, "task")
     first, second, end = falls
 
     def at(iteration):
@@ -267,17 +267,17 @@ def test_a_stop_before_the_first_checkpoint_loses_nothing(toy, tmp_path, monkeyp
     recipe = transfer_recipe(recipe, iterations=4, checkpoint_every=500)
     whole = detection.train(run, recipe, "voc", folder)
     other, _, _ = toy("other")
-    original = training.Training._step
+    original = training.DetectorTraining._step
 
     def stopped(self, iteration, images, targets):
         original(self, iteration, images, targets)
         if iteration == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(training.Training, "_step", stopped)
+    monkeypatch.setattr(training.DetectorTraining, "_step", stopped)
     with pytest.raises(Interrupted, match="iteration 2 of 4 is saved; run the same command again"):
         detection.train(other, recipe, "voc", folder)
-    monkeypatch.setattr(training.Training, "_step", original)
+    monkeypatch.setattr(training.DetectorTraining, "_step", original)
     resumed = detection.train(other, recipe, "voc", folder)
     assert resumed.details["losses"] == whole.details["losses"] and resumed.metrics == whole.metrics
 
@@ -286,7 +286,7 @@ def test_a_sigterm_for_the_loaders_too_ends_a_training_with_a_checkpoint(toy, tm
     folder = squares(tmp_path / "voc", {"train": 8, "val": 4})
     run, recipe, _ = toy("run")
     recipe = transfer_recipe(recipe, iterations=40, checkpoint_every=500, workers=1)
-    original = training.Training._step
+    original = training.DetectorTraining._step
 
     def stopped(self, iteration, images, targets):
         original(self, iteration, images, targets)
@@ -296,7 +296,7 @@ def test_a_sigterm_for_the_loaders_too_ends_a_training_with_a_checkpoint(toy, tm
             subprocess.run(["kill", "-TERM", *map(str, group)], check=True)  # torch's loaders know who sends it
             time.sleep(0.5)
 
-    monkeypatch.setattr(training.Training, "_step", stopped)
+    monkeypatch.setattr(training.DetectorTraining, "_step", stopped)
     with pytest.raises(Interrupted, match="of 40 is saved; run the same command again"):
         detection.train(run, recipe, "voc", folder)
 
@@ -315,7 +315,7 @@ def test_what_goes_wrong_while_scoring_does_not_cost_the_training(toy, tmp_path,
         detection.train(run, recipe, "voc", folder)
     assert (run.folder("transfer/voc") / "detector.safetensors").is_file()
     monkeypatch.setattr(detection._Transfer, "_score", score)
-    monkeypatch.setattr(training.Training, "_step", fails)  # not one more iteration
+    monkeypatch.setattr(training.DetectorTraining, "_step", fails)  # not one more iteration
     assert "AP" in detection.train(run, recipe, "voc", folder).metrics
 
 

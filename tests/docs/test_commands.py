@@ -39,7 +39,7 @@ def check_values(values: dict[str, Any]) -> None:
         config.load(recipe, values.get("set_") or ())
     if values.get("targets"):
         for name in values["targets"].split(","):
-            registry.load(registry.FORMATS, name, "format")
+            registry.lookup(registry.FORMATS, name, "format")
     for spec in split_specs(values.get("devices") or ""):
         open_device(spec)
 

@@ -12,7 +12,7 @@ from toy_run import SPEC, coloured_squares
 from softedge import backbones, config
 from softedge.errors import UserError
 from softedge.eval import optimising
-from softedge.eval.distillation import Answers, Network, distillation, teach
+from softedge.eval.distillation import Answers, ViewClassifier, distillation, teach
 from softedge.eval.features import extract
 from softedge.eval.finetune import fresh
 from softedge.eval.knn import top1
@@ -53,12 +53,12 @@ def classifier(seed: int = 0, spec: InputSpec = SPEC) -> backbones.Classifier:
 
 
 def test_a_network_answers_for_the_view_that_the_student_sees_at_its_own_size():
-    small = Network(classifier())
+    small = ViewClassifier(classifier())
     views = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8).repeat_interleave(2, 1).repeat_interleave(2, 2)
     with torch.no_grad():
         expected = small.classifier(backbones.normalise(views, SPEC)).softmax(1)
     torch.testing.assert_close(small(views, torch.arange(2), 1.0), expected)
-    large = Network(classifier(spec=InputSpec(48, 48, SPEC.mean, SPEC.std)))
+    large = ViewClassifier(classifier(spec=InputSpec(48, 48, SPEC.mean, SPEC.std)))
     assert large(views, torch.arange(2), 1.0).shape == (2, 3)
 
 

@@ -22,7 +22,7 @@ from torch import nn
 import softedge
 from softedge import backbones, config
 from softedge.backbones import Classifier
-from softedge.bench.base import Plan, open_device
+from softedge.bench.base import TimingPlan, open_device
 from softedge.errors import UserError
 from softedge.export import contract, parity, snippet
 from softedge.export.contract import artifact_of
@@ -214,7 +214,7 @@ def test_a_board_answers_as_this_machine_does(made, pictures, tmp_path):
 @needs_both
 def test_this_machine_runs_and_times_it_as_a_device(made, pictures, tmp_path):
     np.save(tmp_path / "images.npy", pictures[:4])
-    plan = Plan("", 2, 0.0, tmp_path / "images.npy", made["int8"].spec, end_to_end_count=0, slice_ms=1.0)
+    plan = TimingPlan("", 2, 0.0, tmp_path / "images.npy", made["int8"].spec, end_to_end_count=0, slice_ms=1.0)
     (measured,) = open_device("local").run([made["int8"]], plan)
     assert not measured.skipped and measured.outputs is not None and len(measured.samples_ms) >= 2
     np.testing.assert_allclose(measured.outputs, Ncnn().load(made["int8"])(pictures[:4]), atol=1e-6)

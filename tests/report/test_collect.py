@@ -39,7 +39,7 @@ def test_a_file_that_was_changed_between_check_and_bench_is_a_caution(tmp_path: 
     stored = read_json(path)
     stored["details"]["sha256"] = "0" * 64
     write_json(path, stored)
-    said = cautions.find(collect(run, layout=False))
+    said = cautions.cautions_of(collect(run, layout=False))
     assert any("ONNX int8 on local: the file that was timed is not the file that was checked" in s for s in said)
 
 
@@ -49,7 +49,7 @@ def test_pretraining_that_bought_nothing_is_a_caution(tmp_path: Path) -> None:
     stored = read_json(path)
     stored["metrics"]["linear_top1"] = 0.80
     write_json(path, stored)
-    assert any(s.startswith("Pretraining did not help here") for s in cautions.find(collect(run, layout=False)))
+    assert any(s.startswith("Pretraining did not help here") for s in cautions.cautions_of(collect(run, layout=False)))
 
 
 def test_few_test_images_are_a_caution_with_the_wilson_interval() -> None:

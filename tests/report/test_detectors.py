@@ -38,7 +38,7 @@ def test_every_checked_file_is_a_row_with_its_latency(run):
 
 
 def test_the_page_shows_the_files_and_the_caution(run):
-    assert "Detector voc: AP 0.000: this detector finds nothing" in cautions.find(collect(run, layout=False))
+    assert "Detector voc: AP 0.000: this detector finds nothing" in cautions.cautions_of(collect(run, layout=False))
     table = re.search(r"Table of exported detectors.*?</table>", report([run]).read_text(), re.S)
     assert table is not None
     assert "41.0" in table[0] and "12.5" in table[0] and REFUSED in table[0] and "not run" in table[0]

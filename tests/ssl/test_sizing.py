@@ -49,24 +49,24 @@ def test_even_a_tiny_data_set_gets_a_queue_of_one_step():
 )
 def test_what_cannot_run_is_refused_before_launch_with_values_that_can(settings, world, message):
     with pytest.raises(UserError, match=message):
-        sizing.check(recipe(**settings), 200, world)
+        sizing.require_feasible(recipe(**settings), 200, world)
 
 
 @pytest.mark.parametrize(("images", "found"), [(0, "are no images"), (1, "is 1 image")])
 def test_too_few_images_for_any_batch_are_said_to_be_too_few(images, found):
     with pytest.raises(UserError, match=f"there {found} to train on .* give at least 2"):
-        sizing.check(recipe(batch=64), images)
+        sizing.require_feasible(recipe(batch=64), images)
 
 
 def test_proposed_values_are_accepted():
-    sizing.check(recipe(batch=64, queue=1024), 200)
-    sizing.check(recipe(batch=95, queue=190 * 4), 200, 5)
-    sizing.check(recipe(batch=56, queue=112 * 4, accumulate=7), 200)
-    sizing.check(recipe(batch=96, queue=65472, symmetric=False), 200, 8)
+    sizing.require_feasible(recipe(batch=64, queue=1024), 200)
+    sizing.require_feasible(recipe(batch=95, queue=190 * 4), 200, 5)
+    sizing.require_feasible(recipe(batch=56, queue=112 * 4, accumulate=7), 200)
+    sizing.require_feasible(recipe(batch=96, queue=65472, symmetric=False), 200, 8)
 
 
 def test_a_batch_that_does_not_divide_comes_with_a_batch_and_a_queue_that_run_as_they_are():
     with pytest.raises(UserError, match="use --set ssl.batch=63 --set ssl.queue=1008") as refused:
-        sizing.check(recipe(batch=64, queue=1024), 200, 3)
+        sizing.require_feasible(recipe(batch=64, queue=1024), 200, 3)
     proposed = dict(part.split("=") for part in str(refused.value).split("--set ssl.")[1:])
-    sizing.check(recipe(**{name: int(value) for name, value in proposed.items()}), 200, 3)
+    sizing.require_feasible(recipe(**{name: int(value) for name, value in proposed.items()}), 200, 3)

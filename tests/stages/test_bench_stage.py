@@ -11,7 +11,7 @@ from colour_model import LABELS, SPEC, colours, export
 
 from softedge import registry
 from softedge.bench import base as devices
-from softedge.bench.base import Device, DeviceError, Measurement, Plan, Preset
+from softedge.bench.base import Device, DeviceError, Measurement, Preset, TimingPlan
 from softedge.config import Recipe
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
@@ -24,18 +24,18 @@ class Scripted(Device):
     """A device whose answers a test writes down; counts how often it was asked."""
 
     known_options = ("tag",)
-    answer: Callable[[Artifact, Plan], Measurement]
+    answer: Callable[[Artifact, TimingPlan], Measurement]
     asked: list[list[str]]
 
     def describe(self) -> dict[str, Any]:
         return {"cpu": "scripted"}
 
-    def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def run(self, artifacts: Sequence[Artifact], plan: TimingPlan) -> list[Measurement]:
         type(self).asked.append([a.name for a in artifacts])
         return [type(self).answer(artifact, plan) for artifact in artifacts]
 
 
-def timed(artifact: Artifact, plan: Plan, right: int = 12, ms: float = 2.0) -> Measurement:
+def timed(artifact: Artifact, plan: TimingPlan, right: int = 12, ms: float = 2.0) -> Measurement:
     """``right`` of the twelve images classified right, 30 samples in 10 rounds."""
     labels = colours()[1].copy()
     labels[right:] = (labels[right:] + 1) % 3
@@ -101,7 +101,7 @@ def test_local_latency_and_accuracy_belong_to_the_same_file(run: Run, data: Data
 def test_finished_rows_are_skipped_and_unmeasured_ones_tried_again(
     run: Run, data: Data, scripted: type[Scripted]
 ) -> None:
-    def no_coreml(artifact: Artifact, plan: Plan) -> Measurement:
+    def no_coreml(artifact: Artifact, plan: TimingPlan) -> Measurement:
         if artifact.target == "coreml":
             return Measurement(artifact.name, artifact.sha256, skipped="not run: no Mac")
         return timed(artifact, plan)
@@ -125,7 +125,7 @@ def test_another_preset_is_refused_before_anything_is_measured(run: Run, data: D
 def test_a_device_that_fails_is_said_in_its_rows_and_the_others_run(
     run: Run, data: Data, scripted: type[Scripted]
 ) -> None:
-    def gone(artifact: Artifact, plan: Plan) -> Measurement:
+    def gone(artifact: Artifact, plan: TimingPlan) -> Measurement:
         raise DeviceError("scripted: the cable was pulled")
 
     scripted.answer = staticmethod(gone)  # type: ignore[assignment]
@@ -138,7 +138,7 @@ def test_a_device_that_fails_is_said_in_its_rows_and_the_others_run(
 def test_what_a_device_needs_and_cannot_get_stops_that_device_alone(
     run: Run, data: Data, scripted: type[Scripted], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def lacking(artifact: Artifact, plan: Plan) -> Measurement:
+    def lacking(artifact: Artifact, plan: TimingPlan) -> Measurement:
         raise UserError("no compiler for it is installed")
 
     scripted.answer = staticmethod(lacking)  # type: ignore[assignment]
@@ -157,7 +157,7 @@ def test_a_device_that_ran_no_file_fails_the_bench_with_its_reasons(run: Run, da
 def test_a_failed_device_does_not_erase_an_earlier_measurement(run: Run, data: Data, scripted: type[Scripted]) -> None:
     bench(run, data, ["scripted"], "quick")
 
-    def gone(artifact: Artifact, plan: Plan) -> Measurement:
+    def gone(artifact: Artifact, plan: TimingPlan) -> Measurement:
         raise DeviceError("scripted: gone")
 
     scripted.answer = staticmethod(gone)  # type: ignore[assignment]
@@ -171,7 +171,7 @@ def test_a_mistyped_device_is_gone_with_the_next_bench_and_what_was_measured_sta
 ) -> None:
     answer = scripted.answer
 
-    def gone(artifact: Artifact, plan: Plan) -> Measurement:
+    def gone(artifact: Artifact, plan: TimingPlan) -> Measurement:
         raise DeviceError("scripted: nobody answers")
 
     scripted.answer = staticmethod(gone)  # type: ignore[assignment]
@@ -189,7 +189,7 @@ def test_a_mistyped_device_is_gone_with_the_next_bench_and_what_was_measured_sta
 def test_quality_gates_compare_with_fp32_on_the_same_device(
     run: Run, data: Data, scripted: type[Scripted], right: int, passed: tuple[bool, bool]
 ) -> None:
-    def answer(artifact: Artifact, plan: Plan) -> Measurement:
+    def answer(artifact: Artifact, plan: TimingPlan) -> Measurement:
         return timed(artifact, plan, right if artifact.precision == "int8" else 12)
 
     scripted.answer = staticmethod(answer)  # type: ignore[assignment]
@@ -200,7 +200,7 @@ def test_quality_gates_compare_with_fp32_on_the_same_device(
 
 
 def test_an_untimed_run_gives_accuracy_and_no_latency(run: Run, data: Data, scripted: type[Scripted]) -> None:
-    def numerics(artifact: Artifact, plan: Plan) -> Measurement:
+    def numerics(artifact: Artifact, plan: TimingPlan) -> Measurement:
         outputs = np.eye(3, dtype=np.float32)[colours()[1]]
         return Measurement(artifact.name, artifact.sha256, outputs=outputs, not_timed="not run: emulated")
 
@@ -230,7 +230,7 @@ def test_agreement_with_this_machine_compares_the_same_file_and_images(
 ) -> None:
     bench(run, data, ["local"], "quick")
 
-    def answer(artifact: Artifact, plan: Plan) -> Measurement:
+    def answer(artifact: Artifact, plan: TimingPlan) -> Measurement:
         return timed(artifact, plan, right=9)
 
     scripted.answer = staticmethod(answer)  # type: ignore[assignment]

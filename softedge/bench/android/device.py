@@ -26,7 +26,7 @@ from softedge.bench.android import bundle as android_bundle
 from softedge.bench.android import facts as android_facts
 from softedge.bench.android.adb import LOST, explain, quoted
 from softedge.bench.android.adb import Adb as Client
-from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan
+from softedge.bench.base import DeviceError, FolderDevice, Measurement, TimingPlan
 from softedge.bench.board import kernels
 from softedge.bench.ssh import wheels
 from softedge.export.base import open_format
@@ -44,7 +44,7 @@ _CLEAN_S = 20.0
 _KILLED = 0x80 | 9  # how adb reports a program that SIGKILL ended
 
 
-class Adb(FolderDevice):
+class AdbDevice(FolderDevice):
     """Pushes the runner, runs it, pulls what it wrote."""
 
     formats = ("onnx", "executorch")
@@ -94,7 +94,7 @@ class Adb(FolderDevice):
             return reason
         return native.why_not(self.natives, open_format(artifact.target), *android_bundle.THERE)
 
-    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: TimingPlan) -> list[Measurement]:
         measurements: list[Measurement] = []
         for start in range(0, len(artifacts), MOST_MODELS):
             part = folder / f"part-{start}"
@@ -102,7 +102,7 @@ class Adb(FolderDevice):
             measurements += self._part(part, artifacts[start : start + MOST_MODELS], plan)
         return measurements
 
-    def _part(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def _part(self, folder: Path, artifacts: Sequence[Artifact], plan: TimingPlan) -> list[Measurement]:
         bundle = android_bundle.bundle()
         with self._remote() as remote:
             count = self._pack(folder, artifacts, plan)
@@ -141,7 +141,7 @@ class Adb(FolderDevice):
             except DeviceError:
                 say(f"{self.spec}: the phone cannot be reached for clean-up; the runner removes {remote} itself")
 
-    def _pack(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> int:
+    def _pack(self, folder: Path, artifacts: Sequence[Artifact], plan: TimingPlan) -> int:
         """job.txt, images.bin and the models; returns how many images."""
         images = np.load(plan.images, mmap_mode="r")
         images.tofile(folder / "images.bin")
@@ -158,7 +158,7 @@ class Adb(FolderDevice):
     def _emulated(self) -> bool:
         return android_facts.emulated(self.known)
 
-    def _follow(self, remote: str, plan: Plan) -> None:
+    def _follow(self, remote: str, plan: TimingPlan) -> None:
         # exec: the pid is the runner's.  What a vendor preloads into its own programs does not fit ours.
         script = (
             f"cd {quoted(remote)} && chmod 700 runner {android_bundle.LOADER} && echo $$ > pid && "
@@ -184,7 +184,7 @@ class Adb(FolderDevice):
         row: Mapping[str, Any],
         back: Path,
         count: int,
-        plan: Plan,
+        plan: TimingPlan,
         around: Mapping[str, Any],
     ) -> Measurement:
         if "failed" in row:

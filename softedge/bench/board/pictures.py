@@ -11,7 +11,7 @@ from typing import Any, Callable  # noqa: UP035  (Python 3.8 on boards)
 import numpy as np
 
 
-class Images:
+class RowReader:
     """Rows of a .npy file read one by one: mapping it would count as this process's memory."""
 
     def __init__(self, path: str):

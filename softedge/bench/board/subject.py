@@ -76,7 +76,7 @@ class Subject:
 
     def __init__(self, folder: str, plan: dict[str, Any], artifact: dict[str, Any]):
         self.folder, self.plan, self.name = folder, plan, artifact["name"]
-        self.images = pictures.Images(os.path.join(folder, plan["images"]))
+        self.images = pictures.RowReader(os.path.join(folder, plan["images"]))
         hashes = [_sha256(os.path.join(folder, file)) for file in artifact["files"]]
         settings = {**artifact["settings"], "threads": plan["threads"]}
         path = os.path.join(folder, artifact["files"][0])

@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from softedge.bench import latency
-from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan, integer
+from softedge.bench.base import DeviceError, FolderDevice, Measurement, TimingPlan, integer
 from softedge.bench.browser import address as browser_address
 from softedge.bench.browser import ort_web
 from softedge.bench.browser.results import MOST_SAMPLES, Answer, Row, printable
@@ -104,7 +104,7 @@ class Browser(FolderDevice):
         }
         return {key: value for key, value in values.items() if value not in (None, "")}
 
-    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: TimingPlan) -> list[Measurement]:
         self.visit.wait_for_browser(self.wait_s)
         images = np.load(plan.images, mmap_mode="r")
         columns = {a.name: len(a.labels) if a.output in LABELLED else None for a in artifacts}
@@ -117,7 +117,7 @@ class Browser(FolderDevice):
             self._measurement(artifact, row, answer, plan) for artifact, row in zip(artifacts, answer.rows, strict=True)
         ]
 
-    def _job(self, artifacts: Sequence[Artifact], plan: Plan, images: np.ndarray[Any, Any]) -> dict[str, Any]:
+    def _job(self, artifacts: Sequence[Artifact], plan: TimingPlan, images: np.ndarray[Any, Any]) -> dict[str, Any]:
         """The plan for the page, and everything it will fetch into the server's table."""
         pages = self.server.pages
         entries = []
@@ -149,7 +149,7 @@ class Browser(FolderDevice):
             "most_samples": MOST_SAMPLES // 2,  # a slice more still fits into what is accepted
         }
 
-    def _measurement(self, artifact: Artifact, row: Row, answer: Answer, plan: Plan) -> Measurement:
+    def _measurement(self, artifact: Artifact, row: Row, answer: Answer, plan: TimingPlan) -> Measurement:
         if row.skipped:
             return Measurement(artifact.name, artifact.sha256, skipped=f"failed: {printable({'': row.skipped})['']}")
         if row.sha256 != artifact.sha256:
@@ -195,7 +195,7 @@ class Browser(FolderDevice):
             "locked, or another app in front); keep it in front and run this again"
         )
 
-    def _summary(self, answer: Answer, plan: Plan) -> dict[str, Any]:
+    def _summary(self, answer: Answer, plan: TimingPlan) -> dict[str, Any]:
         """What the page shows at the end: statistics come from latency.py, as everywhere."""
         notes = [why] if (why := self._why_not_timed(answer)) else []
         if answer.threads < plan.threads:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from softedge.bench import job, native
-from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan, last_line
+from softedge.bench.base import DeviceError, FolderDevice, Measurement, TimingPlan, last_line
 from softedge.bench.emulated import sysroot
 from softedge.errors import UserError, did_you_mean
 from softedge.export.base import open_format
@@ -69,7 +69,7 @@ class Emulated(FolderDevice):
             return reason
         return native.why_not(self.natives, open_format(artifact.target), *self.tree.about())
 
-    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: TimingPlan) -> list[Measurement]:
         plan = dataclasses.replace(plan, warmup=0, threads=1, encoded=())
         hashes = job.pack(folder, artifacts, plan, self.options, self.natives, timed=False)
         begun, results = time.monotonic(), {}

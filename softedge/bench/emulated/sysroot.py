@@ -62,7 +62,7 @@ class Sysroot:
         return {**os.environ, "PYTHONPATH": str(self.site), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def find() -> Sysroot | None:
+def existing() -> Sysroot | None:
     """The tree if it was made before."""
     folder = _folder()
     pythons = sorted((folder / "root" / "usr" / "bin").glob("python3.[0-9]*"))
@@ -76,7 +76,7 @@ def arm64() -> Sysroot:
         raise DeviceError(
             f"emulated:arm64 needs {', '.join(missing)}; on Debian or Ubuntu: sudo apt-get install qemu-user-static"
         )
-    made = find()
+    made = existing()
     if made is not None:
         return made
     folder = _folder()
@@ -87,7 +87,7 @@ def arm64() -> Sysroot:
         os.rename(partial, folder)  # whole or not at all
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    made = find()
+    made = existing()
     if made is None:
         raise DeviceError(f"emulated:arm64: {folder} holds no Python; remove it and try again")
     return made

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge.bench import job
-from softedge.bench.base import FolderDevice, Measurement, Plan, last_line
+from softedge.bench.base import FolderDevice, Measurement, TimingPlan, last_line
 from softedge.errors import UserError
 from softedge.records import Artifact
 
@@ -34,7 +34,7 @@ class Local(FolderDevice):
     def describe(self) -> dict[str, Any]:
         return job.describe([self.python], self.spec, 60.0)
 
-    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: TimingPlan) -> list[Measurement]:
         hashes = job.pack(folder, artifacts, plan, self.settings, temporary=True)
         command = [self.python, str(folder / "worker.py"), "run", str(folder)]
         job.follow(command, plan, f"bench {self.spec}", _explain)

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from softedge import registry
 from softedge.bench import job, native
-from softedge.bench.base import DeviceError, FolderDevice, Measurement, Plan
+from softedge.bench.base import DeviceError, FolderDevice, Measurement, TimingPlan
 from softedge.bench.ssh import wheels
 from softedge.bench.ssh.remote import Connection, parse
 from softedge.export.base import open_format
@@ -186,11 +186,11 @@ class Ssh(FolderDevice):
             return f"{package} is missing for {self.python} there: {self.unsent[package]}"
         return self._how_to_get(package, package)
 
-    def run(self, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def run(self, artifacts: Sequence[Artifact], plan: TimingPlan) -> list[Measurement]:
         self.prepare(artifacts)
         return super().run(artifacts, plan)
 
-    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: Plan) -> list[Measurement]:
+    def work(self, folder: Path, artifacts: Sequence[Artifact], plan: TimingPlan) -> list[Measurement]:
         outgoing, incoming = folder / "out", folder / "in"
         outgoing.mkdir()
         incoming.mkdir()
@@ -211,7 +211,7 @@ class Ssh(FolderDevice):
         measurements = job.unpack(incoming, artifacts, hashes, replace(plan, images=outgoing / "images.npy"))
         return measurements if timed else [one if one.skipped else _untimed(one) for one in measurements]
 
-    def _start(self, plan: Plan) -> None:
+    def _start(self, plan: TimingPlan) -> None:
         words = [*self._environment(), self.python, f"{self.remote}/worker.py", "run", self.remote]
         job.follow(self.connection.command(words), plan, f"bench {self.label}", self.connection.explain)
 

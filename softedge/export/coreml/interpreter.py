@@ -37,7 +37,7 @@ _NUMPY = {
 
 
 @dataclass(frozen=True)
-class Step:
+class Operation:
     """One operation: ``live`` arguments are looked up by name when it runs, ``fixed`` ones are known beforehand."""
 
     kind: str
@@ -64,7 +64,7 @@ class Program:
         self.outputs = tuple(block.outputs)
         self._blobs: dict[str, np.memmap] = {}
         self.constants: dict[str, Any] = {}
-        self.steps: list[Step] = []
+        self.steps: list[Operation] = []
         self.labels: tuple[str, ...] = ()
         self.operations: list[Any] = list(block.operations)
         for operation in self.operations:
@@ -123,7 +123,7 @@ class Program:
         if operation.type.startswith("constexpr"):
             self.constants[outputs[0]] = kernel(fixed)
         else:
-            self.steps.append(Step(operation.type, kernel, live, fixed, outputs))
+            self.steps.append(Operation(operation.type, kernel, live, fixed, outputs))
 
     def _last_uses(self) -> dict[int, list[str]]:
         """Step number -> names not needed after it, so that memory does not hold every activation at once."""
