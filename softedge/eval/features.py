@@ -55,12 +55,17 @@ def save(folder: Path, test: NDArray[np.float32], labels: NDArray[np.int64], log
 
     test: features (N, D).  labels: (N,).  logits: (N, classes).
     """
-    shifted = np.exp(logits - logits.max(1, keepdims=True))
     with atomic_path(folder / "features.npz") as temporary, open(temporary, "wb") as file:
         np.savez(
             file,
             test_features=test,
             test_labels=labels,
             test_predictions=logits.argmax(1),
-            test_probabilities=shifted / shifted.sum(1, keepdims=True),
+            test_probabilities=softmax(logits),
         )
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities (N, classes) of logits (N, classes)."""
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    return cast(NDArray[np.float32], shifted / shifted.sum(1, keepdims=True))

@@ -14,7 +14,7 @@ from softedge.data.images import Data
 from softedge.errors import UserError
 from softedge.eval import baselines as cheap
 from softedge.eval.bootstrap import paired
-from softedge.eval.features import extract
+from softedge.eval.features import extract, softmax
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run, atomic_path
@@ -59,7 +59,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
             indices=asked,
             test_labels=truth,
             test_predictions=answers,
-            test_probabilities=_softmax(logits),
+            test_probabilities=softmax(logits),
             cheap_predictions=np.stack([baseline.predictions for baseline in rivals]),
         )
     metrics: dict[str, Any] = {
@@ -83,11 +83,6 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         f"{rival.name} {metrics['cheap_top1']:.3f}: {gain}"
     )
     return Outcome(metrics, details)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(1, keepdims=True))
-    return shifted / shifted.sum(1, keepdims=True)
 
 
 stage = Stage(
