@@ -1,4 +1,4 @@
-"""Pixels against epochs at equal cost: fine-tuning from given weights, judged on held-out parts of the training photos.
+"""Pixels against epochs at equal cost: fine-tuning from starting weights, judged on parts of the training photos.
 
     python benchmarks/pixels_epochs.py trashnet/ --plans 96x13 128x7 --folds 0 1
 

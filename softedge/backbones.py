@@ -41,7 +41,7 @@ class Backbone(nn.Module):
         if settings.stem_stride == 1:
             if settings.weights not in ("random", "auto") and hasattr(self.net, "maxpool"):
                 raise UserError(
-                    f"given weights of {settings.name} are for its own stem, not for that of small images "
+                    f"the weights of {settings.name} are for its own stem, not for that of small images "
                     "(backbone.stem_stride = 1); use backbone.stem_stride = 2 and larger images"
                 )
             _small_image_stem(self.net, settings.name)

@@ -77,7 +77,7 @@ DevicesOption = Annotated[
     str | None, typer.Option("--devices", help="local, ssh://user@host, adb://SERIAL, browser: ...", show_default=False)
 ]
 
-# How the images of given weights are prepared; None: as timm or the file says.
+# How the images of starting weights are prepared; None: as timm or the file says.
 SizeOption = Annotated[
     int | None, typer.Option("--size", help="Input height = width in pixels.", show_default="the network's")
 ]

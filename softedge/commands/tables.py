@@ -150,7 +150,7 @@ def features_of(pretrained: Result | None) -> str:
     from softedge.report import words  # a tenth of a second that other commands do without
 
     done = {"metrics": pretrained.metrics, "kept": pretrained.details.get("kept")} if pretrained else {}
-    return "pretrained" if words.pretrained({"pretrain": done}) else "given weights"
+    return "pretrained" if words.pretrained({"pretrain": done}) else "starting weights"
 
 
 def deployment(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""Fine-tuning: train the whole network on the labels, from the SSL backbone, given weights or scratch.
+"""Fine-tuning: train the whole network on the labels, from the SSL backbone, starting weights or scratch.
 
 Layer-wise rates (Clark et al. 2020, arXiv 2003.10555; BEiT, arXiv 2106.08254), warm-up and cosine, label smoothing,
 optional mixup (Zhang et al. 2018, arXiv 1710.09412) and an average of the weights.

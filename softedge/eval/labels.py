@@ -1,6 +1,6 @@
 """Label efficiency: was pretraining worth it? Accuracy at 1%, 10% and 100% of the labels, with it and without it.
 
-Every start (random, SSL, given weights) sees the same draws of labels. ``result.details`` holds, for the report:
+Every start (random, SSL, starting weights) sees the same draws of labels. ``result.details`` holds, for the report:
 
     rows         one per (init, method, file, fraction): {init, method, file, fraction, n_labels, top1: one per seed,
                  mean, low, high}; file is "pytorch" or the exported file ("onnx-int8"); low..high is the 95% interval

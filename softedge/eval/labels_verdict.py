@@ -74,7 +74,7 @@ def _right(row: Mapping[str, Any], rights: Rights) -> Sequence[ArrayLike]:
 
 
 def comparisons(rows: Sequence[dict[str, Any]], rights: Rights | None = None) -> list[dict[str, Any]]:
-    """Every row that starts from SSL or given weights against the random row of the same method, labels and file.
+    """Every row that starts from SSL or starting weights against the random row of the same method, labels and file.
 
     rights: which test images were answered correctly, where that is known.
     """

@@ -1,4 +1,4 @@
-"""Whether pretraining on from given weights paid: the features before and after it, on labelled training images."""
+"""Whether pretraining on from starting weights paid: the features before and after it, on labelled training images."""
 
 from __future__ import annotations
 

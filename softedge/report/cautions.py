@@ -59,7 +59,7 @@ def _not_held_out(run: Values) -> list[str]:
 
 def _no_better_than_random(run: Values) -> list[str]:
     metrics = run["probe"].get("metrics", {})
-    start = "Pretraining" if words.pretrained(run) else "The given weights"
+    start = "Pretraining" if words.pretrained(run) else "The starting weights"
     for kind, name in (("linear_top1", "linear probe"), ("knn_top1", "k-NN")):
         trained, untrained = metrics.get(kind), metrics.get(f"random_{kind}")
         if trained is not None and untrained is not None and trained <= untrained:

@@ -152,7 +152,7 @@ def chosen(picks: list[Values], device: str) -> str:
 
 def sections(run: Values) -> list[tuple[str, str]]:
     """Anchors and titles of the sections that are there."""
-    bought = "What pretraining is worth" if words.pretrained(run) else "What the given weights bought"
+    bought = "What pretraining is worth" if words.pretrained(run) else "What the starting weights are worth"
     entries = [("files", "Every file"), ("learning", bought)]
     if any(words.is_int8(row["precision"]) for row in run["files"]):
         entries.append(("int8", "What int8 costs"))

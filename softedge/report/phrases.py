@@ -204,7 +204,7 @@ def learning_lead(run: Values) -> Markup:
     verb = "gains" if gains[key] > 0 else "loses"
     return Markup("{}, {} {} {} points from {}: {} instead of {}.").format(
         with_, what, verb, number(gains[key], words.points(gains[key]).lstrip("+" + words.MINUS)),
-        "pretraining" if words.pretrained(run) else "the given weights",
+        "pretraining" if words.pretrained(run) else "the starting weights",
         SHOW["percent"](metrics[key]), SHOW["percent"](metrics[f"random_{key}"]),
     )  # fmt: skip
 
@@ -227,7 +227,7 @@ def curves_note(run: Values) -> Markup:
 
 
 def worth_it(run: Values) -> str:
-    """What pretraining on from given weights did to the features, and which were kept; "" where that was not asked."""
+    """What continued pretraining did to the features, and which were kept; "" where it was not asked for."""
     metrics = run["pretrain"].get("metrics", {})
     before, after = metrics.get("before_val_top1"), metrics.get("after_val_top1")
     if not words.is_number(before) or not words.is_number(after):

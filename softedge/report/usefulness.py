@@ -73,7 +73,9 @@ def _advice(run: Values) -> list[str]:
     recipe, metrics = run["recipe"], run["baselines"]["metrics"]
     said = []
     if recipe.get("backbone", {}).get("weights", "random") == "random":
-        said.append("given weights (of a folder of images, softedge deploy without --recipe starts from them)")
+        said.append(
+            "pretrained starting weights (softedge deploy takes them for a folder unless --recipe says otherwise)"
+        )
     if not run["finetune"] and not run.get("distill"):
         said.append("fine-tuning (softedge finetune)")
     per_class = metrics["n_train"] / max(1, len(run["data"].get("classes") or []))

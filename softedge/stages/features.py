@@ -103,7 +103,7 @@ def unlabelled(run: Run, recipe: Recipe) -> tuple[Backbone, str]:
     if weights == "random":
         raise UserError(
             f"{run.root} was pretrained on its labels from random weights, and has learnt the wrong ones, too; "
-            "use a run that was pretrained without labels, or from given weights"
+            "use a run that was pretrained without labels, or from starting weights"
         )
     return backbones.build(recipe.backbone), f"{recipe.backbone.name} with its starting weights ({weights})"
 

@@ -1,4 +1,4 @@
-"""``softedge finetune``: train the whole network on the labels, from the SSL backbone, given weights or scratch."""
+"""``softedge finetune``: train the whole network on the labels, from the SSL backbone, starting weights or scratch."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ MEASURED_AT = 128  # pixels; the time of other sizes goes with their area
 _OTHERS = 1.2  # minutes of export, int8 search, check, timing and map, and more for each second that an image takes:
 _OTHERS_MORE = 110.0  # 2.5 minutes at 0.014 s (160 pixels) and 5 at 0.038 s (128, a slower machine), both on TrashNet
 _FORWARD = 0.35  # of a training step, from EfficientNet-Lite0 and MobileNetV3 on two cores
-_GIVEN_EPOCHS = (1, 30)  # of fine-tuning from given weights: least, most
+_GIVEN_EPOCHS = (1, 30)  # of fine-tuning from starting weights: least, most
 # Epochs from which a size is taken: with fewer, the next smaller one was about as good at equal cost, and a device
 # runs it faster (benchmarks/results/starting.md).
 _WORTH = {64: 7, 96: 7, 128: 7, 160: 10, 192: 20, 224: 30}
@@ -24,7 +24,7 @@ _SSL_EPOCHS = (10, 100)  # of pretraining from random weights, where ``_FEW_TUNE
 _SSL_WORTH = 30  # of it, for any size
 _STUDENT_EPOCHS = (10, 200)  # of distillation into a small network from random weights, which needs many: least, most
 _TEACHERS = 0.4  # of the minutes for training, where a smaller network learns from the one that is fine-tuned
-_SPREAD_AT = 224  # pixels at which labels spread over the features of given weights
+_SPREAD_AT = 224  # pixels at which labels spread over the features of starting weights
 # Epochs of fine-tuning for one of pretraining, which has two views an image. Where most images have labels, these teach
 # more in the same minutes (benchmarks/results/starting.md); where few have, distillation on all images follows as well.
 _TUNED = 4.0
@@ -155,7 +155,9 @@ def choose(
     elif affordable[size] < enough:
         notes.append(f"more minutes would help: {enough} epochs are worth more than {epochs}")
     if not given:
-        notes.append("random weights: on a few thousand photos given weights are worth up to 25 points of accuracy")
+        notes.append(
+            "random weights: on a few thousand photos pretrained starting weights are worth up to 25 points of accuracy"
+        )
     ssl = 0 if given else epochs
     tuned = (epochs if given else max(1, round(epochs * _tuned(counts)))) if counts.train else 0
     values: dict[str, Any] = {"data.size": size, "ssl.epochs": ssl, "plan.minutes": minutes}
@@ -187,7 +189,7 @@ def with_student(
 
     The teacher needs no device, so that minutes alone choose its pixels.  The others as in ``choose``.
     """
-    spread = counts.few and bool(counts.taught)  # the labels themselves teach, through the features of given weights
+    spread = counts.few and bool(counts.taught)  # the labels themselves teach, through the features of starting weights
     after = _others(student_pace.at(student.size))
     rest = max(0.0, minutes - after)
     alone = replace(counts, pretrain=counts.train)  # an epoch of distillation is the student's
@@ -235,7 +237,7 @@ def _steps(
         )
     else:
         steps.append(
-            PlannedStage("pretrain", "left out: continued pretraining from given weights lowered accuracy", 0.0)
+            PlannedStage("pretrain", "left out: continued pretraining from the starting weights lowered accuracy", 0.0)
         )
     if counts.train:
         steps.append(PlannedStage("probe", "a linear layer on frozen features", _probe(counts, second)))
@@ -262,7 +264,7 @@ def _steps(
 
 
 def _worth(size: int, counts: Counts) -> int:
-    """Epochs of fine-tuning given weights from which ``size`` is worth its time."""
+    """Epochs of fine-tuning starting weights from which ``size`` is worth its time."""
     return max(_WORTH[size], _TAUGHT_EPOCHS if counts.taught else 0)
 
 
@@ -277,9 +279,9 @@ def _ssl(counts: Counts, epochs: int) -> int:
 
 
 def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: float, others: float | None) -> float:
-    """Epochs that fit: of fine-tuning from given weights, else of pretraining with its share of fine-tuning.
+    """Epochs that fit: of fine-tuning from starting weights, else of pretraining with its share of fine-tuning.
 
-    Infinitely many where nothing is trained: given weights and no labels.
+    Infinitely many where nothing is trained: starting weights and no labels.
     """
     second = pace.at(size)
     rest = (_others(second) if others is None else others) + (_probe(counts, second) + 0.2 if counts.train else 0.0)

@@ -18,7 +18,7 @@ from softedge.stages.data import changed, opened
 from softedge.stages.opening import choose_recipe, reopened, replaced, started
 from softedge.weights import starting
 
-RECIPE = "photos"  # given weights, no pretraining
+RECIPE = "photos"  # starting weights, no pretraining
 
 
 @contextlib.contextmanager

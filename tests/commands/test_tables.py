@@ -9,8 +9,8 @@ from softedge.records import Result
 @pytest.mark.parametrize(
     ("metrics", "details", "title"),
     [
-        ({"epochs": 0}, {}, "given weights"),
-        ({"epochs": 3}, {"kept": "start"}, "given weights"),
+        ({"epochs": 0}, {}, "starting weights"),
+        ({"epochs": 3}, {"kept": "start"}, "starting weights"),
         ({"epochs": 3}, {"kept": "trained"}, "pretrained"),
         ({"epochs": 3}, {}, "pretrained"),
     ],

@@ -24,7 +24,7 @@ def test_a_network_below_a_colour_histogram_is_not_headlined_ship() -> None:
     assert pick.status == "not better than cheap" and pick.artifact == "" and pick.device == "local"
     assert pick.answer.startswith("Do not ship ONNX int8 yet")
     assert "52.5\u202f%" in pick.answer and "an SVM on a colour histogram 80.4\u202f%" in pick.answer
-    for advice in ("given weights", "fine-tuning", "more labels", "--minutes 30"):
+    for advice in ("starting weights", "fine-tuning", "more labels", "--minutes 30"):
         assert advice in pick.reason
 
 

@@ -1,4 +1,4 @@
-"""Pretraining from given weights is kept only where the features get better on held-out training images."""
+"""Pretraining from starting weights is kept only where the features get better on held-out training images."""
 
 import dataclasses
 

@@ -36,7 +36,7 @@ def test_given_weights_are_fine_tuned_and_random_ones_pretrained_first():
     given, random = of(15), of(15, "random", LITE0 / 4)
     assert given.values["ssl.epochs"] == 0 and given.values["finetune.epochs"] >= 7
     assert random.values["ssl.epochs"] >= 10 and random.values["finetune.epochs"] > 0
-    assert any("given weights are worth" in note for note in random.notes)
+    assert any("starting weights are worth" in note for note in random.notes)
 
 
 def test_too_few_minutes_give_the_least_plan_and_say_so():
