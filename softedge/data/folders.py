@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from softedge.data import decisions, sessions
+from softedge.data import decisions, runs, sessions
 from softedge.data.companions import photos_among
 from softedge.data.decisions import Labelled
 from softedge.data.decoding import BadImage, Uint8, decode
@@ -37,24 +37,26 @@ class Listing:
     """Image files below a folder, as sorted relative paths, and what was ignored.
 
     others: files that are not images.  empty: folders without an image anywhere below, with their count of other files.
+    runs: folders of softedge's runs, which were not looked into.
     """
 
     names: tuple[str, ...]
     ignored: Mapping[str, int]
     others: tuple[str, ...] = ()
     empty: Mapping[str, int] = field(default_factory=dict)
-
-
-def is_run(folder: Path) -> bool:
-    """Whether softedge keeps a run there: its golden images are copies of the photos."""
-    return (folder / "recipe.toml").is_file() and (folder / "data" / "index.json").is_file()
+    runs: tuple[str, ...] = ()
 
 
 def scan(root: Path) -> Listing:
-    """List the images below ``root``. Links are followed, but never into a folder that is already being listed."""
+    """List the images below ``root``. Links are followed, but never into a folder that is already being listed.
+
+    UserError where it cannot be read, or is a run of softedge; runs below it are left out.
+    """
+    runs.refuse(root)
     names: list[str] = []
     others: list[str] = []
     empty: dict[str, int] = {}
+    within: list[str] = []
     ignored: Counter[str] = Counter()
 
     def visit(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> None:
@@ -70,10 +72,11 @@ def scan(root: Path) -> Listing:
         if here in above:
             ignored["links back to a folder above"] += 1
             return
-        if prefix and is_run(folder):
+        if prefix and runs.is_run(folder):
             ignored["softedge runs"] += 1
+            within.append(prefix.rstrip("/"))
             return
-        before = len(names), len(others)
+        before = len(names), len(others), len(within)
         for entry in entries:
             if is_junk(entry.name):
                 ignored["hidden"] += 1
@@ -84,11 +87,11 @@ def scan(root: Path) -> Listing:
             else:
                 others.append(prefix + entry.name)
                 ignored["tar files" if is_tar(entry.name) else "not images"] += 1
-        if prefix and len(names) == before[0]:
+        if prefix and (len(names), len(within)) == (before[0], before[2]):
             empty[prefix.rstrip("/")] = len(others) - before[1]
 
     visit(root, "", frozenset())
-    return Listing(tuple(sorted(names)), dict(ignored), tuple(others), empty)
+    return Listing(tuple(sorted(names)), dict(ignored), tuple(others), empty, tuple(within))
 
 
 def _without_table(listing: Listing) -> Listing:
@@ -133,6 +136,9 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
             f"{tars} tar files beside the images are not read: shards are, from a folder that holds nothing else, or "
             "from train/ test/ unlabeled/ that all hold shards; unpack them to use them here"
         )
+    if listing.runs:
+        shown = ", ".join(map(printable, listing.runs[:3])) + (", ..." if len(listing.runs) > 3 else "")
+        notices.append(f"{plural(len(listing.runs), 'softedge run')} among the images left out ({shown})")
     first = len(notices)
     photos, left_out = photos_among(images, lambda path: _pixels(root.joinpath(*path)), notices)
     thumbnails, without = left_out.get("thumbnails", 0), notices[first : first + 1]

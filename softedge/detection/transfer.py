@@ -17,7 +17,7 @@ from torch import nn
 
 from softedge import registry
 from softedge.config import Recipe
-from softedge.data import stamps
+from softedge.data import runs, stamps
 from softedge.data.images import FileImages
 from softedge.detection import keeping, planning
 from softedge.detection.batches import Batches
@@ -55,6 +55,7 @@ def train(
         raise UserError(
             f"--data {data_dir} is not a folder; give the {task.upper()} folder with annotations and images"
         )
+    runs.refuse(Path(data_dir))
     data = Path(data_dir).resolve()  # the paths of its pictures are kept: they are read again from wherever one is
     train, test = asked.read(data)
     if settings.init == "ssl":

@@ -237,15 +237,57 @@ def test_a_loose_picture_does_not_make_a_class_of_a_folder_of_classes(tmp_path: 
         sources.find(str(tmp_path))
 
 
+def finished_run(folder: Path, source: str) -> Path:
+    (folder / "data").mkdir(parents=True)
+    (folder / "recipe.toml").write_text(f'[data]\nsource = "{source}"\n')
+    (folder / "data" / "index.json").write_text("")
+    save(folder / "export" / "onnx-fp32" / "golden" / "0.png", 50)
+    save(folder / "map" / "thumbnails.jpg", 51)
+    return folder
+
+
 def test_a_run_within_the_photos_is_none_of_them(tmp_path: Path) -> None:
     small(tmp_path, {"cat": 2, "dog": 2})
-    run = tmp_path / "runs" / "photos"
-    (run / "data").mkdir(parents=True)
-    (run / "recipe.toml").write_text("")
-    (run / "data" / "index.json").write_text("")
-    save(run / "export" / "onnx-fp32" / "golden" / "0.png", 50)
+    finished_run(tmp_path / "runs" / "photos", "photos")
+    (tmp_path / "begun").mkdir()
+    for name in ("recipe.toml", ".lock"):  # of a run that has only just begun
+        (tmp_path / "begun" / name).write_text("")
     found = sources.find(str(tmp_path))
-    assert found.classes == ("cat", "dog") and found.ignored["softedge runs"] == 1
+    assert found.classes == ("cat", "dog") and found.ignored == {"softedge runs": 2}
+    assert found.notices == ("2 softedge runs among the images left out (begun, runs/photos)",)
+
+
+def test_a_run_given_as_images_is_refused_in_one_line_that_names_its_images(tmp_path, monkeypatch, capsys) -> None:
+    from softedge.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    run = finished_run(tmp_path / "mine", "/photos/of/birds")
+    line = f"{run} is a softedge run, not a folder of images; its images come from /photos/of/birds: give that"
+    with pytest.raises(UserError, match=f"^{line}$"):
+        sources.find("mine")
+    for words in (
+        "data mine",
+        "data mine --shrink small",
+        "plan --data mine",
+        "deploy --data mine",
+        "pretrain --data mine --out runs/new",
+        "recipes suggest --data mine",
+        "review mine",
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(words.split())
+        out, err = capsys.readouterr()
+        assert (left.value.code, out, err.splitlines()[-1]) == (2, "", f"error: {line}"), words
+        assert all(above.startswith("weights: ") for above in err.splitlines()[:-1]), err
+    (run / "recipe.toml").write_text("[data")
+    with pytest.raises(UserError, match="is a softedge run, not a folder of images; give the folder its images come"):
+        sources.find("mine")
+
+
+def test_pictures_corrected_in_a_run_are_images(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "mine", "photos")
+    small(run / "corrections", {"cat": 2, "dog": 2})
+    assert sources.find(str(run / "corrections")).classes == ("cat", "dog")
 
 
 @pytest.mark.skipif(os.sep != "/", reason="a backslash is a separator here")
