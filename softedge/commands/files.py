@@ -85,7 +85,7 @@ def quantize(
 
     asked = dataclasses.asdict(preprocessing(size, mean, std, interpolation, crop))
     result = quantize_file(run, images, out, asked, min_agreement, force=force)
-    typer.echo(tables.candidates(result))
+    typer.echo(tables.candidates(result, out))
     require_passed(result)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from softedge.progress import on_one_line
 from softedge.records import Result
 from softedge.run import Run
 
+_AVERAGE_PRECISION = re.compile("(mask_|voc07_|voc12_)?AP")
 _FRACTIONS = ("top1", "top5", "drop", "agreement")
 
 
@@ -19,11 +21,15 @@ def number(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if value is None:
         return "not run"
-    if any(word in name for word in _FRACTIONS) or name.removeprefix("mask_").startswith("AP"):
+    if "gain" in name or name.endswith("_gap"):
+        return f"{100 * value:+.1f} points"
+    if any(word in name for word in _FRACTIONS) or _AVERAGE_PRECISION.match(name):
         return f"{100 * value:.1f} %"
     if name.endswith("_ms"):
         return f"{value:.2f} ms"
-    if name.endswith("size_bytes"):
+    if name == "seconds":
+        return f"{value:.1f} s"
+    if name.endswith("_bytes"):
         return f"{value / 1e6:.2f} MB"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -45,7 +51,8 @@ def _without_words(reason: str) -> str:
 
 def stage(result: Result) -> str:
     """One stage: its metrics and what was left out."""
-    lines = [f"{result.stage}  {name}  {number(name, value)}" for name, value in result.metrics.items()]
+    width = max(map(len, result.metrics), default=0)
+    lines = [f"{result.stage}  {name:<{width}}  {number(name, value)}" for name, value in result.metrics.items()]
     lines += [f"{result.stage}  not run: {name} ({_without_words(reason)})" for name, reason in result.skipped.items()]
     return "\n".join(map(on_one_line, lines))
 
@@ -80,8 +87,8 @@ def checks(result: Result) -> str:
     return "\n".join([table(rows), *map(on_one_line, skipped)])
 
 
-def candidates(result: Result) -> str:
-    """The table of ``softedge quantize FILE``: what was tried, on the selection images; then the file."""
+def candidates(result: Result, out: Path) -> str:
+    """The table of ``softedge quantize FILE``: what was tried, on the selection images; then the file below ``out``."""
     shown = ("agreement", "sqnr_db", "size_bytes", "time_over_fp32")
     rows = [
         {
@@ -100,7 +107,8 @@ def candidates(result: Result) -> str:
             f"on {images['test']} other images: {agreement} of the answers of fp32, {metrics['sqnr_db']:.1f} dB"
         )
     if metrics["passed"]:
-        lines.append(f"written: {result.details['file']}, {number('size_bytes', metrics['size_bytes'])}")
+        file = out / result.stage / result.details["file"]
+        lines.append(f"written: {file}, {number('size_bytes', metrics['size_bytes'])}")
     return "\n".join(lines)
 
 
@@ -122,7 +130,8 @@ def label_issues(result: Result) -> str:
         f"it agrees with {number('top1', metrics['cv_top1'])} of all labels; features: {details['features']}",
     ]
     if metrics["n_issues"] > len(rows):
-        lines.append(f"shown: the worst {len(rows)} of {metrics['n_issues']:,}; all are in the file")
+        file = "label_issues/wrong_labels.csv of the run"
+        lines.append(f"shown: the worst {len(rows)} of {metrics['n_issues']:,}; all are in {file}")
     lines += [f"not judged: {name} ({reason})" for name, reason in result.skipped.items()]
     return "\n".join(lines)
 
@@ -141,7 +150,8 @@ def label_next(result: Result) -> str:
         f"features: {details['features']}",
     ]
     if metrics["n_next"] > len(rows):
-        lines.append(f"shown: the first {len(rows)} of {metrics['n_next']:,}; all are in the file")
+        file = "label_next/label_next.csv of the run"
+        lines.append(f"shown: the first {len(rows)} of {metrics['n_next']:,}; all are in {file}")
     return "\n".join(lines)
 
 
@@ -200,8 +210,9 @@ def deployment(run: Run) -> str:
 
 def verified(outcome: Mapping[str, Any]) -> str:
     """The rows of ``softedge verify``."""
-    values = (f"{name}  {value}" for name, value in outcome.items() if not isinstance(value, list | dict))
-    return "\n".join(map(on_one_line, values))
+    values = {name: value for name, value in outcome.items() if not isinstance(value, list | dict)}
+    width = max(map(len, values))
+    return "\n".join(on_one_line(f"{name:<{width}}  {number(name, value)}") for name, value in values.items())
 
 
 def recipes(available: Mapping[str, Path]) -> str:

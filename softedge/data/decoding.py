@@ -248,7 +248,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"more than the limit of {MAX_PIXELS:,} pixels"
     if "truncated" in text or isinstance(error, EOFError | struct.error):
-        return f"truncated ({text})"
+        text = text.removeprefix("image file is truncated").strip(" ()")
+        return f"truncated ({text})" if text else "truncated"
     return f"damaged ({text})"
 
 

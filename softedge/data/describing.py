@@ -9,7 +9,7 @@ from typing import Any
 from softedge.config import Recipe
 from softedge.data.near_pairs import sentence, table
 from softedge.errors import UserError
-from softedge.progress import on_one_line
+from softedge.progress import on_one_line, plural
 from softedge.run import write_text
 
 _SHOWN = 12
@@ -47,24 +47,39 @@ def describe_text(values: Mapping[str, Any]) -> str:
         f"  mean, std      {spec['mean']}, {spec['std']}",
     ]
     if values["n_duplicates"]:
-        lines.append(f"  set aside      {values['n_duplicates']:,} copies of test images")
+        copies = plural(values["n_duplicates"], "copy of a test image", "copies of test images")
+        lines.append(f"  set aside      {copies}")
     if values["contradictions"]:
         pairs = "; ".join(" and ".join(names[:2]) for names in values["contradictions"][:_SHOWN])
-        lines.append(f"  set aside      {len(values['contradictions']):,} pictures with two labels: {pairs}")
+        pictures = plural(len(values["contradictions"]), "picture", "pictures")
+        lines.append(f"  set aside      {pictures} with two labels: {pairs}")
     if values["near"]:
         lines.append(f"  look-alikes    {sentence(values['near'])}")
     for why, count in values["ignored"].items():
-        lines.append(f"  ignored        {count:,} {why}")
+        lines.append(f"  ignored        {plural(count, _ONE.get(why, why), _MANY.get(why, why))}")
     lines += [f"  note           {notice}" for notice in values["notices"]]
     lines += _class_table(values["per_class"])
     if values["bad"]:
-        lines.append(f"{len(values['bad'])} images cannot be read and are set aside:")
+        aside = plural(len(values["bad"]), "image cannot be read and is", "images cannot be read and are")
+        lines.append(f"{aside} set aside:")
         lines += [f"  {bad['name']}: {bad['reason']}" for bad in values["bad"][:_SHOWN]]
         if len(values["bad"]) > _SHOWN:
             lines.append(f"  and {len(values['bad']) - _SHOWN} more, all listed in data/index.json of a run")
     return "\n".join(map(on_one_line, lines))
 
 
+# What an inventory counts by a word or two.
+_ONE = {
+    "hidden": "hidden file or folder",
+    "not images": "file that is not an image",
+    "softedge runs": "softedge run",
+    "tar files": "tar file",
+    "class folders without images": "class folder without images",
+    "folders that cannot be read": "folder that cannot be read",
+    "links back to a folder above": "link back to a folder above",
+    "thumbnails": "thumbnail",
+}
+_MANY = {"hidden": "hidden files or folders", "not images": "files that are not images"}
 _TEST = {
     "given": "as given",
     "held out": "held out by content hash, the same for every run with this seed",

@@ -172,7 +172,7 @@ def _complete(root: Path, folder: Path, images: EncodedImages, side: int) -> NDA
     budget = _make_room(root, folder, end + need) - end
     if budget <= 0:
         return known
-    share = "" if need <= budget else f", about {budget / need:.0%} of them; the others are decoded every epoch"
+    share = "" if need <= budget else f", about {100 * budget / need:.0f} % of them; the others are decoded every epoch"
     say(
         f"data: decoding {len(missing):,} images once into {folder} (up to {min(need, budget) / 1e9:.1f} GB{share}; "
         f"{LIMIT} sets the limit, 0 turns this off)"

@@ -105,7 +105,8 @@ def write(
         arrays |= {f"{number}.image": image, **{f"{number}.{name}": value for name, value in answer.items()}}
     if min(parity) < _PARITY.get(precision, 0.0):
         raise UserError(
-            f"{path.name}: only {100 * min(parity):.1f}% of PyTorch's detections are in the {target} {precision} file's"
+            f"{path.name}: only {100 * min(parity):.1f} % of PyTorch's detections are also the "
+            f"{target} {precision} file's"
         )
     with atomic_path(out / "golden.npz") as temporary, open(temporary, "wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]

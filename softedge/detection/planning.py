@@ -17,6 +17,7 @@ from softedge.detection.models import Head
 from softedge.detection.scenes import Scenes
 from softedge.detection.settings import Transfer
 from softedge.detection.tasks import Task
+from softedge.progress import plural
 from softedge.run import read_json, write_json
 
 FILE = "plan.json"
@@ -108,10 +109,10 @@ class TransferPlan:
 
     def lines(self, pictures: int) -> list[str]:
         """For a person, before it starts."""
-        passes = self.iterations * self.batch / max(1, pictures)
+        passes = plural(round(self.iterations * self.batch / max(1, pictures)), "pass", "passes", str)
         lines = [
-            f"{self.head} at {self.side} pixels, {self.iterations} iterations of {self.batch} pictures ({passes:.0f} "
-            f"passes), about {_minutes(self.iterations * self.seconds_per_iteration)} on this {_PLACES[self.place]}"
+            f"{self.head} at {self.side} pixels, {self.iterations} iterations of {self.batch} pictures "
+            f"({passes}), about {_minutes(self.iterations * self.seconds_per_iteration)} on this {_PLACES[self.place]}"
         ]
         if self.iterations < self.wanted:
             needed = _minutes(self.wanted * self.seconds_per_iteration)

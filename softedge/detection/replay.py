@@ -46,8 +46,8 @@ def verify(folder: Path) -> dict[str, Any]:
     least = min((row["agreement"] for row in rows), default=1.0)
     if least < REPLAYED:
         raise GateFailed(
-            f"{folder}: only {100 * least:.1f}% of the detections on a golden picture are reproduced (at least "
-            f"{100 * REPLAYED:g}%): this machine's runtime does not compute what was exported"
+            f"{folder}: only {100 * least:.1f} % of the detections on a golden picture are reproduced (at least "
+            f"{100 * REPLAYED:g} %): this machine's runtime does not compute what was exported"
         )
     return {
         "artifact": artifact.name,

@@ -23,8 +23,8 @@ class Difference:
         return {"gain": self.mean, "gain_low": self.low, "gain_high": self.high}
 
     def __str__(self) -> str:
-        """Whether the first is clearly better, for a line of the terminal."""
-        verdict = "clearly better" if self.low > 0 else "not clearly better"
+        """Whether the first is clearly better or worse, for a line of the terminal."""
+        verdict = "clearly better" if self.low > 0 else "clearly worse" if self.high < 0 else "not clearly better"
         return f"{verdict} (95 % interval of the difference {self.low:+.3f} to {self.high:+.3f})"
 
 

@@ -84,9 +84,9 @@ def measure(run: Run, recipe: Recipe, data: Data, inits: list[str], folder: Path
         if not path.exists():
             write_json(path, bench.measure(cell))
         measured[cell] = read_json(path)
-        shown = ", ".join(f"{file} {100 * value:.1f}%" for file, value in measured[cell]["top1"].items())
+        shown = ", ".join(f"{file} {100 * value:.1f} %" for file, value in measured[cell]["top1"].items())
         say(
-            f"labels {number}/{len(cells)}: {name_of(cell.init)} {cell.method}, {100 * cell.fraction:g}% "
+            f"labels {number}/{len(cells)}: {name_of(cell.init)} {cell.method}, {100 * cell.fraction:g} % "
             f"({measured[cell]['n_labels']} images), seed {cell.seed}: {shown}"
         )
     rows = _rows(measured, recipe)

@@ -126,7 +126,7 @@ def _judged(every: Sequence[dict[str, Any]], method: str) -> dict[str, list[str]
     by: dict[str, list[str]] = {"helped": [], "hurt": [], "not shown": []}
     for c in every:
         if c["method"] == method and c["init"] == "ssl":
-            by[c["judgement"]].append(f"{100 * c['fraction']:g}%")
+            by[c["judgement"]].append(f"{100 * c['fraction']:g} %")
     return by
 
 
@@ -157,8 +157,8 @@ def _sentence(c: dict[str, Any]) -> str:
     start = "from scratch" if c["method"] == "finetune" else "on random weights"
     note = {"helped": "", "hurt": ": worse", "not shown": ": not distinguishable"}[c["judgement"]]
     return (
-        f"With {100 * c['fraction']:g}% of the labels ({c['n_labels']} images), {METHOD_WORDS[c['method']]} reaches "
-        f"{100 * c['random_top1']:.1f}% {start} and {100 * c['top1']:.1f}% with {weights} weights: "
-        f"{100 * c['gain']:+.1f} points (95% interval {100 * c['low']:+.1f} to {100 * c['high']:+.1f}, "
+        f"With {100 * c['fraction']:g} % of the labels ({c['n_labels']} images), {METHOD_WORDS[c['method']]} reaches "
+        f"{100 * c['random_top1']:.1f} % {start} and {100 * c['top1']:.1f} % with {weights} weights: "
+        f"{100 * c['gain']:+.1f} points (95 % interval {100 * c['low']:+.1f} to {100 * c['high']:+.1f}, "
         f"{c['n_seeds']} seeds){note}."
     )

@@ -117,5 +117,5 @@ def score(measures: Measures) -> float:
 
 def _numbers(step: Step) -> str:
     if "agreement" in step.measures:
-        return f"{100 * step.measures['agreement']:.1f}% of the answers of fp32"
+        return f"{100 * step.measures['agreement']:.1f} % of the answers of fp32"
     return f"{step.measures['sqnr_db']:.0f} dB"

@@ -29,7 +29,8 @@ def compare_folders(folders: Sequence[Path]) -> str:
         raise UserError(f"--compare takes two runs, found {len(folders)}; for example: softedge report --compare A B")
     for folder in folders:
         if not (folder / "recipe.toml").is_file():
-            raise UserError(f"{folder} is not a softedge run (it has no recipe.toml)")
+            why = "it has no recipe.toml" if folder.exists() else "there is no such folder"
+            raise UserError(f"{folder} is not a softedge run ({why})")
     return compare(Run(folders[0]), Run(folders[1]))
 
 

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 
 from softedge.errors import UserError
+from softedge.progress import plural
 
 # Images per second and core with small-domain: 1,200 at 64 pixels, one core of the machine of benchmarks/results; other
 # sizes scale by pixels, and a little is taken off for slower processors.
@@ -63,8 +64,9 @@ def suggest(
     momentum = round(min(max(1 - 1 / (_MEMORY * steps), 0.9), 0.99), 3)
     rate = 0.06 * batch / 64 if batch <= 128 else 0.2 * batch / 512
     size_reason = "steps count for more than the batch on few images" if batch <= 128 else "keeps a GPU busy"
+    minutes_here = plural(round(steps * batch / pace / 60), "minute")
     reasons = [
-        f"{epochs} epochs of {per_epoch} steps: {steps} steps, about {steps * batch / pace / 60:.0f} minutes here",
+        f"{plural(epochs, 'epoch')} of {plural(per_epoch, 'step')}: {steps:,} steps, about {minutes_here} here",
         f"batch {batch}: {size_reason}",
     ]
     of_the_queue = [

@@ -10,6 +10,7 @@ from typing import Any
 from softedge.bench.base import open_device
 from softedge.config import Bench, Export, Recipe
 from softedge.data.images import Data
+from softedge.export.base import open_format
 from softedge.progress import say
 from softedge.run import Run
 from softedge.stages import plan
@@ -73,6 +74,10 @@ def deploy(
     max_ms, max_mb: what an image may take on the first device (p90) and an int8 file may weigh: they choose input size
     and network of a planned folder, and are gates afterwards.
     """
+    for name in targets or ():  # a plan takes a while
+        open_format(name)
+    for device in devices or ():
+        open_device(device)
     chosen, planned = plan.recipe_for(
         data, recipe, set, out, minutes, Limits(max_ms, max_mb, (devices or Bench().devices)[0])
     )

@@ -48,6 +48,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     need_labels(run, data, "to learn classes from")
     run.need("pretrain", "pretrain")
     named = teachers.resolve(run, recipe, data)
+    teachers.refuse_unknown(named)
     return _stage(run, replaced(recipe, distill={"teacher": named}), data, force)
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from softedge import registry
 from softedge.errors import UserError
 from softedge.export.base import open_format
+from softedge.progress import plural
 from softedge.run import environment
 
 _INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 _PROGRAMS = {
-    "ssh": "devices ssh://",
-    "adb": "devices adb://",
-    "chromium": "testing browser:",
-    "qemu-aarch64-static": "emulated:arm64",
+    "ssh": "device ssh://...",
+    "adb": "device adb://...",
+    "chromium": "test of browser:",
+    "qemu-aarch64-static": "device emulated:arm64",
 }
 
 
@@ -23,17 +24,18 @@ def text() -> str:
     """The machine, the export targets and the programs that devices need, a line each."""
     about = environment()
     int8 = ", ".join(_int8_instructions()) or "none"
-    lines = [
-        f"python {about['python']} on {about['os']}",
-        f"processor {about['cpu']}, {about['cores']} cores; int8 instructions: {int8}",
-        "versions " + ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
-        _gpu(),
-        f"free disk here {shutil.disk_usage('.').free / 1e9:.1f} GB",
-    ]
-    lines += [f"target {name}: {_ready(name)}" for name in registry.FORMATS]
+    rows = {
+        "python": f"{about['python']} on {about['os']}",
+        "processor": f"{about['cpu']}, {plural(about['cores'], 'core')}; int8 instructions: {int8}",
+        "versions": ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
+        "gpu": _gpu(),
+        "free disk here": f"{shutil.disk_usage('.').free / 1e9:.1f} GB",
+    }
+    rows |= {f"target {name}": _ready(name) for name in registry.FORMATS}
     for program, purpose in _PROGRAMS.items():
-        lines.append(f"{purpose}: " + ("ready" if shutil.which(program) else f"needs the program {program}"))
-    return "\n".join(lines)
+        rows[purpose] = "ready" if shutil.which(program) else f"needs the program {program}"
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 
 
 def _ready(name: str) -> str:
@@ -57,6 +59,6 @@ def _gpu() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return "gpu none (pretraining runs on the CPU)"
+        return "none (pretraining runs on the CPU)"
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return f"gpu {', '.join(names)}"
+    return ", ".join(names)

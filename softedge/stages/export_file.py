@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from softedge import config, registry
+from softedge.data import load
 from softedge.data.images import UNLABELLED, FileImages
 from softedge.errors import UserError
 from softedge.export import calibration, given
@@ -121,7 +122,7 @@ def judge(out: str | Path, devices: Sequence[str] = (), force: bool = False) -> 
     from softedge.stages.report import report
 
     with reopened(out, bench={"devices": devices or None}) as (run, recipe):
-        data = opened(run, recipe)
+        data = load(run)
         for name in STAGES:
             if name != "bench" or devices:
                 importlib.import_module(f"softedge.stages.{name}").stage(run, recipe, data, force)

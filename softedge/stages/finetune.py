@@ -63,7 +63,7 @@ def work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     keep, labelled, parts = _divided(data, settings.labels, recipe.seed)
     part = f"{parts[0].sum()} of them for validation" if len(parts) == 1 else f"validated in {len(parts)} folds"
     of_them = f"{len(keep)} labelled images, {part}" if parts else f"{len(keep)} labelled images"
-    say(f"finetune: from {settings.init}, {of_them}, {len(data.test)} test images")
+    say(f"{folder.name}: from {settings.init}, {of_them}, {len(data.test)} test images")
 
     trainings = len(parts) if len(parts) == 1 else len(parts) + 1
     checkpoints: list[Path] = []  # one for each training
@@ -71,7 +71,8 @@ def work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     def trained(rows: NDArray[np.bool_]) -> tuple[Classifier, list[float]]:
         checkpoints.append(folder / f"checkpoint-{len(checkpoints)}.pt")
         backbone, images = initial(run, recipe, settings.init, recipe.seed), data.train.subset(keep[rows])
-        shown = f"finetune, training {len(checkpoints)} of {trainings}, step" if trainings > 1 else "finetune, step"
+        part = f", training {len(checkpoints)} of {trainings}" if trainings > 1 else ""
+        shown = f"{folder.name}{part}, step"
         return train(backbone, data, images, recipe, seed=recipe.seed, shown=shown, checkpoint=checkpoints[-1])
 
     right = 0

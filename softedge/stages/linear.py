@@ -13,7 +13,7 @@ from softedge.errors import UserError
 from softedge.eval.finetune import thinned
 from softedge.eval.knn import top1, topk
 from softedge.eval.protocols import PROTOCOLS, evaluate, train
-from softedge.progress import say
+from softedge.progress import plural, say
 from softedge.records import Outcome, Result
 from softedge.run import Run
 from softedge.stages.base import BACKBONE, INDEX, Stage, hashes, on_run
@@ -40,7 +40,8 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     epochs = recipe.linear.epochs or protocol.epochs
     batch = min(recipe.linear.batch or protocol.batch, len(data.train))
     if epochs != protocol.epochs or batch != protocol.batch:
-        say(f"linear: {name} with {epochs} epochs at batch {batch} (full: {protocol.epochs} at {protocol.batch})")
+        full = f"full: {protocol.epochs} at {protocol.batch}"
+        say(f"linear: {name} with {plural(epochs, 'epoch')} at batch {batch} ({full})")
     head, losses = train(protocol, backbone, data.train, data, epochs, batch, recipe.seed, recipe.augment.flip)
     logits = evaluate(protocol, backbone, head, data.test, data.spec)
     metrics: dict[str, Any] = {"top1": top1(logits, data.test.labels)}

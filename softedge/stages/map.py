@@ -33,7 +33,7 @@ def map(run: str | Path, set: Sequence[str] = (), force: bool = False) -> Result
 def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     total = len(data.pretrain) + len(data.test)
     if total < FEWEST:
-        return Outcome({"n": 0, "of": total}, skipped={"map": f"{total} images are too few"})
+        return Outcome({"n": 0, "n_images": total}, skipped={"map": f"{total} images are too few"})
     chosen = np.sort(np.random.default_rng(recipe.seed).permutation(total)[:AT_MOST])
     before = len(data.pretrain)
     parts = [(data.pretrain, chosen[chosen < before]), (data.test, chosen[chosen >= before] - before)]
@@ -59,7 +59,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         "y": [round(float(positions[i, 1]), 4) for i in order],
     }
     write_json(folder / FILE, values)
-    return Outcome({"n": len(order), "of": total})
+    return Outcome({"n": len(order), "n_images": total})
 
 
 def _thumbnail(images: Images, row: int) -> Uint8:

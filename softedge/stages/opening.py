@@ -81,9 +81,8 @@ def reopen(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Run, Recipe]
     if not path.is_file():
         if Path(run).suffix and not Path(run).exists():  # a mistyped name of a file, or of a run
             raise UserError(f"{run} is not there; give a run folder, e.g. runs/mine, or a file that exists")
-        raise UserError(
-            f"{run} is not a softedge run (it has no recipe.toml); make one with: softedge deploy --out {run}"
-        )
+        why = "it has no recipe.toml" if Path(run).exists() else "there is no such folder"
+        raise UserError(f"{run} is not a softedge run ({why}); make one with: softedge deploy --out {run}")
     return Run(run), with_overrides(Run(run), config.load(str(path)), overrides)
 
 

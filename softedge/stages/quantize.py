@@ -168,7 +168,7 @@ class _Session:
             return [*broken(measures), *quality(promised(measures), gates, output)]
 
         def unsure(measures: Measures) -> list[str]:
-            return [*doubts(measures, gates, n_test), *accepts(measures)]
+            return accepts(measures) or doubts(measures, gates, n_test)
 
         return accepts, unsure
 

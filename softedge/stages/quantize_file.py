@@ -171,4 +171,4 @@ class _Work:
         return [*broken(measures), *quality(measures, self.gates, self.given.output)]
 
     def _doubts(self, measures: Measures) -> list[str]:
-        return [*doubts(measures, self.gates, len(self.test)), *self._accepts(measures)]
+        return self._accepts(measures) or doubts(measures, self.gates, len(self.test))

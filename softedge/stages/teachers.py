@@ -14,7 +14,7 @@ from softedge import backbones, config
 from softedge.backbones import Backbone, Classifier
 from softedge.config import Recipe
 from softedge.data.images import UNLABELLED, Data, Images
-from softedge.errors import UserError
+from softedge.errors import UserError, did_you_mean
 from softedge.eval import linear, validation
 from softedge.eval.bootstrap import paired
 from softedge.eval.distillation import Answers, Teacher, ViewClassifier
@@ -102,6 +102,20 @@ def resolve(run: Run, recipe: Recipe, data: Data) -> str:
     if not done:
         run.need("probe", "probe")
     return classifier.best_of(done)
+
+
+def refuse_unknown(name: str) -> None:
+    """UserError for a teacher that is no word of ``distill.teacher``, no path and no timm network."""
+    import timm
+
+    if name in (*classifier.SOURCES, "spread") or Path(name).expanduser().exists():
+        return
+    known = timm.list_models()
+    if name.partition(".")[0] not in known:
+        words = ["auto", "best", "probe", "finetune", "spread"]
+        near = did_you_mean(name, [*words, *known])
+        known_ones = f"; give {', '.join(words)}, a run, a classifier file or a timm network"
+        raise UserError(f"unknown teacher '{name}'{near if 'did you mean' in near else known_ones}")
 
 
 def few_and_many(data: Data) -> bool:

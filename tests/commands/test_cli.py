@@ -123,7 +123,7 @@ def test_the_tables_of_labels_say_what_was_found_and_on_which_features():
         "",
         "3 of 2,390 labels look wrong to a classifier trained without them",
         "it agrees with 84.1 % of all labels; features: a network",
-        "shown: the worst 1 of 3; all are in the file",
+        "shown: the worst 1 of 3; all are in label_issues/wrong_labels.csv of the run",
         "not judged: class c (a single picture)",
     ]
     images = [{"rank": 1, "name": "1.jpg", "suggested": ""}, {"rank": 2, "name": "22.jpg", "suggested": "b"}]

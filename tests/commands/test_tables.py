@@ -6,6 +6,28 @@ from softedge.commands import tables
 from softedge.records import Result
 
 
+def test_a_number_is_read_with_its_unit():
+    metrics = {
+        "top1": 0.5,
+        "voc07_AP50": 0.4,
+        "gain_low": -0.25,
+        "probe_gap": 0.125,
+        "peak_memory_bytes": 76_959_744,
+        "seconds": 7.659,
+        "n": 3,
+    }
+    result = Result("x", "run", metrics, {}, {}, {}, "", 0.0, {})
+    assert tables.stage(result).splitlines() == [
+        "x  top1               50.0 %",
+        "x  voc07_AP50         40.0 %",
+        "x  gain_low           -25.0 points",
+        "x  probe_gap          +12.5 points",
+        "x  peak_memory_bytes  76.96 MB",
+        "x  seconds            7.7 s",
+        "x  n                  3",
+    ]
+
+
 @pytest.mark.parametrize(
     ("metrics", "details", "title"),
     [

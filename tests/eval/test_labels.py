@@ -31,7 +31,7 @@ def row(init: str, fraction: float, values: list[float], method: str = "finetune
 def test_the_interval_is_student_t_on_three_seeds():
     values = [0.50, 0.56, 0.53]
     found = mean_and_interval(values)
-    # 4.3027 is the 97.5% quantile of Student's t with two degrees of freedom, from the printed tables.
+    # 4.3027 is the 97.5 % quantile of Student's t with two degrees of freedom, from the printed tables.
     assert found.mean == pytest.approx(0.53)
     assert found.half_width == pytest.approx(4.3027 * statistics.stdev(values) / math.sqrt(3), rel=1e-4)
 
@@ -56,10 +56,10 @@ def test_the_headline_says_yes_partly_no_or_not_shown():
     assert answer(worse, equal)["answer"] == "no"
     assert answer(equal, equal)["answer"] == "not shown"
     assert answer(better, equal)["headline"] == (
-        "Pretraining was worth it in part: it helped fine-tuning at 1% of the labels; "
-        "no difference could be shown at 100%."
+        "Pretraining was worth it in part: it helped fine-tuning at 1 % of the labels; "
+        "no difference could be shown at 100 %."
     )
-    assert answer(worse, worse)["headline"] == "Pretraining was not worth it: it hurt fine-tuning at 1% and 100%."
+    assert answer(worse, worse)["headline"] == "Pretraining was not worth it: it hurt fine-tuning at 1 % and 100 %."
 
 
 def test_the_headline_also_says_what_differs_for_the_linear_layer():
@@ -71,7 +71,7 @@ def test_the_headline_also_says_what_differs_for_the_linear_layer():
     found = verdict([*rows, *probes])
     assert found["answer"] == "not shown"
     assert found["headline"].endswith(
-        "no difference could be shown at 100%. A linear layer on frozen features gained at 1% and lost at 100%."
+        "no difference could be shown at 100 %. A linear layer on frozen features gained at 1 % and lost at 100 %."
     )
 
 
@@ -79,8 +79,8 @@ def test_a_sentence_carries_the_numbers_it_is_computed_from():
     rows = [row("random", 0.01, [0.50, 0.52, 0.51]), row("ssl", 0.01, [0.60, 0.63, 0.61])]
     (sentence,) = verdict(rows)["sentences"]
     assert sentence.startswith(
-        "With 1% of the labels (10 images), fine-tuning reaches 51.0% from scratch and 61.3% with pretrained weights: "
-        "+10.3 points (95% interval "
+        "With 1 % of the labels (10 images), fine-tuning reaches 51.0 % from scratch and 61.3 % with pretrained "
+        "weights: +10.3 points (95 % interval "
     )
     assert sentence.endswith("3 seeds).")
 

@@ -120,7 +120,7 @@ def _labels(run: Run) -> None:
                 )  # fmt: skip
     judged = {
         "answer": "yes",
-        "headline": "Pretraining was worth it: it helped fine-tuning at 1% of the labels.",
+        "headline": "Pretraining was worth it: it helped fine-tuning at 1 % of the labels.",
         "sentences": [],
     }
     details = {"rows": rows, "comparisons": [], "verdict": judged, "scope": "intervals cover the draw of the labels"}

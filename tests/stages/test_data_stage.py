@@ -231,7 +231,7 @@ def test_a_picture_with_two_labels_is_set_aside_and_named(tmp_path: Path, capsys
     assert "a/2.jpg and b/same.jpg" in capsys.readouterr().err
     data = load(run)
     assert not {"a/2.jpg", "b/same.jpg"} & {*data.pretrain.names, *data.test.names}
-    assert "pictures with two labels: a/2.jpg and b/same.jpg" in describe_text(describe(str(source), recipe()))
+    assert "1 picture with two labels: a/2.jpg and b/same.jpg" in describe_text(describe(str(source), recipe()))
 
 
 def test_a_class_folder_that_is_a_link_to_another_is_refused(tmp_path: Path) -> None:

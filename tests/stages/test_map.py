@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_image_has_a_place_its_name_its_label_and_its_thumbnail(run: Path) -> None:
     result = map_(run)
-    assert result.metrics == {"n": 28, "of": 28}
+    assert result.metrics == {"n": 28, "n_images": 28}
     values = json.loads((run / "map/map.json").read_text())
     index = json.loads((run / "data/index.json").read_text())["items"]
     of_name = {row["name"]: row for row in index}
@@ -52,7 +52,7 @@ def test_it_is_done_once_and_a_sample_is_drawn_of_many(run: Path, monkeypatch: p
     first = map_(run)
     assert map_(run).started == first.started
     monkeypatch.setattr(stage, "AT_MOST", 15)
-    assert map_(run, force=True).metrics == {"n": 15, "of": 28}
+    assert map_(run, force=True).metrics == {"n": 15, "n_images": 28}
 
 
 def test_the_report_shows_it(run: Path) -> None:

@@ -127,7 +127,7 @@ class Subject:
         """Decode a file, resize and crop it, run the model: what an app does for a photo."""
         files = self.plan["encoded"]
         if not files:
-            return {"end_to_end_skipped": "no encoded images in this benchmark"}
+            return {"end_to_end_skipped": "nothing to decode end to end: no encoded images in this benchmark"}
         try:
             decode, resize, with_what = pictures.preparation(self.plan["spec"])
         except ImportError:

@@ -97,16 +97,16 @@ class Visit:
         now = time.monotonic()
         again = "keep it in front and the screen on until it says Done, then run this again"
         if self._failed:
-            raise DeviceError(f"{self.spec}: the page failed at {percent}%: {self._failed}")
+            raise DeviceError(f"{self.spec}: the page failed at {percent} %: {self._failed}")
         if self._gone_at is not None and now - self._gone_at > RETURN_S:
-            raise DeviceError(f"{self.spec}: the page was closed at {percent}%; {again}")
+            raise DeviceError(f"{self.spec}: the page was closed at {percent} %; {again}")
         if now - self._seen > SILENT_S:
             raise DeviceError(
-                f"{self.spec}: the page stopped answering at {percent}% (phone locked, page in the background, out "
+                f"{self.spec}: the page stopped answering at {percent} % (phone locked, page in the background, out "
                 f"of memory or out of the network); {again}"
             )
         if now > deadline:
-            raise DeviceError(f"{self.spec}: no result within {limit_s:.0f} s (at {percent}%); use a shorter preset")
+            raise DeviceError(f"{self.spec}: no result within {limit_s:.0f} s (at {percent} %); use a shorter preset")
 
     def _alive(self) -> None:
         self._seen, self._gone_at = time.monotonic(), None

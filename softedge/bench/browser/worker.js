@@ -167,7 +167,7 @@ class Subject {
 
   async endToEnd(photos) {
     const { size, resize } = this.job.spec;
-    if (!photos.length) { this.row.end_to_end_skipped = "no encoded images in this benchmark"; return; }
+    if (!photos.length) { this.row.end_to_end_skipped = "nothing to decode end to end: no encoded images in this benchmark"; return; }
     if (typeof OffscreenCanvas === "undefined" || typeof createImageBitmap === "undefined") {
       this.row.end_to_end_skipped = "this browser has no OffscreenCanvas";
       return;
