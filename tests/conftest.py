@@ -16,6 +16,9 @@ pytest_plugins = ["toy_run", "tiny_network", "colour_model"]  # fixtures that se
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests that train for more than a few seconds")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/commands/golden/ anew; read the difference"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
