@@ -143,6 +143,7 @@ SCRIPT: dict[str, tuple[str, ...]] = {
         "export-file runs/mine/finetune/classifier.safetensors --images photos --out runs/given --targets onnx "
         "--precisions fp32",
         "export-file runs/mine/finetune/classifier.safetensors --images nowhere --out runs/given",
+        "export-file runs/mine/finetune/classifier.safetensors --images runs/mine --out runs/given",
     ),
     "label-issues": ("label-issues runs/mine", "label-issues runs/mine", "label-issues nowhere"),
     "label-next": ("label-next runs/mine --number 3", "label-next runs/mine --number 3", "label-next nowhere"),
@@ -150,6 +151,7 @@ SCRIPT: dict[str, tuple[str, ...]] = {
         "transfer runs/mine --task voc --data boxes",
         "transfer runs/mine --task voc --data boxes",
         "transfer runs/mine --task vok --data boxes",
+        "transfer runs/mine --task voc --data runs/mine",
         "export runs/mine/transfer/voc --targets onnx --precisions fp32",
         "check runs/mine/transfer/voc",
         "bench runs/mine/transfer/voc",
@@ -169,7 +171,7 @@ SCRIPT: dict[str, tuple[str, ...]] = {
         "report --compare runs/mine",
         "report nowhere",
     ),
-    "review": ("review photos", "review nowhere"),
+    "review": ("review photos", "review nowhere", "review runs/mine"),
     "try": ("try runs/mine", "try runs/mine --app web", "try runs/mine --file onnx-fp64", "try nowhere"),
     "litert-setup": ("litert-setup",),
 }
@@ -212,8 +214,8 @@ class Spoken:
         """As ``golden/`` keeps it."""
         parts = [f"$ softedge {self.line}\n"]
         for title, words in (("stdout", self.out), ("stderr", self.err)):
-            if words:
-                parts.append(f"--- {title}\n{masked(words, folder)}")
+            if kept := masked(words, folder):
+                parts.append(f"--- {title}\n{kept}")
         return "".join([*parts, f"--- exit {self.code}\n"])
 
 
