@@ -277,6 +277,23 @@ def test_an_int8_file_that_is_made_again_has_the_same_bits_however_the_timing_tu
     assert made(run, "1", force=True)[1] == turns[2] and len(turns) == 3  # another network: chosen anew
 
 
+def test_two_runs_that_choose_alike_have_the_same_bits_whatever_was_measured(tmp_path, source, monkeypatch):
+    ratios = iter([1.162, 1.149])
+
+    def measured(fp32, graph, *rest):
+        place = list(speed.prefixes(graph))[1]
+        about = {"float_until": place, "time_over_fp32": next(ratios), "interval": [1.1, 1.2]}
+        return [dataclasses.replace(speed.fixed(graph, place), about=about)]
+
+    monkeypatch.setattr(candidates, "beginnings", measured)
+    one, other = (
+        stage.export_formats(Run(tmp_path / name), [(Onnx(), "int8")], lambda: source, recipe={}, inputs={})[0]
+        for name in ("one", "other")
+    )
+    assert one.details["sha256"] == other.details["sha256"]
+    assert [result.details["notes"]["speed"]["time_over_fp32"] for result in (one, other)] == [1.162, 1.149]
+
+
 def test_a_finished_file_stays_where_it_could_not_be_made_again(tmp_path, source):
     """However often it is tried: neither the file nor the version kept before it goes."""
     run = Run(tmp_path)
