@@ -320,6 +320,29 @@ def test_other_formats_are_made_beside_one_that_could_not_be_made_again(tmp_path
     assert (tmp_path / "export/openvino-fp32/model.xml").is_file()
 
 
+@pytest.mark.parametrize("damage", ["cut", "gone", "another", "no contract"])
+def test_a_finished_file_that_is_not_whole_any_more_is_made_anew(tmp_path, source, capsys, damage):
+    run, folder = Run(tmp_path), tmp_path / "export/onnx-fp32"
+    export(run, [Onnx()], source)
+    whole = contract.read(folder).sha256
+    if damage == "cut":
+        (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-100])
+    elif damage == "gone":
+        (folder / "model.onnx").unlink()
+    elif damage == "another":  # of another run, with its contract
+        (folder / "model.onnx").write_bytes(b"x")
+        values = json.loads((folder / contract.FILE).read_text()) | {"sha256": sha256(folder / "model.onnx")}
+        (folder / contract.FILE).write_text(json.dumps(values))
+    else:
+        (folder / contract.FILE).unlink()
+    capsys.readouterr()
+    export(run, [Onnx()], source)
+    assert "onnx-fp32 is made anew: " in capsys.readouterr().err
+    assert contract.read(folder).sha256 == whole
+    export(run, [Onnx()], source)
+    assert "already done" in capsys.readouterr().err
+
+
 def test_the_file_of_an_earlier_network_is_not_brought_back(tmp_path, source):
     """It is kept aside, also where the new network's file fails again and again."""
     run = Run(tmp_path)
