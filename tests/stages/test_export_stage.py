@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -341,6 +343,27 @@ def test_a_finished_file_that_is_not_whole_any_more_is_made_anew(tmp_path, sourc
     assert contract.read(folder).sha256 == whole
     export(run, [Onnx()], source)
     assert "already done" in capsys.readouterr().err
+
+
+class Killed(Onnx):
+    """Writes half a model, and then the process is gone."""
+
+    def convert(self, deployed, precision, images, out):
+        (out / "model.onnx").write_bytes(b"half")
+        os._exit(9)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_what_a_killed_export_was_writing_is_gone_at_the_next_start(tmp_path, source):
+    run = Run(tmp_path)
+    if (child := os.fork()) == 0:
+        with contextlib.suppress(BaseException):
+            export(run, [Killed()], source)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert any(path.name == "model.onnx" for path in tmp_path.rglob("*"))
+    with run.locked():  # whatever command is the next
+        assert not any(path.name == "model.onnx" for path in tmp_path.rglob("*"))
 
 
 def test_the_file_of_an_earlier_network_is_not_brought_back(tmp_path, source):
