@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def test_pipes_in_the_places_of_files_are_not_waited_for(tmp_path: Path):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_escape_sequences_in_names_are_shown_and_never_sent_to_a_terminal(tmp_path: Path):
+    run = synthetic_run.make(tmp_path / "a\x1b[31mred\x07\x9bname", pictures=False)
+    for text in (report([run]).read_text(), (run.root / "MODEL_CARD.md").read_text()):
+        assert "\\x1b[31mred\\x07\\x9bname" in text
+        assert not {c for c in text if unicodedata.category(c) == "Cc"} - {"\n", "\t"}
 
 
 def test_the_lines_of_a_curve_around_one_nested_too_deep_are_kept(tmp_path: Path):
