@@ -190,6 +190,8 @@ def _full_disk_named(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_SPACE and error.filename is None:
             error.filename = str(path)
+        if error.errno is None and "requested and" in str(error):  # NumPy, of a short write: it knows no number
+            refuse_full(path if path.is_dir() else path.parent)
         raise
 
 
