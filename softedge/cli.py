@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Annotated
 
@@ -58,6 +59,10 @@ def main(arguments: list[str] | None = None) -> None:
             code = app(arguments, standalone_mode=False)
         if code == 130:  # how typer passes Ctrl-C on: no command returns a number
             code, line = exit_code_and_line(KeyboardInterrupt()) or (130, "")
+    except SystemExit as ended:
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        code, line = exit_code_and_line(ended.__context__) or (141, "")  # the parser says 1: here, a gate that failed
     except (Exception, Terminated) as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # a wrong flag: the parser explains it
             error.show()
@@ -71,5 +76,6 @@ def main(arguments: list[str] | None = None) -> None:
 
             answer = BUG, bug_line(error, command_line(), cache_folder() / "tracebacks")
         code, line = answer
-    typer.echo(line, err=True, nl=bool(line))
+    with contextlib.suppress(OSError):  # stderr goes to a full disk, or to nobody
+        typer.echo(line, err=True, nl=bool(line))
     raise SystemExit(code if isinstance(code, int) else 0)

@@ -190,6 +190,8 @@ def _full_disk_named(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in NO_SPACE and error.filename is None:
             error.filename = str(path)
+        if error.errno is None and "requested and" in str(error):  # NumPy, of a short write: it knows no number
+            refuse_full(path if path.is_dir() else path.parent)
         raise
 
 
@@ -260,6 +262,22 @@ def read_text(path: str | Path, encoding: str = "utf-8-sig", errors: str = "stri
         return file.read()
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file; OSError unless it is a regular file: reading a pipe would block."""
+    _refuse_other_than_files(path)
+    return Path(path).read_bytes()
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file in UTF-8 by the names of its header; UserError when it is not there or damaged."""
+    try:
+        return list(csv.DictReader(io.StringIO(read_text(path, "utf-8"), newline="")))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table ({error})") from error
+
+
 def _refuse_other_than_files(path: str | Path) -> None:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("not a regular file")
@@ -288,12 +306,17 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
 
 
 def sha256(path: str | Path) -> str:
-    """Hash a file, or a folder by its sorted relative paths and contents (an .mlpackage is a folder)."""
+    """Hash a file, or a folder by its sorted relative paths and contents (an .mlpackage is a folder).
+
+    UserError for a pipe or a device in the place of a file: reading it would not end.
+    """
     path, digest = Path(path), hashlib.sha256()
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             digest.update(file.relative_to(path).as_posix().encode() + b"\0" + bytes.fromhex(sha256(file)))
         return digest.hexdigest()
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is neither a file nor a folder; put the file back, or make it again")
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)

@@ -23,10 +23,18 @@ def on_one_line(text: str) -> str:
     return "".join(shown)
 
 
+def without_controls(text: str) -> str:
+    r"""Several lines for a file that is shown: escape sequences, as in names of classes, become ``\x1b``."""
+    return text.translate(_CONTROLS)
+
+
 def _escaped(character: str) -> str:
     if 0xDC80 <= ord(character) <= 0xDCFF:  # how Python keeps a byte that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
+
+
+_CONTROLS = {code: _escaped(chr(code)) for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def say(text: str) -> None:

@@ -248,33 +248,36 @@ def perform(
     elif folder.exists() and not resumable:
         shutil.rmtree(folder)
     resumed = _earlier(folder, begun) if begun is not None and begun_path.exists() else {}
-    make_folder(folder)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     start: dict[str, Any] = {"started": now, "spent": 0.0} | resumed | {"at": time.time()}
-    write_json(begun_path, asked | {"start": start})
     clock = time.monotonic()
     try:
+        make_folder(folder)
+        write_json(begun_path, asked | {"start": start})
         outcome = work(folder)
+        result = Result(
+            stage=stage,
+            name=run.name,
+            metrics=outcome.metrics,
+            recipe=asked["recipe"],
+            inputs=asked["inputs"],
+            environment=environment(),
+            started=start["started"],
+            seconds=round(start["spent"] + time.monotonic() - clock, 3),
+            details=outcome.details,
+            skipped=outcome.skipped,
+            weights={path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))},
+            arrays={path.name: sha256(path) for path in sorted(folder.glob("*.npz"))},
+        )
+        write_json(folder / "result.json", result.to_dict())
     except BaseException:
         # What was finished is worth more than what was hardly begun; half a training stays, to be resumed.
-        if replaced and not (resumable and any(path != begun_path for path in folder.iterdir())):
+        done_or_half = (folder / "result.json").exists() or (
+            resumable and folder.exists() and any(path != begun_path for path in folder.iterdir())
+        )
+        if replaced and not done_or_half:
             _put_back(run, stage)
         raise
-    result = Result(
-        stage=stage,
-        name=run.name,
-        metrics=outcome.metrics,
-        recipe=asked["recipe"],
-        inputs=asked["inputs"],
-        environment=environment(),
-        started=start["started"],
-        seconds=round(start["spent"] + time.monotonic() - clock, 3),
-        details=outcome.details,
-        skipped=outcome.skipped,
-        weights={path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))},
-        arrays={path.name: sha256(path) for path in sorted(folder.glob("*.npz"))},
-    )
-    write_json(folder / "result.json", result.to_dict())
     with contextlib.suppress(FileNotFoundError):
         begun_path.unlink()
     return result
@@ -336,6 +339,7 @@ def _files(folder: Path) -> bool:
 
 def _put_back(run: Run, stage: str) -> None:
     """The version that ``set_aside`` kept, in place of the one that failed."""
-    shutil.rmtree(run.folder(stage))
+    if run.folder(stage).exists():
+        shutil.rmtree(run.folder(stage))
     os.replace(run.root / ".previous" / stage, run.folder(stage))
     say(f"{stage}: not redone; what was finished before stays")

@@ -397,5 +397,5 @@ def test_one_rank_that_dies_ends_the_others_and_its_message_is_shown(tmp_path):
 def test_what_cannot_be_shared_out_is_refused_before_anything_is_launched(tmp_path):
     done = softedge_on_two_ranks(tmp_path, "--set", "ssl.batch=63", "--set", "ssl.queue=126")
     assert done.returncode == 2
-    assert "ssl.batch = 63 cannot be shared out evenly" in done.stderr
+    assert "ssl.batch = 63 cannot be split evenly" in done.stderr
     assert "launching" not in done.stderr

@@ -15,12 +15,14 @@ import torch
 from tiny_network import SPEC
 from torch import nn
 
+from softedge import run
 from softedge.cli import main
 from softedge.errors import exit_code_and_line
 from softedge.export.base import open_format
 from softedge.export.deployed import Deployed
-from softedge.files import refuse_full, temporary_folder, write_bytes
+from softedge.files import atomic_path, refuse_full, temporary_folder, write_bytes, write_json
 from softedge.records import Outcome
+from softedge.run import Run, perform
 from softedge.stages.export import export_or_skip
 from softedge.weights import checkpoints
 
@@ -111,3 +113,42 @@ def test_a_model_file_that_does_not_fit_is_no_fault_of_the_network(tmp_path, tar
     with pytest.raises(OSError) as told:
         open_format(target).convert(deployed, "fp32", np.zeros((0, 16, 16, 3), np.uint8), tmp_path)
     assert told.value.errno == errno.EFBIG and told.value.filename
+
+
+@pytest.mark.usefixtures("limited")
+@pytest.mark.parametrize("inside", ["a file", "a folder"])
+def test_an_array_that_does_not_fit_is_a_full_disk_though_numpy_gives_no_number(tmp_path, inside):
+    """ "1102848 requested and 147328 written" passed for a bug of ours."""
+    array = np.zeros(2 * LIMIT, np.uint8)
+    with pytest.raises(OSError) as told:
+        if inside == "a file":
+            with atomic_path(tmp_path / "a.npy") as path, open(path, "wb") as file:
+                np.save(file, array)
+        else:
+            with temporary_folder("images", beside=tmp_path / "x") as folder:
+                np.save(folder / "images.npy", array)
+    assert told.value.errno == errno.EFBIG and told.value.filename == str(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("resumable", "at"), [(False, "begun.json"), (True, "begun.json"), (False, "result.json")])
+def test_what_was_finished_stays_where_the_disk_is_full_when_it_is_done_again(tmp_path, monkeypatch, resumable, at):
+    """--force puts the finished stage aside first; the run must not be left without it."""
+
+    def work(folder: Path) -> Outcome:
+        (folder / "weights.bin").write_bytes(b"days")
+        return Outcome()
+
+    do = {"recipe": {}, "inputs": {}, "resumable": resumable}
+    perform(Run(tmp_path), "probe", work, **do)
+
+    def full(path: Path, values: object) -> None:
+        if path.name == at:
+            raise OSError(errno.ENOSPC, "full", str(path))
+        write_json(path, values)
+
+    monkeypatch.setattr(run, "write_json", full)
+    with pytest.raises(OSError):
+        perform(Run(tmp_path), "probe", work, **do, force=True)
+    assert Run(tmp_path).result("probe") is not None
+    assert (tmp_path / "probe/weights.bin").read_bytes() == b"days"

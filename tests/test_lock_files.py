@@ -12,7 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+PROJECT = tomllib.loads(PYPROJECT)
 LOCKS = {
     "requirements.lock": (),
     "requirements-test.lock": ("test", "android"),
@@ -65,6 +66,13 @@ def versions():
 def test_the_lowest_versions_are_the_lower_bounds(versions):
     text = '[project]\ndependencies = ["a>=1.5", "b>=2,<3"]\noptional-dependencies = {test = ["c", "d==4.1"]}\n'
     assert versions.lowest(versions.requirements(text)) == ["a==1.5", "b==2", "d==4.1"]
+
+
+def test_every_lower_bound_of_the_project_is_tried(versions):
+    assert set(versions.EXTRAS) == set(PROJECT["project"]["optional-dependencies"])
+    tried = {line.partition("==")[0] for line in versions.lowest(versions.requirements(PYPROJECT))}
+    bounded = set(re.findall(r'"([\w-]+)>=', PYPROJECT.partition("[project]")[2].partition("[dependency-groups]")[0]))
+    assert bounded == tried and {"torch", "executorch", "ncnn", "ziglang", "pytest"} <= tried
 
 
 def test_a_lock_file_is_read_for_this_python(versions):

@@ -23,8 +23,11 @@ def bench(
     """Measure latency and accuracy of the exported files on devices."""
     from softedge.commands import tables
     from softedge.stages.bench import bench as measure
+    from softedge.stages.gate import require_measured
 
-    typer.echo(tables.stages(measure(run, addresses(devices), preset, set_ or (), force=force)))
+    measured = measure(run, addresses(devices), preset, set_ or (), force=force)
+    typer.echo(tables.stages(measured))
+    require_measured(measured)
 
 
 @app.command("import")

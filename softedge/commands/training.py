@@ -60,7 +60,7 @@ def deploy(
     """
     from softedge.commands import tables
     from softedge.stages.deploy import deploy as make
-    from softedge.stages.gate import gate
+    from softedge.stages.gate import benched, gate, require_measured
 
     run = make(
         data,
@@ -83,6 +83,8 @@ def deploy(
     )
     typer.echo(tables.deployment(run))
     gate(run, allow_missing=allow_missing)
+    if not allow_missing:
+        require_measured(benched(run))
 
 
 @app.command()

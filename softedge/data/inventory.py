@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,23 +47,29 @@ class Inventory:
 def with_classes(inventory: Inventory, classes: Sequence[str]) -> Inventory:
     """The same images with labels that index ``classes``, in place of the source's own; () leaves them as they are.
 
-    Images of a class that is not among them have no label.
+    Images of a class that is not among them, or of a name that two of them have, have no label.
     """
     if not classes or tuple(classes) == inventory.classes:
         return inventory
     place = {name: number for number, name in enumerate(classes)}
+    for name in (repeated := [name for name, count in Counter(classes).items() if count > 1]):
+        del place[name]  # ImageNet has two classes called crane: nobody knows which of them a folder is
     number = np.array([place.get(name, UNLABELLED) for name in inventory.classes] + [UNLABELLED], np.int64)
     splits = {}
     for split, images in inventory.splits.items():
         splits[split] = images.subset(np.arange(len(images)))
         splits[split].labels = number[images.labels]  # UNLABELLED is -1, the last
-    strangers = [name for name in inventory.classes if name not in place]
-    notices = inventory.notices
-    if strangers:
-        few = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
-        line = f"{len(strangers)} of {len(inventory.classes)} folders are not classes of the network ({few}): no labels"
-        notices = (*notices, line)
-    return replace(inventory, classes=tuple(classes), splits=splits, notices=notices)
+    kinds = {
+        "are not classes of the network": [name for name in inventory.classes if name not in (*place, *repeated)],
+        "have the name of several of its classes": [name for name in inventory.classes if name in repeated],
+    }
+    lines = [
+        f"{len(names)} of {len(inventory.classes)} folders {what} ({', '.join(names[:3])}"
+        f"{', ...' if len(names) > 3 else ''}): no labels"
+        for what, names in kinds.items()
+        if names
+    ]
+    return replace(inventory, classes=tuple(classes), splits=splits, notices=(*inventory.notices, *lines))
 
 
 def local_root() -> Path:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import tomllib
 from typing import Any
 
+from softedge.errors import UserError
+from softedge.files import read_json, read_text
 from softedge.records import Result
 from softedge.report import (
     curves,
@@ -75,21 +76,19 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
 def read_recipe(run: Run) -> Values:
     """recipe.toml as plain values, unchecked: an old run must still be reportable."""
     try:
-        return tomllib.loads((run.root / "recipe.toml").read_text())
-    except (OSError, ValueError):
+        return tomllib.loads(read_text(run.root / "recipe.toml", "utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
 
 
 def read_plan(run: Run) -> Values:
     """plan.json, with the sizes of files in bytes; empty where the run was not planned."""
     try:
-        values = json.loads((run.root / "plan.json").read_text())
-    except (OSError, ValueError):
+        values = read_json(run.root / "plan.json")
+        fits = [{**fit, "size_bytes": round(1e6 * fit["megabytes"])} for fit in values.get("fits", ())]
+        return {**values, "fits": fits}
+    except (UserError, AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return {}
-    if not isinstance(values, dict):
-        return {}
-    fits = [{**fit, "size_bytes": round(1e6 * fit["megabytes"])} for fit in values.get("fits", ())]
-    return {**values, "fits": fits}
 
 
 def _data(stage: StageRecord) -> Values:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from softedge.files import read_text
 from softedge.report import words
 
 MOST_POINTS = 240
@@ -15,13 +16,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The readable lines of a JSON-lines file; a line cut by a crash is left out."""
     rows = []
     try:
-        text = path.read_text(errors="replace")
+        text = read_text(path, "utf-8", errors="replace")
     except OSError:
         return []
     for line in text.splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):
             rows.append(row)

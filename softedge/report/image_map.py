@@ -6,7 +6,6 @@ Each image is a radio button: a pointer shows its thumbnail, a tap keeps it open
 from __future__ import annotations
 
 import base64
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 from markupsafe import Markup
 
 from softedge.errors import UserError
+from softedge.files import read_bytes, read_json, read_table
 from softedge.report import words
-from softedge.run import Run, read_json
+from softedge.run import Run
 
 FILE, SHEET = "map/map.json", "map/thumbnails.jpg"
 WRONG = "wrong_labels.csv"  # of whatever stage looks for wrong labels: name, suggested
@@ -47,9 +47,8 @@ def _suggested(root: Path) -> dict[str, str]:
     suggestions: dict[str, str] = {}
     for path in sorted(root.glob(f"*/{WRONG}")):
         try:
-            with open(path, newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        except (OSError, ValueError, csv.Error):
+            rows = read_table(path)
+        except UserError:
             continue
         suggestions |= {row["name"]: row.get("suggested") or "" for row in rows if row.get("name")}
     return suggestions
@@ -58,7 +57,7 @@ def _suggested(root: Path) -> dict[str, str]:
 def sheet(run: Run) -> str | None:
     """The thumbnails as a data URI."""
     try:
-        data = (run.root / SHEET).read_bytes()
+        data = read_bytes(run.root / SHEET)
     except OSError:
         return None
     return "data:image/jpeg;base64," + base64.b64encode(data).decode() if data.startswith(b"\xff\xd8") else None

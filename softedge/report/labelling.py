@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from softedge.report import stages
 from softedge.report.pictures import png
 from softedge.run import Run, sha256
@@ -31,13 +29,13 @@ def issues(run: Run) -> Values:
 
 def pictures(run: Run, values: Values) -> dict[str, str]:
     """ "issue:RANK" -> data URI of the pictures that the stage put aside; those that are gone are left out."""
-    from PIL import Image
+    from softedge.data.decoding import BadImage, decode
 
     uris = {}
     for issue in values.get("issues", []):
         try:
-            with Image.open(run.folder("label_issues") / "pictures" / f"{int(issue['rank'])}.png") as picture:
-                uris[f"issue:{issue['rank']}"] = png(np.asarray(picture.convert("RGB")))
-        except (OSError, KeyError, ValueError):
+            path = run.folder("label_issues") / "pictures" / f"{int(issue['rank'])}.png"
+            uris[f"issue:{issue['rank']}"] = png(decode(path))
+        except (BadImage, KeyError, TypeError, ValueError):
             continue
     return uris

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from softedge.errors import UserError
+from softedge.files import read_table
 from softedge.report.pictures import png
 from softedge.run import Run
 
@@ -27,12 +28,11 @@ Values = dict[str, Any]
 def collect(run: Run) -> Values | None:
     """``pairs`` (the first ones, as in the table) and ``counts`` (kind -> pairs); None where there are none."""
     try:
-        with open(run.root / FILE, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_table(run.root / FILE)
         counts = {kind: sum(row["kind"] == kind for row in rows) for kind in dict.fromkeys(row["kind"] for row in rows)}
         wanted = [row for kind in _SHOWN for row in rows if row["kind"] == kind][:MOST]
         pairs = [{**{key: row[key] for key in _COLUMNS}, "similarity": float(row["similarity"])} for row in wanted]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+    except (UserError, ValueError, KeyError, TypeError):
         return None
     return {"counts": counts, "pairs": pairs} if counts else None
 

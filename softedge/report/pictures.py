@@ -36,14 +36,13 @@ def png(image: NDArray[np.uint8]) -> str:
 
 def of_check(run: Run, examples: list[dict[str, Any]]) -> dict[int, str]:
     """Data URIs of the pictures that the check put aside, by index; those that are gone are left out."""
-    from PIL import Image
+    from softedge.data.decoding import BadImage, decode
 
     uris = {}
     for example in examples:
         try:
-            with Image.open(run.folder("check") / str(example["file"])) as picture:
-                uris[int(example["index"])] = png(np.asarray(picture.convert("RGB")))
-        except (OSError, KeyError, ValueError):
+            uris[int(example["index"])] = png(decode(run.folder("check") / str(example["file"])))
+        except (BadImage, KeyError, TypeError, ValueError):
             continue
     return uris
 

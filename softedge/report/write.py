@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge.errors import UserError
+from softedge.progress import without_controls
 from softedge.report import cautions, image_map, labelling, near_copies, phrases, usefulness, verdict
 from softedge.report.card import card
 from softedge.report.changes import changes
@@ -40,8 +41,8 @@ def report(runs: Sequence[Run], force: bool = True) -> Path:
     for number, (run, collected) in enumerate(zip(runs, values["runs"])):
         pictures |= {(number, key): uri for key, uri in _pictures(run, collected).items()}
     write_json(runs[0].root / "report.json", values)
-    write_text(runs[0].root / "MODEL_CARD.md", card(values["runs"][0]))
-    write_text(page, render(values, pictures))
+    write_text(runs[0].root / "MODEL_CARD.md", without_controls(card(values["runs"][0])))
+    write_text(page, without_controls(render(values, pictures)))
     return page
 
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from softedge.files import read_text
 from softedge.progress import say
 from softedge.run import write_text
 from softedge.ssl.loggers import Log
@@ -25,7 +26,7 @@ class Journal:
         """Read what is there up to ``step`` (inclusive) and drop later and half-written lines."""
         self.entries = []
         if self.path.exists():
-            for line in self.path.read_text(errors="replace").splitlines():
+            for line in read_text(self.path, "utf-8", errors="replace").splitlines():
                 try:
                     entry = json.loads(line)
                     at = entry["step"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +16,13 @@ import torch
 from softedge import threads
 from softedge.distributed import LEFT_ALONE, SILENT_PEER
 from softedge.errors import UserError
+from softedge.files import temporary_folder
 
 
-def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> None:
+def launch(arguments: Sequence[str], gpus: int, nodes: int = 1, beside: Path | None = None) -> None:
     """Run ``python -m softedge ARGUMENTS`` once per GPU under torchrun's agent, and wait for all of them.
 
+    beside: a file of the run, which then holds what the launcher writes; a later start removes what a killed one left.
     One rank that fails ends all. It has printed its own message, so that ``Ended`` only carries its exit code.
     """
     available = torch.cuda.device_count()
@@ -40,8 +42,8 @@ def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> None:
     threads.share(gpus)
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")  # s for the step and its checkpoint, then SIGKILL
     os.environ["SOFTEDGE_LAUNCHED"] = str(os.getpid())  # the ranks' parent (watch.py)
-    results = tempfile.TemporaryDirectory(prefix="softedge-ranks-")  # each rank prints the result; one is enough
-    config = LaunchConfig(
+    config = functools.partial(
+        LaunchConfig,
         min_nodes=nodes,
         max_nodes=nodes,
         nproc_per_node=gpus,
@@ -50,11 +52,11 @@ def launch(arguments: Sequence[str], gpus: int, nodes: int = 1) -> None:
         rdzv_endpoint=f"{address}:{os.environ.get('MASTER_PORT', '29500')}" if nodes > 1 else "localhost:0",
         max_restarts=0,
         monitor_interval=0.2,
-        logs_specs=DefaultLogsSpecs(log_dir=results.name, redirects=Std.OUT),
     )
     try:
-        with results:
-            elastic_launch(config, sys.executable)("-m", "softedge", *arguments)
+        with temporary_folder("ranks", beside) as results:  # each rank prints the result; one is enough
+            logs = DefaultLogsSpecs(log_dir=str(results), redirects=Std.OUT)
+            elastic_launch(config(logs_specs=logs), sys.executable)("-m", "softedge", *arguments)
     except ChildFailedError as error:
         failures = sorted(error.failures.values(), key=lambda failure: failure.timestamp)
         # The others notice at once that a rank is gone, so that they may be seen to end before it.

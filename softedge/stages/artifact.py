@@ -15,6 +15,7 @@ from softedge.export import contract, parity, snippet
 from softedge.export.base import Float32, Format, Uint8
 from softedge.export.calibration import Calibration, none
 from softedge.export.deployed import Deployed
+from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.records import Artifact, Outcome
 from softedge.run import cpu_name, versions
@@ -41,8 +42,11 @@ class Source:
 
 def write(format_: Format, precision: str, source: Source, folder: Path) -> Outcome:
     """Convert, read the file back, compare with PyTorch, and move model, golden images and contract into ``folder``."""
-    partial = folder / ".partial"
-    partial.mkdir()
+    with temporary_folder("export", beside=folder / contract.FILE) as partial:
+        return _written(format_, precision, source, folder, partial)
+
+
+def _written(format_: Format, precision: str, source: Source, folder: Path, partial: Path) -> Outcome:
     clock = time.monotonic()
     calibrated = format_.bits(precision).is_int8
     chosen = source.calibration() if calibrated else none(source.deployed.spec)
@@ -74,7 +78,6 @@ def write(format_: Format, precision: str, source: Source, folder: Path) -> Outc
     snippet.write(partial)
     for path in sorted(partial.iterdir(), key=lambda p: p.name == contract.FILE):
         os.replace(path, folder / path.name)
-    partial.rmdir()
     compared = measured.to_dict() if measured else {}
     metrics = {**compared, "size_bytes": artifact.size_bytes, "seconds": round(seconds, 3)}
     details = {"artifact": artifact.name, "sha256": artifact.sha256, "tolerance": dataclasses.asdict(allowed), **about}

@@ -16,7 +16,7 @@ from softedge import __version__, backbones, config, registry
 from softedge.backbones import Backbone, Classifier
 from softedge.data.images import Data, EncodedImages, Images
 from softedge.errors import UserError
-from softedge.export import calibration, given
+from softedge.export import calibration, contract, given
 from softedge.export.base import Format, combinations, open_format
 from softedge.export.deployed import Deployed
 from softedge.files import refuse_full
@@ -123,6 +123,9 @@ def export_formats(
         if renewed := before is not None and integers.own(before.inputs) == inputs and before.inputs != read:
             changed = ", ".join(other.name for other in others) or "a file that it took integers from"
             say(f"{format_.name}-{precision} is made anew: {changed} is new")
+        if before is not None and (damage := _damage(run, folder, before)):
+            renewed = True
+            say(f"{format_.name}-{precision} is made anew: {damage}")
         if before is not None and integers.own(before.inputs) == inputs and not differences(before.recipe, recipe):
             format_ = format_.as_before(before.details.get("notes", {}))
         made[format_.name, precision] = perform_or_keep(
@@ -140,6 +143,18 @@ def export_formats(
     if results and all("model" in result.skipped for result in results):
         raise UserError(f"none of the formats asked for could be exported; {results[0].skipped['model']}")
     return results
+
+
+def _damage(run: Run, stage: str, done: Result) -> str:
+    """Why the files of a finished export are not those that it made; "" where they are, or it made none."""
+    if "model" in done.skipped:
+        return ""
+    try:
+        found = contract.read(run.folder(stage)).sha256
+    except UserError as error:
+        return str(error)
+    made = done.details.get("sha256", found)
+    return "" if found == made else f"{run.folder(stage)} holds another file (sha256 {found[:12]}, made {made[:12]})"
 
 
 def perform_or_keep(

@@ -7,11 +7,12 @@ from both, whichever of them was run last.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softedge import registry
+from softedge.bench.base import open_device
 from softedge.config import Check, Recipe
 from softedge.errors import GateFailed
 from softedge.progress import say
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 FILE = "gate.json"  # what was judged last, for the report
+FAILED = "failed: "  # begins the reason of a bench row where a device tried the file
 
 
 def gate(
@@ -102,6 +104,24 @@ def missing(exports: Sequence[Result]) -> list[str]:
 def require(exports: Sequence[Result]) -> None:
     """GateFailed when one of the exports gave no file."""
     if lines := missing(exports):
+        raise GateFailed("; ".join(lines))
+
+
+def benched(run: Run) -> list[Result]:
+    """The measurements of the run's files on the devices that its recipe asks for."""
+    opened, recipe = reopen(run.root)
+    asked = {open_device(device).label for device in recipe.bench.devices}
+    return [result for result in opened.results("bench").values() if result.recipe.get("device") in asked]
+
+
+def require_measured(benched: Iterable[Result]) -> None:
+    """GateFailed when a device tried to run one of the files and could not, also where it ran others."""
+    lines = [
+        f"{Path(row.stage).name.partition('@')[0]} was not measured on {row.recipe.get('device')}: {why[len(FAILED) :]}"
+        for row in benched
+        if (why := str(row.skipped.get("latency", ""))).startswith(FAILED)
+    ]
+    if lines:
         raise GateFailed("; ".join(lines))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +16,7 @@ from softedge.data.images import Data, Images
 from softedge.data.splitting import joined
 from softedge.errors import UserError
 from softedge.eval import label_issues as confident
-from softedge.files import csv_table
+from softedge.files import csv_table, read_table
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run, atomic_path, perform, write_text
@@ -115,11 +113,10 @@ def _work(run: Run, recipe: Recipe, data: Data, extracted: features.Features, fo
 def near_pairs_of(run: Run, names: Sequence[str]) -> list[tuple[int, int]]:
     """The near-duplicates that the data stage found, as positions in ``names``; none in runs that did not look."""
     position = {name: number for number, name in enumerate(names)}
-    try:
-        text = (run.folder("data") / near_pairs.FILE).read_text()
-    except FileNotFoundError:
+    path = run.folder("data") / near_pairs.FILE
+    if not path.exists():
         return []
-    pairs = ((row["name"], row["other_name"]) for row in csv.DictReader(io.StringIO(text)))
+    pairs = ((row.get("name"), row.get("other_name")) for row in read_table(path))
     return [(position[a], position[b]) for a, b in pairs if a in position and b in position]
 
 
@@ -174,5 +171,4 @@ def read(run: Run) -> list[dict[str, str]]:
     """The rows of ``wrong_labels.csv``; empty where the stage was not run."""
     if run.result(NAME) is None:
         return []
-    with open(run.folder(NAME) / FILE, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_table(run.folder(NAME) / FILE)

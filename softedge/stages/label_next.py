@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from softedge.config import Recipe
 from softedge.data.images import Data
 from softedge.errors import UserError
 from softedge.eval import active_learning
-from softedge.files import csv_table
+from softedge.files import csv_table, read_table
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, write_text
@@ -90,5 +89,4 @@ def read(run: Run) -> list[dict[str, str]]:
     """The rows of ``label_next.csv``; empty where the stage was not run."""
     if run.result(NAME) is None:
         return []
-    with open(run.folder(NAME) / FILE, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_table(run.folder(NAME) / FILE)

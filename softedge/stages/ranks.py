@@ -56,7 +56,7 @@ def train(
         f"{recipe.ssl.batch // world} images per process; learning rate {recipe.optim.lr:g} for the whole batch"
     )
     try:
-        launch(command, gpus, nodes)
+        launch(command, gpus, nodes, beside=run.root / "recipe.toml")
     except Ended as ended:
         if ended.code in (130, 143, -2, -15):
             raise Interrupted(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from softedge.errors import UserError
+from softedge.files import read_text
 
 Channels = tuple[float, float, float]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -60,7 +62,7 @@ def beside(path: Path, name: str) -> Preprocessing | None:
     if not config.is_file():
         return None
     try:
-        content = json.loads(config.read_text())
+        content = json.loads(read_text(config, "utf-8"))
         if not isinstance(content, dict):
             raise TypeError("not an object")
         if content.get("architecture", name).split(".")[0] != name.split(".")[0]:
@@ -71,7 +73,7 @@ def beside(path: Path, name: str) -> Preprocessing | None:
         if values["mean"] is None or values["std"] is None:
             return None
         return _from_values(values, f"from {config}")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(
             f"{config} cannot be read as settings of weights ({error}); mend it, or remove it and set data.mean and "
             "data.std"
@@ -82,11 +84,12 @@ def _from_values(values: Mapping[str, Any], origin: str) -> Preprocessing:
     mean, std = (tuple(float(v) for v in values[key]) for key in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3:
         raise ValueError("mean and std need three values")
-    return Preprocessing(
-        mean,  # type: ignore[arg-type]
-        std,  # type: ignore[arg-type]
-        "bicubic" if values.get("interpolation") == "bicubic" else "bilinear",
-        float(values.get("crop_pct") or 1.0),
-        int((values.get("input_size") or (3, 224, 224))[-1]),
-        origin,
-    )
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise ValueError(f"mean is {list(mean)} and std {list(std)}; they are numbers, and std is positive")
+    crop, size = float(values.get("crop_pct") or 1.0), int((values.get("input_size") or (3, 224, 224))[-1])
+    if not 0.1 <= crop < math.inf or size < 1:
+        raise ValueError(
+            f"crop_pct is {crop:g} and input_size {size}; they are a share of the shorter side, and pixels"
+        )
+    interpolation: Interpolation = "bicubic" if values.get("interpolation") == "bicubic" else "bilinear"
+    return Preprocessing(mean, std, interpolation, crop, size, origin)  # type: ignore[arg-type]

@@ -332,6 +332,12 @@ def test_a_port_in_use_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
 
+def test_a_port_that_none_can_have_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort_web, "files", lambda backend: {})
+    with pytest.raises(UserError, match=r"cannot listen on 127.0.0.1:99999 \(.*0-65535"):
+        open_device("browser:host=127.0.0.1,port=99999").__enter__()
+
+
 def test_results_are_filed_under_the_phone_not_under_the_way_to_it() -> None:
     assert open_device("browser:host=10.0.0.7,port=8080,https=1").folder == "browser"
     assert open_device("browser:name=pixel8,threads=4,adb=1").folder == "browser_name_pixel8_threads_4"

@@ -300,3 +300,21 @@ def test_a_folder_that_is_not_a_run_is_left_alone(capsys, tmp_path):
     assert code == 2
     assert "not empty and not a softedge run" in err
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_reader_that_has_gone_is_no_gate_that_failed():
+    """The parser turns it into exit code 1, which says that a gate failed: softedge check RUN | head -1."""
+    read, write = os.pipe()
+    os.close(read)
+    code = "from softedge.cli import main; main(['recipes', 'list'])"
+    done = subprocess.run([sys.executable, "-u", "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_error_that_cannot_be_shown_keeps_its_exit_code():
+    code = "from softedge.cli import main; main(['report', 'nowhere'])"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stderr=full, stdout=subprocess.DEVNULL)
+    assert done.returncode == 2

@@ -14,10 +14,11 @@ from softedge.bench import base as devices
 from softedge.bench.base import Device, DeviceError, Measurement, Preset, TimingPlan
 from softedge.config import Recipe
 from softedge.data.images import ArrayImages, Data
-from softedge.errors import UserError
+from softedge.errors import GateFailed, UserError
 from softedge.records import Artifact, Outcome, Result
 from softedge.run import Run, perform, sha256
 from softedge.stages import bench as stage
+from softedge.stages.gate import benched, require_measured
 
 
 class Scripted(Device):
@@ -152,6 +153,31 @@ def test_what_a_device_needs_and_cannot_get_stops_that_device_alone(
 def test_a_device_that_ran_no_file_fails_the_bench_with_its_reasons(run: Run, data: Data) -> None:
     with pytest.raises(DeviceError, match=r"local:provider=\.\./\.\./x ran no file: .* has no \.\./\.\./x"):
         bench(run, data, ["local:provider=../../x"], "quick")
+
+
+def test_a_file_that_a_device_could_not_run_fails_the_command_also_where_it_ran_others(
+    run: Run, data: Data, scripted: type[Scripted]
+) -> None:
+    """As with a mistyped execution provider, which one runtime knows nothing of and another refuses."""
+
+    def one_fails(artifact: Artifact, plan: Plan) -> Measurement:
+        if artifact.precision == "int8":
+            return Measurement(artifact.name, artifact.sha256, skipped="failed: this onnxruntime has no ../../x")
+        if artifact.target == "coreml":
+            return Measurement(artifact.name, artifact.sha256, skipped="not run: no Mac")
+        return timed(artifact, plan)
+
+    scripted.answer = staticmethod(one_fails)  # type: ignore[assignment]
+    rows = bench(run, data, ["scripted:tag=1", "scripted"], "quick")
+    line = "onnx-int8 was not measured on scripted: this onnxruntime has no ../../x"
+    with pytest.raises(GateFailed, match=line):
+        require_measured(rows)
+    (run.root / "recipe.toml").write_text('[bench]\ndevices = ["scripted"]\n')
+    with pytest.raises(GateFailed) as failed:
+        require_measured(benched(run))
+    assert str(failed.value) == line, "devices that nobody asks for any more are not judged"
+    scripted.answer = staticmethod(timed)  # type: ignore[assignment]
+    require_measured(bench(run, data, ["scripted"], "quick"))
 
 
 def test_a_failed_device_does_not_erase_an_earlier_measurement(run: Run, data: Data, scripted: type[Scripted]) -> None:

@@ -272,6 +272,17 @@ def test_folders_that_are_no_classes_of_the_network_give_no_labels(weights, run_
     assert row["n"] == 60 and "agreement" in row and "top1" not in row
 
 
+def test_a_folder_with_the_name_of_two_classes_gives_no_labels(weights, run_of_weights, tmp_path, capsys):
+    """As the crane and the crane of ImageNet: its images would all count for the last of the two."""
+    folder, _ = weights
+    asked = {"size": 32, "targets": ("onnx",), "precisions": ("fp32",)}
+    labels = ["ant", "bee", "cat", "ant"]
+    export_file(folder / "net.safetensors", tmp_path / "out", run_of_weights[1], NAME, labels=labels, **asked)
+    assert "1 of 2 folders have the name of several of its classes (ant): no labels" in capsys.readouterr().err
+    (row,) = check(tmp_path / "out").details["rows"]
+    assert "agreement" in row and "top1" not in row
+
+
 def test_preprocessing_of_the_weights_is_in_the_file(weights, photos, tmp_path):
     folder, net = weights
     own = given.preprocessing(32, "0.5,0.5,0.5", "0.25,0.5,0.5", "bicubic", 1.0)

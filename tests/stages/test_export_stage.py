@@ -14,11 +14,10 @@ from softedge import config, registry
 from softedge.errors import CannotRunHere, UserError
 from softedge.export import calibration, contract
 from softedge.export.base import open_format
-from softedge.export.onnx import candidates, speed
 from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.quantizer import Scheme
 from softedge.export.openvino.format import OpenVino
-from softedge.run import Run, sha256
+from softedge.run import Run
 from softedge.stages import export as stage
 from softedge.stages.artifact import Source
 from tests.toy_format import Toy
@@ -252,70 +251,6 @@ def test_files_whose_integers_are_taken_are_exported_first_and_are_an_input(tmp_
     assert "already done" in capsys.readouterr().err
     stage.export_formats(run, [(whole, "int8")], lambda: source, recipe={"x": 2}, inputs={"w": "0"}, force=True)
     assert offered(Taking(), force=True)[0] == "", "a file of other settings is not of the same export"
-
-
-def test_an_int8_file_that_is_made_again_has_the_same_bits_however_the_timing_turns_out(tmp_path, source, monkeypatch):
-    turns = []
-
-    def another_winner(fp32, graph, *measured):
-        places = list(speed.prefixes(graph))
-        turns.append(places[len(turns) % len(places)])
-        about = {"float_until": turns[-1], "time_over_fp32": 0.9 + len(turns) / 100, "interval": [0.8, 1.2]}
-        return [dataclasses.replace(speed.fixed(graph, turns[-1]), about=about)]
-
-    monkeypatch.setattr(candidates, "beginnings", another_winner)
-
-    def made(run, inputs, force=False):
-        asked = [(Onnx(), "int8")]
-        (result,) = stage.export_formats(run, asked, lambda: source, recipe={"x": 1}, inputs={"w": inputs}, force=force)
-        return result.details["sha256"], result.details["notes"]["speed"]["float_until"]
-
-    run = Run(tmp_path)
-    first = made(run, "0")
-    assert made(run, "0", force=True) == first and len(turns) == 1
-    assert made(Run(tmp_path / "other"), "0")[0] != first[0]  # the other choice is another file
-    assert made(run, "1", force=True)[1] == turns[2] and len(turns) == 3  # another network: chosen anew
-
-
-def test_a_finished_file_stays_where_it_could_not_be_made_again(tmp_path, source):
-    """However often it is tried: neither the file nor the version kept before it goes."""
-    run = Run(tmp_path)
-    export(run, [Onnx()], source)
-    whole = sha256(tmp_path / "export/onnx-fp32")
-
-    def gone():
-        raise UserError("photo.jpg cannot be read any more")
-
-    for _ in range(3):
-        with pytest.raises(UserError, match="not made again: photo.jpg .* what was finished before stays"):
-            stage.export_formats(run, [(Onnx(), "fp32")], gone, recipe={"x": 1}, inputs={"w": "0"}, force=True)
-        assert sha256(tmp_path / "export/onnx-fp32") == whole
-    assert not (tmp_path / ".previous/export/onnx-fp32").exists()
-
-
-def test_other_formats_are_made_beside_one_that_could_not_be_made_again(tmp_path, source, monkeypatch):
-    run = Run(tmp_path)
-    export(run, [Onnx()], source)
-    monkeypatch.setattr(Onnx, "missing", lambda self: "onnx is gone")
-    with pytest.raises(UserError, match="export/onnx-fp32 was not made again: onnx is gone"):
-        export(run, [Onnx(), OpenVino()], source, force=True)
-    assert (tmp_path / "export/onnx-fp32/model.onnx").is_file()
-    assert (tmp_path / "export/openvino-fp32/model.xml").is_file()
-
-
-def test_the_file_of_an_earlier_network_is_not_brought_back(tmp_path, source):
-    """It is kept aside, also where the new network's file fails again and again."""
-    run = Run(tmp_path)
-    export(run, [Onnx()], source)
-
-    def gone():
-        raise UserError("photo.jpg cannot be read any more")
-
-    for _ in range(3):
-        with pytest.raises(UserError, match="none of the formats"):
-            stage.export_formats(run, [(Onnx(), "fp32")], gone, recipe={"x": 1}, inputs={"w": "1"}, force=True)
-        assert not (tmp_path / "export/onnx-fp32/model.onnx").exists()
-        assert (tmp_path / ".previous/export/onnx-fp32/model.onnx").is_file()
 
 
 def test_float_files_are_made_where_no_image_can_calibrate_any_more(tmp_path, source):

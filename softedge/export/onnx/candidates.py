@@ -26,10 +26,10 @@ from softedge.export.onnx.quantizer import FOLLOWERS, WEIGHTED, Scheme, store_we
 from softedge.export.onnx.ranges import METHODS, Method, Ranges, by_method, float_tensors, run, session, with_outputs
 from softedge.export.onnx.ranges import measure as measure_ranges
 from softedge.export.onnx.rounding import rounded
-from softedge.export.onnx.speed import Beginning, beginnings, fixed, race
+from softedge.export.onnx.speed import CHOICE, TIMES, Beginning, beginnings, fixed, race
+from softedge.files import write_bytes, write_json
 from softedge.progress import say
 from softedge.records import Artifact
-from softedge.run import write_bytes
 
 _ENOUGH = 16  # calibration images from which a quarter can be set aside
 _CORRECTION = 128  # calibration images that biases are corrected on
@@ -133,8 +133,12 @@ class GraphCandidates(Candidates):
         return run(_model(option), images, threads=1)
 
     def write(self, option: Option, out: Path) -> Path:
-        path = out / "model.onnx"
-        write_bytes(path, self.finished(_model(option), option.details))
+        path, details, speed = out / "model.onnx", dict(option.details), dict(option.details.get("speed", {}))
+        if CHOICE in speed:
+            details["speed"] = {CHOICE: speed.pop(CHOICE)}
+        write_bytes(path, self.finished(_model(option), details))
+        if speed:
+            write_json(path.with_name(TIMES), speed)
         return path
 
     def layers(self) -> Sequence[str]:

@@ -17,7 +17,7 @@ from softedge.export.candidates import Candidates
 from softedge.export.contract import artifact_of
 from softedge.export.finishing import finish
 from softedge.records import LABELLED, Artifact, Precision
-from softedge.run import write_bytes
+from softedge.run import read_json, write_bytes
 
 if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
@@ -147,7 +147,7 @@ class Onnx(Format):
         return {"provider": options["provider"]} if "provider" in options else {}
 
     def notes(self, artifact: Artifact) -> dict[str, Any]:
-        """What was decided while the file was made, read back from it: integer operators, where the float part ends.
+        """What was decided while the file was made, read back: integer operators, where the float part ends, its times.
 
         And what the file asks of a runtime.  fp16 and w8a16 have no oldest one: their kernels are newer.
         """
@@ -155,6 +155,7 @@ class Onnx(Format):
 
         from softedge.export.onnx.graph import OLDEST_RUNTIME
         from softedge.export.onnx.quantizer import quantized_ops
+        from softedge.export.onnx.speed import TIMES
 
         model = onnx.load(artifact.path)
         about = {p.key.removeprefix("softedge."): p.value for p in model.metadata_props}
@@ -165,7 +166,8 @@ class Onnx(Format):
             notes["oldest_onnxruntime_tried"] = OLDEST_RUNTIME
         notes |= {key: about[key] for key in ("calibration", "safe", "rounding") if key in about}
         if "speed" in about:
-            notes["speed"] = json.loads(about["speed"])
+            times = artifact.path.with_name(TIMES)
+            notes["speed"] = json.loads(about["speed"]) | (read_json(times) if times.exists() else {})
         return notes
 
     def integer_edges(self, artifact: Artifact) -> Mapping[str, Mapping[str, Any]]:

@@ -164,7 +164,7 @@ def _maker(model: onnx.ModelProto, tensor: str) -> str:
 def _spec(model: onnx.ModelProto, interface: Interface, path: Path, size: int, asked: Mapping[str, Any]) -> InputSpec:
     """The preprocessing: what the user says, else what a softedge file says of itself."""
     known = {entry.key: entry.value for entry in model.metadata_props}
-    values = json.loads(known["softedge.input"]) if "softedge.input" in known else {}
+    values = _own_words(known, path)
     inside = interface.image.type.tensor_type.elem_type == TensorProto.UINT8
     mean, std = asked.get("mean"), asked.get("std")
     if inside:
@@ -177,6 +177,16 @@ def _spec(model: onnx.ModelProto, interface: Interface, path: Path, size: int, a
     resize = int(values["resize"]) if values and not asked.get("crop") else round(size / (asked.get("crop") or _CROP))
     interpolation = asked.get("interpolation") or values.get("interpolation") or "bilinear"
     return InputSpec(size, resize, tuple(mean), tuple(std), interpolation)  # type: ignore[arg-type]
+
+
+def _own_words(known: Mapping[str, str], path: Path) -> Mapping[str, Any]:
+    """The preprocessing in a file that softedge wrote; {} in others."""
+    if "softedge.input" not in known:
+        return {}
+    try:
+        return InputSpec.from_dict(json.loads(known["softedge.input"])).to_dict()
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{path}: its entry 'softedge.input' is damaged ({error}); export the file again") from error
 
 
 def _wrapped(model: onnx.ModelProto, interface: Interface, spec: InputSpec) -> onnx.ModelProto:

@@ -31,6 +31,8 @@ WORTH = 0.02  # a difference in time below it is none
 SLACK = 0.05  # of the fastest time may go into a float part that brings the file nearer to fp32
 SECONDS = 6.0  # of processor time for the whole comparison, warm-up not counted
 ROUNDS = 200  # at most
+CHOICE = "float_until"  # in the model file, whose bits are those of any other day that chooses alike
+TIMES = "timing.json"  # beside it: the measurement, which no two days have in common
 _FEWEST = 9  # rounds, however slow
 _NOISY = 0.1  # half width of an interval over its median, beyond which nothing is said or decided by time
 
@@ -158,7 +160,7 @@ def beginnings(
         Beginning(
             name,
             schemes[name],
-            {"float_until": name, **ratios[name].noted(), "tried": tried},
+            {CHOICE: name, **ratios[name].noted(), "tried": tried},
         )
         for name in measured.fast_enough(list(schemes), "fp32")
     ]
@@ -171,4 +173,4 @@ def fixed(graph: onnx.ModelProto, until: str) -> Beginning:
         raise UserError(
             f"export.float_prefix is '{until}', no place in this network{did_you_mean(until, list(places))}"
         )
-    return Beginning(until, Scheme(float_nodes=places[until]), {"float_until": until})
+    return Beginning(until, Scheme(float_nodes=places[until]), {CHOICE: until})
