@@ -160,7 +160,7 @@ def test_a_file_that_a_device_could_not_run_fails_the_command_also_where_it_ran_
 ) -> None:
     """As with a mistyped execution provider, which one runtime knows nothing of and another refuses."""
 
-    def one_fails(artifact: Artifact, plan: Plan) -> Measurement:
+    def one_fails(artifact: Artifact, plan: TimingPlan) -> Measurement:
         if artifact.precision == "int8":
             return Measurement(artifact.name, artifact.sha256, skipped="failed: this onnxruntime has no ../../x")
         if artifact.target == "coreml":
