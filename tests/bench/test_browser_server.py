@@ -201,7 +201,7 @@ def test_progress_is_followed_and_silence_is_an_end(
     monkeypatch.setattr(browser_visit, "SILENT_S", 1.0)
     threading.Timer(0.3, post_json, [server, "beat", {"progress": 0.42, "hidden": True}]).start()
     seen = []
-    with pytest.raises(DeviceError, match=r"browser:: the page stopped answering at 42% \(phone locked"):
+    with pytest.raises(DeviceError, match=r"browser:: the page stopped answering at 42 % \(phone locked"):
         for percent in visit.percents(30.0):
             seen.append(percent)
     assert seen == list(range(42))
@@ -214,13 +214,13 @@ def test_a_page_that_says_goodbye_may_come_back(server: Server, visit: Visit, mo
     with pytest.raises(DeviceError, match="no result within 2 s"):
         list(visit.percents(2.0))
     post_json(server, "gone", {})
-    with pytest.raises(DeviceError, match="the page was closed at 0%; keep it in front"):
+    with pytest.raises(DeviceError, match="the page was closed at 0 %; keep it in front"):
         list(visit.percents(30.0))
 
 
 def test_what_the_page_reports_as_failed_is_one_clean_line(server: Server, visit: Visit) -> None:
     post_json(server, "failed", {"reason": "no WebAssembly\n\u001b[2Jhere"})
-    with pytest.raises(DeviceError, match="the page failed at 0%: no WebAssembly.2Jhere") as told:
+    with pytest.raises(DeviceError, match="the page failed at 0 %: no WebAssembly.2Jhere") as told:
         list(visit.percents(5.0))
     assert str(told.value).isprintable()
 
