@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import shutil
@@ -126,8 +127,9 @@ def export_formats(
         if before is not None and (damage := _damage(run, folder, before)):
             renewed = True
             say(f"{format_.name}-{precision} is made anew: {damage}")
-        if before is not None and integers.own(before.inputs) == inputs and not differences(before.recipe, recipe):
-            format_ = format_.as_before(before.details.get("notes", {}))
+        last = before or _put_aside(run, folder)  # by a --force that was killed
+        if last is not None and integers.own(last.inputs) == inputs and not differences(last.recipe, recipe):
+            format_ = format_.as_before(last.details.get("notes", {}))
         made[format_.name, precision] = perform_or_keep(
             kept,
             run,
@@ -143,6 +145,13 @@ def export_formats(
     if results and all("model" in result.skipped for result in results):
         raise UserError(f"none of the formats asked for could be exported; {results[0].skipped['model']}")
     return results
+
+
+def _put_aside(run: Run, stage: str) -> Result | None:
+    """The version of a stage that ``run.perform`` keeps while it is done again; None where it cannot be read."""
+    with contextlib.suppress(UserError):
+        return Run(run.root / ".previous").result(stage)
+    return None
 
 
 def _damage(run: Run, stage: str, done: Result) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,10 @@ def test_an_int8_file_that_is_made_again_has_the_same_bits_however_the_timing_tu
     run = Run(tmp_path)
     first = made(run, "0")
     assert made(run, "0", force=True) == first and len(turns) == 1
+    shutil.rmtree(tmp_path / ".previous")
+    shutil.copytree(tmp_path, tmp_path / ".previous")
+    shutil.rmtree(tmp_path / "export")  # as a --force leaves it that is killed
+    assert made(run, "0") == first and len(turns) == 1
     assert made(Run(tmp_path / "other"), "0")[0] != first[0]  # the other choice is another file
     assert made(run, "1", force=True)[1] == turns[2] and len(turns) == 3  # another network: chosen anew
 
