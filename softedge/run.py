@@ -13,6 +13,7 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -151,9 +152,12 @@ class Run:
             yield
             return
         make_folder(self.root)
+        path = self.root / ".lock"
         with a_place_for(self.root):
-            (self.root / ".lock").touch()
-        with open(self.root / ".lock", "w") as lock:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)  # a pipe would wait for a reader
+        with open(descriptor, "w") as lock:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UserError(f"{path} is not a regular file; remove it")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

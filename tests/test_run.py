@@ -139,6 +139,15 @@ def test_two_processes_do_not_work_on_one_run(tmp_path):
         pass
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_place_of_the_lock_is_refused_and_not_waited_for(tmp_path):
+    run = Run(tmp_path / "r")
+    run.root.mkdir()
+    os.mkfifo(run.root / ".lock")
+    with pytest.raises(UserError, match=r"\.lock is not a regular file; remove it"), run.locked():
+        pass
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
