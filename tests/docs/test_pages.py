@@ -42,6 +42,13 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path):
             assert anchor in anchors(target), f"{link}: no such heading"
 
 
+@pytest.mark.parametrize("page", [*PAGES, *RESULTS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_test_that_a_page_names_is_in_the_file_it_links_to(page: Path):
+    for names, file in re.findall(r"\[(test_[a-z0-9_, ]+)\]\(([^)#]+\.py)\)", page.read_text()):
+        text = (page.parent / file).read_text()
+        assert not [name for name in names.split(", ") if f"def {name}(" not in text]
+
+
 def test_the_readme_says_where_make_puts_the_command_that_it_goes_on_with():
     venv = re.search(r"^VENV \?= (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     said = (ROOT / "README.md").read_text().partition("softedge deploy")[0]
