@@ -3,13 +3,18 @@
 python benchmarks/near_copies.py --photos FOLDER --skip 1200     # photos that no threshold was chosen on
 python benchmarks/near_copies.py --photos FOLDER --side 56      # of photos shrunk to a shorter side of 56 pixels
 python benchmarks/near_copies.py --synthetic 50000               # time and memory of the pair search
+python benchmarks/near_copies.py --photos FOLDER --files 50000 --out NEW   # ``softedge data`` on files
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import io
+import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -110,14 +115,55 @@ def synthetic(number: int) -> None:
     print(f"{number} thumbnails: {seconds:.1f} s, peak {peak:.0f} MB, {right} of {copies} copies, {len(found)} pairs")
 
 
+def files(number: int, folder: Path, out: Path) -> None:
+    """``softedge data`` on ``number`` JPEG files of 256 x 256 pixels in ten classes, on one core.
+
+    Each is the mean of crops of two photos, so that no two are alike; every 50th has a copy of quality 50 in its class.
+    """
+    rng = np.random.default_rng(0)
+    paths = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    some = [shrunk(decode(paths[i]), 320) for i in rng.permutation(len(paths))[:2000]]
+
+    def crop() -> Uint8:
+        photo = some[rng.integers(len(some))]
+        y, x = (rng.integers(length - 255) for length in photo.shape[:2])
+        return photo[y : y + 256, x : x + 256][:, :: rng.choice([1, -1])]
+
+    for label in range(10):
+        (out / f"class{label}").mkdir(parents=True)
+    copies = number // 50
+    for index in range(number - copies):
+        picture = Image.fromarray((crop() // 2 + crop() // 2).astype(np.uint8))
+        picture.save(out / f"class{index % 10}" / f"{index}.jpg", quality=90)
+        if index < copies:
+            picture.save(out / f"class{index % 10}" / f"{index}-copy.jpg", quality=50)
+    table = out.with_suffix(".csv")
+    command = [sys.executable, "-m", "softedge", "data", str(out), "--pairs", str(table)]
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    used, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - began
+    with open(table, newline="") as rows:
+        names = [(row["name"], row["other_name"]) for row in csv.DictReader(rows)]
+    right = sum(a.removesuffix(".jpg") == b.removesuffix("-copy.jpg") for pair in names for a, b in (pair, pair[::-1]))
+    print(
+        f"{number} files: {used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime:.0f} processor seconds, "
+        f"{wall:.0f} s by the clock, peak {used.ru_maxrss / 1e3:.0f} MB, {right} of {copies} copies, {len(names)} pairs"
+    )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--side", type=int, default=0)
     parser.add_argument("--synthetic", type=int, default=0)
+    parser.add_argument("--files", type=int, default=0)
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    if options.photos:
+    if options.photos and options.files:
+        files(options.files, options.photos, options.out)
+    elif options.photos:
         photos(options.photos, options.skip, options.side)
     if options.synthetic:
         synthetic(options.synthetic)
