@@ -181,7 +181,7 @@ class FolderDevice(Device):
         if self.formats:
             if artifact.target in self.formats:
                 return ""
-            titles = " and ".join(open_format(name).title for name in self.formats)
+            titles = " and ".join(", ".join(open_format(name).title for name in self.formats).rsplit(", ", 1))
             asked = f"softedge export --targets {','.join(self.formats)}"
             return f"not run: {self.called} runs {titles} files; export one with: {asked}"
         format_ = open_format(artifact.target)

@@ -26,29 +26,32 @@ from softedge.run import sha256
 _GLIBC = "2.28"  # the oldest that the result runs on; wheels that hold C++ libraries ask for no older one
 
 
-def place(format_: Any, machine: str) -> Path | None:
-    """Where the library of a format for a processor is kept, made or not; None when its runtime needs none."""
-    board_source = format_.board_source()
-    if board_source is None:
+def place(format_: Any, machine: str, phone: bool = False) -> Path | None:
+    """Where the library of a format for a processor is kept, made or not; None when its runtime needs none.
+
+    phone: for a device without Python.
+    """
+    needed = format_.phone_source() if phone else format_.board_source()
+    if needed is None:
         return None
-    source, flags = board_source
+    source, flags = needed
     parts = [sha256(source), wheels.version_of([*format_.board_packages.values()]), machine, _GLIBC, *flags]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     return pinned.cache_folder() / f"{format_.name}-{machine}-{key}.so"
 
 
-def library(format_: Any, python: str, machine: str, glibc: str) -> Path | None:
+def library(format_: Any, python: str, machine: str, glibc: str, phone: bool = False) -> Path | None:
     """The compiled library of a format for a board; None when its runtime needs none.
 
     python ("3.11"), machine ("aarch64"), glibc ("2.36"): the board's.  UserError when it cannot be made here.
     """
-    path = place(format_, machine)
+    path = place(format_, machine, phone)
     if path is None or path.exists():
         return path
-    source, flags = format_.board_source()
+    source, flags = format_.phone_source() if phone else format_.board_source()
     compiler = _compiler(format_.title, machine)
     (wheel,) = wheels.fetch([*format_.board_packages.values()], python, machine, glibc)
-    say(f"compiling what {format_.title} files need on a board (once, about a minute)")
+    say(f"compiling what {format_.title} files need on the device (once, about a minute)")
     with temporary_folder("native") as folder:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder / "wheel")
@@ -59,14 +62,14 @@ def library(format_: Any, python: str, machine: str, glibc: str) -> Path | None:
     return path
 
 
-def why_not(natives: dict[str, Path], format_: Any, python: str, machine: str, glibc: str) -> str:
+def why_not(natives: dict[str, Path], format_: Any, python: str, machine: str, glibc: str, phone: bool = False) -> str:
     """Put the library of a format into ``natives``, where its runtime needs one; why it cannot be made, else empty."""
     try:
-        reason = library(format_, python, machine, glibc)
+        made = library(format_, python, machine, glibc, phone)
     except UserError as error:
         return f"not run: {error}"
-    if reason is not None:
-        natives[format_.name] = reason
+    if made is not None:
+        natives[format_.name] = made
     return ""
 
 
@@ -78,7 +81,7 @@ def _compiler(title: str, machine: str) -> list[str]:
     if shutil.which("zig"):
         return ["zig", *target]
     raise UserError(
-        f"{title} files need a small C++ library compiled for {machine} to run on a board without PyTorch, and there "
+        f"{title} files need a small C++ library compiled for {machine} to run on the device, and there "
         "is no zig here; install it: pip install ziglang"
     )
 

@@ -78,6 +78,8 @@ class Format(ABC):
     # Patterns of the files in those packages that suffice for that; empty: all of them.
     board_packages: ClassVar[Mapping[str, str]] = {}
     board_parts: ClassVar[tuple[str, ...]] = ()
+    phone_parts: ClassVar[tuple[str, ...]] = ()
+    """Such patterns for a phone, which has no Python; empty: ``board_parts``."""
     board_options: ClassVar[tuple[str, ...]] = ()
     special_device: ClassVar[str] = ""
 
@@ -206,6 +208,10 @@ class Format(ABC):
         of the one in ``board_packages`` is unpacked.  None: it needs none.
         """
         return None
+
+    def phone_source(self) -> tuple[Path, tuple[str, ...]] | None:
+        """The like for a phone: the interface of ``bench/android/model.c``.  None: phones do not run it by one."""
+        return self.board_source()
 
     def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
         """What its ``Runtime`` on a board is given, as JSON values.  options: those of the device's address."""

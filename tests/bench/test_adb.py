@@ -119,7 +119,7 @@ def test_an_emulated_phone_gives_the_outputs_that_numpy_computes_and_no_times(
     assert not onnx.samples_ms and onnx.load_ms is None and onnx.first_ms is None
     assert onnx.sha256 == artifacts[0].sha256 and onnx.effective_precision == "f32"
     assert onnx.runtime == f"onnxruntime {android_bundle.ONNXRUNTIME}"
-    assert "runs ONNX and ExecuTorch files" in openvino.skipped and openvino.outputs is None
+    assert "runs ONNX, ExecuTorch and LiteRT files" in openvino.skipped and openvino.outputs is None
     assert nothing_is_left(phone)
 
 
@@ -142,6 +142,27 @@ def test_an_emulated_phone_runs_executorch_files_beside_onnx(
         assert "emulator" in measurement.not_timed and not measurement.samples_ms
     assert fp32.runtime.startswith("executorch ") and onnx.runtime.startswith("onnxruntime ")
     assert "could not read the program" in failed.skipped and "\n" not in failed.skipped
+    assert nothing_is_left(phone)
+
+
+def test_an_emulated_phone_runs_litert_files_by_the_c_library_of_the_wheel(
+    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], ready_files: list[Artifact], plan: TimingPlan
+) -> None:
+    library = native.place(open_format("litert"), "aarch64", phone=True)
+    if library is None or not library.with_suffix(".android").exists():
+        pytest.skip("needs once: python -m softedge.bench.android.bundle")
+    damaged = ready_files[0].path.with_name("damaged") / "model.tflite"
+    damaged.parent.mkdir(exist_ok=True)
+    damaged.write_bytes(b"no flatbuffer")
+    broken = contract.artifact_of(damaged, "litert", "fp32", SPEC, LABELS)
+    with open_device(f"adb://{phone.serial}?threads=2") as device:
+        onnx, litert = device.run([artifacts[0], ready_files[0]], plan)
+        (failed,) = device.run([broken], plan)
+    assert not onnx.skipped and not litert.skipped and litert.outputs is not None
+    np.testing.assert_allclose(litert.outputs, reference(colours()[0]), atol=1e-5)
+    assert "emulator" in litert.not_timed and not litert.samples_ms
+    assert litert.runtime.startswith("ai-edge-litert ") and litert.accelerator == "XNNPACK"
+    assert "could not read the file: LiteRT's error" in failed.skipped and "\n" not in failed.skipped
     assert nothing_is_left(phone)
 
 

@@ -62,3 +62,13 @@ def test_without_a_compiler_it_says_what_to_install(compiler: dict[str, Any], mo
 
 def test_a_runtime_that_is_python_alone_needs_none() -> None:
     assert native.library(open_format("onnx"), *BOARD) is None
+
+
+def test_a_runtime_that_is_python_on_boards_may_be_a_library_on_phones(compiler: dict[str, Any]) -> None:
+    litert = open_format("litert")
+    assert native.library(litert, *BOARD) is None
+    path = native.library(litert, *BOARD, phone=True)
+    assert path is not None and path.name.startswith("litert-aarch64-") and "-lLiteRt" in compiler["words"]
+    assert native.place(open_format("executorch"), "aarch64", phone=True) == native.place(
+        open_format("executorch"), "aarch64"
+    )

@@ -194,7 +194,9 @@ def native_files(natives: Mapping[str, Path]) -> list[Path]:
         if not folder.is_dir():
             with tempfile.TemporaryDirectory(prefix="android-", dir=folder.parent) as partial:
                 unpacked = Path(partial) / "made"
-                wheels.unpack(wheels.fetch([*open_format(name).board_packages.values()], *THERE), unpacked)
+                format_ = open_format(name)
+                fetched = wheels.fetch([*format_.board_packages.values()], *THERE)
+                wheels.unpack(fetched, unpacked, format_.phone_parts)
                 shutil.copyfile(library, unpacked / f"native-{name}.so")
                 os.rename(unpacked, folder)
         chosen |= {path.name: path for path in sorted(folder.rglob("*.so"))}
@@ -205,7 +207,7 @@ def main() -> None:
     """Make everything that ``adb:`` needs, and say where it is."""
     print(bundle())
     for kind in wheels.carried():
-        if library := native.library(open_format(kind.name), *THERE):
+        if library := native.library(open_format(kind.name), *THERE, phone=True):
             native_files({kind.name: library})
 
 

@@ -47,7 +47,7 @@ _KILLED = 0x80 | 9  # how adb reports a program that SIGKILL ended
 class AdbDevice(FolderDevice):
     """Pushes the runner, runs it, pulls what it wrote."""
 
-    formats = ("onnx", "executorch")
+    formats = ("onnx", "executorch", "litert")
     called = "the runner for Android"
     known_options = ("threads",)
 
@@ -92,7 +92,7 @@ class AdbDevice(FolderDevice):
     def why_not(self, artifact: Artifact) -> str:
         if reason := super().why_not(artifact):
             return reason
-        return native.why_not(self.natives, open_format(artifact.target), *android_bundle.THERE)
+        return native.why_not(self.natives, open_format(artifact.target), *android_bundle.THERE, phone=True)
 
     def work(self, folder: Path, artifacts: Sequence[Artifact], plan: TimingPlan) -> list[Measurement]:
         measurements: list[Measurement] = []

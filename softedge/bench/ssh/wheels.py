@@ -123,14 +123,15 @@ def newest(folder: Path, packages: list[str]) -> list[Path]:
     return chosen
 
 
-def unpack(wheels: Sequence[Path], into: Path) -> None:
+def unpack(wheels: Sequence[Path], into: Path, parts: Sequence[str] = ()) -> None:
     """Unpack wheels into a folder for PYTHONPATH (a wheel is a zip of what lies in site-packages).
 
     Of a runtime only what its format says suffices: on a board with a small disk the rest would be in the way.
+    parts: patterns of the files to unpack instead.
     """
     enough = _parts()
     for wheel in wheels:
-        patterns = enough.get(_package(wheel), ("*",))
+        patterns = parts or enough.get(_package(wheel), ("*",))
         with zipfile.ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if any(fnmatch(name, one) for one in patterns)]
             archive.extractall(into, names)

@@ -80,6 +80,13 @@ class LiteRt(Format):
         "ai_edge_litert/libpywrap_litert_common.so",
     )
 
+    phone_parts = ("ai_edge_litert/libLiteRt.so",)
+
+    def phone_source(self) -> tuple[Path, tuple[str, ...]]:
+        """Softedge's own library on LiteRT's C interface; boards have Python."""
+        flags = ("-std=c++17", "-fno-exceptions", "-fno-rtti", "-L{wheel}/ai_edge_litert", "-lLiteRt")
+        return Path(__file__).with_name("native.cpp"), flags
+
     def missing(self) -> str | None:
         if _complete():
             return None
