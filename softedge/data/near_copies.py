@@ -12,6 +12,7 @@ part: at that size different pictures look alike, and only copies with equal pix
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -38,7 +39,7 @@ _STAGES = (  # least correlation, side compared, places of a crop along each axi
 )
 _BLOCK = 2048  # pairs compared at a time
 _ROWS = 200_000  # pairs of coefficients held at a time
-_KEYS = 4_000_000  # proposed pairs looked at a time
+_KEYS = 1_000_000  # proposed pairs looked at a time
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,8 @@ def pairs(thumbnails: Uint8) -> list[Pair]:
     if len(thumbnails) < 2:
         return []
     low = _coefficients(thumbnails)
-    proposed = _proposed(low)
-    first, second = proposed // len(thumbnails), proposed % len(thumbnails)
-    likely = _hash_correlation(low, first, second) >= _LIKELY
-    first, second = first[likely], second[likely]
+    likely = _likely(low)
+    first, second = likely // len(thumbnails), likely % len(thumbnails)
     copies: list[Pair] = []
     for start in range(0, len(first), _BLOCK):
         a, b = first[start : start + _BLOCK], second[start : start + _BLOCK]
@@ -100,8 +99,10 @@ def _coefficients(thumbnails: Uint8) -> NDArray[np.float32]:
     return low
 
 
-def _proposed(low: NDArray[np.float32]) -> NDArray[np.int64]:
+def _likely(low: NDArray[np.float32]) -> NDArray[np.int64]:
     """Pairs worth a comparison, each as first * N + second, sorted."""
+    rows = low / (low.std(axis=0) + 1e-6)  # each coefficient scaled to variance 1 over the data set
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True) + 1e-6
     bits = low.shape[1]
     signs = low > np.median(low, axis=0)  # of each coefficient's own median: both signs are as frequent
     margin = np.abs(low - np.median(low, axis=0)) / (low.std(axis=0) + 1e-6)
@@ -120,37 +121,32 @@ def _proposed(low: NDArray[np.float32]) -> NDArray[np.int64]:
             flips = sum((1 << unsure[:, i]) for i in range(_FLIPS) if choice >> i & 1)
             wanted = keys ^ flips
             low_end, high_end = np.searchsorted(ranked, wanted), np.searchsorted(ranked, wanted, "right")
-            fresh += _agreeing(order, low_end, np.minimum(high_end - low_end, _BUCKET), packed)
+            agreeing = _agreeing(order, low_end, np.minimum(high_end - low_end, _BUCKET), packed)
+            fresh += [proposed[_correlation(rows, proposed) >= _LIKELY] for proposed in agreeing]
         kept = np.unique(np.concatenate([kept, *fresh]))
     return kept
 
 
 def _agreeing(
     order: NDArray[np.int64], start: NDArray[np.int64], length: NDArray[np.int64], packed: NDArray[np.uint64]
-) -> list[NDArray[np.int64]]:
-    """The pairs of each picture with those in its bucket, where enough of all bits agree."""
+) -> Iterator[NDArray[np.int64]]:
+    """The pairs of each picture with those in its bucket, where enough of all bits agree, some at a time."""
     number = len(order)
     ends = np.cumsum(length)
-    out = []
     for begin in range(0, int(ends[-1]), _KEYS):
         at = np.arange(begin, min(begin + _KEYS, int(ends[-1])))
         query = np.searchsorted(ends, at, "right")
         other = order[start[query] + at - (ends[query] - length[query])]
         near = (query < other) & (np.bitwise_count(packed[query] ^ packed[other]) <= _DIFFERING)
-        out.append(query[near] * number + other[near])
-    return out
+        yield query[near] * number + other[near]
 
 
-def _hash_correlation(
-    low: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """The correlation of each pair's coefficients, each scaled to variance 1 over the data set, float32 (n,)."""
-    rows = low / (low.std(axis=0) + 1e-6)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True) + 1e-6
-    values = np.empty(len(first), np.float32)
-    for start in range(0, len(first), _ROWS):
-        here = slice(start, start + _ROWS)
-        values[here] = np.einsum("nk,nk->n", rows[first[here]], rows[second[here]])
+def _correlation(rows: NDArray[np.float32], proposed: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The correlation of the coefficients of each pair, float32 (n,).  rows: of length 1, (N, 63)."""
+    values = np.empty(len(proposed), np.float32)
+    for start in range(0, len(proposed), _ROWS):
+        first, second = np.divmod(proposed[start : start + _ROWS], len(rows))
+        values[start : start + _ROWS] = np.einsum("nk,nk->n", rows[first], rows[second])
     return values
 
 
