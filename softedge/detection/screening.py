@@ -1,6 +1,8 @@
 """Looking at every picture once before training: what cannot be read, or is in both splits, is left out.
 
-The test split keeps a picture that is in both: what a detector has seen must not be what it is measured on.
+The test split keeps a picture that is in both: what a detector has seen must not be what it is measured on.  So it is
+with a training picture that nearly duplicates one of the test split (``data.near_copies``), unless many do, as the
+frames of a film: then they stay, and a notice says that the test split flatters.
 """
 
 from __future__ import annotations
@@ -11,12 +13,26 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from softedge.data import near_copies
 from softedge.data.decoding import BadImage, decode
 from softedge.detection.notices import Notices
 from softedge.detection.pictures import check_size
 from softedge.detection.scenes import Scene, Scenes
 from softedge.errors import UserError
 from softedge.progress import track
+
+_MANY, _FEW = 0.2, 3  # share of the training pictures, and number, that may be left out as near-duplicates
+
+
+@dataclass(frozen=True)
+class Look:
+    """content: a hash of the pixels.  bad: why the picture cannot be used.  thumbnail: None for plain or small ones."""
+
+    content: str
+    bad: str = ""
+    thumbnail: near_copies.Uint8 | None = None
 
 
 @dataclass(frozen=True)
@@ -40,15 +56,23 @@ def screen(train: Scenes, test: Scenes, where: str) -> LeftOut:
     looks = [_look_at(split.scenes) for split in (train, test)]
     notices = Notices(f"{where} (train)"), Notices(f"{where} (test)")
     names: list[set[str]] = [set(), set()]
-    tested = {digest for digest, bad in looks[1] if not bad}
+    tested = {look.content for look in looks[1] if not look.bad}
     for number, split in enumerate((train, test)):
-        for scene, (digest, bad) in zip(split.scenes, looks[number]):
-            if bad:
-                notices[number].add("pictures cannot be used and are left out", f"{scene.path.name}: {bad}")
+        for scene, look in zip(split.scenes, looks[number]):
+            if look.bad:
+                notices[number].add("pictures cannot be used and are left out", f"{scene.path.name}: {look.bad}")
                 names[number].add(str(scene.path))
-            elif number == 0 and digest in tested:
+            elif number == 0 and look.content in tested:
                 notices[0].add("training pictures are in the test split, too, and are not trained on", scene.path.name)
                 names[0].add(str(scene.path))
+    near = {train.scenes[a].path: test.scenes[b].path for a, b in _near(*looks)}
+    near = {path: other for path, other in near.items() if str(path) not in names[0]}
+    many = len(near) > max(_FEW, _MANY * len(train))
+    what = "stay, as the frames of a film would: AP flatters" if many else "are not trained on"
+    for path, other in near.items():
+        notices[0].add(f"training pictures nearly duplicate test pictures and {what}", f"{path.name}: {other.name}")
+    if not many:
+        names[0] |= {str(path) for path in near}
     lines = tuple(line for notice in notices for line in notice.lines())
     for what, split, left_out in zip(("training", "test"), (train, test), names):
         if len(split) == sum(str(scene.path) in left_out for scene in split.scenes):
@@ -56,19 +80,30 @@ def screen(train: Scenes, test: Scenes, where: str) -> LeftOut:
     return LeftOut(frozenset(names[0]), frozenset(names[1]), lines)
 
 
-def _look_at(scenes: Sequence[Scene]) -> list[tuple[str, str]]:
-    """(hash of the content, what is wrong with it) of each picture."""
+def _near(train: Sequence[Look], test: Sequence[Look]) -> list[tuple[int, int]]:
+    """Training and test pictures that are near-duplicates, by position in their split."""
+    looks = [*train, *test]
+    places = [place for place, look in enumerate(looks) if look.thumbnail is not None]
+    if len(places) < 2:
+        return []
+    pairs = near_copies.pairs(np.stack([look.thumbnail for look in looks if look.thumbnail is not None]))
+    ends = [(places[pair.first], places[pair.second]) for pair in pairs]  # first < second
+    return [(a, b - len(train)) for a, b in ends if a < len(train) <= b]
+
+
+def _look_at(scenes: Sequence[Scene]) -> list[Look]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:
         looks = pool.map(_look, scenes)
         return list(track(looks, "looking at the pictures", total=len(scenes)))
 
 
-def _look(scene: Scene) -> tuple[str, str]:
+def _look(scene: Scene) -> Look:
     try:
         image = decode(scene.read())
         check_size(scene, image)
         # Of the pixels: the same picture with other metadata is the same picture.
-        return hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest(), ""
+        content = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
+        return Look(content, thumbnail=near_copies.thumbnail(image))
     except BadImage as error:
-        return "", str(error)
+        return Look("", str(error))

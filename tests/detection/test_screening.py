@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 from voc_squares import squares
@@ -29,6 +30,38 @@ def test_a_picture_of_the_test_split_is_not_trained_on(folder):
     train, test, notices = screened(folder)
     assert [scene.path.stem for scene in train.scenes] == ["train0", "train1", "train3"] and len(test) == 3
     assert "1 training pictures are in the test split" in notices[0] and "train2.png" in notices[0]
+
+
+def landscape(seed: int) -> Image.Image:
+    """A picture with coarse and fine detail, unlike that of another seed."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)).resize(
+        (96, 96), Image.Resampling.BICUBIC
+    )
+    return Image.blend(coarse, Image.fromarray(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8)), 0.2)
+
+
+def test_a_near_duplicate_of_a_test_picture_is_not_trained_on(folder):
+    for number in range(3):
+        landscape(number).save(folder / f"JPEGImages/val{number}.png")
+    for number in range(4):
+        landscape(10 + number).save(folder / f"JPEGImages/train{number}.png")
+    brighter = landscape(1).point(lambda value: min(255, round(1.1 * value)))
+    brighter.crop((2, 2, 95, 94)).resize((96, 96)).save(folder / "JPEGImages/train2.png")
+    train, test, notices = screened(folder)
+    assert [scene.path.stem for scene in train.scenes] == ["train0", "train1", "train3"] and len(test) == 3
+    assert notices == (
+        "voc (train): 1 training pictures nearly duplicate test pictures and are not trained on (train2.png: val1.png)",
+    )
+
+
+def test_frames_of_a_film_stay_with_a_notice(tmp_path):
+    folder = squares(tmp_path / "voc", {"train": 6, "val": 6})
+    for number in range(6):
+        landscape(number).save(folder / f"JPEGImages/val{number}.png")
+        landscape(number).point(lambda value: round(0.9 * value)).save(folder / f"JPEGImages/train{number}.png")
+    train, _, notices = screened(folder)
+    assert len(train) == 6 and "6 training pictures nearly duplicate test pictures and stay" in notices[0]
 
 
 def test_truncated_pictures_are_left_out_of_both_splits(folder):
