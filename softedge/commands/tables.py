@@ -24,7 +24,7 @@ def number(name: str, value: Any) -> str:
     if "gain" in name or name.endswith("_gap"):
         return f"{100 * value:+.1f} points"
     if any(word in name for word in _FRACTIONS) or _AVERAGE_PRECISION.match(name):
-        return f"{100 * value:.1f} %"
+        return f"{round(100 * value, 1) + 0.0:.1f} %"  # never "-0.0 %"
     if name.endswith("_ms"):
         return f"{value:.2f} ms"
     if name == "seconds":

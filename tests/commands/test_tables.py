@@ -40,3 +40,7 @@ def test_a_number_is_read_with_its_unit():
 def test_features_that_were_never_pretrained_are_not_called_so(metrics, details, title):
     result = Result("pretrain", "run", metrics, {}, {}, {}, "", 0.0, details)
     assert tables.features_of(result) == title
+
+
+def test_a_loss_that_rounds_to_nothing_has_no_sign():
+    assert tables.number("drop", -0.0001) == "0.0 %" and tables.number("drop", -0.012) == "-1.2 %"
