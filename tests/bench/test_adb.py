@@ -158,7 +158,7 @@ def test_an_emulated_phone_runs_litert_files_by_the_c_library_of_the_wheel(
         pytest.skip("needs once: python -m softedge.bench.android.bundle")
     damaged = ready_files[0].path.with_name("damaged") / "model.tflite"
     damaged.parent.mkdir(exist_ok=True)
-    damaged.write_bytes(b"no flatbuffer")
+    damaged.write_bytes(ready_files[0].path.read_bytes()[:-20])  # cut short
     broken = contract.artifact_of(damaged, "litert", "fp32", SPEC, LABELS)
     with open_device(f"adb://{phone.serial}?threads=2") as device:
         whole = export(tmp_path / "litert-int8", "litert", "int8")
