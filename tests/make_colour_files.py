@@ -1,4 +1,4 @@
-"""How colour.tflite, colour.pte and colour-int8.pte were made: the colour model for runtimes whose converters are not
+"""How colour.tflite, colour.pte and their int8 kin were made: the colour model for runtimes whose converters are not
 among what the tests need.
 
     pip install ai-edge-litert 'softedge[executorch]' && python tests/make_colour_files.py
@@ -22,8 +22,11 @@ from softedge.export.executorch.format import _lower
 HERE = Path(__file__).parent
 
 
-def tflite(size: int = SPEC.size) -> bytes:
-    """Cast, a 1 x 1 convolution that divides by 25, the mean over the image, softmax."""
+def tflite(int8: bool = False, size: int = SPEC.size) -> bytes:
+    """Cast, a 1 x 1 convolution that divides by 25, the mean over the image, softmax.
+
+    int8: the convolution is in integers, with steps of 1 and 1/25, so that it loses nothing.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     kinds, operators, options = schema.TensorType, schema.BuiltinOperator, schema.BuiltinOptions
@@ -33,6 +36,8 @@ def tflite(size: int = SPEC.size) -> bytes:
         return made
 
     stored = [None, (np.eye(3, dtype=np.float32) / 25), np.zeros(3, np.float32), np.array([1, 2], np.int32)]
+    if int8:
+        stored[1:3] = [127 * np.eye(3, dtype=np.int8), np.zeros(3, np.int32)]
     image, answer = [1, size, size, 3], [1, 3]
     tensors = [
         ("image", image, kinds.UINT8, 0),
@@ -43,7 +48,22 @@ def tflite(size: int = SPEC.size) -> bytes:
         ("axes", [2], kinds.INT32, 3),
         ("logits", answer, kinds.FLOAT32, 0),
         ("probabilities", answer, kinds.FLOAT32, 0),
-    ]
+        ("levels", image, kinds.INT8, 0),
+        ("mixed levels", image, kinds.INT8, 0),
+    ][: 10 if int8 else 8]
+    steps_of = {}
+    if int8:
+        tensors[2:4] = [("weights", [3, 1, 1, 3], kinds.INT8, 1), ("bias", [3], kinds.INT32, 2)]
+        narrow = 1 / (25 * 127)
+        scales = {2: ([narrow] * 3, [0] * 3), 3: ([narrow] * 3, [0] * 3), 8: ([1], [-128]), 9: ([1 / 25], [-128])}
+        steps_of = {
+            index: filled(
+                schema.QuantizationParametersT(),
+                scale=np.array(scale, np.float32),
+                zeroPoint=np.array(zero, np.int64),
+            )
+            for index, (scale, zero) in scales.items()
+        }
     cast = filled(schema.CastOptionsT(), inDataType=kinds.UINT8, outDataType=kinds.FLOAT32)
     one = dict.fromkeys(("strideW", "strideH", "dilationWFactor", "dilationHFactor"), 1)
     steps = [
@@ -52,11 +72,25 @@ def tflite(size: int = SPEC.size) -> bytes:
         (operators.MEAN, [4, 5], [6], options.ReducerOptions, filled(schema.ReducerOptionsT(), keepDims=False)),
         (operators.SOFTMAX, [6], [7], options.SoftmaxOptions, filled(schema.SoftmaxOptionsT(), beta=1.0)),
     ]
+    if int8:
+        steps[1:2] = [
+            (operators.QUANTIZE, [1], [8], options.QuantizeOptions, schema.QuantizeOptionsT()),
+            (operators.CONV_2D, [8, 2, 3], [9], options.Conv2DOptions, filled(schema.Conv2DOptionsT(), **one)),
+            (operators.DEQUANTIZE, [9], [4], options.DequantizeOptions, schema.DequantizeOptionsT()),
+        ]
+    versions = {operators.CONV_2D: 3, operators.DEQUANTIZE: 2} if int8 else {}
     graph = filled(
         schema.SubGraphT(),
         tensors=[
-            filled(schema.TensorT(), name=name.encode(), shape=shape, type=kind, buffer=index)
-            for name, shape, kind, index in tensors
+            filled(
+                schema.TensorT(),
+                name=name.encode(),
+                shape=shape,
+                type=kind,
+                buffer=buffer,
+                quantization=steps_of.get(index),
+            )
+            for index, (name, shape, kind, buffer) in enumerate(tensors)
         ],
         operators=[
             filled(
@@ -80,7 +114,7 @@ def tflite(size: int = SPEC.size) -> bytes:
             for data in stored
         ],
         operatorCodes=[
-            filled(schema.OperatorCodeT(), builtinCode=code, deprecatedBuiltinCode=code, version=1)
+            filled(schema.OperatorCodeT(), builtinCode=code, deprecatedBuiltinCode=code, version=versions.get(code, 1))
             for code, *_ in steps
         ],
         subgraphs=[graph],
@@ -105,6 +139,7 @@ class Colour(torch.nn.Module):
 
 if __name__ == "__main__":
     (HERE / "colour.tflite").write_bytes(tflite())
+    (HERE / "colour-int8.tflite").write_bytes(tflite(int8=True))
     network = Deployed(Colour(), SPEC, labels=LABELS)
     (HERE / "colour.pte").write_bytes(_lower(network, None))
     (HERE / "colour-int8.pte").write_bytes(_lower(network, colours()[0]))

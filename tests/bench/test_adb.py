@@ -146,20 +146,27 @@ def test_an_emulated_phone_runs_executorch_files_beside_onnx(
 
 
 def test_an_emulated_phone_runs_litert_files_by_the_c_library_of_the_wheel(
-    bundle: Path, phone: AdbdDouble, artifacts: list[Artifact], ready_files: list[Artifact], plan: TimingPlan
+    bundle: Path,
+    phone: AdbdDouble,
+    artifacts: list[Artifact],
+    ready_files: list[Artifact],
+    plan: TimingPlan,
+    tmp_path: Path,
 ) -> None:
     library = native.place(open_format("litert"), "aarch64", phone=True)
     if library is None or not library.with_suffix(".android").exists():
         pytest.skip("needs once: python -m softedge.bench.android.bundle")
     damaged = ready_files[0].path.with_name("damaged") / "model.tflite"
     damaged.parent.mkdir(exist_ok=True)
-    damaged.write_bytes(b"no flatbuffer")
+    damaged.write_bytes(ready_files[0].path.read_bytes()[:-20])  # cut short
     broken = contract.artifact_of(damaged, "litert", "fp32", SPEC, LABELS)
     with open_device(f"adb://{phone.serial}?threads=2") as device:
-        onnx, litert = device.run([artifacts[0], ready_files[0]], plan)
+        whole = export(tmp_path / "litert-int8", "litert", "int8")
+        onnx, litert, int8 = device.run([artifacts[0], ready_files[0], whole], plan)
         (failed,) = device.run([broken], plan)
     assert not onnx.skipped and not litert.skipped and litert.outputs is not None
     np.testing.assert_allclose(litert.outputs, reference(colours()[0]), atol=1e-5)
+    np.testing.assert_allclose(int8.outputs, reference(colours()[0]), atol=1e-5)  # this file's int8 loses nothing
     assert "emulator" in litert.not_timed and not litert.samples_ms
     assert litert.runtime.startswith("ai-edge-litert ") and litert.accelerator == "XNNPACK"
     assert "could not read the file: LiteRT's error" in failed.skipped and "\n" not in failed.skipped

@@ -10,6 +10,11 @@
 #include <memory>
 #include <string>
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 using Handle = void*;
 
 // LiteRtRankedTensorType: an element type, a layout whose first bits are the rank, dimensions, strides; 72 bytes.
@@ -21,7 +26,7 @@ struct TensorType {
 extern "C" {
 int LiteRtCreateEnvironment(int options, const void* values, Handle* environment);
 void LiteRtDestroyEnvironment(Handle environment);
-int LiteRtCreateModelFromFile(Handle environment, const char* path, Handle* model);
+int LiteRtCreateModelFromBuffer(Handle environment, const void* bytes, size_t size, Handle* model);
 void LiteRtDestroyModel(Handle model);
 int LiteRtGetModelSignature(Handle model, size_t index, Handle* signature);
 int LiteRtGetNumSignatureInputs(Handle signature, size_t* count);
@@ -59,8 +64,25 @@ struct Owned {
   ~Owned() { if (handle) destroy(handle); }
 };
 
+// A file in memory, which LiteRT's model points into; bytes is null when it cannot be read or is empty.
+struct Mapped {
+  void* bytes = nullptr;
+  size_t size = 0;
+  void open(const char* path) {
+    const int file = ::open(path, O_RDONLY | O_CLOEXEC);
+    struct stat about;
+    if (file >= 0 && !fstat(file, &about) && about.st_size > 0) {
+      void* found = mmap(nullptr, about.st_size, PROT_READ, MAP_PRIVATE, file, 0);
+      if (found != MAP_FAILED) bytes = found, size = about.st_size;
+    }
+    if (file >= 0) close(file);
+  }
+  ~Mapped() { if (bytes) munmap(bytes, size); }
+};
+
 // Members are destroyed from the last to the first: each may use those above it.
 struct Model {
+  Mapped content;
   Owned<LiteRtDestroyEnvironment> environment;
   Owned<LiteRtDestroyModel> file;
   Owned<LiteRtDestroyOptions> options;
@@ -134,8 +156,12 @@ void* softedge_open(const char* path, uint32_t threads, char* why, size_t size) 
   const Step done{why, size};
   auto model = std::make_unique<Model>();
   auto& m = *model;
+  m.content.open(path);
+  if (!m.content.bytes) return snprintf(why, size, "could not read the file: it is empty or not there"), nullptr;
   const bool ready = done("start", LiteRtCreateEnvironment(0, nullptr, &m.environment.handle)) &&
-      done("read the file", LiteRtCreateModelFromFile(m.environment.handle, path, &m.file.handle)) &&
+      // From memory LiteRT checks the whole file first; by its path it does not, and crashes on one that is cut short.
+      done("read the file", LiteRtCreateModelFromBuffer(
+          m.environment.handle, m.content.bytes, m.content.size, &m.file.handle)) &&
       describe(m, done) && done("make options", LiteRtCreateOptions(&m.options.handle)) &&
       done("choose the processor", LiteRtSetOptionsHardwareAccelerators(m.options.handle, CPU)) &&
       done("set the threads", set_threads(m.options.handle, threads)) &&
