@@ -61,6 +61,21 @@ def test_one_folder_around_the_splits_is_looked_through(tmp_path: Path) -> None:
     assert found.splits["train"].decode(0).shape == (40, 40, 3)
 
 
+def test_two_folders_around_the_splits_are_looked_through(tmp_path: Path) -> None:
+    small(tmp_path / "flowers" / "flowers" / "train", {"a": 2, "b": 2})
+    small(tmp_path / "flowers" / "flowers" / "valid", {"a": 1, "b": 1}, 10)
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("a", "b") and len(found.splits["train"]) == 4
+    assert "the splits are in the folder flowers/flowers" in found.notices
+
+
+def test_splits_two_folders_below_a_class_folder_are_refused(tmp_path: Path) -> None:
+    small(tmp_path / "plants" / "plants" / "train", {"a": 2, "b": 2})
+    small(tmp_path / "plants" / "plants" / "valid", {"a": 1, "b": 1}, 10)
+    save(tmp_path / "test" / "test" / "7.jpg", 20)
+    refused(tmp_path, "holds folders (train, valid)", f"--data {tmp_path / 'plants' / 'plants'}")
+
+
 def test_splits_within_class_folders_are_splits(tmp_path: Path) -> None:
     for number, name in enumerate(("cat", "dog")):
         small(tmp_path / name, {"train": 3, "test": 1}, 10 * number)
