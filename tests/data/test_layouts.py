@@ -198,6 +198,21 @@ def test_a_folder_of_masks_beside_the_photos_is_no_class(tmp_path: Path) -> None
     refused(tmp_path, "only one class ('images')", f"give {tmp_path / 'images'}")
 
 
+@pytest.mark.parametrize("folder", ["labels", "train_masks", "gtFine", "Masks/all"])
+def test_a_folder_called_and_drawn_like_masks_is_no_class(tmp_path: Path, folder: str) -> None:
+    small(tmp_path, {"cat": 4, "dog": 4})
+    for number in range(4):
+        mask(tmp_path / folder / f"{number}.png", number)
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("cat", "dog")
+    assert any(n.startswith(f"4 files in {folder.split('/')[0]}: called and drawn") for n in found.notices)
+
+
+def test_a_class_called_labels_that_holds_photos_is_a_class(tmp_path: Path) -> None:
+    small(tmp_path, {"labels": 4, "unlabelled mask": 4})
+    assert sources.find(str(tmp_path)).classes == ("labels", "unlabelled mask")
+
+
 @pytest.mark.parametrize(
     "annotation, kind",
     [
