@@ -126,10 +126,10 @@ class ShardLabels:
         both by number, and where members hold labels of no image."""
         differ = []
         for image in images:
-            own = self._exact[".json"].get(without_suffix(image))
-            if own and own.label and labels[image] and own.label.isdecimal() == labels[image].isdecimal():
-                if own.label != labels[image]:
-                    differ.append((own, labels[image]))
+            own, label = self._exact[".json"].get(without_suffix(image)), labels[image]
+            comparable = own and own.label and label and own.label.isdecimal() == label.isdecimal()
+            if own and comparable and own.label != label:
+                differ.append((own, label))
         if differ:
             own, label = differ[0]
             notices.append(
