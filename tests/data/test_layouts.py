@@ -327,3 +327,8 @@ def test_backslashes_that_a_zip_from_windows_left_in_names_are_folders(tmp_path:
     found = sources.find(str(tmp_path))
     assert found.classes == ("cat", "dog") and labelled(found, "train")["cat\\0.png"] == "cat"
     assert any("6 names have backslashes" in notice for notice in found.notices)
+
+
+def test_folders_of_two_domains_are_named_as_doubtful_classes(tmp_path: Path) -> None:
+    small(tmp_path, {"trainA": 2, "trainB": 2, "testA": 2, "testB": 2})
+    assert any("4 of 4 classes are named like" in line for line in sources.find(str(tmp_path)).notices)
