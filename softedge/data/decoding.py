@@ -7,6 +7,7 @@ through Pillow. Both follow libjpeg-turbo's defaults and give the same bits.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import stat
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from softedge.data.ranges import guessed_white, to_eight_bits
 from softedge.errors import UserError
 from softedge.records import InputSpec
 
@@ -229,11 +231,7 @@ def _decode_with_pillow(data: bytes, white: White | None = None) -> Uint8:
             warnings.simplefilter("ignore")
             with _opened(data) as image, _BUDGET.take(image.width * image.height):
                 image.load()
-                try:
-                    upright = ImageOps.exif_transpose(image)
-                except Exception:  # damaged metadata must not cost the picture
-                    upright = image
-                rgb = _to_rgb(upright, white)
+                rgb = _to_rgb(_upright(image), white)
                 return 255 - rgb if _white_is_zero(image) else rgb
     except (BadImage, UserError):
         raise
@@ -259,7 +257,7 @@ def _to_rgb(image: Image.Image, white: White | None) -> Uint8:
         values = np.asarray(image)
         _refuse_negative(values)
         highest = white.get(image.mode[0], 0.0) if white else 0.0
-        grey = _to_eight_bits(values, highest or _guessed_white(values, image.mode))
+        grey = to_eight_bits(values, highest or guessed_white(values, image.mode))
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -277,8 +275,10 @@ def _refuse_negative(values: NDArray[Any]) -> None:
         raise BadImage(f"has values from {lowest:g} to {highest:g}; shift them so that black is 0")
 
 
-def wide_maximum(data: bytes) -> tuple[str, float] | None:
-    """("I" or "F", the highest value) of a picture whose pixels have more than 8 bits; None for any other."""
+def wide_pixels(data: bytes) -> tuple[tuple[str, float], str] | None:
+    """("I" or "F", the highest value) of a picture with more than 8 bits a pixel, and a hash of its upright pixels, the
+    same in every lossless format; None for any other picture.
+    """
     if data[:3] == b"\xff\xd8\xff":
         return None
     try:
@@ -288,36 +288,29 @@ def wide_maximum(data: bytes) -> tuple[str, float] | None:
                 if not image.mode.startswith(("I", "F")):
                     return None
                 with _BUDGET.take(image.width * image.height):
-                    values = np.asarray(image)
-                    return image.mode[0], float(np.nanmax(np.where(np.isfinite(values), values, 0)))
+                    values = np.asarray(_upright(image))
+                    kind = image.mode[0]
+                    highest = float(np.nanmax(np.where(np.isfinite(values), values, 0)))
+                    stored = values.astype("<f4" if kind == "F" else "<i4")
+                    said = repr((kind, values.shape, _white_is_zero(image))).encode()
+                    return (kind, highest), hashlib.sha256(said + stored.tobytes()).hexdigest()
     except (BadImage, UserError):
         raise
     except Exception as error:
         raise BadImage(_reason(error)) from error
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged metadata must not cost the picture
+        return image
+
+
 def _white_is_zero(image: Image.Image) -> bool:
     """Whether a TIFF says that 0 is white (tag 262); Pillow turns 8 bits around itself, more bits it does not."""
     tags = getattr(image, "tag_v2", None) or {}
     return image.mode.startswith(("I", "F")) and tags.get(_PHOTOMETRIC) == 0
-
-
-def _guessed_white(values: NDArray[Any], mode: str) -> float:
-    """65535 of 16 bits; of wider integers and floats the next of 1, 255 and 65535 above their values."""
-    if mode.startswith("I;16"):
-        return 65535.0
-    highest = next((m for m in (1.0, 255.0) if np.nanmax(values) <= m), 65535.0)
-    return 255.0 if mode == "I" and highest == 1.0 else highest
-
-
-def _to_eight_bits(values: NDArray[Any], white: float) -> Uint8:
-    """0 to ``white`` becomes 0 to 255; some rows at a time, or a large picture would take ten times its own memory."""
-    grey = np.empty(values.shape, np.uint8)
-    rows = max(1, (1 << 20) // max(1, values.shape[1]))
-    for top in range(0, len(values), rows):
-        part = np.nan_to_num(values[top : top + rows].astype(np.float64))
-        grey[top : top + rows] = np.clip(np.round(part * (255.0 / white)), 0, 255)
-    return grey
 
 
 def prepare(image: Uint8, spec: InputSpec) -> Uint8:

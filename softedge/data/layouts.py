@@ -7,7 +7,6 @@ folders these would train on wrong labels without a word.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,10 +92,11 @@ def plain(images: list[Located], notices: list[str]) -> list[Located]:
     within class folders."""
     tops = {image.at[0] for image in images}
     if len(tops) == 1 and all(len(image.at) > 2 for image in images):
-        inner = [replace(image, at=image.at[1:]) for image in images]
-        if roles(inner) and _has_train(roles(inner)):
-            notices.append(f"the splits are in the folder {next(iter(tops))}")
-            return plain(inner, notices)
+        wrapped = _without_wrapping(images)
+        if wrapped is not None:
+            outer = len(images[0].at) - len(wrapped[0].at)
+            notices.append(f"the splits are in the folder {'/'.join(images[0].at[:outer])}")
+            return plain(wrapped, notices)
     if splits := roles(images):
         doubled = {top for top in splits if _holds_itself(top, splits[top], images)}
         return [replace(i, at=(i.at[0], *i.at[2:])) if i.at[0] in doubled else i for i in images]
@@ -107,6 +107,17 @@ def plain(images: list[Located], notices: list[str]) -> list[Located]:
             notices.append("each class folder has folders for the splits")
             return swapped
     return images
+
+
+def _without_wrapping(images: list[Located]) -> list[Located] | None:
+    """Without the folders around the splits, each of which holds one folder and nothing else; None where no level has
+    splits."""
+    inner = images
+    while len({image.at[0] for image in inner}) == 1 and all(len(image.at) > 2 for image in inner):
+        inner = [replace(image, at=image.at[1:]) for image in inner]
+        if _has_train(roles(inner)):
+            return inner
+    return None
 
 
 def _has_train(splits: Mapping[str, str]) -> bool:
@@ -122,28 +133,36 @@ def _holds_itself(top: str, split: str, images: Sequence[Located]) -> bool:
 
 def refuse_nested(root: Path, images: Iterable[Located]) -> None:
     """UserError when a class folder holds further folders of images and hardly an image: which are the classes?"""
-    direct: Counter[str] = Counter()
-    below: Counter[str] = Counter()
-    inner: dict[str, set[str]] = {}
+    tops: dict[str, list[Parts]] = {}
     for image in images:
-        if len(image.at) == 2:
-            direct[image.at[0]] += 1
-        elif len(image.at) > 2:
-            below[image.at[0]] += 1
-            inner.setdefault(image.at[0], set()).add(image.at[1])
-    for top, folders in sorted(inner.items()):
-        named = [folder for folder in folders if any(word not in _FILLER for word in _words(folder))]
-        if (
-            direct[top] <= _LOOSE * below[top] and len(named) > 1
-        ):  # folders called by numbers or dates are parts of a class
-            shown = ", ".join(sorted(printable(folder) for folder in named)[:4])
-            shown += ", ..." if len(named) > 4 else ""
-            raise UserError(
-                f"{root} has the folder {printable(top)} that holds folders ({shown}) and "
-                f"{f'{direct[top]} loose' if direct[top] else 'no'} images: if these folders are the "
-                f"classes, use --data {root / printable(top)}; if {printable(top)} is a class, put its images into one "
-                "folder"
-            )
+        if len(image.at) > 1:
+            tops.setdefault(image.at[0], []).append(image.at[1:])
+    for top, below in sorted(tops.items()):
+        _refuse_branches(root, (top,), below)
+
+
+def _refuse_branches(root: Path, folder: Parts, below: Sequence[Parts]) -> None:
+    """Look where the folders within a folder part, through those that hold a single one.  below: paths within it."""
+    deeper: dict[str, list[Parts]] = {}
+    for parts in below:
+        if len(parts) > 1:
+            deeper.setdefault(parts[0], []).append(parts[1:])
+    held = sum(map(len, deeper.values()))
+    loose = len(below) - held
+    if not deeper or loose > _LOOSE * held:
+        return
+    named = sorted(name for name in deeper if any(word not in _FILLER for word in _words(name)))
+    if len(deeper) == 1:
+        (only,) = deeper
+        _refuse_branches(root, (*folder, only), deeper[only])
+    elif len(named) > 1:  # folders called by numbers or dates are parts of a class
+        shown = ", ".join(printable(name) for name in named[:4]) + (", ..." if len(named) > 4 else "")
+        path = printable("/".join(folder))
+        raise UserError(
+            f"{root} has the folder {path} that holds folders ({shown}) and {f'{loose} loose' if loose else 'no'} "
+            f"images: if these folders are the classes, use --data {root / path}; if {printable(folder[0])} is a "
+            "class, put its images into one folder"
+        )
 
 
 def refuse_detection(root: Path, others: Iterable[str]) -> None:

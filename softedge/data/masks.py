@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from softedge.data.decoding import Uint8
-from softedge.data.layouts import PHOTOS, Located, Parts
+from softedge.data.layouts import PHOTOS, Located, Parts, is_unlabelled
 from softedge.progress import plural
 
 Look = Callable[[Parts], Uint8 | None]
@@ -65,6 +65,7 @@ def without_masks(images: list[Located], look: Look, notices: list[str]) -> list
     if masks:
         shown = ", ".join(sorted("/".join(folder) for folder in masks)[:3])
         notices.append(f"{len(images) - len(kept)} files in {shown} are taken for masks of the photos and left out")
+    kept = _without_drawn_folders(kept, look, notices)
     return _without_masks_of_one_name(_without_named_masks(kept, look, notices), look, notices)
 
 
@@ -75,6 +76,36 @@ def _folders(images: Sequence[Located]) -> set[Parts]:
 def _holding_photos(folders: set[Parts]) -> set[Parts]:
     """The folders with one below that is called as photos are."""
     return {folder[:-1] for folder in folders if folder[-1].lower() in PHOTOS}
+
+
+def _without_drawn_folders(images: list[Located], look: Look, notices: list[str]) -> list[Located]:
+    """Leave out folders with a mask's word in their name (``train_masks``, ``gtFine``) and drawings in them, where the
+    other pictures are none."""
+    held: dict[Parts, list[Located]] = {}
+    rest = []
+    for image in images:
+        depth = next((n for n, name in enumerate(image.path[:-1], 1) if _says_masks(name)), 0)
+        if depth:
+            held.setdefault(image.path[:depth], []).append(image)
+        else:
+            rest.append(image)
+    if not held or not rest or _drawn(rest, look):
+        return images
+    out: set[Located] = set()
+    for folder, files in sorted(held.items()):
+        if _drawn(files, look):
+            out.update(files)
+            count = plural(len(files), "file", "files")
+            notices.append(
+                f"{count} in {'/'.join(folder)}: called and drawn like masks of photos, and left out; rename the "
+                "folder if it is a class"
+            )
+    return [image for image in images if image not in out]
+
+
+def _says_masks(folder: str) -> bool:
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", folder)}
+    return bool(words & _FOLDERS) and not is_unlabelled(folder)
 
 
 def _photo_of(path: Parts) -> Parts | None:

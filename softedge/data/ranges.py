@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from softedge.progress import plural
+
+Uint8 = NDArray[np.uint8]
 
 _BITS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # 8, 10, 12, 14 and 16 bits
 _BITS_PER_SAMPLE = 258  # a TIFF's tag
@@ -75,3 +79,21 @@ def notice(white: dict[str, float], count: int) -> str:
     bits = f"; the upper bits of 16 are not used: {int(unused).bit_length()} are" if unused < 65535 else ""
     pictures = plural(count, "picture has", "pictures have")
     return f"{pictures} more than 8 bits a pixel: for all of them black to white is {ranges}{bits}"
+
+
+def guessed_white(values: NDArray[Any], mode: str) -> float:
+    """65535 of 16 bits; of wider integers and floats the next of 1, 255 and 65535 above their values."""
+    if mode.startswith("I;16"):
+        return 65535.0
+    highest = next((m for m in (1.0, 255.0) if np.nanmax(values) <= m), 65535.0)
+    return 255.0 if mode == "I" and highest == 1.0 else highest
+
+
+def to_eight_bits(values: NDArray[Any], white: float) -> Uint8:
+    """0 to ``white`` becomes 0 to 255; some rows at a time, or a large picture would take ten times its own memory."""
+    grey = np.empty(values.shape, np.uint8)
+    rows = max(1, (1 << 20) // max(1, values.shape[1]))
+    for top in range(0, len(values), rows):
+        part = np.nan_to_num(values[top : top + rows].astype(np.float64))
+        grey[top : top + rows] = np.clip(np.round(part * (255.0 / white)), 0, 255)
+    return grey

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from softedge.data import near_copies
-from softedge.data.decoding import BadImage, decode, wide_maximum
+from softedge.data.decoding import BadImage, decode, wide_pixels
 from softedge.data.images import ArrayImages, EncodedImages, Images
 from softedge.data.ranges import colour_maximum
 from softedge.progress import track
@@ -69,10 +69,10 @@ def look_at(images: Images, index: int) -> Look:
         data = images.read(index)
         digest = hashlib.sha256(data).hexdigest()
         image = decode(data)
-        wide = wide_maximum(data)
+        wide = wide_pixels(data)
     except BadImage as error:
         return Look(digest, 0, str(error))
-    # Wide pixels become 8 bits only when the range of all images is known: their copies are those of the file.
-    content = digest if wide else hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    # Wide pixels become 8 bits only when the range of all images is known: they are compared as stored.
+    content = wide[1] if wide else hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     thumbnail = None if wide else near_copies.thumbnail(image)
-    return Look(digest, max(image.shape[:2]), "", content, wide, thumbnail, colour_maximum(data))
+    return Look(digest, max(image.shape[:2]), "", content, wide[0] if wide else None, thumbnail, colour_maximum(data))

@@ -25,7 +25,8 @@ _WORDS = (
     r"|sequence|seq|scan|camera|cam|phone|iphone|device|user"
 )
 _OF_PHONES = r"camera|screenshots|downloads?|facebook|instagram|telegram|whatsapp(?: images)?"
-_NUMBERED = re.compile(rf"(?:{_WORDS})[-_. #]*(?:\d+|[-_. ][a-z])|(?:19|20)\d\d|{_OF_PHONES}", re.IGNORECASE)
+_DOMAIN = r"(?:train|test|val|valid)[-_. ]?[ab]"  # of unpaired translation: trainA, trainB, testA, testB
+_NUMBERED = re.compile(rf"(?:{_WORDS})[-_. #]*(?:\d+|[-_. ][a-z])|(?:19|20)\d\d|{_OF_PHONES}|{_DOMAIN}", re.IGNORECASE)
 
 
 def caution(classes: Sequence[str], data: str) -> str:

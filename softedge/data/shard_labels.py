@@ -106,6 +106,7 @@ class ShardLabels:
             self.unused += len(damaged)
         stems = {without_suffix(name) for name in names}
         labels = {name: self._of(name, stems, ".cls") or self._of(name, stems, ".json") for name in names}
+        self._compare(names, labels, notices)
         texts = self._texts(names) if not any(labels.values()) else {}
         if any(texts.values()):
             labels = texts
@@ -119,6 +120,29 @@ class ShardLabels:
             if count := sum(bool(labels[name]) and self._from(name) == kind for name in names):
                 notices.append(f"the labels of {plural(count, 'image')} are read from {kind} members")
         return labels
+
+    def _compare(self, images: list[str], labels: dict[str, str], notices: list[str]) -> None:
+        """A notice where a ``.json`` member says another class than the ``.cls`` member of its image, both by name or
+        both by number, and where members hold labels of no image."""
+        differ = []
+        for image in images:
+            own, label = self._exact[".json"].get(without_suffix(image)), labels[image]
+            comparable = own and own.label and label and own.label.isdecimal() == label.isdecimal()
+            if own and comparable and own.label != label:
+                differ.append((own, label))
+        if differ:
+            own, label = differ[0]
+            notices.append(
+                f"{plural(len(differ), 'image has', 'images have')} another class in .json than in .cls members "
+                f"({own.member}: '{own.label}' and '{label}'); those of .cls are taken"
+            )
+        samples = {_sample(image) for image in images}
+        known = samples | {without_suffix(image) for image in images}
+        lone = [one.member for stem, one in self._exact[".cls"].items() if stem not in known]
+        lone = [member for member in lone if _sample(member) not in samples]
+        if lone:
+            members = plural(len(lone), ".cls member belongs", ".cls members belong")
+            notices.append(f"{members} to no image of the same shard ({lone[0]}): not used")
 
     def _from(self, image: str) -> str:
         """The kind of member that an image of its own name and a label has it from."""

@@ -248,6 +248,12 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
         notices.append(
             "labels in tar shards are read from .cls, .json and .txt members, of which none holds one: no labels"
         )
+    folders = sorted({parts[-2] for member in members if len(parts := member.name.split("/")) > 2})
+    if len(folders) > 1 and not any(classes.values()):
+        notices.append(
+            f"folders in tar shards ({', '.join(map(printable, folders[:3]))}) are not read as classes: unpack the "
+            "shards if they are"
+        )
     return _inventory(source, [shard for _, shard in shards], members, classes, dict(ignored), notices)
 
 

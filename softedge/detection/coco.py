@@ -13,7 +13,7 @@ import numpy as np
 from softedge.detection import coco_entries, coco_layout
 from softedge.detection.coco_entries import Key
 from softedge.detection.coco_layout import Split
-from softedge.detection.notices import Notices
+from softedge.detection.notices import Notices, refuse_fractions
 from softedge.detection.orientation import Drawn, size_upright, upright
 from softedge.detection.pictures import header
 from softedge.detection.scenes import Scene, Scenes, Segmentation, refuse_two_spellings
@@ -128,6 +128,7 @@ def _objects(
 
 
 def _scenes(classes: tuple[str, ...], scenes: list[Scene], notices: Notices) -> Scenes:
+    refuse_fractions(scenes, notices.where)
     for scene in scenes:
         _note_boxes(scene, notices)
     learnable = [m for s in scenes for m, crowd in zip(s.masks, s.crowd) if not crowd]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from softedge.detection.scenes import Scenes
+from softedge.detection.scenes import Scene, Scenes
+from softedge.errors import UserError
 from softedge.progress import say
 
 _SHOWN = 3
@@ -35,6 +36,16 @@ def shortened(items: Sequence[str]) -> str:
     """The first few of many."""
     more = len(items) - _SHOWN
     return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def refuse_fractions(scenes: Sequence[Scene], where: str) -> None:
+    """UserError when all boxes lie within the first pixel: they are fractions of the sides, as YOLO has them."""
+    corners = [scene.boxes for scene in scenes if len(scene.boxes)]
+    if corners and all(boxes.max() <= 1 for boxes in corners) and any(boxes.max() > 0 for boxes in corners):
+        raise UserError(
+            f"{where}: all boxes lie between 0 and 1, as fractions of the sides do; pixels are needed: multiply them "
+            "by width and height"
+        )
 
 
 def compare_splits(train: Scenes, test: Scenes) -> list[str]:

@@ -58,6 +58,14 @@ def _frame(drawn: Drawn) -> Frame | None:
 
 
 def _turned(drawn: Drawn, usual: Frame, voted: bool, notices: Notices) -> Scene:
+    fitting = (drawn.stored, size_upright(drawn.stored, drawn.orientation))
+    if drawn.annotated is not None and all(drawn.annotated) and drawn.annotated not in fitting:
+        (width, height), (real_width, real_height) = drawn.annotated, drawn.stored
+        notices.add(
+            "pictures have another size than their annotations say: boxes are taken as pixels of the picture; if the "
+            "pictures were resized, resize the boxes, too",
+            f"{drawn.scene.path.name}: {real_width} x {real_height}, not {width} x {height}",
+        )
     if drawn.orientation == _UPRIGHT:
         return drawn.scene
     frame = _frame(drawn)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from softedge.detection import voc_layout, voc_xml
-from softedge.detection.notices import Notices
+from softedge.detection.notices import Notices, refuse_fractions
 from softedge.detection.orientation import Drawn, size_upright, upright
 from softedge.detection.pictures import header
 from softedge.detection.scenes import Scene, Scenes, refuse_two_spellings
@@ -83,6 +83,7 @@ def _drawn(entry: Entry, notices: Notices) -> tuple[Drawn, list[str]] | None:
 def _labelled(
     classes: tuple[str, ...], scenes: Sequence[Scene], names: Sequence[Sequence[str]], notices: Notices
 ) -> Scenes:
+    refuse_fractions(scenes, notices.where)
     index = {name: i for i, name in enumerate(classes)}
     labelled = []
     for number, (scene, labels) in enumerate(zip(scenes, names), start=1):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from softedge import config
 from softedge.data import load, origins, shards
-from softedge.data.decoding import BadImage, decode, wide_maximum
+from softedge.data.decoding import BadImage, decode, wide_pixels
 from softedge.data.sources import find
 from softedge.data.stamps import content_hashes
 from softedge.errors import UserError
@@ -57,13 +57,13 @@ def damaged(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
 
 
 def read_picture(data: bytes) -> None:
-    for reader in (decode, wide_maximum):
+    for reader in (decode, wide_pixels):
         try:
             result = reader(data)
         except BadImage as error:
             assert str(error) and "\n" not in str(error)
         else:
-            assert reader is wide_maximum or (result.ndim == 3 and result.shape[2] == 3 and result.dtype == np.uint8)
+            assert reader is wide_pixels or (result.ndim == 3 and result.shape[2] == 3 and result.dtype == np.uint8)
 
 
 @settings(max_examples=150, derandomize=True, deadline=None)

@@ -61,6 +61,21 @@ def test_one_folder_around_the_splits_is_looked_through(tmp_path: Path) -> None:
     assert found.splits["train"].decode(0).shape == (40, 40, 3)
 
 
+def test_two_folders_around_the_splits_are_looked_through(tmp_path: Path) -> None:
+    small(tmp_path / "flowers" / "flowers" / "train", {"a": 2, "b": 2})
+    small(tmp_path / "flowers" / "flowers" / "valid", {"a": 1, "b": 1}, 10)
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("a", "b") and len(found.splits["train"]) == 4
+    assert "the splits are in the folder flowers/flowers" in found.notices
+
+
+def test_splits_two_folders_below_a_class_folder_are_refused(tmp_path: Path) -> None:
+    small(tmp_path / "plants" / "plants" / "train", {"a": 2, "b": 2})
+    small(tmp_path / "plants" / "plants" / "valid", {"a": 1, "b": 1}, 10)
+    save(tmp_path / "test" / "test" / "7.jpg", 20)
+    refused(tmp_path, "holds folders (train, valid)", f"--data {tmp_path / 'plants' / 'plants'}")
+
+
 def test_splits_within_class_folders_are_splits(tmp_path: Path) -> None:
     for number, name in enumerate(("cat", "dog")):
         small(tmp_path / name, {"train": 3, "test": 1}, 10 * number)
@@ -183,6 +198,21 @@ def test_a_folder_of_masks_beside_the_photos_is_no_class(tmp_path: Path) -> None
     refused(tmp_path, "only one class ('images')", f"give {tmp_path / 'images'}")
 
 
+@pytest.mark.parametrize("folder", ["labels", "train_masks", "gtFine", "Masks/all"])
+def test_a_folder_called_and_drawn_like_masks_is_no_class(tmp_path: Path, folder: str) -> None:
+    small(tmp_path, {"cat": 4, "dog": 4})
+    for number in range(4):
+        mask(tmp_path / folder / f"{number}.png", number)
+    found = sources.find(str(tmp_path))
+    assert found.classes == ("cat", "dog")
+    assert any(n.startswith(f"4 files in {folder.split('/')[0]}: called and drawn") for n in found.notices)
+
+
+def test_a_class_called_labels_that_holds_photos_is_a_class(tmp_path: Path) -> None:
+    small(tmp_path, {"labels": 4, "unlabelled mask": 4})
+    assert sources.find(str(tmp_path)).classes == ("labels", "unlabelled mask")
+
+
 @pytest.mark.parametrize(
     "annotation, kind",
     [
@@ -297,3 +327,8 @@ def test_backslashes_that_a_zip_from_windows_left_in_names_are_folders(tmp_path:
     found = sources.find(str(tmp_path))
     assert found.classes == ("cat", "dog") and labelled(found, "train")["cat\\0.png"] == "cat"
     assert any("6 names have backslashes" in notice for notice in found.notices)
+
+
+def test_folders_of_two_domains_are_named_as_doubtful_classes(tmp_path: Path) -> None:
+    small(tmp_path, {"trainA": 2, "trainB": 2, "testA": 2, "testB": 2})
+    assert any("4 of 4 classes are named like" in line for line in sources.find(str(tmp_path)).notices)

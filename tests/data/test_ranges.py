@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import cv2
@@ -97,3 +98,13 @@ def test_values_below_0_are_set_aside_with_their_range(kind: type, tmp_path: Pat
         decode(saved(tmp_path / "ct.tiff", pixels))
     ringing = np.linspace(-0.02, 1.0, 1600).reshape(40, 40).astype(np.float32)
     assert decode(saved(tmp_path / "resampled.tiff", ringing)).max() == 255
+
+
+def test_a_16_bit_picture_is_one_picture_whatever_its_format(tmp_path: Path) -> None:
+    for number in range(16):
+        saved(tmp_path / "set" / "ab"[number % 2] / f"{number}.png", values(number, 4095).astype(np.uint16))
+    with Image.open(tmp_path / "set" / "a" / "0.png") as image:
+        image.save(tmp_path / "set" / "b" / "same.tif")
+    prepare(Run(tmp_path / "run"), config.build({"data": {"size": 40}}), str(tmp_path / "set"))
+    rows = json.loads((tmp_path / "run" / "data" / "index.json").read_text())["items"]
+    assert {r["name"] for r in rows if r["split"] == "contradiction"} == {"a/0.png", "b/same.tif"}

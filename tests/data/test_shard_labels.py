@@ -220,3 +220,29 @@ def test_what_is_no_photo_is_none_in_shards_either(name: str, kind: str, tmp_pat
     found = sources.find(str(path))
     assert len(found) == 6 and found.ignored == {kind: 6} and "left out" in " ".join(found.notices)
     assert labels(path) == {f"{number}.jpg": str(number % 2) for number in range(6)}
+
+
+def notices(path: Path) -> str:
+    return "; ".join(sources.find(str(path)).notices)
+
+
+def test_a_class_in_json_that_contradicts_the_one_in_cls_is_told(tmp_path: Path) -> None:
+    members = []
+    for number in range(6):
+        other = number if number < 4 else number + 1
+        members += [(f"{number}.png", png(number)), (f"{number}.cls", b"%d" % (number % 2))]
+        members += [(f"{number}.json", b'{"label": %d}' % (other % 2))]
+    path = tar(tmp_path / "a.tar", members)
+    assert labels(path) == {f"{number}.png": str(number % 2) for number in range(6)}
+    assert "2 images have another class in .json than in .cls members" in notices(path)
+    named = [(name, b'{"label": "cat"}' if name.endswith("json") else data) for name, data in members]
+    assert "another class" not in notices(tar(tmp_path / "b.tar", named))  # the name of a number
+
+
+def test_labels_of_no_image_and_folders_that_are_no_classes_are_told(tmp_path: Path) -> None:
+    lone = tar(tmp_path / "a.tar", [("0.png", png(0)), ("0.cls", b"1"), ("7.cls", b"1"), ("8.cls", b"0")])
+    assert "2 .cls members belong to no image of the same shard" in notices(lone)
+    views = tar(tmp_path / "b.tar", [("0.left.png", png(0)), ("0.cls", b"1")])
+    assert "belong" not in notices(views)
+    unpacked = tar(tmp_path / "c.tar", [("cat/0.png", png(0)), ("dog/1.png", png(1))])
+    assert "folders in tar shards (cat, dog) are not read as classes" in notices(unpacked)

@@ -260,3 +260,17 @@ def test_a_size_that_no_picture_has_is_one_clear_line(tmp_path):
     root = changed(tmp_path, lambda v: v["images"][0].update(width=9_000_000, height=9_000_000))
     with pytest.raises(UserError, match="the limit is"):
         coco.read(root)
+
+
+def test_boxes_in_fractions_of_the_sides_are_refused(tmp_path):
+    with pytest.raises(UserError, match="between 0 and 1"):
+        coco.read(
+            make(tmp_path, [image(1), image(2)], [thing(1, box=(0.1, 0.2, 0.3, 0.3)), thing(2, on=2, box=(0, 0, 1, 1))])
+        )
+
+
+def test_pictures_resized_after_they_were_annotated_are_told(tmp_path):
+    large = {**image(1), "width": 80, "height": 60}
+    train, _ = coco.read(make(tmp_path, [large, image(2)], [thing(1), thing(2, on=2)]))
+    (line,) = train.notices
+    assert "1 pictures have another size than their annotations say" in line and "40 x 30, not 80 x 60" in line
