@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 from softedge.data import folders, published, shards
@@ -29,12 +30,24 @@ def find(source: str) -> Inventory:
     path = Path(source).expanduser()
     tars = shards.shards_of(path.resolve()) if path.is_dir() or path.is_file() else {}
     if tars:
-        return shards.find(tars, canonical(source))
+        return _with_doubts(shards.find(tars, canonical(source)))
     if path.is_dir():
-        return folders.find(path.resolve(), canonical(source))
+        return _with_doubts(folders.find(path.resolve(), canonical(source)))
     if path.exists():
         raise UserError(f"data '{source}' is a file; give the folder that holds the images, or a .tar file")
     raise UserError(f"data '{source}' does not exist{_near(source, path)}")
+
+
+def _with_doubts(inventory: Inventory) -> Inventory:
+    """With a notice where two classes differ in capitals alone: they may be one."""
+    spelt: dict[str, list[str]] = {}
+    for name in inventory.classes:
+        spelt.setdefault(name.casefold(), []).append(name)
+    alike = [" and ".join(map(repr, names)) for names in spelt.values() if len(names) > 1]
+    if not alike:
+        return inventory
+    line = f"classes that differ in capitals alone, and are learned as different ones: {'; '.join(alike[:3])}"
+    return replace(inventory, notices=(*inventory.notices, line))
 
 
 @functools.lru_cache(maxsize=2)

@@ -87,6 +87,13 @@ def test_val_is_the_test_split_only_when_there_is_no_test(tmp_path: Path) -> Non
     assert "2 images of the validation split are left out" in found.notices[0]
 
 
+def test_classes_that_differ_in_capitals_alone_are_told(tmp_path: Path) -> None:
+    class_folders(tmp_path, {"Cat": 2, "cat": 2, "dog": 2})
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("Cat", "cat", "dog")
+    assert "'Cat' and 'cat'" in inventory.notices[0] and "capitals" in inventory.notices[0]
+
+
 def test_a_flat_train_folder_is_unlabelled(tmp_path: Path) -> None:
     save(tmp_path / "train" / "0.jpg", 0)
     save(tmp_path / "train" / "1.jpg", 1)
