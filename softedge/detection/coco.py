@@ -18,6 +18,7 @@ from softedge.detection.orientation import Drawn, size_upright, upright
 from softedge.detection.pictures import header
 from softedge.detection.scenes import Scene, Scenes, Segmentation, refuse_two_spellings
 from softedge.errors import UserError
+from softedge.progress import plural
 from softedge.run import read_json
 
 Object = tuple[Mapping[str, Any], Segmentation]
@@ -139,6 +140,9 @@ def _scenes(classes: tuple[str, ...], scenes: list[Scene], notices: Notices) -> 
 
 
 def _note_boxes(scene: Scene, notices: Notices) -> None:
+    if count := scene.repeated():
+        what = plural(count, "object", "objects")
+        notices.add("pictures list an object twice: both count, as in the official tools", f"{scene.path.name}: {what}")
     for x1, y1, x2, y2 in scene.boxes:
         if x2 <= x1 or y2 <= y1:
             notices.add("boxes have no area: not learnt, counted as missed", scene.path.name)

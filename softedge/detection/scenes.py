@@ -43,6 +43,10 @@ class Scene:
         """The bytes of the picture's file; ``decoding.BadImage`` when they cannot be had."""
         return decoding.read(self.path)
 
+    def repeated(self) -> int:
+        """How many objects have the class and the box of another one before them."""
+        return len(self.labels) - len({(*box.tolist(), label) for box, label in zip(self.boxes, self.labels.tolist())})
+
     def trainable(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Boxes clipped to the picture, and the indices of the objects to learn from.
 

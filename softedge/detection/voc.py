@@ -15,6 +15,7 @@ from softedge.detection.pictures import header
 from softedge.detection.scenes import Scene, Scenes, refuse_two_spellings
 from softedge.detection.voc_layout import Entry
 from softedge.errors import UserError
+from softedge.progress import plural
 
 
 def read(folder: str | Path) -> tuple[Scenes, Scenes]:
@@ -93,6 +94,9 @@ def _labelled(
 
 
 def _note_boxes(scene: Scene, notices: Notices) -> None:
+    if count := scene.repeated():
+        what = plural(count, "object", "objects")
+        notices.add("pictures list an object twice: both count, as in the official tools", f"{scene.path.name}: {what}")
     for x1, y1, x2, y2 in scene.boxes:
         if x2 - x1 <= 1 or y2 - y1 <= 1:
             notices.add("boxes are a pixel or less wide: not learnt when empty, counted as missed", scene.path.name)

@@ -81,7 +81,7 @@ def test_polygons_of_two_corners_are_ignored_and_masks_missing_for_some_turn_mas
     two = thing(1, segmentation=[[1, 1, 5, 5], [5, 5, 15, 5, 15, 15]])
     train, _ = coco.read(make(tmp_path / "a", [image(1)], [two]))
     assert train.masks and len(train.scenes[0].masks[0]) == 1
-    train, _ = coco.read(make(tmp_path / "b", [image(1)], [thing(1), thing(2, segmentation=[])]))
+    train, _ = coco.read(make(tmp_path / "b", [image(1)], [thing(1), thing(2, box=(1, 1, 5, 5), segmentation=[])]))
     assert not train.masks and "only boxes" in train.notices[0]
 
 
@@ -274,3 +274,10 @@ def test_pictures_resized_after_they_were_annotated_are_told(tmp_path):
     train, _ = coco.read(make(tmp_path, [large, image(2)], [thing(1), thing(2, on=2)]))
     (line,) = train.notices
     assert "1 pictures have another size than their annotations say" in line and "40 x 30, not 80 x 60" in line
+
+
+def test_an_object_listed_twice_is_told(tmp_path):
+    root = make(tmp_path, [image(1), image(2)], [thing(1), thing(2), thing(3, on=2)])
+    train, _ = coco.read(root)
+    assert [len(scene.labels) for scene in train.scenes] == [2, 1]
+    assert any("1 pictures list an object twice" in line and "1.jpg: 1 object" in line for line in train.notices)
