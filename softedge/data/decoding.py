@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from softedge.data.ranges import guessed_white, to_eight_bits
+from softedge.data.ranges import guessed_white, signed_bytes, to_eight_bits
 from softedge.errors import UserError
 from softedge.records import InputSpec
 
@@ -231,6 +231,8 @@ def _decode_with_pillow(data: bytes, white: White | None = None) -> Uint8:
             warnings.simplefilter("ignore")
             with _opened(data) as image, _BUDGET.take(image.width * image.height):
                 image.load()
+                if signed_bytes(image):
+                    raise BadImage("has signed 8-bit values; save them as unsigned ones")
                 rgb = _to_rgb(_upright(image), white)
                 return 255 - rgb if _white_is_zero(image) else rgb
     except (BadImage, UserError):

@@ -17,7 +17,7 @@ from softedge.progress import plural
 Uint8 = NDArray[np.uint8]
 
 _BITS = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)  # 8, 10, 12, 14 and 16 bits
-_BITS_PER_SAMPLE = 258  # a TIFF's tag
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # tags of a TIFF
 _OVERSHOOT = 2.0  # floats meant as 0 to 1 exceed 1 a little after resampling or sharpening
 
 
@@ -97,3 +97,9 @@ def to_eight_bits(values: NDArray[Any], white: float) -> Uint8:
         part = np.nan_to_num(values[top : top + rows].astype(np.float64))
         grey[top : top + rows] = np.clip(np.round(part * (255.0 / white)), 0, 255)
     return grey
+
+
+def signed_bytes(image: Image.Image) -> bool:
+    """Whether a TIFF's 8-bit values are signed (tag 339 is 2); Pillow reads them as unsigned, so that -1 is white."""
+    formats = (getattr(image, "tag_v2", None) or {}).get(_SAMPLE_FORMAT, ())
+    return image.mode in ("L", "RGB") and 2 in (formats if isinstance(formats, tuple) else (formats,))

@@ -108,3 +108,12 @@ def test_a_16_bit_picture_is_one_picture_whatever_its_format(tmp_path: Path) -> 
     prepare(Run(tmp_path / "run"), config.build({"data": {"size": 40}}), str(tmp_path / "set"))
     rows = json.loads((tmp_path / "run" / "data" / "index.json").read_text())["items"]
     assert {r["name"] for r in rows if r["split"] == "contradiction"} == {"a/0.png", "b/same.tif"}
+
+
+def test_a_tiff_of_signed_bytes_is_set_aside_and_not_read_as_unsigned(tmp_path: Path) -> None:
+    path = tmp_path / "signed.tif"
+    Image.new("L", (40, 40), 200).save(path, tiffinfo={339: 2})
+    with pytest.raises(BadImage, match="has signed 8-bit values"):
+        decode(path)
+    Image.new("L", (40, 40), 200).save(path)
+    assert (decode(path) == 200).all()
