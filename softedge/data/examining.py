@@ -87,7 +87,7 @@ def examine(source: str, recipe: Recipe) -> Examined:
         _check_readable(inventory, items)
     by_stem = isinstance(next(iter(inventory.splits.values())), FileImages)
     groups = grouped(items, by_stem)
-    contrary = [[items[i].name for i in group] for group in contradictions(items, groups)]
+    contrary = [_with_both_labels_first([items[i] for i in group]) for group in contradictions(items, groups)]
     if not given:
         _check_contradictions(inventory, items, contrary)
     near = [pair for pair in _near(looks) if groups[pair.first] != groups[pair.second]]
@@ -110,6 +110,13 @@ def examine(source: str, recipe: Recipe) -> Examined:
     if line := colour_notice([look.colour for look in looks if look.colour is not None]):
         inventory = replace(inventory, notices=(*inventory.notices, line))
     return Examined(inventory, items, bad, max(look.longer_side for look in looks), white, contrary, near_pairs)
+
+
+def _with_both_labels_first(group: Sequence[Item]) -> list[str]:
+    """The names of one picture's files; the first two have different labels: no more may be shown."""
+    first = group[0]
+    other = next((item for item in group if item.label != first.label), first)
+    return [item.name for item in (first, other, *(item for item in group if item not in (first, other)))]
 
 
 def _near(looks: Sequence[Look]) -> list[near_copies.Pair]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import posixpath
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +94,7 @@ def _of_files(
     first: dict[str, Key] = {}
     merged: dict[Key, list[Object]] = {}
     for key, image in images.items():
-        name = str(image["file_name"])
+        name = posixpath.normpath(str(image["file_name"]).replace("\\", "/"))  # ./a.jpg is a.jpg
         if first.setdefault(name, key) == key:
             merged[key] = list(objects[key])
             continue

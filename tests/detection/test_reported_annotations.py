@@ -156,9 +156,10 @@ def test_area_and_crowd_may_be_missing(tmp_path):
     assert train.scenes[0].trainable()[1].tolist() == [0]
 
 
-def test_one_picture_under_two_ids_is_used_once_with_all_its_objects(tmp_path):
+@pytest.mark.parametrize("again", ["a.jpg", "./a.jpg", ".\\\\a.jpg"])
+def test_one_picture_under_two_ids_is_used_once_with_all_its_objects(tmp_path, again):
     """sartorius-research/LIVECell#26: else each half would be trained as what the other lacks."""
-    images = [image(1, "a.jpg"), image(2, "a.jpg")]
+    images = [image(1, "a.jpg"), image(2, again)]
     train, _ = coco.read(make(tmp_path, images, [thing(1, on=1), thing(2, on=2), thing(3, on=2, box=(20, 10, 8, 8))]))
     (scene,) = train.scenes
     assert scene.boxes.tolist() == [[5, 5, 15, 15], [20, 10, 28, 18]]

@@ -234,6 +234,15 @@ def test_a_picture_with_two_labels_is_set_aside_and_named(tmp_path: Path, capsys
     assert "1 picture with two labels: a/2.jpg and b/same.jpg" in describe_text(describe(str(source), recipe()))
 
 
+def test_a_contradiction_is_named_by_two_files_with_different_labels(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "images", {"a": 5, "b": 5})
+    for number in range(3):
+        shutil.copy(source / "a" / "0.jpg", source / "a" / f"0-{number}.jpg")
+    shutil.copy(source / "a" / "0.jpg", source / "b" / "copy.jpg")
+    (names,) = examine(str(source), config.build({"data": {"size": 32}})).contradictions
+    assert {name[0] for name in names[:2]} == {"a", "b"} and len(names) == 5
+
+
 def test_a_class_folder_that_is_a_link_to_another_is_refused(tmp_path: Path) -> None:
     source = class_folders(tmp_path / "images", {"a": 3, "b": 3})
     (source / "c").symlink_to(source / "a", target_is_directory=True)
