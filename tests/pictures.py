@@ -31,3 +31,12 @@ def class_folders(root: Path, per_class: dict[str, int], start: int = 0, **optio
             save(root / name / f"{number}.jpg", seed, **options)
             seed += 1
     return root
+
+
+def stripes(rng: np.random.Generator, label: int) -> Image.Image:
+    """40 x 36 pixels of stripes: horizontal, vertical or diagonal by the label, in random colours."""
+    y, x = np.mgrid[0:36, 0:40]
+    phase = (y, x, x + y)[label] / rng.uniform(1.5, 2.5) + rng.uniform(0, 6)
+    wave = (np.sin(phase)[..., None] + 1) / 2
+    low, high = rng.integers(0, 90, 3), rng.integers(150, 256, 3)
+    return Image.fromarray((low + wave * (high - low)).astype(np.uint8))

@@ -26,12 +26,17 @@ from softedge.run import sha256
 _GLIBC = "2.28"  # the oldest that the result runs on; wheels that hold C++ libraries ask for no older one
 
 
+def _needed(format_: Any, phone: bool) -> tuple[Path, tuple[str, ...]] | None:
+    source: tuple[Path, tuple[str, ...]] | None = format_.phone_source() if phone else format_.board_source()
+    return source
+
+
 def place(format_: Any, machine: str, phone: bool = False) -> Path | None:
     """Where the library of a format for a processor is kept, made or not; None when its runtime needs none.
 
     phone: for a device without Python.
     """
-    needed = format_.phone_source() if phone else format_.board_source()
+    needed = _needed(format_, phone)
     if needed is None:
         return None
     source, flags = needed
@@ -45,10 +50,10 @@ def library(format_: Any, python: str, machine: str, glibc: str, phone: bool = F
 
     python ("3.11"), machine ("aarch64"), glibc ("2.36"): the board's.  UserError when it cannot be made here.
     """
-    path = place(format_, machine, phone)
-    if path is None or path.exists():
+    path, needed = place(format_, machine, phone), _needed(format_, phone)
+    if path is None or needed is None or path.exists():
         return path
-    source, flags = format_.phone_source() if phone else format_.board_source()
+    source, flags = needed
     compiler = _compiler(format_.title, machine)
     (wheel,) = wheels.fetch([*format_.board_packages.values()], python, machine, glibc)
     say(f"compiling what {format_.title} files need on the device (once, about a minute)")

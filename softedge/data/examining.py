@@ -87,10 +87,11 @@ def examine(source: str, recipe: Recipe) -> Examined:
         _check_readable(inventory, items)
     by_stem = isinstance(next(iter(inventory.splits.values())), FileImages)
     groups = grouped(items, by_stem)
-    contrary = [_with_both_labels_first([items[i] for i in group]) for group in contradictions(items, groups)]
+    contrary = [_with_labels_apart([items[i] for i in group]) for group in contradictions(items, groups)]
     if not given:
         _check_contradictions(inventory, items, contrary)
-    near = [pair for pair in _near(looks) if groups[pair.first] != groups[pair.second]]
+    pairs = near_copies.pairs_among([look.thumbnail for look in looks])
+    near = [pair for pair in pairs if groups[pair.first] != groups[pair.second]]
     tied = [(pair.first, pair.second) for pair in near]
     held_out = recipe.data.hold_out
     items = split(items, inventory.classes, recipe.data.test_fraction, recipe.seed, by_stem, held_out, tied)
@@ -112,21 +113,10 @@ def examine(source: str, recipe: Recipe) -> Examined:
     return Examined(inventory, items, bad, max(look.longer_side for look in looks), white, contrary, near_pairs)
 
 
-def _with_both_labels_first(group: Sequence[Item]) -> list[str]:
-    """The names of one picture's files; the first two have different labels: no more may be shown."""
-    first = group[0]
-    other = next((item for item in group if item.label != first.label), first)
-    return [item.name for item in (first, other, *(item for item in group if item not in (first, other)))]
-
-
-def _near(looks: Sequence[Look]) -> list[near_copies.Pair]:
-    """Near-duplicates by position among all images, those that take no part included."""
-    taking_part = [i for i, look in enumerate(looks) if look.thumbnail is not None]
-    thumbnails = [look.thumbnail for look in looks if look.thumbnail is not None]
-    if len(thumbnails) < 2:
-        return []
-    pairs = near_copies.pairs(np.stack(thumbnails))
-    return [replace(p, first=taking_part[p.first], second=taking_part[p.second]) for p in pairs]
+def _with_labels_apart(group: Sequence[Item]) -> list[str]:
+    """The names of one picture's files, the first of each label first: no more than two may be shown."""
+    first = {item.label: item for item in reversed(group)}
+    return [item.name for item in sorted(group, key=lambda item: item is not first[item.label])]
 
 
 def _check_readable(inventory: Inventory, items: Sequence[Item]) -> None:

@@ -146,13 +146,18 @@ class EncodedImages(Images):
         """The kept copy of the file, where there is one."""
         if self.kept is None or not self.hashes:
             return None
-        path = self.kept / (self.hashes[index] + PurePosixPath(self.names[index]).suffix.lower())
+        path = self.kept / copy_name(self.hashes[index], self.names[index])
         return path if path.exists() else None
 
     def _alike(self, other: EncodedImages, chosen: NDArray[np.int64]) -> None:
         """Take over what does not depend on where the files lie, for a subset of ``other``."""
         self.hashes = [other.hashes[i] for i in chosen] if other.hashes else ()
         self.white, self.kept = other.white, other.kept
+
+
+def copy_name(sha256: str, name: str) -> str:
+    """What the copy of a file is called in the run."""
+    return sha256 + PurePosixPath(name).suffix.lower()
 
 
 class FileImages(EncodedImages):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from softedge.data.decoding import BadImage
-from softedge.data.images import EncodedImages, FileImages
+from softedge.data.images import EncodedImages, FileImages, copy_name
 from softedge.run import write_bytes
 
 LIMIT_BYTES = 1_000_000_000  # of all copies of a run
@@ -36,15 +36,10 @@ def keep(images: EncodedImages, folder: Path, room: int = LIMIT_BYTES) -> tuple[
             if size + len(data) > room:
                 break
             source = images.path(index) if isinstance(images, FileImages) else None
-            put(data, folder / name(images.hashes[index], images.names[index]), source)
+            put(data, folder / copy_name(images.hashes[index], images.names[index]), source)
             size += len(data)
             kept += 1
     return kept, size
-
-
-def name(sha256: str, path: str) -> str:
-    """The name of the copy of a file."""
-    return sha256 + PurePosixPath(path).suffix.lower()
 
 
 def put(data: bytes, target: Path, source: Path | None) -> None:

@@ -12,8 +12,8 @@ part: at that size different pictures look alike, and only copies with equal pix
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 import cv2
@@ -68,6 +68,16 @@ def _dct(number: int) -> NDArray[np.float32]:
     basis = np.cos(np.pi * (np.arange(SIDE) + 0.5) * np.arange(number)[:, None] / SIDE) * np.sqrt(2 / SIDE)
     basis[0] /= np.sqrt(2)
     return basis.astype(np.float32)
+
+
+def pairs_among(thumbnails: Sequence[Uint8 | None]) -> list[Pair]:
+    """The near-duplicates by position among all pictures, those that take no part (None) included."""
+    shown = [(place, thumbnail) for place, thumbnail in enumerate(thumbnails) if thumbnail is not None]
+    if len(shown) < 2:
+        return []
+    places = [place for place, _ in shown]
+    found = pairs(np.stack([thumbnail for _, thumbnail in shown]))
+    return [replace(pair, first=places[pair.first], second=places[pair.second]) for pair in found]
 
 
 def pairs(thumbnails: Uint8) -> list[Pair]:

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge.data.decoding import BadImage
-from softedge.data.images import ArrayImages, EncodedImages
-from softedge.data.inventory import Inventory
+from softedge.data.images import ArrayImages, EncodedImages, Images
 from softedge.progress import track
 from softedge.run import read_json, write_json
 from softedge.threads import cores
@@ -29,7 +28,7 @@ _MISSING = "unreadable"
 Stamp = list[int]
 
 
-def content_hashes(inventory: Inventory, stamps: Path | None = None) -> dict[str, list[str]]:
+def content_hashes(splits: Mapping[str, Images], stamps: Path | None = None) -> dict[str, list[str]]:
     """Split -> the sha256 of every image's file (of its pixels, in memory), "unreadable" where there is none.
 
     stamps: a file that remembers hashes; read and written again.
@@ -37,7 +36,7 @@ def content_hashes(inventory: Inventory, stamps: Path | None = None) -> dict[str
     known = _read(stamps)
     kept: dict[str, Any] = {}
     hashes = {}
-    for split, images in inventory.splits.items():
+    for split, images in splits.items():
         if isinstance(images, ArrayImages):
             hashes[split] = [hashlib.sha256(image.tobytes()).hexdigest() for image in images.array]
         elif isinstance(images, EncodedImages):
@@ -45,15 +44,6 @@ def content_hashes(inventory: Inventory, stamps: Path | None = None) -> dict[str
         else:
             raise TypeError(f"images of an unknown kind: {type(images).__name__}")
     if stamps is not None and kept != known:
-        write_json(stamps, kept)
-    return hashes
-
-
-def file_hashes(images: EncodedImages, stamps: Path) -> list[str]:
-    """The sha256 of every image's file, as ``content_hashes``."""
-    known, kept = _read(stamps), dict[str, Any]()
-    hashes = _of_files(images, known, kept)
-    if kept != known:
         write_json(stamps, kept)
     return hashes
 

@@ -14,12 +14,11 @@ import numpy as np
 from softedge.detection import coco_entries, coco_layout
 from softedge.detection.coco_entries import Key
 from softedge.detection.coco_layout import Split
-from softedge.detection.notices import Notices, refuse_fractions
+from softedge.detection.notices import Notices, look_at_boxes
 from softedge.detection.orientation import Drawn, size_upright, upright
 from softedge.detection.pictures import header
 from softedge.detection.scenes import Scene, Scenes, Segmentation, refuse_two_spellings
 from softedge.errors import UserError
-from softedge.progress import plural
 from softedge.run import read_json
 
 Object = tuple[Mapping[str, Any], Segmentation]
@@ -130,7 +129,7 @@ def _objects(
 
 
 def _scenes(classes: tuple[str, ...], scenes: list[Scene], notices: Notices) -> Scenes:
-    refuse_fractions(scenes, notices.where)
+    look_at_boxes(scenes, notices)
     for scene in scenes:
         _note_boxes(scene, notices)
     learnable = [m for s in scenes for m, crowd in zip(s.masks, s.crowd) if not crowd]
@@ -141,9 +140,6 @@ def _scenes(classes: tuple[str, ...], scenes: list[Scene], notices: Notices) -> 
 
 
 def _note_boxes(scene: Scene, notices: Notices) -> None:
-    if count := scene.repeated():
-        what = plural(count, "object", "objects")
-        notices.add("pictures list an object twice: both count, as in the official tools", f"{scene.path.name}: {what}")
     for x1, y1, x2, y2 in scene.boxes:
         if x2 <= x1 or y2 <= y1:
             notices.add("boxes have no area: not learnt, counted as missed", scene.path.name)

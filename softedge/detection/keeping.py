@@ -17,6 +17,7 @@ import numpy as np
 
 from softedge.data import decoding, keeping
 from softedge.data.decoding import BadImage
+from softedge.data.images import copy_name
 from softedge.detection.scenes import Scene, Scenes
 from softedge.errors import UserError
 from softedge.run import read_json, sha256, write_text
@@ -96,7 +97,7 @@ def fingerprint(splits: Sequence[Scenes], hashes: Mapping[Path, str]) -> str:
 
 
 def _copy(folder: Path, path: Path, digest: str) -> Path:
-    return folder / _FOLDER / keeping.name(digest, path.name)
+    return folder / _FOLDER / copy_name(digest, path.name)
 
 
 def _row(scene: Scene, digest: str) -> dict[str, Any]:

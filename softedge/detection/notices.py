@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from softedge.detection.scenes import Scene, Scenes
 from softedge.errors import UserError
-from softedge.progress import say
+from softedge.progress import plural, say
 
 _SHOWN = 3
 
@@ -38,14 +38,20 @@ def shortened(items: Sequence[str]) -> str:
     return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def refuse_fractions(scenes: Sequence[Scene], where: str) -> None:
-    """UserError when all boxes lie within the first pixel: they are fractions of the sides, as YOLO has them."""
+def look_at_boxes(scenes: Sequence[Scene], notices: Notices) -> None:
+    """A notice where a picture lists an object twice; UserError when all boxes lie within the first pixel: they are
+    fractions of the sides, as YOLO has them.
+    """
     corners = [scene.boxes for scene in scenes if len(scene.boxes)]
     if corners and all(boxes.max() <= 1 for boxes in corners) and any(boxes.max() > 0 for boxes in corners):
         raise UserError(
-            f"{where}: all boxes lie between 0 and 1, as fractions of the sides do; pixels are needed: multiply them "
-            "by width and height"
+            f"{notices.where}: all boxes lie between 0 and 1, as fractions of the sides do; pixels are needed: "
+            "multiply them by width and height"
         )
+    for scene in scenes:
+        if count := scene.repeated():
+            what = f"{scene.path.name}: {plural(count, 'object', 'objects')}"
+            notices.add("pictures list an object twice: both count, as in the official tools", what)
 
 
 def compare_splits(train: Scenes, test: Scenes) -> list[str]:

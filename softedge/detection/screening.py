@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from softedge.data import near_copies
 from softedge.data.decoding import BadImage, decode
 from softedge.detection.notices import Notices
@@ -82,13 +80,8 @@ def screen(train: Scenes, test: Scenes, where: str) -> LeftOut:
 
 def _near(train: Sequence[Look], test: Sequence[Look]) -> list[tuple[int, int]]:
     """Training and test pictures that are near-duplicates, by position in their split."""
-    looks = [*train, *test]
-    places = [place for place, look in enumerate(looks) if look.thumbnail is not None]
-    if len(places) < 2:
-        return []
-    pairs = near_copies.pairs(np.stack([look.thumbnail for look in looks if look.thumbnail is not None]))
-    ends = [(places[pair.first], places[pair.second]) for pair in pairs]  # first < second
-    return [(a, b - len(train)) for a, b in ends if a < len(train) <= b]
+    pairs = near_copies.pairs_among([look.thumbnail for look in (*train, *test)])  # first < second
+    return [(pair.first, pair.second - len(train)) for pair in pairs if pair.first < len(train) <= pair.second]
 
 
 def _look_at(scenes: Sequence[Scene]) -> list[Look]:

@@ -17,8 +17,9 @@ from torch import nn
 
 from softedge import registry
 from softedge.config import Recipe
-from softedge.data import runs, stamps
+from softedge.data import runs
 from softedge.data.images import FileImages
+from softedge.data.stamps import content_hashes
 from softedge.detection import keeping, planning
 from softedge.detection.batches import Batches
 from softedge.detection.folder import WEIGHTS
@@ -83,7 +84,7 @@ def _contents(run: Run, task: str, data: Path, train: Scenes, test: Scenes) -> d
     """The sha256 of every picture's file."""
     paths = [scene.path for scene in (*train.scenes, *test.scenes)]
     images = FileImages(data, [os.path.relpath(path, data) for path in paths], np.zeros(len(paths), np.int64))
-    return dict(zip(paths, stamps.file_hashes(images, run.root / f".stamps-{task}.json")))
+    return dict(zip(paths, content_hashes({"": images}, run.root / f".stamps-{task}.json")[""]))
 
 
 class _Transfer:

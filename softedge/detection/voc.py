@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from softedge.detection import voc_layout, voc_xml
-from softedge.detection.notices import Notices, refuse_fractions
+from softedge.detection.notices import Notices, look_at_boxes
 from softedge.detection.orientation import Drawn, size_upright, upright
 from softedge.detection.pictures import header
 from softedge.detection.scenes import Scene, Scenes, refuse_two_spellings
 from softedge.detection.voc_layout import Entry
 from softedge.errors import UserError
-from softedge.progress import plural
 
 
 def read(folder: str | Path) -> tuple[Scenes, Scenes]:
@@ -84,7 +83,7 @@ def _drawn(entry: Entry, notices: Notices) -> tuple[Drawn, list[str]] | None:
 def _labelled(
     classes: tuple[str, ...], scenes: Sequence[Scene], names: Sequence[Sequence[str]], notices: Notices
 ) -> Scenes:
-    refuse_fractions(scenes, notices.where)
+    look_at_boxes(scenes, notices)
     index = {name: i for i, name in enumerate(classes)}
     labelled = []
     for number, (scene, labels) in enumerate(zip(scenes, names), start=1):
@@ -94,9 +93,6 @@ def _labelled(
 
 
 def _note_boxes(scene: Scene, notices: Notices) -> None:
-    if count := scene.repeated():
-        what = plural(count, "object", "objects")
-        notices.add("pictures list an object twice: both count, as in the official tools", f"{scene.path.name}: {what}")
     for x1, y1, x2, y2 in scene.boxes:
         if x2 - x1 <= 1 or y2 - y1 <= 1:
             notices.add("boxes are a pixel or less wide: not learnt when empty, counted as missed", scene.path.name)

@@ -52,7 +52,7 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Resul
             raise
         say(f"data: {error}; the run goes on with what it kept")
         return done
-    hashes = content_hashes(inventory, run.root / stamps.FILE)
+    hashes = content_hashes(inventory.splits, run.root / stamps.FILE)
     same = done is not None and all(done.inputs.get(name) == content for name, content in weights.items())
     if done is not None and same and not differences(done.recipe, json.loads(json.dumps(settings))):
         changes = since(run.folder("data") / "index.json", inventory, hashes)
@@ -100,7 +100,7 @@ def changed(run: Run, recipe: Recipe) -> bool:
         inventory = sources.find(recipe.data.source)
     except UserError:
         return False
-    return index.is_file() and bool(since(index, inventory, content_hashes(inventory, run.root / stamps.FILE)))
+    return index.is_file() and bool(since(index, inventory, content_hashes(inventory.splits, run.root / stamps.FILE)))
 
 
 def opened(run: Run, recipe: Recipe, force: bool = False) -> Data:

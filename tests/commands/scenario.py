@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from masking import masked
-from PIL import Image
+from pictures import stripes
 from voc_squares import squares
 
 RECIPE = """\
@@ -183,22 +183,13 @@ def prepare(folder: Path) -> None:
     for label, name in enumerate(("horizontal", "vertical", "diagonal", "unlabeled")):
         (folder / "photos" / name).mkdir(parents=True)
         for index in range(16 if label < 3 else 9):
-            _stripes(rng, label if label < 3 else index % 3).save(folder / "photos" / name / f"{index:02d}.png")
+            stripes(rng, label if label < 3 else index % 3).save(folder / "photos" / name / f"{index:02d}.png")
     whole = (folder / "photos/vertical/00.png").read_bytes()
     (folder / "photos/vertical/broken.png").write_bytes(whole[:60])
     squares(folder / "boxes", {"train": 6, "val": 3})
     (folder / "tiny.toml").write_text(RECIPE)
     times = {"latency (ms)": "0.18", "avg latency": "0.73", "min latency": "0.16", "total number of iterations": "3862"}
     (folder / "measured.json").write_text(json.dumps({"execution_results": times}))
-
-
-def _stripes(rng: np.random.Generator, label: int) -> Image.Image:
-    """40 x 36 pixels of stripes: horizontal, vertical or diagonal by the label, in random colours."""
-    y, x = np.mgrid[0:36, 0:40]
-    phase = (y, x, x + y)[label] / rng.uniform(1.5, 2.5) + rng.uniform(0, 6)
-    wave = (np.sin(phase)[..., None] + 1) / 2
-    low, high = rng.integers(0, 90, 3), rng.integers(150, 256, 3)
-    return Image.fromarray((low + wave * (high - low)).astype(np.uint8))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from pictures import stripes
 
 import softedge
 from softedge import registry
@@ -38,15 +38,6 @@ TINY = [
     "check.max_drop=1.0",
     "check.min_agreement=0.0",
 ]
-
-
-def stripes(rng: np.random.Generator, label: int) -> Image.Image:
-    """40 x 36 pixels of stripes: horizontal, vertical or diagonal by the label, in random colours."""
-    y, x = np.mgrid[0:36, 0:40]
-    phase = (y, x, x + y)[label] / rng.uniform(1.5, 2.5) + rng.uniform(0, 6)
-    wave = (np.sin(phase)[..., None] + 1) / 2
-    low, high = rng.integers(0, 90, 3), rng.integers(150, 256, 3)
-    return Image.fromarray((low + wave * (high - low)).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")

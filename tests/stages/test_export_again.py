@@ -7,30 +7,17 @@ import dataclasses
 import json
 import os
 import shutil
-from pathlib import Path
 
 import pytest
+from exporting import export
 
 from softedge.errors import UserError
-from softedge.export import calibration, contract
+from softedge.export import contract
 from softedge.export.onnx import candidates, speed
 from softedge.export.onnx.format import Onnx
 from softedge.export.openvino.format import OpenVino
 from softedge.run import Run, sha256
 from softedge.stages import export as stage
-from softedge.stages.artifact import Source
-
-
-@pytest.fixture
-def source(deployed, pictures):
-    chosen = calibration.Calibration(pictures[:20], source="test pictures")
-    names = tuple(f"p{i}" for i in range(12))
-    return Source(deployed, Path("classifier.safetensors"), lambda: chosen, pictures[20:32], names, golden=3)
-
-
-def export(run, targets, source, **options):
-    asked = [(target, "fp32") for target in targets]
-    return stage.export_formats(run, asked, lambda: source, recipe={"x": 1}, inputs={"w": "0"}, **options)
 
 
 def test_an_int8_file_that_is_made_again_has_the_same_bits_however_the_timing_turns_out(tmp_path, source, monkeypatch):

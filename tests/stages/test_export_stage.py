@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from exporting import export
 
 from softedge import config, registry
 from softedge.errors import CannotRunHere, UserError
-from softedge.export import calibration, contract
+from softedge.export import contract
 from softedge.export.base import open_format
 from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.quantizer import Scheme
 from softedge.export.openvino.format import OpenVino
 from softedge.run import Run
 from softedge.stages import export as stage
-from softedge.stages.artifact import Source
 from tests.toy_format import Toy
 
 
@@ -82,18 +81,6 @@ class Unrunnable(Onnx):
 def registered(monkeypatch):
     for kind in (Broken, Missing, Wrong, Alone, Unrunnable):
         monkeypatch.setitem(registry.FORMATS, kind.name, f"{__name__}:{kind.__name__}")
-
-
-@pytest.fixture
-def source(deployed, pictures):
-    chosen = calibration.Calibration(pictures[:20], source="test pictures")
-    names = tuple(f"p{i}" for i in range(12))
-    return Source(deployed, Path("classifier.safetensors"), lambda: chosen, pictures[20:32], names, golden=3)
-
-
-def export(run, targets, source, **options):
-    asked = [(target, "fp32") for target in targets]
-    return stage.export_formats(run, asked, lambda: source, recipe={"x": 1}, inputs={"w": "0"}, **options)
 
 
 def test_complete_folder_has_model_contract_golden_images_and_snippets(tmp_path, source):
