@@ -75,7 +75,7 @@ def measure(name: str, size: int, formats: Sequence[str]) -> dict[str, dict[str,
     from softedge.export.base import open_format
     from softedge.export.deployed import Deployed
     from softedge.records import InputSpec
-    from softedge.stages.export import refuse_float
+    from softedge.stages.artifact import refuse_float
 
     torch.manual_seed(0)
     try:

@@ -140,7 +140,7 @@ def _pytest(session: Session, seconds: float) -> dict[str, Any]:
 
 def _one_step(session: Session, method: str, seconds: float) -> dict[str, Any]:
     """Relative differences of loss and gradient between this device and the CPU, float32 without TF32."""
-    values = {
+    values: dict[str, dict[str, Any]] = {
         "data": {"size": 32, "workers": 0},
         "backbone": {"name": "mobilenetv3_small_050"},
         "ssl": {"method": method, "batch": 32, "epochs": 1, "knn_every": 0},

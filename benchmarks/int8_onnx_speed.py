@@ -102,9 +102,9 @@ def steps(deployed: Deployed, images: np.ndarray) -> tuple[dict[str, onnx.ModelP
     wide = onnx_rewrite.widen_preprocessing(padded)
     models["+ preprocessing by rows"] = ours(wide)
     ranges = onnx_ranges.measure(wide, images, "minmax")
-    choice = onnx_speed.choose(fp32, wide, ranges, images[:1])
+    choice = onnx_speed.beginnings(fp32, wide, ranges, images[:1])[-1]
     models["+ float part by measured time"] = onnx_int8.quantize(wide, ranges, choice.scheme)
-    return models, choice.cut
+    return models, choice.until
 
 
 def race(models: dict[str, onnx.ModelProto], image: np.ndarray, rounds: int) -> dict[str, np.ndarray]:

@@ -315,7 +315,8 @@ class Bench:
             if self.exact:
                 return
 
-            def candidates(network: Deployed) -> Any:
+            def candidates(network: Deployed | None) -> Any:
+                assert network is not None
                 return format_.candidates(network, precision, self.calibration, like=made)
 
             judge = self.selection.first(candidates(self.deployed).most_images)

@@ -117,6 +117,7 @@ def gradient_error(form: str, batch: int, queue: int, device: str) -> float:
     naive(exact, key.double(), keys, weights.double()).backward()
     tensors = material(min(batch, 16), queue, FORMS[form][1], device)
     FORMS[form][0](*tensors).backward()
+    assert tensors[0].grad is not None and exact.grad is not None
     return float((tensors[0].grad - exact.grad).norm() / exact.grad.norm())
 
 

@@ -54,7 +54,8 @@ def main() -> None:
         batch = min(protocol.batch, len(data.train))
         of, images = MADE_FOR[name]
         for epochs in (protocol.epochs, round(protocol.epochs * images / len(data.train))):
-            scores, losses = [], []
+            scores: list[float] = []
+            losses: list[float] = []
             for seed in options.seeds:
                 head, losses = fit(protocol, Batches(views, batch, seed), shape, epochs, batch, seed)
                 scores.append(100 * top1(evaluate(protocol, backbone, head, data.test, data.spec), labels))

@@ -20,8 +20,7 @@ from typing import Any
 import torch
 
 from softedge.detection import transfer as detection
-from softedge.detection.batches import detect
-from softedge.detection.transfer import transfer
+from softedge.detection.inference import detect
 from softedge.records import Result
 from softedge.stages.opening import reopen
 
@@ -73,7 +72,7 @@ def main() -> None:
         recipe = recipe.model_copy(update={"seed": seed})
         for init in options.inits:
             with on_training_photos(options.train_curve):
-                result = transfer(run, recipe, options.task, options.data, init=init)
+                result = detection.train(run, recipe, options.task, options.data, init=init)
             found[init].append(result)
             curve = ", ".join(f"{point['iteration']}: {100 * point['AP50']:.1f}" for point in result.details["curve"])
             print(f"| {init} | {seed} | {curve} | {cells([result])} | {result.seconds:.0f} |", flush=True)
@@ -89,7 +88,7 @@ def on_training_photos(wanted: bool) -> Iterator[None]:
     def both(self: detection._Transfer, model: torch.nn.Module, masks: bool) -> dict[str, Any]:
         found = self.task.score(self.train, detect(model, self.train), masks)
         shown = ", ".join(f"{name} {100 * found[name]:.1f}" for name in COLUMNS if name in found)
-        print(f"training photos after {len(self.losses)} iterations: {shown}", flush=True)
+        print(f"training photos after {len(self.training.losses)} iterations: {shown}", flush=True)
         return original(self, model, masks)
 
     if wanted:

@@ -28,8 +28,10 @@ from softedge.export.base import open_format
 QEMU = "qemu-system-aarch64"
 MEMORY_MB = 2048
 CPU = "cortex-a72"  # of a Raspberry Pi 4
-PACKAGES = ("python3", "openssh-server", "linux-image-cloud-arm64", "iproute2", "kmod", "mount", "bash", "dash", "tar")
-PACKAGES += ("base-files", "base-passwd", "coreutils", "grep", "sed", "libc-bin", "libstdc++6")
+PACKAGES = (
+    *("python3", "openssh-server", "linux-image-cloud-arm64", "iproute2", "kmod", "mount", "bash", "dash", "tar"),
+    *("base-files", "base-passwd", "coreutils", "grep", "sed", "libc-bin", "libstdc++6"),
+)
 BOOT_S = 300  # on a busy machine; 10 s of it are the kernel's
 INIT = """#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
