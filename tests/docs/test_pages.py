@@ -137,3 +137,15 @@ def test_the_example_method_has_the_loss_of_its_equation_and_a_gradient():
     views = torch.randn(4, 3, 32, 32, generator=rng), torch.randn(4, 3, 32, 32, generator=rng)
     method(views, torch.arange(4)).backward()
     assert all(p.grad is not None for p in method.trained_parameters())
+
+
+_SCRIPT = re.compile(r"python3? (benchmarks/\w+\.py)([^`|·;&]*)")
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RESULTS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_benchmark_that_a_page_calls_is_there_and_takes_those_options(page: Path):
+    for script, rest in _SCRIPT.findall(page.read_text()):
+        source = (ROOT / script).read_text()
+        asked = re.findall(r"(?<!\S)--([a-z][a-z0-9-]*)", rest)
+        options = [f"--{name}" for name in asked if f'"--{name}"' not in source and f'"{name}"' not in source]
+        assert not options, f"{script} does not take {', '.join(options)}"
