@@ -28,6 +28,7 @@ from gpu_parts import images_per_second
 
 from softedge import backbones, config
 from softedge.data.images import Data
+from softedge.errors import Interrupted
 from softedge.run import Run, cpu_name
 from softedge.ssl.train import Training
 
@@ -89,6 +90,8 @@ def measure(row: str, whole: Data, asked: argparse.Namespace) -> None:
         place = folder / f"rate-{rate:g}"
         try:
             tried[rate] = trained(row, rate, data, asked, place)
+        except Interrupted:
+            raise
         except Exception as error:  # a method that cannot run here is a row with its reason
             tried[rate] = {"knn_top1": -1.0, "why": f"{type(error).__name__}: {error}"}
         print(row, rate, json.dumps(tried[rate]), flush=True)
@@ -148,7 +151,11 @@ def table(out: Path) -> str:
         if "why" in best:
             lines.append(f"| {row['method']} | | | | not run: {best['why']} | | |")
             continue
-        others = ", ".join(f"{rate}: {value['knn_top1']:.3f}" for rate, value in tried.items() if value is not best)
+        others = ", ".join(
+            f"{rate}: " + ("failed" if "why" in value else f"{value['knn_top1']:.3f}")
+            for rate, value in tried.items()
+            if value is not best
+        )
         lines.append(
             f"| {row['method']} | {row['rate']:g} | {best['epochs']} | {best['minutes']:.1f} | {best['knn_top1']:.3f} "
             f"({others}) | {row['knn_top1']:.3f} | {row['linear_top1']:.3f} |"

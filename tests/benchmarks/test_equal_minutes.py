@@ -13,6 +13,7 @@ import cifar
 import equal_minutes
 
 from softedge import config, registry
+from softedge.errors import Interrupted
 
 
 @pytest.mark.parametrize("row", equal_minutes.ROWS)
@@ -55,3 +56,26 @@ def test_a_method_that_cannot_run_is_a_row_with_its_reason(tmp_path, monkeypatch
     equal_minutes.measure("byol", cifar.generated(6000), Namespace(out=tmp_path, rates=[0.001], views=1, seed=0))
     assert "why" in json.loads((tmp_path / "byol/row.json").read_text())["tried"]["0.001"]
     assert "| byol | | | | not run: ValueError: too small |" in equal_minutes.table(tmp_path)
+
+
+def test_a_training_that_was_stopped_leaves_no_row_and_a_rate_that_failed_is_told(tmp_path, monkeypatch):
+    whole, asked = cifar.generated(6000), Namespace(out=tmp_path, rates=[0.001, 0.004], views=1, seed=0)
+
+    def stopped(*_):
+        raise Interrupted("stopped at epoch 1")
+
+    monkeypatch.setattr(equal_minutes, "trained", stopped)
+    with pytest.raises(Interrupted):
+        equal_minutes.measure("simco", whole, asked)
+    assert not (tmp_path / "simco/row.json").exists()
+
+    def trained(row, rate, data, asked, folder):
+        if rate == 0.001:
+            raise ValueError("the loss is no number")
+        return {"knn_top1": 0.5, "minutes": 2.0, "epochs": 3}
+
+    monkeypatch.setattr(equal_minutes, "trained", trained)
+    monkeypatch.setattr(equal_minutes, "probed", lambda *_, **__: {"knn_top1": 0.45, "linear_top1": 0.44})
+    monkeypatch.setattr(equal_minutes.backbones, "load", lambda path: path)
+    equal_minutes.measure("simco", whole, asked)
+    assert "| simco | 0.004 | 3 | 2.0 | 0.500 (0.001: failed) | 0.450 | 0.440 |" in equal_minutes.table(tmp_path)
