@@ -18,7 +18,7 @@ from softedge.data.grouping import by_class, by_split
 from softedge.data.images import UNLABELLED, FileImages, Images
 from softedge.data.inventory import EXTENSIONS, Inventory, printable
 from softedge.data.layouts import is_junk, located, plain, refuse_detection, roles
-from softedge.data.shards import is_tar
+from softedge.data.tar_files import is_tar
 from softedge.errors import UserError
 from softedge.progress import plural
 

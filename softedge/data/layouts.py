@@ -66,6 +66,11 @@ def role(name: str, shared: frozenset[str] = frozenset()) -> str | None:
     return "unlabelled" if words[0] in _PREDICTED else SPLITS.get(words[0])
 
 
+def names_a_split(path: str) -> bool:
+    """Whether any folder of a path could be one of a split."""
+    return any(word in SPLITS or word in _PREDICTED for word in _words(path))
+
+
 def _words(name: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", name.lower())
 

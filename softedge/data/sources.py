@@ -6,7 +6,7 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
-from softedge.data import folders, published, shards
+from softedge.data import folders, published, shards, tar_files
 from softedge.data.inventory import Inventory, local_root
 from softedge.errors import UserError, did_you_mean
 
@@ -28,7 +28,7 @@ def find(source: str) -> Inventory:
     if not source.strip():  # of a shell's variable that is not set; Path("") is the folder one is in
         raise UserError("the data set has an empty name; give a folder of images, or . for this one")
     path = Path(source).expanduser()
-    tars = shards.shards_of(path.resolve()) if path.is_dir() or path.is_file() else {}
+    tars = tar_files.shards_of(path.resolve()) if path.is_dir() or path.is_file() else {}
     if tars:
         return _with_doubts(shards.find(tars, canonical(source)))
     if path.is_dir():
