@@ -7,6 +7,7 @@ the member's name, or is not a label: captions, boxes, facts about a photo.
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Set
@@ -19,6 +20,7 @@ from softedge.progress import plural
 
 LONGEST = {".cls": 256, ".json": 1 << 20, ".txt": 256}  # suffix -> bytes of a member that is read
 _KEYS = frozenset(["label", "cls", "class", "category", "class_name", "classname", "label_name", "category_name"])
+_NUMBER = re.compile(r"[+-]?\d{1,100}(?:\.0*)?")
 _DAMAGED = "cannot be read as JSON"
 _LETTERS = 100  # of a class name
 _WORDS = 3  # of a text that is a class and no caption
@@ -119,7 +121,24 @@ class ShardLabels:
         for kind in (".json", ".txt"):
             if count := sum(bool(labels[name]) and self._from(name) == kind for name in names):
                 notices.append(f"the labels of {plural(count, 'image')} are read from {kind} members")
-        return labels
+        return self._one_name(labels, notices)
+
+    def _one_name(self, labels: dict[str, str], notices: list[str]) -> dict[str, str]:
+        """``labels`` with one name for a class: a number in several spellings is one, as for WebDataset, which reads
+        ``.cls`` as an integer; and a number of some images is the name that ``.json`` members of others give it."""
+        spelt: dict[str, set[str]] = {}
+        for label in set(labels.values()):
+            spelt.setdefault(number_in(label) or label, set()).add(label)
+        other = {label: number for number, labels in spelt.items() if len(labels) > 1 for label in labels}
+        if other:
+            shown = "; ".join(" and ".join(map(repr, sorted(some))) for some in spelt.values() if len(some) > 1)
+            notices.append(f"labels that are one number in several spellings are one class: {shown}")
+        for name, (number, member) in self._number_of.items():
+            same = spelt.get(number_in(number) or number, set())
+            if name in spelt and same and sum(n == number for n, _ in self._number_of.values()) == 1:
+                other |= dict.fromkeys(same, name)
+                notices.append(f"the label {min(same)!r} is the class '{name}', as {member} says")
+        return {image: other.get(label, label) for image, label in labels.items()}
 
     def _compare(self, images: list[str], labels: dict[str, str], notices: list[str]) -> None:
         """A notice where a ``.json`` member says another class than the ``.cls`` member of its image, both by name or
@@ -127,8 +146,10 @@ class ShardLabels:
         differ = []
         for image in images:
             own, label = self._exact[".json"].get(without_suffix(image)), labels[image]
-            comparable = own and own.label and label and own.label.isdecimal() == label.isdecimal()
-            if own and comparable and own.label != label:
+            if not own or not own.label or not label:
+                continue
+            numbers = number_in(own.label), number_in(label)
+            if (numbers[0] is None) == (numbers[1] is None) and (numbers[0] or own.label) != (numbers[1] or label):
                 differ.append((own, label))
         if differ:
             own, label = differ[0]
@@ -176,9 +197,9 @@ class ShardLabels:
         entries = [exact.get(without_suffix(image), _Entry("")) for image in images]
         texts = [one.label for one in entries]
         counts = Counter(texts)
-        numbers = sum(text.isdecimal() for text in texts)
+        numbers = sum(number_in(text) is not None for text in texts)
         if numbers * 2 > len(texts) > numbers:  # most are, some are not
-            image, odd = next((i, one) for i, one in zip(images, entries) if not one.label.isdecimal())
+            image, odd = next((i, one) for i, one in zip(images, entries) if number_in(one.label) is None)
             raise UserError(
                 f"{odd.member or without_suffix(image) + '.txt'} holds no number, and the .txt members of {numbers} "
                 "other images do: if these are labels, give every image one; if not, take them out"
@@ -186,6 +207,11 @@ class ShardLabels:
         again = len(counts) * 2 <= len(texts) and min(counts.values()) > 1
         labels = bool(texts) and (numbers == len(texts) or (all(texts) and again)) and len(counts) > 1
         return dict(zip(images, texts if labels else [""] * len(texts)))
+
+
+def number_in(text: str) -> str | None:
+    """``0`` of ``0``, ``00``, ``+0`` and ``0.0``; None for what is no whole number."""
+    return str(int(text.partition(".")[0])) if _NUMBER.fullmatch(text) else None
 
 
 def without_suffix(member: str) -> str:
