@@ -47,6 +47,11 @@ class Scene:
         """How many objects have the class and the box of another one before them."""
         return len(self.labels) - len({(*box.tolist(), label) for box, label in zip(self.boxes, self.labels.tolist())})
 
+    def ambiguous(self) -> bool:
+        """Whether two objects have one box and different classes."""
+        boxes = [tuple(box) for box in self.boxes.tolist()]
+        return len(set(boxes)) < len({*zip(boxes, self.labels.tolist())})
+
     def trainable(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Boxes clipped to the picture, and the indices of the objects to learn from.
 

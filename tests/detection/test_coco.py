@@ -50,6 +50,11 @@ def test_boxes_and_categories_are_read_in_the_order_of_their_ids(tmp_path):
     assert len(test) == 2 and len(test.scenes[1].boxes) == 0  # an image without objects stays in the test split
 
 
+def test_one_box_of_two_classes_is_told(tmp_path):
+    train, _ = coco.read(make(tmp_path, [image(1), image(2)], [thing(1), thing(2, category=90), thing(3, on=2)]))
+    assert "1 pictures give one box to several classes" in " ".join(train.notices) and "(1.jpg)" in train.notices[0]
+
+
 def test_what_the_official_tools_ignore_is_ignored_with_a_line(tmp_path):
     annotations = [thing(1), thing(2, on=99), thing(3, category=5), thing(4, bbox=[1, 2]), thing(1, box=(0, 0, 3, 3))]
     train, _ = coco.read(make(tmp_path, [image(1)], annotations))
