@@ -6,6 +6,7 @@ the member's name, or is not a label: captions, boxes, facts about a photo.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import unicodedata
@@ -21,6 +22,7 @@ from softedge.progress import plural
 LONGEST = {".cls": 256, ".json": 1 << 20, ".txt": 256}  # suffix -> bytes of a member that is read
 _KEYS = frozenset(["label", "cls", "class", "category", "class_name", "classname", "label_name", "category_name"])
 _NUMBER = re.compile(r"[+-]?\d{1,100}(?:\.0*)?")
+_SEVERAL = re.compile(r"[\[({]?\s*[+-]?\d+(?:\.\d*)?(?:[\s,;]+[+-]?\d+(?:\.\d*)?)+[\s,;]*[\])}]?")  # [0, 1, 0]; 3 5
 _DAMAGED = "cannot be read as JSON"
 _LETTERS = 100  # of a class name
 _WORDS = 3  # of a text that is a class and no caption
@@ -54,7 +56,7 @@ class ShardLabels:
         suffix, stem = PurePosixPath(member).suffix.lower(), without_suffix(member)
         if stem in self._exact[suffix]:
             raise UserError(f"{member} is a second label of {stem}, beside one with another suffix; remove one of them")
-        entry = self._from_json(member, data) if suffix == ".json" else _Entry(member, _text(data))
+        entry = self._from_json(member, data) if suffix == ".json" else _from_text(member, data)
         if suffix == ".json" and not entry.label and not entry.why:  # facts about a photo: there may be millions
             self.unused += 1
             return
@@ -78,7 +80,7 @@ class ShardLabels:
         names: set[str] = set()
         for key, one in values.items():
             label = _label(one)
-            if label is None:
+            if label is None or _SEVERAL.fullmatch(label):
                 return _Entry(member, why=f"says {key}: {json.dumps(one)[:60]}, which is not a single class")
             (numbers if label.isdecimal() else names).add(label)
         if len(numbers) > 1 or len(names) > 1:
@@ -129,6 +131,8 @@ class ShardLabels:
         spelt: dict[str, set[str]] = {}
         for label in set(labels.values()):
             spelt.setdefault(number_in(label) or label, set()).add(label)
+        if "-1" in spelt and "0" in spelt:
+            notices.append("the label -1 is a class of its own: where it stands for no label, leave it out")
         other = {label: number for number, labels in spelt.items() if len(labels) > 1 for label in labels}
         if other:
             shown = "; ".join(" and ".join(map(repr, sorted(some))) for some in spelt.values() if len(some) > 1)
@@ -234,10 +238,22 @@ def _label(value: Any) -> str | None:
     return text if 0 < len(text) <= _LETTERS and "\n" not in text else None
 
 
+def _from_text(member: str, data: bytes) -> _Entry:
+    """A number or a name, perhaps in quotes, as JSON has it; a list of numbers is several classes, or none."""
+    text = _text(data)
+    if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
+    if _SEVERAL.fullmatch(text):
+        return _Entry(member, why=f"says {text[:60]!r}, which is not a single class")
+    return _Entry(member, text)
+
+
 def _may_be_class(text: str) -> bool:
     return 0 < len(text) <= _LETTERS and len(text.split()) <= _WORDS
 
 
 def _text(data: bytes) -> str:
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes
     # Invalid UTF-8 keeps its bytes apart: two classes must not become one.
-    return unicodedata.normalize("NFC", data.decode("utf-8-sig", errors="backslashreplace").strip())
+    text = data.decode("utf-16" if wide else "utf-8-sig", errors="backslashreplace")
+    return unicodedata.normalize("NFC", text.strip(" \t\r\n\f\v\0"))

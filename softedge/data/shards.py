@@ -23,7 +23,7 @@ from softedge.data.companions import may_have_companions, photos_among
 from softedge.data.decoding import BadImage, Uint8
 from softedge.data.images import UNLABELLED, EncodedImages, Images
 from softedge.data.inventory import EXTENSIONS, Inventory, printable
-from softedge.data.layouts import Located, is_junk
+from softedge.data.layouts import Located, is_junk, role
 from softedge.data.shard_labels import LONGEST, ShardLabels
 from softedge.data.shard_splits import Member, sorted_in
 from softedge.errors import UserError
@@ -162,7 +162,8 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
         notices.append(
             "labels in tar shards are read from .cls, .json and .txt members, of which none holds one: no labels"
         )
-    folders = sorted({parts[-2] for member in members if len(parts := member.name.split("/")) > 2})
+    lowest = {parts[-2] for member in members if len(parts := member.inside.split("/")) > 1}
+    folders = sorted(folder for folder in lowest if role(folder) is None)
     if len(folders) > 1 and not any(classes.values()):
         notices.append(
             f"folders in tar shards ({', '.join(map(printable, folders[:3]))}) are not read as classes: unpack the "
