@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from softedge.data.spelling import number_in
 from softedge.errors import UserError
 from softedge.progress import plural
 
 LONGEST = {".cls": 256, ".json": 1 << 20, ".txt": 256}  # suffix -> bytes of a member that is read
 _KEYS = frozenset(["label", "cls", "class", "category", "class_name", "classname", "label_name", "category_name"])
-_NUMBER = re.compile(r"[+-]?\d{1,100}(?:\.0*)?")
 _SEVERAL = re.compile(r"[\[({]?\s*[+-]?\d+(?:\.\d*)?(?:[\s,;]+[+-]?\d+(?:\.\d*)?)+[\s,;]*[\])}]?")  # [0, 1, 0]; 3 5
 _DAMAGED = "cannot be read as JSON"
 _LETTERS = 100  # of a class name
@@ -211,11 +211,6 @@ class ShardLabels:
         again = len(counts) * 2 <= len(texts) and min(counts.values()) > 1
         labels = bool(texts) and (numbers == len(texts) or (all(texts) and again)) and len(counts) > 1
         return dict(zip(images, texts if labels else [""] * len(texts)))
-
-
-def number_in(text: str) -> str | None:
-    """``0`` of ``0``, ``00``, ``+0`` and ``0.0``; None for what is no whole number."""
-    return str(int(text.partition(".")[0])) if _NUMBER.fullmatch(text) else None
 
 
 def without_suffix(member: str) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import re
-import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
 from softedge.data import folders, published, shards, tar_files
 from softedge.data.inventory import Inventory, local_root
-from softedge.data.shard_labels import number_in
+from softedge.data.spelling import bare
 from softedge.errors import UserError, did_you_mean
 
 NAMES = ("digits", "cifar10", "cifar100", "stl10", "imagenet")
@@ -45,18 +43,12 @@ def _with_doubts(inventory: Inventory) -> Inventory:
     """With a notice where two classes differ in capitals, spaces or leading zeros alone: they may be one."""
     spelt: dict[str, list[str]] = {}
     for name in inventory.classes:
-        spelt.setdefault(_bare(name), []).append(name)
+        spelt.setdefault(bare(name), []).append(name)
     alike = [" and ".join(map(repr, names)) for names in spelt.values() if len(names) > 1]
     if not alike:
         return inventory
     line = f"classes that differ in spelling alone, and are learned as different ones: {'; '.join(alike[:3])}"
     return replace(inventory, notices=(*inventory.notices, line))
-
-
-def _bare(name: str) -> str:
-    """A class's name without capitals, kinds of spaces and the zeros before a number: "Hot_dog 01" is "hot dog 1"."""
-    words = re.split(r"[\s_]+|(?<=[^\W\d])-(?=[^\W\d])", unicodedata.normalize("NFKC", name).casefold().strip())
-    return " ".join(number_in(word) or word for word in words) or name
 
 
 @functools.lru_cache(maxsize=2)

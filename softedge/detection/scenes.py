@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.data import decoding
+from softedge.data.spelling import bare
 from softedge.errors import UserError
 
 Segmentation = list[list[float]] | dict[str, Any] | None
@@ -97,12 +97,13 @@ def fingerprint(*splits: Scenes) -> str:
 
 
 def refuse_two_spellings(folder: str | Path, classes: Iterable[str]) -> None:
-    """UserError for classes that differ in capitals or in how an accent is encoded: a detector would learn one of them
-    and be asked for the other.
+    """UserError for classes that differ in spelling alone, see ``spelling.bare``.
+
+    A detector would learn one of them and be asked for the other.
     """
     spelt: dict[str, str] = {}
     for name in classes:
-        other = spelt.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        other = spelt.setdefault(bare(name), name)
         if other != name:
             raise UserError(
                 f"{folder} has the classes {other!r} and {name!r}, one name in two spellings; use one of them"

@@ -82,7 +82,13 @@ def screen(train: Scenes, test: Scenes, where: str) -> LeftOut:
     for what, split, left_out in zip(("training", "test"), (train, test), names):
         if len(split) == sum(str(scene.path) in left_out for scene in split.scenes):
             raise UserError(f"{where} has no usable {what} picture; {lines[0]}")
-    return LeftOut(frozenset(names[0]), frozenset(names[1]), lines)
+    screened = LeftOut(frozenset(names[0]), frozenset(names[1]), lines)
+    for what, split in zip(("training", "test"), screened.apply(train, test)):
+        if not any(len(scene.trainable()[1]) for scene in split.scenes):
+            crowds = sum(len(scene.labels) for scene in split.scenes)
+            why = "; ".join([*([f"{crowds} are crowds or have no area"] if crowds else []), *split.notices[:1]])
+            raise UserError(f"{where}: no {what} picture has an object with a box{f' ({why})' if why else ''}")
+    return screened
 
 
 def _copies(split: Scenes, looks: Sequence[Look], left_out: set[str], notices: Notices, *, training: bool) -> set[str]:

@@ -148,3 +148,12 @@ def test_copies_within_the_test_split_and_across_it_are_named_with_what_differs(
     assert "no detector can find both (val1.png: 1 blue, 1 red; val2.png: 1 red)" in notices[2]
     (folder / "Annotations/val2.xml").write_text(objects(RED, BLUE))
     assert "test pictures have copies in the test split: each counts (val1.png and val2.png)" in screened(folder)[2][2]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_an_object_to_learn_or_find_is_refused(folder, split):
+    for path in folder.glob(f"Annotations/{split}*.xml"):
+        path.write_text(objects(("red", 5, 5, 4, 4)))
+    what = {"train": "training", "val": "test"}[split]
+    with pytest.raises(UserError, match=rf"no {what} picture has an object with a box \(\d are crowds or have no area"):
+        screened(folder)
