@@ -8,7 +8,8 @@ from pathlib import Path
 
 from softedge.data.decisions import Labelled
 from softedge.data.inventory import printable
-from softedge.data.layouts import Located, is_unlabelled, lying, refuse_nested
+from softedge.data.layouts import Located, is_unlabelled, lying, misplaced, refuse_nested
+from softedge.data.spelling import bare
 from softedge.errors import UserError
 from softedge.progress import plural
 
@@ -39,6 +40,7 @@ def by_class(root: Path, images: Sequence[Located], notices: list[str]) -> dict[
             + (f" (for unlabelled images give {folder})" if folder else "")
         )
     refuse_nested(root, inside)
+    _refuse_misplaced(root, inside, {})
     if train and loose:
         notices.append(plural(len(loose), "image") + " beside the class folders: taken as unlabelled")
     return {"train": train, "unlabelled": loose}
@@ -72,6 +74,7 @@ def by_split(
     unlabelled += [(i.path, None) for i in below["unlabelled"]]
     test: Labelled = [(i.path, _class_name(i.at[1])) for i in inside[test_role]]
     refuse_nested(root, [image for images_of_role in inside.values() for image in images_of_role], depth=1)
+    _refuse_misplaced(root, inside["train"], splits_of)
     if len(test) < len(below[test_role]):
         loose = len(below[test_role]) - len(test)
         if not test:
@@ -87,10 +90,25 @@ def by_split(
     return {"train": train, "test": test, "unlabelled": unlabelled}
 
 
+def _refuse_misplaced(root: Path, images: Sequence[Located], splits_of: Mapping[str, str]) -> None:
+    """UserError where the validation or test images of others would be trained on: they lie in a class, or are one."""
+    for image in images:
+        if (folder := misplaced(image, splits_of)) is not None:
+            name, example = printable(folder), printable("/".join(image.path))
+            raise UserError(
+                f"{root} has the folder {name} among images to train on ({example}); make a folder of train/ and "
+                f"{name}/, each with the class folders, or rename the folder if it is no split"
+            )
+
+
 def _check_classes(root: Path, train: Labelled, test: Labelled, role: str, notices: list[str]) -> None:
     known, tested = {str(c) for _, c in train}, {str(c) for _, c in test}
     if tested - known:
-        strange = ", ".join(f"'{c}'" for c in sorted(tested - known)[:5])
+        spelt = {bare(name): name for name in known}
+        strange = ", ".join(
+            f"'{name}'" + (f", which train/ spells '{spelt[bare(name)]}'" if bare(name) in spelt else "")
+            for name in sorted(tested - known)[:5]
+        )
         raise UserError(
             f"the {role} split of {root} has classes that train/ does not have ({strange}); add training images, or "
             "remove it"

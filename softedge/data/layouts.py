@@ -136,6 +136,19 @@ def _holds_itself(top: str, split: str, images: Sequence[Located]) -> bool:
     return bool(only) and (only.lower() == top.lower() or SPLITS.get(only.lower()) == split)
 
 
+def misplaced(image: Located, splits_of: Mapping[str, str]) -> str | None:
+    """The folder above an image that is called like validation or test images and lies among those of another split, or
+    of none: the image would be trained on. None for other images, and where no labels are asked for."""
+    own = splits_of.get(image.at[0]) if len(image.at) > 1 else None
+    if own == "unlabelled" or (own is None and is_unlabelled(image.at[0])):
+        return None
+    for folder in image.at[1 if own else 0 : -1]:
+        other = SPLITS.get(folder.lower())
+        if other in ("val", "test") and own != other:
+            return folder
+    return None
+
+
 def lying(root: Path, images: Iterable[Located], depth: int) -> list[Parts]:
     """The folders on the disk that the first ``depth`` folders of the images' places stand for: ``plain`` takes folders
     away and lets others change places. None for names that are read as folders, and in tar files.

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from softedge.data.grouping import by_split
-from softedge.data.inventory import SPLITS, printable
-from softedge.data.layouts import Located, located, names_a_split, plain, roles
+from softedge.data.inventory import printable
+from softedge.data.layouts import Located, located, misplaced, names_a_split, plain, roles
 from softedge.errors import UserError
 from softedge.progress import plural
 
 _OUTER = {"train": "train", "val": "val", "test": "test", "unlabelled": "unlabeled"}  # split -> a folder's name
-_HELD_OUT = ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -106,16 +105,12 @@ def _refuse_others(
 ) -> None:
     """UserError for a folder of test or validation images among those of another split, or of none."""
     for member, image in zip(members, images):
-        own = splits_of.get(image.at[0]) if len(image.at) > 1 else None
-        for folder in image.at[1 if own else 0 : -1]:
-            other = SPLITS.get(folder.lower())
-            if other in _HELD_OUT and own not in (other, "unlabelled") and classes[member.name] != folder:
-                what = f"the {own} split" if own else "images of no split"
-                raise UserError(
-                    f"{source} has the folder {printable(folder)} among {what} ({member.name}), and its images would "
-                    f"be trained on; extract the tar file and give a folder of train/ and {printable(folder)}/, or "
-                    "rename the folder if it is no split"
-                )
+        folder = misplaced(image, splits_of)
+        if folder is not None and classes[member.name] != folder:
+            raise UserError(
+                f"{source} has the folder {printable(folder)} among images to train on ({member.name}); extract the "
+                f"tar file and give a folder of train/ and {printable(folder)}/, or rename the folder if it is no split"
+            )
 
 
 def _shown(splits_of: Mapping[str, str]) -> str:

@@ -54,3 +54,30 @@ def test_the_folder_of_the_only_class_is_named_as_it_is_on_the_disk(tmp_path: Pa
     save(tmp_path / "b" / unicodedata.normalize("NFD", "Bär") / "0.jpg", 1)
     advised = refusal(tmp_path / "b").split("(for unlabelled images give ROOT/")[1].rstrip(")")
     assert (tmp_path / "b" / advised).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        ("cat dog test", "test among images to train on (test/0.jpg)"),  # unlabelled pictures beside class folders
+        ("cat dog cat/val dog/val", "val among images to train on (cat/val/0.jpg)"),
+        ("train/cat train/dog train/dog/Test", "Test among images to train on (train/dog/Test/0.jpg)"),
+        ("labels/cat train test", "test among images to train on (test/0.jpg)"),
+    ],
+)
+def test_a_folder_of_test_images_among_training_images_is_refused(tmp_path: Path, folders: str, named: str) -> None:
+    for number, name in enumerate(folders.split()):
+        small(tmp_path / name, {"": 2}, 10 * number)
+    assert named in refusal(tmp_path)
+
+
+def test_folders_of_splits_among_unlabelled_images_are_unlabelled(tmp_path: Path) -> None:
+    for number, name in enumerate(("train/cat", "train/dog", "unlabeled/test", "test/cat", "test/dog/train")):
+        small(tmp_path / name, {"": 2}, 10 * number)
+    assert len(sources.find(str(tmp_path)).splits["unlabelled"]) == 2
+
+
+def test_classes_that_the_test_split_spells_in_another_way_are_named_with_both(tmp_path: Path) -> None:
+    for number, name in enumerate(("train/cat", "train/hot dog", "test/Cat", "test/hot_dog")):
+        small(tmp_path / name, {"": 2}, 10 * number)
+    assert "('Cat', which train/ spells 'cat', 'hot_dog', which train/ spells 'hot dog')" in refusal(tmp_path)
