@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from softedge.detection.notices import Notices
 from softedge.detection.scenes import Segmentation
 from softedge.errors import UserError
 
@@ -22,21 +23,26 @@ _EQUAL = 0.01  # of an area
 _MOST = 0.9  # share of the objects that must agree
 _READINGS = {
     "left, top, right, bottom": lambda a, b, c, d: (a, b, c - a, d - b),
+    "top, left, height, width": lambda a, b, c, d: (b, a, d, c),
     "centre, width, height": lambda a, b, c, d: (a - c / 2, b - d / 2, c, d),
 }
 
 
-def refuse_other_boxes(path: Path, objects: Iterable[tuple[Mapping[str, Any], Segmentation]]) -> None:
-    """UserError where nearly all boxes contradict their masks, or without masks their areas, and do not when they are
-    read in another way."""
+def compare(path: Path, objects: Iterable[tuple[Mapping[str, Any], Segmentation]], notices: Notices) -> None:
+    """A notice for boxes that do not surround their masks; UserError where nearly all boxes contradict their masks, or
+    without masks their areas, and do not when they are read in another way."""
     told: Counter[str] = Counter()
+    apart: list[str] = []
     count = 0
     for annotation, mask in objects:
         box = tuple(map(float, annotation["bbox"]))
         covered, area = _extent(mask), annotation.get("area")
+        if min(box[2:]) <= 0 or (covered is not None and min(covered[2:]) <= 0):
+            continue  # without area: told where boxes are looked at
         if covered is not None:
             count += 1
             if _overlap(box, covered) < _FITS:
+                apart.append(f"object {annotation.get('id')}")
                 told.update(name for name, read in _READINGS.items() if _overlap(read(*box), covered) >= _FITS)
         elif isinstance(area, int | float) and area > 0 and mask is None:
             count += 1
@@ -49,6 +55,8 @@ def refuse_other_boxes(path: Path, objects: Iterable[tuple[Mapping[str, Any], Se
                 f"{path}: the boxes of {agree} of {count} objects are {name}, as their masks or areas show; COCO has "
                 "left, top, width, height: write them so"
             )
+    for name in apart:
+        notices.add("boxes are not those around their masks: both are used as they are", name)
 
 
 def _extent(mask: Segmentation) -> tuple[float, ...] | None:

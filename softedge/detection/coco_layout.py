@@ -23,7 +23,9 @@ class Split:
     places: tuple[Path, ...]
 
     def picture(self, name: str) -> Path | None:
-        return next((path for place in self.places if (path := place / name).is_file()), None)
+        """The file of this name, which a program on Windows may have written with backslashes."""
+        names = (name, name.replace("\\", "/"))
+        return next((path for place in self.places for one in names if (path := place / one).is_file()), None)
 
 
 def find(folder: Path, test: Notices) -> tuple[Split, Split]:

@@ -60,15 +60,17 @@ def test_one_box_of_two_classes_is_told(tmp_path):
     [
         (lambda x, y, w, h: (x, y, x + w, y + h), "left, top, right, bottom"),
         (lambda x, y, w, h: (x + w / 2, y + h / 2, w, h), "centre, width, height"),
+        (lambda x, y, w, h: (y, x, h, w), "top, left, height, width"),
     ],
 )
 def test_boxes_that_contradict_their_masks_are_refused_with_what_they_are(tmp_path, written, name):
-    boxes = [(5, 5, 10, 10), (2, 3, 12, 8), (4, 6, 9, 11)]
+    boxes = [(5, 9, 10, 10), (2, 6, 12, 8), (14, 6, 9, 11)]
     things = [thing(n, box=box) | {"bbox": list(written(*box))} for n, box in enumerate(boxes)]
     with pytest.raises(UserError, match=f"the boxes of 3 of 3 objects are {name}, as their masks or areas show"):
         coco.read(make(tmp_path / "a", [image(1)], things))
     things[0]["bbox"] = list(boxes[0])  # one that is right: the others are nobody's mistake of a program
-    assert len(coco.read(make(tmp_path / "b", [image(1)], things))[0].scenes[0].boxes) == 3
+    (line,) = coco.read(make(tmp_path / "b", [image(1)], things))[0].notices
+    assert "2 boxes are not those around their masks: both are used as they are (object 1, object 2)" in line
 
 
 def test_boxes_that_contradict_their_areas_are_refused_where_there_is_no_mask(tmp_path):
@@ -80,6 +82,13 @@ def test_boxes_that_contradict_their_areas_are_refused_where_there_is_no_mask(tm
         coco.read(make(tmp_path / "a", [image(1)], corners))
     of_masks = [thing(1, segmentation=[], area=61.5)]  # the area of a mask that was left out
     assert len(coco.read(make(tmp_path / "b", [image(1)], of_masks))[0].scenes[0].boxes) == 1
+
+
+def test_names_with_backslashes_and_a_byte_order_mark_are_read(tmp_path):
+    root = make(tmp_path, [image(1)], [thing(1)])
+    path = root / "annotations/instances_train2017.json"
+    path.write_text(path.read_text().replace('"1.jpg"', json.dumps("train2017\\1.jpg")), encoding="utf-8-sig")
+    assert [scene.path for scene in coco.read(root)[0].scenes] == [root / "train2017/1.jpg"]
 
 
 def test_annotations_of_a_test_split_beside_those_that_are_used_are_told(tmp_path):
