@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.detection.scenes import Scene
+from softedge.detection.voc_ap import overlap
 
 _SAME = 0.5  # intersection over union of two boxes around one object, as AP50 has it
 
@@ -45,12 +46,8 @@ def _paired(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
 
 def _overlaps(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
     """Intersection over union (n, m); 1 for equal boxes without area."""
-    a, b = first[:, None].astype(np.float64), second[None].astype(np.float64)
-    inside = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(-1)
-    areas = [np.clip(box[..., 2:] - box[..., :2], 0, None).prod(-1) for box in (a, b)]
-    union = areas[0] + areas[1] - inside
-    shared = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
-    return np.maximum(shared, (a == b).all(-1))
+    shared = np.stack([overlap(box, second) for box in first.astype(np.float64)])
+    return np.maximum(shared, (first[:, None] == second[None]).all(-1))
 
 
 def groups(contents: Sequence[str]) -> list[list[int]]:

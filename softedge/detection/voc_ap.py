@@ -75,7 +75,7 @@ def precision_recall(
     return hits / np.maximum(hits + misses, np.finfo(np.float64).eps), hits / positives
 
 
-def overlap(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
+def overlap(box: NDArray[np.floating[Any]], others: NDArray[np.float32]) -> NDArray[np.float64]:
     """Intersection over union of one box with (n, 4).
 
     The devkit counts whole pixels, x2 − x1 + 1 of inclusive corners; those are x2 − x1 in the corner coordinates here.
