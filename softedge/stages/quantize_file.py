@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from softedge import registry
 from softedge.config import Check
 from softedge.errors import UserError
@@ -24,7 +26,7 @@ from softedge.quantize.search import Problem, search, written_bytes
 from softedge.quantize.selection import CHOSEN, broken, doubts
 from softedge.quantize.steps import Step
 from softedge.records import Outcome, Result
-from softedge.run import Run, perform, sha256
+from softedge.run import Run, perform, sha256, size_bytes
 from softedge.stages.export_file import readable
 
 CALIBRATION = 300  # images that set ranges, at most
@@ -58,8 +60,9 @@ def quantize_file(
         raise UserError(why)
     given = format_.given(file, asked or {})
     if given is None:
-        raise UserError(f"{format_.title} files of others cannot be quantized here; give an ONNX file")
-    run = Run(out)
+        known = ", ".join(sorted(one.title for one in _formats() if type(one).given is not Format.given))
+        raise UserError(f"{file} is a {format_.title} file; files that softedge can quantize are of {known}")
+    run, files = Run(out), format_.files(file)
     settings = {
         "asked": {k: v for k, v in (asked or {}).items() if v is not None},
         "min_agreement": gates.min_agreement,
@@ -70,30 +73,31 @@ def quantize_file(
         result = perform(
             run,
             f"{format_.name}-int8",
-            lambda folder: _Work(given, gates, root, seed).into(folder),
+            lambda folder: _Work(file, format_, given, gates, root, seed).into(folder),
             recipe=settings,
-            inputs={file.name: sha256(file)},
+            inputs={one.name: sha256(one) for one in files},
             force=force,
             renew=True,
         )
     return result
 
 
+def _formats() -> list[Format]:
+    return [open_format(name) for name in registry.FORMATS]
+
+
 def _format(file: Path) -> Format:
+    known = {one.suffix: one for one in _formats() if one.suffix}
     if not file.is_file():
-        raise UserError(f"{file} does not exist; give an ONNX file, or a run folder")
-    suffixes = {}
-    for name in registry.FORMATS:
-        format_ = open_format(name)
-        suffixes[format_.suffix] = format_
-    if file.suffix not in suffixes:
-        raise UserError(f"{file} is not a model file that can be quantized; known: {', '.join(sorted(suffixes))}")
-    return suffixes[file.suffix]
+        raise UserError(f"{file} does not exist; give a float model file, such as model.onnx, or a run folder")
+    if file.suffix not in known:
+        raise UserError(f"{file} is not a model file that can be quantized; known: {', '.join(sorted(known))}")
+    return known[file.suffix]
 
 
 class _Work:
-    def __init__(self, given: GivenModel, gates: Check, root: Path, seed: int):
-        self.given, self.gates = given, gates
+    def __init__(self, file: Path, format_: Format, given: GivenModel, gates: Check, root: Path, seed: int):
+        self.format, self.given, self.gates = format_, given, gates
         self.costs: dict[int, tuple[int, float | None]] = {}  # of a tier: bytes, time over fp32
         images = readable(root, 2 * TEST, seed)
         if len(images) < _FEWEST:
@@ -105,7 +109,11 @@ class _Work:
         self.calibration, chosen = rest[:kept], rest[kept:][:CHOSEN]
         for line in calibration.look(self.calibration):
             say(f"warning: {line}")
-        self.judge = Judge(chosen, given.predict(chosen), given.output)
+        answers = given.predict(chosen)
+        if not np.isfinite(answers).all() or (answers == answers[:1]).all():
+            what = "the same for every image" if np.isfinite(answers).all() else "no numbers (NaN)"
+            raise UserError(f"the answers of {file} are {what}: its weights are damaged, or --mean and --std are wrong")
+        self.judge = Judge(chosen, answers, given.output)
 
     def into(self, folder: Path) -> Outcome:
         candidates = self.given.candidates(self.calibration)
@@ -148,12 +156,14 @@ class _Work:
             self.given.predict(self.test), self.given.read_back(path)(self.test), None, self.given.output
         )
         if why := self._accepts(measures):
-            path.unlink()
+            for written in self.format.files(path):
+                written.unlink()
             details["recommendation"] = (
                 f"the file agreed on the selection images, not on the test images: {'; '.join(why)}"
             )
             return Outcome({**measures, "passed": False}, details)
-        metrics = {**measures, "size_bytes": path.stat().st_size, "passed": True}
+        files = self.format.files(path)
+        metrics = {**measures, "size_bytes": sum(size_bytes(one) for one in files), "passed": True}
         return Outcome(metrics, {**details, "file": path.name, "what": option.what, "sha256": sha256(path)})
 
     def _step(self, candidates: Candidates, option: Option, measures: Measures) -> Step:
