@@ -56,7 +56,9 @@ def export(
 
 @app.command()
 def quantize(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a float .onnx or .xml classifier.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(help="A run folder, or a float .onnx, .xml or .tflite classifier.", show_default=False)
+    ],
     images: Annotated[
         Path | None, typer.Option("--images", help="For a file: a folder of real images.", show_default=False)
     ] = None,

@@ -19,7 +19,7 @@ from softedge.eval.measures import compare
 from softedge.export import calibration
 from softedge.export.base import Format, GivenModel, open_format
 from softedge.export.candidates import Candidates, Option
-from softedge.export.nearest import ROUNDING, Judge, Measures, nearest, rounded_where_nearer
+from softedge.export.nearest import ROUNDING, Choice, Judge, Measures, decibels, nearest, rounded_where_nearer
 from softedge.progress import say
 from softedge.quantize.gates import quality
 from softedge.quantize.search import Problem, search, written_bytes
@@ -60,8 +60,7 @@ def quantize_file(
         raise UserError(why)
     given = format_.given(file, asked or {})
     if given is None:
-        known = ", ".join(sorted(one.title for one in _formats() if type(one).given is not Format.given))
-        raise UserError(f"{file} is a {format_.title} file; files that softedge can quantize are of {known}")
+        raise UserError(f"{file} is a {format_.title} file, which softedge cannot quantize")
     run, files = Run(out), format_.files(file)
     settings = {
         "asked": {k: v for k, v in (asked or {}).items() if v is not None},
@@ -82,16 +81,13 @@ def quantize_file(
     return result
 
 
-def _formats() -> list[Format]:
-    return [open_format(name) for name in registry.FORMATS]
-
-
 def _format(file: Path) -> Format:
-    known = {one.suffix: one for one in _formats() if one.suffix}
+    formats = [open_format(name) for name in registry.FORMATS]
+    known = {one.suffix: one for one in formats if type(one).given is not Format.given}
     if not file.is_file():
         raise UserError(f"{file} does not exist; give a float model file, such as model.onnx, or a run folder")
     if file.suffix not in known:
-        raise UserError(f"{file} is not a model file that can be quantized; known: {', '.join(sorted(known))}")
+        raise UserError(f"{file} is no model file that can be quantized; those end in {', '.join(sorted(known))}")
     return known[file.suffix]
 
 
@@ -118,7 +114,7 @@ class _Work:
     def into(self, folder: Path) -> Outcome:
         candidates = self.given.candidates(self.calibration)
         choice = nearest(candidates, self.judge)
-        choice = rounded_where_nearer(candidates, choice, self.judge, None, self.calibration)
+        choice = self._good_enough(rounded_where_nearer(candidates, choice, self.judge, None, self.calibration))
         tried = [self._step(candidates, option, measures) for option, measures in choice.compared]
         default = next(step for step, (option, _) in zip(tried, choice.compared) if option is choice.option)
         name = "rounded" if ROUNDING in choice.option.details else "calibrated"
@@ -165,6 +161,15 @@ class _Work:
         files = self.format.files(path)
         metrics = {**measures, "size_bytes": sum(size_bytes(one) for one in files), "passed": True}
         return Outcome(metrics, {**details, "file": path.name, "what": option.what, "sha256": sha256(path)})
+
+    def _good_enough(self, choice: Choice) -> Choice:
+        """Where the choice is not, the nearest to fp32 of the lowest tier that is: it is there already, and whatever
+        the search would make of the choice costs time in the file, too."""
+        enough = [(option, measures) for option, measures in choice.compared if not self._doubts(measures)]
+        if not enough or not self._doubts(choice.measures):
+            return choice
+        option, measures = min(enough, key=lambda one: (one[0].tier, -decibels(one[1])))
+        return dataclasses.replace(choice, option=option, measures=measures)
 
     def _step(self, candidates: Candidates, option: Option, measures: Measures) -> Step:
         """A calibration, or rounded weights, as a row of the table.
