@@ -113,8 +113,9 @@ class _Work:
 
     def into(self, folder: Path) -> Outcome:
         candidates = self.given.candidates(self.calibration)
-        choice = nearest(candidates, self.judge)
-        choice = self._good_enough(rounded_where_nearer(candidates, choice, self.judge, None, self.calibration))
+        choice = rounded_where_nearer(candidates, nearest(candidates, self.judge), self.judge, None, self.calibration)
+        if (other := self._good_enough(choice)) is not choice:
+            choice = rounded_where_nearer(candidates, other, self.judge, None, self.calibration)
         tried = [self._step(candidates, option, measures) for option, measures in choice.compared]
         default = next(step for step, (option, _) in zip(tried, choice.compared) if option is choice.option)
         name = "rounded" if ROUNDING in choice.option.details else "calibrated"

@@ -6,6 +6,7 @@ import re
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from softedge.export.onnx.speed import raced
 from softedge.export.openvino.candidates import NetworkCandidates, Quantization
 from softedge.export.openvino.int8 import WEIGHTED
 from softedge.export.openvino.network import F32, Feed, predictor, save
+from softedge.export.openvino.rounding import rounded
 from softedge.records import InputSpec
 
 _ROUNDED = ("FakeQuantize", "FakeConvert")
@@ -50,6 +52,7 @@ class FileCandidates(NetworkCandidates):
     def __init__(self, network: Any, known: Interface, calibration: Uint8, feed: Feed):
         super().__init__(calibration, feed=feed)
         self.given, self.known = network, known
+        self.source: Any = None  # the network with rounded weights
 
     @property
     def network(self) -> Any:  # type: ignore[override]
@@ -60,6 +63,14 @@ class FileCandidates(NetworkCandidates):
             return super()._quantized(model, fast)
         except Exception as error:  # nncf and openvino each raise their own
             raise UserError(f"NNCF cannot quantize this network ({_reason(error)})") from error
+
+    def rounded(self, option: Option) -> Option | None:
+        """NNCF finds the same integers in layers of 8 bits: see ``OpenVinoCandidates.rounded``."""
+        if not option.model.ranges:
+            return None
+        if self.source is None:
+            self.source = rounded(self.given, self.calibration, self.feed)
+        return replace(option, model=self._quantized(replace(option.model, source=self.source)))
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         return _answering(option.model.network, self.known, self.feed)(images)
