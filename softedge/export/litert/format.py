@@ -11,12 +11,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import Float32, Format, Predictor, Uint8
+from softedge.export.base import Float32, Format, GivenModel, Predictor, Uint8
 from softedge.export.contract import artifact_of
 from softedge.export.quiet import quiet
 from softedge.files import temporary_folder
@@ -91,7 +91,7 @@ class LiteRt(Format):
         if _complete():
             return None
         return (
-            "exporting to LiteRT needs an environment of its own (its converter needs torch below 2.15); "
+            "LiteRT needs an environment of its own (its converter needs torch below 2.15); "
             "make it with: softedge litert-setup"
         )
 
@@ -118,8 +118,13 @@ class LiteRt(Format):
                 np.save(images, calibration)
                 extra = [images]
             with atomic_path(path) as temporary:
-                _work("convert", program, temporary, *extra)
+                work("convert", program, temporary, *extra)
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
+
+    def given(self, path: Path, asked: Mapping[str, Any]) -> GivenModel:
+        from softedge.export.litert.given import read
+
+        return read(path, asked)
 
     def load(self, artifact: Artifact) -> Predictor:
         if (why := self.missing()) is not None:
@@ -129,18 +134,20 @@ class LiteRt(Format):
             with temporary_folder("litert") as folder:
                 given, answered = folder / "images.npy", folder / "outputs.npy"
                 np.save(given, images)
-                _work("run", artifact.path, given, answered)
+                work("run", artifact.path, given, answered)
                 return np.load(answered)
 
         return predict
 
 
-def _work(verb: str, *arguments: Path) -> None:
-    """Run the worker in LiteRT's environment; UserError with its last line when it fails."""
+def work(verb: str, *arguments: Path | float) -> None:
+    """Run the worker in LiteRT's environment; UserError with its last line when it fails.  arguments: a file first."""
     # -P: the worker's folder holds modules of softedge, which are not packages of their names.
     command = [str(interpreter()), "-P", str(WORKER), verb, *map(str, arguments)]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(command, capture_output=True, text=True, env=clean)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
-        raise UserError(f"LiteRT cannot {verb} {arguments[0].name}: {reason}")
+        if done.returncode < 0:  # a damaged file can end LiteRT without a word
+            reason = f"its process was ended by signal {-done.returncode}"
+        raise UserError(f"LiteRT cannot {verb} {Path(str(arguments[0])).name}: {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,7 +28,7 @@ from softedge.export.openvino.int8 import (
     with_float,
     with_ranges,
 )
-from softedge.export.openvino.network import from_graph, from_onnx, predictor, write
+from softedge.export.openvino.network import Feed, as_it_is, from_graph, from_onnx, predictor, write
 from softedge.export.quiet import quiet
 from softedge.records import Artifact
 
@@ -51,7 +52,7 @@ class Quantization:
     source: Any = None
 
 
-class OpenVinoCandidates(Candidates):
+class NetworkCandidates(Candidates):
     """NNCF's defaults, and the mixed preset with the widest ranges; both without outliers, too.
 
     Mixed: symmetric weights, asymmetric activations, each range that of all images.  Which is closer to float differs
@@ -59,27 +60,27 @@ class OpenVinoCandidates(Candidates):
     float: what costs no time there (``int8.better_in_float``); the first layer as well; and last, in case the float
     parts are what breaks a network, nothing at all, which is NNCF alone.
 
-    calibration: uint8 (N, S, S, 3).  safe: weights of 7 bits.  dynamic: any batch size, else 1.
+    calibration: uint8 (N, S, S, 3).  safe: weights of 7 bits.  feed: images -> what the network takes.
     """
 
-    def __init__(self, deployed: Deployed, calibration: Uint8, *, safe: bool = False, dynamic: bool = True):
-        self.deployed, self.calibration, self.safe, self.dynamic = deployed, calibration, safe, dynamic
+    def __init__(self, calibration: Uint8, *, safe: bool = False, feed: Feed = as_it_is):
+        self.calibration, self.safe, self.feed = calibration, safe, feed
 
     @cached_property
+    @abstractmethod
     def network(self) -> Any:
-        with quiet():
-            return from_onnx(self.deployed, dynamic=self.dynamic)
+        """In float."""
 
     @cached_property
     def sets(self) -> dict[str, Uint8]:
-        return calibration_sets(self.network, self.calibration)
+        return calibration_sets(self.network, self.calibration, self.feed)
 
     def comparison(self) -> Uint8:
         """All of them: settings with one range each have little to learn by heart."""
         return self.calibration
 
     def calibrations(self) -> Iterator[Option]:
-        floats = better_in_float(self.network)
+        floats = better_in_float(self.network, self.feed(self.calibration[:1]).shape)
         begun = [*floats, *(name for name in first_layer(self.network) if name not in floats)]
         for images in self.sets:
             for ranges in RANGES:
@@ -93,22 +94,15 @@ class OpenVinoCandidates(Candidates):
     def _quantized(self, model: Quantization, fast: bool = True) -> Quantization:
         """Quantized by NNCF as ``model`` says."""
         source = self.network if model.source is None else model.source
-        settings: dict[str, Any] = {"safe": self.safe, "fast": fast, "ignored": model.ignored}
+        settings: dict[str, Any] = {"safe": self.safe, "fast": fast, "ignored": model.ignored, "feed": self.feed}
         with quiet():
             network = compressed(with_ranges(source, self.sets[model.images], model.ranges, **settings))
             return replace(model, network=with_float(network, model.in_float) if model.in_float else network)
 
     def predict(self, option: Option, images: Uint8) -> Float32:
-        return predictor(option.model.network)(images)
-
-    def write(self, option: Option, out: Path) -> Path:
-        path = out / "model.xml"
-        with quiet():
-            write(option.model.network, self.deployed, "int8", path, option.details)
-        return path
+        return predictor(option.model.network, feed=self.feed)(images)
 
     def layers(self) -> Sequence[str]:
-        """Named like the nodes of the ONNX graph that the network was converted from."""
         return list(layers(self.network))
 
     def float_layers(self, option: Option) -> frozenset[str]:
@@ -119,9 +113,6 @@ class OpenVinoCandidates(Candidates):
         network = with_float(model.network, layers)
         return replace(option, model=replace(model, network=network, in_float=(*model.in_float, *layers)))
 
-    def proxy(self) -> Candidates:
-        return OnnxCandidates(self.deployed, self.calibration, methods=("mse",), scheme=Scheme())
-
     def bias_corrected(self, option: Option) -> Option | None:
         """Corrected layer by layer, where every calibration has them corrected in NNCF's fast form."""
         model = option.model
@@ -129,6 +120,34 @@ class OpenVinoCandidates(Candidates):
             return None
         what = f"{option.what}; biases corrected layer by layer"
         return replace(option, what=what, model=self._quantized(model, fast=False))
+
+    def weights_only(self) -> Option:
+        with quiet():
+            network = compressed(self.network.clone())  # compressing changes it in place
+        return Option("8-bit weights, float arithmetic", Quantization(network, "", ""))
+
+
+class OpenVinoCandidates(NetworkCandidates):
+    """Of a PyTorch network.  dynamic: any batch size, else 1.  Layers are named like the nodes of the ONNX graph that
+    it was converted from."""
+
+    def __init__(self, deployed: Deployed, calibration: Uint8, *, safe: bool = False, dynamic: bool = True):
+        super().__init__(calibration, safe=safe)
+        self.deployed, self.dynamic = deployed, dynamic
+
+    @cached_property
+    def network(self) -> Any:
+        with quiet():
+            return from_onnx(self.deployed, dynamic=self.dynamic)
+
+    def write(self, option: Option, out: Path) -> Path:
+        path = out / "model.xml"
+        with quiet():
+            write(option.model.network, self.deployed, "int8", path, option.details)
+        return path
+
+    def proxy(self) -> Candidates:
+        return OnnxCandidates(self.deployed, self.calibration, methods=("mse",), scheme=Scheme())
 
     def rounded(self, option: Option) -> Option | None:
         """The weights that NNCF gets are on its grid already, so in layers of 8 bits it finds the same integers."""
@@ -147,8 +166,3 @@ class OpenVinoCandidates(Candidates):
             about = {INTEGERS_OF: artifact.name}
             return Option(f"the integers of {artifact.name}", Quantization(network, "", ""), details=about)
         return None
-
-    def weights_only(self) -> Option:
-        with quiet():
-            network = compressed(from_onnx(self.deployed, dynamic=self.dynamic))  # compressing changes it in place
-        return Option("8-bit weights, float arithmetic", Quantization(network, "", ""))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softedge.errors import UserError
 from softedge.export.base import Float32, Predictor, Uint8
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import onnx
 
     from softedge.export.deployed import Deployed
+
+Feed = Callable[[Uint8], NDArray[Any]]
 
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -85,7 +88,7 @@ def write(network: Any, deployed: Deployed, precision: str, path: Path, about: M
     """Describe a network like every export and write it: ``path`` (.xml) and the .bin beside it.  about: more."""
     _describe(network, deployed, precision, about)
     bits = Precision.named(precision)
-    _save(network, path, half=bits.weights == 16, small=bits.is_int8)
+    save(network, path, half=bits.weights == 16, small=bits.is_int8)
 
 
 def _describe(network: Any, deployed: Deployed, precision: str, about: Mapping[str, Any]) -> None:
@@ -103,7 +106,7 @@ def _describe(network: Any, deployed: Deployed, precision: str, about: Mapping[s
     network.outputs[0].get_tensor().set_names({deployed.output})
 
 
-def _save(network: Any, path: Path, half: bool, small: bool) -> None:
+def save(network: Any, path: Path, half: bool, small: bool) -> None:
     """Write ``path`` and its .bin beside their final names and rename both, the .xml last.
 
     small: leave out the shapes that the runtime infers while it reads, all but those of inputs and outputs.
@@ -141,14 +144,19 @@ def compiled(model: Any) -> Any:
     return ov.Core().compile_model(model, "CPU", F32)
 
 
-def predictor(model: Any, batch: int = 32) -> Predictor:
-    """Run a file or a network in float32."""
+def as_it_is(images: Uint8) -> NDArray[Any]:
+    """What softedge's own networks take: uint8 (N, S, S, 3)."""
+    return images
+
+
+def predictor(model: Any, batch: int = 32, feed: Feed = as_it_is) -> Predictor:
+    """Run a file or a network in float32.  feed: images -> what it takes."""
     run = compiled(model)
     shape = run.inputs[0].get_partial_shape()
     step = batch if shape[0].is_dynamic else shape[0].get_length()
 
     def predict(images: Uint8) -> Float32:
-        parts = [next(iter(run(images[i : i + step]).values())) for i in range(0, len(images), step)]
+        parts = [next(iter(run(feed(images[i : i + step])).values())) for i in range(0, len(images), step)]
         return np.concatenate(parts).astype(np.float32)
 
     return predict
