@@ -286,7 +286,7 @@ def _refuse_other_than_files(path: str | Path) -> None:
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; UserError when it is not there or damaged."""
     try:
-        return json.loads(read_text(path, "utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except (ValueError, OSError, RecursionError) as error:

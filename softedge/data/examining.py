@@ -94,7 +94,11 @@ def examine(source: str, recipe: Recipe) -> Examined:
     near = [pair for pair in pairs if groups[pair.first] != groups[pair.second]]
     tied = [(pair.first, pair.second) for pair in near]
     held_out = recipe.data.hold_out
-    items = split(items, inventory.classes, recipe.data.test_fraction, recipe.seed, by_stem, held_out, tied)
+    try:
+        items = split(items, inventory.classes, recipe.data.test_fraction, recipe.seed, by_stem, held_out, tied)
+    except UserError as error:  # of a class with too few images: perhaps because they cannot be read
+        first = f"; set aside are {len(bad)}, first {bad[0]['name']}: {bad[0]['reason']}" if bad else ""
+        raise UserError(f"{error}{first}") from error
     near_pairs = described(near, items, inventory.classes)
     if not any(item.split in ("train", "unlabelled") for item in items):
         raise UserError(f"every training image of {inventory.source} is a copy of a test image; add others")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,19 +14,11 @@ from softedge.data import decisions, runs, sessions
 from softedge.data.companions import photos_among
 from softedge.data.decisions import Labelled
 from softedge.data.decoding import BadImage, Uint8, decode
+from softedge.data.grouping import by_class, by_split
 from softedge.data.images import UNLABELLED, FileImages, Images
 from softedge.data.inventory import EXTENSIONS, Inventory, printable
-from softedge.data.layouts import (
-    Located,
-    is_junk,
-    is_unlabelled,
-    located,
-    plain,
-    refuse_detection,
-    refuse_nested,
-    roles,
-)
-from softedge.data.shards import is_tar
+from softedge.data.layouts import is_junk, located, plain, refuse_detection, roles
+from softedge.data.tar_files import is_tar
 from softedge.errors import UserError
 from softedge.progress import plural
 
@@ -149,7 +140,7 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
     images = plain(images, notices)
     splits_of = roles(images)
     try:
-        groups = _by_split(root, images, splits_of, notices) if splits_of else _by_class(root, images, notices)
+        groups = by_split(root, images, splits_of, notices) if splits_of else by_class(root, images, notices)
     except UserError as error:
         raise (UserError("; ".join([str(error), *without])) if thumbnails else error) from None
     if decided is None:
@@ -191,82 +182,3 @@ def _classes_without_images(
     labelled = {top for top, split in splits_of.items() if split != "unlabelled"}
     candidates = [(name, others) for name, others in empty.items() if name.count("/") == depth - 1]
     return sorted((name, others) for name, others in candidates if not splits_of or name.split("/")[0] in labelled)
-
-
-def _class_name(folder: str) -> str:
-    """One spelling for what looks the same: macOS decomposes letters, other systems do not."""
-    return unicodedata.normalize("NFC", printable(folder))
-
-
-def _by_class(root: Path, images: Sequence[Located], notices: list[str]) -> dict[str, Labelled]:
-    """Class folders, with loose images beside them unlabelled; or a flat folder, all unlabelled."""
-    inside = [i for i in images if len(i.at) > 1 and not is_unlabelled(i.at[0])]
-    train: Labelled = [(i.path, _class_name(i.at[0])) for i in inside]
-    loose: Labelled = [(i.path, None) for i in images if len(i.at) == 1 or is_unlabelled(i.at[0])]
-    classes = {c for _, c in train}
-    if len(classes) == 1:
-        only = next(iter(classes))
-        if len({p[1] for p, _ in train if len(p) > 2}) > 1:
-            raise UserError(f"{root} holds only one folder; did you mean {root / str(only)}?")
-        raise UserError(
-            f"{root} has only one class ('{only}'); add a folder for every other class"
-            f" (for unlabelled images give {root / str(only)})"
-        )
-    refuse_nested(root, inside)
-    if train and loose:
-        notices.append(plural(len(loose), "image") + " beside the class folders: taken as unlabelled")
-    return {"train": train, "unlabelled": loose}
-
-
-def _by_split(
-    root: Path, images: Sequence[Located], splits_of: Mapping[str, str], notices: list[str]
-) -> dict[str, Labelled]:
-    """train/ val/ test/ unlabeled/: val/ serves as the test split when there is no test/."""
-    below: dict[str, list[Located]] = {"train": [], "val": [], "test": [], "unlabelled": []}
-    left_out = 0
-    for image in images:
-        role = splits_of.get(image.at[0]) if len(image.at) > 1 else None
-        if role is None:
-            left_out += 1
-        else:
-            below[role].append(image)
-    if left_out:
-        notices.append(plural(left_out, "image") + " outside of train/ val/ test/ unlabeled/ left out")
-    if not below["train"] and not below["unlabelled"]:
-        raise UserError(f"{root} has a test split but neither train/ nor unlabeled/; add one of them")
-    test_role = "test" if below["test"] else "val"
-    if below["test"] and below["val"]:
-        notices.append(f"{len(below['val'])} images of the validation split are left out: there is a test split")
-    inside = {
-        role: [i for i in below[role] if len(i.at) > 2 and not is_unlabelled(i.at[1])] for role in ("train", test_role)
-    }
-    train: Labelled = [(i.path, _class_name(i.at[1])) for i in inside["train"]]
-    labelled = set(inside["train"])
-    unlabelled: Labelled = [(i.path, None) for i in below["train"] if i not in labelled]
-    unlabelled += [(i.path, None) for i in below["unlabelled"]]
-    test: Labelled = [(i.path, _class_name(i.at[1])) for i in inside[test_role]]
-    nested = [replace(i, at=i.at[1:]) for images_of_role in inside.values() for i in images_of_role]
-    if nested:
-        refuse_nested(root / next(top for top, split in splits_of.items() if split in ("train", test_role)), nested)
-    if len(test) < len(below[test_role]):
-        loose = len(below[test_role]) - len(test)
-        if not test:
-            raise UserError(f"the {test_role} split of {root} has no class folders; sort its images, or remove it")
-        notices.append(f"{plural(loose, 'image')} of the {test_role} split in no class folder left out")
-    _check_classes(root, train, test, test_role, notices)
-    return {"train": train, "test": test, "unlabelled": unlabelled}
-
-
-def _check_classes(root: Path, train: Labelled, test: Labelled, role: str, notices: list[str]) -> None:
-    known, tested = {str(c) for _, c in train}, {str(c) for _, c in test}
-    if tested - known:
-        strange = ", ".join(f"'{c}'" for c in sorted(tested - known)[:5])
-        raise UserError(
-            f"the {role} split of {root} has classes that train/ does not have ({strange}); add training images, or "
-            "remove it"
-        )
-    if len(known) == 1:
-        raise UserError(f"{root}/train has only one class ('{next(iter(known))}'); add a folder for every other class")
-    if test and known - tested:
-        absent = ", ".join(f"'{c}'" for c in sorted(known - tested)[:5])
-        notices.append(f"{len(known - tested)} classes have no images in the {role} split ({absent})")

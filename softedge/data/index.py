@@ -121,7 +121,10 @@ def index_lines(examined: Examined, spec: InputSpec) -> Iterator[str]:
     }
     yield json.dumps(head, indent=1)[:-2] + ',\n "items": ['
     for number, item in enumerate(examined.items):
-        yield ("," if number else "") + "\n  " + json.dumps({key: getattr(item, key) for key in _COLUMNS})
+        row = {key: getattr(item, key) for key in _COLUMNS}
+        if item.rank:  # of a smaller copy, whose file is another
+            row["original"] = item.rank
+        yield ("," if number else "") + "\n  " + json.dumps(row)
     yield "\n ]\n}\n"
 
 

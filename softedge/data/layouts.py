@@ -66,6 +66,11 @@ def role(name: str, shared: frozenset[str] = frozenset()) -> str | None:
     return "unlabelled" if words[0] in _PREDICTED else SPLITS.get(words[0])
 
 
+def names_a_split(path: str) -> bool:
+    """Whether any folder of a path could be one of a split."""
+    return any(word in SPLITS or word in _PREDICTED for word in _words(path))
+
+
 def _words(name: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", name.lower())
 
@@ -131,38 +136,81 @@ def _holds_itself(top: str, split: str, images: Sequence[Located]) -> bool:
     return bool(only) and (only.lower() == top.lower() or SPLITS.get(only.lower()) == split)
 
 
-def refuse_nested(root: Path, images: Iterable[Located]) -> None:
-    """UserError when a class folder holds further folders of images and hardly an image: which are the classes?"""
-    tops: dict[str, list[Parts]] = {}
+def misplaced(image: Located, splits_of: Mapping[str, str]) -> str | None:
+    """The folder above an image that is called like validation or test images and lies among those of another split, or
+    of none: the image would be trained on. None for other images, and where no labels are asked for."""
+    own = splits_of.get(image.at[0]) if len(image.at) > 1 else None
+    if own == "unlabelled" or (own is None and is_unlabelled(image.at[0])):
+        return None
+    for folder in image.at[1 if own else 0 : -1]:
+        other = SPLITS.get(folder.lower())
+        if other in ("val", "test") and own != other:
+            return folder
+    return None
+
+
+def lying(root: Path, images: Iterable[Located], depth: int) -> list[Parts]:
+    """The folders on the disk that the first ``depth`` folders of the images' places stand for: ``plain`` takes folders
+    away and lets others change places. None for names that are read as folders, and in tar files.
+    """
+    folders = {image.path[: max(0, len(image.path) - len(image.at) + depth)] for image in images}
+    return sorted(folder for folder in folders if folder and root.joinpath(*folder).is_dir())
+
+
+def refuse_nested(root: Path, images: Iterable[Located], depth: int = 0) -> None:
+    """UserError when a class folder holds further folders of images and hardly an image: which are the classes?
+
+    depth: folders of splits above those of classes, 0 or 1.
+    """
+    tops: dict[str, list[Located]] = {}
     for image in images:
-        if len(image.at) > 1:
-            tops.setdefault(image.at[0], []).append(image.at[1:])
+        if len(image.at) > depth + 1:
+            tops.setdefault(image.at[depth], []).append(image)
     for top, below in sorted(tops.items()):
-        _refuse_branches(root, (top,), below)
+        _refuse_branches(root, top, below, depth + 1)
 
 
-def _refuse_branches(root: Path, folder: Parts, below: Sequence[Parts]) -> None:
-    """Look where the folders within a folder part, through those that hold a single one.  below: paths within it."""
-    deeper: dict[str, list[Parts]] = {}
-    for parts in below:
-        if len(parts) > 1:
-            deeper.setdefault(parts[0], []).append(parts[1:])
+def _refuse_branches(root: Path, top: str, images: Sequence[Located], depth: int) -> None:
+    """Look where the folders within a class folder part, through those that hold a single one.
+
+    images: those of one folder, which is ``depth`` folders deep.
+    """
+    deeper: dict[str, list[Located]] = {}
+    for image in images:
+        if len(image.at) > depth + 1:
+            deeper.setdefault(image.at[depth], []).append(image)
     held = sum(map(len, deeper.values()))
-    loose = len(below) - held
+    loose = len(images) - held
     if not deeper or loose > _LOOSE * held:
         return
     named = sorted(name for name in deeper if any(word not in _FILLER for word in _words(name)))
     if len(deeper) == 1:
         (only,) = deeper
-        _refuse_branches(root, (*folder, only), deeper[only])
+        _refuse_branches(root, top, deeper[only], depth + 1)
     elif len(named) > 1:  # folders called by numbers or dates are parts of a class
         shown = ", ".join(printable(name) for name in named[:4]) + (", ..." if len(named) > 4 else "")
-        path = printable("/".join(folder))
+        what, advice = _holder(root, lying(root, images, depth), images[0].at[:depth])
         raise UserError(
-            f"{root} has the folder {path} that holds folders ({shown}) and {f'{loose} loose' if loose else 'no'} "
-            f"images: if these folders are the classes, use --data {root / path}; if {printable(folder[0])} is a "
-            "class, put its images into one folder"
+            f"{root} has the folder {what} folders ({shown}) and {f'{loose} loose' if loose else 'no'} "
+            f"images: if these folders are the classes, {advice}; if {printable(top)} is a class, put its images into "
+            "one folder"
         )
+
+
+def _holder(root: Path, folders: Sequence[Parts], read_as: Parts) -> tuple[str, str]:
+    """The words for a folder of folders, and what to do where those are the classes.
+
+    folders: where it is on the disk, once in each split.  read_as: what it was taken for.
+    """
+    if not folders:
+        return f"{printable('/'.join(read_as))} that holds", "put them in its place"
+    path, parents = printable("/".join(folders[0])), sorted({folder[:-1] for folder in folders})
+    if len(folders) == 1:
+        return f"{path} that holds", f"use --data {root / path}"
+    if parents[0] and len(parents) == 1:  # setA/train, setA/test
+        path = printable("/".join(parents[0]))
+        return f"{path} whose splits hold", f"use --data {root / path}"
+    return f"{path} that holds", f"move them up, into {' and '.join(printable('/'.join(p)) for p in parents)}"
 
 
 def refuse_detection(root: Path, others: Iterable[str]) -> None:

@@ -6,7 +6,9 @@ the member's name, or is not a label: captions, boxes, facts about a photo.
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Set
@@ -14,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from softedge.data.spelling import number_in
 from softedge.errors import UserError
 from softedge.progress import plural
 
 LONGEST = {".cls": 256, ".json": 1 << 20, ".txt": 256}  # suffix -> bytes of a member that is read
 _KEYS = frozenset(["label", "cls", "class", "category", "class_name", "classname", "label_name", "category_name"])
+_SEVERAL = re.compile(r"[\[({]?\s*[+-]?\d+(?:\.\d*)?(?:[\s,;]+[+-]?\d+(?:\.\d*)?)+[\s,;]*[\])}]?")  # [0, 1, 0]; 3 5
 _DAMAGED = "cannot be read as JSON"
 _LETTERS = 100  # of a class name
 _WORDS = 3  # of a text that is a class and no caption
@@ -52,7 +56,7 @@ class ShardLabels:
         suffix, stem = PurePosixPath(member).suffix.lower(), without_suffix(member)
         if stem in self._exact[suffix]:
             raise UserError(f"{member} is a second label of {stem}, beside one with another suffix; remove one of them")
-        entry = self._from_json(member, data) if suffix == ".json" else _Entry(member, _text(data))
+        entry = self._from_json(member, data) if suffix == ".json" else _from_text(member, data)
         if suffix == ".json" and not entry.label and not entry.why:  # facts about a photo: there may be millions
             self.unused += 1
             return
@@ -76,7 +80,7 @@ class ShardLabels:
         names: set[str] = set()
         for key, one in values.items():
             label = _label(one)
-            if label is None:
+            if label is None or _SEVERAL.fullmatch(label):
                 return _Entry(member, why=f"says {key}: {json.dumps(one)[:60]}, which is not a single class")
             (numbers if label.isdecimal() else names).add(label)
         if len(numbers) > 1 or len(names) > 1:
@@ -119,7 +123,26 @@ class ShardLabels:
         for kind in (".json", ".txt"):
             if count := sum(bool(labels[name]) and self._from(name) == kind for name in names):
                 notices.append(f"the labels of {plural(count, 'image')} are read from {kind} members")
-        return labels
+        return self._one_name(labels, notices)
+
+    def _one_name(self, labels: dict[str, str], notices: list[str]) -> dict[str, str]:
+        """``labels`` with one name for a class: a number in several spellings is one, as for WebDataset, which reads
+        ``.cls`` as an integer; and a number of some images is the name that ``.json`` members of others give it."""
+        spelt: dict[str, set[str]] = {}
+        for label in set(labels.values()):
+            spelt.setdefault(number_in(label) or label, set()).add(label)
+        if "-1" in spelt and "0" in spelt:
+            notices.append("the label -1 is a class of its own: where it stands for no label, leave it out")
+        other = {label: number for number, labels in spelt.items() if len(labels) > 1 for label in labels}
+        if other:
+            shown = "; ".join(" and ".join(map(repr, sorted(some))) for some in spelt.values() if len(some) > 1)
+            notices.append(f"labels that are one number in several spellings are one class: {shown}")
+        for name, (number, member) in self._number_of.items():
+            same = spelt.get(number_in(number) or number, set())
+            if name in spelt and same and sum(n == number for n, _ in self._number_of.values()) == 1:
+                other |= dict.fromkeys(same, name)
+                notices.append(f"the label {min(same)!r} is the class '{name}', as {member} says")
+        return {image: other.get(label, label) for image, label in labels.items()}
 
     def _compare(self, images: list[str], labels: dict[str, str], notices: list[str]) -> None:
         """A notice where a ``.json`` member says another class than the ``.cls`` member of its image, both by name or
@@ -127,8 +150,10 @@ class ShardLabels:
         differ = []
         for image in images:
             own, label = self._exact[".json"].get(without_suffix(image)), labels[image]
-            comparable = own and own.label and label and own.label.isdecimal() == label.isdecimal()
-            if own and comparable and own.label != label:
+            if not own or not own.label or not label:
+                continue
+            numbers = number_in(own.label), number_in(label)
+            if (numbers[0] is None) == (numbers[1] is None) and (numbers[0] or own.label) != (numbers[1] or label):
                 differ.append((own, label))
         if differ:
             own, label = differ[0]
@@ -176,9 +201,9 @@ class ShardLabels:
         entries = [exact.get(without_suffix(image), _Entry("")) for image in images]
         texts = [one.label for one in entries]
         counts = Counter(texts)
-        numbers = sum(text.isdecimal() for text in texts)
+        numbers = sum(number_in(text) is not None for text in texts)
         if numbers * 2 > len(texts) > numbers:  # most are, some are not
-            image, odd = next((i, one) for i, one in zip(images, entries) if not one.label.isdecimal())
+            image, odd = next((i, one) for i, one in zip(images, entries) if number_in(one.label) is None)
             raise UserError(
                 f"{odd.member or without_suffix(image) + '.txt'} holds no number, and the .txt members of {numbers} "
                 "other images do: if these are labels, give every image one; if not, take them out"
@@ -208,10 +233,22 @@ def _label(value: Any) -> str | None:
     return text if 0 < len(text) <= _LETTERS and "\n" not in text else None
 
 
+def _from_text(member: str, data: bytes) -> _Entry:
+    """A number or a name, perhaps in quotes, as JSON has it; a list of numbers is several classes, or none."""
+    text = _text(data)
+    if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
+    if _SEVERAL.fullmatch(text):
+        return _Entry(member, why=f"says {text[:60]!r}, which is not a single class")
+    return _Entry(member, text)
+
+
 def _may_be_class(text: str) -> bool:
     return 0 < len(text) <= _LETTERS and len(text.split()) <= _WORDS
 
 
 def _text(data: bytes) -> str:
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes
     # Invalid UTF-8 keeps its bytes apart: two classes must not become one.
-    return unicodedata.normalize("NFC", data.decode("utf-8-sig", errors="backslashreplace").strip())
+    text = data.decode("utf-16" if wide else "utf-8-sig", errors="backslashreplace")
+    return unicodedata.normalize("NFC", text.strip(" \t\r\n\f\v\0"))

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,18 +22,13 @@ from softedge.data import decoding
 from softedge.data.companions import may_have_companions, photos_among
 from softedge.data.decoding import BadImage, Uint8
 from softedge.data.images import UNLABELLED, EncodedImages, Images
-from softedge.data.inventory import EXTENSIONS, SPLITS, Inventory, printable
-from softedge.data.layouts import Located
+from softedge.data.inventory import EXTENSIONS, Inventory, printable
+from softedge.data.layouts import Located, is_junk, role
 from softedge.data.shard_labels import LONGEST, ShardLabels
+from softedge.data.shard_splits import Member, sorted_in
 from softedge.errors import UserError
 from softedge.progress import plural
 
-_UNPACK = {"gz": "gunzip", "tgz": "gunzip", "bz2": "bunzip2", "tbz2": "bunzip2", "xz": "unxz", "txz": "unxz"} | {
-    "zst": "unzstd",
-    "tzst": "unzstd",
-    "lz4": "unlz4",
-}
-_MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 _LARGEST = 1 << 62  # bytes: where a member can end at most
 _TAIL = 1 << 24  # bytes after the last member that are looked at
 BLOCK = 256  # consecutive images that stay together when the order is shuffled
@@ -107,102 +100,21 @@ class TarImages(EncodedImages):
             os.close(descriptor)
 
 
-def shards_of(path: Path) -> dict[str, list[Path]]:
-    """The tar files that ``path`` stands for, by split; {} when it is something else.
-
-    A tar file, a folder that holds nothing else, or train/ val/ test/ unlabeled/ that each do. In one folder the files
-    may be named after splits, as WebDataset's train-000.tar and val-000.tar are: all of them, or UserError.
-    """
-    if path.is_file():
-        refuse_compressed(path)
-        return {"train": [path]} if path.suffix.lower() == ".tar" else {}
-    if tars := _only_tars(path):
-        return _by_name(tars)
-    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    by_split: dict[str, list[Path]] = {}
-    for folder in folders:
-        if folder.name.lower() not in SPLITS or not (tars := _only_tars(folder)):
-            return {}
-        by_split.setdefault(SPLITS[folder.name.lower()], []).extend(tars)
-    return by_split
-
-
-def is_tar(name: str) -> bool:
-    """Whether a file is called like a tar file, compressed ones included."""
-    return name.lower().endswith(".tar") or bool(compression(Path(name)))
-
-
-def refuse_compressed(path: Path) -> None:
-    """UserError for a compressed tar file, by its name or its first bytes: an image in it has no place to read from."""
-    kind = compression(path)
-    if not kind and path.suffix.lower() == ".tar":
-        with open(path, "rb") as file:
-            head = file.read(8)
-        kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
-    if kind:
-        raise UserError(
-            f"{path} is a compressed tar file, and shards are read in place; unpack its compression first: "
-            f"{_UNPACK[kind]} {path if compression(path) else f'{path.stem}.{kind}, after naming it so'}"
-        )
-
-
-def compression(path: Path) -> str:
-    """ "gz" of "x.tar.gz", "tgz" of "x.tgz"; "" for other names."""
-    parts = path.name.lower().split(".")
-    last = parts[-1]
-    return last if last in _UNPACK and (last.startswith("t") or parts[-2:-1] == ["tar"]) else ""
-
-
-def _by_name(tars: Sequence[Path]) -> dict[str, list[Path]]:
-    """Shards by the split that their names begin with; all are for training where no name says another split."""
-    named = {tar: SPLITS.get(re.split(r"[^a-z]", tar.stem.lower())[0], "") for tar in tars}
-    if not {*named.values()} - {"", "train"}:
-        return {"train": list(tars)}
-    by_split: dict[str, list[Path]] = {}
-    for tar, split in named.items():
-        if not split:
-            other = next(tar for tar, split in named.items() if split not in ("", "train"))
-            raise UserError(
-                f"{other} is named after a split and {tar.name} beside it is not; name all of them, or none"
-            )
-        by_split.setdefault(split, []).append(tar)
-    return by_split
-
-
-def _only_tars(folder: Path) -> list[Path]:
-    files = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
-    tars = [p for p in files if p.is_file() and p.suffix.lower() == ".tar"]
-    compressed = [p for p in files if p.is_file() and compression(p)]
-    others = [p for p in files if p.is_dir() or p.suffix.lower() in EXTENSIONS]
-    if others:
-        return []
-    for path in (*compressed, *tars):
-        refuse_compressed(path)
-    return tars
-
-
-@dataclass(frozen=True)
-class _Member:
-    """A member of a shard.  name: with the shard before it.  place: shard, offset and size in bytes."""
-
-    name: str
-    place: tuple[int, int, int]
-    split: str
-
-
 def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
     """List the images in the shards; one that cannot be read to its end is used as far as it goes, with a notice.
 
     An image's class is what its ``.cls``, ``.json`` or ``.txt`` member says, a number or a name; without one it is
-    unlabelled. UserError when a shard has two members of one name, or an image two labels.
+    unlabelled. Folders named after splits are those splits, see ``shard_splits.py``. UserError when a shard has two
+    members of one name, or an image two labels.
     """
     shards = [(split, shard) for split, tars in by_split.items() for shard in tars]
-    members: list[_Member] = []
+    alone = len(by_split) == 1 and len({shard.name for _, shard in shards}) == len(shards)
+    members: list[Member] = []
     labels = ShardLabels()
     ignored: Counter[str] = Counter()
     notices: list[str] = []
     for number, (split, shard) in enumerate(shards):
-        prefix = f"{shard.name}/" if len(by_split) == 1 else f"{shard.parent.name}/{shard.name}/"
+        prefix = f"{shard.name}/" if alone else f"{shard.parent.name}/{shard.name}/"
         seen: dict[str, tarfile.TarInfo] = {}
         try:
             with tarfile.open(shard, "r:") as archive:
@@ -211,8 +123,8 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
                     if member is None:
                         ignored["links to nothing before them"] += 1
                         continue
-                    if not member.isfile() or path.name.startswith("."):
-                        ignored["not images"] += member.isfile()
+                    if not member.isfile() or any(is_junk(part) for part in path.parts if part != ".."):
+                        ignored["hidden"] += member.isfile()
                         continue
                     if member.issparse() or member.size < 0 or member.offset_data + member.size > _LARGEST:
                         ignored["sparse members"] += 1
@@ -223,9 +135,10 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
                             "right; write the shard again"
                         )
                     seen[str(path)] = member
-                    name = prefix + printable(str(path))
+                    inside = printable(str(path))
+                    name = prefix + inside
                     if path.suffix.lower() in EXTENSIONS:
-                        members.append(_Member(name, (number, member.offset_data, member.size), split))
+                        members.append(Member(name, inside, (number, member.offset_data, member.size), split))
                     elif member.size <= LONGEST.get(path.suffix.lower(), -1):
                         file = archive.extractfile(member)
                         labels.add(name, file.read() if file else b"")
@@ -244,11 +157,13 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
     classes = labels.by_image((member.name for member in members), notices)
     if labels.unused:
         ignored["not images"] += labels.unused
+    members, classes = sorted_in(members, classes, source, notices)
     if ignored["not images"] and not any(classes.values()):
         notices.append(
             "labels in tar shards are read from .cls, .json and .txt members, of which none holds one: no labels"
         )
-    folders = sorted({parts[-2] for member in members if len(parts := member.name.split("/")) > 2})
+    lowest = {parts[-2] for member in members if len(parts := member.inside.split("/")) > 1}
+    folders = sorted(folder for folder in lowest if role(folder) is None)
     if len(folders) > 1 and not any(classes.values()):
         notices.append(
             f"folders in tar shards ({', '.join(map(printable, folders[:3]))}) are not read as classes: unpack the "
@@ -257,7 +172,7 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
     return _inventory(source, [shard for _, shard in shards], members, classes, dict(ignored), notices)
 
 
-def _photos(members: list[_Member], shards: Sequence[Path], ignored: Counter[str], notices: list[str]) -> list[_Member]:
+def _photos(members: list[Member], shards: Sequence[Path], ignored: Counter[str], notices: list[str]) -> list[Member]:
     """The members without thumbnails, masks and maps of others, which are counted."""
     if not may_have_companions([member.name for member in members]):
         return members
@@ -311,7 +226,7 @@ def _not_ended(shard: Path, offset: int) -> str:
 def _inventory(
     source: str,
     shards: list[Path],
-    members: list[_Member],
+    members: list[Member],
     classes: Mapping[str, str],
     ignored: Mapping[str, int],
     notices: list[str],

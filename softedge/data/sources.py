@@ -6,8 +6,9 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
-from softedge.data import folders, published, shards
+from softedge.data import folders, published, shards, tar_files
 from softedge.data.inventory import Inventory, local_root
+from softedge.data.spelling import bare
 from softedge.errors import UserError, did_you_mean
 
 NAMES = ("digits", "cifar10", "cifar100", "stl10", "imagenet")
@@ -28,7 +29,7 @@ def find(source: str) -> Inventory:
     if not source.strip():  # of a shell's variable that is not set; Path("") is the folder one is in
         raise UserError("the data set has an empty name; give a folder of images, or . for this one")
     path = Path(source).expanduser()
-    tars = shards.shards_of(path.resolve()) if path.is_dir() or path.is_file() else {}
+    tars = tar_files.shards_of(path.resolve()) if path.is_dir() or path.is_file() else {}
     if tars:
         return _with_doubts(shards.find(tars, canonical(source)))
     if path.is_dir():
@@ -39,14 +40,14 @@ def find(source: str) -> Inventory:
 
 
 def _with_doubts(inventory: Inventory) -> Inventory:
-    """With a notice where two classes differ in capitals alone: they may be one."""
+    """With a notice where two classes differ in capitals, spaces or leading zeros alone: they may be one."""
     spelt: dict[str, list[str]] = {}
     for name in inventory.classes:
-        spelt.setdefault(name.casefold(), []).append(name)
+        spelt.setdefault(bare(name), []).append(name)
     alike = [" and ".join(map(repr, names)) for names in spelt.values() if len(names) > 1]
     if not alike:
         return inventory
-    line = f"classes that differ in capitals alone, and are learned as different ones: {'; '.join(alike[:3])}"
+    line = f"classes that differ in spelling alone, and are learned as different ones: {'; '.join(alike[:3])}"
     return replace(inventory, notices=(*inventory.notices, line))
 
 

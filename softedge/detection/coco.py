@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from softedge.detection import coco_entries, coco_layout
+from softedge.detection import coco_boxes, coco_entries, coco_layout
 from softedge.detection.coco_entries import Key
 from softedge.detection.coco_layout import Split
 from softedge.detection.notices import Notices, look_at_boxes
@@ -69,6 +69,7 @@ def _drawn(split: Split, values: dict[str, Any], index: Mapping[Key, int], notic
     path = split.annotations
     images = coco_entries.images(path, values["images"], notices)
     objects = _objects(values["annotations"], images, index, notices)
+    coco_boxes.compare(path, (thing for things in objects.values() for thing in things), notices)
     objects = _of_files(images, objects, notices)
     drawn: list[Drawn] = []
     numbered = all(isinstance(key, int) for key in images)  # the official tools break ties in the order of the ids

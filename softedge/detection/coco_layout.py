@@ -23,7 +23,9 @@ class Split:
     places: tuple[Path, ...]
 
     def picture(self, name: str) -> Path | None:
-        return next((path for place in self.places if (path := place / name).is_file()), None)
+        """The file of this name, which a program on Windows may have written with backslashes."""
+        names = (name, name.replace("\\", "/"))
+        return next((path for place in self.places for one in names if (path := place / one).is_file()), None)
 
 
 def find(folder: Path, test: Notices) -> tuple[Split, Split]:
@@ -35,6 +37,9 @@ def find(folder: Path, test: Notices) -> tuple[Split, Split]:
             test.note(f"{inside['val'].parent.name}/ is used neither for training nor for the test")
         return _split(folder, inside["train"]), _split(folder, tested)
     train, val = _one(folder, files, ("train",)), _one(folder, files, ("val", "test"))
+    unused = [path for path in files if "val" in val.stem and "test" in path.stem and "instances" in path.name]
+    if unused:  # COCO's own test annotations list pictures without objects, and are called image_info_test
+        test.note(f"{_names(unused)} is not used: {val.name} is the test split; give the other in its place to use it")
     return _split(folder, train), _split(folder, val)
 
 

@@ -39,8 +39,8 @@ def shortened(items: Sequence[str]) -> str:
 
 
 def look_at_boxes(scenes: Sequence[Scene], notices: Notices) -> None:
-    """A notice where a picture lists an object twice; UserError when all boxes lie within the first pixel: they are
-    fractions of the sides, as YOLO has them.
+    """A notice where a picture lists an object twice, or gives its box to several classes; UserError when all boxes lie
+    within the first pixel: they are fractions of the sides, as YOLO has them.
     """
     corners = [scene.boxes for scene in scenes if len(scene.boxes)]
     if corners and all(boxes.max() <= 1 for boxes in corners) and any(boxes.max() > 0 for boxes in corners):
@@ -52,6 +52,8 @@ def look_at_boxes(scenes: Sequence[Scene], notices: Notices) -> None:
         if count := scene.repeated():
             what = f"{scene.path.name}: {plural(count, 'object', 'objects')}"
             notices.add("pictures list an object twice: both count, as in the official tools", what)
+        if scene.ambiguous():
+            notices.add("pictures give one box to several classes: all of them are learnt", scene.path.name)
 
 
 def compare_splits(train: Scenes, test: Scenes) -> list[str]:

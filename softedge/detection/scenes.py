@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.data import decoding
+from softedge.data.spelling import bare
 from softedge.errors import UserError
 
 Segmentation = list[list[float]] | dict[str, Any] | None
@@ -46,6 +46,11 @@ class Scene:
     def repeated(self) -> int:
         """How many objects have the class and the box of another one before them."""
         return len(self.labels) - len({(*box.tolist(), label) for box, label in zip(self.boxes, self.labels.tolist())})
+
+    def ambiguous(self) -> bool:
+        """Whether two objects have one box and different classes."""
+        boxes = [tuple(box) for box in self.boxes.tolist()]
+        return len(set(boxes)) < len({*zip(boxes, self.labels.tolist())})
 
     def trainable(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Boxes clipped to the picture, and the indices of the objects to learn from.
@@ -92,12 +97,13 @@ def fingerprint(*splits: Scenes) -> str:
 
 
 def refuse_two_spellings(folder: str | Path, classes: Iterable[str]) -> None:
-    """UserError for classes that differ in capitals or in how an accent is encoded: a detector would learn one of them
-    and be asked for the other.
+    """UserError for classes that differ in spelling alone, see ``spelling.bare``.
+
+    A detector would learn one of them and be asked for the other.
     """
     spelt: dict[str, str] = {}
     for name in classes:
-        other = spelt.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        other = spelt.setdefault(bare(name), name)
         if other != name:
             raise UserError(
                 f"{folder} has the classes {other!r} and {name!r}, one name in two spellings; use one of them"

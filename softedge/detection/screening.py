@@ -3,6 +3,9 @@
 The test split keeps a picture that is in both: what a detector has seen must not be what it is measured on.  So it is
 with a training picture that nearly duplicates one of the test split (``data.near_copies``), unless many do, as the
 frames of a film: then they stay, and a notice says that the test split flatters.
+
+A training picture under two names with different objects is left out under both: what one calls an object is
+background in the other.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from softedge.data import near_copies
 from softedge.data.decoding import BadImage, decode
+from softedge.detection.copies import difference, groups
 from softedge.detection.notices import Notices
 from softedge.detection.pictures import check_size
 from softedge.detection.scenes import Scene, Scenes
@@ -54,7 +58,7 @@ def screen(train: Scenes, test: Scenes, where: str) -> LeftOut:
     looks = [_look_at(split.scenes) for split in (train, test)]
     notices = Notices(f"{where} (train)"), Notices(f"{where} (test)")
     names: list[set[str]] = [set(), set()]
-    tested = {look.content for look in looks[1] if not look.bad}
+    tested = {look.content: scene for scene, look in zip(test.scenes, looks[1]) if not look.bad}
     for number, split in enumerate((train, test)):
         for scene, look in zip(split.scenes, looks[number]):
             if look.bad:
@@ -63,6 +67,9 @@ def screen(train: Scenes, test: Scenes, where: str) -> LeftOut:
             elif number == 0 and look.content in tested:
                 notices[0].add("training pictures are in the test split, too, and are not trained on", scene.path.name)
                 names[0].add(str(scene.path))
+                if differs := difference(scene, tested[look.content], train.classes):
+                    notices[0].add("of them have other objects there: one of the two is wrong", differs)
+        names[number] |= _copies(split, looks[number], names[number], notices[number], training=number == 0)
     near = {train.scenes[a].path: test.scenes[b].path for a, b in _near(*looks)}
     near = {path: other for path, other in near.items() if str(path) not in names[0]}
     many = len(near) > max(_FEW, _MANY * len(train))
@@ -75,7 +82,34 @@ def screen(train: Scenes, test: Scenes, where: str) -> LeftOut:
     for what, split, left_out in zip(("training", "test"), (train, test), names):
         if len(split) == sum(str(scene.path) in left_out for scene in split.scenes):
             raise UserError(f"{where} has no usable {what} picture; {lines[0]}")
-    return LeftOut(frozenset(names[0]), frozenset(names[1]), lines)
+    screened = LeftOut(frozenset(names[0]), frozenset(names[1]), lines)
+    for what, split in zip(("training", "test"), screened.apply(train, test)):
+        if not any(len(scene.trainable()[1]) for scene in split.scenes):
+            crowds = sum(len(scene.labels) for scene in split.scenes)
+            why = "; ".join([*([f"{crowds} are crowds or have no area"] if crowds else []), *split.notices[:1]])
+            raise UserError(f"{where}: no {what} picture has an object with a box{f' ({why})' if why else ''}")
+    return screened
+
+
+def _copies(split: Scenes, looks: Sequence[Look], left_out: set[str], notices: Notices, *, training: bool) -> set[str]:
+    """The pictures of a split that are one picture with different objects, each of which is background for the others:
+    not trained on, as pictures with two labels are not. In the test split they stay, and are named."""
+    contents = ["" if str(scene.path) in left_out else look.content for scene, look in zip(split.scenes, looks)]
+    aside: set[str] = set()
+    for group in groups(contents):
+        first, *others = (split.scenes[i] for i in group)
+        differing = [what for other in others if (what := difference(first, other, split.classes))]
+        if training and differing:
+            aside |= {str(scene.path) for scene in (first, *others)}
+            notices.add(
+                "pictures are there under several names with different objects, and not trained on", differing[0]
+            )
+        elif differing:
+            notices.add("test pictures have copies with other objects: no detector can find both", differing[0])
+        elif not training:
+            names = " and ".join(scene.path.name for scene in (first, *others[:1]))
+            notices.add("test pictures have copies in the test split: each counts", names)
+    return aside
 
 
 def _near(train: Sequence[Look], test: Sequence[Look]) -> list[tuple[int, int]]:

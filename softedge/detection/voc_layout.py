@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softedge.data.decoding import BadImage, read
+from softedge.detection import voc_xml
 from softedge.detection.notices import Notices
 from softedge.errors import UserError
 
@@ -107,8 +108,8 @@ def _of_lists(root: Path, split: str, notices: Notices) -> list[Entry]:
     if missing := [str(path) for path in lists if not path.is_file()]:
         raise UserError(f"{missing[0]} is not there; a VOC folder lists the images of each split in ImageSets/Main")
     lines = [line.strip() for path in lists for line in _lines(path) if line.strip()]
-    pictures = _Pictures(root)
     annotations = _annotations(root) or root / _ANNOTATIONS[0]
+    pictures = _Pictures(root, annotations, notices)
     entries: dict[Path, Entry] = {}
     twice = False
     for line in lines:
@@ -133,27 +134,45 @@ def _lines(path: Path) -> list[str]:
 class _Pictures:
     """The pictures of a data set by name, with or without the ending and the folder in front."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, annotations: Path, notices: Notices):
         folder = next((root / name for name in _IMAGES if (root / name).is_dir()), root)
-        self.by_name, self.by_stem = {}, {}
-        for path in sorted(folder.iterdir(), reverse=True):  # of two pictures with one stem the first in order counts
+        self.annotations, self.notices = annotations, notices
+        self.by_name: dict[str, Path] = {}
+        self.by_stem: dict[str, list[Path]] = {}
+        for path in sorted(folder.iterdir()):
             if path.suffix.lower() in PICTURES and path.is_file():
                 self.by_name[path.name] = path
-                self.by_stem[path.stem] = path
+                self.by_stem.setdefault(path.stem, []).append(path)
 
     def named(self, text: str) -> Path | None:
         name = Path(text.replace("\\", "/")).name
         if name in self.by_name or name in self.by_stem:
-            return self.by_name.get(name) or self.by_stem[name]
-        return self.by_stem.get(Path(name).stem) if name.lower().endswith((*PICTURES, ".xml")) else None
+            return self.by_name.get(name) or self.of(name)
+        return self.of(Path(name).stem) if name.lower().endswith((*PICTURES, ".xml")) else None
+
+    def of(self, stem: str) -> Path | None:
+        """The picture that the annotation of this name is about: of several, the one that it names."""
+        paths = self.by_stem.get(stem, [])
+        if len(paths) > 1:
+            try:
+                said = voc_xml.read(self.annotations / f"{stem}.xml").filename.lower()
+            except (FileNotFoundError, voc_xml.BadAnnotation):
+                said = ""
+            if (path := next((path for path in paths if path.name.lower() == said), None)) is not None:
+                return path
+            self.notices.add(
+                "annotations could be of several pictures and do not say which: the first is used",
+                " or ".join(path.name for path in paths),
+            )
+        return paths[0] if paths else None
 
 
 def _pairs(root: Path, notices: Notices) -> list[Entry]:
     """Every annotation with the picture of its name."""
     folder = _annotations(root) or root
-    pictures, entries = _Pictures(root), []
+    pictures, entries = _Pictures(root, folder, notices), []
     for path in sorted(folder.glob("*.xml")):
-        picture = pictures.by_stem.get(path.stem)
+        picture = pictures.of(path.stem)
         if picture is None:
             notices.add("annotations have no picture of their name and are left out", path.name)
         else:

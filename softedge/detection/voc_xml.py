@@ -32,11 +32,14 @@ class Object:
 
 @dataclass(frozen=True)
 class Annotation:
-    """size: width and height as the file says, None where it does not.  unusable: objects without a name or a box."""
+    """size: width and height as the file says, None where it does not.  unusable: objects without a name or a box.
+    filename: of the picture, as the file says; programs that rename pictures leave it behind.
+    """
 
     objects: tuple[Object, ...]
     size: tuple[int, int] | None
     unusable: int
+    filename: str = ""
 
 
 def read(path: Path) -> Annotation:
@@ -50,7 +53,8 @@ def read(path: Path) -> Annotation:
             unusable += 1
             continue
         objects.append(Object(name, box, (element.findtext("difficult") or "0").strip() == "1"))
-    return Annotation(tuple(objects), _size(root.find("size")), unusable)
+    filename = (root.findtext("filename") or "").strip().replace("\\", "/")
+    return Annotation(tuple(objects), _size(root.find("size")), unusable, filename.rpartition("/")[2])
 
 
 def _parse(path: Path) -> ET.Element:

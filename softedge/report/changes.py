@@ -9,7 +9,7 @@ from typing import Any
 from softedge.errors import UserError
 from softedge.report import words
 from softedge.report.collect import collect
-from softedge.run import Run, differences
+from softedge.run import Run, differences, read_json
 
 Values = dict[str, Any]
 
@@ -36,7 +36,7 @@ def compare_folders(folders: Sequence[Path]) -> str:
 
 def compare(a: Run, b: Run) -> str:
     """The changes from run ``a`` to run ``b`` as plain text for a terminal."""
-    entries = changes(collect(a, layout=False), collect(b, layout=False))
+    entries = changes(collect(a, layout=False), collect(b, layout=False), images_tested(a), images_tested(b))
     if not entries:
         return f"{a.name} and {b.name}: no differences"
     lines = [f"from {a.name} to {b.name}"]
@@ -49,11 +49,31 @@ def compare(a: Run, b: Run) -> str:
     return "\n".join(lines)
 
 
-def changes(a: Values, b: Values) -> list[Values]:
-    """Entries {group, what, before, after, kind, change, ratio}; ``change`` is a difference, or a marked ratio."""
+def images_tested(run: Run) -> frozenset[str]:
+    """What a run was tested on: hashes of files, those of the originals where copies were made smaller; empty where
+    nothing says."""
+    try:
+        rows = read_json(run.folder("data") / "index.json")["items"]
+        return frozenset(str(row.get("original") or row["sha256"]) for row in rows if row["split"] == "test")
+    except (UserError, KeyError, TypeError, AttributeError):
+        return frozenset()
+
+
+def changes(
+    a: Values, b: Values, tested_a: frozenset[str] = frozenset(), tested_b: frozenset[str] = frozenset()
+) -> list[Values]:
+    """Entries {group, what, before, after, kind, change, ratio}; ``change`` is a difference, or a marked ratio.
+
+    tested_a, tested_b: see ``images_tested``; accuracies on different images are no change of a network.
+    """
     entries = _recipe(a["recipe"], b["recipe"])
     for key, what in _DATA.items():
         entries += _entry("data", what, a["data"].get(key), b["data"].get(key), "count")
+    if tested_a and tested_b and tested_a != tested_b:
+        both = len(tested_a & tested_b)
+        said = [f"{both:,} of {len(one):,} are in both runs" for one in (tested_a, tested_b)]
+        what = "the test images differ, so accuracies are not comparable"
+        entries.append({"group": "data", "what": what, "before": said[0], "after": said[1], "kind": "text"})
     before, after = (run["probe"].get("metrics", {}) for run in (a, b))
     for key, what in _PROBES.items():
         entries += _entry("features", what, before.get(key), after.get(key), "percent")

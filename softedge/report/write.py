@@ -11,7 +11,7 @@ from softedge.errors import UserError
 from softedge.progress import without_controls
 from softedge.report import cautions, image_map, labelling, near_copies, phrases, usefulness, verdict
 from softedge.report.card import card
-from softedge.report.changes import changes
+from softedge.report.changes import changes, images_tested
 from softedge.report.collect import collect
 from softedge.report.page import render
 from softedge.report.pictures import of_check, of_test_images
@@ -72,7 +72,7 @@ def gather(runs: Sequence[Run]) -> Values:
         "runs": collected,
     }
     if len(collected) == 2:
-        values["changes"] = changes(collected[0], collected[1])
+        values["changes"] = changes(collected[0], collected[1], *map(images_tested, runs))
     return values
 
 

@@ -246,3 +246,32 @@ def test_labels_of_no_image_and_folders_that_are_no_classes_are_told(tmp_path: P
     assert "belong" not in notices(views)
     unpacked = tar(tmp_path / "c.tar", [("cat/0.png", png(0)), ("dog/1.png", png(1))])
     assert "folders in tar shards (cat, dog) are not read as classes" in notices(unpacked)
+
+
+@pytest.mark.parametrize("suffix", ["cls", "txt"])
+def test_spellings_of_one_number_are_one_class_and_that_is_told(suffix: str, tmp_path: Path) -> None:
+    texts = ["0", "00", "0.0", " 0\r\n", "+0", "-0", "7", "007"]
+    members = [m for n, text in enumerate(texts) for m in ((f"{n}.png", png(n)), (f"{n}.{suffix}", text.encode()))]
+    path = tar(tmp_path / "a.tar", members)
+    assert labels(path) == {f"{n}.png": "0" if n < 6 else "7" for n in range(8)}
+    assert "one number in several spellings are one class: " in notices(path) and "'007' and '7'" in notices(path)
+
+
+def test_numbers_that_all_have_one_spelling_are_kept_as_they_are(tmp_path: Path) -> None:
+    texts = ["007", "008", "-1", "1", "1.5", "v1.0"]
+    members = [m for n, text in enumerate(texts) for m in ((f"{n}.png", png(n)), (f"{n}.cls", text.encode()))]
+    path = tar(tmp_path / "a.tar", members)
+    assert labels(path) == {f"{n}.png": text for n, text in enumerate(texts)} and not notices(path)
+
+
+def test_the_number_of_a_name_is_that_name(tmp_path: Path) -> None:
+    texts = [
+        b'{"label": 0, "class_name": "cat"}',
+        b'{"label": 1, "class_name": "dog"}',
+        b'{"label": 0}',
+        b'{"label": 2}',
+    ]
+    members = [m for n, text in enumerate(texts) for m in ((f"{n}.png", png(n)), (f"{n}.json", text))]
+    path = tar(tmp_path / "a.tar", members)
+    assert labels(path) == {"0.png": "cat", "1.png": "dog", "2.png": "cat", "3.png": "2"}
+    assert "the label '0' is the class 'cat', as a.tar/0.json says" in notices(path)

@@ -117,6 +117,33 @@ def test_a_text_without_number_among_numbers_is_refused_with_its_name(tmp_path: 
         labels(shard(tmp_path, "txt", ["0", "1", "cat", "1"]))
 
 
+@pytest.mark.parametrize("text", ["0 3", "0,3", "[0, 1, 0]", "(1; 2)", "0.1 0.9", "3\n5"])
+def test_several_numbers_are_no_class(text: str, tmp_path: Path) -> None:
+    for suffix, said in (("cls", text), ("json", json.dumps({"label": text}))):
+        with pytest.raises(UserError, match=rf"a\.tar/1\.{suffix} says .*which is not a single class"):
+            labels(shard(tmp_path, suffix, ["0", said] if suffix == "cls" else ['{"label": "0"}', said]))
+    assert set(labels(shard(tmp_path, "txt", [text, "1 2"] * 2)).values()) == {""}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_labels_that_an_editor_wrote_in_another_encoding_are_the_same(encoding: str, tmp_path: Path) -> None:
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    texts = [(mark + text).encode(encoding) for text in ("Käfer\r\n", "cat\r\n")]
+    members = [m for n in range(4) for m in ((f"{n}.png", png(n)), (f"{n}.cls", texts[n % 2]))]
+    assert labels(tar(tmp_path / "a.tar", members)) == {f"{n}.png": ("Käfer", "cat")[n % 2] for n in range(4)}
+
+
+def test_quotes_and_a_c_strings_end_around_a_label_are_no_part_of_it(tmp_path: Path) -> None:
+    path = shard(tmp_path, "cls", ['"cat"', "'dog'", "cat\0", "dog"])
+    assert labels(path) == {f"{n}.png": ("cat", "dog")[n % 2] for n in range(4)}
+
+
+def test_minus_one_among_numbers_from_zero_on_is_told(tmp_path: Path) -> None:
+    found = sources.find(str(shard(tmp_path, "cls", ["0", "1", "-1"])))
+    assert len(found.classes) == 3 and "the label -1 is a class of its own" in found.notices[0]
+    assert not sources.find(str(shard(tmp_path, "cls", ["1", "-1"]))).notices
+
+
 # Compressed shards
 
 

@@ -14,6 +14,9 @@ from softedge.data.examining import examine
 from softedge.data.loading import pixels_needed
 from softedge.data.shrinking import shrink
 from softedge.errors import UserError
+from softedge.report.changes import images_tested
+from softedge.run import Run
+from softedge.stages.data import prepare
 
 RECIPE = config.build({"data": {"size": 32}, "augment": {"min_area": 0.2}})
 
@@ -126,6 +129,15 @@ def test_copies_have_the_test_images_of_their_originals(tmp_path, seed):
     recipe = config.build({"seed": seed, "data": {"size": 32}})
     tested = [{item.name for item in examine(str(path), recipe).items if item.split == "test"} for path in (root, out)]
     assert tested[0] == tested[1] and len(tested[0]) == 12
+
+
+def test_runs_on_copies_and_on_their_originals_are_tested_on_the_same_images(tmp_path):
+    root = class_folders(tmp_path / "photos", {"cat": 12, "dog": 12}, height=200, width=200)
+    out = shrink(str(root), tmp_path / "copies", RECIPE).out
+    runs = [Run(tmp_path / name) for name in ("a", "b")]
+    for run, source in zip(runs, (root, out)):
+        prepare(run, RECIPE, str(source))
+    assert images_tested(runs[0]) == images_tested(runs[1]) and len(images_tested(runs[0])) == 4
 
 
 def test_a_copy_of_a_copy_is_split_as_the_first_original_is(tmp_path):

@@ -87,11 +87,21 @@ def test_val_is_the_test_split_only_when_there_is_no_test(tmp_path: Path) -> Non
     assert "2 images of the validation split are left out" in found.notices[0]
 
 
-def test_classes_that_differ_in_capitals_alone_are_told(tmp_path: Path) -> None:
-    class_folders(tmp_path, {"Cat": 2, "cat": 2, "dog": 2})
-    inventory = sources.find(str(tmp_path))
-    assert inventory.classes == ("Cat", "cat", "dog")
-    assert "'Cat' and 'cat'" in inventory.notices[0] and "capitals" in inventory.notices[0]
+@pytest.mark.parametrize(
+    "pair", [("Cat", "cat"), ("hot dog", "hot_dog"), ("0", "00"), ("Class_01", "class 1"), ("T-Shirt", "t shirt")]
+)
+def test_classes_that_differ_in_spelling_alone_are_told(pair: tuple[str, str], tmp_path: Path) -> None:
+    class_folders(tmp_path, {pair[0]: 2, pair[1]: 2, "other": 2})
+    found = sources.find(str(tmp_path))
+    assert len(found.classes) == 3
+    assert (
+        f"differ in spelling alone, and are learned as different ones: {pair[0]!r} and {pair[1]!r}" in found.notices[0]
+    )
+
+
+def test_names_of_other_numbers_are_no_spellings_of_one(tmp_path: Path) -> None:
+    class_folders(tmp_path, dict.fromkeys(("-1", "1", "1-2", "12", "1_2", "hotdog", "hot dog"), 1))
+    assert not sources.find(str(tmp_path)).notices
 
 
 def test_a_flat_train_folder_is_unlabelled(tmp_path: Path) -> None:

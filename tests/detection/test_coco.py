@@ -50,6 +50,57 @@ def test_boxes_and_categories_are_read_in_the_order_of_their_ids(tmp_path):
     assert len(test) == 2 and len(test.scenes[1].boxes) == 0  # an image without objects stays in the test split
 
 
+def test_one_box_of_two_classes_is_told(tmp_path):
+    train, _ = coco.read(make(tmp_path, [image(1), image(2)], [thing(1), thing(2, category=90), thing(3, on=2)]))
+    assert "1 pictures give one box to several classes" in " ".join(train.notices) and "(1.jpg)" in train.notices[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        (lambda x, y, w, h: (x, y, x + w, y + h), "left, top, right, bottom"),
+        (lambda x, y, w, h: (x + w / 2, y + h / 2, w, h), "centre, width, height"),
+        (lambda x, y, w, h: (y, x, h, w), "top, left, height, width"),
+    ],
+)
+def test_boxes_that_contradict_their_masks_are_refused_with_what_they_are(tmp_path, written, name):
+    boxes = [(5, 9, 10, 10), (2, 6, 12, 8), (14, 6, 9, 11)]
+    things = [thing(n, box=box) | {"bbox": list(written(*box))} for n, box in enumerate(boxes)]
+    with pytest.raises(UserError, match=f"the boxes of 3 of 3 objects are {name}, as their masks or areas show"):
+        coco.read(make(tmp_path / "a", [image(1)], things))
+    things[0]["bbox"] = list(boxes[0])  # one that is right: the others are nobody's mistake of a program
+    (line,) = coco.read(make(tmp_path / "b", [image(1)], things))[0].notices
+    assert "2 boxes are not those around their masks: both are used as they are (object 1, object 2)" in line
+
+
+def test_boxes_that_contradict_their_areas_are_refused_where_there_is_no_mask(tmp_path):
+    corners = [
+        thing(1, segmentation=[]) | {"bbox": [5, 5, 15, 15]},
+        thing(2, segmentation=[]) | {"bbox": [5, 5, 15, 15]},
+    ]
+    with pytest.raises(UserError, match="of 2 of 2 objects are left, top, right, bottom"):
+        coco.read(make(tmp_path / "a", [image(1)], corners))
+    of_masks = [thing(1, segmentation=[], area=61.5)]  # the area of a mask that was left out
+    assert len(coco.read(make(tmp_path / "b", [image(1)], of_masks))[0].scenes[0].boxes) == 1
+
+
+def test_names_with_backslashes_and_a_byte_order_mark_are_read(tmp_path):
+    root = make(tmp_path, [image(1)], [thing(1)])
+    path = root / "annotations/instances_train2017.json"
+    path.write_text(path.read_text().replace('"1.jpg"', json.dumps("train2017\\1.jpg")), encoding="utf-8-sig")
+    assert [scene.path for scene in coco.read(root)[0].scenes] == [root / "train2017/1.jpg"]
+
+
+def test_annotations_of_a_test_split_beside_those_that_are_used_are_told(tmp_path):
+    root = make(tmp_path, [image(1)], [thing(1)])
+    path = root / "annotations/instances_val2017.json"
+    path.with_name("instances_test2017.json").write_text(path.read_text())
+    assert (
+        "instances_test2017.json is not used: instances_val2017.json is the test split"
+        in coco.read(root)[1].notices[-1]
+    )
+
+
 def test_what_the_official_tools_ignore_is_ignored_with_a_line(tmp_path):
     annotations = [thing(1), thing(2, on=99), thing(3, category=5), thing(4, bbox=[1, 2]), thing(1, box=(0, 0, 3, 3))]
     train, _ = coco.read(make(tmp_path, [image(1)], annotations))

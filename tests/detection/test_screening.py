@@ -91,3 +91,69 @@ def test_a_split_with_nothing_left_is_one_clear_line(folder):
     (folder / "ImageSets/Main/train.txt").write_text("val0\nval1")
     with pytest.raises(UserError, match=r"no usable training picture; voc \(train\): 2 training pictures are in the"):
         screened(folder)
+
+
+def objects(*things: tuple[str, int, int, int, int]) -> str:
+    """The annotation of objects: class, xmin, ymin, xmax, ymax."""
+    corners = ("xmin", "ymin", "xmax", "ymax")
+    boxes = ["".join(f"<{c}>{v}</{c}>" for c, v in zip(corners, box)) for _, *box in things]
+    listed = (f"<object><name>{name}</name><bndbox>{box}</bndbox></object>" for (name, *_), box in zip(things, boxes))
+    return f"<annotation>{''.join(listed)}</annotation>"
+
+
+RED, BLUE = ("red", 5, 5, 30, 30), ("blue", 50, 5, 80, 30)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ([RED, BLUE], [RED], "train1.png: 1 blue, 1 red; train2.png: 1 red"),
+        ([RED], [], "train1.png: 1 red; train2.png: no object"),
+        ([RED], [("blue", 5, 5, 30, 30)], "train1.png: 1 red; train2.png: 1 blue"),
+        ([RED, RED], [RED, ("red", 40, 40, 70, 70)], "train1.png: 2 red; train2.png: the same in other places"),
+    ],
+)
+def test_a_training_picture_with_other_objects_under_another_name_is_set_aside_and_named(folder, first, second, told):
+    picture = Image.open(folder / "JPEGImages/train1.png")
+    picture.save(folder / "JPEGImages/train2.png", compress_level=1)  # other bytes, the same pixels
+    for name, things in (("train1", first), ("train2", second)):
+        (folder / f"Annotations/{name}.xml").write_text(objects(*things))
+    train, test, notices = screened(folder)
+    assert [scene.path.stem for scene in train.scenes] == ["train0", "train3"] and len(test) == 3
+    (line,) = notices
+    assert "1 pictures are there under several names with different objects, and not trained on" in line
+    assert told in line
+
+
+def test_a_training_picture_with_the_same_objects_under_another_name_is_trained_on(folder):
+    Image.open(folder / "JPEGImages/train1.png").save(folder / "JPEGImages/train2.png", compress_level=1)
+    (folder / "Annotations/train1.xml").write_text(objects(RED, BLUE))
+    (folder / "Annotations/train2.xml").write_text(objects(BLUE, ("red", 6, 4, 31, 29)))  # drawn by somebody else
+    train, _, notices = screened(folder)
+    assert len(train) == 4 and not notices
+
+
+def test_copies_within_the_test_split_and_across_it_are_named_with_what_differs(folder):
+    for split in ("val", "train"):
+        Image.open(folder / "JPEGImages/val1.png").save(folder / f"JPEGImages/{split}2.png")
+    (folder / "Annotations/val1.xml").write_text(objects(RED, BLUE))
+    (folder / "Annotations/val2.xml").write_text(objects(RED))
+    (folder / "Annotations/train2.xml").write_text(objects(BLUE))
+    train, test, notices = screened(folder)
+    assert len(train) == 3 and len(test) == 3
+    assert (
+        "1 of them have other objects there: one of the two is wrong (train2.png: 1 blue; val2.png: 1 red)"
+        in notices[1]
+    )
+    assert "no detector can find both (val1.png: 1 blue, 1 red; val2.png: 1 red)" in notices[2]
+    (folder / "Annotations/val2.xml").write_text(objects(RED, BLUE))
+    assert "test pictures have copies in the test split: each counts (val1.png and val2.png)" in screened(folder)[2][2]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_an_object_to_learn_or_find_is_refused(folder, split):
+    for path in folder.glob(f"Annotations/{split}*.xml"):
+        path.write_text(objects(("red", 5, 5, 4, 4)))
+    what = {"train": "training", "val": "test"}[split]
+    with pytest.raises(UserError, match=rf"no {what} picture has an object with a box \(\d are crowds or have no area"):
+        screened(folder)

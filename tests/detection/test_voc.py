@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 from PIL import Image
@@ -106,6 +107,29 @@ def test_an_image_that_is_listed_twice_is_used_once(tmp_path):
     (root / "ImageSets/Main/train.txt").write_text("x\nx\n")
     train, _ = voc.read(root)
     assert len(train) == 1 and "listed twice" in train.notices[0]
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_of_two_pictures_of_one_name_the_one_that_the_annotation_names_is_used(tmp_path, lists):
+    box = [("a", (1, 1, 9, 9), 0)]
+    named = xml(box).replace("<size>", "<filename>C:\\photos\\X.PNG</filename><size>")
+    root = make(tmp_path, {"train": {"x": named, "y": box, "z": box}, "val": {"v": box}})
+    for name in ("x", "y"):
+        Image.new("RGB", (40, 30), "red").save(root / "JPEGImages" / f"{name}.png")
+    if not lists:
+        shutil.rmtree(root / "ImageSets")
+    train, test = voc.read(root)
+    names = {scene.path.name for scene in (*train.scenes, *test.scenes)}
+    assert names == {"x.png", "y.jpg", "z.jpg", "v.jpg"}
+    line = "1 annotations could be of several pictures and do not say which: the first is used (y.jpg or y.png)"
+    assert any(line in notice for notice in train.notices)
+
+
+@pytest.mark.parametrize("pair", [("0", "00"), ("traffic light", "traffic_light"), ("T-Shirt", "t shirt")])
+def test_classes_that_differ_in_spaces_or_zeros_are_refused(tmp_path, pair):
+    splits = {s: {s: [(name, (1, 1, 9, 9), 0)]} for s, name in zip(("train", "val"), pair)}
+    with pytest.raises(UserError, match=f"{pair[0]!r} and {pair[1]!r}, one name in two spellings"):
+        voc.read(make(tmp_path, splits))
 
 
 def test_one_class_in_two_spellings_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from softedge.report.collect import _without_places, collect
 from softedge.report.curves import curve
 from softedge.report.devices import kind
 from softedge.report.predictions import confusion
+from softedge.report.write import gather
 from softedge.run import Run, read_json, write_json
 
 
@@ -96,6 +98,22 @@ def test_comparing_two_runs_names_what_changed(tmp_path: Path) -> None:
     assert "linear probe: 97.5\u202f% -> absent" in text
     assert "ONNX fp32: p90 on local" in text
     assert "top-1" not in text  # the same files with the same accuracy
+
+
+def test_comparing_runs_says_when_they_were_tested_on_different_images(tmp_path: Path) -> None:
+    a, b = (synthetic_run.make(tmp_path / name) for name in "ab")
+    assert "no differences" in compare(a, b)
+    path = b.folder("data") / "index.json"
+    index = json.loads(path.read_text())
+    tested = [row for row in index["items"] if row["split"] == "test"]
+    count, first = len(tested), tested[0]["sha256"]
+    tested[0] |= {"sha256": "1" * 64, "original": first}  # a smaller copy of the same photo
+    path.write_text(json.dumps(index))
+    assert "no differences" in compare(a, b)
+    tested[1]["sha256"] = "2" * 64
+    path.write_text(json.dumps(index))
+    expected = f"the test images differ, so accuracies are not comparable: {count - 1} of {count} are in both runs"
+    assert expected in compare(a, b) and expected.split(":")[0] in str(gather([a, b])["changes"])
 
 
 def test_the_model_card_has_front_matter_that_yaml_reads(full: Run) -> None:
