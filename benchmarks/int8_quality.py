@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--interpolation")
     parser.add_argument("--exact", action="store_true")
     parser.add_argument("--exported", action="store_true", help="the files as exported, without the search")
+    parser.add_argument("--skip", nargs="*", default=[], help="tools with one of these words in their name")
     parser.add_argument("--rounds", type=int, default=60, help="of the timing")
     parser.add_argument("--stress", action="store_true", help="with a function-preserving imbalance of channels")
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
@@ -204,6 +205,7 @@ class Bench:
         self.deployed, self.calibration, self.training = deployed, calibration, training
         self.selection, (self.test, self.labels), self.out, self.about = selection, test, out, about
         self.exact, self.search, self.rounds = options.exact, not (options.exported or options.exact), options.rounds
+        self.skip = options.skip
         self.files = out.with_suffix("")
         self.files.mkdir(parents=True, exist_ok=True)
         self.graph = onnx_graph.trace(deployed)
@@ -244,16 +246,19 @@ class Bench:
         fp32 = self.files / "fp32.onnx"
         onnx.save(self.graph, fp32)
         rows: list[dict[str, Any]] = [self.row(FP32, fp32, 0)]
-        for name, (prepared, settings) in static_settings(self.graph).items():
+        for name, (prepared, settings) in self._wanted(static_settings(self.graph)):
             file, start = self.files / f"{_plain(name)}.onnx", time.process_time()
             onnx.save(onnxruntime_static(self.graph, self.calibration, prepared, **settings), file)
             rows.append(self.row(name, file, time.process_time() - start))
             self.keep("tools", rows)
-        for name, more in NNCF.items():
+        for name, more in self._wanted(NNCF):
             file, start = self.files / f"{_plain(name)}.xml", time.process_time()
             nncf_file(self.graph, self.calibration, file, **more)
             rows.append(self.row(name, file, time.process_time() - start))
             self.keep("tools", rows)
+
+    def _wanted(self, tools: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        return [(name, how) for name, how in tools.items() if not any(word in name for word in self.skip)]
 
     def onnx(self) -> None:
         self._ours("onnx", "int8")
