@@ -26,6 +26,7 @@ FLOOR_DB = 6.0  # noise of half the signal: such a file may agree on lopsided im
 CLOSER = 1.0  # dB that an option of a higher tier must gain, and the integers of another format's file
 FAR_CLOSER = 3.0  # dB; half the layers of an EfficientNet-Lite0 in float gained an OpenVINO file 0.7
 SURE_DB = 20.0  # noise of a tenth; noisier files changed more answers on new images than on those they were chosen on
+PLENTY_DB = 30.0  # beyond it the speed of another format's integers counts: so near, files lost 1 answer of 100
 ROUNDING = "rounding"  # among an option's details: how its weights were rounded, where not to the nearest step
 _LEANER = 1e9  # the tier before the integers of another format's file, and behind all of a format's own
 _QUIET_SECONDS = 10.0  # without a line, at most a comparison longer
@@ -103,7 +104,8 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
 
     others: int8 files of the network in other formats.  Their integers are options of a last tier, measured first; the
     calibrations end where integers with little noise (``SURE_DB``) are out of their reach, of the ``fewest`` at least.
-    Where those integers would be chosen, ``leaner`` ones of the tier before come in.
+    Where those integers would be chosen, ``leaner`` ones come in: they are taken if they are as near, or have
+    ``PLENTY_DB``.
     """
     best: dict[float, tuple[float, Option, Measures]] = {}
     compared: list[tuple[Option, Measures]] = []
@@ -132,8 +134,9 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
             break
     if theirs > own + CLOSER and (leaner := candidates.leaner(best[math.inf][1])) is not None:
         compare_with_fp32(leaner, _LEANER)
-    top = max(value for value, *_ in best.values())
-    _, option, measures = next(best[tier] for tier in sorted(best) if best[tier][0] >= top - CLOSER)
+    near = max(value for value, *_ in best.values()) - CLOSER
+    enough = {tier: min(near, PLENTY_DB) if tier == _LEANER else near for tier in best}
+    _, option, measures = next(best[tier] for tier in sorted(best) if best[tier][0] >= enough[tier])
     return Choice(option, measures, compared)
 
 

@@ -333,7 +333,7 @@ def test_calibrations_that_differ_much_are_all_compared_with_another_files_integ
     assert nearest(far, JUDGE, ["onnx"]).option.what == "the integers of onnx" and far.calls == ["poor", "fine"]
 
 
-def test_leaner_integers_take_the_place_of_another_files_unless_they_are_noisier_by_a_decibel():
+def test_leaner_integers_take_the_place_of_another_files_unless_they_are_noisier_and_that_matters():
     class Leaner(ToyCandidates):
         asked = 0
 
@@ -345,8 +345,9 @@ def test_leaner_integers_take_the_place_of_another_files_unless_they_are_noisier
         candidates = Leaner({"own": (0, (own, 0, 0, 0))}, files={"onnx": theirs}, weights=leaner)
         return nearest(candidates, JUDGE, ["onnx"]).option.what, candidates.asked
 
-    assert chosen(theirs=0.01, leaner=0.0105) == ("leaner", 1)
-    assert chosen(theirs=0.01, leaner=0.02) == ("the integers of onnx", 1)
+    assert chosen(theirs=0.08, leaner=0.085) == ("leaner", 1)
+    assert chosen(theirs=0.05, leaner=0.08) == ("the integers of onnx", 1)
+    assert chosen(theirs=0.02, leaner=0.04) == ("leaner", 1), "noisier, and so near to fp32 that it does not matter"
     assert chosen(theirs=0.095, leaner=0.001) == ("own", 0), "the file itself is hardly nearer: they are not made"
 
 
