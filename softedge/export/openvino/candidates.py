@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from softedge.export.base import INTEGERS_OF, Float32, Uint8
 from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
+from softedge.export.nearest import Judge, nearest, rounded_where_nearer
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.quantizer import Scheme
@@ -23,6 +24,7 @@ from softedge.export.openvino.int8 import (
     first_layer,
     from_onnx_int8,
     layers,
+    leading_float,
     reads_rounded,
     weight_grids,
     with_float,
@@ -30,6 +32,7 @@ from softedge.export.openvino.int8 import (
 )
 from softedge.export.openvino.network import Feed, as_it_is, from_graph, from_onnx, predictor, write
 from softedge.export.quiet import quiet
+from softedge.files import temporary_folder
 from softedge.records import Artifact
 
 RANGES = ("defaults", "minmax")
@@ -63,6 +66,8 @@ class NetworkCandidates(Candidates):
     calibration: uint8 (N, S, S, 3).  safe: weights of 7 bits.  feed: images -> what the network takes.
     """
 
+    fewest: ClassVar[int] = len(RANGES)  # on a MobileNetV3-Small they are 10 dB apart
+
     def __init__(self, calibration: Uint8, *, safe: bool = False, feed: Feed = as_it_is):
         self.calibration, self.safe, self.feed = calibration, safe, feed
 
@@ -83,9 +88,9 @@ class NetworkCandidates(Candidates):
         floats = better_in_float(self.network, self.feed(self.calibration[:1]).shape)
         begun = [*floats, *(name for name in first_layer(self.network) if name not in floats)]
         for images in self.sets:
-            for ranges in RANGES:
-                yield self._option(f"calibration by {ranges}{images}", ranges, images, floats, 0)
-                yield self._option(f"calibration by {ranges}{images}, first layer in float", ranges, images, begun, 1)
+            for tier, (ignored, more) in enumerate([(floats, ""), (begun, ", first layer in float")]):
+                for ranges in RANGES:
+                    yield self._option(f"calibration by {ranges}{images}{more}", ranges, images, ignored, tier)
         yield self._option("calibration by defaults, all layers in integers", "defaults", "", (), 2)
 
     def _option(self, what: str, ranges: str, images: str, ignored: Sequence[str], tier: int) -> Option:
@@ -166,3 +171,20 @@ class OpenVinoCandidates(NetworkCandidates):
             about = {INTEGERS_OF: artifact.name}
             return Option(f"the integers of {artifact.name}", Quantization(network, "", ""), details=about)
         return None
+
+    def leaner(self, option: Option) -> Option | None:
+        """Calibrated and rounded like an ONNX file, with the first layers in integers, too.
+
+        Those are in float for the speed of onnxruntime. OpenVINO computes them faster in integers: an
+        EfficientNet-Lite0 takes 0.43 of fp32's time instead of 0.47, at the same noise.
+        """
+        if not leading_float(option.model.network):
+            return None
+        made = OnnxCandidates(self.deployed, self.calibration, dynamic=self.dynamic, safe=self.safe, scheme=Scheme())
+        judge = Judge.of(self.deployed, made.comparison())
+        choice = rounded_where_nearer(made, nearest(made, judge), judge, self.deployed, self.calibration)
+        with temporary_folder("onnx") as folder, quiet():
+            network = from_onnx_int8(made.write(choice.option, folder))
+        return replace(
+            option, what=f"{option.what}, the first layers in integers, too", model=Quantization(network, "", "")
+        )

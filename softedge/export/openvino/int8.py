@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from softedge.export.base import Uint8
 from softedge.export.onnx.quantizer import WeightGrid, largest_weights, output_axis
 from softedge.export.onnx.ranges import typical
 from softedge.export.onnx.rewrite import constants, has_weights
-from softedge.export.openvino.network import Feed, as_it_is, compiled
+from softedge.export.openvino.network import Feed, as_it_is, compiled, from_graph
 
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
 _CACHED = 3 << 18  # bytes of a float map up to which a depthwise layer is faster in float; at 0.9 MB it was slower
@@ -153,6 +153,12 @@ def reads_rounded(op: Any) -> bool:
     return op.input_value(0).get_node().get_type_name() == "FakeQuantize"
 
 
+def leading_float(network: Any) -> bool:
+    """Whether the convolution or linear layer that comes first computes on floats, in a network with integers."""
+    found = list(layers(network).values())
+    return bool(found) and not reads_rounded(found[0]) and any(reads_rounded(op) for op in found)
+
+
 def with_float(network: Any, names: Iterable[str]) -> Any:
     """A copy in which these layers read their input before it was rounded; their weights stay in 8 bits."""
     changed = network.clone()
@@ -165,7 +171,21 @@ def with_float(network: Any, names: Iterable[str]) -> Any:
 
 
 def from_onnx_int8(source: Path) -> Any:
-    """The integers of a QDQ ONNX file instead of NNCF's."""
-    import openvino as ov
+    """The integers of a QDQ ONNX file instead of NNCF's.
 
-    return ov.convert_model(source)
+    Its biases, 32-bit integers with a scale for each, become the float constants that they stand for: half the bytes,
+    and the same values that OpenVINO would compute.
+    """
+    model = onnx.load(source)
+    known = constants(model)
+    biases = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and _is_bias(node, known)]
+    for node in biases:
+        value, scale = (numpy_helper.to_array(known[name]).astype(np.float32) for name in node.input[:2])
+        model.graph.initializer.append(numpy_helper.from_array(value * scale, node.output[0]))
+        model.graph.node.remove(node)
+    return from_graph(model)
+
+
+def _is_bias(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> bool:
+    stored = known.get(node.input[0])
+    return stored is not None and stored.data_type == onnx.TensorProto.INT32 and node.input[1] in known
