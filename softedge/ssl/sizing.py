@@ -47,6 +47,11 @@ def _queue_for(recipe: Recipe, batch: int) -> str:
     return f" --set ssl.queue={max(1, wanted // per_step) * per_step}"
 
 
+def batch_for(images: int) -> int:
+    """A batch for few images: at least four steps an epoch, where there are eight images or more."""
+    return max(2, 1 << (images // 4).bit_length() - 1) if images >= 8 else images
+
+
 def require_feasible(recipe: Recipe, images: int, world: int = 1) -> None:
     """Raise UserError, with values that work, when the settings cannot run on ``images`` images and ``world`` ranks."""
     settings, accumulate = recipe.ssl, recipe.optim.accumulate
@@ -57,9 +62,8 @@ def require_feasible(recipe: Recipe, images: int, world: int = 1) -> None:
             "give at least 2"
         )
     if batch > images:
-        largest = max(2, 1 << (images // 4).bit_length() - 1) if images >= 8 else images
         raise UserError(
-            f"ssl.batch = {batch} is more than the {images} images to train on; use --set ssl.batch={largest}"
+            f"ssl.batch = {batch} is more than the {images} images to train on; use --set ssl.batch={batch_for(images)}"
         )
     groups = settings.key_groups(world)
     if batch % (parts * groups) or batch // (parts * groups) < 2:

@@ -17,6 +17,7 @@ from softedge.errors import UserError
 from softedge.eval.validation import few_counts
 from softedge.progress import say
 from softedge.run import Run, read_json, write_json
+from softedge.ssl import sizing
 from softedge.stages.fitting import Limits, largest
 from softedge.stages.opening import FOLDER_RECIPE, choose_recipe, replaced
 from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Pace, Plan, choose, sizes_for, with_student
@@ -128,6 +129,8 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     else:
         at_most = fits[-1].size if fits else SIZES[-1]
         chosen = choose(counts, network.name, network.weights, pace, minutes, base.finetune.batch, at_most)
+    if chosen.values.get("ssl.epochs") and 2 <= counts.pretrain < base.ssl.batch:
+        chosen = dataclasses.replace(chosen, values=chosen.values | {"ssl.batch": sizing.batch_for(counts.pretrain)})
     chosen = dataclasses.replace(chosen, fits=fits)
     values: dict[str, dict[str, Any]] = {}
     for key, value in chosen.values.items():

@@ -119,6 +119,8 @@ def test_without_any_weights_the_folder_is_pretrained_from_random_ones(photos, m
     recipe, made = plan.recipe_for(str(photos), None)
     assert made is not None and recipe.backbone.weights == "random" and recipe.ssl.epochs > 0
     assert recipe.backbone.name == config.load("small-domain").backbone.name
+    assert recipe.ssl.batch <= made.values["ssl.batch"] == 4 < config.load("small-domain").ssl.batch  # 20 images train
+    assert plan.recipe_for(str(photos), None, ["ssl.batch=8"])[0].ssl.batch == 8
     asked = []
     monkeypatch.setattr(plan, "choose", lambda counts, *args: asked.append(counts.views) or choose(counts, *args))
     for method in ("simco", "seed"):  # two views and one
