@@ -173,6 +173,8 @@ def test_an_installed_package_adds_a_format_and_a_device(
     measured = read_json(run / "bench" / "labelled-int8@bench_top" / "result.json")
     assert measured["details"]["device"]["name"] == "Bench top" and measured["metrics"]["p90_ms"] > 0
     assert "Labelled ONNX int8" in (run / "report.html").read_text()
+    (reported,) = json.loads((run / "report.json").read_text())["runs"]
+    assert reported["devices"]["bench_top"]["kind"] == "this computer"  # as the device that it derives from
     environment = {"PYTHONPATH": f"{installed}:{PACKAGE.parent}", "PATH": ""}
     told = subprocess.run(
         [sys.executable, "-m", "softedge", "doctor"], env=environment, capture_output=True, text=True, check=True

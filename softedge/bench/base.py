@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,6 +119,13 @@ class Device(ABC):
     connected), connect in ``__enter__``.
     """
 
+    kind: ClassVar[str] = ""
+    """How near it is to where the app will run, in the report's words (``report.devices.KINDS``).
+
+    "this computer" for one that runs files on the machine that softedge runs on, so that its times are not shown as a
+    phone's or a board's.  Empty: the report goes by the address, and takes one that it does not know for a device of
+    its own.
+    """
     known_options: tuple[str, ...] = ()
     silent_options: tuple[str, ...] = ()  # how to get there; they do not change what is measured
 
@@ -158,7 +165,8 @@ class Device(ABC):
         """What the device reports about itself.
 
         Keys where known: cpu os machine isa (list) cores memory_bytes clocks_mhz governor temperature_c runtimes
-        (name -> version) python; others are welcome.  Values are JSON-serialisable.  Called inside the context.
+        (name -> version) python.  The report calls the device by ``name`` before ``model``, ``board`` and ``cpu``;
+        other keys are kept in report.json and not shown.  Values are JSON-serialisable.  Called inside the context.
         """
 
     @abstractmethod

@@ -1,4 +1,7 @@
-"""The gates of exported files: quality, size and latency; and the comparison with an earlier run."""
+"""The gates of quality and size, for ``quantize`` and ``check`` (those after ``bench``: ``stages/gate.py``).
+
+And the comparison with an earlier run.
+"""
 
 from __future__ import annotations
 
@@ -31,23 +34,6 @@ def size(row: Mapping[str, Any], gates: Check) -> list[str]:
     if gates.max_size and Precision.named(row["precision"]).is_int8 and row["size_bytes"] > gates.max_size:
         return [f"{row['size_bytes']} bytes are above the limit of {gates.max_size}"]
     return []
-
-
-def latency(run: Run, row: dict[str, Any], gates: Check) -> tuple[list[str], str | None]:
-    """Why the latency gate refuses an int8 file on each device it was timed on; and why it could not be judged."""
-    if not gates.max_p90 or not Precision.named(row["precision"]).is_int8:
-        return [], None
-    timed = {
-        name.partition("@")[2]: result.metrics["p90_ms"]
-        for name, result in run.results("bench").items()
-        if name.partition("@")[0] == row["artifact"]
-        and "p90_ms" in result.metrics
-        and result.details.get("sha256", row["sha256"]) == row["sha256"]
-    }
-    if not timed:
-        return [], f"max_p90: {row['artifact']} was not timed; run: softedge bench {run.root}, then check again"
-    slow = [f"p90 {p90:.2f} ms on {device}" for device, p90 in timed.items() if p90 > gates.max_p90]
-    return ([f"{' and '.join(slow)} above the limit of {gates.max_p90:g} ms"] if slow else []), None
 
 
 def against(rows: list[dict[str, Any]], earlier: Run) -> list[dict[str, Any]]:

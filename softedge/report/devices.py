@@ -52,6 +52,8 @@ def kind(address: str, about: Mapping[str, Any]) -> str:
     scheme, _, rest = address.partition(":")
     if about.get("emulated") or scheme == "emulated":
         return "an emulator"
+    if about.get("kind") in KINDS:  # the device itself says so; bench of earlier versions did not record it
+        return str(about["kind"])
     if scheme == "local":
         return "this computer"
     if scheme == "ssh":

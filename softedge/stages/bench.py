@@ -182,7 +182,7 @@ class Benchmark:
                 time_limit_s=300 + len(artifacts) * (60 + 10 * PRESETS[self.preset].min_seconds),
             )
             device.prepare(artifacts)
-            about = device.describe()
+            about = {**({"kind": device.kind} if device.kind else {}), **device.describe()}
             began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             return about, began, plan, tuple(device.run(artifacts, plan))
 

@@ -16,8 +16,8 @@ from softedge.bench.base import open_device
 from softedge.config import Check, Recipe
 from softedge.errors import GateFailed
 from softedge.progress import say
-from softedge.quantize import gates
-from softedge.records import Result
+from softedge.quantize.gates import SEARCHED
+from softedge.records import Precision, Result
 from softedge.run import Run, write_json
 from softedge.stages.opening import reopen
 
@@ -61,7 +61,7 @@ def failures(checked: Result, optional: Sequence[str]) -> tuple[list[str], list[
     it is too large, too slow or too often wrong: those limits are there because somebody set them.
     """
     rows = checked.details.get("rows", [])
-    tried = [row for row in rows if row["precision"].removesuffix(gates.SEARCHED) in optional]
+    tried = [row for row in rows if row["precision"].removesuffix(SEARCHED) in optional]
     passed = {row["target"] for row in rows if row.get("passed") and row not in tried}
     limited = [row for row in tried if row.get("judged_late") or row.get("too_large")]
     spared = {row["artifact"] for row in tried if row["target"] in passed and row not in limited}
@@ -134,7 +134,7 @@ def require_passed(result: Result) -> None:
 def judged(run: Run, limits: Check) -> Result | None:
     """What ``softedge check`` found and ``softedge bench`` measured last, judged by ``limits``; None: not checked."""
     checked = run.result("check")
-    return None if checked is None else with_latency(checked, run, limits)
+    return None if checked is None else with_late_gates(checked, run, limits)
 
 
 def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result | None:
@@ -150,6 +150,23 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result |
     return verdict
 
 
+def too_slow(run: Run, row: Mapping[str, Any], limits: Check) -> tuple[list[str], str | None]:
+    """Why the latency gate refuses an int8 file on each device it was timed on; and why it could not be judged."""
+    if not limits.max_p90 or not Precision.named(row["precision"]).is_int8:
+        return [], None
+    timed = {
+        name.partition("@")[2]: result.metrics["p90_ms"]
+        for name, result in run.results("bench").items()
+        if name.partition("@")[0] == row["artifact"]
+        and "p90_ms" in result.metrics
+        and result.details.get("sha256", row["sha256"]) == row["sha256"]
+    }
+    if not timed:
+        return [], f"max_p90: {row['artifact']} was not timed; run: softedge bench {run.root}, then check again"
+    slow = [f"p90 {p90:.2f} ms on {device}" for device, p90 in timed.items() if p90 > limits.max_p90]
+    return ([f"{' and '.join(slow)} above the limit of {limits.max_p90:g} ms"] if slow else []), None
+
+
 def too_often_wrong(row: Mapping[str, Any], limits: Check) -> list[str]:
     """A line where the accuracy on the test images is below ``check.min_accuracy``."""
     top1 = row.get("top1")
@@ -158,7 +175,7 @@ def too_often_wrong(row: Mapping[str, Any], limits: Check) -> list[str]:
     return [f"top-1 {top1:.4f} is below the least accuracy {limits.min_accuracy:g}"]
 
 
-def with_latency(checked: Result, run: Run, limits: Check) -> Result:
+def with_late_gates(checked: Result, run: Run, limits: Check) -> Result:
     """The result of ``softedge check`` with the files that are too slow or too often wrong among those that failed.
 
     skipped: int8 files that were not timed yet, when there is a limit.  A file that a better one stands in for is not
@@ -168,7 +185,7 @@ def with_latency(checked: Result, run: Run, limits: Check) -> Result:
         return checked
     rows, failed, skipped = [], list(checked.details.get("failed", [])), dict(checked.skipped)
     for row in checked.details.get("rows", []):
-        slow, unknown = gates.latency(run, row, limits)
+        slow, unknown = too_slow(run, row, limits)
         if unknown:
             skipped[f"max_p90 {row['artifact']}"] = unknown
         wrong = too_often_wrong(row, limits)

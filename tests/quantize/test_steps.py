@@ -17,7 +17,7 @@ from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.quantizer import Scheme
 from softedge.quantize.equalization import equalize, imbalance
 from softedge.quantize.fine_tuning import Schedule, fine_tune
-from softedge.quantize.gates import against, latency, quality, size
+from softedge.quantize.gates import against, quality, size
 from softedge.quantize.search import Problem, search
 from softedge.quantize.selection import as_hard, doubts, margins
 from softedge.quantize.sensitivity import fewest, rank
@@ -308,21 +308,6 @@ class FakeRun:
 class FakeResult:
     def __init__(self, metrics=None, details=None):
         self.metrics, self.details = metrics or {}, details or {}
-
-
-def test_latency_gate_reads_the_bench_and_says_when_there_is_none():
-    def refusals(limit, **timed):
-        row = {"artifact": "onnx-int8", "precision": "int8", "sha256": "s"}
-        return latency(FakeRun(**timed), row, Check(max_p90=limit))
-
-    timed = {"onnx-int8@local": FakeResult({"p90_ms": 3.0}), "onnx-fp32@local": FakeResult({"p90_ms": 9.0})}
-    assert refusals(2.0, **timed) == (["p90 3.00 ms on local above the limit of 2 ms"], None)
-    assert refusals(4.0, **timed) == ([], None)
-    assert refusals(0.0, **timed) == ([], None)
-    assert latency(FakeRun(**timed), {"artifact": "onnx-fp32", "precision": "fp32"}, Check(max_p90=2.0)) == ([], None)
-    other = {"onnx-int8@local": FakeResult({"p90_ms": 3.0}, {"sha256": "of another file"})}
-    assert "was not timed" in refusals(2.0, **other)[1]
-    assert "was not timed" in refusals(2.0)[1]
 
 
 def test_comparison_with_an_earlier_run_gives_now_then_and_change():

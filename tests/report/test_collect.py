@@ -156,6 +156,8 @@ def test_places_of_folders_are_left_out_of_a_command_and_addresses_stay(typed: s
         ("adb://R58M", {}, "a device"),
         ("adb://R58M", {"emulated": True}, "an emulator"),
         ("emulated:arm64", {}, "an emulator"),
+        ("pinned:3", {"kind": "this computer"}, "this computer"),
+        ("pinned:3", {"kind": "a toaster"}, "a device"),
     ],
 )
 def test_what_a_device_is_follows_from_its_address_and_what_it_tells(address: str, about: dict, what: str) -> None:

@@ -195,3 +195,16 @@ def test_int8_is_optional_until_somebody_asks_for_it_or_sets_a_limit():
     assert _optional(config.build({"export": {"precisions": ["int8"]}}), False, ()) is None
     before = config.build({"check": {"optional": ["int8"]}})  # a run that is deployed again
     assert _optional(before, False, ()) is None and _optional(before, True, ()) == ()
+
+
+def test_latency_is_judged_on_the_file_that_was_timed_and_of_int8_alone(run):
+    def refused(artifact: str, precision: str, limit: float, sha256: str = "b") -> tuple[list[str], str | None]:
+        row = {"artifact": artifact, "precision": precision, "sha256": sha256}
+        return gate.too_slow(run, row, config.Check(max_p90=limit))
+
+    assert refused("onnx-int8", "int8", 5.0) == (["p90 8.00 ms on phone above the limit of 5 ms"], None)
+    assert refused("onnx-int8", "int8", 10.0) == ([], None)
+    assert refused("onnx-int8", "int8", 0.0) == ([], None)
+    assert refused("onnx-fp32", "fp32", 2.0, "a") == ([], None)
+    assert "was not timed" in str(refused("onnx-int8", "int8", 5.0, "of another file")[1])
+    assert "was not timed" in str(refused("onnx-w8a16", "w8a16", 5.0)[1])

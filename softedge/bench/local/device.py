@@ -22,6 +22,8 @@ from softedge.records import Artifact
 class Local(FolderDevice):
     """Runs the worker as a subprocess, so that load time and memory are those of the runtime alone."""
 
+    kind = "this computer"
+
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):
         self.known_options = (*job.options(), "python")
         super().__init__(spec, address, options)
