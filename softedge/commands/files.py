@@ -176,6 +176,6 @@ def export_file(
 @app.command("litert-setup")
 def litert_setup() -> None:
     """Create the environment that LiteRT (.tflite) export needs (SOFTEDGE_LITERT overrides its location)."""
-    from softedge.export.litert.format import setup
+    from softedge.export.litert.environment import setup
 
     typer.echo(f"LiteRT's environment is ready in {setup()}; export with: softedge export RUN --targets litert")

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from softedge.errors import UserError
-from softedge.export.litert import format as litert
+from softedge.export.litert import environment as litert
 from softedge.export.litert.format import LiteRt
 from softedge.export.parity import compare
 

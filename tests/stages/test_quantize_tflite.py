@@ -14,7 +14,8 @@ from softedge.errors import UserError
 from softedge.export import contract
 from softedge.export.given_file import Interface
 from softedge.export.litert import given
-from softedge.export.litert.format import WORKER, LiteRt, work
+from softedge.export.litert.environment import WORKER, work
+from softedge.export.litert.format import LiteRt
 from softedge.export.parity import compare
 from softedge.stages.quantize_file import quantize_file
 

@@ -19,7 +19,7 @@ from softedge.export import contract
 from softedge.export.base import Float32, GivenModel, Predictor, Uint8
 from softedge.export.candidates import Candidates, Option
 from softedge.export.given_file import Interface, Tensor, interface, preprocessing
-from softedge.export.litert.format import work
+from softedge.export.litert.environment import work
 from softedge.export.onnx.ranges import typical
 from softedge.export.onnx.speed import Race
 from softedge.files import temporary_folder, write_json
