@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import openvino as ov
@@ -25,8 +27,23 @@ ASKED = {"mean": SPEC.mean, "std": SPEC.std, "crop": 16 / 18}
 
 
 def converted(deployed, *shape):
-    """As OpenVINO's own converter makes it: normalised planes in, logits out."""
-    return ov.convert_model(deployed.model, example_input=torch.zeros(2, 3, 16, 16), input=[list(shape)])
+    """As OpenVINO's own converter makes it: normalised planes in, logits out.
+
+    By way of ONNX: OpenVINO's reader of PyTorch networks ended the process now and then after other tests in it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.onnx"
+        torch.onnx.export(
+            deployed.model,
+            (torch.zeros(2, 3, 16, 16),),
+            path,
+            dynamo=True,
+            opset_version=18,
+            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+            external_data=False,
+            verbose=False,
+        )
+        return ov.convert_model(path, input=[list(shape)])
 
 
 def saved(network, path):
