@@ -30,7 +30,7 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     import nncf
     import openvino as ov
     import torch
-    from int8_quality import Reader
+    from int8_tools import Reader
     from onnxruntime.quantization import quantize_static
 
     from softedge import backbones, config
@@ -72,7 +72,7 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     plain_ranges = onnx_ranges.measure(rewritten, images)
     integers_only = Quantization(rewritten, plain_ranges)
     front = leading_float(rewritten, default)
-    chosen = float_layers(steps.get("onnx", {}), set(integers_only.layers()) - front)
+    chosen = float_layers(steps.get("onnx-int8", {}), set(integers_only.layers()) - front)
     if chosen:
         mixed = integers_only.in_float(front | frozenset(chosen)).model()
         onnx.save(mixed, out / "onnx-mixed.onnx")
@@ -86,9 +86,9 @@ def make(name: str, quality: Path | None, out: Path) -> None:
         write(integers, deployed, "int8", out / "openvino-default.xml")
         speed = compressed(with_ranges(network, images, "defaults", ignored=better_in_float(network)))
         write(speed, deployed, "int8", out / "openvino-default, symmetric.xml")
-        step = next((r for r in steps.get("openvino", {}).get("steps", []) if r["step"] == "mixed"), None)
+        step = next((r for r in steps.get("openvino-int8", {}).get("steps", []) if r["step"] == "mixed"), None)
         if step is not None:
-            order = [layer["name"] for layer in steps["onnx"]["layers"]][: step["float_layers"]]
+            order = [layer["name"] for layer in steps["onnx-int8"]["layers"]][: step["float_layers"]]
             write(with_float(integers, order), deployed, "int8", out / "openvino-mixed.xml")
         write(compressed(from_onnx(deployed)), deployed, "int8", out / "openvino-weights.xml")
         plain = nncf.quantize(from_onnx(deployed), nncf.Dataset([image[None] for image in images]))

@@ -56,7 +56,9 @@ def export(
 
 @app.command()
 def quantize(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a float .onnx classifier.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(help="A run folder, or a float .onnx, .xml or .tflite classifier.", show_default=False)
+    ],
     images: Annotated[
         Path | None, typer.Option("--images", help="For a file: a folder of real images.", show_default=False)
     ] = None,
@@ -72,7 +74,7 @@ def quantize(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Search for better int8 files of a run where they may not pass the gates; or quantize a float .onnx file."""
+    """Search for better int8 files of a run where they may not pass the gates; or quantize a float model file."""
     from softedge.commands import tables
     from softedge.stages.quantize import quantize as search
 
@@ -174,6 +176,6 @@ def export_file(
 @app.command("litert-setup")
 def litert_setup() -> None:
     """Create the environment that LiteRT (.tflite) export needs (SOFTEDGE_LITERT overrides its location)."""
-    from softedge.export.litert.format import setup
+    from softedge.export.litert.environment import setup
 
     typer.echo(f"LiteRT's environment is ready in {setup()}; export with: softedge export RUN --targets litert")

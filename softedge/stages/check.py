@@ -1,7 +1,8 @@
 """The check stage: every exported file, read back from disk, against PyTorch fp32 on real images.
 
-The test images are used here for the first time, once for each file: nothing is chosen by them.  A file that cannot be
-run here is "not run" with the reason, never passed.
+The test images are asked here, once for each file: nothing is chosen by them.  (The export compares a few of them with
+PyTorch, file by file, and keeps them as golden images.)  A file that cannot be run here is "not run" with the reason,
+never passed.
 """
 
 from __future__ import annotations

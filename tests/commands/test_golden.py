@@ -29,7 +29,7 @@ from softedge.bench import base
 from softedge.bench.browser import ort_web
 from softedge.cli import app
 from softedge.eval import pace
-from softedge.export.litert import format as litert
+from softedge.export.litert import environment as litert
 from softedge.live import serve
 from softedge.progress import say
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from softedge.errors import UserError
-from softedge.export.litert import format as litert
+from softedge.export.litert import environment as litert
 from softedge.export.litert.format import LiteRt
 from softedge.export.parity import compare
 
@@ -32,7 +32,7 @@ def test_failing_installation_is_one_line_and_is_not_taken_for_a_finished_one(mo
 def test_worker_that_fails_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(litert, "interpreter", lambda: sys.executable)
     with pytest.raises(UserError, match="LiteRT cannot run none.tflite: "):
-        litert._work("run", tmp_path / "none.tflite", tmp_path / "none.npy", tmp_path / "out.npy")
+        litert.work("run", tmp_path / "none.tflite", tmp_path / "none.npy", tmp_path / "out.npy")
 
 
 def test_worker_imports_nothing_of_softedge():

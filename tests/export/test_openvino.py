@@ -20,13 +20,16 @@ from softedge.export.onnx.graph import trace
 from softedge.export.onnx.quantizer import Scheme
 from softedge.export.onnx.rewrite import constants
 from softedge.export.onnx.rounding import rounded
+from softedge.export.onnx.speed import prefixes
 from softedge.export.openvino import candidates as openvino_candidates
 from softedge.export.openvino.format import OpenVino
 from softedge.export.openvino.int8 import (
     better_in_float,
     calibration_sets,
     first_layer,
+    from_onnx_int8,
     layers,
+    leading_float,
     reads_rounded,
     weight_grids,
     with_ranges,
@@ -182,6 +185,38 @@ def test_the_integers_of_an_onnx_file_and_full_bias_correction_are_options(deplo
     corrected = options.bias_corrected(made)
     assert options.float_layers(corrected) == options.float_layers(made) >= {options.layers()[-1]}
     assert "layer by layer" in corrected.what and options.bias_corrected(options.from_file(onnx)) is None
+
+
+@pytest.mark.parametrize("scheme", [None, Scheme()])
+def test_an_onnx_file_in_openvino_has_its_biases_in_float_its_image_in_rows_and_the_same_answers(
+    deployed, pictures, tmp_path, scheme
+):
+    settings = {"scheme": scheme} if scheme else {"float_prefix": list(prefixes(trace(deployed)))[1]}
+    made = Onnx(calibration="minmax", **settings).convert(deployed, "int8", pictures[:16], tmp_path)
+    plain, network = ov.convert_model(made.path), from_onnx_int8(made.path)
+    assert np.array_equal(predictor(network)(pictures), predictor(plain)(pictures))
+
+    def kinds(model):
+        return {op.get_element_type().get_type_name() for op in model.get_ops() if op.get_type_name() == "Constant"}
+
+    assert "i32" in kinds(plain) and "i32" not in kinds(network)
+    planes = next(op for op in network.get_ordered_ops() if op.get_type_name() == "Transpose")
+    before = planes.input_value(0)
+    assert before.get_element_type().get_type_name() == "f32" and before.get_node().get_type_name() != "Convert"
+    assert before.get_partial_shape()[3].get_length() == 3
+
+
+def test_what_onnxruntime_leaves_in_float_for_its_speed_is_computed_in_integers(deployed, pictures, tmp_path):
+    options = OpenVino().candidates(deployed, "int8", pictures[:16])
+    until = list(prefixes(trace(deployed)))[1]
+    mixed = options.from_file(Onnx(float_prefix=until).convert(deployed, "int8", pictures[:16], tmp_path))
+    assert leading_float(mixed.model.network)
+    leaner = options.leaner(mixed)
+    assert not leading_float(leaner.model.network)
+    assert leaner.details == mixed.details, "the export is renewed with the file that decided about it"
+    assert options.float_layers(leaner) < options.float_layers(mixed)
+    assert compare(options.predict(leaner, pictures), deployed.predict(pictures)).sqnr_db > 15
+    assert options.leaner(leaner) is None
 
 
 def test_nncf_finds_the_integers_of_weights_that_were_rounded_before(deployed, pictures):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import INTEGERS_OF, Float32, Format, Predictor, Uint8, needs
+from softedge.export.base import INTEGERS_OF, Float32, Format, GivenModel, Predictor, Uint8, needs
 from softedge.export.candidates import Candidates
 from softedge.export.contract import artifact_of
 from softedge.export.openvino.network import F32, from_onnx, predictor, write
@@ -70,6 +70,11 @@ class OpenVino(Format):
         if precision not in self.searchable:
             return None
         return OpenVinoCandidates(deployed, calibration, safe=self.safe, dynamic=self.batch == "dynamic")
+
+    def given(self, path: Path, asked: Mapping[str, Any]) -> GivenModel:
+        from softedge.export.openvino.given import read
+
+        return read(path, asked)
 
     def files(self, path: Path) -> list[Path]:
         return [path, path.with_suffix(".bin")]
