@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from softedge.export.openvino.core import core
+
 SIZE = 224
 
 
@@ -110,13 +112,10 @@ def runner(path: Path, image: np.ndarray) -> Callable[[], Any]:
 
         run = session(onnx.load(path), threads=1)
         return lambda: run.run(None, {"image": image})
-    import openvino as ov
-
-    core = ov.Core()
-    network = core.read_model(path)
+    network = core().read_model(path)
     network.reshape({0: [1, SIZE, SIZE, 3]})
     hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
-    request = core.compile_model(network, "CPU", hints).create_infer_request()
+    request = core().compile_model(network, "CPU", hints).create_infer_request()
     return lambda: request.infer({0: image}, share_inputs=True)
 
 

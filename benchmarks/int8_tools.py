@@ -16,6 +16,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, q
 from softedge.export.deployed import Deployed
 from softedge.export.onnx.ranges import session
 from softedge.export.onnx.speed import Race
+from softedge.export.openvino.core import core
 from softedge.export.quiet import quiet
 
 SAMPLE = 4.0  # ms of processor time that one sample takes at least
@@ -127,13 +128,10 @@ def runner(path: Path, image: np.ndarray) -> Callable[[], Any]:
     if path.suffix == ".onnx":
         run = session(onnx.load(path), threads=1)
         return lambda: run.run(None, {"image": image})
-    import openvino as ov
-
-    core = ov.Core()
-    network = core.read_model(path)
+    network = core().read_model(path)
     network.reshape({0: list(image.shape)})
     hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
-    request = core.compile_model(network, "CPU", hints).create_infer_request()
+    request = core().compile_model(network, "CPU", hints).create_infer_request()
     return lambda: request.infer({0: image}, share_inputs=True)
 
 

@@ -22,6 +22,7 @@ from softedge.export.onnx.rewrite import constants
 from softedge.export.onnx.rounding import rounded
 from softedge.export.onnx.speed import prefixes
 from softedge.export.openvino import candidates as openvino_candidates
+from softedge.export.openvino.core import core
 from softedge.export.openvino.format import OpenVino
 from softedge.export.openvino.int8 import (
     better_in_float,
@@ -85,7 +86,7 @@ def test_the_safe_file_has_weights_of_7_bits_where_products_are_added_in_pairs(d
         folder = tmp_path / str(safe)
         folder.mkdir()
         artifact = OpenVino(safe=safe).convert(deployed, "int8", pictures[:40], folder)
-        network = ov.Core().read_model(artifact.path)
+        network = core().read_model(artifact.path)
         dense = [op for op in layers(network).values() if op.get_type_name() != "GroupConvolution"]
         rounded = [op for op in dense if reads_rounded(op)]
         assert len(rounded) >= 3
@@ -249,6 +250,6 @@ def test_the_integers_of_a_file_are_not_rounded_again(deployed, pictures):
 def decoded(op, like):
     """The weights of an operation as it multiplies them, in the shape of ``like``."""
     network = ov.Model([opset13.result(op.input_value(1))], [])
-    return next(
-        iter(ov.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([]).values())
-    ).reshape(like.shape)
+    return next(iter(core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([]).values())).reshape(
+        like.shape
+    )

@@ -9,6 +9,7 @@ import torch
 from openvino import opset13 as op
 from torch import nn
 
+from softedge.export.openvino.core import core
 from softedge.export.openvino.rounding import Layer, layers, rounded
 from softedge.export.rounding import LARGEST, Moments, least_error
 
@@ -19,7 +20,7 @@ def plain(images):
 
 def run(network, images):
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    return next(iter(ov.Core().compile_model(network, "CPU", exact)(plain(images)).values()))
+    return next(iter(core().compile_model(network, "CPU", exact)(plain(images)).values()))
 
 
 @pytest.fixture

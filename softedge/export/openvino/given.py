@@ -19,6 +19,7 @@ from softedge.export.candidates import Option
 from softedge.export.given_file import Interface, Tensor, interface, own_words, preprocessing
 from softedge.export.onnx.speed import raced
 from softedge.export.openvino.candidates import NetworkCandidates, Quantization
+from softedge.export.openvino.core import core
 from softedge.export.openvino.int8 import WEIGHTED
 from softedge.export.openvino.network import F32, Feed, predictor, save
 from softedge.export.openvino.rounding import rounded
@@ -93,9 +94,7 @@ class FileCandidates(NetworkCandidates):
 
 
 def _one_thread(network: Any) -> Any:
-    import openvino as ov
-
-    return ov.Core().compile_model(network, "CPU", {**F32, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1})
+    return core().compile_model(network, "CPU", {**F32, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1})
 
 
 def _answering(model: Any, known: Interface, feed: Feed) -> Predictor:
@@ -106,7 +105,6 @@ def _answering(model: Any, known: Interface, feed: Feed) -> Predictor:
 
 def _plain(path: Path) -> Any:
     """The network with its weights in 32 bits; UserError for what cannot be quantized."""
-    import openvino as ov
 
     try:
         root = ET.parse(path).getroot().tag
@@ -118,7 +116,7 @@ def _plain(path: Path) -> Any:
     if not weights.is_file():
         raise UserError(f"{path} has its weights in {weights.name}, which is not beside it; put both into one folder")
     try:
-        network = ov.Core().read_model(str(path))
+        network = core().read_model(str(path))
     except Exception as error:  # openvino raises RuntimeError subclasses and its own kinds
         raise UserError(
             f"{path} and {weights.name} cannot be read by OpenVINO ({_reason(error)}); convert the network again"

@@ -15,6 +15,7 @@ from softedge.export.base import Uint8
 from softedge.export.onnx.quantizer import WeightGrid, largest_weights, output_axis
 from softedge.export.onnx.ranges import typical
 from softedge.export.onnx.rewrite import constants, has_weights
+from softedge.export.openvino.core import shared
 from softedge.export.openvino.network import Feed, as_it_is, compiled, from_graph
 
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
@@ -60,15 +61,16 @@ def with_ranges(
     estimators = {"mean": RangeEstimatorParametersSet.MEAN_MINMAX, "minmax": RangeEstimatorParametersSet.MINMAX}
     if ranges in estimators:
         advanced.activations_range_estimator_params = estimators[ranges]
-    return nncf.quantize(
-        network,
-        nncf.Dataset([image[None] for image in calibration], feed),
-        preset=nncf.QuantizationPreset.MIXED if ranges in estimators else nncf.QuantizationPreset.PERFORMANCE,
-        subset_size=len(calibration),
-        fast_bias_correction=fast,
-        ignored_scope=nncf.IgnoredScope(names=list(ignored), validate=False),
-        advanced_parameters=advanced,
-    )
+    with shared():
+        return nncf.quantize(
+            network,
+            nncf.Dataset([image[None] for image in calibration], feed),
+            preset=nncf.QuantizationPreset.MIXED if ranges in estimators else nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(calibration),
+            fast_bias_correction=fast,
+            ignored_scope=nncf.IgnoredScope(names=list(ignored), validate=False),
+            advanced_parameters=advanced,
+        )
 
 
 def better_in_float(network: Any, shape: Sequence[int] = ()) -> list[str]:
@@ -111,7 +113,8 @@ def compressed(network: Any) -> Any:
     """8 bits for the weights that are still in float (NNCF leaves squeeze-excite there): they would double the file."""
     import nncf
 
-    return _shared_limits(nncf.compress_weights(network, mode=nncf.CompressWeightsMode.INT8_SYM))
+    with shared():
+        return _shared_limits(nncf.compress_weights(network, mode=nncf.CompressWeightsMode.INT8_SYM))
 
 
 def _shared_limits(network: Any) -> Any:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from softedge.errors import UserError
 from softedge.export.base import Float32, Predictor, Uint8
 from softedge.export.contract import INPUT, to_json
+from softedge.export.openvino.core import core
 from softedge.files import refuse_full, temporary_folder
 from softedge.records import Precision
 from softedge.run import fsync_folder
@@ -140,9 +141,7 @@ def save(network: Any, path: Path, half: bool, small: bool) -> None:
 
 def compiled(model: Any) -> Any:
     """A file or a network for the CPU; left alone, OpenVINO computes in bf16 or f16 where the processor has it."""
-    import openvino as ov
-
-    return ov.Core().compile_model(model, "CPU", F32)
+    return core().compile_model(model, "CPU", F32)
 
 
 def as_it_is(images: Uint8) -> NDArray[Any]:
