@@ -44,7 +44,8 @@ def test_two_cores_of_openvino_end_the_process_at_the_next_signal() -> None:
 
 
 def test_networks_compiled_here_leave_signal_handlers_their_stack() -> None:
-    two = "from softedge.export.openvino.network import compiled\nfirst, second = compiled(network()), compiled(network())\n"
+    two = "from softedge.export.openvino.network import compiled\n"
+    two += "first, second = compiled(network()), compiled(network())\n"
     assert ran(two + _BOTH_END_AS_THEY_BEGAN) == 0
 
 
@@ -55,7 +56,7 @@ from softedge.export.openvino import int8
 images = np.random.default_rng(1).integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
 made, Core = [], ov.Core
 ov.Core = counted = lambda: made.append(1) or Core()
-int8.compressed(int8.with_ranges(network(), images, "defaults"))
+int8.compiled(int8.compressed(int8.with_ranges(network(), images, "defaults")))
 assert made == [1] and ov.Core is counted
 """
     assert ran(code) == 0
