@@ -5,6 +5,7 @@ The environment (``environment.py``) gets programs of torch.export, which both v
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,14 +15,19 @@ import numpy as np
 from softedge.errors import UserError
 from softedge.export.base import Float32, Format, GivenModel, Predictor, Uint8
 from softedge.export.contract import artifact_of
+from softedge.export.counting import entry, in_order
+from softedge.export.litert.candidates import WEIGHTED, NetworkCandidates, converted, described
 from softedge.export.litert.environment import complete, work
-from softedge.export.quiet import quiet
+from softedge.export.nearest import write_nearest
 from softedge.files import temporary_folder
 from softedge.records import Artifact, Precision
 from softedge.run import atomic_path
 
 if TYPE_CHECKING:
+    from softedge.export.candidates import Candidates
     from softedge.export.deployed import Deployed
+
+_TYPES = ("weights", "input")  # of an operator, as ``worker.read`` names them
 
 
 class LiteRt(Format):
@@ -31,6 +37,7 @@ class LiteRt(Format):
     title = "LiteRT"
     suffix = ".tflite"
     precisions: ClassVar[Mapping[str, Precision]] = {"fp32": Precision(32, 32), "int8": Precision(8, 8)}
+    searchable = ("int8",)
     board_packages: ClassVar[Mapping[str, str]] = {"ai_edge_litert.interpreter": "ai-edge-litert"}
     board_parts = (  # 18 of the 42 MB: neither the GPU, nor the tools that change a file
         "ai_edge_litert/__init__.py",
@@ -59,27 +66,29 @@ class LiteRt(Format):
         return "LiteRT interpreter (XNNPACK) in its own environment"
 
     def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
-        import torch
-
         bits = self.bits(precision)
         if bits.is_int8 and not len(calibration):
             raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
         if (why := self.missing()) is not None:
             raise UserError(why)
-        size = deployed.spec.size
-        path = out / f"model{self.suffix}"
-        with temporary_folder("litert") as folder:
-            program, images = folder / "program.pt2", folder / "calibration.npy"
-            with quiet(), torch.no_grad():
-                example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
-                torch.export.save(torch.export.export(deployed.folded(), (example,)), program)
-            extra = []
-            if bits.is_int8:
-                np.save(images, calibration)
-                extra = [images]
+        if (candidates := self.candidates(deployed, precision, calibration)) is not None:
+            path = write_nearest(candidates, deployed, calibration, out)
+        else:
+            path = out / f"model{self.suffix}"
             with atomic_path(path) as temporary:
-                work("convert", program, temporary, *extra)
+                converted(deployed, temporary)
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
+
+    def candidates(
+        self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
+    ) -> Candidates | None:
+        return NetworkCandidates(deployed, calibration, like) if precision in self.searchable else None
+
+    def integer_operations(self, artifact: Artifact) -> dict[str, int]:
+        if self.missing() is not None:
+            return {}
+        layers = [op for op in described(artifact.path)["operators"] if op["kind"] in WEIGHTED and op["weights"]]
+        return in_order(Counter(entry(WEIGHTED[op["kind"]], *(op[k] == "int8" for k in _TYPES)) for op in layers))
 
     def given(self, path: Path, asked: Mapping[str, Any]) -> GivenModel:
         from softedge.export.litert.given import read

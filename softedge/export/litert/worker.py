@@ -1,9 +1,9 @@
 """Runs inside LiteRT's own environment, as a script: converts a torch.export program, or runs a .tflite file.
 
-    python worker.py convert program.pt2 out.tflite [calibration.npy]
+    python worker.py convert program.pt2 out.tflite
     python worker.py run model.tflite images.npy outputs.npy [feed.json]
 
-And for files of others:
+And to quantize a float file:
 
     python worker.py read model.tflite about.json
     python worker.py observe model.tflite images.npy feed.json extremes.npz
@@ -26,38 +26,13 @@ from typing import Any
 import numpy as np
 
 
-def convert(source: str, result: str, calibration: str | None = None) -> None:
-    """A program (.pt2) -> a .tflite file; int8 weights and activations with calibration images, uint8 (N, H, W, 3)."""
+def convert(source: str, result: str) -> None:
+    """A program (.pt2) -> a float .tflite file."""
     import litert_torch  # type: ignore[import-not-found]
     import torch
 
     program = torch.export.load(source)
-    example = program.example_inputs[0]
-    litert_torch.convert(program.module(), example).export(result)
-    if calibration is not None:
-        _quantize_ours(result, np.load(calibration))
-
-
-def _quantize_ours(path: str, images: np.ndarray) -> None:
-    """Static int8 in place; the preprocessing, the softmax and the output stay in float."""
-    from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-not-found]
-    from ai_edge_quantizer import (  # type: ignore[import-not-found]
-        algorithm_manager,
-        qtyping,
-        quantizer,
-        recipe,
-    )
-
-    worker = quantizer.Quantizer(path)
-    worker.load_quantization_recipe(recipe.static_wi8_ai8())
-    kinds = qtyping.TFLOperationName
-    for kind in (kinds.SUB, kinds.DIV, kinds.SOFTMAX, kinds.OUTPUT):
-        worker.update_quantization_recipe(".*", kind, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
-    signatures = Interpreter(path).get_signature_list()
-    name = next(iter(signatures))
-    entry = signatures[name]["inputs"][0]
-    ranges = worker.calibrate({name: [{entry: image[None]} for image in images]})
-    worker.quantize(ranges).export_model(path, overwrite=True)
+    litert_torch.convert(program.module(), program.example_inputs[0]).export(result)
 
 
 def run(path: str, images: str, outputs: str, feed: str | None = None) -> None:
@@ -70,7 +45,7 @@ def run(path: str, images: str, outputs: str, feed: str | None = None) -> None:
 def read(path: str, about: str) -> None:
     """Write inputs, outputs and operators, in order of computation, of a file.
 
-    dims: 0 where the file takes any.  type: of an operator's weights, None where it has none.
+    dims: 0 where the file takes any.  weights: their type, None where an operator has none.  input: its first one's.
     """
     interpreter = _interpreter(path)
     tensors = {one["index"]: one for one in interpreter.get_tensor_details()}
@@ -91,6 +66,7 @@ def read(path: str, about: str) -> None:
                 "kind": operator["op_name"],
                 "outputs": [tensors[index]["name"] for index in operator["outputs"]],
                 "weights": weights(operator),
+                "input": np.dtype(tensors[operator["inputs"][0]]["dtype"]).name if len(operator["inputs"]) else None,
             }
             for operator in operators
         ],

@@ -1,0 +1,247 @@
+"""The int8 candidates of a LiteRT file: ranges and layers in float, made by the tools of LiteRT's own environment."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softedge.export.base import Float32, Predictor, Uint8
+from softedge.export.candidates import Candidates, Option
+from softedge.export.deployed import Deployed
+from softedge.export.given_file import Interface
+from softedge.export.litert.environment import work
+from softedge.export.onnx.ranges import typical
+from softedge.export.onnx.speed import Race
+from softedge.export.quiet import quiet
+from softedge.export.rounding import LARGEST
+from softedge.files import temporary_folder, write_json
+from softedge.records import Artifact, InputSpec
+from softedge.run import atomic_path
+
+WEIGHTED = {
+    "CONV_2D": "conv",
+    "DEPTHWISE_CONV_2D": "conv",
+    "TRANSPOSE_CONV": "conv",
+    "FULLY_CONNECTED": "linear",
+    "BATCH_MATMUL": "linear",
+}
+ENDS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}  # operators that make scores of logits
+_SECONDS = 2.0  # of processor time to compare one option with fp32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the worker makes of the float file: see ``worker.quantize``.
+
+    in_float: layers, by their output.  source: the float file, where its weights are not the given ones.
+    """
+
+    ranges: Mapping[str, tuple[float, float]]
+    in_float: tuple[str, ...] = ()
+    weights_only: bool = False
+    source: Path | None = None
+
+
+@dataclass(frozen=True)
+class File:
+    """A float file.  layers: outputs of the operators with weights, in order of computation.  last: that of the last
+    operator, where it makes scores of logits."""
+
+    path: Path
+    known: Interface
+    spec: InputSpec
+    layers: tuple[str, ...]
+    last: tuple[str, ...]
+
+    def feed(self) -> dict[str, Any]:
+        """For the worker: see ``worker._feeder``."""
+        floats = self.known.kind == "float"
+        channels = {"shift": self.spec.mean, "scale": self.spec.std} if floats else {}
+        return {"planes": self.known.planes, **{name: [255 * v for v in values] for name, values in channels.items()}}
+
+    def answering(self, path: Path) -> Predictor:
+        """Probabilities or scores (N, C) of this file, or of one made of it."""
+
+        def predict(images: Uint8) -> Float32:
+            with temporary_folder("litert") as folder:
+                np.save(folder / "images.npy", images)
+                write_json(folder / "feed.json", self.feed())
+                work("run", path, folder / "images.npy", folder / "outputs.npy", folder / "feed.json")
+                return self.known.answers(np.load(folder / "outputs.npy"))
+
+        return predict
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What ``worker.read`` says of a file."""
+    with temporary_folder("litert") as folder:
+        work("read", path, folder / "about.json")
+        about: dict[str, Any] = json.loads((folder / "about.json").read_text())
+        return about
+
+
+def layers_of(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """The outputs of the operators with weights, in order of computation."""
+    return tuple(op["outputs"][0] for op in about["operators"] if op["kind"] in WEIGHTED and op["weights"])
+
+
+def last_of(about: Mapping[str, Any]) -> str:
+    """What the output is made by: "SOFTMAX"."""
+    makers = {name: op["kind"] for op in about["operators"] for name in op["outputs"]}
+    return str(makers.get(about["outputs"][0]["name"], ""))
+
+
+def converted(network: Deployed, path: Path) -> None:
+    """Write a network as a float file."""
+    import torch
+
+    size = network.spec.size
+    with temporary_folder("litert") as folder:
+        program = folder / "program.pt2"
+        with quiet(), torch.no_grad():
+            example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
+            torch.export.save(torch.export.export(network.folded(), (example,)), program)
+        work("convert", program, path)
+
+
+class FileCandidates(Candidates):
+    """Ranges by the mean of the images' extremes and by the widest; both without outliers, too, and by tier with the
+    first layer in float.
+
+    Weights that are given in a file alone are rounded to the nearest step: the quantizer's GPTQ is for linear layers.
+    file: None where a subclass makes it.  calibration: uint8 (N, S, S, 3).
+    """
+
+    def __init__(self, file: File | None, calibration: Uint8):
+        self.given, self.calibration = file, calibration
+        self.folder = tempfile.TemporaryDirectory(prefix="softedge-")
+        self.made: tuple[Plan, Path] | None = None
+
+    @cached_property
+    def file(self) -> File:
+        assert self.given is not None
+        return self.given
+
+    @cached_property
+    def extremes(self) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
+        """Names of the tensors, and the least and largest value on each image, (N, T)."""
+        with temporary_folder("litert") as folder:
+            np.save(folder / "images.npy", self.calibration)
+            write_json(folder / "feed.json", self.file.feed())
+            names = ("images.npy", "feed.json", "extremes.npz")
+            work("observe", self.file.path, *(folder / name for name in names))
+            with np.load(folder / "extremes.npz") as found:
+                return [str(name) for name in found["names"]], found["lows"], found["highs"]
+
+    def comparison(self) -> Uint8:
+        return self.calibration
+
+    def calibrations(self) -> Iterator[Option]:
+        names, lows, highs = self.extremes
+        inliers = typical(np.maximum(np.abs(lows), np.abs(highs)))
+        sets = {"": np.ones_like(inliers)} | ({} if inliers.all() else {" without outliers": inliers})
+        for images, chosen in sets.items():
+            low, high = lows[chosen], highs[chosen]
+            by = {"mean": (low.mean(0), high.mean(0)), "minmax": (low.min(0), high.max(0))}
+            for method, (lowest, highest) in by.items():
+                ranges = {name: (float(a), float(b)) for name, a, b in zip(names, lowest, highest)}
+                what = f"calibration by {method}{images}"
+                yield Option(what, Plan(ranges))
+                yield Option(f"{what}, first layer in float", Plan(ranges, self.file.layers[:1]), 1)
+
+    def predict(self, option: Option, images: Uint8) -> Float32:
+        return self.file.answering(self._made(option.model))(images)
+
+    def write(self, option: Option, out: Path) -> Path:
+        path = out / "model.tflite"
+        with atomic_path(path) as temporary:
+            shutil.copyfile(self._made(option.model), temporary)
+        return path
+
+    def _made(self, plan: Plan) -> Path:
+        """The file of a plan; the last one is kept: it is asked for its answers, its size and its time."""
+        if self.made is None or self.made[0] is not plan:
+            folder = Path(self.folder.name)
+            path, scopes = folder / "model.tflite", [*plan.in_float, *self.file.last]
+            values = {
+                "ranges": plan.ranges,
+                "float": [f"^{re.escape(name)};$" for name in scopes],
+                "weights_only": plan.weights_only,
+            }
+            write_json(folder / "plan.json", values)
+            work("quantize", plan.source or self.file.path, folder / "plan.json", path)
+            self.made = plan, path
+        return self.made[1]
+
+    def layers(self) -> Sequence[str]:
+        return self.file.layers
+
+    def float_layers(self, option: Option) -> frozenset[str]:
+        return frozenset(option.model.in_float)
+
+    def with_float(self, option: Option, layers: Sequence[str]) -> Option | None:
+        model = option.model
+        return replace(option, model=replace(model, in_float=tuple(dict.fromkeys((*model.in_float, *layers)))))
+
+    def weights_only(self) -> Option:
+        return Option("8-bit weights, float arithmetic", Plan({}, weights_only=True))
+
+    def time_over_fp32(self, option: Option) -> float | None:
+        made = self._made(option.model)
+        with temporary_folder("litert") as folder:
+            np.save(folder / "images.npy", self.calibration[:1])
+            write_json(folder / "feed.json", self.file.feed())
+            given, times = [folder / "images.npy", folder / "feed.json"], folder / "times.json"
+            work("race", self.file.path, made, *given, _SECONDS, times)
+            samples = json.loads(times.read_text())
+        ratio = Race({name: np.maximum(values, 1e-6) for name, values in samples.items()}).ratio("int8", "fp32")
+        return ratio.median if ratio.sure else None
+
+
+class NetworkCandidates(FileCandidates):
+    """Of a PyTorch network: its float file is made first, and weights can be rounded for each layer's output.
+
+    like: a file whose first layer is kept in float if it is there.
+    """
+
+    def __init__(self, deployed: Deployed, calibration: Uint8, like: Artifact | None = None):
+        super().__init__(None, calibration)
+        self.deployed, self.like = deployed, like
+
+    @cached_property
+    def file(self) -> File:
+        path = Path(self.folder.name) / "float.tflite"
+        converted(self.deployed, path)
+        about = described(path)
+        known = Interface(self.deployed.spec.size, False, "uint8", self.deployed.output, logits=False)
+        ends = (about["outputs"][0]["name"],) if last_of(about) in ENDS else ()
+        return File(path, known, self.deployed.spec, layers_of(about), ends)
+
+    def calibrations(self) -> Iterator[Option]:
+        tier = None
+        if self.like is not None:
+            kinds = [op["weights"] for op in described(self.like.path)["operators"] if op["kind"] in WEIGHTED]
+            tier = int(kinds[0] == "float32")
+        yield from (option for option in super().calibrations() if tier is None or option.tier == tier)
+
+    def largest_weight(self, option: Option) -> int | None:
+        """Symmetric, with one scale for each output channel."""
+        return None if option.model.weights_only else LARGEST
+
+    def reweighted(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option | None:
+        """None where the converter makes other layers of ``network``."""
+        path = Path(self.folder.name) / "other.tflite"
+        converted(network, path)
+        if layers_of(described(path)) != self.file.layers:
+            return None
+        model: Plan = option.model
+        return replace(option, model=replace(model, source=path, ranges={**model.ranges, **ranges}))
