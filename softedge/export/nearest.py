@@ -89,6 +89,11 @@ class Choice:
         """What was done -> dB."""
         return {option.what: decibels(measures) for option, measures in self.compared}
 
+    def best_of_tiers(self) -> dict[float, Option]:
+        """Tier -> the option with the least noise."""
+        by_noise = sorted(self.compared, key=lambda pair: decibels(pair[1]))
+        return {option.tier: option for option, _ in by_noise}
+
 
 def out_of_reach(theirs: float, own: float) -> bool:
     """Whether the integers of another format's file (dB) are so near to fp32 that what builds on a format's own
@@ -147,26 +152,53 @@ def with_rounded_weights(
 
     None where the format cannot.  network: None where a file alone is known.  calibration: uint8 (N, S, S, 3).
     """
-    rounded_option = candidates.rounded(option)
-    if rounded_option is None and network is not None and (largest := candidates.largest_weight(option)) is not None:
+    return next(iter(_with_rounded_weights(candidates, [option], network, calibration)), None)
+
+
+def _with_rounded_weights(
+    candidates: Candidates, options: Sequence[Option], network: Deployed | None, calibration: Uint8
+) -> list[Option]:
+    """``with_rounded_weights`` of all options where the network's weights are rounded, which is done once; of the first
+    alone where each takes as long."""
+    option = options[0]
+    largest = candidates.largest_weight(option)
+    if network is None or largest is None:
+        made = [(option, candidates.rounded(option))]
+    else:
         from softedge.export.rounding import rounded
 
-        rounded_option = candidates.reweighted(option, rounded(network, calibration, largest=largest), {})
-    if rounded_option is None:
-        return None
-    what = f"{option.what}; weights rounded for the least error of each layer's output"
-    return replace(rounded_option, what=what, details={ROUNDING: "least error", **rounded_option.details})
+        on_grid = rounded(network, calibration, largest=largest)
+        made = [(each, candidates.reweighted(each, on_grid, {})) for each in options]
+    return [
+        replace(
+            after,
+            what=f"{before.what}; weights rounded for the least error of each layer's output",
+            details={ROUNDING: "least error", **after.details},
+        )
+        for before, after in made
+        if after is not None
+    ]
 
 
 def rounded_where_nearer(
     candidates: Candidates, choice: Choice, judge: Judge, network: Deployed | None, calibration: Uint8
 ) -> Choice:
-    """``choice``, or the same with rounded weights (``with_rounded_weights``) where those are nearer to fp32."""
-    option = with_rounded_weights(candidates, choice.option, network, calibration)
-    if option is None:
+    """``choice``, or the same with rounded weights (``with_rounded_weights``) where those are nearer to fp32.
+
+    Beside better weights more layers in float may gain more than they did: the best option of each higher tier gets
+    those weights, too, and the tiers are compared again.
+    """
+    best = choice.best_of_tiers()
+    options = [choice.option, *(best[tier] for tier in sorted(best) if choice.option.tier < tier < _LEANER)]
+    made = [
+        (option, judge.measure(candidates, option))
+        for option in _with_rounded_weights(candidates, options, network, calibration)
+    ]
+    if not made:
         return choice
-    measures = judge.measure(candidates, option)
-    compared = [*choice.compared, (option, measures)]
+    compared = [*choice.compared, *made]
+    near = max(decibels(measures) for _, measures in made) - CLOSER
+    option, measures = next((option, measures) for option, measures in made if decibels(measures) >= near)
     if decibels(measures) <= decibels(choice.measures):
         return replace(choice, compared=compared)
     return Choice(option, measures, compared)

@@ -16,7 +16,9 @@ from softedge.errors import UserError
 from softedge.export.base import Float32, Format, Predictor, Uint8, needs
 from softedge.export.contract import artifact_of
 from softedge.export.executorch.board_runtime import LIBRARIES
+from softedge.export.executorch.candidates import ExecuTorchCandidates
 from softedge.export.executorch.quantizer import quantizer
+from softedge.export.nearest import write_nearest
 from softedge.export.quiet import quiet
 from softedge.records import Artifact, Precision
 from softedge.run import write_bytes
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from softedge.export.candidates import Candidates
     from softedge.export.deployed import Deployed
 
 
@@ -55,10 +58,17 @@ class ExecuTorch(Format):
         if bits.is_int8 and not len(calibration):
             raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
         with quiet():
-            program = _lower(deployed, calibration if bits.is_int8 else None)
-        path = out / f"model{self.suffix}"
-        write_bytes(path, program)
+            if (candidates := self.candidates(deployed, precision, calibration)) is not None:
+                path = write_nearest(candidates, deployed, calibration, out)
+            else:
+                path = out / f"model{self.suffix}"
+                write_bytes(path, _lower(deployed))
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
+
+    def candidates(
+        self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
+    ) -> Candidates | None:
+        return ExecuTorchCandidates(deployed, calibration, _lower, load_model) if self.bits(precision).is_int8 else None
 
     def runtime(self) -> str:
         return f"executorch {version('executorch')} (XNNPACK)"
@@ -67,8 +77,11 @@ class ExecuTorch(Format):
         return load_model(artifact.path)
 
 
-def _lower(deployed: Deployed, calibration: Uint8 | None) -> bytes:
-    """Trace, quantize where there are calibration images, and hand every operator that XNNPACK has to it."""
+def _lower(deployed: Deployed, calibration: Uint8 | None = None, in_float: int = 0) -> bytes:
+    """Trace, quantize where there are calibration images, and hand every operator that XNNPACK has to it.
+
+    in_float: how many of the first layers stay in float.
+    """
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
@@ -77,13 +90,13 @@ def _lower(deployed: Deployed, calibration: Uint8 | None) -> bytes:
     example = (torch.zeros((1, deployed.spec.size, deployed.spec.size, 3), dtype=torch.uint8),)
     with torch.no_grad():
         if calibration is not None:
-            folded = _quantize(folded, example, calibration)
+            folded = _quantize(folded, example, calibration, in_float)
         program = torch.export.export(folded, example, strict=True)
         edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         return bytes(edge.to_executorch().buffer)
 
 
-def _quantize(model: nn.Module, example: tuple[torch.Tensor], calibration: Uint8) -> Any:
+def _quantize(model: nn.Module, example: tuple[torch.Tensor], calibration: Uint8, in_float: int) -> Any:
     """pt2e with XNNPACK's symmetric per-channel weights and asymmetric activations."""
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -91,7 +104,7 @@ def _quantize(model: nn.Module, example: tuple[torch.Tensor], calibration: Uint8
         prepare_pt2e,
     )
 
-    prepared = prepare_pt2e(torch.export.export(model, example, strict=True).module(), quantizer())
+    prepared = prepare_pt2e(torch.export.export(model, example, strict=True).module(), quantizer(in_float))
     for image in calibration:
         prepared(torch.from_numpy(image[None]))
     return convert_pt2e(prepared)

@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
 ANNOTATION = "quantization_annotation"  # pt2e's key in ``Node.meta``
 _CLAMPS = ("aten.hardtanh.default", "aten.hardtanh_.default", "aten.clamp.default", "aten.relu6.default")
+_WEIGHTED = ("aten.conv2d.default", "aten.linear.default")
 _PRODUCERS = ("aten.conv2d.default", "aten.linear.default", "aten.add.Tensor", "aten.add_.Tensor")
 
 
-def quantizer() -> Any:
-    """Symmetric weights per channel, asymmetric activations; no rounding between an operator and its clamp."""
+def quantizer(in_float: int = 0) -> Any:
+    """Symmetric weights per channel, asymmetric activations; no rounding between an operator and its clamp.
+
+    in_float: how many of the first convolutions and linear layers are left in float.
+    """
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -27,9 +31,22 @@ def quantizer() -> Any:
 
     class ClampingQuantizer(XNNPACKQuantizer):  # type: ignore[misc,unused-ignore]
         def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
-            return round_behind_clamps(super().annotate(model))
+            return without_first(round_behind_clamps(super().annotate(model)), in_float)
 
     return ClampingQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+
+
+def without_first(model: fx.GraphModule, count: int) -> fx.GraphModule:
+    """Leave the first layers in float, the clamp behind each with it, up to the input of the next; changes the
+    annotations."""
+    layers = [node for node in model.graph.nodes if str(node.target) in _WEIGHTED]
+    if not count or count >= len(layers):
+        return model
+    for node in model.graph.nodes:
+        if node is layers[count]:
+            break
+        node.meta.pop(ANNOTATION, None)
+    return model
 
 
 def round_behind_clamps(model: fx.GraphModule) -> fx.GraphModule:

@@ -35,6 +35,7 @@ WEIGHTED = {
     "BATCH_MATMUL": "linear",
 }
 ENDS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}  # operators that make scores of logits
+_FLOAT = ("layer", "two layers")
 _SECONDS = 2.0  # of processor time to compare one option with fp32
 
 
@@ -115,7 +116,7 @@ def converted(network: Deployed, path: Path) -> None:
 
 class FileCandidates(Candidates):
     """Ranges by the mean of the images' extremes and by the widest; both without outliers, too, and by tier with the
-    first layer in float.
+    first one or two layers in float.
 
     Weights that are given in a file alone are rounded to the nearest step: the quantizer's GPTQ is for linear layers.
     file: None where a subclass makes it.  calibration: uint8 (N, S, S, 3).
@@ -156,7 +157,8 @@ class FileCandidates(Candidates):
                 ranges = {name: (float(a), float(b)) for name, a, b in zip(names, lowest, highest)}
                 what = f"calibration by {method}{images}"
                 yield Option(what, Plan(ranges))
-                yield Option(f"{what}, first layer in float", Plan(ranges, self.file.layers[:1]), 1)
+                for count, floats in enumerate(_FLOAT, start=1):
+                    yield Option(f"{what}, first {floats} in float", Plan(ranges, self.file.layers[:count]), count)
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         return self.file.answering(self._made(option.model))(images)
@@ -210,12 +212,13 @@ class FileCandidates(Candidates):
 class NetworkCandidates(FileCandidates):
     """Of a PyTorch network: its float file is made first, and weights can be rounded for each layer's output.
 
-    like: a file whose first layer is kept in float if it is there.
+    like: a file whose first layers are kept in float where they are there.
     """
 
     def __init__(self, deployed: Deployed, calibration: Uint8, like: Artifact | None = None):
         super().__init__(None, calibration)
         self.deployed, self.like = deployed, like
+        self.other: Deployed | None = None
 
     @cached_property
     def file(self) -> File:
@@ -230,7 +233,7 @@ class NetworkCandidates(FileCandidates):
         tier = None
         if self.like is not None:
             kinds = [op["weights"] for op in described(self.like.path)["operators"] if op["kind"] in WEIGHTED]
-            tier = int(kinds[0] == "float32")
+            tier = sum(kind == "float32" for kind in kinds[: len(_FLOAT)])
         yield from (option for option in super().calibrations() if tier is None or option.tier == tier)
 
     def largest_weight(self, option: Option) -> int | None:
@@ -240,7 +243,9 @@ class NetworkCandidates(FileCandidates):
     def reweighted(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option | None:
         """None where the converter makes other layers of ``network``."""
         path = Path(self.folder.name) / "other.tflite"
-        converted(network, path)
+        if self.other is not network:
+            converted(network, path)
+            self.other = network
         if layers_of(described(path)) != self.file.layers:
             return None
         model: Plan = option.model
