@@ -12,8 +12,9 @@ from torch import nn
 from softedge.errors import UserError
 from softedge.export.contract import artifact_of
 from softedge.export.deployed import Deployed
+from softedge.export.executorch.candidates import ExecuTorchCandidates
 from softedge.export.executorch.format import ExecuTorch
-from softedge.export.executorch.quantizer import ANNOTATION, round_behind_clamps
+from softedge.export.executorch.quantizer import ANNOTATION, round_behind_clamps, without_first
 from softedge.export.parity import compare
 
 installed = importlib.util.find_spec("executorch") is not None
@@ -87,3 +88,39 @@ def test_int8_of_a_relu6_network_spends_its_levels_between_0_and_6(pictures, tmp
     target = ExecuTorch()
     artifact = target.convert(network, "int8", pictures[:20], tmp_path)
     assert compare(target.load(artifact)(pictures), network.predict(pictures)).sqnr_db > 36
+
+
+def test_the_first_layers_are_left_in_float_up_to_the_input_of_the_next():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 5)).eval()
+    graph = torch.export.export(network, (torch.zeros(1, 3, 8, 8),), strict=True).module()
+    rounded = ("aten.conv2d.default", "aten.hardtanh.default", "aten.flatten.using_ints", "aten.linear.default")
+
+    def annotated(count):
+        for node in graph.graph.nodes:
+            node.meta.pop(ANNOTATION, None)
+            if str(node.target) in rounded:
+                node.meta[ANNOTATION] = "8 bits"
+        without_first(graph, count)
+        return [str(node.target).split(".")[1] for node in graph.graph.nodes if ANNOTATION in node.meta]
+
+    assert annotated(0) == ["conv2d", "hardtanh", "conv2d", "flatten", "linear"]
+    assert annotated(1) == ["conv2d", "flatten", "linear"]
+    assert annotated(2) == ["linear"]
+    assert annotated(3) == annotated(0), "a network without any integers would be no int8 file"
+
+
+def test_options_are_lowered_with_their_layers_in_float_and_their_own_weights(deployed, pictures, tmp_path):
+    asked = []
+
+    def lower(network, calibration, in_float):
+        asked.append((network, len(calibration), in_float))
+        return b"program"
+
+    candidates = ExecuTorchCandidates(deployed, pictures[:20], lower, lambda path: lambda some: path.read_bytes())
+    options = list(candidates.calibrations())
+    assert [option.tier for option in options] == [0, 1, 2] and asked == []
+    assert candidates.predict(options[2], pictures) == b"program"
+    assert candidates.write(options[2], tmp_path).read_bytes() == b"program"
+    other = candidates.reweighted(options[1], "rounded", {})
+    candidates.predict(other, pictures)
+    assert asked == [(deployed, 20, 2), ("rounded", 20, 1)], "what is written after it was asked is made once"

@@ -13,7 +13,7 @@ from tiny_network import SPEC
 from softedge.errors import UserError
 from softedge.export import contract
 from softedge.export.given_file import Interface
-from softedge.export.litert import given
+from softedge.export.litert import candidates, given
 from softedge.export.litert.environment import WORKER, work
 from softedge.export.litert.format import LiteRt
 from softedge.export.parity import compare
@@ -34,11 +34,16 @@ def worker():
 @pytest.mark.parametrize("planes", [True, False])
 def test_the_worker_feeds_a_file_what_its_interface_says(worker, pictures, tmp_path, kind, planes):
     known = Interface(16, planes, kind, "probabilities", logits=True)
-    file = given.File(tmp_path / "net.tflite", known, SPEC, (), ())
+    file = candidates.File(tmp_path / "net.tflite", known, SPEC, (), ())
     (tmp_path / "feed.json").write_text(json.dumps(file.feed()))
     fed = worker._feeder(tmp_path / "feed.json")(pictures[:1])
     assert fed.shape == ((1, 3, 16, 16) if planes else (1, 16, 16, 3))
     assert np.allclose(fed, known.fed(pictures[:1], SPEC), atol=1e-6) and fed.dtype == known.fed(pictures, SPEC).dtype
+
+
+def test_padding_with_minus_infinity_is_in_no_range(worker):
+    assert worker._extremes(np.array([[-np.inf, 0.5], [3.0, -np.inf]])) == (0.5, 3.0)
+    assert worker._extremes(np.full((2, 2), -np.inf)) == (0.0, 0.0)
 
 
 def operator(kind, output, weights=None):
@@ -66,7 +71,7 @@ IMAGE, LAYER = tensor(1, 16, 16, 3), operator("CONV_2D", "a", "float32")
 )
 def test_files_that_are_no_float_classifiers_are_refused_in_one_line(monkeypatch, inputs, operators, says, tmp_path):
     about = {"inputs": inputs, "outputs": [{**tensor(1, 5), "name": "a"}], "operators": operators}
-    monkeypatch.setattr(given, "work", lambda verb, path, out: out.write_text(json.dumps(about)))
+    monkeypatch.setattr(candidates, "work", lambda verb, path, out: out.write_text(json.dumps(about)))
     with pytest.raises(UserError, match=says) as error:
         given.read(tmp_path / "net.tflite", ASKED)
     assert "\n" not in str(error.value)
@@ -107,7 +112,7 @@ def test_the_int8_file_takes_the_place_of_the_float_file(float_file, picture_fol
         about[path] = json.loads((tmp_path / "about.json").read_text())
     assert about[made]["inputs"] == about[float_file]["inputs"]
     assert about[made]["outputs"] == about[float_file]["outputs"]
-    kinds = [op["weights"] for op in about[made]["operators"] if op["kind"] in given.WEIGHTED]
+    kinds = [op["weights"] for op in about[made]["operators"] if op["kind"] in candidates.WEIGHTED]
     assert set(kinds) == {"int8"} and len(kinds) == 7
     rows = [step["what"] for step in result.details["steps"]]
     assert {"calibration by mean", "calibration by minmax", "calibration by minmax, first layer in float"} <= set(rows)
@@ -126,16 +131,16 @@ def test_layers_in_float_and_weights_alone_are_candidates_and_a_softmax_stays_in
     contract.write(tmp_path, artifact, golden)
     read = given.read(artifact.path, {})
     assert read.spec.resize == SPEC.resize
-    candidates = read.candidates(pictures[:40])
-    options = [next(option for option in candidates.calibrations() if option.what == "calibration by minmax")]
-    options += [candidates.with_float(options[0], candidates.layers()[1:]), candidates.weights_only()]
+    made = read.candidates(pictures[:40])
+    options = [next(option for option in made.calibrations() if option.what == "calibration by minmax")]
+    options += [made.with_float(options[0], made.layers()[1:]), made.weights_only()]
     layers = []
     for option in options:
         (tmp_path / "made").mkdir(exist_ok=True)
-        work("read", candidates.write(option, tmp_path / "made"), tmp_path / "about.json")
+        work("read", made.write(option, tmp_path / "made"), tmp_path / "about.json")
         operators = json.loads((tmp_path / "about.json").read_text())["operators"]
-        layers.append([op["weights"] for op in operators if op["kind"] in given.WEIGHTED])
-        assert compare(candidates.predict(option, pictures), deployed.predict(pictures)).sqnr_db > 15
+        layers.append([op["weights"] for op in operators if op["kind"] in candidates.WEIGHTED])
+        assert compare(made.predict(option, pictures), deployed.predict(pictures)).sqnr_db > 15
         assert next(op for op in reversed(operators))["kind"] == "SOFTMAX"
     assert layers[0] == ["int8"] * 7 and layers[1] == ["int8"] + ["float32"] * 6
-    assert candidates.float_layers(options[1]) == set(candidates.layers()[1:])
+    assert made.float_layers(options[1]) == set(made.layers()[1:])

@@ -91,10 +91,15 @@ def observe(path: str, images: str, feed: str, extremes: str) -> None:
     for image in np.load(images):
         interpreter.set_tensor(entry, fed(image[None]))
         interpreter.invoke()
-        values = [interpreter.get_tensor(index) for index in floats]
-        rows.append([[value.min() for value in values], [value.max() for value in values]])
-    lows, highs = np.array(rows, np.float64).transpose(1, 0, 2)
+        rows.append([_extremes(interpreter.get_tensor(index)) for index in floats])
+    lows, highs = np.array(rows, np.float64).transpose(2, 0, 1)
     np.savez(extremes, names=np.array([tensors[index]["name"] for index in floats]), lows=lows, highs=highs)
+
+
+def _extremes(values: np.ndarray) -> tuple[float, float]:
+    """Of the finite ones: what is padded for a maximum is padded with minus infinity."""
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
 def quantize(path: str, plan: str, result: str) -> None:
