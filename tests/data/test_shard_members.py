@@ -148,16 +148,16 @@ def test_minus_one_among_numbers_from_zero_on_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "advice"),
     [("a.tar.gz", "gunzip .*a.tar.gz"), ("a.tgz", "gunzip .*a.tgz"), ("a.tar", "gunzip a.gz, after naming it so")],
 )
 @pytest.mark.parametrize("as_folder", [False, True])
-def test_a_compressed_shard_is_refused_with_what_to_do(name: str, told: str, as_folder: bool, tmp_path: Path) -> None:
+def test_a_compressed_shard_is_refused_with_what_to_do(name: str, advice: str, as_folder: bool, tmp_path: Path) -> None:
     plain = shard(tmp_path, "cls", ["cat", "dog"])
     packed = tmp_path / "shards" / name
     packed.parent.mkdir()
     packed.write_bytes(gzip.compress(plain.read_bytes()))
-    with pytest.raises(UserError, match=f"{name} is a compressed tar file, .*{told}") as caught:
+    with pytest.raises(UserError, match=f"{name} is a compressed tar file, .*{advice}") as caught:
         sources.find(str(packed.parent if as_folder else packed))
     assert "\n" not in str(caught.value)
 

@@ -57,7 +57,7 @@ def test_a_tar_of_folders_of_splits_is_read_as_those_folders(folders: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("folders", "told"),
+    ("folders", "reason"),
     [
         ("test/cat test/dog val/cat val/dog", "neither train/ nor unlabeled/"),
         ("train/cat train/dog test/fox", "classes that train/ does not have"),
@@ -65,12 +65,12 @@ def test_a_tar_of_folders_of_splits_is_read_as_those_folders(folders: str, tmp_p
         ("a/train/cat a/train/dog a/test/cat b/train/cat b/test/dog", "(cat, dog) and no images"),
     ],
 )
-def test_a_tar_of_folders_that_are_refused_is_refused(folders: str, told: str, tmp_path: Path) -> None:
+def test_a_tar_of_folders_that_are_refused_is_refused(folders: str, reason: str, tmp_path: Path) -> None:
     tree = made(tmp_path / "tree", folders)
     for path in (tree, packed(tree, tmp_path / "a.tar")):
         with pytest.raises(UserError) as caught:
             sources.find(str(path))
-        assert told in str(caught.value), caught.value
+        assert reason in str(caught.value), caught.value
 
 
 def sample(name: str, seed: int, label: str) -> list[tuple[str, bytes]]:
