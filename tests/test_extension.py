@@ -179,7 +179,10 @@ def test_an_installed_package_adds_a_format_and_a_device(
     completed = subprocess.run(
         [sys.executable, "-m", "softedge", "doctor"], env=environment, capture_output=True, text=True, check=True
     )
-    assert ["target", "labelled", "ready"] in [line.split() for line in completed.stdout.splitlines()]
+    rows = dict(re.split(" {2,}", line, maxsplit=1) for line in completed.stdout.splitlines())
+    package = "ready, from softedge-labelled 1.0"
+    assert rows["target labelled"] == f"{package}; runtime: onnxruntime {metadata.version('onnxruntime')}"
+    assert rows["device bench_top"] == rows["method three-views"] == package
 
 
 def test_an_installed_package_adds_a_method_with_settings_and_views_of_its_own(
