@@ -57,10 +57,10 @@ def sorted_in(
     if splits_of and unlabelled and packed:
         return _as_folders(members, images, splits_of, source, notices)
     if splits_of and not outer:
-        found = [splits_of.get(image.at[0]) if len(image.at) > 1 else None for image in images]
-        if left_out := found.count(None):
+        splits = [splits_of.get(image.at[0]) if len(image.at) > 1 else None for image in images]
+        if left_out := splits.count(None):
             notices.append(plural(left_out, "image") + " outside of train/ val/ test/ unlabeled/ left out")
-        members = [replace(member, split=split) for member, split in zip(members, found) if split is not None]
+        members = [replace(member, split=split) for member, split in zip(members, splits) if split is not None]
         notices.append(f"the splits are those of the folders in the tar files ({_shown(splits_of)})")
     return _without_labels(members, classes, notices)
 

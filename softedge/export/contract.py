@@ -40,11 +40,6 @@ def model_files(path: Path, target: str) -> list[Path]:
     return open_format(target).files(path)
 
 
-def model_sha256(path: Path, target: str) -> str:
-    """One hash of the whole model, all its files included."""
-    return _sha256(model_files(path, target))
-
-
 def _sha256(files: Sequence[Path]) -> str:
     if len(files) == 1:
         return sha256(files[0])

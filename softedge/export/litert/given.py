@@ -130,8 +130,8 @@ class FileCandidates(Candidates):
             write_json(folder / "feed.json", self.file.feed())
             names = ("images.npy", "feed.json", "extremes.npz")
             work("observe", self.file.path, *(folder / name for name in names))
-            with np.load(folder / "extremes.npz") as found:
-                return [str(name) for name in found["names"]], found["lows"], found["highs"]
+            with np.load(folder / "extremes.npz") as stored:
+                return [str(name) for name in stored["names"]], stored["lows"], stored["highs"]
 
     def comparison(self) -> Uint8:
         return self.calibration
