@@ -16,8 +16,6 @@ from softedge.data.layouts import Located, located, misplaced, names_a_split, pl
 from softedge.errors import UserError
 from softedge.progress import plural
 
-_OUTER = {"train": "train", "val": "val", "test": "test", "unlabelled": "unlabeled"}  # split -> a folder's name
-
 
 @dataclass(frozen=True)
 class Member:
@@ -45,7 +43,7 @@ def sorted_in(
         return _without_labels(members, classes, notices)  # as nearly always; there may be millions
     outer = len({member.split for member in members}) > 1  # the shards have splits themselves
     before = [
-        Located((str(number),), ((_OUTER[member.split],) if outer else ()) + image.at)
+        Located((str(number),), ((member.split,) if outer else ()) + image.at)
         for number, (member, image) in enumerate(zip(members, located([m.inside for m in members], notices)))
     ]
     images = plain(before, notices)
