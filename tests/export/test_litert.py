@@ -15,7 +15,7 @@ from softedge.export.parity import compare
 
 def test_without_the_environment_one_line_says_how_to_make_it(monkeypatch, tmp_path, deployed, pictures):
     monkeypatch.setenv("SOFTEDGE_LITERT", str(tmp_path / "none"))
-    assert "make it with: softedge litert-setup" in (LiteRt().missing() or "")
+    assert "make it with: softedge setup litert" in (LiteRt().missing() or "")
     with pytest.raises(UserError, match="needs an environment of its own"):
         LiteRt().convert(deployed, "fp32", pictures[:0], tmp_path)
     assert not list(tmp_path.iterdir())
@@ -25,7 +25,7 @@ def test_failing_installation_is_one_line_and_is_not_taken_for_a_finished_one(mo
     monkeypatch.setenv("SOFTEDGE_LITERT", str(tmp_path / "env"))
     monkeypatch.setattr(litert, "PACKAGES", ("--no-index", "litert-torch"))
     with pytest.raises(UserError, match="LiteRT's environment could not be made in"):
-        litert.setup()
+        litert.make()
     assert LiteRt().missing() is not None
 
 

@@ -32,7 +32,7 @@ _SECONDS = 2.0  # of processor time to compare one option with fp32
 
 
 @dataclass(frozen=True)
-class Plan:
+class Quantization:
     """What the worker makes of the file: see ``worker.quantize``.  in_float: layers, by their output."""
 
     ranges: Mapping[str, tuple[float, float]]
@@ -120,7 +120,7 @@ class FileCandidates(Candidates):
     def __init__(self, file: File, calibration: Uint8):
         self.file, self.calibration = file, calibration
         self.folder = tempfile.TemporaryDirectory(prefix="softedge-")
-        self.made: tuple[Plan, Path] | None = None
+        self.made: tuple[Quantization, Path] | None = None
 
     @cached_property
     def extremes(self) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
@@ -130,8 +130,8 @@ class FileCandidates(Candidates):
             write_json(folder / "feed.json", self.file.feed())
             names = ("images.npy", "feed.json", "extremes.npz")
             work("observe", self.file.path, *(folder / name for name in names))
-            with np.load(folder / "extremes.npz") as found:
-                return [str(name) for name in found["names"]], found["lows"], found["highs"]
+            with np.load(folder / "extremes.npz") as stored:
+                return [str(name) for name in stored["names"]], stored["lows"], stored["highs"]
 
     def comparison(self) -> Uint8:
         return self.calibration
@@ -146,8 +146,8 @@ class FileCandidates(Candidates):
             for method, (lowest, highest) in by.items():
                 ranges = {name: (float(a), float(b)) for name, a, b in zip(names, lowest, highest)}
                 what = f"calibration by {method}{images}"
-                yield Option(what, Plan(ranges))
-                yield Option(f"{what}, first layer in float", Plan(ranges, self.file.layers[:1]), 1)
+                yield Option(what, Quantization(ranges))
+                yield Option(f"{what}, first layer in float", Quantization(ranges, self.file.layers[:1]), 1)
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         return self.file.answering(self._made(option.model))(images)
@@ -158,19 +158,19 @@ class FileCandidates(Candidates):
             shutil.copyfile(self._made(option.model), temporary)
         return path
 
-    def _made(self, plan: Plan) -> Path:
-        """The file of a plan; the last one is kept: it is asked for its answers, its size and its time."""
-        if self.made is None or self.made[0] is not plan:
+    def _made(self, chosen: Quantization) -> Path:
+        """The file of a quantization; the last one is kept: it is asked for its answers, its size and its time."""
+        if self.made is None or self.made[0] is not chosen:
             folder = Path(self.folder.name)
-            path, scopes = folder / "model.tflite", [*plan.in_float, *self.file.last]
+            path, scopes = folder / "model.tflite", [*chosen.in_float, *self.file.last]
             values = {
-                "ranges": plan.ranges,
+                "ranges": chosen.ranges,
                 "float": [f"^{re.escape(name)};$" for name in scopes],
-                "weights_only": plan.weights_only,
+                "weights_only": chosen.weights_only,
             }
             write_json(folder / "plan.json", values)
             work("quantize", self.file.path, folder / "plan.json", path)
-            self.made = plan, path
+            self.made = chosen, path
         return self.made[1]
 
     def layers(self) -> Sequence[str]:
@@ -184,7 +184,7 @@ class FileCandidates(Candidates):
         return replace(option, model=replace(model, in_float=tuple(dict.fromkeys((*model.in_float, *layers)))))
 
     def weights_only(self) -> Option:
-        return Option("8-bit weights, float arithmetic", Plan({}, weights_only=True))
+        return Option("8-bit weights, float arithmetic", Quantization({}, weights_only=True))
 
     def time_over_fp32(self, option: Option) -> float | None:
         made = self._made(option.model)
