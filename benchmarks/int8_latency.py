@@ -15,14 +15,11 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-
-from softedge.export.openvino.core import core
 
 SIZE = 224
 
@@ -105,22 +102,10 @@ def float_layers(found: dict[str, Any], known: set[str]) -> list[str]:
     return [layer["name"] for layer in found["layers"] if layer["name"] in known][: step["float_layers"]]
 
 
-def runner(path: Path, image: np.ndarray) -> Callable[[], Any]:
-    """Run one image through a file on one thread."""
-    if path.suffix == ".onnx":
-        from softedge.export.onnx.ranges import session
-
-        run = session(onnx.load(path), threads=1)
-        return lambda: run.run(None, {"image": image})
-    network = core().read_model(path)
-    network.reshape({0: [1, SIZE, SIZE, 3]})
-    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
-    request = core().compile_model(network, "CPU", hints).create_infer_request()
-    return lambda: request.infer({0: image}, share_inputs=True)
-
-
 def measure(folder: Path, rounds: int, calls: int) -> None:
     """Print a table of the files in ``folder``."""
+    from int8_tools import runner
+
     image = np.random.default_rng(1).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
     files = sorted([*folder.glob("*.onnx"), *folder.glob("*.xml")])
     runners = {path.stem: runner(path, image) for path in files}

@@ -1,4 +1,4 @@
-"""Exported files: ``export``, ``check``, ``verify``, ``export-file``."""
+"""Exported files: ``export``, ``quantize``, ``check``, ``verify``, ``export-file``; ``setup`` for formats."""
 
 from __future__ import annotations
 
@@ -173,9 +173,13 @@ def export_file(
     gate(out, allow_missing=allow_missing)
 
 
-@app.command("litert-setup")
-def litert_setup() -> None:
-    """Create the environment that LiteRT (.tflite) export needs (SOFTEDGE_LITERT overrides its location)."""
-    from softedge.export.litert.environment import setup
+@app.command()
+def setup(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[FORMAT]", help="Without it: which formats need one.", show_default=False)
+    ] = None,
+) -> None:
+    """Create the environment of its own that an export format needs; most need none."""
+    from softedge.stages import setup as stage
 
-    typer.echo(f"LiteRT's environment is ready in {setup()}; export with: softedge export RUN --targets litert")
+    typer.echo(stage.text() if name is None else stage.setup(name))

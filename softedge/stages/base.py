@@ -25,7 +25,6 @@ R = TypeVar("R", covariant=True)
 
 INDEX = "data/index.json"  # every image of the run, its hash, label and split
 BACKBONE = "pretrain/backbone.safetensors"
-CLASSIFIER = "probe/classifier.safetensors"
 
 
 class Performs(Protocol[R]):

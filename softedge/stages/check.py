@@ -282,10 +282,8 @@ def refusals(row: dict[str, Any], gates: Check, artifact: Artifact) -> list[str]
     fp32: no probability differs by more than the contract's tolerance, on any image.  fp16: by more than its tolerance
     on at most one image in a hundred.  All: accuracy drop and agreement as the recipe says.
     """
-    from softedge.export.contract import tolerance
-
     why = []
-    parity = tolerance(artifact.precision).parity
+    parity = open_format(artifact.target).tolerance(artifact.precision).parity
     if parity is not None and artifact.output in LABELLED:
         measure = "max_abs_diff" if artifact.precision == "fp32" else "p99_abs_diff"
         if not row[measure] <= parity:

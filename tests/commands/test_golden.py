@@ -56,7 +56,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dic
         patch.setattr(serve, "until_interrupted", say)
         (folder / "runtime.wasm").write_bytes(bytes(100_000))
         patch.setattr(ort_web, "files", lambda backend: {"ort.wasm": folder / "runtime.wasm"})
-        patch.setattr(litert, "setup", lambda: folder / "litert")
+        patch.setenv("SOFTEDGE_LITERT", str(folder / "litert"))
+        patch.setattr(litert, "make", lambda: None)
         yield folder, play(folder)
 
 

@@ -19,7 +19,7 @@ from softedge.export.parity import compare
 
 def test_without_the_environment_one_line_says_how_to_make_it(monkeypatch, tmp_path, deployed, pictures):
     monkeypatch.setenv("SOFTEDGE_LITERT", str(tmp_path / "none"))
-    assert "make it with: softedge litert-setup" in (LiteRt().missing() or "")
+    assert "make it with: softedge setup litert" in (LiteRt().missing() or "")
     with pytest.raises(UserError, match="needs an environment of its own"):
         LiteRt().convert(deployed, "fp32", pictures[:0], tmp_path)
     assert not list(tmp_path.iterdir())
@@ -29,7 +29,7 @@ def test_failing_installation_is_one_line_and_is_not_taken_for_a_finished_one(mo
     monkeypatch.setenv("SOFTEDGE_LITERT", str(tmp_path / "env"))
     monkeypatch.setattr(litert, "PACKAGES", ("--no-index", "litert-torch"))
     with pytest.raises(UserError, match="LiteRT's environment could not be made in"):
-        litert.setup()
+        litert.make()
     assert LiteRt().missing() is not None
 
 
@@ -83,7 +83,7 @@ def test_a_network_that_converts_to_other_layers_gives_no_weights_and_one_is_con
 
     monkeypatch.setattr(litert_candidates, "described", described)
     candidates = litert_candidates.NetworkCandidates(deployed, None)
-    options = [litert_candidates.Option("", litert_candidates.Plan({"a": (0.0, 1.0)})) for _ in range(2)]
+    options = [litert_candidates.Option("", litert_candidates.Quantization({"a": (0.0, 1.0)})) for _ in range(2)]
     assert candidates.file.layers == ("a", "b") and candidates.file.last == ("end",)
     first, second = (candidates.reweighted(option, "alike", {"b": (0.0, 2.0)}) for option in options)
     assert first.model.source == second.model.source and first.model.ranges == {"a": (0.0, 1.0), "b": (0.0, 2.0)}

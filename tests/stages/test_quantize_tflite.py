@@ -80,7 +80,7 @@ def test_files_that_are_no_float_classifiers_are_refused_in_one_line(monkeypatch
 def test_without_the_environment_one_line_says_how_to_make_it(monkeypatch, tmp_path, picture_folder):
     monkeypatch.setenv("SOFTEDGE_LITERT", str(tmp_path / "none"))
     (tmp_path / "net.tflite").write_text("")
-    with pytest.raises(UserError, match="LiteRT needs an environment of its own .* softedge litert-setup"):
+    with pytest.raises(UserError, match="LiteRT needs an environment of its own .* softedge setup litert"):
         quantize_file(tmp_path / "net.tflite", picture_folder, tmp_path / "out", ASKED)
 
 

@@ -20,7 +20,7 @@ _FLOAT = (0, 1, 2)  # how many of the first layers may stay in float, by tier
 
 
 @dataclass(frozen=True)
-class Plan:
+class Quantization:
     """in_float: how many of the first layers.  network: whose weights, where not the given ones."""
 
     in_float: int = 0
@@ -44,14 +44,14 @@ class ExecuTorchCandidates(Candidates):
         load: Callable[[Path], Predictor],
     ):
         self.deployed, self.calibration, self.lower, self.load = deployed, calibration, lower, load
-        self.made: tuple[Plan, bytes] | None = None
+        self.made: tuple[Quantization, bytes] | None = None
 
     def comparison(self) -> Uint8:
         return self.calibration[spread(len(self.calibration), _COMPARED)]
 
     def calibrations(self) -> Iterator[Option]:
         for tier, count in enumerate(_FLOAT):
-            yield Option(f"calibration by histogram, first {count} layers in float", Plan(count), tier)
+            yield Option(f"calibration by histogram, first {count} layers in float", Quantization(count), tier)
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         with temporary_folder("executorch") as folder:
@@ -62,7 +62,7 @@ class ExecuTorchCandidates(Candidates):
         write_bytes(path, self._program(option.model))
         return path
 
-    def _program(self, plan: Plan) -> bytes:
+    def _program(self, plan: Quantization) -> bytes:
         if self.made is None or self.made[0] is not plan:
             self.made = plan, self.lower(plan.network or self.deployed, self.calibration, plan.in_float)
         return self.made[1]

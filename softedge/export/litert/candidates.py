@@ -40,7 +40,7 @@ _SECONDS = 2.0  # of processor time to compare one option with fp32
 
 
 @dataclass(frozen=True)
-class Plan:
+class Quantization:
     """What the worker makes of the float file: see ``worker.quantize``.
 
     in_float: layers, by their output.  source: the float file, where its weights are not the given ones.
@@ -125,7 +125,7 @@ class FileCandidates(Candidates):
     def __init__(self, file: File | None, calibration: Uint8):
         self.given, self.calibration = file, calibration
         self.folder = tempfile.TemporaryDirectory(prefix="softedge-")
-        self.made: tuple[Plan, Path] | None = None
+        self.made: tuple[Quantization, Path] | None = None
 
     @cached_property
     def file(self) -> File:
@@ -156,9 +156,11 @@ class FileCandidates(Candidates):
             for method, (lowest, highest) in by.items():
                 ranges = {name: (float(a), float(b)) for name, a, b in zip(names, lowest, highest)}
                 what = f"calibration by {method}{images}"
-                yield Option(what, Plan(ranges))
+                yield Option(what, Quantization(ranges))
                 for count, floats in enumerate(_FLOAT, start=1):
-                    yield Option(f"{what}, first {floats} in float", Plan(ranges, self.file.layers[:count]), count)
+                    yield Option(
+                        f"{what}, first {floats} in float", Quantization(ranges, self.file.layers[:count]), count
+                    )
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         return self.file.answering(self._made(option.model))(images)
@@ -169,7 +171,7 @@ class FileCandidates(Candidates):
             shutil.copyfile(self._made(option.model), temporary)
         return path
 
-    def _made(self, plan: Plan) -> Path:
+    def _made(self, plan: Quantization) -> Path:
         """The file of a plan; the last one is kept: it is asked for its answers, its size and its time."""
         if self.made is None or self.made[0] is not plan:
             folder = Path(self.folder.name)
@@ -195,7 +197,7 @@ class FileCandidates(Candidates):
         return replace(option, model=replace(model, in_float=tuple(dict.fromkeys((*model.in_float, *layers)))))
 
     def weights_only(self) -> Option:
-        return Option("8-bit weights, float arithmetic", Plan({}, weights_only=True))
+        return Option("8-bit weights, float arithmetic", Quantization({}, weights_only=True))
 
     def time_over_fp32(self, option: Option) -> float | None:
         made = self._made(option.model)
@@ -248,5 +250,5 @@ class NetworkCandidates(FileCandidates):
             self.other = network
         if layers_of(described(path)) != self.file.layers:
             return None
-        model: Plan = option.model
+        model: Quantization = option.model
         return replace(option, model=replace(model, source=path, ranges={**model.ranges, **ranges}))

@@ -1,7 +1,7 @@
 """LiteRT's own Python environment: where it is, how it is made, and what runs in it.
 
 litert-torch 0.10 pins torch below 2.15, softedge needs 2.15: they cannot share an environment. softedge makes a second
-one when asked (``softedge litert-setup``).
+one when asked (``softedge setup litert``).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 
 from softedge.errors import UserError
-from softedge.progress import say
 
+SIZE = "about 7 GB on Linux"  # with the CUDA build of torch that pip picks there
 PACKAGES = ("litert-torch>=0.10", "torch<2.15", "numpy>=2.0")  # tried: litert-torch 0.10.0 with torch 2.14.1
 WORKER = Path(__file__).with_name("worker.py")
 
 
-def environment() -> Path:
+def folder() -> Path:
     """Where LiteRT's environment is: SOFTEDGE_LITERT, or the user's cache."""
     given = os.environ.get("SOFTEDGE_LITERT")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -26,30 +26,26 @@ def environment() -> Path:
 
 
 def interpreter() -> Path:
-    return environment() / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return folder() / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def setup() -> Path:
-    """Make the environment (about 7 GB with the CUDA build of torch that pip picks on Linux); its folder."""
-    folder = environment()
-    if complete():
-        return folder
-    say(f"making LiteRT's environment in {folder} (about 7 GB on Linux, some minutes)")
+def make() -> None:
+    """Make the environment, anew where it is not complete."""
+    place = folder()
     try:
         subprocess.run(
-            [sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True, text=True
+            [sys.executable, "-m", "venv", "--clear", str(place)], check=True, capture_output=True, text=True
         )
         command = [str(interpreter()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
         subprocess.run(command, check=True, capture_output=True, text=True)
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["no message"])[-1][:300]
-        raise UserError(f"LiteRT's environment could not be made in {folder}: {reason}") from error
-    return folder
+        raise UserError(f"LiteRT's environment could not be made in {place}: {reason}") from error
 
 
 def complete() -> bool:
-    """Whether ``setup`` made it to its end."""
-    return interpreter().exists() and any(environment().glob("[Ll]ib/**/site-packages/litert_torch"))
+    """Whether ``make`` came to its end."""
+    return interpreter().exists() and any(folder().glob("[Ll]ib/**/site-packages/litert_torch"))
 
 
 def work(verb: str, *arguments: Path | float) -> None:

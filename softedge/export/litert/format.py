@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import Float32, Format, GivenModel, Predictor, Uint8
+from softedge.export.base import Environment, Float32, Format, GivenModel, Predictor, Uint8
 from softedge.export.contract import artifact_of
 from softedge.export.counting import entry, in_order
+from softedge.export.litert import environment
 from softedge.export.litert.candidates import WEIGHTED, NetworkCandidates, converted, described
 from softedge.export.litert.environment import complete, work
 from softedge.export.nearest import write_nearest
@@ -59,8 +60,11 @@ class LiteRt(Format):
             return None
         return (
             "LiteRT needs an environment of its own (its converter needs torch below 2.15); "
-            "make it with: softedge litert-setup"
+            "make it with: softedge setup litert"
         )
+
+    def environment(self) -> Environment:
+        return Environment(environment.folder(), environment.SIZE, complete(), environment.make)
 
     def runtime(self) -> str:
         return "LiteRT interpreter (XNNPACK) in its own environment"

@@ -108,7 +108,7 @@ def quantize(path: str, plan: str, result: str) -> None:
     ranges: tensor -> (low, high).  float: operators, by the regular expression of their scope, that stay in float.
     weights_only: 8-bit weights, float arithmetic.
     """
-    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe  # type: ignore[import-not-found]
 
     with open(plan) as file:
         asked = json.load(file)
@@ -176,7 +176,7 @@ def race(fp32: str, int8: str, images: str, feed: str, seconds: str, times: str)
 
 def _interpreter(path: str, **settings: Any) -> Any:
     """With the file's own operators, which a delegate would hide."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType  # type: ignore[import-not-found]
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(path, num_threads=1, experimental_op_resolver_type=plain, **settings)

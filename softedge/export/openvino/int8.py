@@ -158,8 +158,8 @@ def reads_rounded(op: Any) -> bool:
 
 def leading_float(network: Any) -> bool:
     """Whether the convolution or linear layer that comes first computes on floats, in a network with integers."""
-    found = list(layers(network).values())
-    return bool(found) and not reads_rounded(found[0]) and any(reads_rounded(op) for op in found)
+    operations = list(layers(network).values())
+    return bool(operations) and not reads_rounded(operations[0]) and any(reads_rounded(op) for op in operations)
 
 
 def with_float(network: Any, names: Iterable[str]) -> Any:

@@ -116,7 +116,7 @@ def rounded(network: Any, images: Uint8, feed: Feed) -> Any:
 
 def layers(network: Any) -> list[Layer]:
     """Those that can be rounded, in order of computation."""
-    found = []
+    rounding = []
     for op in network.get_ordered_ops():
         if op.get_type_name() not in WEIGHTED:
             continue
@@ -132,8 +132,8 @@ def layers(network: Any) -> list[Layer]:
         layer = Layer(op, np.array(value))
         groups, _, inputs = layer.weight.shape
         if groups * inputs**2 <= WIDEST:
-            found.append(layer)
-    return found
+            rounding.append(layer)
+    return rounding
 
 
 def _means(network: Any, chosen: Sequence[Layer], images: Uint8, feed: Feed) -> dict[str, Tensor]:
