@@ -16,7 +16,6 @@ from softedge.errors import UserError
 from softedge.export.base import Float32, Format, Predictor, Uint8, needs
 from softedge.export.contract import artifact_of
 from softedge.export.executorch.board_runtime import LIBRARIES
-from softedge.export.executorch.candidates import ExecuTorchCandidates
 from softedge.export.executorch.quantizer import quantizer
 from softedge.export.nearest import write_nearest
 from softedge.export.quiet import quiet
@@ -68,6 +67,8 @@ class ExecuTorch(Format):
     def candidates(
         self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
     ) -> Candidates | None:
+        from softedge.export.executorch.candidates import ExecuTorchCandidates
+
         return ExecuTorchCandidates(deployed, calibration, _lower, load_model) if self.bits(precision).is_int8 else None
 
     def runtime(self) -> str:

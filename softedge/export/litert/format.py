@@ -17,7 +17,6 @@ from softedge.export.base import Environment, Float32, Format, GivenModel, Predi
 from softedge.export.contract import artifact_of
 from softedge.export.counting import entry, in_order
 from softedge.export.litert import environment
-from softedge.export.litert.candidates import WEIGHTED, NetworkCandidates, converted, described
 from softedge.export.litert.environment import complete, work
 from softedge.export.nearest import write_nearest
 from softedge.files import temporary_folder
@@ -78,6 +77,8 @@ class LiteRt(Format):
         if (candidates := self.candidates(deployed, precision, calibration)) is not None:
             path = write_nearest(candidates, deployed, calibration, out)
         else:
+            from softedge.export.litert.candidates import converted
+
             path = out / f"model{self.suffix}"
             with atomic_path(path) as temporary:
                 converted(deployed, temporary)
@@ -86,11 +87,15 @@ class LiteRt(Format):
     def candidates(
         self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
     ) -> Candidates | None:
+        from softedge.export.litert.candidates import NetworkCandidates
+
         return NetworkCandidates(deployed, calibration, like) if precision in self.searchable else None
 
     def integer_operations(self, artifact: Artifact) -> dict[str, int]:
         if self.missing() is not None:
             return {}
+        from softedge.export.litert.candidates import WEIGHTED, described
+
         layers = [op for op in described(artifact.path)["operators"] if op["kind"] in WEIGHTED and op["weights"]]
         return in_order(Counter(entry(WEIGHTED[op["kind"]], *(op[k] == "int8" for k in _TYPES)) for op in layers))
 
