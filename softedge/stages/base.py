@@ -42,6 +42,7 @@ class Stage:
     settings: the values of the recipe that its result depends on.
     reads: the files it reads (a str lies in the run, a Path anywhere); their hashes are the inputs of its result.
     work: (run, recipe, data, folder) -> Outcome; writes into the folder.
+    needs: the splits of the data of which enough must be left (``data.late``) for the work to be done.
     ready: raises UserError where the work cannot be done, before anything is hashed or written.
     after: stages that must be finished before.
     renew: done again where the files it reads have changed and its settings have not.
@@ -56,6 +57,7 @@ class Stage:
     after: Callable[[Recipe], Iterable[str]] | tuple[str, ...] = ()
     resumable: bool = False
     renew: bool = False
+    needs: tuple[str, ...] = ("train", "test")
 
     def __call__(self, run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         for before in self.after(recipe) if callable(self.after) else self.after:
@@ -65,13 +67,20 @@ class Stage:
         return perform(
             run,
             self.name if isinstance(self.name, str) else self.name(recipe),
-            lambda folder: self.work(run, recipe, data, folder),
+            lambda folder: self._counted(run, recipe, data, folder),
             recipe=self.settings(recipe),
             inputs=hashes(run, self.reads(run, recipe)),
             force=force,
             resumable=self.resumable,
             renew=self.renew,
         )
+
+    def _counted(self, run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
+        """The work, and how many images were set aside before it."""
+        from softedge.data import late
+
+        late.require(data, *self.needs)
+        return late.recorded(self.work(run, recipe, data, folder), late.record(data))
 
 
 def on_run(
@@ -122,7 +131,7 @@ def start_files(inits: Iterable[str]) -> list[str | Path]:
 
 def need_labels(run: Run, data: Data, what_for: str) -> None:
     """UserError where a classifier cannot be trained, or nothing could say how good it is."""
-    if not len(data.train):
+    if not len(data.train.every):
         raise UserError(f"{run.root} has no labelled images {what_for}; add class folders to the data")
-    if not len(data.test):
+    if not len(data.test.every):
         raise UserError(f"{run.root} has no labelled test images to measure on; add a test split with labels")
