@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from softedge.config import Recipe
 from softedge.errors import UserError
 from softedge.records import Outcome, Result
-from softedge.run import Run, perform, sha256, sha256_of
+from softedge.run import Run, perform, read_json, sha256, sha256_of, write_json
 from softedge.stages.opening import reopened
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ R = TypeVar("R", covariant=True)
 
 INDEX = "data/index.json"  # every image of the run, its hash, label and split
 BACKBONE = "pretrain/backbone.safetensors"
+_ASIDE = "set-aside.json"  # what was set aside when unfinished work was begun
 CLASSIFIER = "probe/classifier.safetensors"
 
 
@@ -80,7 +81,31 @@ class Stage:
         from softedge.data import late
 
         late.require(data, *self.needs)
-        return late.recorded(self.work(run, recipe, data, folder), late.record(data))
+        aside = late.record(data)
+        if not self.resumable:
+            return late.recorded(self.work(run, recipe, data, folder), aside)
+        mark = folder / _ASIDE
+        if (aside or mark.exists()) and _begun_on_others(folder, aside):
+            raise UserError(
+                f"{folder} holds unfinished work on other images: some were set aside, or brought back, since; "
+                "add --force to start over"
+            )
+        if aside:
+            write_json(mark, aside)
+        try:
+            outcome = self.work(run, recipe, data, folder)
+        finally:
+            if {path.name for path in folder.iterdir()} <= {_ASIDE, "begun.json"}:  # nothing to resume from
+                mark.unlink(missing_ok=True)
+        mark.unlink(missing_ok=True)
+        return late.recorded(outcome, aside)
+
+
+def _begun_on_others(folder: Path, aside: Mapping[str, Any]) -> bool:
+    """Whether a folder holds half a training on other images: it would be resumed in other batches."""
+    if {path.name for path in folder.iterdir()} <= {_ASIDE, "begun.json"}:
+        return False
+    return bool((read_json(folder / _ASIDE) if (folder / _ASIDE).exists() else {}) != aside)
 
 
 def on_run(

@@ -15,7 +15,9 @@ from softedge.data.images import Data
 from softedge.errors import UserError
 from softedge.eval import validation
 from softedge.export import calibration
+from softedge.records import Outcome
 from softedge.run import Run
+from softedge.stages.base import Stage
 from softedge.stages.data import prepare
 
 
@@ -114,3 +116,27 @@ def test_a_class_without_a_test_image_and_half_a_split_are_refused(run: Run) -> 
         source(run, name).unlink()
     with pytest.raises(UserError, match=r"25 of \d+ labelled training images .* too many"):
         late.require(load(run), "train")
+
+
+def test_half_a_training_is_not_resumed_on_other_images(run: Run) -> None:
+    recipe = config.build({"data": {"size": 32}})
+    went_on = []
+
+    def work(run: Run, recipe: config.Recipe, data: Data, folder: Path) -> Outcome:
+        went_on.append((folder / "checkpoint.pt").exists())
+        (folder / "checkpoint.pt").write_bytes(b"half")
+        if len(went_on) < 3:
+            raise KeyboardInterrupt
+        return Outcome({"n": len(data.train)})
+
+    stage = Stage("toy", lambda recipe: {}, lambda run, recipe: (), work, resumable=True)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            stage(run, recipe, load(run))
+    assert went_on == [False, True]
+    cut(source(run, load(run).train.names[0]))
+    with pytest.raises(UserError, match=r"unfinished work on other images.*--force"):
+        stage(run, recipe, load(run))
+    done = stage(run, recipe, load(run), force=True)
+    assert went_on[-1] is False and done.details["set_aside"]["train"]["n"] == 1
+    assert done.metrics["n"] == done.details["set_aside"]["train"]["of"] - 1
