@@ -39,7 +39,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/.installed-test: pyproject.toml requirements-test.lock | $(VENV)/bin/python
+$(VENV)/.installed-test: pyproject.toml requirements.lock requirements-test.lock | $(VENV)/bin/python
 	@echo "installing what is in requirements-test.lock into $(VENV): several GB, minutes without a line"
 	$(PIP) install --require-hashes --requirement requirements-test.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
@@ -48,7 +48,8 @@ $(VENV)/.installed-test: pyproject.toml requirements-test.lock | $(VENV)/bin/pyt
 lock: $(VENV)/bin/python
 	$(PIP) install uv
 	$(LOCK) $(OURS) --output-file requirements.lock
-	$(LOCK) $(OURS) --extra test --extra android --output-file requirements-test.lock
+	$(LOCK) $(OURS) --extra test --extra android --constraint requirements.lock --output-file requirements-test.lock
+	$(BIN)/python .ci/lock.py
 	$(LOCK) --no-deps --group board --python-version 3.8 --only-binary :all: --output-file softedge/bench/ssh/wheels.lock
 
 versions: $(VENV)/.installed-test

@@ -3,7 +3,7 @@
     python .ci/versions.py [newest | lowest]      or: make versions
 
 For a weekly job: each half installs several GB into .venv-newest or .venv-lowest and runs the tests.  Where they fail,
-one package after another goes back to the version of requirements-test.lock, until the failed tests pass.
+one package after another goes back to the version of the lock files, until the failed tests pass.
 Exit code 0: all pass; 1: something breaks, and the output says what.
 """
 
@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("newest", "lowest")
+LOCKS = ("requirements.lock", "requirements-test.lock")
 EXTRAS = ("test", "executorch", "ncnn", "android")  # all: the formats and the compiler have tests, too
 
 
@@ -98,7 +99,7 @@ def broken(kind: str) -> list[str]:
         return [f"{kind}: cannot be installed together: {line}" for line in reasons[-6:]]
     if environment.test():
         return []
-    installed, good = environment.installed(), locked((ROOT / "requirements-test.lock").read_text())
+    installed, good = environment.installed(), locked("".join((ROOT / name).read_text() for name in LOCKS))
     names = culprits(installed, good, environment.passes_with)
     if names:
         return [f"{kind}: {name} breaks the tests above, {good[name.split()[0]]} does not" for name in names]

@@ -68,8 +68,8 @@ def main() -> None:
         plan = TimingPlan.of("quick", Path(temporary) / "images.npy", files[0].spec, warmup=1, time_limit_s=1200.0)
         with debian_board.running(asked.memory, asked.cpu) as address, open_device(address) as device:
             device.prepare(files)
-            told, measured = device.describe(), device.run(files, plan)
-    print(f"{told['cpu']}, {told['memory_bytes'] / 1e6:.0f} MB, {told['os']}, Python {told['python']}\n")
+            facts, measured = device.describe(), device.run(files, plan)
+    print(f"{facts['cpu']}, {facts['memory_bytes'] / 1e6:.0f} MB, {facts['os']}, Python {facts['python']}\n")
     print("| file | MB | runtime | peak memory, MB | largest difference of a probability to PyTorch |")
     print("|---|---|---|---|---|")
     for file, found in zip(files, measured, strict=True):

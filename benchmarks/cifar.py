@@ -38,17 +38,17 @@ def read(source: str) -> Data:
         )
     from softedge.data import sources
 
-    found = sources.find(source)
-    train, test = (_decoded(found.splits[split]) for split in ("train", "test"))
-    return in_memory(source, found.classes, train, test)
+    inventory = sources.find(source)
+    train, test = (_decoded(inventory.splits[split]) for split in ("train", "test"))
+    return in_memory(source, inventory.classes, train, test)
 
 
 def pack(source: str, path: Path) -> None:
     """Write the JPEGs of both splits as one file."""
     from softedge.data import sources
 
-    found = sources.find(source)
-    splits = [found.splits[split] for split in ("train", "test")]
+    inventory = sources.find(source)
+    splits = [inventory.splits[split] for split in ("train", "test")]
     if not all(isinstance(images, EncodedImages) for images in splits):
         raise SystemExit(f"{source} is not in image files: nothing to pack")
     files = [images.read(i) for images in splits if isinstance(images, EncodedImages) for i in range(len(images))]
@@ -58,7 +58,7 @@ def pack(source: str, path: Path) -> None:
         sizes=np.array([len(file) for file in files]),
         labels=np.concatenate([images.labels for images in splits]),
         tested=np.repeat([False, True], [len(images) for images in splits]),
-        classes=np.array(found.classes),
+        classes=np.array(inventory.classes),
     )
     print(f"{len(files)} files, {path.stat().st_size / 2**20:.0f} MiB in {path}")
 

@@ -58,12 +58,12 @@ def main() -> None:
 
 def divided(folder: Path, choose: bool) -> tuple[Images, np.ndarray, np.ndarray]:
     """The images, and the rows to train and to measure on."""
-    found = sources.find(str(folder))
-    images = found.splits["train"]
+    inventory = sources.find(str(folder))
+    images = inventory.splits["train"]
     hashes = np.array(content_hashes({"train": images})["train"])
     rows = np.arange(len(images))
     for seed in (0, 1) if choose else (0,):
-        held = hold_out(list(hashes[rows]), list(images.labels[rows]), found.classes, 0.2, seed)
+        held = hold_out(list(hashes[rows]), list(images.labels[rows]), inventory.classes, 0.2, seed)
         rows, test = rows[~held], rows[held]
     return images, rows[~np.isin(hashes[rows], hashes[test])], test
 

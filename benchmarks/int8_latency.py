@@ -15,7 +15,6 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     import nncf
     import openvino as ov
     import torch
-    from int8_quality import Reader
+    from int8_tools import Reader
     from onnxruntime.quantization import quantize_static
 
     from softedge import backbones, config
@@ -72,7 +71,7 @@ def make(name: str, quality: Path | None, out: Path) -> None:
     plain_ranges = onnx_ranges.measure(rewritten, images)
     integers_only = Quantization(rewritten, plain_ranges)
     front = leading_float(rewritten, default)
-    chosen = float_layers(steps.get("onnx", {}), set(integers_only.layers()) - front)
+    chosen = float_layers(steps.get("onnx-int8", {}), set(integers_only.layers()) - front)
     if chosen:
         mixed = integers_only.in_float(front | frozenset(chosen)).model()
         onnx.save(mixed, out / "onnx-mixed.onnx")
@@ -86,9 +85,9 @@ def make(name: str, quality: Path | None, out: Path) -> None:
         write(integers, deployed, "int8", out / "openvino-default.xml")
         speed = compressed(with_ranges(network, images, "defaults", ignored=better_in_float(network)))
         write(speed, deployed, "int8", out / "openvino-default, symmetric.xml")
-        step = next((r for r in steps.get("openvino", {}).get("steps", []) if r["step"] == "mixed"), None)
+        step = next((r for r in steps.get("openvino-int8", {}).get("steps", []) if r["step"] == "mixed"), None)
         if step is not None:
-            order = [layer["name"] for layer in steps["onnx"]["layers"]][: step["float_layers"]]
+            order = [layer["name"] for layer in steps["onnx-int8"]["layers"]][: step["float_layers"]]
             write(with_float(integers, order), deployed, "int8", out / "openvino-mixed.xml")
         write(compressed(from_onnx(deployed)), deployed, "int8", out / "openvino-weights.xml")
         plain = nncf.quantize(from_onnx(deployed), nncf.Dataset([image[None] for image in images]))
@@ -103,25 +102,10 @@ def float_layers(found: dict[str, Any], known: set[str]) -> list[str]:
     return [layer["name"] for layer in found["layers"] if layer["name"] in known][: step["float_layers"]]
 
 
-def runner(path: Path, image: np.ndarray) -> Callable[[], Any]:
-    """Run one image through a file on one thread."""
-    if path.suffix == ".onnx":
-        from softedge.export.onnx.ranges import session
-
-        run = session(onnx.load(path), threads=1)
-        return lambda: run.run(None, {"image": image})
-    import openvino as ov
-
-    core = ov.Core()
-    network = core.read_model(path)
-    network.reshape({0: [1, SIZE, SIZE, 3]})
-    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
-    request = core.compile_model(network, "CPU", hints).create_infer_request()
-    return lambda: request.infer({0: image}, share_inputs=True)
-
-
 def measure(folder: Path, rounds: int, calls: int) -> None:
     """Print a table of the files in ``folder``."""
+    from int8_tools import runner
+
     image = np.random.default_rng(1).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
     files = sorted([*folder.glob("*.onnx"), *folder.glob("*.xml")])
     runners = {path.stem: runner(path, image) for path in files}

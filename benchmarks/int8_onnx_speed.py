@@ -19,7 +19,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from int8_tools import Reader
+from onnxruntime.quantization import QuantType, quantize_static
 from torch import nn
 
 from softedge import config
@@ -41,15 +42,6 @@ MODELS = (
     "resnet18",
     "resnet50",
 )
-
-
-class Reader(CalibrationDataReader):
-    def __init__(self, images: np.ndarray):
-        self.images = iter(images)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        image = next(self.images, None)
-        return None if image is None else {"image": image[None]}
 
 
 def network(name: str, size: int) -> tuple[Deployed, np.ndarray]:

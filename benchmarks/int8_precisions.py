@@ -24,6 +24,7 @@ from softedge.eval.measures import compare
 from softedge.export import given
 from softedge.export.base import Format, open_format
 from softedge.export.onnx.ranges import session
+from softedge.export.openvino.core import core
 from softedge.records import Artifact
 from softedge.run import environment, write_json
 
@@ -52,10 +53,8 @@ def loaded(format_: Format, artifact: Artifact) -> Any:
     if artifact.path.suffix == ".onnx":
         made = session(artifact.path.read_bytes(), threads=1)
         return lambda images: made.run(None, {"image": images})[0]
-    import openvino
-
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    network = openvino.Core().compile_model(openvino.Core().read_model(artifact.path), "CPU", options)
+    network = core().compile_model(core().read_model(artifact.path), "CPU", options)
     return lambda images: network(images)[0]
 
 

@@ -1,4 +1,4 @@
-"""Accuracy, agreement, noise and size of int8 files: the steps of softedge quantize beside the defaults of other tools.
+"""Accuracy, agreement, noise, size and processor time of int8 files: softedge's beside those of other tools.
 
     python benchmarks/int8_quality.py --data .data/cifar10 --classifier runs/x/probe/classifier.safetensors --out x.json
     python benchmarks/int8_quality.py --data .data/cifar10 --train mobilenetv3_small_100 --epochs 14 --out small.json
@@ -10,14 +10,17 @@ the rounding alone.
 
 One thread, the same images for all: calibration and selection from ``train``, the rest from ``test``.
 ``--train`` first trains a classifier from scratch with labels (AdamW, one cycle, flips and shifts), for a network whose
-accuracy means something. ``--parts`` measures some of tools, onnx, openvino, coreml; each adds to the file.
+accuracy means something. ``--exported`` leaves out softedge's search. ``--parts`` measures some of tools, onnx,
+openvino, coreml, time; each adds to the file. The int8 files stay in a folder of its name; time, the last, is the
+processor time of one image through each of them, in pairs with ONNX fp32..
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,26 +28,28 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, quant_pre_process, quantize_static
+from int8_tools import NNCF, coremltools_file, nncf_file, onnxruntime_static, size_of, static_settings, times
 
 from softedge import backbones, config
 from softedge.data.decoding import decode, prepare
 from softedge.eval.measures import compare
 from softedge.export.base import open_format
+from softedge.export.contract import artifact_of
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import Judge
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx.ranges import run, session
-from softedge.export.quiet import quiet
+from softedge.export.openvino.network import predictor
 from softedge.quantize.equalization import imbalance
 from softedge.quantize.gates import quality
 from softedge.quantize.search import Problem, search
 from softedge.quantize.selection import CHOSEN, broken, doubts
 from softedge.quantize.steps import Step
-from softedge.records import InputSpec
+from softedge.records import Artifact, InputSpec
 from softedge.run import environment, sha256, write_json
 
-PARTS = ["tools", "onnx", "openvino", "coreml"]
+PARTS = ["tools", "onnx", "openvino", "coreml", "time"]
+FP32 = "ONNX fp32"
 CIFAR_MEAN, CIFAR_STD = (0.491, 0.482, 0.447), (0.247, 0.244, 0.262)
 
 
@@ -97,50 +102,6 @@ def digits(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return images[:1200], labels[:1200], test, np.concatenate([labels[1200:]] * 2)
 
 
-class Reader(CalibrationDataReader):
-    def __init__(self, images: np.ndarray):
-        self.images = iter(images)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        image = next(self.images, None)
-        return None if image is None else {"image": image[None]}
-
-
-def onnxruntime_static(
-    graph: onnx.ModelProto, calibration: np.ndarray, prepared: bool, **settings: Any
-) -> onnx.ModelProto:
-    """quantize_static; prepared: after the quant_pre_process that its documentation asks for."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, ready, result = (str(Path(folder) / f"{name}.onnx") for name in ("source", "ready", "result"))
-        onnx.save(graph, source)
-        with quiet():
-            if prepared:
-                quant_pre_process(source, ready)
-            quantize_static(ready if prepared else source, result, Reader(calibration), **settings)
-        return onnx.load(result)
-
-
-def nncf_static(
-    graph: onnx.ModelProto, calibration: np.ndarray, images: np.ndarray, **settings: Any
-) -> tuple[np.ndarray, int]:
-    """nncf.quantize on the OpenVINO model; outputs on ``images`` and bytes."""
-    with quiet():
-        import nncf
-        import openvino as ov
-
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / "source.onnx"
-            onnx.save(graph, str(source))
-            data = nncf.Dataset([image[None] for image in calibration])
-            network = nncf.quantize(ov.convert_model(source), data, **settings)
-            ov.save_model(network, Path(folder) / "model.xml")
-            size = sum((Path(folder) / f"model.{end}").stat().st_size for end in ("xml", "bin"))
-            hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-            run = ov.Core().compile_model(Path(folder) / "model.xml", "CPU", hints)
-            parts = [next(iter(run(images[i : i + 32]).values())) for i in range(0, len(images), 32)]
-    return np.concatenate(parts), size
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with train/ and test/ of class folders; else enlarged digits")
@@ -158,6 +119,9 @@ def main() -> None:
     parser.add_argument("--std")
     parser.add_argument("--interpolation")
     parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--exported", action="store_true", help="the files as exported, without the search")
+    parser.add_argument("--skip", nargs="*", default=[], help="tools with one of these words in their name")
+    parser.add_argument("--rounds", type=int, default=60, help="of the timing")
     parser.add_argument("--stress", action="store_true", help="with a function-preserving imbalance of channels")
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--out", type=Path, required=True)
@@ -200,7 +164,7 @@ def main() -> None:
             "sha256": sha256(options.classifier) if options.classifier else "",
             **environment(),
         },
-        options.exact,
+        options,
     )
     bench.run(options.parts)
 
@@ -220,7 +184,7 @@ def given_weights(options: argparse.Namespace) -> None:
     about = {"backbone": name, "size": deployed.spec.size, "images": str(options.images), "exact": options.exact}
     judges = Judge.of(deployed, chosen), (Judge.of(deployed, test), np.full(len(test), -1))
     about |= {"sha256": sha256(options.weights), **environment()}
-    Bench(deployed, calibration, rest, *judges, options.out, about, options.exact).run(options.parts)
+    Bench(deployed, calibration, rest, *judges, options.out, about, options).run(options.parts)
 
 
 class Bench:
@@ -235,20 +199,23 @@ class Bench:
         test: tuple[Judge, np.ndarray],
         out: Path,
         about: dict[str, Any],
-        exact: bool = False,
+        options: argparse.Namespace,
     ):
         """test: images with the answers of fp32, and their labels."""
         self.deployed, self.calibration, self.training = deployed, calibration, training
         self.selection, (self.test, self.labels), self.out, self.about = selection, test, out, about
-        self.exact = exact
+        self.exact, self.search, self.rounds = options.exact, not (options.exported or options.exact), options.rounds
+        self.skip = options.skip
+        self.files = out.with_suffix("")
+        self.files.mkdir(parents=True, exist_ok=True)
         self.graph = onnx_graph.trace(deployed)
         check = config.Check(max_drop=0.005, min_agreement=0.98)
         self.refuse = lambda m: [*broken(m), *quality(m, check, "probabilities")]
         self.doubts = lambda m: [*doubts(m, check, len(self.labels)), *self.refuse(m)]
 
     def run(self, parts: list[str]) -> None:
-        for part in parts:
-            {"tools": self.tools, "onnx": self.onnx, "openvino": self.openvino, "coreml": self.coreml}[part]()
+        for part in (part for part in PARTS if part in parts):
+            getattr(self, part)()
 
     def keep(self, part: str, rows: list[dict[str, Any]], **more: Any) -> None:
         found = json.loads(self.out.read_text()) if self.out.exists() else {}
@@ -256,94 +223,119 @@ class Bench:
         write_json(self.out, found)
         print(json.dumps(rows[-1]), flush=True)
 
-    def row(self, name: str, found: np.ndarray, size: int) -> dict[str, Any]:
-        return {"tool": name, **compare(self.test.fp32, found, self.labels, "probabilities"), "size_bytes": size}
+    def row(self, name: str, file: Path, seconds: float, load: Any = None) -> dict[str, Any]:
+        """file: stays where it is.  seconds: of processor time to make it."""
+        found = self.answers(file, load)
+        measures = compare(self.test.fp32, found, self.labels, "probabilities")
+        kept = {"file": file.relative_to(self.files).as_posix(), "seconds": round(seconds)}
+        return {"tool": name, **measures, "size_bytes": size_of(file), **kept}
+
+    def answers(self, file: Path, load: Any = None) -> np.ndarray:
+        """Outputs on the test images.  load: of a softedge format, else by its runtime."""
+        images = self.test.images
+        if file.suffix == ".onnx":
+            if not self.exact:
+                return run(onnx.load(file), images, threads=1)
+            plain = session(onnx.load(file), optimise=False, threads=1)
+            return np.concatenate([plain.run(None, {"image": images[i : i + 8]})[0] for i in range(0, len(images), 8)])
+        answers: np.ndarray = (load or predictor(file))(images)
+        return answers
 
     def tools(self) -> None:
-        """fp32, the other tools' defaults, and their best settings: what people use who read their documentation."""
-        softmax = [node.name for node in self.graph.graph.node if node.op_type == "Softmax"]  # its rounding is not ours
-        best: dict[str, Any] = {"per_channel": True, "nodes_to_exclude": softmax}
-        entropy, percentile = CalibrationMethod.Entropy, CalibrationMethod.Percentile
-        static: dict[str, tuple[bool, dict[str, Any]]] = {
-            "quantize_static": (False, {}),
-            "quant_pre_process + quantize_static": (True, {}),
-            "the same, per channel": (True, best),
-            "the same, per channel, entropy": (True, {**best, "calibrate_method": entropy}),
-            "the same, per channel, percentile": (True, {**best, "calibrate_method": percentile}),
-        }
-        rows: list[dict[str, Any]] = [self.row("fp32", *self.answers(self.graph))]
-        for name, (prepared, settings) in static.items():
-            made = onnxruntime_static(self.graph, self.calibration, prepared, **settings)
-            rows.append(self.row(name, *self.answers(made)))
+        """fp32, and what others make of it."""
+        fp32 = self.files / "fp32.onnx"
+        onnx.save(self.graph, fp32)
+        rows: list[dict[str, Any]] = [self.row(FP32, fp32, 0)]
+        for name, (prepared, settings) in self._wanted(static_settings(self.graph)):
+            file, start = self.files / f"{_plain(name)}.onnx", time.process_time()
+            onnx.save(onnxruntime_static(self.graph, self.calibration, prepared, **settings), file)
+            rows.append(self.row(name, file, time.process_time() - start))
             self.keep("tools", rows)
-        for name, more in (("NNCF", {}), ("NNCF, full bias correction", {"fast_bias_correction": False})):
-            rows.append(self.row(name, *nncf_static(self.graph, self.calibration, self.test.images, **more)))
+        for name, more in self._wanted(NNCF):
+            file, start = self.files / f"{_plain(name)}.xml", time.process_time()
+            nncf_file(self.graph, self.calibration, file, **more)
+            rows.append(self.row(name, file, time.process_time() - start))
             self.keep("tools", rows)
 
-    def answers(self, model: onnx.ModelProto) -> tuple[np.ndarray, int]:
-        """Outputs on the test images, and bytes."""
-        if not self.exact:
-            return run(model, self.test.images, threads=1), len(model.SerializeToString())
-        plain = session(model, optimise=False, threads=1)
-        images = self.test.images
-        parts = [plain.run(None, {"image": images[i : i + 8]})[0] for i in range(0, len(images), 8)]
-        return np.concatenate(parts), len(model.SerializeToString())
+    def _wanted(self, tools: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        return [(name, how) for name, how in tools.items() if not any(word in name for word in self.skip)]
 
     def onnx(self) -> None:
         self._ours("onnx", "int8")
 
     def openvino(self) -> None:
-        self._ours("openvino", "int8")
+        """With the ONNX file made before, as in an export of both."""
+        made = self.files / "onnx-int8" / "model.onnx"
+        known = artifact_of(made, "onnx", "int8", self.deployed.spec, self.deployed.labels, self.deployed.output)
+        self._ours("openvino", "int8", [known] if made.exists() else [])
 
     def coreml(self) -> None:
-        format_ = open_format("coreml")
-        with tempfile.TemporaryDirectory() as folder:
-            made = format_.convert(self.deployed, "int8", self.calibration, Path(folder))
-            rows = [self.row("W8", format_.load(made)(self.test.images), made.size_bytes)]
-        self.keep("coreml-w8", rows)
+        """Computed by the reference interpreter, and so not timed."""
+        file, start = self.files / "coremltools.mlpackage", time.process_time()
+        coremltools_file(self.deployed, file)
+        spent = time.process_time() - start
+        made = artifact_of(file, "coreml", "int8", self.deployed.spec, self.deployed.labels, self.deployed.output)
+        rows = [self.row("coremltools, 8-bit weights", file, spent, open_format("coreml").load(made))]
+        self.keep("coreml-tools", rows)
+        self._ours("coreml", "int8")
         self._ours("coreml", "w8a8")
 
-    def _ours(self, name: str, precision: str) -> None:
+    def time(self) -> None:
+        found = json.loads(self.out.read_text())
+        parts = [part for part in found.values() if "rows" in part]
+        files = {row["tool"]: self.files / row["file"] for part in parts for row in part["rows"]}
+        files = {name: file for name, file in files.items() if file.suffix != ".mlpackage"}
+        measured = times(files, FP32, self.test.images[:1], self.rounds)
+        for row in (row for part in parts for row in part["rows"]):
+            row |= measured.get(row["tool"], {})
+        write_json(self.out, found)
+
+    def _ours(self, name: str, precision: str, others: Sequence[Artifact] = ()) -> None:
         """The file that is exported by default, and that of the search where the first is not sure to pass."""
         format_ = open_format(name)
-        with tempfile.TemporaryDirectory() as folder:
-            made = format_.convert(self.deployed, precision, self.calibration, Path(folder))
-            exact = self.exact and made.path.suffix == ".onnx"
-            answers = self.answers(onnx.load(made.path))[0] if exact else format_.load(made)(self.test.images)
-            rows = [self.row("default", answers, made.size_bytes)]
-            self.keep(name, rows)
-            if self.exact:
-                return
+        format_.others = others
+        title = f"softedge {format_.title} {precision}"
+        folder, start = self.files / f"{name}-{precision}", time.process_time()
+        folder.mkdir(exist_ok=True)
+        made = format_.convert(self.deployed, precision, self.calibration, folder)
+        rows = [self.row(title, made.path, time.process_time() - start, format_.load(made))]
+        self.keep(f"{name}-{precision}", rows)
+        if not self.search:
+            return
 
-            def candidates(network: Deployed | None) -> Any:
-                assert network is not None
-                return format_.candidates(network, precision, self.calibration, like=made)
+        def candidates(network: Deployed | None) -> Any:
+            assert network is not None
+            return format_.candidates(network, precision, self.calibration, like=made)
 
-            judge = self.selection.first(candidates(self.deployed).most_images)
-            measures = compare(judge.fp32, format_.load(made)(judge.images), None, judge.output)
-            default = Step("default", "as exported", measures, made.size_bytes, why=tuple(self.doubts(measures)))
-            if default.passed:
-                return
-            problem = Problem(
-                network=self.deployed,
-                make=candidates,
-                judge=judge,
-                accepts=self.refuse,
-                doubts=self.doubts,
-                calibration=self.calibration,
-                training=lambda: self.training,
-                timed=False,
-            )
-            result = search(problem, default)
-            if result.chosen is not None:
-                better = Path(folder) / "search"
-                better.mkdir()
-                path = result.chosen.candidates.write(result.chosen.option, better)
-                size = sum(file.stat().st_size for file in better.rglob("*") if file.is_file())
-                found = format_.load(replace(made, path=path))(self.test.images)
-                rows.append(self.row(result.chosen.step.name, found, size))
-            self.keep(name, rows, **result.to_dict())
+        judge = self.selection.first(candidates(self.deployed).most_images)
+        measures = compare(judge.fp32, format_.load(made)(judge.images), None, judge.output)
+        default = Step("default", "as exported", measures, made.size_bytes, why=tuple(self.doubts(measures)))
+        if default.passed:
+            return
+        problem = Problem(
+            network=self.deployed,
+            make=candidates,
+            judge=judge,
+            accepts=self.refuse,
+            doubts=self.doubts,
+            calibration=self.calibration,
+            training=lambda: self.training,
+            timed=False,
+        )
+        result = search(problem, default)
+        if result.chosen is not None:
+            better = self.files / f"{name}-{precision}-search"
+            better.mkdir(exist_ok=True)
+            path = result.chosen.candidates.write(result.chosen.option, better)
+            load = format_.load(replace(made, path=path))
+            spent = time.process_time() - start
+            rows.append(self.row(f"{title}, search: {result.chosen.step.name}", path, spent, load))
+        self.keep(f"{name}-{precision}", rows, **result.to_dict())
         print(result.recommendation, flush=True)
+
+
+def _plain(name: str) -> str:
+    return name.replace(",", "").replace(" ", "-")
 
 
 if __name__ == "__main__":

@@ -59,9 +59,9 @@ def main() -> None:
             for seed in options.seeds:
                 head, losses = fit(protocol, Batches(views, batch, seed), shape, epochs, batch, seed)
                 scores.append(100 * top1(evaluate(protocol, backbone, head, data.test, data.spec), labels))
-            told = f"{epochs}" if epochs == protocol.epochs else f"{epochs} (images x epochs of {of})"
+            text = f"{epochs}" if epochs == protocol.epochs else f"{epochs} (images x epochs of {of})"
             spread = f"{np.mean(scores):.1f} ({min(scores):.1f} to {max(scores):.1f})"
-            print(f"| {name} | {told} | {batch} | {len(losses)} | {np.mean(losses[-10:]):.3f} | {spread} |", flush=True)
+            print(f"| {name} | {text} | {batch} | {len(losses)} | {np.mean(losses[-10:]):.3f} | {spread} |", flush=True)
 
 
 def features(backbone: backbones.Backbone, data: Data, views: int, flip: float) -> list[tuple[Tensor, Tensor]]:

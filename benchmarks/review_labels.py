@@ -70,10 +70,10 @@ def pooled(given: argparse.Namespace) -> Pool:
         settings = config.load("photos").backbone
         weights = starting.preprocessing_of(settings)
         assert weights is not None
-        found = sources.find(str(given.data))
+        inventory = sources.find(str(given.data))
         parts: dict[str, list[NDArray[np.generic]]] = {"features": [], "labels": [], "test": [], "contents": []}
         network = backbones.build(settings).eval()
-        for split, images in found.splits.items():
+        for split, images in inventory.splits.items():
             count = given.tests if split == "test" else given.images
             rows = np.sort(np.random.default_rng(0).permutation(len(images))[: count or len(images)])
             chosen = images.subset(rows)

@@ -86,8 +86,8 @@ def benchmark_app(artifact: Artifact, plan: TimingPlan) -> dict[str, float]:
         command += ["-t", str(max(1, round(plan.min_seconds)))]
         command += ["-report_type", "no_counters", "-json_stats", "-report_folder", folder]
         subprocess.run(command, check=True, capture_output=True)
-        told = json.loads(next(Path(folder).glob("*.json")).read_text())["execution_results"]
-    return {"p50_ms": float(told["latency (ms)"]), "mean_ms": float(told["avg latency"])}
+        results = json.loads(next(Path(folder).glob("*.json")).read_text())["execution_results"]
+    return {"p50_ms": float(results["latency (ms)"]), "mean_ms": float(results["avg latency"])}
 
 
 def onnxruntime_test(artifact: Artifact, plan: TimingPlan, count: int) -> dict[str, float]:

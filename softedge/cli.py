@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from softedge import __version__, registry
 from softedge.commands import data, devices, evaluation, files, labelling, reports, training
 
+
+class Commands(typer.core.TyperGroup):
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """``litert-setup``, as it was once called, is ``setup litert``."""
+        name, sign, verb = args[0].rpartition("-")
+        if sign and verb == "setup":
+            args = [verb, name, *args[1:]]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="softedge",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

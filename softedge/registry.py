@@ -26,11 +26,16 @@ class Table(UserDict[str, str]):
     def __init__(self, group: str, own: dict[str, str]):
         self.group, self.own = group, own  # not UserDict's own __init__: ``data`` is made on first use
 
+    def package(self, name: str) -> str:
+        """The distribution that a name comes from, with its version; "" for softedge's own."""
+        return self._packages.get(name, "") if name in self else ""
+
     @cached_property
     def data(self) -> dict[str, str]:  # type: ignore[override]
         from importlib.metadata import entry_points
 
         merged, owners = dict(self.own), dict.fromkeys(self.own, "softedge itself")
+        self._packages: dict[str, str] = {}
         for entry in sorted(entry_points(group=self.group), key=lambda entry: entry.name):
             package = entry.dist.name if entry.dist else "an unknown package"
             if merged.get(entry.name) == entry.value:  # the same package, found twice on the path
@@ -43,6 +48,7 @@ class Table(UserDict[str, str]):
             if not re.fullmatch(r"[a-z0-9_]+(-[a-z0-9_]+)*", entry.name):
                 raise UserError(f"the package {package} adds '{entry.name}' to {self.group}: not a name one can type")
             merged[entry.name], owners[entry.name] = entry.value, package
+            self._packages[entry.name] = f"{package} {entry.dist.version}" if entry.dist else package
         return merged
 
 

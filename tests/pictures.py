@@ -40,3 +40,17 @@ def stripes(rng: np.random.Generator, label: int) -> Image.Image:
     wave = (np.sin(phase)[..., None] + 1) / 2
     low, high = rng.integers(0, 90, 3), rng.integers(150, 256, 3)
     return Image.fromarray((low + wave * (high - low)).astype(np.uint8))
+
+
+def turned(stored: Image.Image, orientation: int) -> Image.Image:
+    """Upright, by Pillow, from the EXIF orientation that it is stored in."""
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    return stored.transpose(undo[orientation]) if orientation > 1 else stored

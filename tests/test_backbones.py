@@ -81,8 +81,8 @@ def test_without_a_network_it_is_one_line_that_says_what_to_do(no_network, toy_r
     run, _ = toy_run
     with pytest.raises(SystemExit) as ended:
         main(["finetune", str(run.root), "--init", "imagenet"])
-    told = capsys.readouterr().err
-    assert ended.value.code == 2 and "timm could not fetch" in told and "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert ended.value.code == 2 and "timm could not fetch" in printed and "Traceback" not in printed
 
 
 def test_weights_of_another_network_are_one_line(fetched, tmp_path):

@@ -176,10 +176,13 @@ def test_an_installed_package_adds_a_format_and_a_device(
     (reported,) = json.loads((run / "report.json").read_text())["runs"]
     assert reported["devices"]["bench_top"]["kind"] == "this computer"  # as the device that it derives from
     environment = {"PYTHONPATH": f"{installed}:{PACKAGE.parent}", "PATH": ""}
-    told = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "softedge", "doctor"], env=environment, capture_output=True, text=True, check=True
     )
-    assert ["target", "labelled", "ready"] in [line.split() for line in told.stdout.splitlines()]
+    rows = dict(re.split(" {2,}", line, maxsplit=1) for line in completed.stdout.splitlines())
+    package = "ready, from softedge-labelled 1.0"
+    assert rows["target labelled"] == f"{package}; runtime: onnxruntime {metadata.version('onnxruntime')}"
+    assert rows["device bench_top"] == rows["method three-views"] == package
 
 
 def test_an_installed_package_adds_a_method_with_settings_and_views_of_its_own(
@@ -245,8 +248,8 @@ def test_a_format_is_complete_and_its_class_needs_no_torch(name: str) -> None:
     assert all(Precision.named(key).is_int8 == bits.is_int8 for key, bits in made.precisions.items())
     module = type(made).__module__
     code = f"import sys, {module}; print([name for name in sys.modules if name.split('.')[0] == 'torch'])"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "[]"
 
 
 def test_a_misleading_name_of_a_precision_or_a_hyphen_in_that_of_a_format_is_refused() -> None:

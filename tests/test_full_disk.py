@@ -62,13 +62,13 @@ def test_a_full_disk_is_named_by_the_file_that_was_written(tmp_path, monkeypatch
         raise OSError(number, "full")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError) as told:
+    with pytest.raises(OSError) as caught:
         write_bytes(tmp_path / "a.bin", b"x")
     line = f"error: the disk is full ({tmp_path / 'a.bin'}); free some space, and run it again"
-    assert exit_code_and_line(told.value) == (2, line)
-    with pytest.raises(OSError) as told, temporary_folder("x", beside=tmp_path / "b"):
+    assert exit_code_and_line(caught.value) == (2, line)
+    with pytest.raises(OSError) as caught, temporary_folder("x", beside=tmp_path / "b"):
         full(tmp_path, b"")
-    assert told.value.filename == str(tmp_path)
+    assert caught.value.filename == str(tmp_path)
 
 
 @pytest.mark.usefixtures("limited")
@@ -77,9 +77,9 @@ def test_a_checkpoint_that_does_not_fit_says_why_and_leaves_the_earlier_one(tmp_
     """torch closes its archive after the write that failed, which fails as well, as a RuntimeError without a number."""
     path = tmp_path / "last.pt"
     checkpoints.write(path, {"step": torch.tensor(1)})
-    with pytest.raises(OSError) as told:
+    with pytest.raises(OSError) as caught:
         checkpoints.write(path, {str(i): torch.rand(LIMIT // tensors) for i in range(tensors)})
-    assert (told.value.errno, told.value.filename) == (errno.EFBIG, str(path))
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
     assert checkpoints.read(path) == {"step": torch.tensor(1)}
 
 
@@ -89,9 +89,9 @@ def test_a_library_that_hides_a_full_disk_is_not_believed(tmp_path):
         (tmp_path / "half").write_bytes(b"x")
         raise RuntimeError("Unknown error occurred while writing data to the file")
 
-    with pytest.raises(OSError) as told:
+    with pytest.raises(OSError) as caught:
         export_or_skip("toy-fp32", hidden, tmp_path)
-    assert (told.value.errno, told.value.filename) == (errno.EFBIG, str(tmp_path))
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -110,9 +110,9 @@ def test_a_model_file_that_does_not_fit_is_no_fault_of_the_network(tmp_path, tar
     pytest.importorskip(package)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16 * 16 * 3, 200))  # 614 kB of weights
     deployed = Deployed(network.eval(), SPEC, labels=tuple(f"class {i}" for i in range(200)))
-    with pytest.raises(OSError) as told:
+    with pytest.raises(OSError) as caught:
         open_format(target).convert(deployed, "fp32", np.zeros((0, 16, 16, 3), np.uint8), tmp_path)
-    assert told.value.errno == errno.EFBIG and told.value.filename
+    assert caught.value.errno == errno.EFBIG and caught.value.filename
 
 
 @pytest.mark.usefixtures("limited")
@@ -120,14 +120,14 @@ def test_a_model_file_that_does_not_fit_is_no_fault_of_the_network(tmp_path, tar
 def test_an_array_that_does_not_fit_is_a_full_disk_though_numpy_gives_no_number(tmp_path, inside):
     """ "1102848 requested and 147328 written" passed for a bug of ours."""
     array = np.zeros(2 * LIMIT, np.uint8)
-    with pytest.raises(OSError) as told:
+    with pytest.raises(OSError) as caught:
         if inside == "a file":
             with atomic_path(tmp_path / "a.npy") as path, open(path, "wb") as file:
                 np.save(file, array)
         else:
             with temporary_folder("images", beside=tmp_path / "x") as folder:
                 np.save(folder / "images.npy", array)
-    assert told.value.errno == errno.EFBIG and told.value.filename == str(tmp_path)
+    assert caught.value.errno == errno.EFBIG and caught.value.filename == str(tmp_path)
     assert not list(tmp_path.iterdir())
 
 

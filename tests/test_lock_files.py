@@ -14,31 +14,31 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(PYPROJECT)
-LOCKS = {
-    "requirements.lock": (),
-    "requirements-test.lock": ("test", "android"),
+LOCKS: dict[tuple[str, ...], tuple[str, ...]] = {  # what is installed together -> the extras of pyproject.toml
+    ("requirements.lock",): (),
+    ("requirements.lock", "requirements-test.lock"): ("test", "android"),
 }
 
 
-def entries(name: str) -> list[tuple[Requirement, list[str]]]:
-    """Every package of a lock file with its hashes."""
-    text = (ROOT / name).read_text()
-    parts = re.split(r"\n(?=\w)", "\n" + "\n".join(line for line in text.splitlines() if not line.startswith("#")))
+def entries(*names: str) -> list[tuple[Requirement, list[str]]]:
+    """Every package of lock files with its hashes."""
+    text = "".join((ROOT / name).read_text() for name in names)
+    parts = re.split(r"\n(?=\w)", "\n" + "\n".join(line for line in text.splitlines() if line[:1] not in "#-"))
     return [(Requirement(p.split("\\")[0].strip()), re.findall(r"--hash=(\S+)", p)) for p in parts if p.strip()]
 
 
-@pytest.mark.parametrize("name", LOCKS)
-def test_a_lock_file_pins_every_package_to_one_version_and_its_hashes(name):
-    for requirement, hashes in entries(name):
+@pytest.mark.parametrize("names", LOCKS)
+def test_lock_files_pin_every_package_to_one_version_and_its_hashes(names):
+    for requirement, hashes in entries(*names):
         (specifier,) = requirement.specifier
         assert specifier.operator == "==" and "*" not in specifier.version, requirement
         assert hashes and all(re.fullmatch("sha256:[0-9a-f]{64}", value) for value in hashes), requirement
 
 
-@pytest.mark.parametrize(("name", "extras"), LOCKS.items())
-def test_a_lock_file_holds_what_the_project_asks_for(name, extras):
+@pytest.mark.parametrize(("names", "extras"), LOCKS.items())
+def test_lock_files_hold_what_the_project_asks_for(names, extras):
     pinned: dict[str, list[str]] = {}
-    for requirement, _ in entries(name):
+    for requirement, _ in entries(*names):
         pinned.setdefault(canonicalize_name(requirement.name), []).append(next(iter(requirement.specifier)).version)
     project = PROJECT["project"]
     asked = [*project["dependencies"], *PROJECT["build-system"]["requires"]]
@@ -50,17 +50,30 @@ def test_a_lock_file_holds_what_the_project_asks_for(name, extras):
 
 
 def test_tests_run_with_the_versions_that_users_get():
-    users, tests = ({str(r) for r, _ in entries(name)} for name in LOCKS)
-    assert users <= tests
+    assert "--requirement requirements.lock" in (ROOT / "requirements-test.lock").read_text().splitlines()
+    names = ("requirements.lock", "requirements-test.lock")
+    users, tests = ({canonicalize_name(requirement.name) for requirement, _ in entries(name)} for name in names)
+    assert tests and not users & tests, "one version of a package, in one of the files"
 
 
-@pytest.fixture
-def versions():
-    spec = importlib.util.spec_from_file_location("versions", ROOT / ".ci" / "versions.py")
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def versions():
+    return script("versions")
+
+
+def test_what_users_install_is_locked_once():
+    users = "# made by\na==1 \\\n    --hash=sha256:0\nb==2 \\\n    --hash=sha256:1\n"
+    whole = users + "c==3 \\\n    --hash=sha256:2\n    --hash=sha256:3\n"
+    kept = "# made by\n--requirement requirements.lock\nc==3 \\\n    --hash=sha256:2\n    --hash=sha256:3\n"
+    assert script("lock").rest(whole, users) == kept
 
 
 def test_the_lowest_versions_are_the_lower_bounds(versions):

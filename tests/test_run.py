@@ -149,7 +149,7 @@ def test_a_pipe_in_place_of_the_lock_is_refused_and_not_waited_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "recorded"),
     [
         (["/opt/bin/softedge", "deploy", "--data", "my photos"], "softedge deploy --data 'my photos'"),
         (["/opt/lib/softedge/__main__.py", "report", "runs/a"], "softedge report runs/a"),
@@ -157,11 +157,11 @@ def test_a_pipe_in_place_of_the_lock_is_refused_and_not_waited_for(tmp_path):
     ],
 )
 def test_every_stage_records_the_command_as_one_would_type_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], recorded: str
 ) -> None:
     monkeypatch.setattr("sys.argv", words)
     result = perform(Run(tmp_path), "probe", lambda folder: Outcome(), recipe={}, inputs={})
-    assert result.environment["command"] == told
+    assert result.environment["command"] == recorded
 
 
 def test_a_refused_redo_leaves_the_finished_stage_and_what_was_kept_before_it(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from softedge.export.deployed import Deployed
@@ -77,3 +78,12 @@ def deployed() -> Deployed:
 @pytest.fixture(scope="session")
 def pictures() -> np.ndarray:
     return images(64, seed=7)
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 of them as files, of 32 pixels."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for index, pixels in enumerate(images(160, seed=3)):
+        Image.fromarray(pixels.repeat(2, 0).repeat(2, 1)).save(folder / f"{index:03d}.png")
+    return folder

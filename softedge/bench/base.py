@@ -126,6 +126,8 @@ class Device(ABC):
     phone's or a board's.  Empty: the report goes by the address, and takes one that it does not know for a device of
     its own.
     """
+    programs: ClassVar[Mapping[str, str]] = {}
+    """Addresses and the program of this machine that each needs, for ``softedge doctor``: {"ssh://...": "ssh"}."""
     known_options: tuple[str, ...] = ()
     silent_options: tuple[str, ...] = ()  # how to get there; they do not change what is measured
 

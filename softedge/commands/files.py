@@ -1,4 +1,4 @@
-"""Exported files: ``export``, ``check``, ``verify``, ``export-file``."""
+"""Exported files: ``export``, ``quantize``, ``check``, ``verify``, ``export-file``; ``setup`` for formats."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def export(
 
 @app.command()
 def quantize(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a float .onnx classifier.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(help="A run folder, or a float .onnx, .xml or .tflite classifier.", show_default=False)
+    ],
     images: Annotated[
         Path | None, typer.Option("--images", help="For a file: a folder of real images.", show_default=False)
     ] = None,
@@ -72,7 +74,7 @@ def quantize(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Search for better int8 files of a run where they may not pass the gates; or quantize a float .onnx file."""
+    """Search for better int8 files of a run where they may not pass the gates; or quantize a float model file."""
     from softedge.commands import tables
     from softedge.stages.quantize import quantize as search
 
@@ -171,9 +173,13 @@ def export_file(
     gate(out, allow_missing=allow_missing)
 
 
-@app.command("litert-setup")
-def litert_setup() -> None:
-    """Create the environment that LiteRT (.tflite) export needs (SOFTEDGE_LITERT overrides its location)."""
-    from softedge.export.litert.format import setup
+@app.command()
+def setup(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[FORMAT]", help="Without it: which formats need one.", show_default=False)
+    ] = None,
+) -> None:
+    """Create the environment of its own that an export format needs; most need none."""
+    from softedge.stages import setup as stage
 
-    typer.echo(f"LiteRT's environment is ready in {setup()}; export with: softedge export RUN --targets litert")
+    typer.echo(stage.text() if name is None else stage.setup(name))

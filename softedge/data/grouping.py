@@ -31,8 +31,8 @@ def by_class(root: Path, images: Sequence[Located], notices: list[str]) -> dict[
         while all(len(i.at) > depth + 1 for i in inside) and len({i.at[depth] for i in inside}) == 1:
             depth += 1
         parts = len({i.at[depth] for i in inside if len(i.at) > depth + 1}) > 1
-        found = lying(root, inside, depth if parts else 1)
-        folder = root / printable("/".join(found[0])) if found else None
+        deeper = lying(root, inside, depth if parts else 1)
+        folder = root / printable("/".join(deeper[0])) if deeper else None
         if folder and parts:
             raise UserError(f"{root} holds only one folder; did you mean {folder}?")
         raise UserError(

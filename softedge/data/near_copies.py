@@ -76,8 +76,8 @@ def pairs_among(thumbnails: Sequence[Uint8 | None]) -> list[Pair]:
     if len(shown) < 2:
         return []
     places = [place for place, _ in shown]
-    found = pairs(np.stack([thumbnail for _, thumbnail in shown]))
-    return [replace(pair, first=places[pair.first], second=places[pair.second]) for pair in found]
+    copies = pairs(np.stack([thumbnail for _, thumbnail in shown]))
+    return [replace(pair, first=places[pair.first], second=places[pair.second]) for pair in copies]
 
 
 def pairs(thumbnails: Uint8) -> list[Pair]:

@@ -16,8 +16,6 @@ from softedge.data.layouts import Located, located, misplaced, names_a_split, pl
 from softedge.errors import UserError
 from softedge.progress import plural
 
-_OUTER = {"train": "train", "val": "val", "test": "test", "unlabelled": "unlabeled"}  # split -> a folder's name
-
 
 @dataclass(frozen=True)
 class Member:
@@ -45,7 +43,7 @@ def sorted_in(
         return _without_labels(members, classes, notices)  # as nearly always; there may be millions
     outer = len({member.split for member in members}) > 1  # the shards have splits themselves
     before = [
-        Located((str(number),), ((_OUTER[member.split],) if outer else ()) + image.at)
+        Located((str(number),), ((member.split,) if outer else ()) + image.at)
         for number, (member, image) in enumerate(zip(members, located([m.inside for m in members], notices)))
     ]
     images = plain(before, notices)
@@ -57,10 +55,10 @@ def sorted_in(
     if splits_of and unlabelled and packed:
         return _as_folders(members, images, splits_of, source, notices)
     if splits_of and not outer:
-        found = [splits_of.get(image.at[0]) if len(image.at) > 1 else None for image in images]
-        if left_out := found.count(None):
+        splits = [splits_of.get(image.at[0]) if len(image.at) > 1 else None for image in images]
+        if left_out := splits.count(None):
             notices.append(plural(left_out, "image") + " outside of train/ val/ test/ unlabeled/ left out")
-        members = [replace(member, split=split) for member, split in zip(members, found) if split is not None]
+        members = [replace(member, split=split) for member, split in zip(members, splits) if split is not None]
         notices.append(f"the splits are those of the folders in the tar files ({_shown(splits_of)})")
     return _without_labels(members, classes, notices)
 

@@ -31,7 +31,7 @@ _READINGS = {
 def compare(path: Path, objects: Iterable[tuple[Mapping[str, Any], Segmentation]], notices: Notices) -> None:
     """A notice for boxes that do not surround their masks; UserError where nearly all boxes contradict their masks, or
     without masks their areas, and do not when they are read in another way."""
-    told: Counter[str] = Counter()
+    votes: Counter[str] = Counter()
     apart: list[str] = []
     count = 0
     for annotation, mask in objects:
@@ -43,13 +43,13 @@ def compare(path: Path, objects: Iterable[tuple[Mapping[str, Any], Segmentation]
             count += 1
             if _overlap(box, covered) < _FITS:
                 apart.append(f"object {annotation.get('id')}")
-                told.update(name for name, read in _READINGS.items() if _overlap(read(*box), covered) >= _FITS)
+                votes.update(name for name, read in _READINGS.items() if _overlap(read(*box), covered) >= _FITS)
         elif isinstance(area, int | float) and area > 0 and mask is None:
             count += 1
             a, b, c, d = box
             if not math.isclose(c * d, area, rel_tol=_EQUAL):
-                told.update(["left, top, right, bottom"] * math.isclose((c - a) * (d - b), area, rel_tol=_EQUAL))
-    for name, agree in told.most_common(1):
+                votes.update(["left, top, right, bottom"] * math.isclose((c - a) * (d - b), area, rel_tol=_EQUAL))
+    for name, agree in votes.most_common(1):
         if agree >= _MOST * count:
             raise UserError(
                 f"{path}: the boxes of {agree} of {count} objects are {name}, as their masks or areas show; COCO has "

@@ -10,6 +10,7 @@ import numpy as np
 
 from softedge.detection.format import DetectorFormat, Pictures, Runner
 from softedge.export.openvino import format as exported
+from softedge.export.openvino.core import core, shared
 from softedge.export.quiet import quiet
 
 
@@ -33,10 +34,8 @@ class OpenVinoDetector(DetectorFormat):
 
     def run(self, path: Path, threads: int = 1) -> Runner:
         """In float32, whatever the processor prefers."""
-        import openvino as ov
-
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-        compiled = ov.Core().compile_model(path, "CPU", settings)
+        compiled = core().compile_model(path, "CPU", settings)
         names = [output.any_name for output in compiled.outputs]
         return lambda image: dict(zip(names, (np.array(value) for value in compiled([image[None]]).values())))
 
@@ -51,7 +50,7 @@ def quantize(network: Any, pictures: Pictures) -> Any:
     import nncf
 
     chosen = list(pictures())
-    with quiet():
+    with quiet(), shared():
         quantized = nncf.quantize(
             network,
             nncf.Dataset([image[None] for image in chosen]),

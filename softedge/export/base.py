@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from softedge import registry
 from softedge.errors import UserError, did_you_mean
+from softedge.export.tolerance import BY_PRECISION, Tolerance
 from softedge.records import Artifact, InputSpec, Output, Precision
 
 if TYPE_CHECKING:  # verify loads formats on machines without torch
@@ -48,6 +49,20 @@ class GivenModel:
     candidates: Callable[[Uint8], Candidates]
     output: Output
     read_back: Callable[[Path], Predictor]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a format needs that cannot stand beside softedge's own packages; ``softedge setup FORMAT`` makes it.
+
+    folder: where it is, or will be.  size: on disk, in words.  complete: whether it is there.  make: makes it in
+    ``folder``, also over one that was left half made; UserError with the reason when it cannot be made.
+    """
+
+    folder: Path
+    size: str
+    complete: bool
+    make: Callable[[], object]
 
 
 class Format(ABC):
@@ -110,7 +125,7 @@ class Format(ABC):
     def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
         """Write ``model{suffix}`` into the existing folder ``out`` and describe it.
 
-        calibration: uint8 (N, size, size, 3), used by int8 only; may be empty for the other precisions.
+        calibration: uint8 (N, size, size, 3); may be empty for a precision that ``calibrates`` says no of.
         Prints nothing.  Raises UserError for a precision or an operator that the format cannot express.
         """
 
@@ -128,6 +143,23 @@ class Format(ABC):
         if bits is None:
             raise UserError(f"{self.title} has no precision '{precision}'; known: {', '.join(self.precisions)}")
         return bits
+
+    def tolerance(self, precision: str) -> Tolerance:
+        """How far the outputs of its files may be from those recorded, and from PyTorch's; below 16 bits there is one
+        for all.  For a format whose runtime computes otherwise to override."""
+        return BY_PRECISION.get(self.bits(precision).name, BY_PRECISION["int8"])
+
+    def calibrates(self, precision: str) -> bool:
+        """Whether ``convert`` looks at calibration images: otherwise it gets none, and no user is warned of theirs.
+
+        Where activations are integers; 8-bit weights in float arithmetic need no images.
+        """
+        bits = self.bits(precision)
+        return bits.is_int8 and bits.activations < 32
+
+    def environment(self) -> Environment | None:
+        """The environment of its own that ``missing`` asks for; None: pip installs all that it needs."""
+        return None
 
     def files(self, path: Path) -> list[Path]:
         """All files of the model whose main file is ``path``: they are hashed, checked and sent together."""

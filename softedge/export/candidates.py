@@ -50,6 +50,8 @@ class Candidates(ABC):
 
     most_images: ClassVar[int] = 768
     """Images that options are judged on, at most; fewer where the runtime is slow."""
+    fewest: ClassVar[int] = 1
+    """Calibrations that are compared at least, however near another format's integers are to fp32."""
 
     @abstractmethod
     def calibrations(self) -> Iterator[Option]:
@@ -115,6 +117,11 @@ class Candidates(ABC):
 
     def from_file(self, artifact: Artifact) -> Option | None:
         """An int8 file of the same network, of this or another format, as an option; None when it cannot be read."""
+        return None
+
+    def leaner(self, option: Option) -> Option | None:
+        """Integers of another format's file without what that file leaves in float for its own format's speed; None
+        where nothing is."""
         return None
 
     def weights_only(self) -> Option | None:

@@ -21,49 +21,12 @@ from softedge.errors import UserError
 from softedge.eval.measures import PRESENT
 from softedge.export.base import Float32, Uint8, open_format
 from softedge.export.contract_fields import check_shapes, preprocessing_of
-from softedge.records import Artifact, InputSpec, Output, Precision
+from softedge.records import Artifact, InputSpec, Output
 from softedge.run import atomic_path, read_json, sha256, size_bytes, write_json
 
 SCHEMA = 1
 FILE = "contract.json"
 INPUT = "image"
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Largest difference allowed: of a probability or score, or of a feature relative to the largest feature.
-
-    replay: the same file elsewhere against its own outputs here.  parity: the file against PyTorch fp32; None: not
-    gated here, because the loss depends on the data and ``softedge check`` judges it.
-    """
-
-    replay: float
-    parity: float | None
-    why: str
-
-
-TOLERANCES = {
-    "fp32": Tolerance(
-        replay=1e-4,
-        parity=1e-4,
-        why="logits differ by up to 1e-5 between processors and by 3e-6 between exporters (measured); "
-        "a factor 10 is left for other operator orders and deeper networks",
-    ),
-    "fp16": Tolerance(
-        replay=1e-2,
-        parity=2e-2,
-        why="half precision rounds every tensor to 11 bits (5e-4 relative); logits in the tens then differ by about "
-        "0.02, a probability by at most half of that; accumulation order differs between processors",
-    ),
-    "int8": Tolerance(
-        replay=5e-2,
-        parity=None,
-        why="integer kernels agree bit for bit between processors that do not saturate (ARM, AVX512-VNNI: measured); "
-        "one rounding step in the last layers moves a probability by less than 0.05, saturation (x86 without VNNI) by "
-        "more, float arithmetic on 8-bit weights by less. Against fp32 the loss depends on the data: softedge check "
-        "judges it",
-    ),
-}
 
 
 _MEANING: dict[str, dict[str, Any]] = {
@@ -72,19 +35,9 @@ _MEANING: dict[str, dict[str, Any]] = {
 }
 
 
-def tolerance(precision: str) -> Tolerance:
-    """The tolerances of a precision by its name; below 16 bits there is one for all."""
-    return TOLERANCES.get(Precision.named(precision).name, TOLERANCES["int8"])
-
-
 def model_files(path: Path, target: str) -> list[Path]:
     """All files of the model whose main file is ``path``, as its format names them."""
     return open_format(target).files(path)
-
-
-def model_sha256(path: Path, target: str) -> str:
-    """One hash of the whole model, all its files included."""
-    return _sha256(model_files(path, target))
 
 
 def _sha256(files: Sequence[Path]) -> str:
@@ -132,14 +85,14 @@ def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any
         path = folder / "golden" / f"{name}.npy"
         _save_array(path, array)
         stored[name] = {"file": f"golden/{name}.npy", "sha256": sha256(path), "shape": list(array.shape)}
-    spec, allowed = artifact.spec, tolerance(artifact.precision)
+    spec, format_ = artifact.spec, open_format(artifact.target)
     values: dict[str, Any] = {
         "schema": SCHEMA,
         "target": artifact.target,
         "precision": artifact.precision,
-        "bits": dataclasses.asdict(open_format(artifact.target).bits(artifact.precision)),
+        "bits": dataclasses.asdict(format_.bits(artifact.precision)),
         "model": artifact.path.name,
-        "files": [file.name for file in model_files(artifact.path, artifact.target)],
+        "files": [file.name for file in format_.files(artifact.path)],
         "sha256": artifact.sha256,
         "size_bytes": artifact.size_bytes,
         "input": {
@@ -162,10 +115,10 @@ def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any
         },
         "labels": list(artifact.labels),
         "golden": {"names": list(golden.names), **stored},
-        "tolerance": dataclasses.asdict(allowed),
+        "tolerance": dataclasses.asdict(format_.tolerance(artifact.precision)),
         **(about or {}),
     }
-    for name, more in open_format(artifact.target).integer_edges(artifact).items():
+    for name, more in format_.integer_edges(artifact).items():
         values[name] = {**values[name], **more}
     write_json(folder / FILE, values)
     return folder / FILE

@@ -26,7 +26,9 @@ FLOOR_DB = 6.0  # noise of half the signal: such a file may agree on lopsided im
 CLOSER = 1.0  # dB that an option of a higher tier must gain, and the integers of another format's file
 FAR_CLOSER = 3.0  # dB; half the layers of an EfficientNet-Lite0 in float gained an OpenVINO file 0.7
 SURE_DB = 20.0  # noise of a tenth; noisier files changed more answers on new images than on those they were chosen on
+PLENTY_DB = 30.0  # beyond it the speed of another format's integers counts: so near, files lost 1 answer of 100
 ROUNDING = "rounding"  # among an option's details: how its weights were rounded, where not to the nearest step
+_LEANER = 1e9  # the tier before the integers of another format's file, and behind all of a format's own
 _QUIET_SECONDS = 10.0  # without a line, at most a comparison longer
 
 Measures = Mapping[str, float | int]
@@ -101,7 +103,9 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
     tiers the first whose best is within ``CLOSER`` of the best of all: what is computed in float costs time.
 
     others: int8 files of the network in other formats.  Their integers are options of a last tier, measured first; the
-    calibrations end where integers with little noise (``SURE_DB``) are out of their reach.
+    calibrations end where integers with little noise (``SURE_DB``) are out of their reach, of the ``fewest`` at least.
+    Where those integers would be chosen, ``leaner`` ones come in: they are taken if they are as near, or have
+    ``PLENTY_DB``.
     """
     best: dict[float, tuple[float, Option, Measures]] = {}
     compared: list[tuple[Option, Measures]] = []
@@ -122,13 +126,17 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
         if (option := candidates.from_file(artifact)) is not None:
             compare_with_fp32(option, math.inf)
     theirs = best[math.inf][0] if best else -math.inf
-    for option in candidates.calibrations():
+    own = -math.inf
+    for count, option in enumerate(candidates.calibrations(), start=1):
         compare_with_fp32(option, option.tier)
         own = max(value for tier, (value, *_) in best.items() if tier < math.inf)
-        if theirs >= SURE_DB and out_of_reach(theirs, own):
+        if theirs >= SURE_DB and count >= candidates.fewest and out_of_reach(theirs, own):
             break
-    top = max(value for value, *_ in best.values())
-    _, option, measures = next(best[tier] for tier in sorted(best) if best[tier][0] >= top - CLOSER)
+    if theirs > own + CLOSER and (leaner := candidates.leaner(best[math.inf][1])) is not None:
+        compare_with_fp32(leaner, _LEANER)
+    near = max(value for value, *_ in best.values()) - CLOSER
+    enough = {tier: min(near, PLENTY_DB) if tier == _LEANER else near for tier in best}
+    _, option, measures = next(best[tier] for tier in sorted(best) if best[tier][0] >= enough[tier])
     return Choice(option, measures, compared)
 
 

@@ -58,7 +58,7 @@ class LiveModel:
             "present_from": PRESENT if self.artifact.output == "scores" else None,
             "folders": folder_names(self.labels),
             "preprocessing": self.artifact.spec.to_dict(),
-            "tolerance": contract.tolerance(self.artifact.precision).replay,
+            "tolerance": open_format(self.artifact.target).tolerance(self.artifact.precision).replay,
             "golden": [[float(value) for value in row] for row in self.golden.expected],
             "runtime": ort_web.VERSION,
             "int8": self.artifact.is_int8,

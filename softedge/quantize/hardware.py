@@ -11,7 +11,6 @@ from softedge.errors import UserError
 from softedge.eval.measures import Float32, agreement
 from softedge.export.base import open_format
 from softedge.export.calibration import spread
-from softedge.export.contract import tolerance
 from softedge.files import temporary_folder
 from softedge.records import Artifact
 
@@ -26,7 +25,7 @@ def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tup
     """
     from softedge.bench.base import DeviceError, TimingPlan, open_device
 
-    some = spread(len(images), IMAGES)
+    format_, some = open_format(artifact.target), spread(len(images), IMAGES)
     images, here = images[some], here[some]
     by_kind: dict[str, Any] = {}
     for kind in kinds:
@@ -43,11 +42,11 @@ def changed_answers(artifact: Artifact, images: Uint8, here: Float32, kinds: tup
             continue
         outputs = np.asarray(measurement.outputs, np.float32)
         changed = 1 - agreement(here, outputs, artifact.output)
-        differs = changed > 0 or float(np.abs(outputs - here).max()) > tolerance(artifact.precision).replay
+        differs = changed > 0 or float(np.abs(outputs - here).max()) > format_.tolerance(artifact.precision).replay
         by_kind[kind] = {
             "n": len(images),
             "changed": changed,
             "max_abs_diff": float(np.abs(outputs - here).max()),
-            "advice": open_format(artifact.target).saturation_advice if kind == "avx2" and differs else "",
+            "advice": format_.saturation_advice if kind == "avx2" and differs else "",
         }
     return by_kind

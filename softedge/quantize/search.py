@@ -33,7 +33,7 @@ from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.quantize.equalization import equalize
 from softedge.quantize.fine_tuning import Schedule, fine_tune
-from softedge.quantize.sensitivity import Layer, at_most, fewest, rank
+from softedge.quantize.sensitivity import Sensitivity, at_most, fewest, rank
 from softedge.quantize.steps import Chosen, SearchResult, Step, recommend, score
 from softedge.records import Artifact
 from softedge.run import size_bytes
@@ -68,7 +68,7 @@ class Problem:
     training: Callable[[], Uint8]
     schedule: Schedule = field(default_factory=Schedule)
     others: Sequence[Artifact] = ()
-    layers: Sequence[Layer] = ()
+    layers: Sequence[Sensitivity] = ()
     start: Choice | None = None
     taken_over: bool = False
     timed: bool = True
@@ -97,7 +97,7 @@ class _Search:
         self.problem, self.steps = problem, [default]
         self.default_passes = not problem.accepts(default.measures)
         self.network = problem.network
-        self.layers: tuple[Layer, ...] = ()
+        self.layers: tuple[Sensitivity, ...] = ()
         self.chosen: Chosen | None = None
         self.corrected = False
         self.proxy: Candidates | None = None  # what layers were ranked on, where that is another format
@@ -259,7 +259,7 @@ class _Search:
             ranked = [layer.name for layer in self.layers]
         return [name for name in ranked if name not in kept]
 
-    def _rank(self) -> Sequence[Layer]:
+    def _rank(self) -> Sequence[Sensitivity]:
         self.proxy = self.candidates.proxy()
         candidates = self.proxy or self.candidates
         names = candidates.layers()

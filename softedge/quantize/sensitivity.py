@@ -14,7 +14,7 @@ LARGEST_SHARE = 0.5  # of the layers in float at most: beyond it the file is int
 
 
 @dataclass(frozen=True)
-class Layer:
+class Sensitivity:
     """alone_db: signal-to-noise ratio of the outputs with this layer alone in int8.  float_gain_db: what it gains the
     int8 network when this layer alone stays in float.  details: see ``Candidates.describe``."""
 
@@ -34,7 +34,7 @@ class Layer:
         }
 
 
-def rank(candidates: Candidates, option: Option, judge: Judge) -> list[Layer]:
+def rank(candidates: Candidates, option: Option, judge: Judge) -> list[Sensitivity]:
     """Every layer with weights, the most harmful first; layers that the format cannot put in float are left out."""
     base, kept = judge.decibels(candidates, option), candidates.float_layers(option)
     layers = []
@@ -45,7 +45,7 @@ def rank(candidates: Candidates, option: Option, judge: Judge) -> list[Layer]:
             continue
         measures = judge.measure(candidates, alone)
         layers.append(
-            Layer(
+            Sensitivity(
                 name=name,
                 alone_db=decibels(measures),
                 alone_agreement=float(measures["agreement"]) if "agreement" in measures else None,

@@ -9,7 +9,7 @@ from typing import Any
 from softedge.export.candidates import Candidates, Option
 from softedge.export.nearest import Measures
 from softedge.quantize.selection import promised
-from softedge.quantize.sensitivity import Layer
+from softedge.quantize.sensitivity import Sensitivity
 
 STEPS = (
     "default",
@@ -76,7 +76,7 @@ class SearchResult:
 
     steps: tuple[Step, ...]
     chosen: Chosen | None
-    layers: tuple[Layer, ...]
+    layers: tuple[Sensitivity, ...]
     recommendation: str
 
     def to_dict(self) -> dict[str, Any]:

@@ -36,7 +36,6 @@ class Supervised(Method):
             self.head = nn.Linear(backbone.num_features, int(labels.max()) + 1)
         self.labels: Tensor
         self.register_buffer("labels", labels, persistent=False)  # part of the data, not of the training
-        self._correct = 0.0
 
     @classmethod
     def build(cls, recipe: Recipe, backbone: Backbone, images: Images) -> Self:

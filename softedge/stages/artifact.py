@@ -28,7 +28,7 @@ _SMALLEST = 400_000  # bytes of float parameters below which the graph itself co
 class Source:
     """What is exported: the network, the file it came from, images to calibrate and to compare on.
 
-    calibration: called for int8 alone; UserError where its images can no longer be read.
+    calibration: called for files that need it; UserError where its images can no longer be read.
     """
 
     deployed: Deployed
@@ -48,18 +48,18 @@ def write(format_: Format, precision: str, source: Source, folder: Path) -> Outc
 
 def _written(format_: Format, precision: str, source: Source, folder: Path, partial: Path) -> Outcome:
     clock = time.monotonic()
-    calibrated = format_.bits(precision).is_int8
+    calibrated = format_.calibrates(precision)
     chosen = source.calibration() if calibrated else none(source.deployed.spec)
     artifact = format_.convert(source.deployed, precision, chosen.images, partial)
     seconds = time.monotonic() - clock
-    if calibrated:
+    if format_.bits(precision).is_int8:
         refuse_float(artifact, source.deployed)
     reference = source.deployed.predict(source.images)
     try:
         outputs, measured, not_checked = *_compared(format_, artifact, source, reference), ""
     except CannotRunHere as error:  # the file is as good as before: it is kept, and nobody takes it for checked
         outputs, measured, not_checked = reference, None, f"not checked: {error}"
-    n, allowed = source.golden, contract.tolerance(precision)
+    n, allowed = source.golden, format_.tolerance(precision)
     golden = contract.Golden(source.images[:n], outputs[:n], reference[:n], source.names[:n])
     about: dict[str, Any] = {
         "checkpoint": {"file": source.checkpoint.name, **source.deployed.about},
@@ -108,7 +108,7 @@ def _compared(format_: Format, artifact: Artifact, source: Source, reference: Fl
     predict = format_.load(artifact)
     outputs = predict(source.images)
     measured = parity.compare(outputs, reference, artifact.output)
-    allowed = contract.tolerance(artifact.precision)
+    allowed = format_.tolerance(artifact.precision)
     if allowed.parity is not None and not measured.max_abs_diff <= allowed.parity:
         raise UserError(_departure(format_, artifact, source, measured.max_abs_diff, allowed.parity))
     n = source.golden

@@ -26,7 +26,6 @@ R = TypeVar("R", covariant=True)
 INDEX = "data/index.json"  # every image of the run, its hash, label and split
 BACKBONE = "pretrain/backbone.safetensors"
 _ASIDE = "set-aside.json"  # what was set aside when unfinished work was begun
-CLASSIFIER = "probe/classifier.safetensors"
 
 
 class Performs(Protocol[R]):

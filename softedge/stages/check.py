@@ -1,7 +1,8 @@
 """The check stage: every exported file, read back from disk, against PyTorch fp32 on real images.
 
-The test images are used here for the first time, once for each file: nothing is chosen by them.  A file that cannot be
-run here is "not run" with the reason, never passed.
+The test images are asked here, once for each file: nothing is chosen by them.  (The export compares a few of them with
+PyTorch, file by file, and keeps them as golden images.)  A file that cannot be run here is "not run" with the reason,
+never passed.
 """
 
 from __future__ import annotations
@@ -284,10 +285,8 @@ def refusals(row: dict[str, Any], gates: Check, artifact: Artifact) -> list[str]
     fp32: no probability differs by more than the contract's tolerance, on any image.  fp16: by more than its tolerance
     on at most one image in a hundred.  All: accuracy drop and agreement as the recipe says.
     """
-    from softedge.export.contract import tolerance
-
     why = []
-    parity = tolerance(artifact.precision).parity
+    parity = open_format(artifact.target).tolerance(artifact.precision).parity
     if parity is not None and artifact.output in LABELLED:
         measure = "max_abs_diff" if artifact.precision == "fp32" else "p99_abs_diff"
         if not row[measure] <= parity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from softedge import registry
@@ -12,16 +13,11 @@ from softedge.progress import plural
 from softedge.run import environment
 
 _INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-_PROGRAMS = {
-    "ssh": "device ssh://...",
-    "adb": "device adb://...",
-    "chromium": "test of browser:",
-    "qemu-aarch64-static": "device emulated:arm64",
-}
+_READY = "ready"
 
 
 def text() -> str:
-    """The machine, the export targets and the programs that devices need, a line each."""
+    """The machine, the export targets, what devices need, and what other packages add; a line each."""
     about = environment()
     int8 = ", ".join(_int8_instructions()) or "none"
     rows = {
@@ -31,19 +27,57 @@ def text() -> str:
         "gpu": _gpu(),
         "free disk here": f"{shutil.disk_usage('.').free / 1e9:.1f} GB",
     }
-    rows |= {f"target {name}": _ready(name) for name in registry.FORMATS}
-    for program, purpose in _PROGRAMS.items():
-        rows[purpose] = "ready" if shutil.which(program) else f"needs the program {program}"
+    rows |= {f"target {name}": _format(name) for name in registry.FORMATS}
+    for name in registry.DEVICES:
+        rows |= {f"device {address}": state for address, state in _device(name).items()}
+    rows["test of browser:"] = _program("chromium")
+    rows |= {f"method {name}": _method(name) for name in registry.METHODS if name not in registry.METHODS.own}
     width = max(map(len, rows))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 
 
-def _ready(name: str) -> str:
-    """Whether a format can be exported to here, or what to install."""
+def _format(name: str) -> str:
+    """Whether a format can be exported to here, or what to install; of another package's also its runtime."""
     try:
-        return open_format(name).missing() or "ready"
-    except UserError as error:  # another package's format that cannot be imported
+        format_ = open_format(name)
+        if (why := format_.missing()) or name in registry.FORMATS.own:
+            return why or _READY
+        return f"{_READY}, from {_package(registry.FORMATS, name)}; runtime: {format_.runtime()}"
+    except Exception as error:  # somebody else's module can fail in any way
+        return _first_line(error)
+
+
+def _device(name: str) -> dict[str, str]:
+    """Addresses that need a program, and every device of another package; each with what is missing."""
+    try:
+        programs: Mapping[str, str] = registry.lookup(registry.DEVICES, name, "device").programs
+    except Exception as error:
+        return {name: _first_line(error)}
+    if name in registry.DEVICES.own:
+        return {address: _program(program) for address, program in programs.items()}
+    wanting = [state for program in programs.values() if (state := _program(program)) != _READY]
+    return {name: wanting[0] if wanting else f"{_READY}, from {_package(registry.DEVICES, name)}"}
+
+
+def _method(name: str) -> str:
+    """Of another package's method: whether it can be imported."""
+    try:
+        registry.lookup(registry.METHODS, name, "method")
+    except UserError as error:
         return str(error)
+    return f"{_READY}, from {_package(registry.METHODS, name)}"
+
+
+def _package(table: registry.Table, name: str) -> str:
+    return table.package(name) or "another package"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _program(name: str) -> str:
+    return _READY if shutil.which(name) else f"needs the program {name}"
 
 
 def _int8_instructions() -> list[str]:

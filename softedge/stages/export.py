@@ -160,11 +160,11 @@ def _damage(run: Run, stage: str, done: Result) -> str:
     if "model" in done.skipped:
         return ""
     try:
-        found = contract.read(run.folder(stage)).sha256
+        digest = contract.read(run.folder(stage)).sha256
     except UserError as error:
         return str(error)
-    made = done.details.get("sha256", found)
-    return "" if found == made else f"{run.folder(stage)} holds another file (sha256 {found[:12]}, made {made[:12]})"
+    made = done.details.get("sha256", digest)
+    return "" if digest == made else f"{run.folder(stage)} holds another file (sha256 {digest[:12]}, made {made[:12]})"
 
 
 def perform_or_keep(

@@ -26,7 +26,7 @@ from softedge.quantize.fine_tuning import Schedule
 from softedge.quantize.gates import SEARCHED, quality, size
 from softedge.quantize.search import Problem, search
 from softedge.quantize.selection import Selection, broken, doubts, promised, select
-from softedge.quantize.sensitivity import Layer
+from softedge.quantize.sensitivity import Sensitivity
 from softedge.quantize.steps import Chosen, Step
 from softedge.records import Artifact, Outcome, Result
 from softedge.run import Run, perform, sha256_of
@@ -73,7 +73,7 @@ class _Session:
 
     def __init__(self, run: Run, recipe: Recipe, data: Data):
         self.run, self.recipe, self.data = run, recipe, data
-        self.layers: tuple[Layer, ...] = ()
+        self.layers: tuple[Sensitivity, ...] = ()
         self.networks: dict[tuple[Path, str], tuple[Deployed, Selection]] = {}
 
     def one(self, artifact: Artifact, format_: Format, force: bool) -> Result:

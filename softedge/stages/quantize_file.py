@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from softedge import registry
 from softedge.config import Check
 from softedge.errors import UserError
@@ -17,14 +19,14 @@ from softedge.eval.measures import compare
 from softedge.export import calibration
 from softedge.export.base import Format, GivenModel, open_format
 from softedge.export.candidates import Candidates, Option
-from softedge.export.nearest import ROUNDING, Judge, Measures, nearest, rounded_where_nearer
+from softedge.export.nearest import ROUNDING, Choice, Judge, Measures, decibels, nearest, rounded_where_nearer
 from softedge.progress import say
 from softedge.quantize.gates import quality
 from softedge.quantize.search import Problem, search, written_bytes
 from softedge.quantize.selection import CHOSEN, broken, doubts
 from softedge.quantize.steps import Step
 from softedge.records import Outcome, Result
-from softedge.run import Run, perform, sha256
+from softedge.run import Run, perform, sha256, size_bytes
 from softedge.stages.export_file import readable
 
 CALIBRATION = 300  # images that set ranges, at most
@@ -58,8 +60,8 @@ def quantize_file(
         raise UserError(why)
     given = format_.given(file, asked or {})
     if given is None:
-        raise UserError(f"{format_.title} files of others cannot be quantized here; give an ONNX file")
-    run = Run(out)
+        raise UserError(f"{file} is a {format_.title} file, which softedge cannot quantize")
+    run, files = Run(out), format_.files(file)
     settings = {
         "asked": {k: v for k, v in (asked or {}).items() if v is not None},
         "min_agreement": gates.min_agreement,
@@ -70,9 +72,9 @@ def quantize_file(
         result = perform(
             run,
             f"{format_.name}-int8",
-            lambda folder: _Work(given, gates, root, seed).into(folder),
+            lambda folder: _Work(file, format_, given, gates, root, seed).into(folder),
             recipe=settings,
-            inputs={file.name: sha256(file)},
+            inputs={one.name: sha256(one) for one in files},
             force=force,
             renew=True,
         )
@@ -80,20 +82,18 @@ def quantize_file(
 
 
 def _format(file: Path) -> Format:
+    formats = [open_format(name) for name in registry.FORMATS]
+    known = {one.suffix: one for one in formats if type(one).given is not Format.given}
     if not file.is_file():
-        raise UserError(f"{file} does not exist; give an ONNX file, or a run folder")
-    suffixes = {}
-    for name in registry.FORMATS:
-        format_ = open_format(name)
-        suffixes[format_.suffix] = format_
-    if file.suffix not in suffixes:
-        raise UserError(f"{file} is not a model file that can be quantized; known: {', '.join(sorted(suffixes))}")
-    return suffixes[file.suffix]
+        raise UserError(f"{file} does not exist; give a float model file, such as model.onnx, or a run folder")
+    if file.suffix not in known:
+        raise UserError(f"{file} is no model file that can be quantized; those end in {', '.join(sorted(known))}")
+    return known[file.suffix]
 
 
 class _Work:
-    def __init__(self, given: GivenModel, gates: Check, root: Path, seed: int):
-        self.given, self.gates = given, gates
+    def __init__(self, file: Path, format_: Format, given: GivenModel, gates: Check, root: Path, seed: int):
+        self.format, self.given, self.gates = format_, given, gates
         self.costs: dict[int, tuple[int, float | None]] = {}  # of a tier: bytes, time over fp32
         images = readable(root, 2 * TEST, seed)
         if len(images) < _FEWEST:
@@ -105,12 +105,17 @@ class _Work:
         self.calibration, chosen = rest[:kept], rest[kept:][:CHOSEN]
         for line in calibration.look(self.calibration):
             say(f"warning: {line}")
-        self.judge = Judge(chosen, given.predict(chosen), given.output)
+        answers = given.predict(chosen)
+        if not np.isfinite(answers).all() or (answers == answers[:1]).all():
+            what = "the same for every image" if np.isfinite(answers).all() else "no numbers (NaN)"
+            raise UserError(f"the answers of {file} are {what}: its weights are damaged, or --mean and --std are wrong")
+        self.judge = Judge(chosen, answers, given.output)
 
     def into(self, folder: Path) -> Outcome:
         candidates = self.given.candidates(self.calibration)
-        choice = nearest(candidates, self.judge)
-        choice = rounded_where_nearer(candidates, choice, self.judge, None, self.calibration)
+        choice = rounded_where_nearer(candidates, nearest(candidates, self.judge), self.judge, None, self.calibration)
+        if (other := self._good_enough(choice)) is not choice:
+            choice = rounded_where_nearer(candidates, other, self.judge, None, self.calibration)
         tried = [self._step(candidates, option, measures) for option, measures in choice.compared]
         default = next(step for step, (option, _) in zip(tried, choice.compared) if option is choice.option)
         name = "rounded" if ROUNDING in choice.option.details else "calibrated"
@@ -148,13 +153,24 @@ class _Work:
             self.given.predict(self.test), self.given.read_back(path)(self.test), None, self.given.output
         )
         if why := self._accepts(measures):
-            path.unlink()
+            for written in self.format.files(path):
+                written.unlink()
             details["recommendation"] = (
                 f"the file agreed on the selection images, not on the test images: {'; '.join(why)}"
             )
             return Outcome({**measures, "passed": False}, details)
-        metrics = {**measures, "size_bytes": path.stat().st_size, "passed": True}
+        files = self.format.files(path)
+        metrics = {**measures, "size_bytes": sum(size_bytes(one) for one in files), "passed": True}
         return Outcome(metrics, {**details, "file": path.name, "what": option.what, "sha256": sha256(path)})
+
+    def _good_enough(self, choice: Choice) -> Choice:
+        """Where the choice is not, the nearest to fp32 of the lowest tier that is: it is there already, and whatever
+        the search would make of the choice costs time in the file, too."""
+        enough = [(option, measures) for option, measures in choice.compared if not self._doubts(measures)]
+        if not enough or not self._doubts(choice.measures):
+            return choice
+        option, measures = min(enough, key=lambda one: (one[0].tier, -decibels(one[1])))
+        return dataclasses.replace(choice, option=option, measures=measures)
 
     def _step(self, candidates: Candidates, option: Option, measures: Measures) -> Step:
         """A calibration, or rounded weights, as a row of the table.

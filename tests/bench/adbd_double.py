@@ -66,8 +66,8 @@ class AdbdDouble:
         for path in (self.storage, self.programs, self.root / "proc"):
             path.mkdir(parents=True)
         (self.root / "proc" / "cpuinfo").write_text(CPUINFO)
-        told = "\n".join(f"[{key}]: [{value}]" for key, value in {**PROPERTIES, **(properties or {})}.items())
-        self._program("getprop", f"cat <<'END'\n{told}\nEND")
+        listing = "\n".join(f"[{key}]: [{value}]" for key, value in {**PROPERTIES, **(properties or {})}.items())
+        self._program("getprop", f"cat <<'END'\n{listing}\nEND")
         self._program("am", "echo Starting: Intent")
         self._program("dumpsys", "case $1 in battery) echo '  USB powered: true'; echo '  level: 73';; esac")
         self._listener = socket.create_server(("127.0.0.1", 0))

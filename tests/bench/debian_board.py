@@ -126,7 +126,7 @@ def running(memory_mb: int = MEMORY_MB, cpu: str = CPU) -> Iterator[str]:
             "-smp",
             "1",
             "-m",
-            str(MEMORY_MB),
+            str(memory_mb),
             "-nographic",
             "-no-reboot",
         ]

@@ -217,9 +217,9 @@ def test_a_pulled_cable_gives_one_line_and_leaves_nothing(
     real_phone.drop_at = r"exec \./ld-linux"
     endless = dataclasses.replace(plan, min_seconds=1e9)
     device = open_device(f"adb://{real_phone.serial}")
-    with pytest.raises(DeviceError, match="the phone was disconnected half way") as told, device:
+    with pytest.raises(DeviceError, match="the phone was disconnected half way") as caught, device:
         device.run(artifacts[:1], endless)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     assert nothing_is_left(real_phone)
 
 
@@ -283,9 +283,9 @@ def test_a_runner_that_android_kills_gives_one_line_and_leaves_nothing(
 
     with open_device(f"adb://{real_phone.serial}") as device:
         threading.Timer(4.0, kill).start()
-        with pytest.raises(DeviceError, match="the phone killed the runner, .*out of memory") as told:
+        with pytest.raises(DeviceError, match="the phone killed the runner, .*out of memory") as caught:
             device.run(artifacts[:1], endless)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     assert nothing_is_left(real_phone)
 
 

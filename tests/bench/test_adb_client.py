@@ -66,8 +66,8 @@ Current temperatures from HAL:
 
 
 def test_a_phone_is_described_by_what_it_tells() -> None:
-    told = android_facts.describe(ANSWER)
-    assert told == {
+    facts = android_facts.describe(ANSWER)
+    assert facts == {
         "cpu": "Google Tensor G3",
         "model": "Google Pixel 8",
         "os": "Android 14",
@@ -124,9 +124,9 @@ def test_a_phone_that_is_not_ready_gives_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, listed: str, words: str
 ) -> None:
     fake_adb(tmp_path, monkeypatch, listed)
-    with pytest.raises(DeviceError, match=words) as told, open_device(spec):
+    with pytest.raises(DeviceError, match=words) as caught, open_device(spec):
         pass
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_adb_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

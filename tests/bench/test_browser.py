@@ -199,13 +199,13 @@ def test_a_closed_browser_gives_one_line(
     monkeypatch.setattr(browser_visit, "RETURN_S", 1.0)
     endless = dataclasses.replace(plan, min_seconds=1e9)
     words = "the page (was closed|stopped answering) at .*; keep it in front"
-    with open_device(LOCAL) as device, pytest.raises(DeviceError, match=words) as told:
+    with open_device(LOCAL) as device, pytest.raises(DeviceError, match=words) as caught:
         assert isinstance(device, Browser)
         process = browse(device.url)
         device.describe()
         signal_later(process, 2.0, signal.SIGTERM)
         device.run(artifacts[:1], endless)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def renderers(process: subprocess.Popen[bytes]) -> list[int]:
@@ -230,13 +230,14 @@ def test_a_page_that_runs_out_of_memory_gives_one_line(
         for pid in renderers(process):
             os.kill(pid, signal.SIGKILL)
 
-    with open_device(LOCAL) as device, pytest.raises(DeviceError, match="stopped answering at .*out of memory") as told:
+    words = "stopped answering at .*out of memory"
+    with open_device(LOCAL) as device, pytest.raises(DeviceError, match=words) as caught:
         assert isinstance(device, Browser)
         process = browse(device.url)
         device.describe()
         threading.Timer(2.0, kill).start()
         device.run(artifacts[:1], endless)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_second_phone_that_opens_the_page_is_turned_away_and_the_first_goes_on(
@@ -249,10 +250,10 @@ def test_a_second_phone_that_opens_the_page_is_turned_away_and_the_first_goes_on
         device.describe()
         browse(device.url, "--remote-debugging-port=0")  # a profile of its own: another browser
         measurement = device.run(artifacts[:1], longer)[0]
-        told = shown_by_the_second(tmp_path)
+        status = shown_by_the_second(tmp_path)
     assert measurement.outputs is not None
     assert sum(measurement.samples_ms) * measurement.runs_per_sample >= 4000
-    assert "already used by another browser" in told
+    assert "already used by another browser" in status
 
 
 def shown_by_the_second(folder: Path) -> str:

@@ -73,8 +73,8 @@ def ask(server: Server, method: str, path: str, body: bytes | None = None, **hea
 
 
 def post(server: Server, name: str, body: bytes, session: str = SESSION) -> tuple[int, Any]:
-    status, _, told = ask(server, "POST", f"/{server.token}/{name}?s={session}", body)
-    return status, json.loads(told)
+    status, _, answer = ask(server, "POST", f"/{server.token}/{name}?s={session}", body)
+    return status, json.loads(answer)
 
 
 def post_json(server: Server, name: str, value: object, session: str = SESSION) -> tuple[int, Any]:
@@ -115,8 +115,8 @@ def test_a_compressed_page_is_sent_only_to_who_takes_it(server: Server) -> None:
 
 def test_the_first_browser_owns_the_address(server: Server, visit: Visit) -> None:
     assert post_json(server, "hello", ABOUT)[0] == 200
-    status, told = post_json(server, "hello", ABOUT, OTHER)
-    assert status == 409 and "already used by another browser" in told["error"]
+    status, answer = post_json(server, "hello", ABOUT, OTHER)
+    assert status == 409 and "already used by another browser" in answer["error"]
     assert post_json(server, "hello", ABOUT)[0] == 200  # a reload of the same tab
     assert post_json(server, "hello", ABOUT, "../../etc")[0] == 403
 
@@ -124,8 +124,8 @@ def test_the_first_browser_owns_the_address(server: Server, visit: Visit) -> Non
 def test_another_page_may_not_post_and_any_name_of_this_computer_will_do(server: Server, visit: Visit) -> None:
     path, body = f"/{server.token}/hello?s={SESSION}", json.dumps(ABOUT).encode()
     for origin in ("https://elsewhere.example", "null", f"http://127.0.0.1:{server.port + 1}"):
-        status, _, told = ask(server, "POST", path, body, Origin=origin)
-        assert status == 403 and b"comes from another page" in told, origin
+        status, _, answer = ask(server, "POST", path, body, Origin=origin)
+        assert status == 403 and b"comes from another page" in answer, origin
     assert visit.about is None
     named = f"lab-computer.local:{server.port}"  # phones may know it by another name: the token decides
     assert ask(server, "POST", path, body, Origin=f"http://{named}", Host=named)[0] == 200
@@ -156,8 +156,8 @@ def test_a_body_that_is_too_large_is_refused_unread(server: Server) -> None:
 )
 def test_a_strange_answer_is_refused_with_the_place(server: Server, visit: Visit, change: dict[str, Any]) -> None:
     post(server, "outputs/0", np.ones((2, 3), "<f4").tobytes())
-    status, told = post_json(server, "answer", {**ANSWER, "rows": [{**ROW, **change}]})
-    assert status == 400 and told["error"].startswith("the posted answer is not valid: rows.0")
+    status, answer = post_json(server, "answer", {**ANSWER, "rows": [{**ROW, **change}]})
+    assert status == 400 and answer["error"].startswith("the posted answer is not valid: rows.0")
     assert visit.answer is None
 
 
@@ -220,15 +220,15 @@ def test_a_page_that_says_goodbye_may_come_back(server: Server, visit: Visit, mo
 
 def test_what_the_page_reports_as_failed_is_one_clean_line(server: Server, visit: Visit) -> None:
     post_json(server, "failed", {"reason": "no WebAssembly\n\u001b[2Jhere"})
-    with pytest.raises(DeviceError, match="the page failed at 0 %: no WebAssembly.2Jhere") as told:
+    with pytest.raises(DeviceError, match="the page failed at 0 %: no WebAssembly.2Jhere") as caught:
         list(visit.percents(5.0))
-    assert str(told.value).isprintable()
+    assert str(caught.value).isprintable()
 
 
 def test_nobody_opens_the_page(server: Server) -> None:
-    with pytest.raises(DeviceError, match=r"nobody opened http://127.0.0.1:\d+ within 0 s") as told:
+    with pytest.raises(DeviceError, match=r"nobody opened http://127.0.0.1:\d+ within 0 s") as caught:
         Visit(server, "browser:").wait_for_browser(0.1)
-    assert server.token not in str(told.value)
+    assert server.token not in str(caught.value)
 
 
 def test_the_qr_code_in_the_terminal_is_read_as_the_address() -> None:

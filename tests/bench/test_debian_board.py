@@ -22,10 +22,10 @@ def test_a_board_of_2_gb_runs_the_files_of_every_runtime_that_travels(
     files = [*artifacts[:2], *ready_files]
     with debian_board.running() as address, open_device(address) as device:
         device.prepare(files)
-        told = device.describe()
+        facts = device.describe()
         measured = device.run(files, plan)
-    assert told["cpu"] == "ARM Cortex-A72" and told["memory_bytes"] < 2 << 30 and "aarch64" in told["os"]
-    assert told["emulated"] and len(told["sent_wheels"]) == 6  # numpy, Pillow and four runtimes
+    assert facts["cpu"] == "ARM Cortex-A72" and facts["memory_bytes"] < 2 << 30 and "aarch64" in facts["os"]
+    assert facts["emulated"] and len(facts["sent_wheels"]) == 6  # numpy, Pillow and four runtimes
     for artifact, measurement in zip(files, measured, strict=True):
         assert not measurement.skipped and measurement.outputs is not None, measurement.skipped
         closeness = 0.01 if artifact.precision == "int8" else 1e-5

@@ -26,9 +26,9 @@ def test_another_processor_computes_the_same_and_is_never_timed(
     if kind == "avx2" and shutil.which("qemu-x86_64-static") is None:
         pytest.skip("needs qemu-user-static")
     with open_device(f"emulated:{kind}") as device:
-        told = device.describe()
+        facts = device.describe()
         onnx, coreml = device.run([artifacts[0], artifacts[2]], plan)
-    assert told["emulated"] and "emulated" in told["cpu"] and "temperature_c" not in told
+    assert facts["emulated"] and "emulated" in facts["cpu"] and "temperature_c" not in facts
     assert onnx.outputs is not None
     np.testing.assert_allclose(onnx.outputs, reference(colours()[0]), atol=1e-5)
     assert "emulated" in onnx.not_timed

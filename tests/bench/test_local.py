@@ -83,10 +83,10 @@ def test_threads_and_precision_are_read_back_from_the_runtime(artifacts: list[Ar
 
 
 def test_the_machine_describes_itself() -> None:
-    told = open_device("local").describe()
-    assert told["cores"] == os.cpu_count()
-    assert told["runtimes"]["numpy"] == np.__version__
-    assert told["machine"] and told["os"] and told["cpu"]
+    facts = open_device("local").describe()
+    assert facts["cores"] == os.cpu_count()
+    assert facts["runtimes"]["numpy"] == np.__version__
+    assert facts["machine"] and facts["os"] and facts["cpu"]
 
 
 def test_an_execution_provider_that_is_absent_is_a_reason_not_a_crash(

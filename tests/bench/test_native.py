@@ -16,24 +16,24 @@ from softedge.export.base import open_format
 @pytest.fixture
 def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A wheel that is there, a compiler that writes ``content`` or fails with ``said``, and a cache of this test's."""
-    told: dict[str, Any] = {"content": "library", "said": "", "runs": 0}
+    recorded: dict[str, Any] = {"content": "library", "said": "", "runs": 0}
     wheel = tmp_path / "executorch-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("executorch/include/header.h", "")
 
     def run(words: list[str], **more: Any) -> native.subprocess.CompletedProcess[str]:
-        told["runs"] += 1
-        told["words"] = words
-        told["header"] = any(Path(word[2:], "header.h").exists() for word in words if word.startswith("-I"))
-        Path(words[words.index("-o") + 1]).write_text(told["content"])
-        return native.subprocess.CompletedProcess(words, 1 if told["said"] else 0, "", told["said"])
+        recorded["runs"] += 1
+        recorded["words"] = words
+        recorded["header"] = any(Path(word[2:], "header.h").exists() for word in words if word.startswith("-I"))
+        Path(words[words.index("-o") + 1]).write_text(recorded["content"])
+        return native.subprocess.CompletedProcess(words, 1 if recorded["said"] else 0, "", recorded["said"])
 
     monkeypatch.setenv("SOFTEDGE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     monkeypatch.setattr(native.wheels, "fetch", lambda packages, *there: [wheel])
     monkeypatch.setattr(native.subprocess, "run", run)
     monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: object())
-    return told
+    return recorded
 
 
 BOARD = ("3.11", "aarch64", "2.36")

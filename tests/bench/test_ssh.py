@@ -34,9 +34,9 @@ def test_a_board_gives_the_same_outputs_as_numpy(
     server: Server, artifacts: list[Artifact], plan: TimingPlan, tidy: None
 ) -> None:
     with open_device(server.address(threads="2")) as device:
-        told = device.describe()
+        facts = device.describe()
         onnx, openvino, coreml = device.run(artifacts, plan)
-    assert told["cores"] == os.cpu_count() and told["runtimes"]["numpy"] == np.__version__
+    assert facts["cores"] == os.cpu_count() and facts["runtimes"]["numpy"] == np.__version__
     for measurement in (onnx, openvino):
         assert measurement.outputs is not None
         np.testing.assert_allclose(measurement.outputs, reference(colours()[0]), atol=1e-5)

@@ -85,6 +85,6 @@ def test_a_board_that_qemu_makes_up_gives_answers_and_no_times(
 ) -> None:
     with open_device(server.address()) as device:
         device.about["board"] = "linux,dummy-virt"  # type: ignore[attr-defined]  (what its device tree says)
-        told, (onnx,) = device.describe(), device.run(artifacts[:1], plan)
-    assert told["emulated"] and "qemu" in onnx.not_timed and onnx.outputs is not None
+        facts, (onnx,) = device.describe(), device.run(artifacts[:1], plan)
+    assert facts["emulated"] and "qemu" in onnx.not_timed and onnx.outputs is not None
     assert not onnx.samples_ms and onnx.load_ms is None and onnx.first_ms is None

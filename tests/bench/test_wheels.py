@@ -26,18 +26,18 @@ def test_a_board_gets_the_version_for_its_python():
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """pip replaced: it leaves a wheel with the given content, and its words and the requirements are kept."""
-    told: dict[str, Any] = {"content": b"the wheel"}
+    recorded: dict[str, Any] = {"content": b"the wheel"}
 
     def run(words: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
-        told["words"], told["asked"] = words, Path(words[words.index("--requirement") + 1]).read_text()
-        (Path(words[words.index("--dest") + 1]) / "numpy-9-py3-none-any.whl").write_bytes(told["content"])
+        recorded["words"], recorded["asked"] = words, Path(words[words.index("--requirement") + 1]).read_text()
+        (Path(words[words.index("--dest") + 1]) / "numpy-9-py3-none-any.whl").write_bytes(recorded["content"])
         return subprocess.CompletedProcess(words, 0, "", "")
 
     monkeypatch.setenv("SOFTEDGE_CACHE", str(tmp_path))
     monkeypatch.setattr(wheels.subprocess, "run", run)
     known = frozenset({hashlib.sha256(b"the wheel").hexdigest()})
     monkeypatch.setattr(wheels, "pinned_for", lambda packages, python: {"numpy": ("9", known)})
-    return told
+    return recorded
 
 
 def test_pip_is_asked_for_the_pinned_hashes_and_another_file_is_refused(index: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ _DROPPED = (
     r"^[^:]+: \d+/(\d+|\?)$",  # progress, every ten seconds
     r"^finetune: top-1 .* is below |^  ONNX fp32: (top-1|p90)",  # by the accuracy, and whether it differs
     r"^fetching |^weights: ",  # by what a cache holds
+    r"^int8, comparing: ",  # where a comparison takes ten seconds
 )
 
 # In this order. Each: what is looked for, and what stands for it.
@@ -26,6 +27,8 @@ _MASKS = (
     (r"^((?:target|device|test) .*?)  .*", r"\1  <ready, or what it needs>"),
     (r"(difference to PyTorch|max diff) [\d.e+-]+", r"\1 <n>"),
     (r", [\d.]+ x the time of fp32 here", ""),  # left out where it is not clear
+    (r"  time_over_fp32\b", ""),  # so is its column
+    (r"^(  ONNX int8: gate: )(passed|failed)\b", r"\1<passed or failed>"),  # its float layers are chosen by time
     (r"^(\S+@local  .*|baselines  useful)  (yes|no)\b", r"\1  <yes or no>"),
     (r"\b\d{5,}( bytes)", r"<n>\1"),
     (r"\b(clearly worse|not clearly better|clearly better)\b", "<better or not>"),

@@ -173,7 +173,7 @@ SCRIPT: dict[str, tuple[str, ...]] = {
     ),
     "review": ("review photos", "review nowhere", "review runs/mine"),
     "try": ("try runs/mine", "try runs/mine --app web", "try runs/mine --file onnx-fp64", "try nowhere"),
-    "litert-setup": ("litert-setup",),
+    "setup": ("setup", "setup litert", "setup onnx", "setup litter"),
 }
 
 

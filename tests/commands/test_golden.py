@@ -29,7 +29,7 @@ from softedge.bench import base
 from softedge.bench.browser import ort_web
 from softedge.cli import app
 from softedge.eval import pace
-from softedge.export.litert import format as litert
+from softedge.export.litert import environment as litert
 from softedge.live import serve
 from softedge.progress import say
 
@@ -56,7 +56,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dic
         patch.setattr(serve, "until_interrupted", say)
         (folder / "runtime.wasm").write_bytes(bytes(100_000))
         patch.setattr(ort_web, "files", lambda backend: {"ort.wasm": folder / "runtime.wasm"})
-        patch.setattr(litert, "setup", lambda: folder / "litert")
+        patch.setenv("SOFTEDGE_LITERT", str(folder / "litert"))
+        patch.setattr(litert, "make", lambda: None)
         yield folder, play(folder)
 
 

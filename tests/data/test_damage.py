@@ -92,11 +92,11 @@ def small_tar() -> bytes:
 def read_shard(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     try:
-        found = shards.find({"train": [path]}, "source")
+        inventory = shards.find({"train": [path]}, "source")
     except UserError as error:
         assert "\n" not in str(error)
         return
-    for images in found.splits.values():
+    for images in inventory.splits.values():
         for index in range(len(images)):
             try:
                 images.decode(index)
@@ -132,9 +132,9 @@ def test_a_damaged_index_is_one_line(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["{}", "[]", "null", '{"a/0.jpg": 3}', '{"a/0.jpg": [[1], 2]}', "\x00", "[" * 100_000])
 def test_damaged_stamps_and_lists_of_copies_cost_only_time(tmp_path: Path, text: str) -> None:
-    found = find(str(class_folders(tmp_path / "set", {"a": 2, "b": 2})))
-    expected = content_hashes(found.splits)
+    inventory = find(str(class_folders(tmp_path / "set", {"a": 2, "b": 2})))
+    expected = content_hashes(inventory.splits)
     (tmp_path / "stamps").write_text(text)
-    assert content_hashes(found.splits, tmp_path / "stamps") == expected
+    assert content_hashes(inventory.splits, tmp_path / "stamps") == expected
     (tmp_path / "set" / origins.FILE).write_text(text)
     assert origins.read(tmp_path / "set") == {}

@@ -19,10 +19,10 @@ from softedge.stages.data import inspect, prepare
 
 def labels_of(root: Path) -> dict[str, str | None]:
     """Image -> class as a run would read the folder; None without a label."""
-    found = folders.find(root, "folder")
+    inventory = folders.find(root, "folder")
     return {
-        name: found.classes[label] if label >= 0 else None
-        for images in found.splits.values()
+        name: inventory.classes[label] if label >= 0 else None
+        for images in inventory.splits.values()
         for name, label in zip(images.names, images.labels.tolist())
     }
 
@@ -51,10 +51,10 @@ def test_a_flat_folder_gets_its_classes_from_the_table(tmp_path: Path) -> None:
     for number in range(6):
         save(tmp_path / "photos" / f"{number}.jpg", number)
     root = write(tmp_path / "photos", "name,label\n0.jpg,cat\n1.jpg,dog\n2.jpg,cat\n3.jpg,\n")
-    found = folders.find(root, "folder")
-    assert found.classes == ("cat", "dog")
-    assert list(found.splits["train"].names) == ["0.jpg", "1.jpg", "2.jpg"]
-    assert list(found.splits["unlabelled"].names) == ["3.jpg", "4.jpg", "5.jpg"]
+    inventory = folders.find(root, "folder")
+    assert inventory.classes == ("cat", "dog")
+    assert list(inventory.splits["train"].names) == ["0.jpg", "1.jpg", "2.jpg"]
+    assert list(inventory.splits["unlabelled"].names) == ["3.jpg", "4.jpg", "5.jpg"]
 
 
 def test_an_unlabelled_image_of_a_split_data_set_comes_to_the_training_images(tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_an_unlabelled_image_of_a_split_data_set_comes_to_the_training_images(tm
     class_folders(tmp_path / "test", {"cat": 1, "dog": 1}, start=10)
     save(tmp_path / "unlabeled" / "0.jpg", 20)
     write(tmp_path, "name,label\nunlabeled/0.jpg,dog\ntest/cat/0.jpg,dog\n")
-    found = folders.find(tmp_path, "folder")
-    assert "unlabeled/0.jpg" in found.splits["train"].names and "unlabelled" not in found.splits
-    np.testing.assert_array_equal(found.splits["test"].labels, [1, 1])
+    inventory = folders.find(tmp_path, "folder")
+    assert "unlabeled/0.jpg" in inventory.splits["train"].names and "unlabelled" not in inventory.splits
+    np.testing.assert_array_equal(inventory.splits["test"].labels, [1, 1])
 
 
 def test_data_says_what_the_table_did(photos: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import turned
 from PIL import Image
 
 from softedge.data import decoding
@@ -58,16 +59,7 @@ def test_exif_orientation_is_honoured(orientation: int, image_format: str) -> No
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(stored, image_format, exif=exif, **({"quality": 95} if image_format == "JPEG" else {}))
-    undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-    upright = stored.transpose(undo[orientation]) if orientation in undo else stored
+    upright = turned(stored, orientation)
     assert far(decode(data), np.asarray(upright)) <= 12
 
 

@@ -36,16 +36,16 @@ def refusal(path: Path) -> str:
 def test_only_folders_that_are_there_are_advised(tmp_path: Path, made: str, advice: str) -> None:
     for number, name in enumerate(made.split()):
         small(tmp_path / name, {"cat": 2, "dog": 2}, 10 * number)
-    told = refusal(tmp_path)
+    message = refusal(tmp_path)
     start, _, end = advice.partition(".* ")
-    assert start in told and end in told
+    assert start in message and end in message
 
 
 def test_names_that_only_read_as_folders_are_not_advised_as_some(tmp_path: Path) -> None:
     for number, name in enumerate(("animals\\cat\\0.jpg", "animals\\dog\\0.jpg", "plants\\oak\\0.jpg")):
         save(tmp_path / name, number)
-    told = refusal(tmp_path)
-    assert "the folder animals that holds folders (cat, dog)" in told and "put them in its place" in told
+    message = refusal(tmp_path)
+    assert "the folder animals that holds folders (cat, dog)" in message and "put them in its place" in message
 
 
 def test_the_folder_of_the_only_class_is_named_as_it_is_on_the_disk(tmp_path: Path) -> None:

@@ -30,10 +30,14 @@ def test_kaggles_doubled_folders_are_splits(tmp_path: Path) -> None:
     small(tmp_path / "seg_train" / "seg_train", {"buildings": 2, "forest": 2, "sea": 2})
     small(tmp_path / "seg_test" / "seg_test", {"buildings": 1, "forest": 1, "sea": 1}, 10)
     save(tmp_path / "seg_pred" / "seg_pred" / "7.jpg", 20)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("buildings", "forest", "sea")
-    assert {split: len(images) for split, images in found.splits.items()} == {"train": 6, "test": 3, "unlabelled": 1}
-    assert labelled(found, "test")["seg_test/seg_test/sea/0.jpg"] == "sea"
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("buildings", "forest", "sea")
+    assert {split: len(images) for split, images in inventory.splits.items()} == {
+        "train": 6,
+        "test": 3,
+        "unlabelled": 1,
+    }
+    assert labelled(inventory, "test")["seg_test/seg_test/sea/0.jpg"] == "sea"
 
 
 @pytest.mark.parametrize(
@@ -48,25 +52,25 @@ def test_kaggles_doubled_folders_are_splits(tmp_path: Path) -> None:
 def test_split_folders_with_more_words_are_splits(tmp_path: Path, train: str, test: str) -> None:
     small(tmp_path / train, {"a": 2, "b": 2})
     small(tmp_path / test, {"a": 1, "b": 1}, 10)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("a", "b") and [len(found.splits[s]) for s in ("train", "test")] == [4, 2]
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("a", "b") and [len(inventory.splits[s]) for s in ("train", "test")] == [4, 2]
 
 
 def test_one_folder_around_the_splits_is_looked_through(tmp_path: Path) -> None:
     small(tmp_path / "archive" / "train", {"a": 2, "b": 2})
     small(tmp_path / "archive" / "test", {"a": 1, "b": 1}, 10)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("a", "b") and len(found.splits["test"]) == 2
-    assert "the splits are in the folder archive" in found.notices
-    assert found.splits["train"].decode(0).shape == (40, 40, 3)
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("a", "b") and len(inventory.splits["test"]) == 2
+    assert "the splits are in the folder archive" in inventory.notices
+    assert inventory.splits["train"].decode(0).shape == (40, 40, 3)
 
 
 def test_two_folders_around_the_splits_are_looked_through(tmp_path: Path) -> None:
     small(tmp_path / "flowers" / "flowers" / "train", {"a": 2, "b": 2})
     small(tmp_path / "flowers" / "flowers" / "valid", {"a": 1, "b": 1}, 10)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("a", "b") and len(found.splits["train"]) == 4
-    assert "the splits are in the folder flowers/flowers" in found.notices
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("a", "b") and len(inventory.splits["train"]) == 4
+    assert "the splits are in the folder flowers/flowers" in inventory.notices
 
 
 def test_splits_two_folders_below_a_class_folder_are_refused(tmp_path: Path) -> None:
@@ -79,9 +83,9 @@ def test_splits_two_folders_below_a_class_folder_are_refused(tmp_path: Path) -> 
 def test_splits_within_class_folders_are_splits(tmp_path: Path) -> None:
     for number, name in enumerate(("cat", "dog")):
         small(tmp_path / name, {"train": 3, "test": 1}, 10 * number)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("cat", "dog") and len(found.splits["test"]) == 2
-    assert labelled(found, "train")["dog/train/1.jpg"] == "dog"
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("cat", "dog") and len(inventory.splits["test"]) == 2
+    assert labelled(inventory, "train")["dog/train/1.jpg"] == "dog"
 
 
 def test_classes_that_only_sound_like_splits_stay_classes(tmp_path: Path) -> None:
@@ -118,8 +122,8 @@ def test_what_systems_leave_is_no_class_and_not_trained_on(tmp_path: Path, junk:
     small(tmp_path, {"a": 2, "b": 2})
     save(tmp_path / junk / "0.jpg", 7)
     save(tmp_path / "a" / junk / "0.jpg" / "SYNOPHOTO_THUMB_M.jpg", 7)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("a", "b") and len(found) == 4 and found.ignored["hidden"] == 2
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("a", "b") and len(inventory) == 4 and inventory.ignored["hidden"] == 2
 
 
 def test_a_class_without_images_is_named_and_counted(tmp_path: Path) -> None:
@@ -128,13 +132,13 @@ def test_a_class_without_images_is_named_and_counted(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     for number in range(3):
         (tmp_path / "raw" / f"{number}.cr2").write_bytes(b"raw")
-    found = sources.find(str(tmp_path))
-    assert found.ignored["class folders without images"] == 2
-    assert "empty: 0 other files; raw: 3 other files" in found.notices[-1]
+    inventory = sources.find(str(tmp_path))
+    assert inventory.ignored["class folders without images"] == 2
+    assert "empty: 0 other files; raw: 3 other files" in inventory.notices[-1]
     small(tmp_path / "split" / "train", {"a": 1, "b": 1})
     (tmp_path / "split" / "train" / "c").mkdir()
-    found = sources.find(str(tmp_path / "split"))
-    assert found.classes == ("a", "b") and "train/c: 0 other files" in found.notices[-1]
+    inventory = sources.find(str(tmp_path / "split"))
+    assert inventory.classes == ("a", "b") and "train/c: 0 other files" in inventory.notices[-1]
 
 
 def mask(path: Path, seed: int) -> None:
@@ -147,9 +151,9 @@ def test_masks_under_the_names_of_photos_are_left_out(tmp_path: Path) -> None:
     for name in ("a", "b"):
         for number in range(6):
             mask(tmp_path / name / f"{number}.png", number)
-    found = sources.find(str(tmp_path))
-    assert len(found) == 12 and all(name.endswith(".jpg") for name in found.splits["train"].names)
-    assert found.ignored["masks"] == 12 and "12 masks lie under the names of photos" in found.notices[0]
+    inventory = sources.find(str(tmp_path))
+    assert len(inventory) == 12 and all(name.endswith(".jpg") for name in inventory.splits["train"].names)
+    assert inventory.ignored["masks"] == 12 and "12 masks lie under the names of photos" in inventory.notices[0]
 
 
 @pytest.mark.parametrize("name", ["a/{}_depth.png", "a/{}-disparity.jpg", "a/depth/{}.png"])
@@ -157,9 +161,9 @@ def test_maps_of_depth_beside_photos_are_left_out(name: str, tmp_path: Path) -> 
     small(tmp_path, {"a": 6, "b": 6})
     for number in range(6):
         save(tmp_path / name.format(number), 50 + number)
-    found = sources.find(str(tmp_path))
-    assert len(found) == 12 and found.ignored == {"maps": 6} and found.classes == ("a", "b")
-    assert "6 files are named like maps of photos, of depth and the like (a/" in found.notices[0]
+    inventory = sources.find(str(tmp_path))
+    assert len(inventory) == 12 and inventory.ignored == {"maps": 6} and inventory.classes == ("a", "b")
+    assert "6 files are named like maps of photos, of depth and the like (a/" in inventory.notices[0]
 
 
 def test_depth_beside_a_folder_of_photos_is_no_class_and_alone_it_is_photos(tmp_path: Path) -> None:
@@ -179,16 +183,19 @@ def test_a_folder_thumb_beside_classes_is_one_of_thumbnails_where_its_pictures_a
     (tmp_path / "thumb").mkdir()
     for number in range(4):
         Image.fromarray(photo(70 + number, side, side)).save(tmp_path / "thumb" / f"{number}.jpg")
-    found = sources.find(str(tmp_path))
-    assert found.classes == (("index", "little") if side == 20 else ("index", "little", "thumb"))
-    assert found.ignored == ({"thumbnails": 4} if side == 20 else {})
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == (("index", "little") if side == 20 else ("index", "little", "thumb"))
+    assert inventory.ignored == ({"thumbnails": 4} if side == 20 else {})
 
 
 def test_photos_of_one_name_with_two_types_are_kept_and_named(tmp_path: Path) -> None:
     small(tmp_path, {"a": 3, "b": 3})
     save(tmp_path / "a" / "0.webp", 0)
-    found = sources.find(str(tmp_path))
-    assert len(found) == 7 and "1 pictures lie there under one name with two types (.jpg and .webp" in found.notices[0]
+    inventory = sources.find(str(tmp_path))
+    assert (
+        len(inventory) == 7
+        and "1 pictures lie there under one name with two types (.jpg and .webp" in inventory.notices[0]
+    )
 
 
 def test_a_folder_of_masks_beside_the_photos_is_no_class(tmp_path: Path) -> None:
@@ -203,9 +210,9 @@ def test_a_folder_called_and_drawn_like_masks_is_no_class(tmp_path: Path, folder
     small(tmp_path, {"cat": 4, "dog": 4})
     for number in range(4):
         mask(tmp_path / folder / f"{number}.png", number)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("cat", "dog")
-    assert any(n.startswith(f"4 files in {folder.split('/')[0]}: called and drawn") for n in found.notices)
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("cat", "dog")
+    assert any(n.startswith(f"4 files in {folder.split('/')[0]}: called and drawn") for n in inventory.notices)
 
 
 def test_a_class_called_labels_that_holds_photos_is_a_class(tmp_path: Path) -> None:
@@ -233,10 +240,10 @@ def test_sets_with_boxes_are_refused_and_the_way_named(tmp_path: Path, annotatio
 def test_two_spellings_of_one_letter_are_one_class(tmp_path: Path) -> None:
     small(tmp_path, {unicodedata.normalize("NFC", "Bär"): 2, "Hund": 2})
     small(tmp_path, {unicodedata.normalize("NFD", "Bär"): 1}, 10)
-    found = sources.find(str(tmp_path))
-    assert found.classes == (unicodedata.normalize("NFC", "Bär"), "Hund")
-    assert np.bincount(found.splits["train"].labels).tolist() == [3, 2]
-    assert all(found.splits["train"].decode(i).shape == (40, 40, 3) for i in range(5))
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == (unicodedata.normalize("NFC", "Bär"), "Hund")
+    assert np.bincount(inventory.splits["train"].labels).tolist() == [3, 2]
+    assert all(inventory.splits["train"].decode(i).shape == (40, 40, 3) for i in range(5))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are Unicode there")
@@ -245,18 +252,18 @@ def test_names_that_are_not_utf8_are_escaped_and_still_found(tmp_path: Path) -> 
     os.rename(os.fsencode(tmp_path / "a"), os.fsencode(tmp_path) + b"/caf\xe9")
     os.rename(os.fsencode(tmp_path / "b" / "0.jpg"), os.fsencode(tmp_path / "b") + b"/\xff.jpg")
     save(tmp_path / "b" / r"\xfe.jpg", 9)  # a name that only looks escaped
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("b", r"caf\xe9")
-    assert sorted(found.splits["train"].names) == [r"b/\xfe.jpg", r"b/\xff.jpg", r"caf\xe9/0.jpg"]
-    assert all(found.splits["train"].decode(i).ndim == 3 for i in range(3))
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("b", r"caf\xe9")
+    assert sorted(inventory.splits["train"].names) == [r"b/\xfe.jpg", r"b/\xff.jpg", r"caf\xe9/0.jpg"]
+    assert all(inventory.splits["train"].decode(i).ndim == 3 for i in range(3))
 
 
 def test_a_link_to_itself_ends_nothing(tmp_path: Path) -> None:
     small(tmp_path, {"a": 1, "b": 1})
     (tmp_path / "a" / "loop").symlink_to(tmp_path / "a" / "loop")
     (tmp_path / "a" / "loop.jpg").symlink_to(tmp_path / "a" / "loop.jpg")
-    found = sources.find(str(tmp_path))
-    assert len(found) == 3 and found.ignored["not images"] == 1
+    inventory = sources.find(str(tmp_path))
+    assert len(inventory) == 3 and inventory.ignored["not images"] == 1
 
 
 def test_a_loose_picture_does_not_make_a_class_of_a_folder_of_classes(tmp_path: Path) -> None:
@@ -282,9 +289,9 @@ def test_a_run_within_the_photos_is_none_of_them(tmp_path: Path) -> None:
     (tmp_path / "begun").mkdir()
     for name in ("recipe.toml", ".lock"):  # of a run that has only just begun
         (tmp_path / "begun" / name).write_text("")
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("cat", "dog") and found.ignored == {"softedge runs": 2}
-    assert found.notices == ("2 softedge runs among the images left out (begun, runs/photos)",)
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("cat", "dog") and inventory.ignored == {"softedge runs": 2}
+    assert inventory.notices == ("2 softedge runs among the images left out (begun, runs/photos)",)
 
 
 def test_a_run_given_as_images_is_refused_in_one_line_that_names_its_images(tmp_path, monkeypatch, capsys) -> None:
@@ -324,9 +331,9 @@ def test_pictures_corrected_in_a_run_are_images(tmp_path: Path) -> None:
 def test_backslashes_that_a_zip_from_windows_left_in_names_are_folders(tmp_path: Path) -> None:
     for number in range(6):
         save(tmp_path / f"{('cat', 'dog')[number % 2]}\\{number}.png", number, height=40, width=40)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("cat", "dog") and labelled(found, "train")["cat\\0.png"] == "cat"
-    assert any("6 names have backslashes" in notice for notice in found.notices)
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("cat", "dog") and labelled(inventory, "train")["cat\\0.png"] == "cat"
+    assert any("6 names have backslashes" in notice for notice in inventory.notices)
 
 
 def test_folders_of_two_domains_are_named_as_doubtful_classes(tmp_path: Path) -> None:

@@ -61,10 +61,10 @@ def assert_copies_are_found(change: Callable[[np.ndarray, int], np.ndarray]) -> 
     originals = [scene(seed) for seed in range(100)]
     copies = [change(image, seed) for seed, image in enumerate(originals)]
     thumbnails = [thumbnail(image) for image in originals + copies]
-    found = {(pair.first, pair.second) for pair in pairs(np.stack([t for t in thumbnails if t is not None]))}
+    actual = {(pair.first, pair.second) for pair in pairs(np.stack([t for t in thumbnails if t is not None]))}
     expected = {(seed, seed + 100) for seed in range(100)}
-    assert len(found & expected) >= 99
-    assert len(found & expected) >= 0.95 * len(found)
+    assert len(actual & expected) >= 99
+    assert len(actual & expected) >= 0.95 * len(actual)
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -42,15 +42,15 @@ def small(root: Path, per_class: dict[str, int], start: int = 0) -> Path:
     ],
 )
 def test_classes_named_like_sessions_are_cautioned_about_by_name(names: tuple[str, str], tmp_path: Path) -> None:
-    found = sources.find(str(small(tmp_path, dict.fromkeys(names, 2))))
-    assert found.classes == names  # no refusal: a class may be called so
-    (line,) = (line for line in found.notices if line.startswith("caution: 2 of 2 classes"))
+    inventory = sources.find(str(small(tmp_path, dict.fromkeys(names, 2))))
+    assert inventory.classes == names  # no refusal: a class may be called so
+    (line,) = (line for line in inventory.notices if line.startswith("caution: 2 of 2 classes"))
     assert all(part in line for part in (*names, f"{tmp_path}/unlabeled", "softedge review"))
 
 
 def test_one_folder_of_a_day_among_classes_is_named_alone(tmp_path: Path) -> None:
-    found = sources.find(str(small(tmp_path, {"cat": 2, "dog": 2, "2024-05-01": 2})))
-    assert any("caution: 1 of 3 classes" in line and "(2024-05-01)" in line for line in found.notices)
+    inventory = sources.find(str(small(tmp_path, {"cat": 2, "dog": 2, "2024-05-01": 2})))
+    assert any("caution: 1 of 3 classes" in line and "(2024-05-01)" in line for line in inventory.notices)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,10 @@ def test_softedge_data_shows_the_caution_and_the_way_out_works(tmp_path: Path) -
     (tmp_path / "unlabeled").mkdir()
     for name in ("100CANON", "101CANON"):
         (tmp_path / name).rename(tmp_path / "unlabeled" / name)
-    found = sources.find(str(tmp_path))
-    assert found.classes == () and {split: len(images) for split, images in found.splits.items()} == {"unlabelled": 8}
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == () and {split: len(images) for split, images in inventory.splits.items()} == {
+        "unlabelled": 8
+    }
 
 
 def test_the_caution_comes_before_any_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,13 +107,13 @@ def test_thumbnails_are_no_class_and_never_trained_on(folder: str, tmp_path: Pat
     small(tmp_path, {"a": 4, "b": 4})
     for number in range(3):
         save(tmp_path / folder / f"{number}.jpg", number)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("a", "b") and len(found) == 8
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("a", "b") and len(inventory) == 8
     if folder.split("/")[-1].startswith((".", "@")):
-        assert found.ignored == {"hidden": 1}
+        assert inventory.ignored == {"hidden": 1}
     else:
-        assert found.ignored == {"thumbnails": 3}
-        assert f"3 images are taken for thumbnails and left out ({folder.split('/')[-1]})" in found.notices[0]
+        assert inventory.ignored == {"thumbnails": 3}
+        assert f"3 images are taken for thumbnails and left out ({folder.split('/')[-1]})" in inventory.notices[0]
 
 
 def test_thumbnails_of_test_images_are_in_no_split(tmp_path: Path) -> None:
@@ -119,8 +121,10 @@ def test_thumbnails_of_test_images_are_in_no_split(tmp_path: Path) -> None:
     small(tmp_path / "test", {"a": 2, "b": 2}, 10)
     for folder in ("train/thumbs", "test/thumbs", "thumbs", "test/a/cache"):
         save(tmp_path / folder / "0.jpg", 10)
-    found = sources.find(str(tmp_path))
-    assert [len(found.splits[split]) for split in ("train", "test")] == [6, 4] and found.ignored["thumbnails"] == 4
+    inventory = sources.find(str(tmp_path))
+    assert [len(inventory.splits[split]) for split in ("train", "test")] == [6, 4] and inventory.ignored[
+        "thumbnails"
+    ] == 4
 
 
 def test_files_named_as_thumbnails_of_a_photo_beside_them_are_left_out(tmp_path: Path) -> None:
@@ -170,10 +174,10 @@ def test_masks_named_after_a_photo_are_left_out_and_said(name: str, tmp_path: Pa
     small(tmp_path, {"a": 4, "b": 4})
     for number in range(4):
         mask(tmp_path / "a" / name.format(number), number)
-    found = sources.find(str(tmp_path))
-    assert sorted(found.splits["train"].names) == [f"{c}/{n}.jpg" for c in "ab" for n in range(4)]
-    assert found.ignored == {"masks": 4} and found.notices[0].startswith("4 files ")
-    assert " and drawn like masks" in found.notices[0]
+    inventory = sources.find(str(tmp_path))
+    assert sorted(inventory.splits["train"].names) == [f"{c}/{n}.jpg" for c in "ab" for n in range(4)]
+    assert inventory.ignored == {"masks": 4} and inventory.notices[0].startswith("4 files ")
+    assert " and drawn like masks" in inventory.notices[0]
 
 
 def test_photos_named_like_masks_stay_and_are_said(tmp_path: Path) -> None:
@@ -181,8 +185,8 @@ def test_photos_named_like_masks_stay_and_are_said(tmp_path: Path) -> None:
     small(tmp_path, {"a": 4, "b": 4})
     for number in range(4):
         save(tmp_path / "a" / f"{number}_mask.jpg", 20 + number)
-    found = sources.find(str(tmp_path))
-    assert len(found) == 12 and "taken as photos" in found.notices[0]
+    inventory = sources.find(str(tmp_path))
+    assert len(inventory) == 12 and "taken as photos" in inventory.notices[0]
 
 
 # Classes without images
@@ -193,10 +197,10 @@ def test_a_class_folder_that_is_empty_in_the_test_split_is_named_and_counted(tmp
     small(tmp_path / "test", {"a": 2, "b": 2}, 10)
     for name in ("c", "d"):
         (tmp_path / "test" / name).mkdir()
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("a", "b", "c") and found.ignored == {"class folders without images": 2}
-    assert "1 classes have no images in the test split ('c')" in found.notices
-    assert any("test/c: 0 other files; test/d: 0 other files" in line for line in found.notices)
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("a", "b", "c") and inventory.ignored == {"class folders without images": 2}
+    assert "1 classes have no images in the test split ('c')" in inventory.notices
+    assert any("test/c: 0 other files; test/d: 0 other files" in line for line in inventory.notices)
 
 
 def test_a_class_whose_only_test_image_cannot_be_read_is_named(tmp_path: Path) -> None:

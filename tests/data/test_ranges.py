@@ -87,8 +87,8 @@ def test_colour_of_16_bits_whose_upper_bits_are_empty_is_told(tmp_path: Path, bi
         (tmp_path / "set").mkdir(exist_ok=True)
         assert cv2.imwrite(str(tmp_path / "set" / f"{number}.{ending}"), pixels)
     notices = describe(str(tmp_path / "set"), config.build({"data": {"size": 40}}))["notices"]
-    told = [line for line in notices if "3 pictures in colour have 16 bits a channel, of which they use 12" in line]
-    assert bool(told) == (bits == 12)
+    matching = [line for line in notices if "3 pictures in colour have 16 bits a channel, of which they use 12" in line]
+    assert bool(matching) == (bits == 12)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32])

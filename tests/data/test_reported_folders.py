@@ -36,8 +36,8 @@ def small(root: Path, per_class: dict[str, int], start: int = 0) -> Path:
     ],
 )
 def test_what_cameras_and_albums_call_their_folders_is_cautioned_about(names: tuple[str, str], tmp_path: Path) -> None:
-    found = sources.find(str(small(tmp_path, dict.fromkeys(names, 2))))
-    assert any(line.startswith("caution: 2 of 2 classes") for line in found.notices)
+    inventory = sources.find(str(small(tmp_path, dict.fromkeys(names, 2))))
+    assert any(line.startswith("caution: 2 of 2 classes") for line in inventory.notices)
 
 
 def test_years_with_months_in_them_are_cautioned_about(tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ def test_parts_of_a_class_are_no_classes(tmp_path: Path) -> None:
     """jolibrain/deepdetect#503"""
     for name in ("0", "1"):
         small(tmp_path / name, {"split_1": 2, "split_2": 2, "split_etc": 2})
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("0", "1") and len(found) == 12
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("0", "1") and len(inventory) == 12
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_parts_of_a_class_are_no_classes(tmp_path: Path) -> None:
 def test_thumbnails_that_programs_keep_are_passed_over(folder: str, tmp_path: Path) -> None:
     small(tmp_path, {"a": 3, "b": 3})
     save(tmp_path / folder / "SYNOPHOTO_THUMB_M.jpg", 0)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("a", "b") and len(found) == 6 and sum(found.ignored.values()) == 1
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("a", "b") and len(inventory) == 6 and sum(inventory.ignored.values()) == 1
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -85,9 +85,9 @@ def test_a_folder_of_images_without_label_is_no_class(name: str, split: bool, tm
     root = small(tmp_path / "train" if split else tmp_path, {"cat": 3, "dog": 3, name: 4})
     if split:
         small(tmp_path / "test", {"cat": 2, "dog": 2, name: 1}, 50)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("cat", "dog") and root.is_dir()
-    assert {s: len(images) for s, images in found.splits.items()} == {
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("cat", "dog") and root.is_dir()
+    assert {s: len(images) for s, images in inventory.splits.items()} == {
         "train": 6, "unlabelled": 4, **({"test": 4} if split else {})
     }  # fmt: skip
 
@@ -106,9 +106,9 @@ def test_masks_beside_photos_of_their_own_type_are_left_out(mask: str, mode: str
         Image.fromarray(photo(50 + number, 40, 40)).save(tmp_path / "benign" / f"a ({number + 1}).png")
         drawn = Image.fromarray((np.eye(40) > 0).astype(np.uint8) * 255).convert(mode)
         drawn.save(tmp_path / "benign" / mask.replace("(1)", f"({number + 1})"))
-    found = sources.find(str(tmp_path))
-    names = Counter(name.split("/")[0] for name in found.splits["train"].names)
-    assert names == {"normal": 3, "benign": 3} and found.ignored["masks"] == 3
+    inventory = sources.find(str(tmp_path))
+    names = Counter(name.split("/")[0] for name in inventory.splits["train"].names)
+    assert names == {"normal": 3, "benign": 3} and inventory.ignored["masks"] == 3
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,11 @@ def test_a_class_that_is_not_tested_moves_no_label(trained: str, tested: str, em
     small(tmp_path / "val", dict.fromkeys(tested, 1), 50)
     if empty:
         (tmp_path / "val" / empty).mkdir()
-    found = sources.find(str(tmp_path))
-    test = found.splits["test"]
-    assert [found.classes[label] for label in test.labels] == [name.split("/")[1] for name in test.names]
-    assert any("have no images in the val split" in line for line in found.notices)
-    assert found.ignored.get("class folders without images", 0) == len(empty)
+    inventory = sources.find(str(tmp_path))
+    test = inventory.splits["test"]
+    assert [inventory.classes[label] for label in test.labels] == [name.split("/")[1] for name in test.names]
+    assert any("have no images in the val split" in line for line in inventory.notices)
+    assert inventory.ignored.get("class folders without images", 0) == len(empty)
 
 
 def test_splits_without_classes_are_no_classes(tmp_path: Path) -> None:

@@ -181,9 +181,9 @@ def written(*parts: str) -> Callable[[Path], None]:
 def test_what_tools_leave_in_folders_is_neither_class_nor_image(leave: Callable[[Path], None], tmp_path: Path) -> None:
     small(tmp_path, {"a": 4, "b": 4})
     leave(tmp_path)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("a", "b")
-    assert sorted(name for images in found.splits.values() for name in images.names) == [
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("a", "b")
+    assert sorted(name for images in inventory.splits.values() for name in images.names) == [
         f"{name}/{number}.jpg" for name in "ab" for number in range(4)
     ]
 
@@ -369,7 +369,7 @@ def test_names_may_come_again_in_other_shards(tmp_path: Path) -> None:
             for e in ("png", "cls")
         ]
         tar(tmp_path / f"{number}.tar", members)
-    found = sources.find(str(tmp_path))
-    (images,) = found.splits.values()
-    assert [found.classes[i] for i in images.labels.tolist()] == ["a"] * 3 + ["b"] * 3
+    inventory = sources.find(str(tmp_path))
+    (images,) = inventory.splits.values()
+    assert [inventory.classes[i] for i in images.labels.tolist()] == ["a"] * 3 + ["b"] * 3
     assert len({images.decode(i).tobytes() for i in range(6)}) == 6

@@ -47,11 +47,11 @@ def expected() -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["batched", "small", "single"])
 def test_views_have_the_distribution_of_pillow_and_torchvision(kind: str, expected: np.ndarray) -> None:
-    found = statistics(ours(kind))
-    spread = np.sqrt(found.var(0) / len(found) + expected.var(0) / len(expected)) + 1e-6
-    z = (found.mean(0) - expected.mean(0)) / spread
+    actual = statistics(ours(kind))
+    spread = np.sqrt(actual.var(0) / len(actual) + expected.var(0) / len(expected)) + 1e-6
+    z = (actual.mean(0) - expected.mean(0)) / spread
     assert np.abs(z).max() < 4.5
-    assert auc(found, expected) < CHANCE
+    assert auc(actual, expected) < CHANCE
 
 
 @pytest.mark.parametrize("change", [{"blur": 0.0}, {"brightness": 0.2}, {"min_area": 0.5}])

@@ -33,10 +33,10 @@ def tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
 
 def labels(path: Path) -> dict[str, str]:
     """Name of the image in the shard -> class."""
-    found = sources.find(str(path))
+    inventory = sources.find(str(path))
     return {
-        name.split("/", 1)[1]: found.classes[label] if label >= 0 else ""
-        for images in found.splits.values()
+        name.split("/", 1)[1]: inventory.classes[label] if label >= 0 else ""
+        for images in inventory.splits.values()
         for name, label in zip(images.names, images.labels.tolist())
     }
 
@@ -126,17 +126,17 @@ def test_links_are_the_members_they_name_and_others_are_counted(tmp_path: Path) 
             info.type, info.linkname = kind, target
             archive.addfile(info)
     assert labels(path) == {"a/0.png": "cat", "b/1.png": "dog", "c/2.png": "dog", "c/3.png": ""}
-    found = sources.find(str(path))
-    assert found.ignored["links to nothing before them"] == 1
+    inventory = sources.find(str(path))
+    assert inventory.ignored["links to nothing before them"] == 1
     linked = {
-        n.split("/", 1)[1]: images.read(i) for images in found.splits.values() for i, n in enumerate(images.names)
+        n.split("/", 1)[1]: images.read(i) for images in inventory.splits.values() for i, n in enumerate(images.names)
     }
     assert linked["c/2.png"] == png(0) and linked["c/3.png"] == png(1)
 
 
 def whole(path: Path) -> tuple[int, tuple[str, ...]]:
-    found = sources.find(str(path))
-    return sum(map(len, found.splits.values())), found.notices
+    inventory = sources.find(str(path))
+    return sum(map(len, inventory.splits.values())), inventory.notices
 
 
 def test_a_shard_that_ends_early_is_said_to(tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_shards_named_after_splits_are_those_splits(tmp_path: Path) -> None:
         members = [(f"{i}.png", png(i)) for i in range(start, start + 4)]
         members += [(f"{i}.cls", b"ab"[i % 2 :][:1]) for i in range(start, start + 4)]
         tar(tmp_path / f"{name}.tar", members)
-    found = sources.find(str(tmp_path))
-    assert {split: len(images) for split, images in found.splits.items()} == {"train": 8, "test": 4}
+    inventory = sources.find(str(tmp_path))
+    assert {split: len(images) for split, images in inventory.splits.items()} == {"train": 8, "test": 4}
     tar(tmp_path / "extra.tar", [("x.png", png(20))])
     with pytest.raises(UserError, match="test.tar is named after a split and extra.tar beside it is not"):
         sources.find(str(tmp_path))
@@ -188,8 +188,10 @@ def test_a_member_of_more_bytes_than_a_disk_can_hold_is_counted_and_the_rest_is_
     head = bytes(data[at : at + 148]) + b" " * 8 + bytes(data[at + 156 : at + 512])
     data[at + 148 : at + 156] = b"%06o\0 " % sum(head)
     path.write_bytes(data)
-    found = sources.find(str(path))
-    assert sum(map(len, found.splits.values())) == 2 and (found.ignored.get("sparse members") or found.notices)
+    inventory = sources.find(str(path))
+    assert sum(map(len, inventory.splits.values())) == 2 and (
+        inventory.ignored.get("sparse members") or inventory.notices
+    )
 
 
 def drawn() -> bytes:
@@ -217,8 +219,8 @@ def test_what_is_no_photo_is_none_in_shards_either(name: str, kind: str, tmp_pat
         members += [(f"{number}.jpg", png(number)), (f"{number}.cls", str(number % 2).encode())]
         members.append((name.format(number), other))
     path = tar(tmp_path / "s.tar", members)
-    found = sources.find(str(path))
-    assert len(found) == 6 and found.ignored == {kind: 6} and "left out" in " ".join(found.notices)
+    inventory = sources.find(str(path))
+    assert len(inventory) == 6 and inventory.ignored == {kind: 6} and "left out" in " ".join(inventory.notices)
     assert labels(path) == {f"{number}.jpg": str(number % 2) for number in range(6)}
 
 

@@ -78,8 +78,10 @@ def test_damaged_json_is_refused_where_others_hold_labels_and_passed_over_where_
         labels(shard(tmp_path, "json", ['{"label": 0}', '{"label": 1}', '{"label": ']))
     path = shard(tmp_path, "json", ['{"url": "x"}', '{"caption": "a cat"}', '{"url": ', "[1, 2]"])
     assert set(labels(path).values()) == {""}
-    found = sources.find(str(path))
-    assert found.ignored["not images"] == 4 and any("none holds one: no labels" in line for line in found.notices)
+    inventory = sources.find(str(path))
+    assert inventory.ignored["not images"] == 4 and any(
+        "none holds one: no labels" in line for line in inventory.notices
+    )
 
 
 def test_a_cls_member_comes_before_facts_in_json(tmp_path: Path) -> None:
@@ -139,8 +141,8 @@ def test_quotes_and_a_c_strings_end_around_a_label_are_no_part_of_it(tmp_path: P
 
 
 def test_minus_one_among_numbers_from_zero_on_is_told(tmp_path: Path) -> None:
-    found = sources.find(str(shard(tmp_path, "cls", ["0", "1", "-1"])))
-    assert len(found.classes) == 3 and "the label -1 is a class of its own" in found.notices[0]
+    inventory = sources.find(str(shard(tmp_path, "cls", ["0", "1", "-1"])))
+    assert len(inventory.classes) == 3 and "the label -1 is a class of its own" in inventory.notices[0]
     assert not sources.find(str(shard(tmp_path, "cls", ["1", "-1"]))).notices
 
 
@@ -148,16 +150,16 @@ def test_minus_one_among_numbers_from_zero_on_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "advice"),
     [("a.tar.gz", "gunzip .*a.tar.gz"), ("a.tgz", "gunzip .*a.tgz"), ("a.tar", "gunzip a.gz, after naming it so")],
 )
 @pytest.mark.parametrize("as_folder", [False, True])
-def test_a_compressed_shard_is_refused_with_what_to_do(name: str, told: str, as_folder: bool, tmp_path: Path) -> None:
+def test_a_compressed_shard_is_refused_with_what_to_do(name: str, advice: str, as_folder: bool, tmp_path: Path) -> None:
     plain = shard(tmp_path, "cls", ["cat", "dog"])
     packed = tmp_path / "shards" / name
     packed.parent.mkdir()
     packed.write_bytes(gzip.compress(plain.read_bytes()))
-    with pytest.raises(UserError, match=f"{name} is a compressed tar file, .*{told}") as caught:
+    with pytest.raises(UserError, match=f"{name} is a compressed tar file, .*{advice}") as caught:
         sources.find(str(packed.parent if as_folder else packed))
     assert "\n" not in str(caught.value)
 
@@ -170,5 +172,7 @@ def test_compressed_shards_in_the_folders_of_splits_and_beside_images_are_seen(t
         sources.find(str(tmp_path / "splits"))
     save(tmp_path / "photos" / "0.jpg", 0)
     (tmp_path / "photos" / "more.tgz").write_bytes(b"x")
-    found = sources.find(str(tmp_path / "photos"))
-    assert found.ignored == {"tar files": 1} and "1 tar files beside the images are not read" in found.notices[0]
+    inventory = sources.find(str(tmp_path / "photos"))
+    assert (
+        inventory.ignored == {"tar files": 1} and "1 tar files beside the images are not read" in inventory.notices[0]
+    )

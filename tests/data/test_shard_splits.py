@@ -51,13 +51,13 @@ def made(tree: Path, folders: str) -> Path:
 )
 def test_a_tar_of_folders_of_splits_is_read_as_those_folders(folders: str, tmp_path: Path) -> None:
     tree = made(tmp_path / "tree", folders)
-    found = sources.find(str(packed(tree, tmp_path / "a.tar")))
-    assert placed(found, "a.tar/") == placed(sources.find(str(tree)))
-    assert "are those of the folders in the tar files" in found.notices[-1]
+    inventory = sources.find(str(packed(tree, tmp_path / "a.tar")))
+    assert placed(inventory, "a.tar/") == placed(sources.find(str(tree)))
+    assert "are those of the folders in the tar files" in inventory.notices[-1]
 
 
 @pytest.mark.parametrize(
-    ("folders", "told"),
+    ("folders", "reason"),
     [
         ("test/cat test/dog val/cat val/dog", "neither train/ nor unlabeled/"),
         ("train/cat train/dog test/fox", "classes that train/ does not have"),
@@ -65,12 +65,12 @@ def test_a_tar_of_folders_of_splits_is_read_as_those_folders(folders: str, tmp_p
         ("a/train/cat a/train/dog a/test/cat b/train/cat b/test/dog", "(cat, dog) and no images"),
     ],
 )
-def test_a_tar_of_folders_that_are_refused_is_refused(folders: str, told: str, tmp_path: Path) -> None:
+def test_a_tar_of_folders_that_are_refused_is_refused(folders: str, reason: str, tmp_path: Path) -> None:
     tree = made(tmp_path / "tree", folders)
     for path in (tree, packed(tree, tmp_path / "a.tar")):
         with pytest.raises(UserError) as caught:
             sources.find(str(path))
-        assert told in str(caught.value), caught.value
+        assert reason in str(caught.value), caught.value
 
 
 def sample(name: str, seed: int, label: str) -> list[tuple[str, bytes]]:
@@ -80,17 +80,17 @@ def sample(name: str, seed: int, label: str) -> list[tuple[str, bytes]]:
 def test_labels_beside_the_images_keep_the_splits_of_their_folders(tmp_path: Path) -> None:
     members = [m for n in range(8) for m in sample(f"{'test' if n > 5 else 'train'}/x/{n}", n, "ab"[n % 2])]
     members += sample("unlabeled/9", 9, "a")
-    found = sources.find(str(tar(tmp_path / "a.tar", members)))
+    inventory = sources.find(str(tar(tmp_path / "a.tar", members)))
     expected = {f"train/x/{n}.png": ("train", "ab"[n % 2]) for n in range(6)}
     expected |= {f"test/x/{n}.png": ("test", "ab"[n % 2]) for n in (6, 7)}
-    assert placed(found, "a.tar/") == expected | {"unlabeled/9.png": ("unlabelled", "")}
-    assert "1 label of images in unlabeled/: not used" in found.notices
+    assert placed(inventory, "a.tar/") == expected | {"unlabeled/9.png": ("unlabelled", "")}
+    assert "1 label of images in unlabeled/: not used" in inventory.notices
 
 
 def test_unlabelled_images_of_a_test_folder_are_not_trained_on(tmp_path: Path) -> None:
-    found = sources.find(str(tar(tmp_path / "a.tar", [("train/0.png", png(0)), ("test/1.png", png(1))])))
-    assert placed(found, "a.tar/") == {"train/0.png": ("unlabelled", "")}
-    assert "1 image of the test and validation shards: left out" in " ".join(found.notices)
+    inventory = sources.find(str(tar(tmp_path / "a.tar", [("train/0.png", png(0)), ("test/1.png", png(1))])))
+    assert placed(inventory, "a.tar/") == {"train/0.png": ("unlabelled", "")}
+    assert "1 image of the test and validation shards: left out" in " ".join(inventory.notices)
 
 
 @pytest.mark.parametrize("name", ["x/test/1", "train/val/1", "x/y/valid/1"])
@@ -113,11 +113,11 @@ def test_a_packed_folder_for_each_split_is_read_as_that_folder(tmp_path: Path) -
     for split in ("train", "test"):
         with tarfile.open(tmp_path / "tars" / f"{split}.tar", "w") as archive:
             archive.add(tree / split, split)
-    found = sources.find(str(tmp_path / "tars"))
+    inventory = sources.find(str(tmp_path / "tars"))
     expected = {
         f"tars/{name.split('/')[0]}.tar/{name}": place for name, place in placed(sources.find(str(tree))).items()
     }
-    assert placed(found) == expected
+    assert placed(inventory) == expected
 
 
 def test_a_tar_called_after_one_split_that_holds_another_is_refused(tmp_path: Path) -> None:
@@ -133,9 +133,9 @@ def test_a_tar_called_after_one_split_that_holds_another_is_refused(tmp_path: Pa
 def test_a_split_may_stand_anywhere_in_the_name_of_a_shard(first: str, second: str, tmp_path: Path) -> None:
     for number, name in enumerate((first, second)):
         tar(tmp_path / f"{name}.tar", [m for n in range(4) for m in sample(str(n), 10 * number + n, "ab"[n % 2])])
-    found = sources.find(str(tmp_path))
-    assert {split: len(images) for split, images in found.splits.items()} == {"train": 4, "test": 4}
-    assert all("train" in name for name in found.splits["train"].names)
+    inventory = sources.find(str(tmp_path))
+    assert {split: len(images) for split, images in inventory.splits.items()} == {"train": 4, "test": 4}
+    assert all("train" in name for name in inventory.splits["train"].names)
 
 
 def test_a_name_of_two_splits_is_refused(tmp_path: Path) -> None:
@@ -149,5 +149,5 @@ def test_shards_of_one_name_in_two_folders_of_a_split_stay_apart(tmp_path: Path)
     for number, folder in enumerate(("train", "training")):
         (tmp_path / folder).mkdir()
         tar(tmp_path / folder / "0.tar", [m for n in range(4) for m in sample(str(n), 10 * number + n, "abcd"[n])])
-    found = sources.find(str(tmp_path))
-    assert len(set(found.splits["train"].names)) == 8
+    inventory = sources.find(str(tmp_path))
+    assert len(set(inventory.splits["train"].names)) == 8

@@ -51,10 +51,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_members_are_the_files_bit_for_bit(folder: Path) -> None:
-    found = sources.find(str(folder / "shards"))
-    images = found.splits["unlabelled"]
-    assert isinstance(images, TarImages) and len(images) == 24 and found.classes == ()
-    assert images.names[9] == "1.tar/009.jpg" and "all labels in the shards are '7'" in found.notices[0]
+    inventory = sources.find(str(folder / "shards"))
+    images = inventory.splits["unlabelled"]
+    assert isinstance(images, TarImages) and len(images) == 24 and inventory.classes == ()
+    assert images.names[9] == "1.tar/009.jpg" and "all labels in the shards are '7'" in inventory.notices[0]
     for index in (0, 9, 23):
         assert images.read(index) == (folder / "raw" / f"{index:03d}.jpg").read_bytes()
     assert pickle.loads(pickle.dumps(images)).read(9) == images.read(9)
@@ -73,9 +73,9 @@ def test_shards_go_through_the_data_stage(folder: Path) -> None:
 def test_classes_come_from_cls_members_and_numbers_keep_their_order(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     shard(tmp_path / "a.tar", 24, classes="93 ").rename(tmp_path / "shards" / "a.tar")
-    found = sources.find(str(tmp_path / "shards"))
-    assert found.classes == ("3", "9") and not found.notices
-    assert found.splits["train"].labels.tolist() == [1, 0] * 8 and len(found.splits["unlabelled"]) == 8
+    inventory = sources.find(str(tmp_path / "shards"))
+    assert inventory.classes == ("3", "9") and not inventory.notices
+    assert inventory.splits["train"].labels.tolist() == [1, 0] * 8 and len(inventory.splits["unlabelled"]) == 8
     run = Run(tmp_path / "run")
     metrics = prepare(run, config.build({"data": {"size": 32}}), str(tmp_path / "shards")).metrics
     assert (metrics["n_train"], metrics["n_test"], metrics["n_pretrain"]) == (12, 4, 20)
@@ -91,10 +91,14 @@ def test_shards_in_split_folders_keep_their_split(tmp_path: Path) -> None:
         (tmp_path / "data" / split).mkdir(parents=True)
         made = shard(tmp_path / f"{split}.tar", 12, start, classes if split != "unlabeled" else " ")
         made.rename(tmp_path / "data" / split / "0.tar")
-    found = sources.find(str(tmp_path / "data"))
-    assert {split: len(images) for split, images in found.splits.items()} == {"train": 12, "test": 8, "unlabelled": 12}
-    assert found.splits["test"].names[0] == "val/0.tar/012.jpg"
-    assert found.notices == ("4 images of the test and validation shards: left out, no label or a split too many",)
+    inventory = sources.find(str(tmp_path / "data"))
+    assert {split: len(images) for split, images in inventory.splits.items()} == {
+        "train": 12,
+        "test": 8,
+        "unlabelled": 12,
+    }
+    assert inventory.splits["test"].names[0] == "val/0.tar/012.jpg"
+    assert inventory.notices == ("4 images of the test and validation shards: left out, no label or a split too many",)
     recipe = config.build({"data": {"size": 32, "mean": "auto", "std": "auto"}})
     metrics = prepare(Run(tmp_path / "run"), recipe, str(tmp_path / "data")).metrics
     assert (metrics["n_train"], metrics["n_test"], metrics["n_pretrain"]) == (12, 8, 24)
@@ -105,9 +109,9 @@ def test_shards_beside_image_files_are_named_as_not_read(tmp_path: Path) -> None
         save(tmp_path / "data" / "train" / name / "0.jpg", 1)
     (tmp_path / "data" / "unlabeled").mkdir()
     shard(tmp_path / "u.tar", 3).rename(tmp_path / "data" / "unlabeled" / "u.tar")
-    found = sources.find(str(tmp_path / "data"))
-    assert len(found) == 2
-    assert found.notices[0].startswith("1 tar files beside the images are not read")
+    inventory = sources.find(str(tmp_path / "data"))
+    assert len(inventory) == 2
+    assert inventory.notices[0].startswith("1 tar files beside the images are not read")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -140,9 +144,9 @@ def test_the_order_stays_within_a_window_of_blocks_and_changes_every_epoch(
 def test_a_shard_that_was_cut_off_is_used_as_far_as_it_goes(folder: Path) -> None:
     whole = (folder / "shards" / "2.tar").read_bytes()
     (folder / "shards" / "2.tar").write_bytes(whole[: len(whole) // 2])
-    found = sources.find(str(folder / "shards"))
-    assert 16 < len(found) < 24
-    images = found.splits["unlabelled"]
+    inventory = sources.find(str(folder / "shards"))
+    assert 16 < len(inventory) < 24
+    images = inventory.splits["unlabelled"]
     with pytest.raises(BadImage, match="truncated"):
         images.decode(len(images) - 1)
     run = Run(folder / "run")

@@ -22,10 +22,10 @@ def names(found: Inventory, split: str) -> list[str]:
 def test_digits_are_the_scans_of_scikit_learn() -> None:
     from sklearn.datasets import load_digits
 
-    found = sources.find("digits")
-    images = found.splits["train"]
+    inventory = sources.find("digits")
+    images = inventory.splits["train"]
     assert isinstance(images, ArrayImages) and images.array.shape == (1797, 8, 8, 3) and images.array.dtype == np.uint8
-    assert found.classes == tuple("0123456789")
+    assert inventory.classes == tuple("0123456789")
     assert np.array_equal(images.labels, load_digits().target)
     assert np.abs(images.array[..., 1] / 255 * 16 - load_digits().images).max() < 0.05
     larger = published.enlarge(images.subset([0]), 32)
@@ -35,25 +35,25 @@ def test_digits_are_the_scans_of_scikit_learn() -> None:
 def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
     for number in range(3):
         save(tmp_path / f"{number}.png", number)
-    found = sources.find(str(tmp_path))
-    assert found.classes == () and list(found.splits) == ["unlabelled"]
-    assert found.splits["unlabelled"].labels.tolist() == [-1, -1, -1]
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == () and list(inventory.splits) == ["unlabelled"]
+    assert inventory.splits["unlabelled"].labels.tolist() == [-1, -1, -1]
 
 
 def test_class_folders_are_labelled_in_sorted_order(tmp_path: Path) -> None:
     class_folders(tmp_path, {"wolf": 2, "ant": 1, "Bär mit Hut": 1})
     save(tmp_path / "ant" / "deep" / "er" / "x y ü.JPEG", 77)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("Bär mit Hut", "ant", "wolf")
-    assert names(found, "train") == [
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("Bär mit Hut", "ant", "wolf")
+    assert names(inventory, "train") == [
         "Bär mit Hut/0.jpg",
         "ant/0.jpg",
         "ant/deep/er/x y ü.JPEG",
         "wolf/0.jpg",
         "wolf/1.jpg",
     ]
-    assert found.splits["train"].labels.tolist() == [0, 1, 1, 2, 2]
-    assert found.splits["train"].decode(2).shape == (48, 64, 3)
+    assert inventory.splits["train"].labels.tolist() == [0, 1, 1, 2, 2]
+    assert inventory.splits["train"].decode(2).shape == (48, 64, 3)
 
 
 def test_hidden_files_and_other_files_are_passed_over_and_counted(tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_hidden_files_and_other_files_are_passed_over_and_counted(tmp_path: Path
     save(tmp_path / ".thumbnails" / "0.jpg", 6)
     save(tmp_path / "__MACOSX" / "a" / "0.jpg", 6)
     (tmp_path / "a" / "notes.txt").write_text("no image")
-    found = sources.find(str(tmp_path))
-    assert len(found) == 2
-    assert found.ignored == {"hidden": 3, "not images": 1}
+    inventory = sources.find(str(tmp_path))
+    assert len(inventory) == 2
+    assert inventory.ignored == {"hidden": 3, "not images": 1}
 
 
 def test_split_folders_are_found_whatever_their_case(tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ def test_split_folders_are_found_whatever_their_case(tmp_path: Path) -> None:
     class_folders(tmp_path / "test", {"a": 1, "b": 1}, start=10)
     save(tmp_path / "unlabelled" / "somewhere" / "1.jpg", 20)
     save(tmp_path / "Unlabeled" / "2.jpg", 21)
-    found = sources.find(str(tmp_path))
-    assert found.classes == ("a", "b")
-    assert [len(found.splits[s]) for s in ("train", "test", "unlabelled")] == [4, 2, 2]
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("a", "b")
+    assert [len(inventory.splits[s]) for s in ("train", "test", "unlabelled")] == [4, 2, 2]
 
 
 def test_val_is_the_test_split_only_when_there_is_no_test(tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_val_is_the_test_split_only_when_there_is_no_test(tmp_path: Path) -> Non
     class_folders(tmp_path / "val", {"a": 1, "b": 1}, start=10)
     assert names(sources.find(str(tmp_path)), "test") == ["val/a/0.jpg", "val/b/0.jpg"]
     class_folders(tmp_path / "test", {"a": 1, "b": 1}, start=20)
-    found = sources.find(str(tmp_path))
-    assert names(found, "test") == ["test/a/0.jpg", "test/b/0.jpg"]
-    assert "2 images of the validation split are left out" in found.notices[0]
+    inventory = sources.find(str(tmp_path))
+    assert names(inventory, "test") == ["test/a/0.jpg", "test/b/0.jpg"]
+    assert "2 images of the validation split are left out" in inventory.notices[0]
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,11 @@ def test_val_is_the_test_split_only_when_there_is_no_test(tmp_path: Path) -> Non
 )
 def test_classes_that_differ_in_spelling_alone_are_told(pair: tuple[str, str], tmp_path: Path) -> None:
     class_folders(tmp_path, {pair[0]: 2, pair[1]: 2, "other": 2})
-    found = sources.find(str(tmp_path))
-    assert len(found.classes) == 3
+    inventory = sources.find(str(tmp_path))
+    assert len(inventory.classes) == 3
     assert (
-        f"differ in spelling alone, and are learned as different ones: {pair[0]!r} and {pair[1]!r}" in found.notices[0]
+        f"differ in spelling alone, and are learned as different ones: {pair[0]!r} and {pair[1]!r}"
+        in inventory.notices[0]
     )
 
 
@@ -118,8 +119,8 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 def test_loose_images_beside_class_folders_are_unlabelled_with_a_notice(tmp_path: Path) -> None:
     class_folders(tmp_path, {"a": 1, "b": 1})
     save(tmp_path / "loose.jpg", 5)
-    found = sources.find(str(tmp_path))
-    assert names(found, "unlabelled") == ["loose.jpg"] and "unlabelled" in found.notices[0]
+    inventory = sources.find(str(tmp_path))
+    assert names(inventory, "unlabelled") == ["loose.jpg"] and "unlabelled" in inventory.notices[0]
 
 
 def test_links_in_a_circle_are_safe_and_links_to_images_are_followed(tmp_path: Path) -> None:
@@ -127,9 +128,9 @@ def test_links_in_a_circle_are_safe_and_links_to_images_are_followed(tmp_path: P
     (tmp_path / "data" / "a" / "again").symlink_to(tmp_path / "data", target_is_directory=True)
     save(tmp_path / "elsewhere" / "0.jpg", 9)
     (tmp_path / "data" / "b" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    found = sources.find(str(tmp_path / "data"))
-    assert names(found, "train") == ["a/0.jpg", "b/0.jpg", "b/linked/0.jpg"]
-    assert found.ignored["links back to a folder above"] == 1
+    inventory = sources.find(str(tmp_path / "data"))
+    assert names(inventory, "train") == ["a/0.jpg", "b/0.jpg", "b/linked/0.jpg"]
+    assert inventory.ignored["links back to a folder above"] == 1
 
 
 def test_a_broken_link_to_an_image_is_kept_for_screening_to_report(tmp_path: Path) -> None:
@@ -213,8 +214,8 @@ def test_an_unpacked_copy_of_a_data_set_is_used_without_a_download(
     class_folders(tmp_path / "imagenet" / "train", {"n01": 1, "n02": 1})
     class_folders(tmp_path / "imagenet" / "val", {"n01": 1, "n02": 1}, start=5)
     monkeypatch.setenv("SOFTEDGE_DATA", str(tmp_path))
-    found = sources.find("imagenet")
-    assert found.source == "imagenet" and len(found.splits["test"]) == 2
+    inventory = sources.find("imagenet")
+    assert inventory.source == "imagenet" and len(inventory.splits["test"]) == 2
 
 
 @pytest.mark.parametrize("name", ["", " "])

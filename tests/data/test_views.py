@@ -114,12 +114,12 @@ def test_a_sigterm_for_the_whole_group_leaves_the_workers_at_work_until_the_epoc
     """``timeout`` and batch systems send it to every process; the training wants its last step and a checkpoint."""
     expected = everything(make(tmp_path, "files", batch=2), 0)
     batches = iter(make(tmp_path, "files", batch=2, workers=2).epoch(0))
-    found = [next(batches), next(batches)]  # one from each worker: both have started
+    actual = [next(batches), next(batches)]  # one from each worker: both have started
     workers = multiprocessing.active_children()
     subprocess.run(["kill", "-TERM", *(str(worker.pid) for worker in workers)], check=True)
     time.sleep(0.3)
-    found += batches
-    assert len(workers) == 2 and same([(*views, index) for views, index in found], expected)
+    actual += batches
+    assert len(workers) == 2 and same([(*views, index) for views, index in actual], expected)
 
 
 def test_leaving_an_epoch_early_does_not_disturb_the_next(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from pictures import turned
 from PIL import Image
 
 from softedge.detection import coco, masks, pictures, voc
@@ -28,16 +29,7 @@ def upright_box(orientation: int) -> tuple[int, int, int, int]:
     """Where the box is after the turn, read off a bitmap turned by Pillow."""
     bitmap = Image.new("L", STORED)
     bitmap.paste(255, BOX)
-    methods = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-    return (bitmap.transpose(methods[orientation]) if orientation > 1 else bitmap).getbbox()
+    return turned(bitmap, orientation).getbbox()
 
 
 def red(scene) -> list[int]:

@@ -105,7 +105,7 @@ RED, BLUE = ("red", 5, 5, 30, 30), ("blue", 50, 5, 80, 30)
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "told"),
+    ("first", "second", "part"),
     [
         ([RED, BLUE], [RED], "train1.png: 1 blue, 1 red; train2.png: 1 red"),
         ([RED], [], "train1.png: 1 red; train2.png: no object"),
@@ -113,7 +113,7 @@ RED, BLUE = ("red", 5, 5, 30, 30), ("blue", 50, 5, 80, 30)
         ([RED, RED], [RED, ("red", 40, 40, 70, 70)], "train1.png: 2 red; train2.png: the same in other places"),
     ],
 )
-def test_a_training_picture_with_other_objects_under_another_name_is_set_aside_and_named(folder, first, second, told):
+def test_a_training_picture_with_other_objects_under_another_name_is_set_aside_and_named(folder, first, second, part):
     picture = Image.open(folder / "JPEGImages/train1.png")
     picture.save(folder / "JPEGImages/train2.png", compress_level=1)  # other bytes, the same pixels
     for name, things in (("train1", first), ("train2", second)):
@@ -122,7 +122,7 @@ def test_a_training_picture_with_other_objects_under_another_name_is_set_aside_a
     assert [scene.path.stem for scene in train.scenes] == ["train0", "train3"] and len(test) == 3
     (line,) = notices
     assert "1 pictures are there under several names with different objects, and not trained on" in line
-    assert told in line
+    assert part in line
 
 
 def test_a_training_picture_with_the_same_objects_under_another_name_is_trained_on(folder):

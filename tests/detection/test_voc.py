@@ -178,7 +178,6 @@ def test_what_cannot_be_used_is_one_clear_line(tmp_path, breakage, line):
 
 
 BOXES = [("a", (1, 1, 9, 9), 0)]
-DECLARED = b'<?xml version="1.0" encoding="utf-8"?>'
 
 
 def labelimg(root, n: int, pictures: str = "images", annotations: str = "annotations"):

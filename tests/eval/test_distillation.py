@@ -64,9 +64,9 @@ def test_a_network_answers_for_the_view_that_the_student_sees_at_its_own_size():
 
 def test_answers_at_a_temperature_are_those_of_their_logarithms():
     answers = Answers(np.array([[0.8, 0.2], [0.5, 0.5]]))
-    found = answers(torch.zeros(1, 2, 2, 3), torch.tensor([0]), 2.0)
+    actual = answers(torch.zeros(1, 2, 2, 3), torch.tensor([0]), 2.0)
     expected = np.sqrt([0.8, 0.2]) / np.sqrt([0.8, 0.2]).sum()
-    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(actual[0].numpy(), expected, atol=1e-6)
 
 
 def settings(**changes) -> config.Recipe:

@@ -195,9 +195,12 @@ def test_the_size_is_that_of_the_files_whatever_the_contract_says(folder):
     assert contract.read(folder).size_bytes == (folder / "model.onnx").stat().st_size
 
 
-def test_openvino_hash_covers_the_weights_file(tmp_path):
+def test_openvino_hash_covers_the_weights_file(tmp_path, deployed):
+    def hashed():
+        return contract.artifact_of(tmp_path / "model.xml", "openvino", "fp32", deployed.spec).sha256
+
     (tmp_path / "model.xml").write_text("<net/>")
     (tmp_path / "model.bin").write_bytes(b"1")
-    before = contract.model_sha256(tmp_path / "model.xml", "openvino")
+    before = hashed()
     (tmp_path / "model.bin").write_bytes(b"2")
-    assert contract.model_sha256(tmp_path / "model.xml", "openvino") != before
+    assert hashed() != before

@@ -8,14 +8,14 @@ import sys
 import pytest
 
 from softedge.errors import UserError
-from softedge.export.litert import format as litert
+from softedge.export.litert import environment as litert
 from softedge.export.litert.format import LiteRt
 from softedge.export.parity import compare
 
 
 def test_without_the_environment_one_line_says_how_to_make_it(monkeypatch, tmp_path, deployed, pictures):
     monkeypatch.setenv("SOFTEDGE_LITERT", str(tmp_path / "none"))
-    assert "make it with: softedge litert-setup" in (LiteRt().missing() or "")
+    assert "make it with: softedge setup litert" in (LiteRt().missing() or "")
     with pytest.raises(UserError, match="needs an environment of its own"):
         LiteRt().convert(deployed, "fp32", pictures[:0], tmp_path)
     assert not list(tmp_path.iterdir())
@@ -25,14 +25,14 @@ def test_failing_installation_is_one_line_and_is_not_taken_for_a_finished_one(mo
     monkeypatch.setenv("SOFTEDGE_LITERT", str(tmp_path / "env"))
     monkeypatch.setattr(litert, "PACKAGES", ("--no-index", "litert-torch"))
     with pytest.raises(UserError, match="LiteRT's environment could not be made in"):
-        litert.setup()
+        litert.make()
     assert LiteRt().missing() is not None
 
 
 def test_worker_that_fails_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(litert, "interpreter", lambda: sys.executable)
     with pytest.raises(UserError, match="LiteRT cannot run none.tflite: "):
-        litert._work("run", tmp_path / "none.tflite", tmp_path / "none.npy", tmp_path / "out.npy")
+        litert.work("run", tmp_path / "none.tflite", tmp_path / "none.npy", tmp_path / "out.npy")
 
 
 def test_worker_imports_nothing_of_softedge():

@@ -27,7 +27,7 @@ def test_conv_is_the_sum_over_its_window_wherever_the_padding_goes(pad_type):
     rng = np.random.default_rng(0)
     x, weight = rng.normal(size=(2, 3, 6, 6)).astype(np.float32), rng.normal(size=(4, 3, 3, 3)).astype(np.float32)
     before, after = {"valid": (0, 0), "custom": (1, 2), "same": (0, 1), "same_lower": (1, 0)}[pad_type]
-    found = padded_conv(torch.from_numpy(x), torch.from_numpy(weight), pad_type, (2, 2), (before, after) * 2).numpy()
+    actual = padded_conv(torch.from_numpy(x), torch.from_numpy(weight), pad_type, (2, 2), (before, after) * 2).numpy()
     wide = np.pad(x, ((0, 0), (0, 0), (before, after), (before, after)))
     size = (wide.shape[2] - 3) // 2 + 1
     expected = np.zeros((2, 4, size, size))
@@ -35,8 +35,8 @@ def test_conv_is_the_sum_over_its_window_wherever_the_padding_goes(pad_type):
         for j in range(size):
             window = wide[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
             expected[:, :, i, j] = np.einsum("nchw,ochw->no", window, weight)
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_quantize_then_dequantize_rounds_to_the_grid_and_clips():
@@ -96,9 +96,9 @@ def test_activations_match_their_formulas_and_keep_half_precision():
         "sigmoid_hard": np.clip(wide / 6 + 0.5, 0, 1),
     }
     for kind, values in expected.items():
-        found = OPS[kind]({"x": x, **half})
-        assert found.dtype == torch.float16
-        np.testing.assert_allclose(found.numpy(), values, atol=2e-3)
+        actual = OPS[kind]({"x": x, **half})
+        assert actual.dtype == torch.float16
+        np.testing.assert_allclose(actual.numpy(), values, atol=2e-3)
 
 
 def test_thresholded_relu_is_zero_below_its_threshold():
@@ -146,7 +146,7 @@ def test_layer_norm_gelu_and_pad_are_those_of_torch():
     exact = x * 0.5 * (1 + torch.erf(x / 2**0.5))
     assert torch.allclose(OPS["gelu"]({"x": x, "mode": "EXACT"}), exact, atol=1e-6)
     assert torch.allclose(OPS["gelu"]({"x": x, "mode": "TANH_APPROXIMATION"}), exact, atol=1e-3)
-    found = OPS["pad"]({"x": x, "pad": numbers(0, 0, 1, 2, 3, 0), "constant_val": torch.tensor(7.0)})
-    assert np.array_equal(found.numpy(), np.pad(x.numpy(), ((0, 0), (1, 2), (3, 0)), constant_values=7))
-    found = OPS["pad"]({"x": x, "pad": numbers(0, 0, 0, 0, 2, 1), "mode": "reflect"})
-    assert np.array_equal(found.numpy(), np.pad(x.numpy(), ((0, 0), (0, 0), (2, 1)), mode="reflect"))
+    actual = OPS["pad"]({"x": x, "pad": numbers(0, 0, 1, 2, 3, 0), "constant_val": torch.tensor(7.0)})
+    assert np.array_equal(actual.numpy(), np.pad(x.numpy(), ((0, 0), (1, 2), (3, 0)), constant_values=7))
+    actual = OPS["pad"]({"x": x, "pad": numbers(0, 0, 0, 0, 2, 1), "mode": "reflect"})
+    assert np.array_equal(actual.numpy(), np.pad(x.numpy(), ((0, 0), (0, 0), (2, 1)), mode="reflect"))

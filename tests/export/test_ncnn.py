@@ -137,11 +137,11 @@ def test_the_contract_names_both_files_and_a_change_in_either_is_found(made, dep
     artifact = Ncnn().convert(deployed, "fp32", pictures[:0], tmp_path)
     outputs = Ncnn().load(artifact)(pictures[:2])
     contract.write(tmp_path, artifact, contract.Golden(pictures[:2], outputs, outputs))
-    told = contract.describe(tmp_path)
-    assert told["files"] == ["model.param", "model.bin"] and "from_pixels" in told["input"]["given_as"]
-    assert told["size_bytes"] == sum((tmp_path / name).stat().st_size for name in told["files"])
+    values = contract.describe(tmp_path)
+    assert values["files"] == ["model.param", "model.bin"] and "from_pixels" in values["input"]["given_as"]
+    assert values["size_bytes"] == sum((tmp_path / name).stat().st_size for name in values["files"])
     assert softedge.verify(tmp_path)["passed"]
-    for name in told["files"]:
+    for name in values["files"]:
         before = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(before[:-8] + b"11111111")
         with pytest.raises(UserError, match="was changed after the export"):
@@ -204,11 +204,11 @@ def on_a_board(
 def test_a_board_answers_as_this_machine_does(made, pictures, tmp_path):
     precisions = {"fp32": "f32", "int8": "f32 + int8", "fp16": "f32"}
     for precision, artifact in made.items():
-        found, told = on_a_board(artifact, pictures[:4], tmp_path)
+        found, row = on_a_board(artifact, pictures[:4], tmp_path)
         assert found.dtype == np.float32 and found.shape == (4, 5)
         np.testing.assert_allclose(found, Ncnn().load(artifact)(pictures[:4]), atol=1e-6)
-        assert told["runtime"] == Ncnn().runtime() and told["threads"] == 2
-        assert sorted(told["effective_precision"].split(" + ")) == precisions[precision].split(" + ")
+        assert row["runtime"] == Ncnn().runtime() and row["threads"] == 2
+        assert sorted(row["effective_precision"].split(" + ")) == precisions[precision].split(" + ")
 
 
 @needs_both
@@ -226,8 +226,8 @@ def test_a_device_may_be_left_to_choose_its_arithmetic(made, pictures, tmp_path)
     """bf16 stands for the fp16 of other processors."""
     for precision in ("fp32", "int8"):
         exact = Ncnn().load(made[precision])(pictures[:4])
-        found, told = on_a_board(made[precision], pictures[:4], tmp_path, {"precision": "bf16"})
-        assert 1e-4 < np.abs(found - exact).max() < 0.1 and "effective_precision" not in told
+        found, row = on_a_board(made[precision], pictures[:4], tmp_path, {"precision": "bf16"})
+        assert 1e-4 < np.abs(found - exact).max() < 0.1 and "effective_precision" not in row
 
 
 @needs_both
@@ -296,17 +296,17 @@ def test_a_converter_that_fails_is_one_line(monkeypatch, deployed, pictures, tmp
 def test_a_disk_that_the_converter_fills_is_told_as_such(monkeypatch, deployed, pictures, tmp_path):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
-    with pytest.raises(OSError) as told:
+    with pytest.raises(OSError) as caught:
         Ncnn().convert(deployed, "fp32", pictures[:0], tmp_path)
-    assert told.value.errno == errno.ENOSPC
+    assert caught.value.errno == errno.ENOSPC
 
 
 @needs_both
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_disk_that_is_full_before_the_converter_begins_does_not_end_the_process(deployed):
-    with pytest.raises(OSError) as told:
+    with pytest.raises(OSError) as caught:
         convert._trace(deployed, Path("/dev/full"))
-    assert told.value.errno == errno.ENOSPC
+    assert caught.value.errno == errno.ENOSPC
 
 
 @needs_both

@@ -122,15 +122,15 @@ def biases(graph):
 
 def test_the_graph_is_rounded_as_the_network_in_pytorch_is(network):
     _, option = option_of(network)
-    found = of_graph(option.model)
+    actual = of_graph(option.model)
     _, expected = option_of(rounded_in_pytorch(network, IMAGES))
-    before, mine, theirs = (weights(graph) for graph in (option.model.graph, found.graph, expected.model.graph))
-    assert not found.left and len(mine) == 5
+    before, mine, theirs = (weights(graph) for graph in (option.model.graph, actual.graph, expected.model.graph))
+    assert not actual.left and len(mine) == 5
     same = {name: float(np.isclose(mine[name], theirs[name], atol=1e-6).mean()) for name in mine}
     changed = {name: float((mine[name] != before[name]).mean()) for name in mine}
     assert min(same.values()) > 0.97, "ties aside"
     assert min(changed.values()) > 0.5
-    for name, bias in biases(found.graph).items():
+    for name, bias in biases(actual.graph).items():
         np.testing.assert_allclose(bias, biases(expected.model.graph)[name], atol=2e-3)
 
 

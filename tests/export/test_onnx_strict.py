@@ -83,10 +83,10 @@ def test_normalisation_in_integers_is_within_a_grey_level(deployed, pictures, st
     model.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], TensorProto.UINT8, None))
     session = onnxruntime.InferenceSession(model.SerializeToString())
     coded = session.run([node.output[0]], {"image": pictures})[0]
-    found = (coded.astype(np.float64) - stored[node.input[2]]) * stored[node.input[1]]
+    actual = (coded.astype(np.float64) - stored[node.input[2]]) * stored[node.input[1]]
     expected = (pictures / 255.0 - np.array(SPEC.mean)) / np.array(SPEC.std)
     step = float(stored[node.input[1]])
-    assert np.abs(found.transpose(0, 2, 3, 1) - expected).max() <= 0.51 * step + 0.01
+    assert np.abs(actual.transpose(0, 2, 3, 1) - expected).max() <= 0.51 * step + 0.01
 
 
 def test_contract_says_how_to_read_the_integers_and_the_snippet_does(strict, deployed, pictures):

@@ -20,13 +20,17 @@ from softedge.export.onnx.graph import trace
 from softedge.export.onnx.quantizer import Scheme
 from softedge.export.onnx.rewrite import constants
 from softedge.export.onnx.rounding import rounded
+from softedge.export.onnx.speed import prefixes
 from softedge.export.openvino import candidates as openvino_candidates
+from softedge.export.openvino.core import core
 from softedge.export.openvino.format import OpenVino
 from softedge.export.openvino.int8 import (
     better_in_float,
     calibration_sets,
     first_layer,
+    from_onnx_int8,
     layers,
+    leading_float,
     reads_rounded,
     weight_grids,
     with_ranges,
@@ -82,7 +86,7 @@ def test_the_safe_file_has_weights_of_7_bits_where_products_are_added_in_pairs(d
         folder = tmp_path / str(safe)
         folder.mkdir()
         artifact = OpenVino(safe=safe).convert(deployed, "int8", pictures[:40], folder)
-        network = ov.Core().read_model(artifact.path)
+        network = core().read_model(artifact.path)
         dense = [op for op in layers(network).values() if op.get_type_name() != "GroupConvolution"]
         rounded = [op for op in dense if reads_rounded(op)]
         assert len(rounded) >= 3
@@ -184,6 +188,38 @@ def test_the_integers_of_an_onnx_file_and_full_bias_correction_are_options(deplo
     assert "layer by layer" in corrected.what and options.bias_corrected(options.from_file(onnx)) is None
 
 
+@pytest.mark.parametrize("scheme", [None, Scheme()])
+def test_an_onnx_file_in_openvino_has_its_biases_in_float_its_image_in_rows_and_the_same_answers(
+    deployed, pictures, tmp_path, scheme
+):
+    settings = {"scheme": scheme} if scheme else {"float_prefix": list(prefixes(trace(deployed)))[1]}
+    made = Onnx(calibration="minmax", **settings).convert(deployed, "int8", pictures[:16], tmp_path)
+    plain, network = ov.convert_model(made.path), from_onnx_int8(made.path)
+    assert np.array_equal(predictor(network)(pictures), predictor(plain)(pictures))
+
+    def kinds(model):
+        return {op.get_element_type().get_type_name() for op in model.get_ops() if op.get_type_name() == "Constant"}
+
+    assert "i32" in kinds(plain) and "i32" not in kinds(network)
+    planes = next(op for op in network.get_ordered_ops() if op.get_type_name() == "Transpose")
+    before = planes.input_value(0)
+    assert before.get_element_type().get_type_name() == "f32" and before.get_node().get_type_name() != "Convert"
+    assert before.get_partial_shape()[3].get_length() == 3
+
+
+def test_what_onnxruntime_leaves_in_float_for_its_speed_is_computed_in_integers(deployed, pictures, tmp_path):
+    options = OpenVino().candidates(deployed, "int8", pictures[:16])
+    until = list(prefixes(trace(deployed)))[1]
+    mixed = options.from_file(Onnx(float_prefix=until).convert(deployed, "int8", pictures[:16], tmp_path))
+    assert leading_float(mixed.model.network)
+    leaner = options.leaner(mixed)
+    assert not leading_float(leaner.model.network)
+    assert leaner.details == mixed.details, "the export is renewed with the file that decided about it"
+    assert options.float_layers(leaner) < options.float_layers(mixed)
+    assert compare(options.predict(leaner, pictures), deployed.predict(pictures)).sqnr_db > 15
+    assert options.leaner(leaner) is None
+
+
 def test_nncf_finds_the_integers_of_weights_that_were_rounded_before(deployed, pictures):
     candidates = OpenVino().candidates(deployed, "int8", pictures[:40])
     ignored = [*better_in_float(candidates.network), *first_layer(candidates.network)]
@@ -214,6 +250,6 @@ def test_the_integers_of_a_file_are_not_rounded_again(deployed, pictures):
 def decoded(op, like):
     """The weights of an operation as it multiplies them, in the shape of ``like``."""
     network = ov.Model([opset13.result(op.input_value(1))], [])
-    return next(
-        iter(ov.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([]).values())
-    ).reshape(like.shape)
+    return next(iter(core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([]).values())).reshape(
+        like.shape
+    )

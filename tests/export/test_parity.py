@@ -76,7 +76,7 @@ def test_reference_layers_are_kept_before_an_activation_in_place_overwrites_them
     conv = torch.nn.Conv2d(3, 4, 3)
     net = torch.nn.Sequential(conv, torch.nn.ReLU(inplace=True), torch.nn.Flatten(), torch.nn.Linear(4 * 14 * 14, 2))
     network = Deployed(net, InputSpec(16, 16, (0.5,) * 3, (0.5,) * 3), ("a", "b"))
-    found = parity.reference_layers(network, pictures[:1])["model.0"]
+    actual = parity.reference_layers(network, pictures[:1])["model.0"]
     planes = torch.from_numpy(pictures[:1]).permute(0, 3, 1, 2).float()
     expected = conv(network.normalised(planes)).detach().numpy()
-    assert expected.min() < 0 and np.allclose(found, expected, atol=1e-5)
+    assert expected.min() < 0 and np.allclose(actual, expected, atol=1e-5)

@@ -52,8 +52,8 @@ def test_kept_pictures_are_a_folder_that_data_reads(tmp_path: Path) -> None:
     kept = Corrections(tmp_path, LABELS)
     for label in range(3):
         kept.take(body(label, picture(colour=label)))
-    found = folders.find(tmp_path, "folder")
-    assert sorted(found.classes) == sorted(LABELS)
+    inventory = folders.find(tmp_path, "folder")
+    assert sorted(inventory.classes) == sorted(LABELS)
 
 
 @pytest.mark.parametrize(

@@ -322,6 +322,35 @@ def test_integers_of_another_file_end_the_calibrations_that_they_are_far_ahead_o
     assert nearest(ToyCandidates(noisy), JUDGE, ["tflite"]).option.what == "second", "a file that cannot be read"
 
 
+def test_calibrations_that_differ_much_are_all_compared_with_another_files_integers():
+    class TwoKinds(ToyCandidates):
+        fewest = 2
+
+    options = {"poor": (0, (0.5, 0, 0, 0)), "fine": (0, (0.011, 0, 0, 0)), "third": (0, (0.4, 0, 0, 0))}
+    candidates = TwoKinds(options, files={"onnx": 0.01})
+    assert nearest(candidates, JUDGE, ["onnx"]).option.what == "fine" and len(candidates.calls) == 3
+    far = TwoKinds(options, files={"onnx": 0.001})
+    assert nearest(far, JUDGE, ["onnx"]).option.what == "the integers of onnx" and far.calls == ["poor", "fine"]
+
+
+def test_leaner_integers_take_the_place_of_another_files_unless_they_are_noisier_and_that_matters():
+    class Leaner(ToyCandidates):
+        asked = 0
+
+        def leaner(self, option):
+            self.asked += 1
+            return replace(option, what="leaner", model={"first": self.weights})
+
+    def chosen(theirs, leaner, own=0.1):
+        candidates = Leaner({"own": (0, (own, 0, 0, 0))}, files={"onnx": theirs}, weights=leaner)
+        return nearest(candidates, JUDGE, ["onnx"]).option.what, candidates.asked
+
+    assert chosen(theirs=0.08, leaner=0.085) == ("leaner", 1)
+    assert chosen(theirs=0.05, leaner=0.08) == ("the integers of onnx", 1)
+    assert chosen(theirs=0.02, leaner=0.04) == ("leaner", 1), "noisier, and so near to fp32 that it does not matter"
+    assert chosen(theirs=0.095, leaner=0.001) == ("own", 0), "the file itself is hardly nearer: they are not made"
+
+
 def test_a_search_of_a_file_with_another_formats_integers_does_not_try_what_the_export_left_behind():
     def never_sure(measures):
         return [*too_noisy(measures), "less chance"]

@@ -132,15 +132,15 @@ def test_commands_are_told_as_they_were_typed_without_the_places_of_folders(full
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "shown"),
     [
         ("softedge report /srv/runs/a ./b/c ../d/e f/g", "softedge report a c e f/g"),
         ("softedge bench r --devices 'ssh://pi@board:22?config=/home/a/c&python=/opt/p/python3'", None),
         ("softedge deploy --data ~/photos/cats", "softedge deploy --data cats"),
     ],
 )
-def test_places_of_folders_are_left_out_of_a_command_and_addresses_stay(typed: str, told: str | None) -> None:
-    expected = told or "softedge bench r --devices 'ssh://pi@board:22?config=c&python=python3'"
+def test_places_of_folders_are_left_out_of_a_command_and_addresses_stay(typed: str, shown: str | None) -> None:
+    expected = shown or "softedge bench r --devices 'ssh://pi@board:22?config=c&python=python3'"
     assert _without_places(typed) == expected
 
 

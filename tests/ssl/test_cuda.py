@@ -108,10 +108,10 @@ def test_the_first_steps_on_the_gpu_have_the_losses_of_the_cpu(monkeypatch, tmp_
     there = training(tmp_path / "gpu", optim__precision=precision)
     assert next(there.method.parameters()).is_cuda
     assert there.method.backbone.net.conv_stem.weight.is_contiguous(memory_format=torch.channels_last)
-    found = losses_of(4, there)
+    actual = losses_of(4, there)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     expected = losses_of(4, training(tmp_path / "cpu"))
-    assert found == pytest.approx(expected, rel=0.02 if precision == "fp32" else 0.2)
+    assert actual == pytest.approx(expected, rel=0.02 if precision == "fp32" else 0.2)
 
 
 @pytest.mark.gpu

@@ -16,6 +16,7 @@ from softedge.eval.measures import centred_logits, compare, knn_overlap, sqnr_db
 from softedge.export.base import Format
 from softedge.export.contract import FILE, Golden, artifact_of, write
 from softedge.export.deployed import Deployed
+from softedge.export.tolerance import Tolerance
 from softedge.records import InputSpec, Outcome, Precision
 from softedge.run import Run, perform, read_json, sha256, write_json
 from softedge.stages import check as quantization
@@ -110,6 +111,18 @@ def test_fp32_is_held_to_the_tolerance_of_its_contract(run):
     add(run, "fp32", "0 0.001")
     result = quantization.stage(run, RECIPE, data())
     assert "max_abs_diff 0.001 is above the tolerance 0.0001" in result.details["failed"][0]
+
+
+def test_a_format_with_a_tolerance_of_its_own_is_held_to_that(run, monkeypatch):
+    loose = Tolerance(replay=0.01, parity=0.01, why="its runtime computes in tables")
+    monkeypatch.setattr(Fake, "tolerance", lambda self, precision: loose)
+    add(run, "fp32", "0 0.001")
+    assert read_json(run.folder("export") / "fake-fp32" / FILE)["tolerance"] == {
+        "replay": 0.01,
+        "parity": 0.01,
+        "why": loose.why,
+    }
+    assert not quantization.stage(run, RECIPE, data()).details.get("failed")
 
 
 def test_a_file_that_cannot_run_is_not_run_and_never_passed(run):

@@ -244,8 +244,10 @@ def test_float_files_are_made_where_no_image_can_calibrate_any_more(tmp_path, so
     def gone():
         raise UserError("photo.jpg cannot be read any more")
 
-    asked = [(Onnx(), "fp32"), (Onnx(), "int8"), (Onnx(), "fp16")]
+    asked = [(Onnx(), "fp32"), (Onnx(), "int8"), (Onnx(), "fp16"), (Onnx(), "w8a32"), (OpenVino(), "w8a32")]
     without = dataclasses.replace(source, calibration=gone)
     stage.export_formats(Run(tmp_path), asked, lambda: without, recipe={}, inputs={})
     assert contract.read(tmp_path / "export/onnx-fp16").precision == "fp16"
+    for name in ("onnx-w8a32", "openvino-w8a32"):  # 8-bit weights, and no ranges
+        assert contract.describe(tmp_path / "export" / name)["calibration"] is None
     assert Run(tmp_path).result("export/onnx-int8").skipped == {"model": "photo.jpg cannot be read any more"}

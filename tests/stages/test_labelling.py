@@ -167,10 +167,10 @@ def test_its_starting_weights_are_asked_instead(toy, weights):  # noqa: F811
     given = weights[-1].partition("=")[2]
     network = {"name": "mobilenetv3_small_050", "weights": given}
     recipe = config.build(recipe.model_dump(mode="json") | {"ssl": {"method": "supervised"}, "backbone": network})
-    found = features.stage(run, recipe, data)
+    actual = features.stage(run, recipe, data)
     expected = features.extract(backbones.load(Path(given)), data.train, data.spec)
-    assert np.allclose(found.pretrain, expected, atol=1e-5)
-    assert "starting weights" in found.origin and f"at {data.spec.size} pixels" in found.origin
+    assert np.allclose(actual.pretrain, expected, atol=1e-5)
+    assert "starting weights" in actual.origin and f"at {data.spec.size} pixels" in actual.origin
 
 
 def test_a_film_in_which_all_frames_are_near_duplicates_is_no_family():

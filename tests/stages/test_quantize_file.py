@@ -9,7 +9,6 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from PIL import Image
 from tiny_network import SPEC, images
 from typer.testing import CliRunner
 
@@ -20,14 +19,6 @@ from softedge.quantize import selection
 from softedge.stages.quantize_file import quantize_file
 
 ASKED = {"mean": SPEC.mean, "std": SPEC.std, "crop": 16 / 18}
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    for index, pixels in enumerate(images(160, seed=3)):
-        Image.fromarray(pixels.repeat(2, 0).repeat(2, 1)).save(folder / f"{index:03d}.png")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +41,9 @@ def float_file(deployed, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def quantized(float_file, photos, tmp_path_factory):
+def quantized(float_file, picture_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "quantized"
-    return quantize_file(float_file, photos, out, ASKED, min_agreement=0.5), out / "onnx-int8"
+    return quantize_file(float_file, picture_folder, out, ASKED, min_agreement=0.5), out / "onnx-int8"
 
 
 def logits(path, pixels):
@@ -97,11 +88,11 @@ def test_the_whole_graph_in_float_behind_softedges_preprocessing_is_the_network(
 
 
 def test_where_nothing_is_good_enough_no_file_is_written_and_the_exit_code_is_1(
-    float_file, photos, tmp_path, monkeypatch
+    float_file, picture_folder, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(selection, "FLOOR_DB", 300.0)
     channels = {key: ",".join(map(str, ASKED[key])) for key in ("mean", "std")}
-    words = ["quantize", str(float_file), "--images", str(photos), "--out", str(tmp_path / "out")]
+    words = ["quantize", str(float_file), "--images", str(picture_folder), "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, [*words, "--mean", channels["mean"], "--std", channels["std"]])
     assert done.exit_code == 1
     assert not list((tmp_path / "out").rglob("*.onnx"))
@@ -109,23 +100,23 @@ def test_where_nothing_is_good_enough_no_file_is_written_and_the_exit_code_is_1(
     assert stored["metrics"]["passed"] is False and len(stored["details"]["steps"]) > 5
 
 
-def test_files_that_cannot_be_quantized_are_one_clear_line(float_file, quantized, photos, tmp_path):
+def test_files_that_cannot_be_quantized_are_one_clear_line(float_file, quantized, picture_folder, tmp_path):
     with pytest.raises(UserError, match="does not say how they are normalised: give --mean and --std"):
-        quantize_file(float_file, photos, tmp_path / "a")
+        quantize_file(float_file, picture_folder, tmp_path / "a")
     with pytest.raises(UserError, match=r"model.onnx is quantized already \(DequantizeLinear"):
-        quantize_file(quantized[1] / "model.onnx", photos, tmp_path / "b", ASKED)
+        quantize_file(quantized[1] / "model.onnx", picture_folder, tmp_path / "b", ASKED)
     with pytest.raises(UserError, match="need real images; give a folder of them with --images"):
         quantize_file(float_file, None, tmp_path / "c", ASKED)
     with pytest.raises(UserError, match="takes images of 16 x 16 pixels; --size must be that"):
-        quantize_file(float_file, photos, tmp_path / "d", {**ASKED, "size": 32})
+        quantize_file(float_file, picture_folder, tmp_path / "d", {**ASKED, "size": 32})
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(UserError, match="cannot be read as an ONNX file"):
-        quantize_file(tmp_path / "text.onnx", photos, tmp_path / "e", ASKED)
+        quantize_file(tmp_path / "text.onnx", picture_folder, tmp_path / "e", ASKED)
     model = onnx.load(float_file)
     model.graph.output.append(onnx.ValueInfoProto(name=model.graph.node[5].output[0]))
     onnx.save(model, tmp_path / "two.onnx")
     with pytest.raises(UserError, match="has 2 outputs; a classifier has one"):
-        quantize_file(tmp_path / "two.onnx", photos, tmp_path / "f", ASKED)
+        quantize_file(tmp_path / "two.onnx", picture_folder, tmp_path / "f", ASKED)
 
 
 def _with_head(float_file, out, kind, inputs, width, **attributes):
@@ -138,16 +129,16 @@ def _with_head(float_file, out, kind, inputs, width, **attributes):
     return out
 
 
-def test_a_head_of_one_score_without_a_sigmoid_is_refused(float_file, photos, tmp_path):
+def test_a_head_of_one_score_without_a_sigmoid_is_refused(float_file, picture_folder, tmp_path):
     """A softmax over one score would agree with anything."""
     file = _with_head(float_file, tmp_path / "head.onnx", "ReduceMax", ["logits", "axes"], 1, keepdims=1)
     with pytest.raises(UserError, match=r"is \? x 1; a classifier gives .* or ends in a sigmoid"):
-        quantize_file(file, photos, tmp_path / "out", ASKED)
+        quantize_file(file, picture_folder, tmp_path / "out", ASKED)
 
 
-def test_a_file_that_ends_in_a_sigmoid_is_judged_label_by_label(float_file, photos, tmp_path):
+def test_a_file_that_ends_in_a_sigmoid_is_judged_label_by_label(float_file, picture_folder, tmp_path):
     file = _with_head(float_file, tmp_path / "head.onnx", "Sigmoid", ["logits"], 5)
-    result = quantize_file(file, photos, tmp_path / "out", ASKED, min_agreement=0.1)
+    result = quantize_file(file, picture_folder, tmp_path / "out", ASKED, min_agreement=0.1)
     assert result.metrics["passed"] and "top1" not in result.metrics
     read = given.read(file, ASKED)
     pixels = images(4, seed=5)
@@ -167,14 +158,14 @@ def test_files_of_old_exporters_that_list_weights_as_inputs_are_read(float_file,
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_files_of_a_fixed_batch_are_quantized_or_refused_in_one_line(float_file, photos, tmp_path, batch):
+def test_files_of_a_fixed_batch_are_quantized_or_refused_in_one_line(float_file, picture_folder, tmp_path, batch):
     model = onnx.load(float_file)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = batch
     onnx.save(model, tmp_path / "fixed.onnx")
     if batch > 1:
         with pytest.raises(UserError, match="takes 4 images at once; .* one or any number"):
-            quantize_file(tmp_path / "fixed.onnx", photos, tmp_path / "out", ASKED, min_agreement=0.5)
+            quantize_file(tmp_path / "fixed.onnx", picture_folder, tmp_path / "out", ASKED, min_agreement=0.5)
         return
-    result = quantize_file(tmp_path / "fixed.onnx", photos, tmp_path / "out", ASKED, min_agreement=0.5)
+    result = quantize_file(tmp_path / "fixed.onnx", picture_folder, tmp_path / "out", ASKED, min_agreement=0.5)
     assert result.metrics["passed"] and "least error" in result.details["what"]

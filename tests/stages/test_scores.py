@@ -83,10 +83,10 @@ def test_the_exported_file_gives_the_sigmoid_of_each_logit(run):
     golden = contract.read_golden(folder)
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     assert [o.name for o in session.get_outputs()] == ["scores"]
-    found = session.run(["scores"], {"image": golden.images})[0]
+    actual = session.run(["scores"], {"image": golden.images})[0]
     expected = _sigmoid(net, golden.images, contract.read(folder).spec)
-    assert found.shape == (len(golden.images), classes) and np.abs(found - expected).max() < 1e-4
-    assert found.std() > 0.05
+    assert actual.shape == (len(golden.images), classes) and np.abs(actual - expected).max() < 1e-4
+    assert actual.std() > 0.05
 
 
 def test_contract_says_which_activation_and_from_where_a_label_is_present(run):

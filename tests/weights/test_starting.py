@@ -56,8 +56,8 @@ def test_auto_takes_the_hub_where_it_answers(monkeypatch):
 
 def test_auto_without_weights_is_random_and_says_what_that_costs(no_hub, capsys):
     backbone = backbones.build(config.Backbone(name=SMALL, weights="auto"), seed=3)
-    told = capsys.readouterr().err
-    assert "starts from random weights" in told and "did not answer" in told and LITE in told
+    printed = capsys.readouterr().err
+    assert "starts from random weights" in printed and "did not answer" in printed and LITE in printed
     random = backbones.build(config.Backbone(name=SMALL), seed=3)
     assert all(torch.equal(a, b) for a, b in zip(backbone.state_dict().values(), random.state_dict().values()))
 

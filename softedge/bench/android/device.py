@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -47,6 +47,7 @@ _KILLED = 0x80 | 9  # how adb reports a program that SIGKILL ended
 class AdbDevice(FolderDevice):
     """Pushes the runner, runs it, pulls what it wrote."""
 
+    programs: ClassVar[Mapping[str, str]] = {"adb://...": "adb"}
     formats = ("onnx", "executorch", "litert")
     called = "the runner for Android"
     known_options = ("threads",)

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from softedge.bench import job, native
 from softedge.bench.base import DeviceError, FolderDevice, Measurement, TimingPlan, last_line
@@ -36,6 +36,7 @@ KINDS = {
 class Emulated(FolderDevice):
     """The worker's own artifact process, under qemu; no rounds, no clocks."""
 
+    programs: ClassVar[Mapping[str, str]] = {"emulated:arm64": sysroot.QEMU}
     known_options = ("precision",)
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from softedge import registry
 from softedge.bench import job, native
@@ -51,6 +51,7 @@ NOT_TIMED = "not run: this board is emulated by qemu, which says nothing about a
 class Ssh(FolderDevice):
     """A board with Python behind an ssh server."""
 
+    programs: ClassVar[Mapping[str, str]] = {"ssh://...": "ssh"}
     silent_options = ("python", "folder", "wheels", "config")
 
     def __init__(self, spec: str, address: str, options: Mapping[str, str]):

@@ -1,67 +1,28 @@
 """LiteRT files (.tflite) for Android: fp32 and int8, through an environment of its own.
 
-litert-torch 0.10 pins torch below 2.15, softedge needs 2.15: they cannot share an environment. softedge makes a second
-one when asked (``softedge litert-setup``) and hands it programs of torch.export, which both versions of torch read.
+The environment (``environment.py``) gets programs of torch.export, which both versions of torch read.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import Float32, Format, Predictor, Uint8
+from softedge.export.base import Environment, Float32, Format, GivenModel, Predictor, Uint8
 from softedge.export.contract import artifact_of
+from softedge.export.litert import environment
+from softedge.export.litert.environment import complete, work
 from softedge.export.quiet import quiet
 from softedge.files import temporary_folder
-from softedge.progress import say
 from softedge.records import Artifact, Precision
 from softedge.run import atomic_path
 
 if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
-
-PACKAGES = ("litert-torch>=0.10", "torch<2.15", "numpy>=2.0")  # tried: litert-torch 0.10.0 with torch 2.14.1
-WORKER = Path(__file__).with_name("worker.py")
-
-
-def environment() -> Path:
-    """Where LiteRT's environment is: SOFTEDGE_LITERT, or the user's cache."""
-    given = os.environ.get("SOFTEDGE_LITERT")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(given).expanduser() if given else cache / "softedge" / "litert"
-
-
-def interpreter() -> Path:
-    return environment() / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-
-def setup() -> Path:
-    """Make the environment (about 7 GB with the CUDA build of torch that pip picks on Linux); its folder."""
-    folder = environment()
-    if _complete():
-        return folder
-    say(f"making LiteRT's environment in {folder} (about 7 GB on Linux, some minutes)")
-    try:
-        subprocess.run(
-            [sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True, text=True
-        )
-        command = [str(interpreter()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
-        subprocess.run(command, check=True, capture_output=True, text=True)
-    except subprocess.CalledProcessError as error:
-        reason = (error.stderr.strip().splitlines() or ["no message"])[-1][:300]
-        raise UserError(f"LiteRT's environment could not be made in {folder}: {reason}") from error
-    return folder
-
-
-def _complete() -> bool:
-    return interpreter().exists() and any(environment().glob("[Ll]ib/**/site-packages/litert_torch"))
 
 
 class LiteRt(Format):
@@ -88,12 +49,15 @@ class LiteRt(Format):
         return Path(__file__).with_name("native.cpp"), flags
 
     def missing(self) -> str | None:
-        if _complete():
+        if complete():
             return None
         return (
-            "exporting to LiteRT needs an environment of its own (its converter needs torch below 2.15); "
-            "make it with: softedge litert-setup"
+            "LiteRT needs an environment of its own (its converter needs torch below 2.15); "
+            "make it with: softedge setup litert"
         )
+
+    def environment(self) -> Environment:
+        return Environment(environment.folder(), environment.SIZE, complete(), environment.make)
 
     def runtime(self) -> str:
         return "LiteRT interpreter (XNNPACK) in its own environment"
@@ -118,8 +82,13 @@ class LiteRt(Format):
                 np.save(images, calibration)
                 extra = [images]
             with atomic_path(path) as temporary:
-                _work("convert", program, temporary, *extra)
+                work("convert", program, temporary, *extra)
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
+
+    def given(self, path: Path, asked: Mapping[str, Any]) -> GivenModel:
+        from softedge.export.litert.given import read
+
+        return read(path, asked)
 
     def load(self, artifact: Artifact) -> Predictor:
         if (why := self.missing()) is not None:
@@ -129,18 +98,7 @@ class LiteRt(Format):
             with temporary_folder("litert") as folder:
                 given, answered = folder / "images.npy", folder / "outputs.npy"
                 np.save(given, images)
-                _work("run", artifact.path, given, answered)
+                work("run", artifact.path, given, answered)
                 return np.load(answered)
 
         return predict
-
-
-def _work(verb: str, *arguments: Path) -> None:
-    """Run the worker in LiteRT's environment; UserError with its last line when it fails."""
-    # -P: the worker's folder holds modules of softedge, which are not packages of their names.
-    command = [str(interpreter()), "-P", str(WORKER), verb, *map(str, arguments)]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    done = subprocess.run(command, capture_output=True, text=True, env=clean)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
-        raise UserError(f"LiteRT cannot {verb} {arguments[0].name}: {reason}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,50 +16,50 @@ from onnx import TensorProto, helper, numpy_helper
 from softedge.errors import UserError
 from softedge.export.base import GivenModel, Uint8
 from softedge.export.contract import INPUT
+from softedge.export.given_file import Interface, Tensor, interface, own_words, preprocessing
 from softedge.export.onnx.candidates import GraphCandidates
 from softedge.export.onnx.graph import IR_VERSION
 from softedge.export.onnx.ranges import run
 from softedge.export.onnx.rewrite import copied, without_unused
-from softedge.records import InputSpec, Output
+from softedge.records import InputSpec
 
 OURS = "softedge_"  # begins the names of the nodes that are put around the graph
 OLDEST_OPSET = 13  # the first with scales per channel
 _OPSET = 17  # that older files are converted to
-_CROP = 0.875
 _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 
 
 @dataclass(frozen=True)
-class Interface:
-    """Input and outputs of the given file, whether its channels come first, and what it gives."""
+class Edges:
+    """The given file's own input and outputs, which the int8 file gets back, and what they mean."""
 
     image: onnx.ValueInfoProto
     outputs: list[onnx.ValueInfoProto]
-    planes: bool
-    kind: Output
+    interface: Interface
 
 
 def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     """See ``Format.given``."""
     model = _plain(path)
-    interface, size = _interface(model, path, asked.get("size"))
-    spec = _spec(model, interface, path, size, asked)
-    wrapped = _wrapped(model, interface, spec)
+    edges = _edges(model, path, asked.get("size"))
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    spec = preprocessing(path, edges.interface, asked, own_words(path, known.get("softedge.input")))
+    wrapped = _wrapped(model, edges, spec)
     return GivenModel(
         spec,
         lambda images: run(wrapped, images),
-        lambda calibration: FileCandidates(wrapped, interface, calibration),
-        interface.kind,
-        lambda made: lambda images: run(_wrapped(onnx.load(str(made)), interface, spec), images),
+        lambda calibration: FileCandidates(wrapped, edges, calibration),
+        edges.interface.output,
+        lambda made: lambda images: run(_wrapped(onnx.load(str(made)), edges, spec), images),
     )
 
 
 class FileCandidates(GraphCandidates):
     """Int8 candidates of a given file; they keep its input and outputs."""
 
-    def __init__(self, wrapped: onnx.ModelProto, interface: Interface, calibration: Uint8, **settings: Any):
+    def __init__(self, wrapped: onnx.ModelProto, edges: Edges, calibration: Uint8, **settings: Any):
         super().__init__(calibration, **settings)
-        self.wrapped, self.interface = wrapped, interface
+        self.wrapped, self.edges = wrapped, edges
 
     @cached_property
     def float_model(self) -> onnx.ModelProto:
@@ -68,7 +67,7 @@ class FileCandidates(GraphCandidates):
 
     def finished(self, model: onnx.ModelProto, details: Mapping[str, Any]) -> bytes:
         del details
-        return _unwrapped(model, self.interface).SerializeToString()
+        return _unwrapped(model, self.edges).SerializeToString()
 
 
 def _plain(path: Path) -> onnx.ModelProto:
@@ -126,34 +125,18 @@ def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     return folded
 
 
-def _interface(model: onnx.ModelProto, path: Path, size: int | None) -> tuple[Interface, int]:
-    """The one image input, float or uint8, and its height = width."""
-    if len(model.graph.input) != 1:
-        names = ", ".join(value.name for value in model.graph.input)
-        raise UserError(f"{path} has {len(model.graph.input)} inputs ({names}); an image classifier has one")
-    image = model.graph.input[0]
-    kind, dims = image.type.tensor_type.elem_type, [d.dim_value for d in image.type.tensor_type.shape.dim]
-    if len(dims) != 4 or 3 not in (dims[1], dims[3]) or kind not in (TensorProto.FLOAT, TensorProto.UINT8):
-        shape = " x ".join(str(d or "?") for d in dims)
-        raise UserError(f"the input of {path} is {shape}; an image is [N, 3, H, W] or [N, H, W, 3], float or uint8")
-    if dims[0] > 1:
-        raise UserError(f"{path} takes {dims[0]} images at once; export it again for one or any number (dynamic batch)")
-    planes = dims[1] == 3
-    height, width = dims[2:] if planes else dims[1:3]
-    if not (height or size):
-        raise UserError(f"{path} takes images of any size; say which with --size, such as --size 224")
-    if height != width or (size and height and size != height):
-        raise UserError(f"{path} takes images of {height} x {width} pixels; --size must be that, and both sides equal")
-    if len(model.graph.output) != 1:
-        raise UserError(f"{path} has {len(model.graph.output)} outputs; a classifier has one, a row of class scores")
-    last, scores = model.graph.output[0], [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]
-    gives: Output = "scores" if _maker(model, last.name) == "Sigmoid" else "probabilities"
-    if len(scores) != 2 or (scores[1] == 1 and gives == "probabilities"):
-        shape = " x ".join(str(d or "?") for d in scores) or "of unknown shape"
-        raise UserError(
-            f"the output of {path} is {shape}; a classifier gives [N, classes], two or more, or ends in a sigmoid"
-        )
-    return Interface(image, list(model.graph.output), planes, gives), height or int(size or 0)
+def _edges(model: onnx.ModelProto, path: Path, size: int | None) -> Edges:
+    inputs, outputs = list(model.graph.input), list(model.graph.output)
+    ends_in = _maker(model, outputs[0].name).lower() if outputs else ""
+    known = interface(path, [*map(_tensor, inputs)], [*map(_tensor, outputs)], ends_in, size)
+    return Edges(inputs[0], outputs, known)
+
+
+def _tensor(value: onnx.ValueInfoProto) -> Tensor:
+    kinds = {TensorProto.FLOAT: "float", TensorProto.UINT8: "uint8"}
+    kind = value.type.tensor_type.elem_type
+    dims = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+    return Tensor(value.name, dims, kinds.get(kind, TensorProto.DataType.Name(kind).lower()))
 
 
 def _maker(model: onnx.ModelProto, tensor: str) -> str:
@@ -161,50 +144,23 @@ def _maker(model: onnx.ModelProto, tensor: str) -> str:
     return next((node.op_type for node in model.graph.node if tensor in node.output), "")
 
 
-def _spec(model: onnx.ModelProto, interface: Interface, path: Path, size: int, asked: Mapping[str, Any]) -> InputSpec:
-    """The preprocessing: what the user says, else what a softedge file says of itself."""
-    known = {entry.key: entry.value for entry in model.metadata_props}
-    values = _own_words(known, path)
-    inside = interface.image.type.tensor_type.elem_type == TensorProto.UINT8
-    mean, std = asked.get("mean"), asked.get("std")
-    if inside:
-        mean, std = (0.0,) * 3, (1.0,) * 3
-    elif mean is None or std is None:
-        raise UserError(
-            f"{path} takes float images, and does not say how they are normalised: give --mean and --std, of x / 255 "
-            "(0.485,0.456,0.406 and 0.229,0.224,0.225 for most of ImageNet's weights, 0,0,0 and 1,1,1 for x / 255)"
-        )
-    resize = int(values["resize"]) if values and not asked.get("crop") else round(size / (asked.get("crop") or _CROP))
-    interpolation = asked.get("interpolation") or values.get("interpolation") or "bilinear"
-    return InputSpec(size, resize, tuple(mean), tuple(std), interpolation)  # type: ignore[arg-type]
-
-
-def _own_words(known: Mapping[str, str], path: Path) -> Mapping[str, Any]:
-    """The preprocessing in a file that softedge wrote; {} in others."""
-    if "softedge.input" not in known:
-        return {}
-    try:
-        return InputSpec.from_dict(json.loads(known["softedge.input"])).to_dict()
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path}: its entry 'softedge.input' is damaged ({error}); export the file again") from error
-
-
-def _wrapped(model: onnx.ModelProto, interface: Interface, spec: InputSpec) -> onnx.ModelProto:
+def _wrapped(model: onnx.ModelProto, edges: Edges, spec: InputSpec) -> onnx.ModelProto:
     """``model`` from ``image``, uint8 (N, S, S, 3), to its output; the names of the new nodes begin with OURS."""
     model = copied(model)
-    graph, tensor = model.graph, interface.image.type.tensor_type
+    graph, image, known = model.graph, edges.image, edges.interface
+    tensor = image.type.tensor_type
     batch = tensor.shape.dim[0].dim_value or "N"
     steps: list[tuple[str, list[str], dict[str, Any]]] = []
-    if interface.planes:
+    if known.planes:
         steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
-    if tensor.elem_type == TensorProto.FLOAT:
-        shape = (1, 3, 1, 1) if interface.planes else (1, 1, 1, 3)
+    if known.kind == "float":
+        shape = (1, 3, 1, 1) if known.planes else (1, 1, 1, 3)
         for name, values in (("shift", spec.mean), ("scale", spec.std)):
             value = np.asarray(values, np.float32).reshape(shape) * np.float32(255)
             graph.initializer.append(numpy_helper.from_array(value, OURS + name))
         steps += [("Cast", [], {"to": TensorProto.FLOAT}), ("Sub", [OURS + "shift"], {}), ("Div", [OURS + "scale"], {})]
-    renamed = interface.image.name == INPUT
-    inner = f"{OURS}given" if renamed else interface.image.name
+    renamed = image.name == INPUT
+    inner = f"{OURS}given" if renamed else image.name
     if renamed:
         for node in graph.node:
             node.input[:] = [inner if name == INPUT else name for name in node.input]
@@ -217,7 +173,7 @@ def _wrapped(model: onnx.ModelProto, interface: Interface, spec: InputSpec) -> o
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [batch, spec.size, spec.size, 3]))
     last = graph.output[0]
     after = []
-    if interface.kind == "probabilities" and _maker(model, last.name) != "Softmax":
+    if known.logits:
         after.append(helper.make_node("Softmax", [last.name], [f"{OURS}probabilities"], f"{OURS}Softmax", axis=1))
         dims = [d.dim_value or d.dim_param or None for d in last.type.tensor_type.shape.dim]
         del graph.output[:]
@@ -228,18 +184,18 @@ def _wrapped(model: onnx.ModelProto, interface: Interface, spec: InputSpec) -> o
     return model
 
 
-def _unwrapped(model: onnx.ModelProto, interface: Interface) -> onnx.ModelProto:
+def _unwrapped(model: onnx.ModelProto, edges: Edges) -> onnx.ModelProto:
     """The quantized graph with the given file's own input and outputs."""
     model = copied(model)
     graph = model.graph
     kept = [onnx.NodeProto.FromString(n.SerializeToString()) for n in graph.node if not n.name.startswith(OURS)]
     inner = f"{OURS}given"
     for node in kept:
-        node.input[:] = [interface.image.name if name == inner else name for name in node.input]
+        node.input[:] = [edges.image.name if name == inner else name for name in node.input]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(kept)
-    graph.input.append(interface.image)
-    graph.output.extend(interface.outputs)
+    graph.input.append(edges.image)
+    graph.output.extend(edges.outputs)
     model.producer_name = "softedge"
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     oldest = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])

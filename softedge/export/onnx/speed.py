@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -129,17 +130,23 @@ def prefixes(graph: onnx.ModelProto, most: int = CUTS) -> dict[str, frozenset[st
 def race(models: Mapping[str, onnx.ModelProto], image: Uint8, seconds: float = SECONDS) -> Race:
     """Processor time of each model on one image (1, H, W, 3), one thread, every round in a new order."""
     sessions = {name: session(model, threads=1) for name, model in models.items()}
-    samples: dict[str, list[float]] = {name: [] for name in sessions}
-    for run in sessions.values():
+    runs = {name: partial(one.run, None, {INPUT: image}) for name, one in sessions.items()}
+    return raced(runs, seconds, time.thread_time)  # of this thread alone: a session of one computes in its caller's
+
+
+def raced(runs: Mapping[str, Callable[[], Any]], seconds: float, clock: Callable[[], float]) -> Race:
+    """Processor time of each run by ``clock`` (seconds), every round in a new order."""
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
         for _ in range(3):
-            run.run(None, {INPUT: image})
-    order, rng, rounds = list(sessions), np.random.default_rng(0), 0
-    end = time.thread_time() + seconds
-    while rounds < ROUNDS and (rounds < _FEWEST or time.thread_time() < end):
+            run()
+    order, rng, rounds = list(runs), np.random.default_rng(0), 0
+    end = clock() + seconds
+    while rounds < ROUNDS and (rounds < _FEWEST or clock() < end):
         for name in rng.permutation(order):
-            start = time.thread_time()  # of this thread alone: a session of one thread computes in its caller's
-            sessions[name].run(None, {INPUT: image})
-            samples[name].append(1e3 * (time.thread_time() - start))
+            start = clock()
+            runs[name]()
+            samples[name].append(1e3 * (clock() - start))
         rounds += 1
     return Race({name: np.maximum(values, 1e-6) for name, values in samples.items()})
 

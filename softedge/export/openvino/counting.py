@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from softedge.export.counting import entry, in_order
+from softedge.export.openvino.core import core
 
 _INT8 = {"i8", "u8"}
 
 
 def integer_operations(path: Path) -> dict[str, int]:
     """See ``Format.integer_operations``."""
-    import openvino
-
     kinds = {"Convolution": "conv", "GroupConvolution": "conv", "MatMul": "linear"}
     counts: Counter[str] = Counter()
-    for node in openvino.Core().read_model(str(path)).get_ops():
+    for node in core().read_model(str(path)).get_ops():
         if node.get_type_name() in kinds:
             data, weight = (node.input_value(i).get_node() for i in (0, 1))
             counts[entry(kinds[node.get_type_name()], _int8_weight(weight), _quantized(data))] += 1

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from softedge.errors import UserError
-from softedge.export.base import INTEGERS_OF, Float32, Format, Predictor, Uint8, needs
+from softedge.export.base import INTEGERS_OF, Float32, Format, GivenModel, Predictor, Uint8, needs
 from softedge.export.candidates import Candidates
 from softedge.export.contract import artifact_of
+from softedge.export.openvino.core import core
 from softedge.export.openvino.network import F32, from_onnx, predictor, write
 from softedge.export.quiet import quiet
 from softedge.records import Artifact, Precision
@@ -71,6 +72,11 @@ class OpenVino(Format):
             return None
         return OpenVinoCandidates(deployed, calibration, safe=self.safe, dynamic=self.batch == "dynamic")
 
+    def given(self, path: Path, asked: Mapping[str, Any]) -> GivenModel:
+        from softedge.export.openvino.given import read
+
+        return read(path, asked)
+
     def files(self, path: Path) -> list[Path]:
         return [path, path.with_suffix(".bin")]
 
@@ -83,10 +89,8 @@ class OpenVino(Format):
     def notes(self, artifact: Artifact) -> dict[str, Any]:
         """What computed the expected outputs; left alone, OpenVINO takes bf16 or f16 where there is either.  And the
         file whose integers these are, where they are not its own."""
-        import openvino as ov
-
         notes: dict[str, Any] = {"compile_model": {"device": "CPU", "properties": dict(F32)}}
-        about = ov.Core().read_model(artifact.path).get_rt_info(["softedge"]).astype(dict)
+        about = core().read_model(artifact.path).get_rt_info(["softedge"]).astype(dict)
         if INTEGERS_OF in about:
             notes[INTEGERS_OF] = str(getattr(about[INTEGERS_OF], "value", about[INTEGERS_OF]))
         return notes
@@ -98,16 +102,14 @@ class OpenVino(Format):
 
     def layer_outputs(self, artifact: Artifact, images: Uint8, deployed: Deployed) -> Iterator[tuple[str, Float32]]:
         """The IR keeps the names of the ONNX nodes that it was made from."""
-        import openvino as ov
-
         from softedge.export.onnx import graph as onnx_graph
 
         graph = onnx_graph.trace(deployed, dynamic=self.batch == "dynamic").graph
         modules = {n.name: n.input[1].split(".weight")[0] for n in graph.node if n.op_type in ("Conv", "Gemm")}
-        network = ov.Core().read_model(artifact.path)
+        network = core().read_model(artifact.path)
         operations = [op for op in network.get_ordered_ops() if op.get_friendly_name() in modules]
         outputs = network.add_outputs([op.output(0) for op in operations])
-        run = ov.Core().compile_model(network, "CPU", F32)
+        run = core().compile_model(network, "CPU", F32)
         values = run(images[:1])
         for op, output in zip(operations, outputs):
             yield modules[op.get_friendly_name()], np.asarray(values[output.get_any_name()], np.float32)

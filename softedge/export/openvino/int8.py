@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +15,43 @@ from softedge.export.base import Uint8
 from softedge.export.onnx.quantizer import WeightGrid, largest_weights, output_axis
 from softedge.export.onnx.ranges import typical
 from softedge.export.onnx.rewrite import constants, has_weights
-from softedge.export.openvino.network import compiled
+from softedge.export.openvino.core import shared
+from softedge.export.openvino.network import Feed, as_it_is, compiled, from_graph
 
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
 _CACHED = 3 << 18  # bytes of a float map up to which a depthwise layer is faster in float; at 0.9 MB it was slower
 
 
-def calibration_sets(network: Any, images: Uint8) -> dict[str, Uint8]:
+def calibration_sets(network: Any, images: Uint8, feed: Feed = as_it_is) -> dict[str, Uint8]:
     """The images, and where some reach much farther than the others (``onnx.ranges.typical``), those without them."""
-    kept = typical(_extremes(network, images))
+    kept = typical(_extremes(network, images, feed))
     return {"": images} if kept.all() else {"": images, " without outliers": images[kept]}
 
 
-def _extremes(network: Any, images: Uint8) -> np.ndarray:
+def _extremes(network: Any, images: Uint8, feed: Feed) -> np.ndarray:
     """(N, T): the largest absolute output of each convolution and linear layer on each image."""
     observed = network.clone()
     observed.add_outputs([op.output(0) for op in observed.get_ordered_ops() if op.get_type_name() in WEIGHTED])
     run = compiled(observed)
-    return np.array([[np.abs(value).max() for value in run(image[None]).values()] for image in images])
+    return np.array([[np.abs(value).max() for value in run(feed(image[None])).values()] for image in images])
 
 
 def with_ranges(
-    network: Any, calibration: Uint8, ranges: str, safe: bool = False, fast: bool = True, ignored: Sequence[str] = ()
+    network: Any,
+    calibration: Uint8,
+    ranges: str,
+    safe: bool = False,
+    fast: bool = True,
+    ignored: Sequence[str] = (),
+    feed: Feed = as_it_is,
 ) -> Any:
     """One quantization by NNCF.  ranges: "mean" or "minmax" of the images' extremes; "defaults": NNCF's own, with the
     preset for speed.
 
     safe: weights of 7 bits in all but depthwise layers (NNCF's overflow fix), so that sums of u8 x s8 products never
     leave 16 bits on x86 without VNNI; NNCF alone does so in the first layer only.  fast: bias correction in its fast
-    form; the full one took 5 points from a MobileNetV3-Large.  ignored: operations that are left in float.
+    form; the full one took 5 points from a MobileNetV3-Large.  ignored: operations that are left in float.  feed:
+    images -> what the network takes.
     """
     import nncf
     from nncf.quantization.advanced_parameters import OverflowFix
@@ -53,25 +61,28 @@ def with_ranges(
     estimators = {"mean": RangeEstimatorParametersSet.MEAN_MINMAX, "minmax": RangeEstimatorParametersSet.MINMAX}
     if ranges in estimators:
         advanced.activations_range_estimator_params = estimators[ranges]
-    return nncf.quantize(
-        network,
-        nncf.Dataset([image[None] for image in calibration]),
-        preset=nncf.QuantizationPreset.MIXED if ranges in estimators else nncf.QuantizationPreset.PERFORMANCE,
-        subset_size=len(calibration),
-        fast_bias_correction=fast,
-        ignored_scope=nncf.IgnoredScope(names=list(ignored), validate=False),
-        advanced_parameters=advanced,
-    )
+    with shared():
+        return nncf.quantize(
+            network,
+            nncf.Dataset([image[None] for image in calibration], feed),
+            preset=nncf.QuantizationPreset.MIXED if ranges in estimators else nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(calibration),
+            fast_bias_correction=fast,
+            ignored_scope=nncf.IgnoredScope(names=list(ignored), validate=False),
+            advanced_parameters=advanced,
+        )
 
 
-def better_in_float(network: Any) -> list[str]:
+def better_in_float(network: Any, shape: Sequence[int] = ()) -> list[str]:
     """Names of the operations where integers cost accuracy and gain no time, measured on x86 with AVX512-VNNI.
 
     Depthwise layers whose maps fit into the processor's cache (integer kernels multiply no faster there: 100 to 160 µs
     against 130 to 200), the squeeze-excite products (half the time in float) and the means before them.
+
+    shape: of the input with one image, where the network takes images of any size.
     """
     network = network.clone()
-    network.reshape({network.inputs[0]: [1, *network.inputs[0].get_partial_shape()[1:]]})
+    network.reshape({network.inputs[0]: list(shape) or [1, *network.inputs[0].get_partial_shape()[1:]]})
     names = []
     for op in network.get_ordered_ops():
         kind = op.get_type_name()
@@ -102,7 +113,8 @@ def compressed(network: Any) -> Any:
     """8 bits for the weights that are still in float (NNCF leaves squeeze-excite there): they would double the file."""
     import nncf
 
-    return _shared_limits(nncf.compress_weights(network, mode=nncf.CompressWeightsMode.INT8_SYM))
+    with shared():
+        return _shared_limits(nncf.compress_weights(network, mode=nncf.CompressWeightsMode.INT8_SYM))
 
 
 def _shared_limits(network: Any) -> Any:
@@ -119,9 +131,10 @@ def _shared_limits(network: Any) -> Any:
 
 
 def layers(network: Any) -> dict[str, Any]:
-    """Convolutions and linear layers by the name of the ONNX node that they came from."""
-    ops = (op for op in network.get_ordered_ops() if op.get_type_name() in WEIGHTED)
-    return {op.get_friendly_name().split("/")[0]: op for op in ops}
+    """Convolutions and linear layers by the name of the ONNX node that they came from, else by their own."""
+    known = {op.get_friendly_name(): op for op in network.get_ordered_ops() if op.get_type_name() in WEIGHTED}
+    nodes = {name.split("/")[0]: op for name, op in known.items()}
+    return nodes if len(nodes) == len(known) else known
 
 
 def weight_grids(graph: onnx.ModelProto) -> dict[str, WeightGrid]:
@@ -143,6 +156,12 @@ def reads_rounded(op: Any) -> bool:
     return op.input_value(0).get_node().get_type_name() == "FakeQuantize"
 
 
+def leading_float(network: Any) -> bool:
+    """Whether the convolution or linear layer that comes first computes on floats, in a network with integers."""
+    operations = list(layers(network).values())
+    return bool(operations) and not reads_rounded(operations[0]) and any(reads_rounded(op) for op in operations)
+
+
 def with_float(network: Any, names: Iterable[str]) -> Any:
     """A copy in which these layers read their input before it was rounded; their weights stay in 8 bits."""
     changed = network.clone()
@@ -155,7 +174,21 @@ def with_float(network: Any, names: Iterable[str]) -> Any:
 
 
 def from_onnx_int8(source: Path) -> Any:
-    """The integers of a QDQ ONNX file instead of NNCF's."""
-    import openvino as ov
+    """The integers of a QDQ ONNX file instead of NNCF's.
 
-    return ov.convert_model(source)
+    Its biases, 32-bit integers with a scale for each, become the float constants that they stand for: half the bytes,
+    and the same values that OpenVINO would compute.
+    """
+    model = onnx.load(source)
+    known = constants(model)
+    biases = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and _is_bias(node, known)]
+    for node in biases:
+        value, scale = (numpy_helper.to_array(known[name]).astype(np.float32) for name in node.input[:2])
+        model.graph.initializer.append(numpy_helper.from_array(value * scale, node.output[0]))
+        model.graph.node.remove(node)
+    return from_graph(model)
+
+
+def _is_bias(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> bool:
+    stored = known.get(node.input[0])
+    return stored is not None and stored.data_type == onnx.TensorProto.INT32 and node.input[1] in known

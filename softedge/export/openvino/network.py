@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softedge.errors import UserError
 from softedge.export.base import Float32, Predictor, Uint8
 from softedge.export.contract import INPUT, to_json
+from softedge.export.openvino.core import core
 from softedge.files import refuse_full, temporary_folder
 from softedge.records import Precision
 from softedge.run import fsync_folder
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
     from softedge.export.deployed import Deployed
 
+Feed = Callable[[Uint8], NDArray[Any]]
+
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}
+_AFTER_NORMALISATION = ("Convolution", "Pad", "FakeQuantize")
 
 
 def from_onnx(deployed: Deployed, dynamic: bool = True) -> Any:
@@ -51,18 +56,18 @@ def _normalised_by_rows(network: Any) -> Any:
 
     Computed on planes it is transposed, and for the first convolution transposed back: 0.1 ms at 224 pixels, a tenth
     of an int8 MobileNetV3-Small. Any other beginning than image -> float -> planes -> steps with a constant per channel
-    -> convolution is left as it is.
+    (repeated along the width or not) -> convolution, padding or rounding is left as it is.
     """
     from openvino import opset13 as op
 
     image = network.inputs[0]
     steps = [image.get_node()]
-    while steps[-1].get_type_name() != "Convolution":
+    while steps[-1].get_type_name() not in _AFTER_NORMALISATION:
         readers = [reader.get_node() for output in steps[-1].outputs() for reader in output.get_target_inputs()]
         if len(readers) != 1:
             return network
         steps.append(readers[0])
-    *before, convolution = steps[1:]
+    *before, follower = steps[1:]
     kinds = [step.get_type_name() for step in before]
     if sorted(kinds[:2]) != ["Convert", "Transpose"] or not set(kinds[2:]) <= {"Add", "Subtract", "Multiply", "Divide"}:
         return network
@@ -70,13 +75,13 @@ def _normalised_by_rows(network: Any) -> Any:
     value = op.convert(image, "f32")
     for step in before[2:]:
         constant = step.input_value(1).get_node()
-        if constant.get_type_name() != "Constant" or list(constant.shape) != [1, 3, 1, 1]:
+        if constant.get_type_name() != "Constant" or list(constant.shape) not in ([1, 3, 1, 1], [1, 3, 1, width]):
             return network
-        row = np.tile(constant.get_data().reshape(3), width).reshape(1, 1, width, 3)
-        value = getattr(op, step.get_type_name().lower())(value, op.constant(row, np.float32))
+        row = np.broadcast_to(constant.get_data(), (1, 3, 1, width)).transpose(0, 2, 3, 1)
+        value = getattr(op, step.get_type_name().lower())(value, op.constant(np.ascontiguousarray(row), np.float32))
     planes = op.transpose(value, op.constant(np.array([0, 3, 1, 2], np.int64)))
     planes.set_friendly_name(before[-1].get_friendly_name())
-    convolution.input(0).replace_source_output(planes.output(0))
+    follower.input(0).replace_source_output(planes.output(0))
     network.validate_nodes_and_infer_types()
     return network
 
@@ -85,7 +90,7 @@ def write(network: Any, deployed: Deployed, precision: str, path: Path, about: M
     """Describe a network like every export and write it: ``path`` (.xml) and the .bin beside it.  about: more."""
     _describe(network, deployed, precision, about)
     bits = Precision.named(precision)
-    _save(network, path, half=bits.weights == 16, small=bits.is_int8)
+    save(network, path, half=bits.weights == 16, small=bits.is_int8)
 
 
 def _describe(network: Any, deployed: Deployed, precision: str, about: Mapping[str, Any]) -> None:
@@ -103,7 +108,7 @@ def _describe(network: Any, deployed: Deployed, precision: str, about: Mapping[s
     network.outputs[0].get_tensor().set_names({deployed.output})
 
 
-def _save(network: Any, path: Path, half: bool, small: bool) -> None:
+def save(network: Any, path: Path, half: bool, small: bool) -> None:
     """Write ``path`` and its .bin beside their final names and rename both, the .xml last.
 
     small: leave out the shapes that the runtime infers while it reads, all but those of inputs and outputs.
@@ -136,19 +141,22 @@ def _save(network: Any, path: Path, half: bool, small: bool) -> None:
 
 def compiled(model: Any) -> Any:
     """A file or a network for the CPU; left alone, OpenVINO computes in bf16 or f16 where the processor has it."""
-    import openvino as ov
-
-    return ov.Core().compile_model(model, "CPU", F32)
+    return core().compile_model(model, "CPU", F32)
 
 
-def predictor(model: Any, batch: int = 32) -> Predictor:
-    """Run a file or a network in float32."""
+def as_it_is(images: Uint8) -> NDArray[Any]:
+    """What softedge's own networks take: uint8 (N, S, S, 3)."""
+    return images
+
+
+def predictor(model: Any, batch: int = 32, feed: Feed = as_it_is) -> Predictor:
+    """Run a file or a network in float32.  feed: images -> what it takes."""
     run = compiled(model)
     shape = run.inputs[0].get_partial_shape()
     step = batch if shape[0].is_dynamic else shape[0].get_length()
 
     def predict(images: Uint8) -> Float32:
-        parts = [next(iter(run(images[i : i + step]).values())) for i in range(0, len(images), step)]
+        parts = [next(iter(run(feed(images[i : i + step])).values())) for i in range(0, len(images), step)]
         return np.concatenate(parts).astype(np.float32)
 
     return predict

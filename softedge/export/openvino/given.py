@@ -1,0 +1,212 @@
+"""OpenVINO classifiers that somebody else converted: quantized as they are, with their own input and outputs."""
+
+from __future__ import annotations
+
+import re
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softedge.errors import UserError
+from softedge.export.base import Float32, GivenModel, Predictor, Uint8
+from softedge.export.candidates import Option
+from softedge.export.given_file import Interface, Tensor, interface, own_words, preprocessing
+from softedge.export.onnx.speed import raced
+from softedge.export.openvino.candidates import NetworkCandidates, Quantization
+from softedge.export.openvino.core import core
+from softedge.export.openvino.int8 import WEIGHTED
+from softedge.export.openvino.network import F32, Feed, predictor, save
+from softedge.export.openvino.rounding import rounded
+from softedge.records import InputSpec
+
+_ROUNDED = ("FakeQuantize", "FakeConvert")
+_NARROW = re.compile(r"[iu][1248]|nf4|f4e2m1|f8e\w+")  # element types of quantized weights; indices have 32 or 64 bits
+_SECONDS = 2.0  # of processor time to compare one option with fp32
+
+
+def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
+    """See ``Format.given``."""
+    network = _plain(path)
+    known = _interface(network, path, asked.get("size"))
+    own = {**_model_api(network), **own_words(path, _noted(network, "softedge", "input"))}
+    spec = preprocessing(path, known, asked, own)
+    feed: Feed = partial(known.fed, spec=spec)
+    _fits(network, path, known, spec)
+    return GivenModel(
+        spec,
+        _answering(network, known, feed),
+        lambda calibration: FileCandidates(network, known, calibration, feed),
+        known.output,
+        lambda made: _answering(made, known, feed),
+    )
+
+
+class FileCandidates(NetworkCandidates):
+    """Int8 candidates of a given file; they keep its input and outputs."""
+
+    def __init__(self, network: Any, known: Interface, calibration: Uint8, feed: Feed):
+        super().__init__(calibration, feed=feed)
+        self.given, self.known = network, known
+        self.source: Any = None  # the network with rounded weights
+
+    @property
+    def network(self) -> Any:  # type: ignore[override]
+        return self.given
+
+    def _quantized(self, model: Quantization, fast: bool = True) -> Quantization:
+        try:
+            return super()._quantized(model, fast)
+        except Exception as error:  # nncf and openvino each raise their own
+            raise UserError(f"NNCF cannot quantize this network ({_reason(error)})") from error
+
+    def rounded(self, option: Option) -> Option | None:
+        """NNCF finds the same integers in layers of 8 bits: see ``OpenVinoCandidates.rounded``."""
+        if not option.model.ranges:
+            return None
+        if self.source is None:
+            self.source = rounded(self.given, self.calibration, self.feed)
+        return replace(option, model=self._quantized(replace(option.model, source=self.source)))
+
+    def predict(self, option: Option, images: Uint8) -> Float32:
+        return _answering(option.model.network, self.known, self.feed)(images)
+
+    def write(self, option: Option, out: Path) -> Path:
+        path, network = out / "model.xml", option.model.network.clone()
+        if network.has_rt_info(["softedge", "precision"]):
+            network.set_rt_info("int8", ["softedge", "precision"])
+        save(network, path, half=False, small=True)
+        return path
+
+    def time_over_fp32(self, option: Option) -> float | None:
+        """By the processor time of the whole process, in which nothing else runs meanwhile: OpenVINO computes in a
+        thread of its own."""
+        image, runs = self.feed(self.calibration[:1]), {}
+        for name, network in (("fp32", self.network), ("int8", option.model.network)):
+            runs[name] = partial(_one_thread(network), image)
+        ratio = raced(runs, _SECONDS, time.process_time).ratio("int8", "fp32")
+        return ratio.median if ratio.sure else None
+
+
+def _one_thread(network: Any) -> Any:
+    return core().compile_model(network, "CPU", {**F32, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1})
+
+
+def _answering(model: Any, known: Interface, feed: Feed) -> Predictor:
+    """Of a file or a network: its probabilities or scores (N, C)."""
+    run = predictor(model, feed=feed)
+    return lambda images: known.answers(run(images))
+
+
+def _plain(path: Path) -> Any:
+    """The network with its weights in 32 bits; UserError for what cannot be quantized."""
+
+    try:
+        root = ET.parse(path).getroot().tag
+    except (ET.ParseError, ValueError, LookupError, OSError) as error:
+        raise UserError(f"{path} cannot be read as an OpenVINO file ({error}); convert the network again") from error
+    if root != "net":
+        raise UserError(f"{path} is an XML file, no OpenVINO network: it begins with <{root}>, not <net>")
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise UserError(f"{path} has its weights in {weights.name}, which is not beside it; put both into one folder")
+    try:
+        network = core().read_model(str(path))
+    except Exception as error:  # openvino raises RuntimeError subclasses and its own kinds
+        raise UserError(
+            f"{path} and {weights.name} cannot be read by OpenVINO ({_reason(error)}); convert the network again"
+        ) from error
+    ops = network.get_ordered_ops()
+    constants = [op for op in ops if op.get_type_name() == "Constant"]
+    kinds = {op.get_type_name() for op in ops} & set(_ROUNDED)
+    kinds |= {f"weights in {kind}" for op in constants if _NARROW.fullmatch(kind := _type(op)) and len(op.shape) > 1}
+    if kinds:
+        raise UserError(f"{path} is quantized already ({', '.join(sorted(kinds))}); give the float file")
+    _widen(constants)
+    network.validate_nodes_and_infer_types()
+    layers = [op for op in network.get_ordered_ops() if op.get_type_name() in WEIGHTED and _has_weights(op)]
+    if not layers:
+        raise UserError(f"{path} has no convolution or linear layer with weights, so there is nothing to quantize")
+    if half := sorted({_type(op) for op in layers} - {"f32"}):
+        raise UserError(f"{path} computes in {', '.join(half)}; give the file in f32 (weights may be stored in f16)")
+    return network
+
+
+def _type(op: Any) -> str:
+    return str(op.get_output_element_type(0).get_type_name())
+
+
+def _widen(constants: list[Any]) -> None:
+    """Weights stored in 16 bits, as OpenVINO writes them by default, in 32: NNCF looks at them and replaces them."""
+    from openvino import opset13 as op
+
+    for constant in constants:
+        if _type(constant) not in ("f16", "bf16"):
+            continue
+        for reader in constant.output(0).get_target_inputs():
+            convert = reader.get_node()
+            if convert.get_type_name() != "Convert" or _type(convert) != "f32":
+                continue
+            wide = op.constant(constant.get_data().astype(np.float32), np.float32)
+            wide.set_friendly_name(convert.get_friendly_name())
+            for entry in convert.output(0).get_target_inputs():
+                entry.replace_source_output(wide.output(0))
+
+
+def _has_weights(op: Any) -> bool:
+    """Whether the second operand is a constant, seen through what only moves or scales it."""
+    node = op.input_value(1).get_node()
+    while node.get_type_name() in ("Reshape", "Transpose", "Convert", "Multiply", "Subtract", "Unsqueeze"):
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "Constant")
+
+
+def _interface(network: Any, path: Path, size: int | None) -> Interface:
+    last = ""
+    if network.outputs:
+        last = network.outputs[0].get_node().input_value(0).get_node().get_type_name().lower()
+    inputs, outputs = ([_tensor(port) for port in ports] for ports in (network.inputs, network.outputs))
+    return interface(path, inputs, outputs, last, size)
+
+
+def _tensor(port: Any) -> Tensor:
+    shape, kind = port.get_partial_shape(), port.get_element_type().get_type_name()
+    dims = () if shape.rank.is_dynamic else tuple(0 if d.is_dynamic else d.get_length() for d in shape)
+    name = next(iter(port.get_names()), port.get_node().get_friendly_name())
+    return Tensor(name, dims, {"f32": "float", "u8": "uint8"}.get(kind, kind))
+
+
+def _fits(network: Any, path: Path, known: Interface, spec: InputSpec) -> None:
+    """UserError where a network of any size cannot take the size that was asked for."""
+    image = known.fed(np.zeros((1, spec.size, spec.size, 3), np.uint8), spec)
+    try:
+        network.clone().reshape({0: list(image.shape)})
+    except Exception as error:
+        raise UserError(f"{path} cannot take images of {spec.size} pixels ({_reason(error)})") from error
+
+
+def _noted(network: Any, *place: str) -> str | None:
+    """An entry of the file's own rt_info."""
+    return str(network.get_rt_info(list(place)).astype(str)) if network.has_rt_info(list(place)) else None
+
+
+def _model_api(network: Any) -> dict[str, Any]:
+    """Normalisation as OpenVINO's Model API notes it (OTX, Geti): "123.675 116.28 103.53", of x."""
+    own: dict[str, Any] = {}
+    for entry, name in (("mean_values", "mean"), ("scale_values", "std")):
+        numbers = [float(text) / 255 for text in re.findall(r"[\d.]+", _noted(network, "model_info", entry) or "")]
+        if len(numbers) == 3:
+            own[name] = tuple(numbers)
+    valid = len(own) == 2 and all(0 <= m <= 1 for m in own["mean"]) and all(0 < s <= 1 for s in own["std"])
+    return own if valid else {}
+
+
+def _reason(error: Exception) -> str:
+    """The last line that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1][:160]

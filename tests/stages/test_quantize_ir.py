@@ -1,0 +1,283 @@
+"""A float OpenVINO classifier that is nothing but two files: quantized with its own input and outputs, or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+from openvino import opset13 as op
+from tiny_network import SPEC, images
+from typer.testing import CliRunner
+
+from softedge.cli import app
+from softedge.errors import UserError
+from softedge.export.openvino import given
+from softedge.export.openvino.core import core
+from softedge.export.openvino.format import OpenVino
+from softedge.quantize import selection
+from softedge.stages.quantize_file import quantize_file
+
+STEM = 2 * 8 * 3 * 3 * 3  # bytes of the first layer's weights, which come first in the file
+ASKED = {"mean": SPEC.mean, "std": SPEC.std, "crop": 16 / 18}
+
+
+def converted(deployed, *shape):
+    """As OpenVINO's own converter makes it: normalised planes in, logits out.
+
+    By way of ONNX: OpenVINO's reader of PyTorch networks ended the process now and then after other tests in it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.onnx"
+        torch.onnx.export(
+            deployed.model,
+            (torch.zeros(2, 3, 16, 16),),
+            path,
+            dynamo=True,
+            opset_version=18,
+            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+            external_data=False,
+            verbose=False,
+        )
+        return ov.convert_model(path, input=[list(shape)])
+
+
+def saved(network, path):
+    ov.save_model(network, path)  # weights in 16 bits: its default
+    return path
+
+
+@pytest.fixture(scope="module")
+def network(deployed):
+    return converted(deployed, -1, 3, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def float_file(network, tmp_path_factory):
+    network = network.clone()
+    network.inputs[0].get_tensor().set_names({"pixels"})
+    network.outputs[0].get_tensor().set_names({"logits"})
+    network.set_rt_info("kept", ["mine", "note"])
+    return saved(network, tmp_path_factory.mktemp("float") / "net.xml")
+
+
+@pytest.fixture(scope="module")
+def quantized(float_file, picture_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "quantized"
+    return quantize_file(float_file, picture_folder, out, ASKED, min_agreement=0.5), out / "openvino-int8"
+
+
+def planes(pictures):
+    return ((pictures / 255.0 - np.array(SPEC.mean)) / np.array(SPEC.std)).transpose(0, 3, 1, 2).astype(np.float32)
+
+
+def run(path, values):
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    return next(iter(core().compile_model(path, "CPU", exact)({"pixels": values}).values()))
+
+
+def test_the_int8_file_takes_the_place_of_the_float_file(quantized, float_file, pictures):
+    """Same input, same output, same notes, a fraction of the noise; weights and activations are integers."""
+    result, folder = quantized
+    wanted, found = (run(path, planes(pictures)) for path in (float_file, folder / "model.xml"))
+    assert np.linalg.norm(found - wanted) < 0.35 * np.linalg.norm(wanted)
+    before, made = (core().read_model(path) for path in (float_file, folder / "model.xml"))
+    for one, other in zip((*before.inputs, *before.outputs), (*made.inputs, *made.outputs), strict=True):
+        assert one.get_names() == other.get_names() and one.get_element_type() == other.get_element_type()
+        assert one.get_partial_shape() == other.get_partial_shape()
+    assert made.get_rt_info(["mine", "note"]).astype(str) == "kept"
+    counts = OpenVino().integer_operations(type("File", (), {"path": folder / "model.xml"})())
+    assert counts["conv"] >= 2 and not counts.get("conv_float")
+    assert result.metrics["passed"] and result.metrics["n"] == 80, "half of the images are kept to test on"
+    sizes = [file.stat().st_size for file in folder.iterdir() if file.name != "result.json"]
+    assert len(sizes) == 2 and result.metrics["size_bytes"] == sum(sizes)
+
+
+def test_every_candidate_of_nncf_is_a_row_with_its_measures(quantized):
+    result, _ = quantized
+    rows = {step["what"]: step for step in result.details["steps"] if "calibration by" in step["what"]}
+    for ranges in ("defaults", "minmax"):
+        assert {f"calibration by {ranges}", f"calibration by {ranges}, first layer in float"} <= set(rows)
+    assert "calibration by defaults, all layers in integers" in rows
+    assert all(row["agreement"] <= 1 and row["size_bytes"] > 0 for row in rows.values())
+
+
+def test_the_network_in_float_behind_softedges_preprocessing_is_pytorchs(network, deployed, pictures, tmp_path):
+    ov.save_model(network, tmp_path / "net.xml", compress_to_fp16=False)
+    found = given.read(tmp_path / "net.xml", ASKED).predict(pictures)
+    assert np.abs(found - deployed.predict(pictures)).max() < 1e-5
+
+
+def test_a_file_of_softedge_says_itself_how_images_are_prepared(deployed, pictures, picture_folder, tmp_path):
+    artifact = OpenVino().convert(deployed, "fp32", pictures[:0], tmp_path)
+    result = quantize_file(artifact.path, picture_folder, tmp_path / "out", min_agreement=0.5)
+    assert result.metrics["passed"] and result.details["spec"]["resize"] == SPEC.resize
+    made = core().read_model(tmp_path / "out" / "openvino-int8" / "model.xml")
+    about = {key: made.get_rt_info(["softedge", key]).astype(str) for key in ("labels", "precision")}
+    assert json.loads(about["labels"]) == list(deployed.labels) and about["precision"] == "int8"
+
+
+def test_the_normalisation_that_the_model_api_notes_is_used_and_what_the_user_says_comes_first(network, tmp_path):
+    noted = network.clone()
+    noted.set_rt_info("102 127.5 153", ["model_info", "mean_values"])
+    noted.set_rt_info("51 63.75 76.5", ["model_info", "scale_values"])
+    path = saved(noted, tmp_path / "net.xml")
+    spec = given.read(path, {}).spec
+    assert np.allclose(spec.mean, SPEC.mean) and np.allclose(spec.std, SPEC.std)
+    assert given.read(path, {"mean": (0.0,) * 3, "std": (1.0,) * 3}).spec.std == (1.0,) * 3
+
+
+def test_images_of_any_size_are_quantized_at_the_size_asked_for_and_stay_of_any_size(
+    deployed, picture_folder, tmp_path
+):
+    path = saved(converted(deployed, -1, 3, -1, -1), tmp_path / "any.xml")
+    with pytest.raises(UserError, match="takes images of any size; say which with --size"):
+        quantize_file(path, picture_folder, tmp_path / "out", ASKED)
+    result = quantize_file(path, picture_folder, tmp_path / "out", {**ASKED, "size": 16}, min_agreement=0.5)
+    made = core().read_model(tmp_path / "out" / "openvino-int8" / "model.xml")
+    assert result.metrics["passed"] and made.inputs[0].get_partial_shape() == ov.PartialShape([-1, 3, -1, -1])
+
+
+def test_a_file_of_one_image_that_ends_in_a_sigmoid_is_judged_label_by_label(deployed, picture_folder, tmp_path):
+    network = converted(deployed, 1, 3, 16, 16)
+    network = ov.Model([op.sigmoid(network.outputs[0].get_node().input_value(0))], network.get_parameters())
+    path = saved(network, tmp_path / "net.xml")
+    result = quantize_file(path, picture_folder, tmp_path / "out", ASKED, min_agreement=0.1)
+    assert result.metrics["passed"] and "top1" not in result.metrics
+    pixels = images(4, seed=5)
+    logits = deployed.model(torch.from_numpy(planes(pixels))).detach().numpy()
+    assert np.abs(given.read(path, ASKED).predict(pixels) - 1 / (1 + np.exp(-logits))).max() < 0.01
+
+
+def test_where_nothing_is_good_enough_biases_are_corrected_and_at_last_no_file_is_written(
+    float_file, picture_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(selection, "FLOOR_DB", 300.0)
+    channels = {key: ",".join(map(str, ASKED[key])) for key in ("mean", "std")}
+    words = ["quantize", str(float_file), "--images", str(picture_folder), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*words, "--mean", channels["mean"], "--std", channels["std"]])
+    assert done.exit_code == 1
+    assert not [*(tmp_path / "out").rglob("*.xml"), *(tmp_path / "out").rglob("*.bin")]
+    stored = json.loads((tmp_path / "out" / "openvino-int8" / "result.json").read_text())
+    tried = [step["what"] for step in stored["details"]["steps"]]
+    assert any("biases corrected layer by layer" in what for what in tried)
+    assert any("put in float" in what for what in tried) and "8-bit weights, float arithmetic" in tried
+
+
+def with_bytes(change):
+    def damaged(float_file, path):
+        shutil.copy(float_file, path)
+        path.with_suffix(".bin").write_bytes(change(float_file.with_suffix(".bin").read_bytes()))
+
+    return damaged
+
+
+def with_text(change):
+    def damaged(float_file, path):
+        path.write_text(change(float_file.read_text()))
+        shutil.copy(float_file.with_suffix(".bin"), path.with_suffix(".bin"))
+
+    return damaged
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (with_bytes(lambda data: data[:500]), "cannot be read by OpenVINO .Incorrect weights in bin file"),
+        (with_bytes(lambda data: b""), "cannot be read by OpenVINO"),
+        (
+            with_bytes(lambda data: b"\xff" * STEM + data[STEM:]),
+            "answers of .* are no numbers .NaN.: its weights are damaged",
+        ),
+        (
+            with_bytes(lambda data: bytes(STEM) + data[STEM:]),
+            "answers of .* are the same for every image: its weights are",
+        ),
+        (lambda file, path: shutil.copy(file, path), "has its weights in net.bin, which is not beside it"),
+        (with_text(lambda text: text[:3000]), "cannot be read as an OpenVINO file"),
+        (with_text(lambda text: ""), "cannot be read as an OpenVINO file"),
+        (with_text(lambda text: text.replace('type="HSwish"', 'type="Swash"')), "cannot be read by OpenVINO"),
+        (with_text(lambda text: "<annotation><object/></annotation>"), "no OpenVINO network: it begins with <annotat"),
+    ],
+)
+def test_damaged_files_are_one_clear_line(float_file, picture_folder, tmp_path, make, says):
+    make(float_file, tmp_path / "net.xml")
+    with pytest.raises(UserError, match=says) as error:
+        quantize_file(tmp_path / "net.xml", picture_folder, tmp_path / "out", ASKED)
+    assert "\n" not in str(error.value) and not list(tmp_path.rglob("model.*"))
+
+
+def image(*shape, kind=np.float32):
+    return op.parameter(list(shape), kind, name="image")
+
+
+def linear(source, classes=5, kind=np.float32):
+    """A linear layer on the means of planes, or on anything flat."""
+    features = op.reduce_mean(source, np.array([2, 3]), keep_dims=False) if len(source.shape) == 4 else source
+    return op.matmul(features, np.ones((features.shape[1], classes), kind), False, False)
+
+
+def two_inputs():
+    one, other = image(1, 3, 16, 16), image(1, 3, 16, 16)
+    return ov.Model([linear(op.add(one, other))], [one, other])
+
+
+def two_outputs():
+    one = image(1, 3, 16, 16)
+    return ov.Model([linear(one), linear(one)], [one])
+
+
+def of(*shape, kind=np.float32, head=linear):
+    one = image(*shape, kind=kind)
+    return ov.Model([head(one)], [one])
+
+
+def planes_of_scores(one):
+    return op.convolution(one, np.ones((5, 3, 1, 1), np.float32), [1, 1], [0, 0], [0, 0], [1, 1])
+
+
+def sized(one):
+    """Of images of one size alone, whatever its input says."""
+    flat = op.reshape(one, np.array([0, 768]), special_zero=True)
+    return op.matmul(flat, np.ones((768, 5), np.float32), False, False)
+
+
+@pytest.mark.parametrize(
+    ("make", "says", "size"),
+    [
+        (two_inputs, "has 2 inputs .*; an image classifier has one", None),
+        (two_outputs, "has 2 outputs; a classifier has one", None),
+        (lambda: of(4, 3, 16, 16), "takes 4 images at once; .* one or any number", None),
+        (lambda: of(1, 8, 16, 16), "is 1 x 8 x 16 x 16; an image is", None),
+        (lambda: of(1, 3, 16, 16, kind=np.float16, head=lambda x: linear(x, kind=np.float16)), "computes in f16", None),
+        (lambda: of(1, 3, 16, 16, head=lambda x: linear(x, classes=1)), "is 1 x 1; a classifier gives", None),
+        (lambda: of(1, 3, 16, 16, head=lambda x: op.relu(op.multiply(x, np.float32(2)))), "nothing to quantize", None),
+        (lambda: of(1, 3, 16, 16, head=planes_of_scores), "is 1 x 5 x 16 x 16; a classifier", None),
+        (lambda: of(1, 3, -1, -1, head=sized), "cannot take images of 24 pixels", 24),
+        (lambda: of(1, 3, 24, 16), "takes images of 24 x 16 pixels", 24),
+    ],
+)
+def test_networks_that_are_no_float_classifiers_are_refused_in_one_line(picture_folder, tmp_path, make, says, size):
+    ov.save_model(make(), tmp_path / "net.xml", compress_to_fp16=False)
+    with pytest.raises(UserError, match=says) as error:
+        quantize_file(tmp_path / "net.xml", picture_folder, tmp_path / "out", {**ASKED, "size": size})
+    assert "\n" not in str(error.value)
+
+
+def test_files_in_8_bits_already_and_floats_of_unknown_normalisation_are_refused(
+    quantized, float_file, deployed, pictures, picture_folder, tmp_path
+):
+    with pytest.raises(UserError, match=r"model.xml is quantized already \(FakeQuantize, weights in i8\); give the fl"):
+        quantize_file(quantized[1] / "model.xml", picture_folder, tmp_path / "out", ASKED)
+    weights = OpenVino().convert(deployed, "w8a32", pictures[:0], tmp_path)
+    with pytest.raises(UserError, match=r"is quantized already \(weights in i8\)"):
+        quantize_file(weights.path, picture_folder, tmp_path / "out")
+    with pytest.raises(UserError, match="does not say how they are normalised: give --mean and --std"):
+        quantize_file(float_file, picture_folder, tmp_path / "out")
+    with pytest.raises(UserError, match="takes images of 16 x 16 pixels; --size must be that"):
+        quantize_file(float_file, picture_folder, tmp_path / "out", {**ASKED, "size": 32})

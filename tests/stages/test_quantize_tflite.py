@@ -1,0 +1,141 @@
+"""A float LiteRT classifier that is nothing but a file: quantized in LiteRT's own environment, or refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny_network import SPEC
+
+from softedge.errors import UserError
+from softedge.export import contract
+from softedge.export.given_file import Interface
+from softedge.export.litert import given
+from softedge.export.litert.environment import WORKER, work
+from softedge.export.litert.format import LiteRt
+from softedge.export.parity import compare
+from softedge.stages.quantize_file import quantize_file
+
+ASKED = {"mean": SPEC.mean, "std": SPEC.std, "crop": 16 / 18}
+
+
+@pytest.fixture(scope="module")
+def worker():
+    spec = importlib.util.spec_from_file_location("litert_worker", WORKER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("kind", ["float", "uint8"])
+@pytest.mark.parametrize("planes", [True, False])
+def test_the_worker_feeds_a_file_what_its_interface_says(worker, pictures, tmp_path, kind, planes):
+    known = Interface(16, planes, kind, "probabilities", logits=True)
+    file = given.File(tmp_path / "net.tflite", known, SPEC, (), ())
+    (tmp_path / "feed.json").write_text(json.dumps(file.feed()))
+    fed = worker._feeder(tmp_path / "feed.json")(pictures[:1])
+    assert fed.shape == ((1, 3, 16, 16) if planes else (1, 16, 16, 3))
+    assert np.allclose(fed, known.fed(pictures[:1], SPEC), atol=1e-6) and fed.dtype == known.fed(pictures, SPEC).dtype
+
+
+def operator(kind, output, weights=None):
+    return {"kind": kind, "outputs": [output], "weights": weights}
+
+
+def tensor(*dims, kind="float32"):
+    return {"name": "x", "dims": list(dims), "kind": kind}
+
+
+IMAGE, LAYER = tensor(1, 16, 16, 3), operator("CONV_2D", "a", "float32")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "operators", "says"),
+    [
+        ([IMAGE, IMAGE], [LAYER], "has 2 inputs .*; an image classifier has one"),
+        ([tensor(1, 0, 0, 3)], [LAYER], "takes images of any size, which cannot be calibrated"),
+        ([tensor(4, 16, 16, 3)], [LAYER], "takes 4 images at once"),
+        ([tensor(1, 16, 16, 3, kind="int8")], [LAYER], "is 1 x 16 x 16 x 3, int8; an image is"),
+        ([IMAGE], [operator("ADD", "a")], "has no convolution or linear layer with weights"),
+        ([IMAGE], [operator("CONV_2D", "a", "int8")], r"quantized already, .* \(weights in int8\)"),
+        ([IMAGE], [operator("DEQUANTIZE", "b"), LAYER], r"stored in 16 bits \(DEQUANTIZE\); give the float32 file"),
+    ],
+)
+def test_files_that_are_no_float_classifiers_are_refused_in_one_line(monkeypatch, inputs, operators, says, tmp_path):
+    about = {"inputs": inputs, "outputs": [{**tensor(1, 5), "name": "a"}], "operators": operators}
+    monkeypatch.setattr(given, "work", lambda verb, path, out: out.write_text(json.dumps(about)))
+    with pytest.raises(UserError, match=says) as error:
+        given.read(tmp_path / "net.tflite", ASKED)
+    assert "\n" not in str(error.value)
+
+
+def test_without_the_environment_one_line_says_how_to_make_it(monkeypatch, tmp_path, picture_folder):
+    monkeypatch.setenv("SOFTEDGE_LITERT", str(tmp_path / "none"))
+    (tmp_path / "net.tflite").write_text("")
+    with pytest.raises(UserError, match="LiteRT needs an environment of its own .* softedge setup litert"):
+        quantize_file(tmp_path / "net.tflite", picture_folder, tmp_path / "out", ASKED)
+
+
+@pytest.fixture(scope="module")
+def float_file(deployed, tmp_path_factory):
+    """Normalised planes in, logits out."""
+    if (why := LiteRt().missing()) is not None:
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("float")
+    with torch.no_grad():
+        torch.export.save(torch.export.export(deployed.model, (torch.zeros(1, 3, 16, 16),)), folder / "net.pt2")
+    work("convert", folder / "net.pt2", folder / "net.tflite")
+    return folder / "net.tflite"
+
+
+@pytest.mark.slow
+@pytest.mark.hardware
+def test_the_int8_file_takes_the_place_of_the_float_file(float_file, picture_folder, pictures, deployed, tmp_path):
+    """Same input, same output, a fraction of the noise; weights and activations are integers."""
+    read = given.read(float_file, ASKED)
+    assert np.abs(read.predict(pictures[:8]) - deployed.predict(pictures[:8])).max() < 1e-5
+    result = quantize_file(float_file, picture_folder, tmp_path / "out", ASKED, min_agreement=0.5)
+    made = tmp_path / "out" / "litert-int8" / "model.tflite"
+    assert result.metrics["passed"] and result.metrics["n"] == 80
+    assert compare(read.read_back(made)(pictures), deployed.predict(pictures)).sqnr_db > 15
+    about = {}
+    for path in (float_file, made):
+        work("read", path, tmp_path / "about.json")
+        about[path] = json.loads((tmp_path / "about.json").read_text())
+    assert about[made]["inputs"] == about[float_file]["inputs"]
+    assert about[made]["outputs"] == about[float_file]["outputs"]
+    kinds = [op["weights"] for op in about[made]["operators"] if op["kind"] in given.WEIGHTED]
+    assert set(kinds) == {"int8"} and len(kinds) == 7
+    rows = [step["what"] for step in result.details["steps"]]
+    assert {"calibration by mean", "calibration by minmax", "calibration by minmax, first layer in float"} <= set(rows)
+    with pytest.raises(UserError, match=r"is quantized already, .* weights in int8\); give the float32 file"):
+        given.read(made, ASKED)
+
+
+@pytest.mark.slow
+@pytest.mark.hardware
+def test_layers_in_float_and_weights_alone_are_candidates_and_a_softmax_stays_in_float(
+    float_file, pictures, deployed, tmp_path
+):
+    """Softedge's own file: uint8 in, softmax behind, its preprocessing in contract.json."""
+    artifact = LiteRt().convert(deployed, "fp32", pictures[:0], tmp_path)
+    golden = contract.Golden(pictures[:2], deployed.predict(pictures[:2]), deployed.predict(pictures[:2]))
+    contract.write(tmp_path, artifact, golden)
+    read = given.read(artifact.path, {})
+    assert read.spec.resize == SPEC.resize
+    candidates = read.candidates(pictures[:40])
+    options = [next(option for option in candidates.calibrations() if option.what == "calibration by minmax")]
+    options += [candidates.with_float(options[0], candidates.layers()[1:]), candidates.weights_only()]
+    layers = []
+    for option in options:
+        (tmp_path / "made").mkdir(exist_ok=True)
+        work("read", candidates.write(option, tmp_path / "made"), tmp_path / "about.json")
+        operators = json.loads((tmp_path / "about.json").read_text())["operators"]
+        layers.append([op["weights"] for op in operators if op["kind"] in given.WEIGHTED])
+        assert compare(candidates.predict(option, pictures), deployed.predict(pictures)).sqnr_db > 15
+        assert next(op for op in reversed(operators))["kind"] == "SOFTMAX"
+    assert layers[0] == ["int8"] * 7 and layers[1] == ["int8"] + ["float32"] * 6
+    assert candidates.float_layers(options[1]) == set(candidates.layers()[1:])
