@@ -7,8 +7,8 @@ import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -29,10 +29,16 @@ class DamagedCopy(BadImage):
 
 
 class Images(ABC):
-    """Images by index.  labels: int64 (N,), ``UNLABELLED`` (-1) where unknown.  names: one a person can find again."""
+    """Images by index.  labels: int64 (N,), ``UNLABELLED`` (-1) where unknown.  names: one a person can find again.
+
+    whole: all that the data stage looked at, where some of them have been set aside since.  rows: int64 (N,), where
+    these are in it.
+    """
 
     labels: NDArray[np.int64]
     names: Sequence[str]
+    whole: Images | None = None
+    rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,6 +50,38 @@ class Images(ABC):
     @abstractmethod
     def subset(self, indices: NDArray[np.int64] | Sequence[int]) -> Images:
         """The images at ``indices``, in that order."""
+
+    @property
+    def every(self) -> Images:
+        """These and those that have been set aside since.
+
+        Whatever divides images into parts or draws some of them does it here, and then takes what is ``left``: no image
+        moves from one part to another because some image is damaged.
+        """
+        return self if self.whole is None else self.whole
+
+    def without(self, rows: NDArray[np.int64] | Sequence[int]) -> Images:
+        """``every`` image but those of these rows."""
+        every = self.every
+        if not len(rows):
+            return every
+        kept = np.setdiff1d(np.arange(len(every)), np.asarray(rows, np.int64))
+        left = every.subset(kept)
+        left.whole, left.rows = every, kept
+        return left
+
+    def left(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of ``every`` as indices of these images, in the same order; those that are set aside are left out."""
+        if self.rows is None:
+            return np.asarray(rows, np.int64)
+        place = np.full(len(self.every), -1)
+        place[self.rows] = np.arange(len(self.rows))
+        found = place[np.asarray(rows, np.int64)]
+        return np.asarray(found[found >= 0], np.int64)
+
+    def rows_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Indices of these images as rows of ``every``."""
+        return np.asarray(indices if self.rows is None else self.rows[indices], np.int64)
 
     def needed(self, index: int) -> Uint8:
         """As ``decode``; UserError for an image that can no longer be read, where nothing may stand in its place."""
@@ -101,6 +139,10 @@ class EncodedImages(Images):
     @abstractmethod
     def file(self, index: int) -> Path:
         """The file on the disk that holds the image, alone or among others."""
+
+    def source_file(self, index: int) -> Path:
+        """The file in which it was found, alone or among others; never a kept copy."""
+        return self.file(index)
 
     @abstractmethod
     def read_source(self, index: int) -> bytes:
@@ -185,6 +227,9 @@ class FileImages(EncodedImages):
     def file(self, index: int) -> Path:
         return self.path(index)
 
+    def source_file(self, index: int) -> Path:
+        return self._source(index)
+
     def read_source(self, index: int) -> bytes:
         return decoding.read(self._source(index))
 
@@ -198,7 +243,10 @@ class FileImages(EncodedImages):
 @dataclass(frozen=True)
 class Data:
     """What a run works on. ``pretrain`` holds every image that training may see (labelled training ones included),
-    never one of ``test``. ``train`` and ``test`` are labelled; both are empty when the data has no labels at all."""
+    never one of ``test``. ``train``, its first ones, and ``test`` are labelled, and empty where nothing has a label.
+
+    aside: name -> reason, of the images that were set aside after the data stage (``data.late``).
+    """
 
     source: str
     classes: tuple[str, ...]
@@ -206,3 +254,4 @@ class Data:
     pretrain: Images
     train: Images
     test: Images
+    aside: Mapping[str, str] = field(default_factory=dict)

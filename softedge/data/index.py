@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from softedge.data import keeping, near_pairs, sources
+from softedge.data import keeping, late, near_pairs, sources
 from softedge.data.examining import Examined, named
 from softedge.data.images import Data, EncodedImages, FileImages, Images
 from softedge.data.inventory import Inventory
@@ -25,10 +25,10 @@ _AGAIN = "bring it back, or make it again: softedge pretrain --out {} --force"
 _COLUMNS = ("name", "sha256", "split", "label")
 
 
-def load(run: Run) -> Data:
+def load(run: Run, tell: bool = True) -> Data:
     """Read a prepared data set back, whatever became of its files since; UserError when it was not prepared.
 
-    An image that is gone or has changed is refused where its pixels are needed.
+    An image that is gone, damaged or another one by now is set aside, unless the run has a copy.  tell: say so.
     """
     path = run.folder("data") / "index.json"
     result = run.need("data", "deploy --out")
@@ -37,10 +37,11 @@ def load(run: Run) -> Data:
     except (UserError, KeyError) as error:
         raise UserError(f"{path.parent} is damaged ({error}); {_AGAIN.format(run.root)}") from error
     try:
-        return _loaded(run, index, root)
+        data = _loaded(run, index, root)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise UserError(f"{path} is damaged ({what}); {_AGAIN.format(run.root)}") from error
+    return late.without_lost(run.root, data, tell)
 
 
 def _loaded(run: Run, index: dict[str, Any], root: str | None) -> Data:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def content_hashes(splits: Mapping[str, Images], stamps: Path | None = None) -> 
 
     stamps: a file that remembers hashes; read and written again.
     """
-    known = _read(stamps)
+    known = remembered(stamps)
     kept: dict[str, Any] = {}
     hashes = {}
     for split, images in splits.items():
@@ -50,21 +50,29 @@ def content_hashes(splits: Mapping[str, Images], stamps: Path | None = None) -> 
 
 def _of_files(images: EncodedImages, known: Mapping[str, Any], kept: dict[str, Any]) -> list[str]:
     def one(index: int) -> tuple[str, Stamp | None]:
-        stamp = _stamp(images.file(index))
-        if stamp is not None and known.get(images.names[index], [None])[0] == stamp:
-            return str(known[images.names[index]][1]), stamp
-        began = time.time_ns()
-        try:
-            digest = hashlib.sha256(images.read(index)).hexdigest()
-        except BadImage:
-            return _MISSING, None
-        fresh = stamp is not None and max(stamp[-2:]) > began - _FRESH_NS
-        return digest, None if fresh else stamp
+        return hashed(images.file(index), lambda: images.read(index), known.get(images.names[index]))
 
     with ThreadPoolExecutor(cores()) as pool:
         answers = list(track(pool.map(one, range(len(images))), "comparing files", total=len(images)))
     kept.update({name: [stamp, digest] for name, (digest, stamp) in zip(images.names, answers) if stamp is not None})
     return [digest for digest, _ in answers]
+
+
+def hashed(file: Path, read: Callable[[], bytes], known: Any = None) -> tuple[str, Stamp | None]:
+    """The sha256 of a file's bytes, "unreadable" where ``read`` raises BadImage; and its stamp, where that is reliable.
+
+    known: [stamp, sha256] of before; the file is not read where it still has this stamp.
+    """
+    stamp = _stamp(file)
+    if stamp is not None and known is not None and known[0] == stamp:
+        return str(known[1]), stamp
+    began = time.time_ns()
+    try:
+        digest = hashlib.sha256(read()).hexdigest()
+    except BadImage:
+        return _MISSING, None
+    fresh = stamp is not None and max(stamp[-2:]) > began - _FRESH_NS
+    return digest, None if fresh else stamp
 
 
 def _stamp(path: Path) -> Stamp | None:
@@ -75,7 +83,7 @@ def _stamp(path: Path) -> Stamp | None:
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _read(stamps: Path | None) -> dict[str, Any]:
+def remembered(stamps: Path | None) -> dict[str, Any]:
     """The stamps, or none where they cannot be read: they only save time."""
     if stamps is None or not stamps.exists():
         return {}

@@ -69,6 +69,7 @@ class Photos:
         alike = sorted(scenes.scenes, key=lambda scene: (scene.height, scene.width) != (self.height, self.width))
         self.scenes = dataclasses.replace(scenes, scenes=tuple(alike[:PICTURES]))
         self.images, self.spec = self, spec
+        self.asked = min(PICTURES, len(scenes))
         self.names = [scene.path.name for scene in self.scenes.scenes]
         self.labels: NDArray[np.int64] = np.full(len(self.names), UNLABELLED)
         self.letterboxed = sum((s.height, s.width) != (self.height, self.width) for s in self.scenes.scenes)

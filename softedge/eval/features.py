@@ -50,16 +50,18 @@ def extract(
     return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
 
 
-def save(folder: Path, test: NDArray[np.float32], labels: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
+def save(folder: Path, test: NDArray[np.float32], images: Images, logits: NDArray[np.float32]) -> None:
     """Write ``features.npz``: what the report shows of the test images and of a classifier's answers to them.
 
-    test: features (N, D).  labels: (N,).  logits: (N, classes).
+    test: features (N, D).  images: the N test images.  logits: (N, classes).  ``test_rows`` (N,) says which images they
+    are, among all that the run was made with.
     """
     with atomic_path(folder / "features.npz") as temporary, open(temporary, "wb") as file:
         np.savez(
             file,
             test_features=test,
-            test_labels=labels,
+            test_rows=images.rows_of(np.arange(len(images))),
+            test_labels=images.labels,
             test_predictions=logits.argmax(1),
             test_probabilities=softmax(logits),
         )

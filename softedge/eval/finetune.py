@@ -121,7 +121,7 @@ def measured(folder: Path, classifier: Classifier, data: Data, losses: list[floa
     features = extract(classifier.backbone, data.test, classifier.spec)
     with torch.inference_mode():
         logits = classifier.head(torch.from_numpy(features)).numpy()
-    save(folder, features, data.test.labels, logits)
+    save(folder, features, data.test, logits)
     metrics: dict[str, Any] = {"top1": top1(logits, data.test.labels)}
     if len(data.classes) > 5:
         metrics["top5"] = topk(logits, data.test.labels, 5)

@@ -30,13 +30,11 @@ def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
     """
     backbone = backbones.load(weights)
     train_images, test_images = data.train.prepared(data.spec), data.test.prepared(data.spec)
-    rng = np.random.default_rng(recipe.seed)
-    keep = linear.pick_fraction(data.train.labels, recipe.probe.labels, rng)
+    keep, folds = validation.divided(data.train, recipe.probe.labels, recipe.seed)
     say(f"probe: {len(keep)} labelled training images, {len(data.test)} test images, {len(data.classes)} classes")
 
     train, test = extract(backbone, train_images, data.spec), extract(backbone, test_images, data.spec)
     metrics, details, best, logits = _measure(recipe, data, train, test, keep)
-    folds = validation.parts(data.train.subset(keep), recipe.seed)
     if len(folds):
         metrics["val_top1"] = _validated(train[keep], data.train.labels[keep], folds, best.weight_decay, recipe)
 
@@ -45,7 +43,7 @@ def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
         classifier.head.weight.copy_(torch.from_numpy(best.weight))
         classifier.head.bias.copy_(torch.from_numpy(best.bias))
     backbones.save(folder / "classifier.safetensors", classifier, data.spec)
-    save(folder, test, data.test.labels, logits)
+    save(folder, test, data.test, logits)
     skipped = {}
     if recipe.probe.random_baseline:
         # As built, BatchNorm at its initial statistics: measured on digits this is a far stronger baseline (k-NN .83)

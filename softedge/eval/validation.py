@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.data.images import EncodedImages, Images
+from softedge.eval import linear
 
 FRACTION = 0.1  # of the images of each class
 LEAST = 30  # images; the standard error of an accuracy on fewer is above 5 points
@@ -75,6 +76,20 @@ def parts(images: Images, seed: int, count: int = FOLDS) -> list[NDArray[np.bool
         return []
     fold = folds(images, seed, min(count, smallest))
     return [fold == number for number in np.unique(fold)]
+
+
+def divided(
+    images: Images, fraction: float, seed: int, count: int = FOLDS
+) -> tuple[NDArray[np.int64], list[NDArray[np.bool_]]]:
+    """Of labelled training images: the indices of those whose labels are used, and what is held out of them in turn.
+
+    As of all the images that the run was made with, without those that have been set aside since: none moves from the
+    training into the validation part, and every classifier of the run is judged on the same ones.
+    """
+    keep = linear.pick_fraction(images.every.labels, fraction, np.random.default_rng(seed))
+    held = parts(images.every.subset(keep), seed, count)
+    there = np.isin(keep, images.rows_of(np.arange(len(images))))
+    return images.left(keep), [part[there] for part in held if part[there].any()]
 
 
 def content(images: Images, index: int) -> str:

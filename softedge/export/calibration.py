@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softedge.data import late
 from softedge.data.images import Data, Images
 from softedge.errors import UserError
 from softedge.export.base import Uint8
@@ -42,9 +43,11 @@ class Calibration:
 
 def choose(data: Data, count: int, seed: int) -> Calibration:
     """A seeded sample of ``count`` pretraining images (of the training ones where there are none)."""
-    images, source = (data.pretrain, "pretraining images") if len(data.pretrain) else (data.train, "training images")
-    if not len(images):
+    pretrain = bool(len(data.pretrain.every))
+    images, source = (data.pretrain, "pretraining images") if pretrain else (data.train, "training images")
+    if not len(images.every):
         raise UserError("int8 needs calibration images, the data has none to train on; leave int8 out of --precisions")
+    late.require_of(data, images, draw(len(images.every), count, seed), "calibration images")
     return sample(images, data.spec, count, seed, source)
 
 
@@ -54,8 +57,11 @@ def none(spec: InputSpec) -> Calibration:
 
 
 def sample(images: Images, spec: InputSpec, count: int, seed: int, source: str) -> Calibration:
-    """A seeded sample of ``images``, prepared for the network, with what looks wrong about it."""
-    chosen = draw(len(images), count, seed)
+    """A seeded sample of ``images``, prepared for the network, with what looks wrong about it.
+
+    Nothing stands in for an image of it that is set aside: what calibrates stays apart from what the search chooses on.
+    """
+    chosen = images.left(draw(len(images.every), count, seed))
     prepared = images.subset(chosen).prepared(spec)
     names = tuple(str(images.names[i]) for i in chosen)
     return Calibration(prepared, names, source, tuple(look(prepared)))

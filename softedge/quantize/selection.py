@@ -64,11 +64,12 @@ def select(
       (validation_top1), as many of the selected images are answered wrongly by fp32 (``as_hard``).
     - Else they are a plain sample, and what is assumed is that fp32 is not much surer of them than of new images.
     """
-    pool = data.pretrain if len(data.pretrain) else data.train
-    order = np.random.default_rng(recipe.seed).permutation(len(pool))  # as export.calibration draws them
+    pool = data.pretrain if len(data.pretrain.every) else data.train
+    every = np.random.default_rng(recipe.seed).permutation(len(pool.every))  # as export.calibration draws them
     count = recipe.export.calibration_images
-    apart = len(order) - count >= _FEWEST
-    calibration, rest = order[:count], order[count:] if apart else order[::-1]
+    apart = len(every) - count >= _FEWEST
+    order, calibration = pool.left(every), pool.left(every[:count])
+    rest = pool.left(every[count:] if apart else every[::-1])
     if unseen is not None and deployed.output == "probabilities":
         selection = _held_back(unseen, pool, calibration, order, deployed)
         if selection is not None:

@@ -48,7 +48,8 @@ def of_check(run: Run, examples: list[dict[str, Any]]) -> dict[int, str]:
 
 
 def of_test_images(run: Run, wanted: Iterable[int]) -> tuple[dict[int, str], dict[int, str], str]:
-    """Data URIs and names of test images by index, and a reason when they cannot be had (the data may have moved)."""
+    """Data URIs and names of test images by index (of all that the data stage looked at; no picture of one that is set
+    aside), and a reason when they cannot be had (the data may have moved)."""
     indices = sorted(set(wanted))
     if not indices:
         return {}, {}, ""
@@ -56,8 +57,9 @@ def of_test_images(run: Run, wanted: Iterable[int]) -> tuple[dict[int, str], dic
         from softedge.data import load
         from softedge.data.decoding import prepare
 
-        data = load(run)
-        uris = {i: png(prepare(data.test.decode(i), data.spec)) for i in indices}
-        return uris, {i: str(data.test.names[i]) for i in indices}, ""
+        data = load(run, tell=False)
+        every = data.test.every
+        uris = {i: png(prepare(every.decode(i), data.spec)) for i in indices if str(every.names[i]) not in data.aside}
+        return uris, {i: str(every.names[i]) for i in indices}, ""
     except Exception as error:  # a report must not fail because pictures were moved, whatever reads them raises
         return {}, {}, f"the test images cannot be read ({type(error).__name__}: {error})"

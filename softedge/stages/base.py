@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from softedge.config import Recipe
 from softedge.errors import UserError
 from softedge.records import Outcome, Result
-from softedge.run import Run, perform, sha256, sha256_of
+from softedge.run import Run, perform, read_json, sha256, sha256_of, write_json
 from softedge.stages.opening import reopened
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ R = TypeVar("R", covariant=True)
 
 INDEX = "data/index.json"  # every image of the run, its hash, label and split
 BACKBONE = "pretrain/backbone.safetensors"
+_ASIDE = "set-aside.json"  # what was set aside when unfinished work was begun
 
 
 class Performs(Protocol[R]):
@@ -41,6 +42,7 @@ class Stage:
     settings: the values of the recipe that its result depends on.
     reads: the files it reads (a str lies in the run, a Path anywhere); their hashes are the inputs of its result.
     work: (run, recipe, data, folder) -> Outcome; writes into the folder.
+    needs: the splits of the data of which enough must be left (``data.late``) for the work to be done.
     ready: raises UserError where the work cannot be done, before anything is hashed or written.
     after: stages that must be finished before.
     renew: done again where the files it reads have changed and its settings have not.
@@ -55,6 +57,7 @@ class Stage:
     after: Callable[[Recipe], Iterable[str]] | tuple[str, ...] = ()
     resumable: bool = False
     renew: bool = False
+    needs: tuple[str, ...] = ("train", "test")
 
     def __call__(self, run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         for before in self.after(recipe) if callable(self.after) else self.after:
@@ -64,13 +67,44 @@ class Stage:
         return perform(
             run,
             self.name if isinstance(self.name, str) else self.name(recipe),
-            lambda folder: self.work(run, recipe, data, folder),
+            lambda folder: self._counted(run, recipe, data, folder),
             recipe=self.settings(recipe),
             inputs=hashes(run, self.reads(run, recipe)),
             force=force,
             resumable=self.resumable,
             renew=self.renew,
         )
+
+    def _counted(self, run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
+        """The work, and how many images were set aside before it."""
+        from softedge.data import late
+
+        late.require(data, *self.needs)
+        aside = late.record(data)
+        if not self.resumable:
+            return late.recorded(self.work(run, recipe, data, folder), aside)
+        mark = folder / _ASIDE
+        if (aside or mark.exists()) and _begun_on_others(folder, aside):
+            raise UserError(
+                f"{folder} holds unfinished work on other images: some were set aside, or brought back, since; "
+                "add --force to start over"
+            )
+        if aside:
+            write_json(mark, aside)
+        try:
+            outcome = self.work(run, recipe, data, folder)
+        finally:
+            if {path.name for path in folder.iterdir()} <= {_ASIDE, "begun.json"}:  # nothing to resume from
+                mark.unlink(missing_ok=True)
+        mark.unlink(missing_ok=True)
+        return late.recorded(outcome, aside)
+
+
+def _begun_on_others(folder: Path, aside: Mapping[str, Any]) -> bool:
+    """Whether a folder holds half a training on other images: it would be resumed in other batches."""
+    if {path.name for path in folder.iterdir()} <= {_ASIDE, "begun.json"}:
+        return False
+    return bool((read_json(folder / _ASIDE) if (folder / _ASIDE).exists() else {}) != aside)
 
 
 def on_run(
@@ -121,7 +155,7 @@ def start_files(inits: Iterable[str]) -> list[str | Path]:
 
 def need_labels(run: Run, data: Data, what_for: str) -> None:
     """UserError where a classifier cannot be trained, or nothing could say how good it is."""
-    if not len(data.train):
+    if not len(data.train.every):
         raise UserError(f"{run.root} has no labelled images {what_for}; add class folders to the data")
-    if not len(data.test):
+    if not len(data.test.every):
         raise UserError(f"{run.root} has no labelled test images to measure on; add a test split with labels")

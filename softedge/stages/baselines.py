@@ -34,7 +34,7 @@ def baselines(run: str | Path, set: Sequence[str] = (), force: bool = False) -> 
 
 
 def _ready(run: Run, recipe: Recipe, data: Data) -> None:
-    if not len(data.train) or not len(data.test):
+    if not len(data.train.every) or not len(data.test.every):
         raise UserError(f"{run.root} needs labelled training and test images to compare with cheap classifiers")
 
 
@@ -45,7 +45,7 @@ def _reads(run: Run, recipe: Recipe) -> tuple[str, ...]:
 def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     chosen = classifier.source(run, recipe)
     rng = np.random.default_rng(recipe.seed)
-    asked = np.sort(rng.permutation(len(data.test))[: cheap.AT_MOST])
+    asked = data.test.left(np.sort(rng.permutation(len(data.test.every))[: cheap.AT_MOST]))
     test = data.test.subset(asked)
     rivals = cheap.fit(data.train, test, recipe.seed)
     rival = cheap.strongest(rivals)
@@ -56,7 +56,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     with atomic_path(folder / PREDICTIONS) as temporary, open(temporary, "wb") as file:
         np.savez(
             file,
-            indices=asked,
+            indices=data.test.rows_of(asked),
             test_labels=truth,
             test_predictions=answers,
             test_probabilities=softmax(logits),

@@ -16,6 +16,7 @@ from softedge import registry
 from softedge.bench.base import PRESETS, Device, DeviceError, Measurement, TimingPlan, open_device
 from softedge.bench.row import Session
 from softedge.config import Recipe
+from softedge.data import late
 from softedge.data.images import Data, FileImages, Images
 from softedge.errors import UserError
 from softedge.export import contract
@@ -100,15 +101,17 @@ class Subjects:
     """The images of a benchmark: test images where there are any, prepared only when something has to be measured."""
 
     def __init__(self, data: Data, spec: InputSpec, at_most: int, seed: int):
-        source: Images = data.test if len(data.test) else data.pretrain
-        chosen = np.arange(len(source))
-        if len(source) > at_most:
-            chosen = np.sort(np.random.default_rng(seed).choice(len(source), at_most, replace=False))
-        self.images, self.spec = source.subset(chosen), spec
+        source: Images = data.test if len(data.test.every) else data.pretrain
+        chosen = np.arange(len(source.every))
+        if len(chosen) > at_most:
+            chosen = np.sort(np.random.default_rng(seed).choice(len(chosen), at_most, replace=False))
+        self.images, self.spec, self.data = source.subset(source.left(chosen)), spec, data
+        self.asked = len(chosen)  # with those that have been set aside since
         self.labels: NDArray[np.int64] = self.images.labels
 
     def write(self, folder: Path) -> tuple[Path, tuple[Path, ...]]:
         """images.npy (uint8, as the model gets them) and some encoded files below ``folder``."""
+        late.require(self.data, "test")
         np.save(folder / "images.npy", self.images.prepared(self.spec))
         return folder / "images.npy", tuple(
             self._encoded(folder, i) for i in range(min(ENCODED_IMAGES, len(self.images)))
@@ -187,7 +190,7 @@ class Benchmark:
             return about, began, plan, tuple(device.run(artifacts, plan))
 
     def _row(self, session: Session, artifact: Artifact, measurement: Measurement, folder: Path) -> Outcome:
-        return session.row(artifact, measurement, folder)
+        return late.recorded(session.row(artifact, measurement, folder), late.record(self.images.data))
 
     def _done(self, artifact: Artifact) -> bool:
         """Whether to leave it alone: this file was measured, not merely skipped, and is not asked for again."""
@@ -204,7 +207,7 @@ class Benchmark:
             "min_count": preset.min_count,
             "min_seconds": preset.min_seconds,
             "threads": self.threads,
-            "images": len(self.images.images),
+            "images": self.images.asked,
             "seed": self.recipe.seed,  # which of the images
         }
         return perform(self.run, self.stage(artifact), work, recipe=recipe, inputs=self._inputs(artifact), force=force)

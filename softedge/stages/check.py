@@ -16,6 +16,7 @@ import numpy as np
 
 from softedge import registry
 from softedge.config import Check, Recipe
+from softedge.data import late
 from softedge.data.images import UNLABELLED, Data, Images, Uint8
 from softedge.errors import UserError
 from softedge.eval.examples import Sample
@@ -87,7 +88,8 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
 
     def work(folder: Path) -> Outcome:
         outcome = _check(run, recipe, data, artifacts, folder)
-        return dataclasses.replace(outcome, skipped={**outcome.skipped, **stale})
+        outcome = dataclasses.replace(outcome, skipped={**outcome.skipped, **stale})
+        return late.recorded(outcome, late.record(data))
 
     return perform(run, "check", work, recipe=settings, inputs=inputs, force=force, renew=True)
 
@@ -207,14 +209,15 @@ def _row(
 
 def choose(data: Data, recipe: Recipe, spec: InputSpec) -> Sample:
     """At most ``check.images`` images by seed: of the test split, or unlabelled pretraining ones when there is none."""
-    images: Images = data.test if len(data.test) else data.pretrain
-    if not len(images):
+    images: Images = data.test if len(data.test.every) else data.pretrain
+    if not len(images.every):
         raise UserError(f"{data.source} has no images to check the exported files on")
-    order = np.random.default_rng(recipe.seed).permutation(len(images))
-    indices = np.sort(order[: recipe.check.images])
+    late.require(data, "test")
+    order = np.random.default_rng(recipe.seed).permutation(len(images.every))
+    indices = images.left(np.sort(order[: recipe.check.images]))
     chosen = images.subset(indices)
     return Sample(
-        chosen.prepared(spec), np.asarray(chosen.labels), tuple(str(n) for n in chosen.names), len(data.test) > 0
+        chosen.prepared(spec), np.asarray(chosen.labels), tuple(str(n) for n in chosen.names), len(data.test.every) > 0
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from softedge.bench.base import open_device
 from softedge.config import Bench, Export, Recipe
+from softedge.data import late
 from softedge.data.images import Data
 from softedge.export.base import open_format
 from softedge.progress import say
@@ -105,6 +106,7 @@ def deploy(
         names, resolved = chain(resolved, images)
         for name in names:
             stage: Performs[Any] = importlib.import_module(f"softedge.stages.{name}").stage
+            images = late.without_lost(run.root, images)  # a stage may have taken hours
             stage(run, resolved, images, force)
         report(run.root)
     return run
@@ -112,13 +114,13 @@ def deploy(
 
 def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
     """The stages that suit the images, and the recipe for them: without labels the exported models give features."""
-    if len(images.train):
+    if len(images.train.every):
         left_out = {name for name in NEED_TEST if not getattr(recipe.plan, name)}
         if not mostly_unlabelled(images) and not recipe.distill.backbone:
             left_out.add("distill")
         elif "distill" not in left_out and few_and_many(images):
             left_out.add("finetune")  # no labels to compare on: spread them to the other images instead
-        if not len(images.test):
+        if not len(images.test.every):
             say("no labelled test images: nothing is fine-tuned, since its accuracy could not be measured")
             left_out |= {*NEED_TEST}
         return [name for name in STAGES if name not in left_out], recipe

@@ -120,4 +120,5 @@ _stage = Stage(
     reads=lambda run, recipe: (INDEX, BACKBONE, *teachers.files(run, recipe)),
     work=_work,
     resumable=True,
+    needs=("pretrain", "train", "test"),
 )

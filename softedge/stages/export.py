@@ -15,6 +15,7 @@ import numpy as np
 
 from softedge import __version__, backbones, config, registry
 from softedge.backbones import Backbone, Classifier
+from softedge.data import late
 from softedge.data.images import Data, EncodedImages, Images
 from softedge.errors import UserError
 from softedge.export import calibration, contract, given
@@ -247,7 +248,8 @@ def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, ou
 
 
 def _comparison(data: Data) -> Images:
-    return next((images for images in (data.test, data.train, data.pretrain) if len(images)), data.pretrain)
+    late.require(data, "test")
+    return next((images for images in (data.test, data.train, data.pretrain) if len(images.every)), data.pretrain)
 
 
 def prepare(
@@ -259,8 +261,8 @@ def prepare(
     seed: int,
 ) -> Source:
     """Put together what is exported, with a seeded sample of ``images`` to compare on (the golden ones first)."""
-    picked = np.random.default_rng(seed + 1).permutation(len(images))[: golden + PARITY_IMAGES]
-    compared = images.subset(picked)
+    picked = np.random.default_rng(seed + 1).permutation(len(images.every))[: golden + PARITY_IMAGES]
+    compared = images.subset(images.left(picked))
     names = tuple(str(name) for name in compared.names)
     white = compared.white or {} if isinstance(compared, EncodedImages) else {}
     return Source(deployed, checkpoint, chosen, compared.prepared(deployed.spec), names, golden, white)

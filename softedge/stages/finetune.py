@@ -16,7 +16,6 @@ from softedge.data.images import Data, Images
 from softedge.eval import validation
 from softedge.eval.features import extract
 from softedge.eval.finetune import initial, measured, thinned, train
-from softedge.eval.linear import pick_fraction
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run
@@ -42,9 +41,8 @@ def finetune(
 
 def _divided(data: Data, share: float, seed: int) -> tuple[NDArray[np.int64], Images, list[NDArray[np.bool_]]]:
     """Of the training images whose labels are used: the rows, the images, and what is held out of them in turn."""
-    keep = pick_fraction(data.train.labels, share, np.random.default_rng(seed))
-    labelled = data.train.subset(keep)
-    return keep, labelled, validation.parts(labelled, seed, validation.TRAINED_FOLDS)
+    keep, parts = validation.divided(data.train, share, seed, validation.TRAINED_FOLDS)
+    return keep, data.train.subset(keep), parts
 
 
 def unseen(result: Result, data: Data) -> Images | None:

@@ -31,7 +31,7 @@ def knn(
 
 
 def _labelled(run: Run, recipe: Recipe, data: Data) -> None:
-    if not len(data.train):
+    if not len(data.train.every):
         raise UserError(f"{run.root} has no labelled images for k-NN; add class folders to the data")
 
 

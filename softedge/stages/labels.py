@@ -40,7 +40,7 @@ def _ready(run: Run, recipe: Recipe, data: Data) -> None:
     starts = _starts(recipe)
     if len({name_of(start) for start in starts}) < len(starts):
         raise UserError(f"labels.given: two weights of the same name in {', '.join(recipe.labels.given)}; rename one")
-    if not len(data.train) or not len(data.test):
+    if not len(data.train.every) or not len(data.test.every):
         raise UserError(f"{run.root} needs labelled training and test images to say what pretraining is worth")
 
 

@@ -29,7 +29,7 @@ def linear(run: str | Path, protocol: str | None = None, set: Sequence[str] = ()
 
 
 def _labelled(run: Run, recipe: Recipe, data: Data) -> None:
-    if not len(data.train) or not len(data.test):
+    if not len(data.train.every) or not len(data.test.every):
         raise UserError(f"{run.root} needs labelled training and test images for a linear protocol")
 
 

@@ -77,6 +77,7 @@ _stage = Stage(
     after=("pretrain",),
     work=_work,
     renew=True,
+    needs=("pretrain", "test"),
 )
 
 

@@ -23,7 +23,7 @@ def probe(run: str | Path, labels: float | None = None, set: Sequence[str] = (),
 
 
 def _labelled(run: Run, recipe: Recipe, data: Data) -> None:
-    if not len(data.train):
+    if not len(data.train.every):
         raise UserError(
             f"{run.root} has no labelled images to probe with; add class folders, or export features: "
             f"softedge export {run.root} --output features"

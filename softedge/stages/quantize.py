@@ -13,6 +13,7 @@ from typing import Any
 
 from softedge import registry
 from softedge.config import Recipe
+from softedge.data import late
 from softedge.data.images import Data, Images
 from softedge.errors import UserError
 from softedge.export import contract, snippet
@@ -98,6 +99,7 @@ class _Session:
         return perform(self.run, name, work, recipe=settings, inputs=inputs, force=force or lost, renew=True)
 
     def _work(self, artifact: Artifact, format_: Format) -> Outcome:
+        late.require(self.data, "pretrain")
         deployed, selection = self._network(artifact)
 
         def make(other: Deployed | None) -> Candidates:

@@ -42,8 +42,8 @@ def alone(recipe: Recipe, data: Data) -> Recipe:
     they are the same everywhere, so that the comparison does not depend on the machine.
     """
     pixels = sum((view.size / recipe.data.size) ** 2 for view in views(recipe))
-    labelled = max(1, round(recipe.finetune.labels * len(data.train)))
-    pretraining = recipe.ssl.epochs * pixels * len(data.pretrain) / labelled
+    labelled = max(1, round(recipe.finetune.labels * len(data.train.every)))
+    pretraining = recipe.ssl.epochs * pixels * len(data.pretrain.every) / labelled
     epochs = recipe.finetune.epochs + math.ceil(pretraining)
     return replaced(recipe, finetune={"init": "random", "epochs": epochs})
 
@@ -69,8 +69,8 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     if not others:
         return Outcome(metrics, details)
     other = classifier.best_of(others)
-    theirs = _right(run, other)
-    gain = paired(theirs, _right(run, NAME), recipe.seed)
+    theirs, ours = _both(_right(run, other), _right(run, NAME))
+    gain = paired(theirs, ours, recipe.seed)
     metrics |= {"other_top1": float(theirs.mean()), **gain.metrics()}
     details |= {"compared": other, "compared_with": hashes(run, [f"{other}/result.json"])}
     say(
@@ -80,12 +80,20 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     return Outcome(metrics, details)
 
 
-def _right(run: Run, stage: str) -> NDArray[np.bool_]:
-    """Which test images the classifier that a stage left answered right, by the answers that it left, too."""
+def _both(a: dict[int, bool], b: dict[int, bool]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The answers of two classifiers to the test images that both were asked: some may have been set aside between."""
+    rows = sorted(a.keys() & b.keys())
+    return np.array([a[row] for row in rows], bool), np.array([b[row] for row in rows], bool)
+
+
+def _right(run: Run, stage: str) -> dict[int, bool]:
+    """Test image -> whether the classifier that a stage left answered it right, by the answers that it left, too."""
     answers = f"{stage}/features.npz"
     sha256_of(run, answers)
     arrays = read_arrays(run.root / answers)
-    return np.asarray(arrays["test_predictions"] == arrays["test_labels"])
+    right = arrays["test_predictions"] == arrays["test_labels"]
+    rows = arrays.get("test_rows", np.arange(len(right)))  # earlier versions had the answers to all of them
+    return dict(zip(rows.tolist(), right.tolist(), strict=True))
 
 
 stage = Stage(

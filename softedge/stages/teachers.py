@@ -80,15 +80,17 @@ def labelled(images: Images, labels: NDArray[np.int64]) -> Images:
 
 def parts(data: Data, seed: int) -> Parts:
     """Divide the training images; the validation part is that of every training of the run."""
-    rows = np.flatnonzero(data.pretrain.labels >= 0)
-    labels = data.pretrain.labels.copy()
-    held = validation.held_out(data.pretrain.subset(rows), seed)
+    every = data.pretrain.every  # divided as if none had been set aside since
+    rows = np.flatnonzero(every.labels >= 0)
+    labels = every.labels.copy()
+    held = validation.held_out(every.subset(rows), seed)
     without = np.flatnonzero(labels < 0)
     unseen = np.random.default_rng([seed, 3]).permutation(without)[: min(AT_MOST, round(UNSEEN * len(without)))]
     out = rows[held]
     labels[out] = UNLABELLED
     used = np.setdiff1d(np.arange(len(labels)), np.concatenate([out, unseen]))
-    return Parts(data, used, out, np.sort(unseen), labels)
+    left, rows = data.pretrain.left, data.pretrain.rows_of(np.arange(len(data.pretrain)))
+    return Parts(data, left(used), left(out), left(np.sort(unseen)), labels[rows])
 
 
 def resolve(run: Run, recipe: Recipe, data: Data) -> str:
@@ -120,12 +122,12 @@ def refuse_unknown(name: str) -> None:
 
 def few_and_many(data: Data) -> bool:
     """Few images with a label, and at least as many without one."""
-    return mostly_unlabelled(data) and validation.few(data.train.labels)
+    return mostly_unlabelled(data) and validation.few(data.train.every.labels)
 
 
 def mostly_unlabelled(data: Data) -> bool:
     """At least half of the training images have no label."""
-    return len(data.pretrain) >= 2 * len(data.train) > 0
+    return len(data.pretrain.every) >= 2 * len(data.train.every) > 0
 
 
 def files(run: Run, recipe: Recipe) -> list[str | Path]:

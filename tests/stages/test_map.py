@@ -75,7 +75,7 @@ def test_images_that_are_gone_stop_the_command_and_not_a_deployment(
     class_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
     made = pretrain(str(tmp_path / "photos"), out=tmp_path / "run", set=FEW_KEPT)
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="cannot be read any more"):
+    with pytest.raises(UserError, match="can no longer be used"):
         map_(tmp_path / "run")
     run = Run(tmp_path / "run")
     _, recipe = reopen(run.root)
@@ -90,6 +90,6 @@ def test_a_finished_map_outlasts_its_images(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in (tmp_path / "run" / "map").iterdir()}
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
     assert map_(tmp_path / "run") == made
-    with pytest.raises(UserError, match="cannot be read any more"):
+    with pytest.raises(UserError, match="can no longer be used"):
         map_(tmp_path / "run", force=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "map").iterdir()} == before
