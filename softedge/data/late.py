@@ -21,7 +21,7 @@ from softedge.data.decoding import BadImage
 from softedge.data.images import Data, EncodedImages, Images
 from softedge.errors import UserError
 from softedge.progress import plural, say
-from softedge.records import Outcome
+from softedge.records import Outcome, Result
 from softedge.run import write_json
 from softedge.threads import cores
 
@@ -132,6 +132,19 @@ def counted(images: Images, rows: np.typing.NDArray[np.int64] | None = None) -> 
 def recorded(outcome: Outcome, values: Mapping[str, Any]) -> Outcome:
     """``outcome`` with what was set aside in its details.  values: of ``record``."""
     return replace(outcome, details={**outcome.details, RECORD: dict(values)}) if values else outcome
+
+
+def tell_change(stage: str, result: Result, data: Data) -> None:
+    """Say where a stage that was done before was done on other images than could be used now; its result stands."""
+    had, has = result.details.get(RECORD) or {}, record(data)
+    for split, kind in _KINDS.items():
+        before, now = had.get(split, {}), has.get(split, {})
+        if before != now:
+            of = len(getattr(data, split).every)
+            say(
+                f"{stage}: was done with {of - before.get('n', 0):,} of {of:,} {kind} images, "
+                f"{of - now.get('n', 0):,} can be used now; its result stands, --force does it again"
+            )
 
 
 def require(data: Data, *splits: str) -> None:

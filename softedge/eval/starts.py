@@ -37,8 +37,8 @@ def compare(
 
     images: with labels (N,), all of them >= 0.
     """
-    kept = np.sort(np.random.default_rng(seed).permutation(len(images))[:MOST])
-    some = images.subset(kept)
+    kept = np.sort(np.random.default_rng(seed).permutation(len(images.every))[:MOST])
+    some = images.subset(images.left(kept))
     if len(some) < LEAST or len(np.unique(some.labels)) < 2:
         return None
     classes = int(some.labels.max()) + 1

@@ -11,6 +11,7 @@ Values = dict[str, Any]
 
 FEW_IMAGES = 200
 MANY_BAD = 0.02
+_SPLITS = {"pretrain": "training", "train": "labelled training", "test": "test"}
 WIDE = 2.0  # p90 over p50, an assumption
 
 
@@ -20,6 +21,7 @@ def cautions_of(run: Values, chosen: str = "") -> list[str]:
         *_other_file(run),
         *detectors.cautions(run),
         *_not_held_out(run),
+        *_set_aside(run),
         *_no_better_than_random(run),
         *_few_images(run),
     ]
@@ -55,6 +57,19 @@ def _not_held_out(run: Values) -> list[str]:
     if run["check"].get("images", {}).get("held_out") is False:
         return ["There is no test split: the files were compared on training images."]
     return []
+
+
+def _set_aside(run: Values) -> list[str]:
+    """What results were made without; one sentence for the stages that lacked the same images."""
+    sentences = []
+    for entry in run.get("set_aside", []):
+        stages = words.listing(entry["stages"])
+        left, of = words.count(entry["of"] - entry["n"]), words.count(entry["of"])
+        names = ", ".join(entry["names"]) + (", ..." if entry["n"] > len(entry["names"]) else "")
+        lost = f"{words.count(entry['n'])} could no longer be used ({names})"
+        verb = "was" if len(entry["stages"]) == 1 else "were"
+        sentences.append(f"{stages} {verb} done with {left} of {of} {_SPLITS[entry['split']]} images: {lost}.")
+    return sentences
 
 
 def _no_better_than_random(run: Values) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge.errors import UserError
-from softedge.report import words
+from softedge.report import set_aside, words
 from softedge.report.collect import collect
 from softedge.run import Run, differences, read_json
 
@@ -74,6 +74,10 @@ def changes(
         said = [f"{both:,} of {len(one):,} are in both runs" for one in (tested_a, tested_b)]
         what = "the test images differ, so accuracies are not comparable"
         entries.append({"group": "data", "what": what, "before": said[0], "after": said[1], "kind": "text"})
+    had, has = set_aside.tested(a), set_aside.tested(b)
+    if had != has:
+        what = "the test images that could no longer be used differ, so accuracies are not of the same images"
+        entries += _entry("data", what, had or "none", has or "none", "text")
     before, after = (run["probe"].get("metrics", {}) for run in (a, b))
     for key, what in _PROBES.items():
         entries += _entry("features", what, before.get(key), after.get(key), "percent")

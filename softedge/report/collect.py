@@ -20,6 +20,7 @@ from softedge.report import (
     labelling,
     near_copies,
     predictions,
+    set_aside,
     stages,
 )
 from softedge.report.stages import StageRecord
@@ -65,6 +66,7 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "plan": read_plan(run),
         "provenance": _provenance(run, done, recipe),
     }
+    values |= {"set_aside": lost} if (lost := set_aside.collect(done)) else {}
     values |= {"map": section} if (section := image_map.collect(run)) else {}
     values |= {"near_copies": section} if (section := near_copies.collect(run)) else {}
     if layout:
@@ -175,9 +177,9 @@ def _test_set(run: Run, probe: StageRecord, baselines: StageRecord, known: Value
         labels, answers = classified["test_labels"], classified["test_predictions"]
         values["confusion"] = predictions.confusion(labels, answers, classes)
         values["gallery"] = predictions.gallery(labels, answers, classified.get("test_probabilities"), classes)
-        if "indices" in classified:  # a sample of the test images
-            for entry in values["gallery"]:
-                entry["index"] = int(classified["indices"][entry["index"]])
+        rows = classified.get("indices", classified.get("test_rows"))  # not all: a sample, or some are set aside
+        for entry in values["gallery"] if rows is not None else ():
+            entry["index"] = int(rows[entry["index"]])
     probed = (probe.result.details.get("classes") if probe.result else None) or []
     if arrays is not None and _fits(arrays, len(probed)):
         layout = embedding.embed(run, arrays, known.get("embedding"))

@@ -209,6 +209,15 @@ class NearCopies(Entry):
     pairs: list[NearPair]
 
 
+class SetAside(Entry):
+    split: Literal["pretrain", "train", "test"]
+    stages: list[str] = Field(min_length=1)
+    n: int
+    of: int
+    names: list[str]
+    sha256: str
+
+
 class Missing(Entry):
     what: str
     artifact: str = ""
@@ -242,6 +251,7 @@ class RunEntry(Entry):
     embedding: Embedding | None = None
     map: Map | None = None
     near_copies: NearCopies | None = None
+    set_aside: list[SetAside] = []
     not_run: list[Missing]
     provenance: Provenance
     pictures_missing: str = ""

@@ -64,9 +64,12 @@ class Stage:
             run.need(before, before)
         if self.ready is not None:
             self.ready(run, recipe, data)
-        return perform(
+        from softedge.data import late
+
+        name = self.name if isinstance(self.name, str) else self.name(recipe)
+        result = perform(
             run,
-            self.name if isinstance(self.name, str) else self.name(recipe),
+            name,
             lambda folder: self._counted(run, recipe, data, folder),
             recipe=self.settings(recipe),
             inputs=hashes(run, self.reads(run, recipe)),
@@ -74,6 +77,8 @@ class Stage:
             resumable=self.resumable,
             renew=self.renew,
         )
+        late.tell_change(name, result, data)
+        return result
 
     def _counted(self, run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         """The work, and how many images were set aside before it."""

@@ -91,7 +91,9 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         outcome = dataclasses.replace(outcome, skipped={**outcome.skipped, **stale})
         return late.recorded(outcome, late.record(data))
 
-    return perform(run, "check", work, recipe=settings, inputs=inputs, force=force, renew=True)
+    result = perform(run, "check", work, recipe=settings, inputs=inputs, force=force, renew=True)
+    late.tell_change("check", result, data)
+    return result
 
 
 def _read(folder: Path) -> Artifact:

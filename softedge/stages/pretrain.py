@@ -9,14 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from softedge import backbones, distributed, registry
 from softedge.config import Recipe
+from softedge.data import late
 from softedge.data.images import Data
 from softedge.errors import UserError
 from softedge.eval import starts
 from softedge.progress import say
 from softedge.records import Outcome, Result
-from softedge.run import Run, perform, sha256
+from softedge.run import Run, perform, read_json, sha256, write_json
 from softedge.ssl import sizing
 from softedge.ssl.train import Training
 from softedge.stages.base import BACKBONE, INDEX
@@ -25,6 +28,7 @@ from softedge.stages.opening import choose_recipe, started
 from softedge.weights import starting
 
 NAME = "pretrain"
+ASIDE = "set-aside.json"  # rows of the images that were set aside before the training began
 TRAINED = "trained.safetensors"
 
 
@@ -72,14 +76,17 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     sizing.require_feasible(recipe, len(data.pretrain), distributed.world())
 
     def work(folder: Path) -> Outcome:
+        images = _as_begun(data, folder)
         try:
-            training = Training(run, recipe, data, folder)
+            training = Training(run, recipe, images, folder)
         except UserError:
             if not (folder / "last.pt").exists():  # nothing was begun: a corrected recipe may start here
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         outcome = training.work()
-        return _better(outcome, recipe, data, folder) if _judged(recipe) and distributed.rank() == 0 else outcome
+        if _judged(recipe) and distributed.rank() == 0:
+            outcome = _better(outcome, recipe, late.without_lost(run.root, data), folder)  # training may have taken days
+        return late.recorded(outcome, late.record(images))
 
     if distributed.world() == 1:
         return perform(run, NAME, work, recipe=values, inputs=inputs, force=force, resumable=True)
@@ -90,6 +97,22 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         others=lambda: work(run.folder(NAME)),
         result=lambda: run.need(NAME, "pretrain"),
     )
+
+
+def _as_begun(data: Data, folder: Path) -> Data:
+    """The data with the images that a half-finished training was begun on: with others its batches would shift.
+
+    What was lost since is replaced while the images are read, as in a training that was not interrupted.
+    """
+    every, rows, mark = data.pretrain.every, data.pretrain.rows, folder / ASIDE
+    if (folder / "last.pt").exists():
+        return replace(data, pretrain=data.pretrain.without(read_json(mark)["rows"] if mark.exists() else []))
+    lost = [] if rows is None else np.setdiff1d(np.arange(len(every)), rows).tolist()
+    if distributed.rank() == 0 and lost:
+        write_json(mark, {"rows": lost})
+    elif distributed.rank() == 0:
+        mark.unlink(missing_ok=True)
+    return data
 
 
 def _start(recipe: Recipe, data: Data, folder: Path) -> Outcome:

@@ -175,3 +175,17 @@ def test_detection_and_the_comparison_of_checks_are_on_the_page(tmp_path: Path) 
     text = report([run]).read_text()
     assert "AP50 of each class" in text and "&lt;b&gt;cat&lt;/b&gt;" in text
     assert "Against the check of last week" in text and "+2.5" in text
+
+
+def test_images_that_a_stage_was_done_without_are_a_caution_and_a_difference(tmp_path: Path) -> None:
+    a, b = (synthetic_run.make(tmp_path / name) for name in ("a", "b"))
+    path = b.folder("probe") / "result.json"
+    values = json.loads(path.read_text())
+    values["details"]["set_aside"] = {"test": {"n": 1, "of": 400, "names": ["7/cut.png"], "sha256": "ab" * 32}}
+    path.write_text(json.dumps(values))
+    said = "probe was done with 399 of 400 test images: 1 could no longer be used (7/cut.png)."
+    assert said in gather([b])["runs"][0]["verdict"]["cautions"]
+    page = report([b])
+    assert said in page.read_text() and said in (b.root / "MODEL_CARD.md").read_text()
+    assert "none -> probe: 1 of 400 set aside (7/cut.png)" in compare(a, b)
+    assert not [line for line in gather([a])["runs"][0]["verdict"]["cautions"] if "no longer" in line]
