@@ -178,8 +178,9 @@ def _test_set(run: Run, probe: StageRecord, baselines: StageRecord, known: Value
         values["confusion"] = predictions.confusion(labels, answers, classes)
         values["gallery"] = predictions.gallery(labels, answers, classified.get("test_probabilities"), classes)
         rows = classified.get("indices", classified.get("test_rows"))  # not all: a sample, or some are set aside
-        for entry in values["gallery"] if rows is not None else ():
-            entry["index"] = int(rows[entry["index"]])
+        if rows is not None:
+            for entry in values["gallery"]:
+                entry["index"] = int(rows[entry["index"]])
     probed = (probe.result.details.get("classes") if probe.result else None) or []
     if arrays is not None and _fits(arrays, len(probed)):
         layout = embedding.embed(run, arrays, known.get("embedding"))

@@ -59,7 +59,10 @@ def of_test_images(run: Run, wanted: Iterable[int]) -> tuple[dict[int, str], dic
 
         data = load(run, tell=False)
         every = data.test.every
-        uris = {i: png(prepare(every.decode(i), data.spec)) for i in indices if str(every.names[i]) not in data.aside}
+        there = [i for i in indices if str(every.names[i]) not in data.aside]
+        if not there:
+            return {}, {}, f"the test images cannot be read ({data.aside[str(every.names[indices[0]])]})"
+        uris = {i: png(prepare(every.decode(i), data.spec)) for i in there}
         return uris, {i: str(every.names[i]) for i in indices}, ""
     except Exception as error:  # a report must not fail because pictures were moved, whatever reads them raises
         return {}, {}, f"the test images cannot be read ({type(error).__name__}: {error})"

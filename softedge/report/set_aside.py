@@ -11,7 +11,7 @@ Values = dict[str, Any]
 
 
 def collect(done: Mapping[str, StageRecord]) -> list[Values]:
-    """{split, stages, n, of, names (the first), sha256 (of all names)}: the stages that lacked the same images as one."""
+    """{split, stages, n, of, names (the first), sha256 (of all names)}: one for the stages that lacked the same."""
     entries: dict[tuple[str, str], Values] = {}
     for name, stage in done.items():
         for result in stage.results.values():

@@ -85,7 +85,8 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
             raise
         outcome = training.work()
         if _judged(recipe) and distributed.rank() == 0:
-            outcome = _better(outcome, recipe, late.without_lost(run.root, data), folder)  # training may have taken days
+            left = late.without_lost(run.root, data)  # training may have taken days
+            outcome = _better(outcome, recipe, left, folder)
         return late.recorded(outcome, late.record(images))
 
     if distributed.world() == 1:
