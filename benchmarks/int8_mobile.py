@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from int8_quality import load
+from int8_quality import given, load
 
 from softedge import backbones
 from softedge.eval.measures import compare
@@ -130,27 +130,22 @@ TIMES = {"litert": litert_times, "executorch": executorch_times}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with train/ and test/ of class folders")
-    parser.add_argument("--classifier", type=Path, help="a softedge classifier file")
     parser.add_argument("--test", type=int, default=40, help="test images of each class")
     parser.add_argument("--calibration", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=8, help="of processor time for each comparison of times")
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
+    parser.add_argument("--classifier", type=Path, help="a softedge classifier file")
     parser.add_argument("--weights", type=Path, help="a timm state dict, with --backbone and --images")
     parser.add_argument("--backbone")
     parser.add_argument("--images", type=Path)
     parser.add_argument("--mean")
     parser.add_argument("--std")
     parser.add_argument("--interpolation")
-    parser.add_argument("--seconds", type=float, default=8, help="of processor time for each comparison of times")
-    parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.weights:
-        from softedge.export.given import preprocessing, read
-        from softedge.stages.export_file import readable
-
-        asked = preprocessing(None, options.mean, options.std, options.interpolation, None)
-        deployed, name = read(options.weights, options.backbone, preprocessing=asked)
-        photos = readable(options.images, 2000, 0).prepared(deployed.spec)
+        deployed, name, photos = given(options)
         calibration, test = photos[: len(photos) // 2][: options.calibration], photos[len(photos) // 2 :]
         source = options.weights
     else:

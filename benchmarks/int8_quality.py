@@ -105,25 +105,25 @@ def digits(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with train/ and test/ of class folders; else enlarged digits")
-    parser.add_argument("--classifier", type=Path, help="a softedge classifier file")
     parser.add_argument("--train", help="or train this backbone first")
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--per-class", type=int, default=2500, help="training images of each class")
     parser.add_argument("--test", type=int, default=100, help="test images of each class")
     parser.add_argument("--calibration", type=int, default=200)
-    parser.add_argument("--weights", type=Path, help="a timm state dict, with --backbone and --images")
-    parser.add_argument("--backbone")
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--mean")
-    parser.add_argument("--std")
-    parser.add_argument("--interpolation")
     parser.add_argument("--exact", action="store_true")
     parser.add_argument("--exported", action="store_true", help="the files as exported, without the search")
     parser.add_argument("--skip", nargs="*", default=[], help="tools with one of these words in their name")
     parser.add_argument("--rounds", type=int, default=60, help="of the timing")
     parser.add_argument("--stress", action="store_true", help="with a function-preserving imbalance of channels")
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--classifier", type=Path, help="a softedge classifier file")
+    parser.add_argument("--weights", type=Path, help="a timm state dict, with --backbone and --images")
+    parser.add_argument("--backbone")
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--mean")
+    parser.add_argument("--std")
+    parser.add_argument("--interpolation")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -169,14 +169,19 @@ def main() -> None:
     bench.run(options.parts)
 
 
-def given_weights(options: argparse.Namespace) -> None:
-    """Rows for a network from elsewhere, on photos without labels."""
+def given(options: argparse.Namespace) -> tuple[Deployed, str, np.ndarray]:
+    """The network of ``--weights``, its name, and the photos of ``--images`` (N, S, S, 3) prepared for it."""
     from softedge.export.given import preprocessing, read
     from softedge.stages.export_file import readable
 
     asked = preprocessing(None, options.mean, options.std, options.interpolation, None)
     deployed, name = read(options.weights, options.backbone, preprocessing=asked)
-    photos = readable(options.images, 2000, 0).prepared(deployed.spec)
+    return deployed, name, readable(options.images, 2000, 0).prepared(deployed.spec)
+
+
+def given_weights(options: argparse.Namespace) -> None:
+    """Rows for a network from elsewhere, on photos without labels."""
+    deployed, name, photos = given(options)
     half = len(photos) // 2
     rest, test = photos[:half], photos[half:]
     calibration = rest[: min(options.calibration, half)]

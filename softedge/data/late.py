@@ -119,12 +119,11 @@ def record(data: Data) -> dict[str, Any]:
 
 def counted(images: Images, rows: np.typing.NDArray[np.int64] | None = None) -> dict[str, Any]:
     """n, of, names and sha256 of what is set aside of ``images``, or of some rows of ``every``; {} for nothing."""
-    every = images.every
-    asked = np.arange(len(every)) if rows is None else rows
-    gone = np.setdiff1d(asked, np.arange(len(every)) if images.rows is None else images.rows)
+    asked = np.arange(len(images.every)) if rows is None else rows
+    gone = _gone(images, asked)
     if not len(gone):
         return {}
-    names = [str(every.names[row]) for row in gone]
+    names = [str(images.every.names[row]) for row in gone]
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     return {"n": len(names), "of": len(asked), "names": names[:SHOWN], "sha256": digest}
 
@@ -154,7 +153,9 @@ def require(data: Data, *splits: str) -> None:
         require_of(data, images, np.arange(len(images.every)), f"{_KINDS[split]} images")
         for label in np.unique(images.every.labels) if split != "pretrain" else ():
             if label >= 0 and not (images.labels == label).any():
-                gone = {name: data.aside[name] for name, of in _labelled(images) if of == label}
+                every = images.every
+                names = [str(every.names[row]) for row in np.flatnonzero(every.labels == label).tolist()]
+                gone = {name: data.aside[name] for name in names}
                 raise UserError(
                     f"all {plural(len(gone), f'{_KINDS[split]} image', f'{_KINDS[split]} images')} of the class "
                     f"'{data.classes[label]}' can no longer be used: {_shown(gone)}; {_REMEDY}"
@@ -173,8 +174,6 @@ def require_of(data: Data, images: Images, rows: np.typing.NDArray[np.int64], wh
         )
 
 
-def _labelled(images: Images) -> list[tuple[str, int]]:
-    """Name and label of every image that is set aside."""
-    every = images.every
-    gone = np.setdiff1d(np.arange(len(every)), images.rows if images.rows is not None else np.arange(len(every)))
-    return [(str(every.names[row]), int(every.labels[row])) for row in gone]
+def _gone(images: Images, rows: np.typing.NDArray[np.int64]) -> np.typing.NDArray[np.int64]:
+    """Those of some rows of ``every`` that are set aside."""
+    return np.setdiff1d(rows, np.arange(len(images)) if images.rows is None else images.rows)

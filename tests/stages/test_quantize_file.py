@@ -8,8 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-import torch
-from tiny_network import SPEC, images
+from tiny_network import SPEC, images, planes_to_logits
 from typer.testing import CliRunner
 
 from softedge.cli import app
@@ -24,20 +23,8 @@ ASKED = {"mean": SPEC.mean, "std": SPEC.std, "crop": 16 / 18}
 @pytest.fixture(scope="module")
 def float_file(deployed, tmp_path_factory):
     """Normalised planes in, logits out, as other exporters write it."""
-    path = tmp_path_factory.mktemp("float") / "net.onnx"
-    torch.onnx.export(
-        deployed.model,
-        (torch.zeros(2, 3, 16, 16),),
-        path,
-        dynamo=True,
-        opset_version=18,
-        dynamic_shapes=({0: "batch"},),
-        external_data=False,
-        input_names=["pixels"],
-        output_names=["logits"],
-        verbose=False,
-    )
-    return path
+    path, names = tmp_path_factory.mktemp("float") / "net.onnx", {"input_names": ["pixels"], "output_names": ["logits"]}
+    return planes_to_logits(deployed.model, path, {0: "batch"}, **names)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import openvino as ov
 import pytest
 import torch
 from openvino import opset13 as op
-from tiny_network import SPEC, images
+from tiny_network import SPEC, images, planes_to_logits
 from typer.testing import CliRunner
 
 from softedge.cli import app
@@ -28,22 +28,10 @@ ASKED = {"mean": SPEC.mean, "std": SPEC.std, "crop": 16 / 18}
 
 
 def converted(deployed, *shape):
-    """As OpenVINO's own converter makes it: normalised planes in, logits out.
-
-    By way of ONNX: OpenVINO's reader of PyTorch networks ended the process now and then after other tests in it.
-    """
+    """As OpenVINO's own converter makes it of an ONNX file: normalised planes in, logits out."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "net.onnx"
-        torch.onnx.export(
-            deployed.model,
-            (torch.zeros(2, 3, 16, 16),),
-            path,
-            dynamo=True,
-            opset_version=18,
-            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
-            external_data=False,
-            verbose=False,
-        )
+        free = {0: "batch", 2: "height", 3: "width"}
+        path = planes_to_logits(deployed.model, Path(folder) / "net.onnx", free)
         return ov.convert_model(path, input=[list(shape)])
 
 

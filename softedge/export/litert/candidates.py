@@ -220,7 +220,7 @@ class NetworkCandidates(FileCandidates):
     def __init__(self, deployed: Deployed, calibration: Uint8, like: Artifact | None = None):
         super().__init__(None, calibration)
         self.deployed, self.like = deployed, like
-        self.other: Deployed | None = None
+        self.other: tuple[Deployed, Path, tuple[str, ...]] | None = None  # with its float file and that file's layers
 
     @cached_property
     def file(self) -> File:
@@ -244,11 +244,12 @@ class NetworkCandidates(FileCandidates):
 
     def reweighted(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option | None:
         """None where the converter makes other layers of ``network``."""
-        path = Path(self.folder.name) / "other.tflite"
-        if self.other is not network:
+        if self.other is None or self.other[0] is not network:
+            path = Path(tempfile.mkdtemp(dir=self.folder.name)) / "other.tflite"  # earlier options keep their own
             converted(network, path)
-            self.other = network
-        if layers_of(described(path)) != self.file.layers:
+            self.other = network, path, layers_of(described(path))
+        _, path, layers = self.other
+        if layers != self.file.layers:
             return None
         model: Quantization = option.model
         return replace(option, model=replace(model, source=path, ranges={**model.ranges, **ranges}))
