@@ -27,7 +27,7 @@ from softedge.eval import features, linear, validation
 from softedge.eval.spreading import spread
 from softedge.records import InputSpec
 from softedge.run import Run
-from softedge.stages import distill, pretrain, probe, teachers
+from softedge.stages import distill, pretrain, probe, spreading, teachers
 from softedge.stages.data import opened
 from softedge.stages.opening import started
 from softedge.weights import starting
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--features", action="store_true")
     parser.add_argument("--set", nargs="*", default=[])
     given = parser.parse_args()
-    teachers.extract = remembered(features.extract)  # type: ignore[attr-defined]  # the pictures of all draws are the same
+    spreading.extract = remembered(features.extract)  # type: ignore[attr-defined]  # the photos of all draws are the same
     images, train, test = divided(given.data, given.choose)
     measure = Frozen(images, given.size) if given.features else measured
     rows = []
@@ -146,9 +146,7 @@ def remembered(extract):  # type: ignore[no-untyped-def]
 
     @functools.wraps(extract)
     def once(model, images, spec, **options):  # type: ignore[no-untyped-def]
-        if hasattr(model, "head"):  # a student, another one in every draw
-            return extract(model, images, spec, **options)
-        keys = [(spec, content) for content in images.hashes]
+        keys = [(model.settings.name, spec, content) for content in images.hashes]
         new = [row for row, key in enumerate(keys) if key not in known]
         if new:
             known.update(zip([keys[row] for row in new], extract(model, images.subset(new), spec, **options)))

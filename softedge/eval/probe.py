@@ -25,7 +25,7 @@ def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
     """Measure k-NN and linear accuracy on the test split and write ``classifier.safetensors`` into ``folder``.
 
     weights: the pretrained backbone.  Metrics: knn_top1, linear_top1, linear_top5 (more than 5 classes), val_top1 (of
-    the linear layer on validation images, trained without them), few_knn_top1, few_linear_top1
+    the linear layer on n_val validation images, trained without them), few_knn_top1, few_linear_top1
     (``probe.few_labels`` per class, mean of five draws), and the same with ``random_`` in front for random weights.
     """
     backbone = backbones.load(weights)
@@ -37,6 +37,7 @@ def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
     metrics, details, best, logits = _measure(recipe, data, train, test, keep)
     if len(folds):
         metrics["val_top1"] = _validated(train[keep], data.train.labels[keep], folds, best.weight_decay, recipe)
+        metrics["n_val"] = sum(int(held.sum()) for held in folds)
 
     classifier = backbones.Classifier(backbone, data.classes, data.spec).eval()
     with torch.no_grad():

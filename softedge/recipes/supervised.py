@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -37,12 +37,16 @@ class Finetune(SupervisedSection):
 class Distill(SupervisedSection):
     """A network learns from a teacher on all training images, with labels and without (SimCLRv2, arXiv 2006.10029)."""
 
-    # "auto": "spread" where labels are few and images without one many, else "best" of the run's classifiers on
-    # validation images; "probe", "finetune"; "spread": labels spread over neighbouring features; a run, a
-    # classifier.safetensors, or a timm network: a linear layer on its features
+    # "auto": where most images have no label "spread" (labels few) or "ensemble", else "best" of the run's classifiers
+    # on validation images; "probe", "finetune"; "spread": labels spread over neighbouring features; "ensemble": these,
+    # a linear layer on the same features and the fine-tuned network together; a run, a classifier.safetensors, or a
+    # timm network: a linear layer on its features
     teacher: str = "auto"
     teacher_weights: str = "auto"  # of a timm network, as backbone.weights
     teacher_size: int = Field(default=0, ge=0)  # pixels that "spread" or a timm network see; 0: those of the weights
+    # Networks over whose features together labels spread: "run" is the run's own, the others are timm's with their
+    # ImageNet weights; "auto": the run's own and, where it starts from given weights, those of installed packages
+    spread_over: Annotated[tuple[str, ...], Field(min_length=1)] = ("auto",)
     backbone: str = ""  # a timm network to teach; "": that of the run, from its weights
     weights: str = "auto"  # where another network starts from, as backbone.weights
     size: int = Field(default=0, ge=0)  # its pixels; 0: those of the run

@@ -45,20 +45,31 @@ def val_top1(result: Result) -> float | None:
 
 def best_of(done: Mapping[str, Result]) -> str:
     """The stage with the best classifier of ``trained``'s; a student that does not follow its teacher is none."""
-    return best({name: val_top1(result) for name, result in done.items() if result.metrics.get("kept", True)})
+    followed = {name: result for name, result in done.items() if result.metrics.get("kept", True)}
+    images = [int(result.metrics.get("n_val", 0)) for result in followed.values()]
+    return best({name: val_top1(result) for name, result in followed.items()}, min(images, default=0))
 
 
-def best(scores: dict[str, float | None]) -> str:
-    """The highest validation accuracy, ties to the later stage; the latest stage where one of them has none.
+def best(scores: dict[str, float | None], images: int = 0) -> str:
+    """The highest validation accuracy; the latest stage where one of them has none.
 
-    scores: stage -> validation accuracy, in the order of the chain.
+    scores: stage -> validation accuracy, in the order of the chain.  images: they were measured on, 0 where that is
+    unknown.  What comes later in the chain has learnt from what came before, and is kept unless an earlier stage is
+    ahead by more than the standard error of the accuracy (the one-standard-error rule, Breiman et al. 1984): with
+    fifty images the highest is a matter of chance.
     """
     if not scores:
         raise UserError("no classifier to choose from")
-    names = list(scores)
-    if any(value is None for value in scores.values()):
-        return names[-1]
-    return max(reversed(names), key=lambda name: scores[name] or 0.0)
+    known = {name: value for name, value in scores.items() if value is not None}
+    if len(known) < len(scores):
+        return list(scores)[-1]
+    top = max(known.values())
+    return [name for name, value in known.items() if top - value <= standard_error(top, images)][-1]
+
+
+def standard_error(accuracy: float, images: int) -> float:
+    """Of an accuracy measured on so many images; 0 where the number is unknown (0)."""
+    return (accuracy * (1 - accuracy) / images) ** 0.5 if images else 0.0
 
 
 def why(run: Run, chosen: str) -> str:
@@ -69,4 +80,9 @@ def why(run: Run, chosen: str) -> str:
         return f"classifier: {chosen}, the only one of the run"
     if len(known.split(", ")) < len(scores):
         return f"classifier: {chosen}, the last of the chain (not all have a validation accuracy)"
-    return f"classifier: {chosen} (validation accuracy: {known})"
+    leader = max(scores, key=lambda name: scores[name] or 0.0)
+    behind = chosen in scores and (scores[chosen] or 0.0) < (scores[leader] or 0.0)
+    margin = (
+        f"; {leader} is ahead by less than the standard error" if behind and chosen == best_of(trained(run)) else ""
+    )
+    return f"classifier: {chosen} (validation accuracy: {known}{margin})"

@@ -17,7 +17,7 @@ from softedge.eval.knn import top1
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run
-from softedge.stages import teachers
+from softedge.stages import spreading, teachers
 from softedge.stages.base import BACKBONE, INDEX, Stage, need_labels, network, on_run
 from softedge.stages.opening import replaced
 
@@ -34,22 +34,24 @@ def distill(
 ) -> Result:
     """Teach a network with soft labels of all training images and write ``distill/classifier.safetensors``.
 
-    teacher: "auto", "best", "probe", "finetune", "spread", a run, a classifier file or a timm network.
+    teacher: "auto", "best", "probe", "finetune", "spread", "ensemble", a run, a classifier file or a timm network.
     backbone, size: the network that learns and its pixels; by default those of the run.
-    Metrics: top1, top5 (more than 5 classes), val_top1 and teacher_top1 on validation images, n_train, n_unlabelled,
-    n_test, steps, loss (mean of the last tenth).  Where labels are few, val_top1 is teacher_top1, cross-validated over
-    the labelled images, and agreement, linear_agreement and kept say whether the network follows its teacher.
+    Metrics: top1, top5 (more than 5 classes), val_top1 and teacher_top1 on n_val validation images, n_train,
+    n_unlabelled, n_test, steps, loss (mean of the last tenth).  Where labels are few, val_top1 is teacher_top1,
+    cross-validated over the labelled images, and agreement, linear_agreement and kept say whether the network follows
+    its teacher.
     """
     return on_run(stage, run, set, force, distill={"teacher": teacher, "backbone": backbone, "size": size})
 
 
 def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
-    """The stage with the teacher that "auto" and "best" mean now in its settings."""
+    """The stage with what "auto" and "best" mean now in its settings."""
     need_labels(run, data, "to learn classes from")
     run.need("pretrain", "pretrain")
     named = teachers.resolve(run, recipe, data)
     teachers.refuse_unknown(named)
-    return _stage(run, replaced(recipe, distill={"teacher": named}), data, force)
+    over = spreading.networks(recipe) if named in teachers.SPREADING else recipe.distill.spread_over
+    return _stage(run, replaced(recipe, distill={"teacher": named, "spread_over": over}), data, force)
 
 
 def unseen(result: Result, data: Data) -> Images | None:
@@ -73,6 +75,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     metrics: dict[str, Any] = {}
     if taught.top1 is not None:
         metrics["teacher_top1"] = metrics["val_top1"] = taught.top1
+        metrics["n_val"] = len(parts.validation) or parts.n_labelled
     if len(parts.validation):
         validated = data.pretrain.subset(parts.validation)
         metrics["val_top1"] = top1(extract(student, validated, spec), validated.labels)

@@ -32,7 +32,7 @@ def finetune(
     """Fine-tune and write ``finetune/classifier.safetensors``, which ``export.source = "finetune"`` deploys.
 
     init: "ssl", "random", "imagenet" or a weights file.  labels: fraction of the training labels to use.
-    Metrics: top1, top5 (more than 5 classes), val_top1 on the validation part of the training images (where there are
+    Metrics: top1, top5 (more than 5 classes), val_top1 on the n_val validation images (where there are
     enough), n_train, n_test, steps, loss (mean of the last tenth), and probe_top1 where the frozen features were probed
     on as many labels: a network that stays below it was trained too little.
     """
@@ -83,7 +83,8 @@ def work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     backbones.save(folder / "classifier.safetensors", classifier, data.spec, init=settings.init)
     metrics: dict[str, Any] = {}
     if parts:
-        metrics["val_top1"] = right / sum(int(held.sum()) for held in parts)
+        metrics["n_val"] = sum(int(held.sum()) for held in parts)
+        metrics["val_top1"] = right / metrics["n_val"]
     metrics |= {**measured(folder, classifier, data, losses), "n_train": len(keep)}
     details: dict[str, Any] = {"init": settings.init, "losses": thinned(losses), "classes": list(data.classes)}
     details["validation_top1"] = metrics.get("val_top1")

@@ -18,10 +18,11 @@ from softedge.eval.validation import few_counts
 from softedge.progress import say
 from softedge.run import Run, read_json, write_json
 from softedge.ssl import sizing
+from softedge.stages import spreading
 from softedge.stages.fitting import Limits, largest
 from softedge.stages.opening import FOLDER_RECIPE, choose_recipe, replaced
-from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Pace, Plan, choose, sizes_for, with_student
-from softedge.weights import starting
+from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Pace, Plan, choose, sizes_for, with_student, within
+from softedge.weights import packages, starting
 
 if TYPE_CHECKING:
     from softedge.data.draws import View
@@ -119,6 +120,8 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
             say(line)
     counts = dataclasses.replace(counted(facts), views=len(views(base)), scratch=base.plan.scratch)
     pace = _pace(base.backbone)
+    given = base.backbone.weights != "random"
+    counts = within(dataclasses.replace(counts, beside=_beside(base)), given, pace, minutes)
     fits = largest(base, sizes_for(counts), limits, _smaller(base, counts, set)) if limits else ()
     network = base.backbone
     if fits and fits[-1].network != network.name:
@@ -142,6 +145,14 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
         values.setdefault("check", {})["max_size"] = int(limits.max_mb * 1e6)
     planned = replaced(base, **values)
     return chosen, _resolved(config.build(planned.model_dump(mode="json"), set, source="the plan with --set"))
+
+
+def _beside(recipe: Recipe) -> tuple[tuple[str, float], ...]:
+    """The networks with weights here that few labels could spread over besides, and what an image costs each."""
+    if recipe.distill.spread_over != ("auto",):
+        return ()
+    names = [name for name in spreading.networks(recipe) if name != spreading.OWN]
+    return tuple((name, packages.PACKAGES[name].cost) for name in names)
 
 
 def _pace(backbone: config.Backbone) -> Pace:

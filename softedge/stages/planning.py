@@ -25,6 +25,7 @@ _SSL_WORTH = 30  # of it, for any size
 _STUDENT_EPOCHS = (10, 200)  # of distillation into a small network from random weights, which needs many: least, most
 _TEACHERS = 0.4  # of the minutes for training, where a smaller network learns from the one that is fine-tuned
 _SPREAD_AT = 224  # pixels at which labels spread over the features of starting weights
+_SPREADING = 0.25  # of the minutes, at most, where other networks' features join those of the run's
 # Epochs of fine-tuning for one of pretraining, which has two views an image. Where most images have labels, these teach
 # more in the same minutes (benchmarks/results/starting.md); where few have, distillation on all images follows as well.
 _TUNED = 4.0
@@ -36,7 +37,8 @@ class Counts:
     """What the data stage found.  longer_side: pixels of the largest image.  grey: all images are.
 
     few: the labels are too few for a validation part (``eval.validation.few_counts``).  views: that pretraining takes
-    of an image.  scratch: labels alone are trained on for comparison.
+    of an image.  scratch: labels alone are trained on for comparison.  spread: labels spread over features, where most
+    images have none.  beside: networks that give features besides, and what an image costs each, the run's own = 1.
     """
 
     pretrain: int
@@ -47,6 +49,8 @@ class Counts:
     few: bool = False
     views: int = 2
     scratch: bool = False
+    spread: bool = True
+    beside: tuple[tuple[str, float], ...] = ()
 
     @property
     def taught(self) -> int:
@@ -168,6 +172,7 @@ def choose(
     if tuned and pace.threads:
         values["plan.threads"] = pace.threads
     if tuned and counts.taught:
+        values |= _spread_over(counts, given)
         values |= {"distill.epochs": tuned, "distill.min_steps": min(200, max(20, tuned * counts.taught // batch))}
     if tuned:
         values |= {"finetune.epochs": tuned, "finetune.min_steps": min(200, max(20, tuned * counts.train // batch))}
@@ -204,7 +209,8 @@ def with_student(
     epochs = max(least, min(most, int(left / max(1e-9, an_epoch))))
     what = f"{student.network} at {student.size} pixels learns from it: {epochs} epochs on {counts.pretrain:,} images"
     steps += [PlannedStage("distill", what, epochs * an_epoch + spreading), replace(last, minutes=after)]
-    values = plan.values | {
+    values = plan.values | _spread_over(counts, True)
+    values |= {
         "distill.backbone": student.network,
         "distill.size": student.size,
         "distill.epochs": epochs,
@@ -251,7 +257,9 @@ def _steps(
             steps.append(PlannedStage("finetune", what, _minutes(seen * second)))
         if counts.taught:
             spent = tuned * _taught(counts, second) + _spreading(counts, given, size, pace)
-            what = "labels spread to similar images" if counts.few else "the better classifier answers"
+            what = "the better classifier answers"
+            if counts.spread:
+                what = "labels spread to similar images" if counts.few else "the better classifiers answer together"
             what = f"{what}: {tuned} epochs on {counts.taught:,} images, with labels and without"
             steps.append(PlannedStage("distill", what, spent))
         if counts.scratch:
@@ -298,9 +306,31 @@ def _taught(counts: Counts, second: float) -> float:
 
 
 def _spreading(counts: Counts, given: bool, size: int, pace: Pace) -> float:
-    """Features of all training images, over which few labels spread; 0 where they do not."""
-    pixels = _SPREAD_AT if given else size
-    return _minutes(counts.taught * pace.at(pixels) * _FORWARD) if counts.few else 0.0
+    """Features of all training images, over which labels spread; 0 where they do not."""
+    pixels, networks = (_SPREAD_AT, 1 + sum(cost for _, cost in counts.beside)) if given else (size, 1.0)
+    return _minutes(counts.taught * pace.at(pixels) * _FORWARD * networks) if counts.spread else 0.0
+
+
+def _spread_over(counts: Counts, given: bool) -> dict[str, Any]:
+    if not counts.taught:
+        return {}
+    teacher = {} if counts.spread else {"distill.teacher": "best"}
+    return teacher | ({"distill.spread_over": ("run", *(name for name, _ in counts.beside))} if given else {})
+
+
+def within(counts: Counts, given: bool, pace: Pace, minutes: float) -> Counts:
+    """``counts`` with no more features to spread over than take ``_SPREADING`` of the minutes.
+
+    given: the run starts from given weights.  The other networks go first, the costliest before; with more than a few
+    labels the run's own goes, too, and they do not spread.
+    """
+    if not given:  # a pass at the pixels of the training is little beside it
+        return replace(counts, beside=())
+    for kept in range(len(counts.beside), -1, -1):
+        fewer = replace(counts, beside=tuple(sorted(counts.beside, key=lambda one: one[1])[:kept]))
+        if _spreading(fewer, given, _SPREAD_AT, pace) <= _SPREADING * minutes:
+            return fewer
+    return replace(counts, beside=(), spread=counts.few)
 
 
 def _probe(counts: Counts, second: float) -> float:

@@ -29,8 +29,8 @@ def scratch(run: str | Path, set: Sequence[str] = (), force: bool = False) -> Re
     """Train the run's network from random weights on its labels, with as many images as pretraining and fine-tuning
     had together, and compare; write ``scratch/classifier.safetensors``.
 
-    Metrics: epochs, top1, top5 (more than 5 classes), val_top1, n_train, n_test, steps, loss (mean of the last tenth);
-    beside a classifier of the run: other_top1, gain (other_top1 - top1), gain_low, gain_high (95 % interval).
+    Metrics: epochs, top1, top5 (more than 5 classes), val_top1, n_val, n_train, n_test, steps, loss (mean of the last
+    tenth); beside a classifier of the run: other_top1, gain (other_top1 - top1), gain_low, gain_high (95 % interval).
     """
     return on_run(stage, run, set, force)
 

@@ -18,17 +18,20 @@ from softedge.errors import UserError, did_you_mean
 from softedge.eval import linear, validation
 from softedge.eval.bootstrap import paired
 from softedge.eval.distillation import Answers, Teacher, ViewClassifier
-from softedge.eval.features import extract
+from softedge.eval.features import extract, softmax
 from softedge.eval.knn import top1
 from softedge.eval.spreading import spread
 from softedge.records import InputSpec
 from softedge.run import Run
-from softedge.stages import classifier
+from softedge.stages import classifier, spreading
 from softedge.stages.base import BACKBONE
+from softedge.stages.spreading import resized
 from softedge.weights import starting
 
+SPREADING = ("spread", "ensemble")  # teachers that look at the features of ``distill.spread_over``
 UNSEEN = 0.1  # of the unlabelled images, never trained on: does the student answer as its teacher does?
 AT_MOST = 300
+_LEAST = 1e-6  # of a probability: a member that is certain and wrong can be outvoted
 _DECAY = 1e-2  # of the linear layer that the student is compared with, not searched
 
 
@@ -62,6 +65,7 @@ class Taught:
 
     top1: on validation images, or cross-validated over the labelled ones where these are few; None where unknown.
     answers: (N,) for all training images, of a teacher that has answered for each.  features: those it looked at.
+    probabilities: (N, C), what it has answered.
     """
 
     teacher: Teacher
@@ -69,6 +73,7 @@ class Taught:
     answers: NDArray[np.int64] | None = None
     features: NDArray[np.float32] | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    probabilities: NDArray[np.floating] | None = None
 
 
 def labelled(images: Images, labels: NDArray[np.int64]) -> Images:
@@ -97,7 +102,7 @@ def resolve(run: Run, recipe: Recipe, data: Data) -> str:
     """The teacher in plain words: what "auto" and "best" are for this run."""
     asked = recipe.distill.teacher
     if asked == "auto":
-        asked = "spread" if few_and_many(data) else "best"
+        asked = "spread" if few_and_many(data) else "ensemble" if mostly_unlabelled(data) else "best"
     if asked != "best":
         return asked
     done = {name: result for name, result in classifier.trained(run).items() if name in ("probe", "finetune")}
@@ -110,11 +115,11 @@ def refuse_unknown(name: str) -> None:
     """UserError for a teacher that is no word of ``distill.teacher``, no path and no timm network."""
     import timm
 
-    if name in (*classifier.SOURCES, "spread") or Path(name).expanduser().exists():
+    if name in (*classifier.SOURCES, *SPREADING) or Path(name).expanduser().exists():
         return
     known = timm.list_models()
     if name.partition(".")[0] not in known:
-        words = ["auto", "best", "probe", "finetune", "spread"]
+        words = ["auto", "best", "probe", "finetune", *SPREADING]
         near = did_you_mean(name, [*words, *known])
         known_ones = f"; give {', '.join(words)}, a run, a classifier file or a timm network"
         raise UserError(f"unknown teacher '{name}'{near if 'did you mean' in near else known_ones}")
@@ -141,6 +146,8 @@ def _read_from(run: Run, recipe: Recipe) -> list[str | Path]:
     name = recipe.distill.teacher
     if name in classifier.SOURCES:
         return [f"{name}/classifier.safetensors"]
+    if name == "ensemble":
+        return [] if run.result("finetune") is None else ["finetune/classifier.safetensors"]
     if name == "spread":
         return []
     path = Path(name).expanduser()
@@ -158,18 +165,24 @@ def make(run: Run, recipe: Recipe, parts: Parts) -> Taught:
     name = recipe.distill.teacher
     if name == "spread":
         return _spreading(run, recipe, parts)
-    paths = _read_from(run, recipe)
+    if name == "ensemble":
+        return _ensemble(run, recipe, parts)
     if name in classifier.SOURCES or Path(name).expanduser().exists():
-        path = paths[0] if isinstance(paths[0], Path) else run.root / paths[0]
-        model = backbones.load_classifier(path)
-        if model.labels != parts.data.classes:
-            raise UserError(
-                f"the teacher {path} knows the classes {', '.join(model.labels)}; this run has "
-                f"{', '.join(parts.data.classes)}"
-            )
+        model = _loaded(run, _read_from(run, recipe)[0], parts)
     else:
         model = _on_features(recipe, parts)
     return Taught(ViewClassifier(model), _validated(model, parts))
+
+
+def _loaded(run: Run, file: str | Path, parts: Parts) -> Classifier:
+    path = file if isinstance(file, Path) else run.root / file
+    model = backbones.load_classifier(path)
+    if model.labels != parts.data.classes:
+        raise UserError(
+            f"the teacher {path} knows the classes {', '.join(model.labels)}; this run has "
+            f"{', '.join(parts.data.classes)}"
+        )
+    return model
 
 
 def _export_best(recipe: Recipe) -> Recipe:
@@ -184,23 +197,67 @@ def _validated(model: Classifier, parts: Parts) -> float | None:
 
 
 def _spreading(run: Run, recipe: Recipe, parts: Parts) -> Taught:
+    """Labels that spread over features: class probabilities for all training images, the labelled ones certain."""
     images = parts.data.pretrain
-    # Pretraining has made the weights those of the run's own pixels.
-    given = None if recipe.ssl.epochs else starting.preprocessing_of(recipe.backbone)
-    spec = resized(parts.data.spec, _pixels(recipe, parts.data, given))
-    features = extract(backbones.load(run.root / BACKBONE), images, spec)
-    spreading = spread(features, parts.labels, len(parts.data.classes))
-    folds = validation.folds(images.subset(spreading.rows), recipe.seed)
-    probabilities = spreading() ** spreading.sharpness(folds)
+    features, seen = spreading.features(run, recipe, images, parts.data.spec)
+    found = spread(features, parts.labels, len(parts.data.classes))
+    folds = validation.folds(images.subset(found.rows), recipe.seed)
+    probabilities = found() ** found.sharpness(folds)
     probabilities /= probabilities.sum(1, keepdims=True)
-    probabilities[spreading.rows] = np.eye(len(parts.data.classes))[spreading.labels]
+    right = found.cross_validated(folds) == found.labels
+    return _answered(parts, probabilities, features, float(right.mean()), seen)
+
+
+def _answered(
+    parts: Parts,
+    probabilities: NDArray[np.floating],
+    features: NDArray[np.float32],
+    cross_validated: float | None,
+    details: dict[str, Any],
+) -> Taught:
+    """A teacher of these ``probabilities`` (N, C); of images with a label that may be used, the label is the answer."""
+    rows = np.flatnonzero(parts.labels >= 0)
+    probabilities[rows] = np.eye(len(parts.data.classes))[parts.labels[rows]]
     answers = probabilities.argmax(1)
+    top = cross_validated
     if len(parts.validation):
-        right = answers[parts.validation] == images.labels[parts.validation]
-    else:
-        right = spreading.cross_validated(folds) == spreading.labels
-    details = {"pixels": spec.size, "confidence": float(probabilities[parts.labels < 0].max(1).mean())}
-    return Taught(Answers(probabilities[parts.used]), float(right.mean()), answers, features, details)
+        top = float((answers[parts.validation] == parts.data.pretrain.labels[parts.validation]).mean())
+    details = details | {"confidence": float(probabilities[parts.labels < 0].max(1).mean())}
+    return Taught(Answers(probabilities[parts.used]), top, answers, features, details, probabilities)
+
+
+def _ensemble(run: Run, recipe: Recipe, parts: Parts) -> Taught:
+    """Spread labels, a linear layer on the same features and the fine-tuned network, if there is one: all that are not
+    clearly below the best of them on validation images (95 % interval).
+
+    With few images to validate on the best one is a matter of chance; the mean of their log probabilities is better
+    than any of them (benchmarks/results/cifar10.md). A fine-tuned network that is clearly better than the others
+    teaches alone, and answers for every view.
+    """
+    images, classes = parts.data.pretrain, len(parts.data.classes)
+    taught = _spreading(run, recipe, parts)
+    assert taught.features is not None and taught.probabilities is not None
+    rows = np.flatnonzero(parts.labels >= 0)
+    layer = linear.fit(taught.features[rows], parts.labels[rows], classes, recipe.probe.weight_decays, recipe.seed)
+    members: dict[str, NDArray[np.floating]] = {
+        "spread": taught.probabilities,
+        "linear": softmax(layer(taught.features)),
+    }
+    tuned = [_loaded(run, file, parts) for file in _read_from(run, recipe)]
+    for model in tuned:
+        members["finetune"] = softmax(extract(model, images, model.spec))
+    truth = images.labels[parts.validation]
+    right = {name: answers[parts.validation].argmax(1) == truth for name, answers in members.items()}
+    scores = {name: float(found.mean()) for name, found in right.items()} if len(truth) else {}
+    kept = list(members)
+    if scores:
+        best = max(reversed(kept), key=lambda name: scores[name])
+        kept = [name for name in kept if name == best or paired(right[best], right[name], recipe.seed).low <= 0]
+    details = taught.details | {"members": scores, "taught_by": kept}
+    if kept == ["finetune"]:
+        return Taught(ViewClassifier(tuned[0]), scores["finetune"], details=details)
+    logs = np.mean([np.log(np.maximum(members[name], _LEAST)) for name in kept], axis=0)
+    return _answered(parts, softmax(logs), taught.features, None, details)
 
 
 @dataclass(frozen=True)
@@ -248,12 +305,6 @@ def _on_features(recipe: Recipe, parts: Parts) -> Classifier:
 def _pixels(recipe: Recipe, data: Data, given: starting.Preprocessing | None) -> int:
     """What a teacher sees: the pixels of the weights it starts from, where there are any."""
     return recipe.distill.teacher_size or (given.size if given is not None else data.spec.size)
-
-
-def resized(spec: InputSpec, size: int, given: starting.Preprocessing | None = None) -> InputSpec:
-    """``spec`` for other pixels, the same part of the picture, with the normalisation of ``given`` weights."""
-    mean, std, interpolation = (given or spec).mean, (given or spec).std, (given or spec).interpolation
-    return InputSpec(size, round(spec.resize * size / spec.size), mean, std, interpolation)
 
 
 def student(run: Run, recipe: Recipe, data: Data) -> tuple[Backbone, InputSpec]:

@@ -6,18 +6,22 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from toy_run import SPEC, coloured_squares
 
-from softedge import backbones
+from softedge import backbones, config
 from softedge.data.images import ArrayImages
 from softedge.errors import UserError
-from softedge.eval.features import extract
+from softedge.eval import linear
+from softedge.eval.features import extract, softmax
 from softedge.eval.knn import top1
 from softedge.export import contract
 from softedge.export.deployed import Deployed
 from softedge.quantize.selection import select
 from softedge.records import Result
-from softedge.stages import check, distill, export, teachers
+from softedge.run import write_json
+from softedge.stages import check, distill, export, spreading, teachers
+from softedge.stages.opening import replaced
 
 
 def mostly_unlabelled(data, labelled: int, without: int):
@@ -52,6 +56,65 @@ def test_few_labels_spread_and_many_are_taught_by_the_best_classifier(toy):
     assert teachers.resolve(run, recipe, mostly_unlabelled(data, 9, 60)) == "spread"
     with pytest.raises(UserError, match="softedge probe"):
         teachers.resolve(run, recipe, data)
+
+
+def test_with_some_labels_an_ensemble_teaches_without_those_that_are_clearly_worse(toy):
+    run, recipe, data = toy("run")
+    data = mostly_unlabelled(data, 303, 303)
+    assert teachers.resolve(run, recipe, data) == "ensemble"
+    recipe, parts = changed(recipe, teacher="ensemble"), teachers.parts(data, recipe.seed)
+    features, _ = spreading.features(run, recipe, data.pretrain, data.spec)
+    taught = teachers.make(run, recipe, parts)
+    assert set(taught.details["members"]) == {"spread", "linear"} == set(taught.details["taught_by"])
+    rows = np.flatnonzero(parts.labels >= 0)
+    layer = linear.fit(features[rows], parts.labels[rows], 3, recipe.probe.weight_decays, recipe.seed)
+    product = softmax(layer(features)) * teachers.make(run, changed(recipe, teacher="spread"), parts).probabilities
+    answers = product.argmax(1)
+    answers[rows] = parts.labels[rows]
+    np.testing.assert_array_equal(taught.answers, answers)
+    truth = data.pretrain.labels[parts.validation]
+    assert taught.top1 == (answers[parts.validation] == truth).mean()
+
+    backbone = backbones.load(run.folder("pretrain") / "backbone.safetensors")
+    wrong = backbones.Classifier(backbone, data.classes, SPEC).eval()  # one class for every image
+    wrong.head.weight.data.zero_()
+    wrong.head.bias.data[:] = torch.tensor([9.0, 0.0, 0.0])
+    run.folder("finetune").mkdir()
+    backbones.save(run.folder("finetune") / "classifier.safetensors", wrong, SPEC)
+    result = Result("finetune", run.name, {"val_top1": 0.3}, {"seed": 0}, {}, {}, "", 0.0)
+    write_json(run.folder("finetune") / "result.json", result.to_dict())
+    again = teachers.make(run, recipe, parts)
+    assert again.details["members"]["finetune"] == (truth == 0).mean()
+    assert again.details["taught_by"] == taught.details["taught_by"], "clearly worse than the others"
+    np.testing.assert_array_equal(again.answers, taught.answers)
+
+
+def test_only_a_run_from_given_weights_spreads_over_the_features_of_others(toy):
+    _, recipe, _ = toy("run")
+    assert spreading.networks(recipe) == ("run",)
+    given = replaced(recipe, backbone={"name": "tf_efficientnet_lite0", "weights": "package"})
+    assert spreading.networks(given) == ("run", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
+    assert spreading.networks(changed(given, spread_over=("resnet18", "run", "resnet18"))) == ("resnet18", "run")
+    with pytest.raises(UserError, match="unknown network in distill.spread_over: 'resnet81'; did you mean 'resnet18'"):
+        spreading.networks(changed(given, spread_over=("resnet81",)))
+
+
+def test_features_of_several_networks_stand_side_by_side_each_of_unit_length(toy):
+    run, recipe, data = toy("run")
+    images = data.pretrain.subset(np.arange(5))
+    found, details = spreading.features(
+        run, changed(recipe, spread_over=("run", "tf_efficientnet_lite1"), teacher_size=32), images, SPEC
+    )
+    other = backbones.build(config.Backbone(name="tf_efficientnet_lite1", weights="package"))
+    half = dataclasses.replace(SPEC, size=32, resize=32, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic")
+    own = dataclasses.replace(SPEC, size=32, resize=32)
+    backbone = backbones.load(run.folder("pretrain") / "backbone.safetensors")
+    parts = [extract(backbone, images, own), extract(other, images, half)]
+    wanted = np.concatenate([part / np.sqrt((part**2).sum(1, keepdims=True)) for part in parts], axis=1)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    assert details == {"pixels": {recipe.backbone.name: 32, "tf_efficientnet_lite1": 32}}
+    with pytest.raises(UserError, match="no weights of it here"):
+        spreading.features(run, changed(recipe, spread_over=("resnet10t",)), images, SPEC)
 
 
 def test_the_result_says_how_the_network_and_its_teacher_were_judged(toy):

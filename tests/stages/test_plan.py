@@ -9,7 +9,7 @@ from pictures import class_folders
 from softedge import config
 from softedge.errors import UserError
 from softedge.run import write_text
-from softedge.stages import deploy, fitting, plan
+from softedge.stages import deploy, fitting, plan, planning
 from softedge.stages.planning import SIZES, Counts, Pace, choose, with_student
 from softedge.weights import packages
 
@@ -170,6 +170,25 @@ def test_few_labels_spread_in_place_of_fine_tuning_and_many_are_fine_tuned_befor
     assert {"finetune", "distill"} < {step.stage for step in many.steps}
     assert few.values["distill.epochs"] >= 10 and few.total <= 15.1 and many.total <= 15.1
     assert "distill" not in {step.stage for step in of(15).steps}  # all have a label
+
+
+def test_features_to_spread_over_take_a_quarter_of_the_minutes_at_most():
+    beside = (("larger", 2.0), ("smaller", 1.0))
+    counts = dataclasses.replace(COUNTS, train=50, few=True, beside=beside)
+    own = 2000 * Pace(LITE0).at(224) * 0.35 / 60  # minutes
+
+    def networks(minutes, counts=counts):
+        made = choose(planning.within(counts, True, Pace(LITE0), minutes), "a network", "package", Pace(LITE0), minutes)
+        return made.values["distill.spread_over"], made.values.get("distill.teacher")
+
+    assert networks(16.1 * own) == (("run", "smaller", "larger"), None)
+    assert networks(15.9 * own) == networks(8.1 * own) == (("run", "smaller"), None)
+    assert networks(1.0) == (("run",), None), "few labels spread, whatever it costs"
+    some = dataclasses.replace(counts, train=600, few=False)
+    assert networks(16.1 * own, some) == (("run", "smaller", "larger"), None)
+    assert networks(3.9 * own, some) == (("run",), "best")
+    alone = choose(planning.within(counts, False, Pace(LITE0), 15), "a network", "random", Pace(LITE0), 15)
+    assert "distill.spread_over" not in alone.values
 
 
 def test_the_device_limits_the_pixels_however_many_minutes_there_are():
