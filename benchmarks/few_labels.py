@@ -41,11 +41,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--features", action="store_true")
+    parser.add_argument("--beside", nargs="*", default=[], help="with --features: networks of installed packages")
     parser.add_argument("--set", nargs="*", default=[])
     given = parser.parse_args()
     spreading.extract = remembered(features.extract)  # type: ignore[attr-defined]  # the photos of all draws are the same
     images, train, test = divided(given.data, given.choose)
-    measure = Frozen(images, given.size) if given.features else measured
+    measure = Frozen(images, given.size, given.beside) if given.features else measured
     rows = []
     for labels in given.labels:
         for draw in given.draws:
@@ -88,19 +89,20 @@ def measured(
 
 
 class Frozen:
-    """The same draws on frozen features of the starting weights, all at ``size`` pixels.
+    """The same draws on frozen features of the starting weights, at ``size`` pixels.
 
     linear: a linear layer on the labels.  spread: the labels spread, on the training images without one.  taught: a
     linear layer on what was spread.  linear_val, spread_val: cross-validated over the labelled images, as the product
-    chooses.
+    chooses.  With other networks beside, at the pixels of their weights: spread_over, linear_over and the geometric
+    mean of both, on the training images without a label.
     """
 
-    def __init__(self, images: Images, size: int):
+    def __init__(self, images: Images, size: int, beside: list[str]):
         settings = config.load("photos").backbone
-        given = starting.preprocessing_of(settings)
-        assert given is not None
-        spec = InputSpec(size, size, given.mean, given.std, given.interpolation)
-        self.features = features.extract(backbones.build(settings), images, spec)
+        self.features = described(images, settings, size)
+        others = [config.Backbone(name=name, weights="package") for name in beside]
+        parts = [self.features, *(described(images, other) for other in others)]
+        self.all = np.concatenate([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts], axis=1)
 
     def __call__(
         self, images: Images, train: np.ndarray, test: np.ndarray, labels: int, draw: int, given: argparse.Namespace
@@ -121,11 +123,39 @@ class Frozen:
             fitted = linear.fit(here[kept][~held], known[kept][~held], classes, (layer.weight_decay,), draw)
             right["linear_val"] += int((fitted(here[kept][held]).argmax(1) == known[kept][held]).sum())
         without, truth = known < 0, images.labels
-        return {
-            "linear": float((layer(self.features[test]).argmax(1) == truth[test]).mean()),
-            "spread": float((answers[without] == truth[train[without]]).mean()),
-            "taught": float((taught(self.features[test]).argmax(1) == truth[test]).mean()),
-        } | {key: count / len(kept) for key, count in right.items()}
+
+        def on_unlabelled(scores: np.ndarray) -> float:
+            return float((scores[without].argmax(1) == truth[train[without]]).mean())
+
+        more = {}
+        if self.all.shape != self.features.shape:
+            over = spread(self.all[train], known, classes)
+            spread_over = over() ** over.sharpness(folds)
+            spread_over /= spread_over.sum(1, keepdims=True)
+            scores = linear.fit(self.all[train[kept]], known[kept], classes, decays, draw)(self.all[train])
+            linear_over = features.softmax(scores)
+            more = {
+                "spread_over": on_unlabelled(spread_over),
+                "linear_over": on_unlabelled(linear_over),
+                "together": on_unlabelled(np.maximum(spread_over, 1e-6) * np.maximum(linear_over, 1e-6)),
+            }
+        return (
+            more
+            | {
+                "linear": float((layer(self.features[test]).argmax(1) == truth[test]).mean()),
+                "spread": float((answers[without] == truth[train[without]]).mean()),
+                "taught": float((taught(self.features[test]).argmax(1) == truth[test]).mean()),
+            }
+            | {key: count / len(kept) for key, count in right.items()}
+        )
+
+
+def described(images: Images, settings: config.Backbone, size: int = 0) -> np.ndarray:
+    """Features of all images, at the pixels of the weights where ``size`` is 0."""
+    given = starting.preprocessing_of(settings)
+    assert given is not None
+    spec = InputSpec(size or given.size, size or given.size, given.mean, given.std, given.interpolation)
+    return features.extract(backbones.build(settings), images, spec)
 
 
 def accuracies(run: Run, recipe: config.Recipe) -> dict[str, float]:
