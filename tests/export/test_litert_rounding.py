@@ -244,6 +244,18 @@ def test_layers_whose_second_moments_fit_into_memory_are_measured_together():
     assert rounding.groups(weights) == [[0, 10, 20], [30], [40]]
 
 
+def test_a_layer_that_reads_minus_infinity_keeps_the_nearest_steps_and_its_bias(environment, tmp_path):
+    """What is padded for a maximum is padded with it."""
+    inputs = INPUTS.copy()
+    inputs[0, 5] = -np.inf
+    with np.errstate(invalid="ignore"):
+        rounding.rounded(tmp_path / "net.tflite", inputs, tmp_path / "out.tflite")
+    steps = np.abs(environment.weights[0]).max(2, keepdims=True) / LARGEST
+    nearest = np.round(environment.weights[0] / steps) * steps
+    assert np.allclose(environment.changes["weight.0"], nearest, atol=1e-6)
+    assert set(environment.changes) == {"weight.0", "weight.3", "weight.12"}
+
+
 def test_layers_that_are_too_wide_keep_the_nearest_steps(monkeypatch, environment, tmp_path):
     monkeypatch.setattr(rounding, "WIDEST", 12)
     rounding.rounded(tmp_path / "net.tflite", INPUTS, tmp_path / "out.tflite")

@@ -26,8 +26,8 @@ def rounded(file: Path, inputs: NDArray[Any], out: Path) -> bool:
     """Write a float file with each layer's weights on ai-edge-quantizer's grid of 8 bits, 127 steps to the largest of
     each output channel, for the least error of its output, and its bias such that the mean of each channel stays.
 
-    Each on what it reads in the float file.  On what the rounded layers before it give, an EfficientNet-Lite0 was 0 to
-    0.4 dB nearer to fp32, in three times the time.  Weights that several operators read, or that are no float32
+    Each on what it reads in the float file.  On what the rounded layers before it give, an EfficientNet-Lite0 was not
+    clearly nearer to fp32, and took three times as long.  Weights that several operators read, or that are no float32
     constant, stay as they are; False where nothing else is there.  inputs: (N, ...), each image as ``file`` takes it.
     """
     with temporary_folder("litert") as folder:
