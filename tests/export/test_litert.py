@@ -39,8 +39,9 @@ def test_worker_that_fails_is_one_line(monkeypatch, tmp_path):
         litert.work("run", tmp_path / "none.tflite", tmp_path / "none.npy", tmp_path / "out.npy")
 
 
-def test_worker_imports_nothing_of_softedge():
-    code = "import sys; import worker; print([m for m in sys.modules if m.startswith(('softedge', 'torch'))])"
+@pytest.mark.parametrize("worker", ["worker", "rounding_worker"])
+def test_workers_import_nothing_of_softedge(worker):
+    code = f"import sys; import {worker}; print([m for m in sys.modules if m.startswith(('softedge', 'torch'))])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=litert.WORKER.parent, capture_output=True, text=True, check=True
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,6 +117,7 @@ def test_the_int8_file_takes_the_place_of_the_float_file(float_file, picture_fol
     assert set(kinds) == {"int8"} and len(kinds) == 7
     rows = [step["what"] for step in result.details["steps"]]
     assert {"calibration by mean", "calibration by minmax", "calibration by minmax, first layer in float"} <= set(rows)
+    assert any(row.endswith("; weights rounded for the least error of each layer's output") for row in rows)
     with pytest.raises(UserError, match=r"is quantized already, .* weights in int8\); give the float32 file"):
         given.read(made, ASKED)
 
@@ -144,3 +146,16 @@ def test_layers_in_float_and_weights_alone_are_candidates_and_a_softmax_stays_in
         assert next(op for op in reversed(operators))["kind"] == "SOFTMAX"
     assert layers[0] == ["int8"] * 7 and layers[1] == ["int8"] + ["float32"] * 6
     assert made.float_layers(options[1]) == set(made.layers()[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.hardware
+def test_the_quantizer_keeps_rounded_weights_and_the_file_is_nearer_to_fp32(float_file, pictures):
+    read = given.read(float_file, ASKED)
+    made = read.candidates(pictures[:40])
+    fp32, in_float = read.predict(pictures), made.file.answering(made.on_grid)(pictures)
+    assert 1e-4 < np.abs(in_float - fp32).max() < 0.1, "something was rounded"
+    option = made.weights_only()
+    kept = replace(option, model=replace(option.model, source=made.on_grid))
+    assert np.abs(made.predict(kept, pictures) - in_float).max() < 1e-5
+    assert compare(in_float, fp32).sqnr_db > compare(made.predict(option, pictures), fp32).sqnr_db + 1

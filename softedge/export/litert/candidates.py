@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 
 from softedge.export.base import Float32, Predictor, Uint8
+from softedge.export.calibration import spread
 from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
 from softedge.export.given_file import Interface
 from softedge.export.litert.environment import work
+from softedge.export.litert.rounding import rounded
 from softedge.export.onnx.ranges import typical
 from softedge.export.onnx.speed import Race
 from softedge.export.quiet import quiet
-from softedge.export.rounding import LARGEST
+from softedge.export.rounding import IMAGES, LARGEST
 from softedge.files import temporary_folder, write_json
 from softedge.records import Artifact, InputSpec
 from softedge.run import atomic_path
@@ -118,8 +120,8 @@ class FileCandidates(Candidates):
     """Ranges by the mean of the images' extremes and by the widest; both without outliers, too, and by tier with the
     first one or two layers in float.
 
-    Weights that are given in a file alone are rounded to the nearest step: the quantizer's GPTQ is for linear layers.
-    file: None where a subclass makes it.  calibration: uint8 (N, S, S, 3).
+    Weights are rounded for each layer's output in the float file (``rounding.rounded``): the quantizer's own GPTQ is
+    for linear layers.  file: None where a subclass makes it.  calibration: uint8 (N, S, S, 3).
     """
 
     def __init__(self, file: File | None, calibration: Uint8):
@@ -131,6 +133,13 @@ class FileCandidates(Candidates):
     def file(self) -> File:
         assert self.given is not None
         return self.given
+
+    @cached_property
+    def on_grid(self) -> Path | None:
+        """The float file with rounded weights; None where none can be rounded."""
+        path, known = Path(self.folder.name) / "rounded.tflite", self.file.known
+        images = self.calibration[spread(len(self.calibration), IMAGES)]
+        return path if rounded(self.file.path, known.fed(images, self.file.spec), path) else None
 
     @cached_property
     def extremes(self) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
@@ -185,6 +194,12 @@ class FileCandidates(Candidates):
             work("quantize", plan.source or self.file.path, folder / "plan.json", path)
             self.made = plan, path
         return self.made[1]
+
+    def rounded(self, option: Option) -> Option | None:
+        """The quantizer finds the same integers in the float file with rounded weights."""
+        if option.model.weights_only or self.on_grid is None:
+            return None
+        return replace(option, model=replace(option.model, source=self.on_grid))
 
     def layers(self) -> Sequence[str]:
         return self.file.layers

@@ -48,10 +48,10 @@ def complete() -> bool:
     return interpreter().exists() and any(folder().glob("[Ll]ib/**/site-packages/litert_torch"))
 
 
-def work(verb: str, *arguments: Path | float) -> None:
+def work(verb: str, *arguments: Path | float, script: Path = WORKER) -> None:
     """Run the worker in LiteRT's environment; UserError with its last line when it fails.  arguments: a file first."""
     # -P: the worker's folder holds modules of softedge, which are not packages of their names.
-    command = [str(interpreter()), "-P", str(WORKER), verb, *map(str, arguments)]
+    command = [str(interpreter()), "-P", str(script), verb, *map(str, arguments)]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(command, capture_output=True, text=True, env=clean)
     if done.returncode:
