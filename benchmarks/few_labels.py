@@ -27,7 +27,7 @@ from softedge.eval import features, linear, validation
 from softedge.eval.spreading import spread
 from softedge.records import InputSpec
 from softedge.run import Run
-from softedge.stages import distill, pretrain, probe, spreading, teachers
+from softedge.stages import classifier, distill, pretrain, probe, spreading, teachers
 from softedge.stages.data import opened
 from softedge.stages.opening import started
 from softedge.weights import starting
@@ -164,7 +164,7 @@ def accuracies(run: Run, recipe: config.Recipe) -> dict[str, float]:
     probed = probe.stage(run, recipe, data).metrics
     taught = distill.stage(run, recipe, data)
     metrics = taught.metrics
-    chosen = "distilled" if metrics.get("kept", True) and metrics["val_top1"] >= probed["val_top1"] else "linear"
+    chosen = "distilled" if classifier.source(run, recipe) == "distill" else "linear"
     found = {"linear": probed["linear_top1"], "distilled": metrics["top1"], "teacher": metrics["teacher_top1"]}
     more = {key: metrics[key] for key in ("agreement", "linear_agreement") if key in metrics}
     return found | {"chosen": found[chosen], "linear_val": probed["val_top1"], "seconds": taught.seconds} | more

@@ -102,7 +102,7 @@ def _followed(taught: teachers.Taught, parts: teachers.Parts, student: Classifie
     if scores.clearly_below:
         say(
             f"distill: the network answers as its teacher for {scores.student:.3f} of the images held out, a linear "
-            f"layer on the teacher's features for {scores.linear:.3f}; it is not deployed. Train longer: "
+            f"layer on the labels alone for {scores.linear:.3f}; it is not deployed. Train longer: "
             "--set distill.epochs=..."
         )
     return {

@@ -262,10 +262,11 @@ def _ensemble(run: Run, recipe: Recipe, parts: Parts) -> Taught:
 
 @dataclass(frozen=True)
 class Followed:
-    """On unlabelled images held out: how often the student, and a linear layer on the teacher's features, answer as it.
+    """How often the student, and a linear layer on the labels alone, answer as the teacher: on unlabelled images held out.
 
-    A student that has learnt to do better than its teacher departs from it, too: only one that stays clearly below the
-    linear layer (95 % interval) was trained too little.
+    The linear layer, on the teacher's features, is at least what would be deployed instead.  A student that has learnt
+    to do better than its teacher departs from it, too: only one that stays clearly below the linear layer (95 %
+    interval) was trained too little.
     """
 
     student: float
@@ -277,8 +278,8 @@ def follows(taught: Taught, parts: Parts, student: NDArray[np.int64], seed: int)
     """student: answers (M,) for the unseen images.  None where the teacher has not answered for them."""
     if taught.answers is None or taught.features is None or not len(parts.unseen):
         return None
-    wanted = taught.answers[parts.unseen]
-    layer = linear.fit(taught.features[parts.used], taught.answers[parts.used], len(parts.data.classes), (_DECAY,))
+    wanted, rows = taught.answers[parts.unseen], np.flatnonzero(parts.labels >= 0)
+    layer = linear.fit(taught.features[rows], parts.labels[rows], len(parts.data.classes), (_DECAY,), seed)
     plain = layer(taught.features[parts.unseen]).argmax(1)
     difference = paired(student == wanted, plain == wanted, seed)
     return Followed(float((student == wanted).mean()), float((plain == wanted).mean()), difference.high < 0)
