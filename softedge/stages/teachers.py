@@ -262,7 +262,7 @@ def _ensemble(run: Run, recipe: Recipe, parts: Parts) -> Taught:
 
 @dataclass(frozen=True)
 class Followed:
-    """How often the student, and a linear layer on the labels alone, answer as the teacher: on unlabelled images held out.
+    """How often the student, and a linear layer on the labels alone, answer as the teacher, on images held out.
 
     The linear layer, on the teacher's features, is at least what would be deployed instead.  A student that has learnt
     to do better than its teacher departs from it, too: only one that stays clearly below the linear layer (95 %
