@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from softedge import registry
-from softedge.config import Check
+from softedge.config import Check, build
 from softedge.errors import UserError
 from softedge.eval.measures import compare
 from softedge.export import calibration
@@ -56,7 +56,8 @@ def quantize_file(
     if images is None:
         raise UserError(f"int8 ranges of {file} need real images; give a folder of them with --images")
     file, root = Path(file), Path(images)
-    gates = Check() if min_agreement is None else Check(min_agreement=min_agreement)
+    limits = {} if min_agreement is None else {"min_agreement": min_agreement}
+    gates = build({"check": limits}, source="the command line").check
     format_ = _format(file)
     if (why := format_.missing()) is not None:
         raise UserError(why)
