@@ -17,7 +17,10 @@ from softedge.progress import on_one_line
 
 BUG = 70  # the exit code of a bug: EX_SOFTWARE of BSD's sysexits.h, since 1 says that a gate failed
 _KEPT = 10  # tracebacks
-_IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EIO, errno.ESTALE)
+_IN_THE_WAY = (
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EIO, errno.ESTALE),
+)
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what ``no_space`` puts into words
 
 

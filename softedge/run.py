@@ -230,7 +230,7 @@ def perform(
     if done is not None:
         changed = differences({"recipe": done.recipe, "inputs": done.inputs}, asked)
         if not changed and not force:
-            for name in done.weights:
+            for name in (*done.weights, *done.arrays):
                 sha256_of(run, f"{stage}/{name}")
             say(f"{stage}: already done, skipped")
             return done

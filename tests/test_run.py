@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from softedge.errors import UserError
+from softedge.errors import UserError, exit_code_and_line
 from softedge.records import Outcome
 from softedge.run import Run, atomic_path, differences, perform, sha256, write_json, write_text
 
@@ -29,6 +29,30 @@ def test_a_finished_stage_is_skipped(tmp_path):
     again = perform(run, "probe", work(calls), recipe={"a": 1}, inputs={"x": "h"})
     assert len(calls) == 1
     assert again == first == run.result("probe")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "features.npz"])
+def test_a_finished_stage_whose_file_is_gone_is_not_called_done(tmp_path, name):
+    run = Run(tmp_path / "r")
+
+    def made(folder: Path) -> Outcome:
+        (folder / name).write_bytes(b"x")
+        return Outcome()
+
+    perform(run, "probe", made, recipe={}, inputs={})
+    (run.folder("probe") / name).unlink()
+    with pytest.raises(UserError, match=f"{name} is missing since the stage 'probe' made it .* --force"):
+        perform(run, "probe", made, recipe={}, inputs={})
+    perform(run, "probe", made, recipe={}, inputs={}, force=True)
+    assert (run.folder("probe") / name).is_file()
+
+
+def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(OSError) as caught:
+        write_text(tmp_path / "a" / "b", "x")
+    line = f"error: {tmp_path / 'a'} cannot be read or written (File exists); move it away, or use another name"
+    assert exit_code_and_line(caught.value) == (2, line)
 
 
 @pytest.mark.parametrize(("recipe", "inputs"), [({"a": 2}, {"x": "h"}), ({"a": 1}, {"x": "other"})])

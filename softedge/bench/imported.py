@@ -9,6 +9,7 @@ Only what the tool gives becomes a number; it timed by its own rules, so no such
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -41,7 +42,9 @@ def read(path: Path) -> Reading:
         raise UserError(f"{path} is not a file; give the saved output of a benchmark tool")
     if path.stat().st_size > _LARGEST_FILE:
         raise UserError(f"{path} has {path.stat().st_size} bytes, too many for the output of a benchmark tool")
-    text = path.read_text(errors="replace")
+    data = path.read_bytes()
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as ">" of Windows' PowerShell writes
+    text = data.decode("utf-16" if wide else "utf-8-sig", errors="replace")
     for reader in READERS:
         try:
             reading = reader(text)
@@ -49,12 +52,19 @@ def read(path: Path) -> Reading:
             continue
         if reading is None or not all(map(math.isfinite, reading.metrics.values())):
             continue
+        if wrong := [f"{value:.3g}" for key, value in reading.metrics.items() if not _possible(key, value)]:
+            raise UserError(f"{path}: {reading.tool} says {wrong[0]}, which is no latency or count; measure it again")
         if {"mean_ms", "p50_ms"} & reading.metrics.keys():
             return reading
     raise UserError(
         f"{path} holds no latency that softedge can read; known: OpenVINO benchmark_app (JSON or text), "
         "onnxruntime_perf_test, LiteRT benchmark_model, Xcode's performance report copied as text"
     )
+
+
+def _possible(name: str, value: float) -> bool:
+    """A latency above zero and below a day, or a count that is not negative."""
+    return 0 < value < 86_400_000 if name in ("mean_ms", "p50_ms", "p90_ms", "p99_ms") else 0 <= value < 1e15
 
 
 def benchmark_app_json(text: str) -> Reading | None:

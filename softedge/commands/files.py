@@ -27,6 +27,7 @@ from softedge.commands.options import (
     TargetsOption,
     addresses,
     names,
+    refuse_options,
 )
 
 app = typer.Typer()
@@ -62,9 +63,10 @@ def quantize(
     images: Annotated[
         Path | None, typer.Option("--images", help="For a file: a folder of real images.", show_default=False)
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="For a file: where the int8 file is written.")] = Path(
-        "runs/quantized"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="For a file: where the int8 file is written.", show_default="runs/quantized"),
+    ] = None,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -78,16 +80,21 @@ def quantize(
     from softedge.commands import tables
     from softedge.stages.quantize import quantize as search
 
+    for_files = {"images": images, "out": out, "size": size, "mean": mean, "std": std, "crop": crop}
+    for_files |= {"interpolation": interpolation, "min-agreement": min_agreement}
     if not run.is_file():
+        refuse_options(for_files if run.is_dir() else {}, f"{run} is a folder: this is for model files alone")
         typer.echo(tables.stages(search(run, set_ or (), force=force)))
         return
+    refuse_options({"set": set_}, f"{run} is a model file: this is for runs alone")
     from softedge.export.given import preprocessing
     from softedge.stages.gate import require_passed
     from softedge.stages.quantize_file import quantize_file
 
     asked = dataclasses.asdict(preprocessing(size, mean, std, interpolation, crop))
-    result = quantize_file(run, images, out, asked, min_agreement, force=force)
-    typer.echo(tables.candidates(result, out))
+    folder = out or Path("runs/quantized")
+    result = quantize_file(run, images, folder, asked, min_agreement, force=force)
+    typer.echo(tables.candidates(result, folder))
     require_passed(result)
 
 
@@ -164,12 +171,12 @@ def export_file(
     from softedge.stages.export_file import judge
     from softedge.stages.gate import gate
 
-    asked = {"targets": names(targets), "precisions": names(precisions)}
+    asked, on = {"targets": names(targets), "precisions": names(precisions)}, addresses(devices) or ()
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     given["preprocessing"] = preprocessing(size, mean, std, interpolation, crop)
     given |= {"output": output, "activation": activation, "batch": batch, "set": set_ or ()}
     write(weights, out, images, backbone, labels, force=force, **given)
-    typer.echo(tables.deployment(judge(out, addresses(devices) or (), force)))
+    typer.echo(tables.deployment(judge(out, on, force)))
     gate(out, allow_missing=allow_missing)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from softedge import registry
+from softedge.errors import UserError
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/mine.", show_default=False)]
 DataOption = Annotated[
@@ -100,8 +102,20 @@ def names(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
+def refuse_options(values: Mapping[str, object], why: str) -> None:
+    """UserError for options that were given and would have no effect."""
+    if given := [f"--{name}" for name, value in values.items() if value is not None]:
+        raise UserError(f"{', '.join(given)}: {why}; leave it out")
+
+
 def addresses(text: str | None) -> list[str] | None:
     """Split a list of devices, whose own options may hold commas too."""
-    from softedge.bench.base import split_specs
+    from softedge.bench.base import open_device, split_specs
 
-    return None if text is None else list(split_specs(text))
+    if text is None:
+        return None
+    if not (specs := split_specs(text)):
+        raise UserError(f"--devices '{text}' names none; give at least one, such as local, or leave it out")
+    for spec in specs:
+        open_device(spec)  # nothing is connected yet: a mistyped one is refused before any work
+    return list(specs)

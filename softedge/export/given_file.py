@@ -19,6 +19,7 @@ from softedge.export.base import Float32, Uint8
 from softedge.records import InputSpec, Output
 
 _CROP = 0.875
+_SCORES = ("float", "f16", "bf16", "f64")  # what scores may be: OpenVINO converts its own kinds of float
 Kind = Literal["float", "uint8"]
 
 
@@ -91,6 +92,8 @@ def interface(
     if len(outputs) != 1:
         raise UserError(f"{path} has {len(outputs)} outputs; a classifier has one, a row of class scores")
     (scores,) = outputs
+    if scores.kind not in _SCORES:
+        raise UserError(f"the output of {path} is {scores.kind}; a classifier gives scores as float (fp32)")
     gives: Output = "scores" if ends_in == "sigmoid" else "probabilities"
     if len(scores.dims) != 2 or (scores.dims[1] == 1 and gives == "probabilities"):
         raise UserError(

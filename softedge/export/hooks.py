@@ -34,8 +34,10 @@ def write(run: Run, framework: str, out: Path | None = None) -> Path:
     backbone = backbones.load(run.folder("pretrain") / "backbone.safetensors")
     path = out or run.root / "hooks" / f"{framework}.pth"
     content = FRAMEWORKS[framework](backbone)
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder; give the name of a file, such as {path / framework}.pth")
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:  # torch refuses names without an ending
+        torch.save(content, file)
     return path
 
 

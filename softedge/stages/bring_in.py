@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from softedge.export import contract
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256
 from softedge.stages.opening import reopened
+
+_LONGEST = 80  # characters of a device's name in the name of its folder
 
 
 def bring_in(run: str | Path, file: str | Path, artifact: str, device: str, force: bool = False) -> Result:
@@ -53,6 +56,8 @@ def stage(run: Run, path: Path, artifact: str, device: str, force: bool = False)
         },
     )
     folder = re.sub(r"[^A-Za-z0-9.-]+", "_", device).strip("_")
+    if len(folder) > _LONGEST or not device.isascii():  # other names may not give the same folder
+        folder = f"{folder[:_LONGEST]}{hashlib.sha256(device.encode(errors='surrogateescape')).hexdigest()[:8]}"
     inputs = {"model": file.sha256, "imported": sha256(path)}
     name = f"bench/{artifact}@elsewhere_{folder}"
     return perform(run, name, lambda _: outcome, recipe={"device": device}, inputs=inputs, force=force)

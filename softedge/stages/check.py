@@ -29,6 +29,7 @@ from softedge.records import LABELLED, Artifact, InputSpec, Outcome, Result
 from softedge.run import Run, perform, sha256, sha256_of
 from softedge.stages import gate
 from softedge.stages.base import hashes, on_run
+from softedge.stages.opening import reopen
 
 if TYPE_CHECKING:
     from softedge.export.deployed import Deployed
@@ -84,7 +85,9 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     for judged_later in ("max_p90", "min_accuracy", "optional"):  # stages/gate.py
         settings["check"].pop(judged_later)
     if recipe.check.against:  # the earlier run's numbers
-        inputs |= hashes(Run(recipe.check.against), ["check/result.json"])
+        earlier, _ = reopen(recipe.check.against)
+        earlier.need("check", "check")
+        inputs |= hashes(earlier, ["check/result.json"])
 
     def work(folder: Path) -> Outcome:
         outcome = _check(run, recipe, data, artifacts, folder)

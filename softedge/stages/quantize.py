@@ -47,7 +47,8 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Res
     recommendation, and ``file``, the name of the file to use: its own, or that of the one the search wrote to
     ``export/<file>-search``.  Raises UserError when nothing was exported.
     """
-    artifacts = [a for a in contract.exported(run.folder("export")) if not a.precision.endswith(SEARCHED)]
+    folders = [path.parent for path in sorted(run.folder("export").glob(f"*/{contract.FILE}"))]
+    artifacts = [contract.read(folder) for folder in folders if not folder.name.endswith(SEARCHED)]
     if not artifacts:
         raise UserError(f"{run.root} has no exported files; run: softedge export {run.root}")
     session = _Session(run, recipe, data)
@@ -66,6 +67,15 @@ _UNSEEN: dict[str, Callable[[Result, Data], Images | None]] = {
     "finetune": finetune.unseen,
     "distill": distill.unseen,
 }
+
+
+def _whole(folder: Path) -> bool:
+    """Whether an export is there with all its files, as they were made."""
+    try:
+        contract.read_golden(folder)
+        return bool(contract.read(folder))
+    except UserError:
+        return False
 
 
 class _Session:
@@ -87,7 +97,7 @@ class _Session:
         export = self.recipe.export.model_dump(include={"calibration_images", "batch", "safe"})
         settings = {**self.recipe.section("quantize"), "check": gates, "export": export, "seed": self.recipe.seed}
         done = self.run.result(name)
-        lost = done is not None and done.details.get("file") == made.name and not (made / contract.FILE).is_file()
+        lost = done is not None and done.details.get("file") == made.name and not _whole(made)
 
         def work(folder: Path) -> Outcome:
             del folder
@@ -187,7 +197,7 @@ class _Session:
         files = []
         for name, result in self.run.results("quantize").items():
             folder = self.run.folder("export") / str(result.details.get("file", name))
-            if not result.metrics.get("good") or not (folder / contract.FILE).is_file():
+            if not result.metrics.get("good") or not _whole(folder):
                 continue
             other = contract.read(folder)
             if open_format(other.target).integer_edges(other):  # integers alone: no file of a network from its image on

@@ -5,6 +5,7 @@ No PyTorch weights, no labels, no run. The images are split three ways: to calib
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from softedge import registry
-from softedge.config import Check
+from softedge.config import Check, build
 from softedge.errors import UserError
 from softedge.eval.measures import compare
 from softedge.export import calibration
-from softedge.export.base import Format, GivenModel, open_format
+from softedge.export.base import Float32, Format, GivenModel, Uint8, open_format
 from softedge.export.candidates import Candidates, Option
 from softedge.export.nearest import ROUNDING, Choice, Judge, Measures, decibels, nearest, rounded_where_nearer
 from softedge.progress import say
@@ -32,6 +33,7 @@ from softedge.stages.export_file import readable
 CALIBRATION = 300  # images that set ranges, at most
 TEST = 1000  # images that the written file is tested on, at most
 _FEWEST = 8  # images below which nothing can be split
+_ONE_BY_ONE = "export it again with a batch size of one, not of any number"
 
 
 def quantize_file(
@@ -54,14 +56,16 @@ def quantize_file(
     if images is None:
         raise UserError(f"int8 ranges of {file} need real images; give a folder of them with --images")
     file, root = Path(file), Path(images)
-    gates = Check() if min_agreement is None else Check(min_agreement=min_agreement)
+    limits = {} if min_agreement is None else {"min_agreement": min_agreement}
+    gates = build({"check": limits}, source="the command line").check
     format_ = _format(file)
     if (why := format_.missing()) is not None:
         raise UserError(why)
     given = format_.given(file, asked or {})
     if given is None:
         raise UserError(f"{file} is a {format_.title} file, which softedge cannot quantize")
-    run, files = Run(out), format_.files(file)
+    run, files, name = Run(out), format_.files(file), f"{format_.name}-int8"
+    _refuse_foreign(run, name)
     settings = {
         "asked": {k: v for k, v in (asked or {}).items() if v is not None},
         "min_agreement": gates.min_agreement,
@@ -71,7 +75,7 @@ def quantize_file(
     with run.locked():
         result = perform(
             run,
-            f"{format_.name}-int8",
+            name,
             lambda folder: _Work(file, format_, given, gates, root, seed).into(folder),
             recipe=settings,
             inputs={one.name: sha256(one) for one in files},
@@ -79,6 +83,19 @@ def quantize_file(
             renew=True,
         )
     return result
+
+
+def _refuse_foreign(run: Run, name: str) -> None:
+    """UserError where the result would take the place of what something else has made."""
+    folder = run.folder(name)
+    there = {path.name for path in folder.iterdir() if path.name[:5] != ".tmp-"} if folder.is_dir() else set()
+    if there and not there & {"result.json", "begun.json"}:
+        raise UserError(f"{folder} holds files that softedge did not write; move them away, or give another --out")
+    done = None
+    with contextlib.suppress(UserError):  # damaged: perform says so
+        done = run.result(name)
+    if done is not None and done.stage != name:
+        raise UserError(f"{folder} belongs to a run; give another --out")
 
 
 def _format(file: Path) -> Format:
@@ -89,6 +106,10 @@ def _format(file: Path) -> Format:
     if file.suffix not in known:
         raise UserError(f"{file} is no model file that can be quantized; those end in {', '.join(sorted(known))}")
     return known[file.suffix]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 class _Work:
@@ -105,11 +126,23 @@ class _Work:
         self.calibration, chosen = rest[:kept], rest[kept:][:CHOSEN]
         for line in calibration.look(self.calibration):
             say(f"warning: {line}")
-        answers = given.predict(chosen)
+        answers = self._answered(file, chosen)
         if not np.isfinite(answers).all() or (answers == answers[:1]).all():
             what = "the same for every image" if np.isfinite(answers).all() else "no numbers (NaN)"
             raise UserError(f"the answers of {file} are {what}: its weights are damaged, or --mean and --std are wrong")
         self.judge = Judge(chosen, answers, given.output)
+
+    def _answered(self, file: Path, images: Uint8) -> Float32:
+        """One row for each image; UserError where the file has a batch size of its own, whatever its input declares."""
+        try:
+            answers = self.given.predict(images)
+        except UserError:
+            raise
+        except Exception as error:  # each runtime has its own kinds, of graphs that cannot run
+            raise UserError(f"{file} cannot be run on several images ({_first_line(error)}); {_ONE_BY_ONE}") from error
+        if len(answers) != len(images):
+            raise UserError(f"{file} gives {len(answers)} rows of scores for {len(images)} images; {_ONE_BY_ONE}")
+        return answers
 
     def into(self, folder: Path) -> Outcome:
         candidates = self.given.candidates(self.calibration)

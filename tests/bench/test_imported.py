@@ -231,3 +231,25 @@ def test_an_import_for_a_file_that_was_not_exported_is_refused(run: Run, tmp_pat
         bring_in(run, tmp_path / "perf.txt", "onnx-fp3", "Pixel 9")
     with pytest.raises(UserError, match="not a file"):
         bring_in(run, tmp_path / "nothing", "onnx-fp32", "Pixel 9")
+
+
+def test_devices_whose_names_are_not_ascii_or_long_have_a_row_each(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "perf.txt").write_text(PERF_TEST)
+    names = ["日本", "中国", "Handy von Jörg", "Handy von Jürg", "a" * 300, "a" * 301]
+    folders = {bring_in(run, tmp_path / "perf.txt", "onnx-fp32", name).stage for name in names}
+    assert len(folders) == len(names) and all(len(folder) < 120 for folder in folders)
+
+
+@pytest.mark.parametrize("cost", ["-5 s", "0 s", "1e300 s"])
+def test_what_cannot_be_a_latency_is_refused(tmp_path: Path, cost: str) -> None:
+    """A report with a latency of 1e303 ms ended in a traceback."""
+    (tmp_path / "a.txt").write_text(f"Average inference time cost: {cost}\n")
+    with pytest.raises(UserError, match="onnxruntime_perf_test says .*, which is no latency or count"):
+        read(tmp_path / "a.txt")
+
+
+def test_output_that_powershell_has_saved_is_read(tmp_path: Path) -> None:
+    (tmp_path / "utf16.txt").write_bytes(PERF_TEST.encode("utf-16"))
+    (tmp_path / "utf8.json").write_bytes(json.dumps(BENCHMARK_APP).encode("utf-8-sig"))
+    assert read(tmp_path / "utf16.txt").tool == "onnxruntime_perf_test"
+    assert read(tmp_path / "utf8.json").tool == "OpenVINO benchmark_app"

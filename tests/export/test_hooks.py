@@ -172,3 +172,13 @@ def test_what_another_framework_does_not_have_is_one_clear_line(tmp_path, name, 
     run = run_with(tmp_path, backbones.build(config.Backbone(name=name, **settings)))
     with pytest.raises(UserError, match=line):
         hooks.write(run, framework)
+
+
+def test_the_file_may_have_any_ending_and_is_no_folder(tmp_path):
+    """torch writes no file whose name begins with a dot and has no other one, as a temporary file of ``backbone``."""
+    run = run_with(tmp_path / "run", trained("mobilenetv3_small_050"))
+    state = torch.load(hooks.write(run, "timm", tmp_path / "backbone"), weights_only=True)
+    assert "conv_stem.weight" in state
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"folder is a folder; give the name of a file, such as .*folder/timm.pth"):
+        hooks.write(run, "timm", tmp_path / "folder")

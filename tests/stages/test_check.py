@@ -20,6 +20,7 @@ from softedge.export.tolerance import Tolerance
 from softedge.records import InputSpec, Outcome, Precision
 from softedge.run import Run, perform, read_json, sha256, write_json
 from softedge.stages import check as quantization
+from softedge.stages.opening import replaced
 
 SPEC = InputSpec(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 LABELS = ("ant", "bee")
@@ -159,6 +160,18 @@ def test_examples_show_what_int8_loses_first(run):
     assert first["fp32"]["predicted"] != first["predictions"]["fake-int8"]["predicted"]
     assert last["fp32"]["predicted"] == last["predictions"]["fake-int8"]["predicted"]
     assert (run.folder("check") / first["file"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_earlier_run_that_is_none_is_refused_before_anything_is_compared(run, tmp_path, monkeypatch):
+    add(run, "fp32", "0 0")
+    monkeypatch.setattr(quantization, "_check", lambda *rest: pytest.fail("the files were compared first"))
+    recipe = replaced(RECIPE, check={"against": str(tmp_path / "nope")})
+    with pytest.raises(UserError, match="nope is not a softedge run .there is no such folder"):
+        quantization.stage(run, recipe, data())
+    (tmp_path / "nope").mkdir()
+    (tmp_path / "nope/recipe.toml").touch()
+    with pytest.raises(UserError, match="nope has no finished 'check' stage yet"):
+        quantization.stage(run, recipe, data())
 
 
 def test_without_exports_the_command_to_run_is_named(run):

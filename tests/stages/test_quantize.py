@@ -124,7 +124,9 @@ def test_a_refused_file_is_superseded_by_the_one_that_the_search_finds(run, monk
     assert checked.details["failed"] == []
     assert set(checked.inputs) == {"onnx-int8", "onnx-int8-search", "probe/classifier.safetensors"}
     assert quantize(run, recipe(**LENIENT), DATA)[0].started == result.started, "done before"
-    shutil.rmtree(folder)
+    (folder / "model.onnx").unlink()
+    with pytest.raises(UserError, match="does not exist, .*; make it again: softedge quantize "):
+        check(run, recipe(**LENIENT), DATA)
     quality = stage.quality
     monkeypatch.setattr(stage, "quality", lambda m, g, o: ["refused"] if m["n"] != 82 else quality(m, g, o))
     assert quantize(run, recipe(**LENIENT), DATA)[0].details["file"] == "onnx-int8", "made anew: its file is lost"

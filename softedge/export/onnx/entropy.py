@@ -16,6 +16,8 @@ SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # of each en
 def least_divergence(counts: NDArray[np.int64], low: float, high: float) -> tuple[float, float]:
     """The (low, high) of least divergence for a histogram (B,) over [low, high]; 0 stays inside."""
     best, chosen = np.inf, (low, high)
+    if not high > low:  # one value everywhere, as behind a dead ReLU
+        return chosen
     for a in SHARES if low < 0 else (1.0,):
         for b in SHARES if high > 0 else (1.0,):
             ends = (low * a if low < 0 else low), (high * b if high > 0 else high)

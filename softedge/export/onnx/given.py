@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, compose, helper, numpy_helper
 
 from softedge.errors import UserError
 from softedge.export.base import GivenModel, Uint8
@@ -24,8 +24,10 @@ from softedge.export.onnx.rewrite import copied, without_unused
 from softedge.records import InputSpec
 
 OURS = "softedge_"  # begins the names of the nodes that are put around the graph
+_THEIRS = "given_"  # put before all names of a graph that has some of those
 OLDEST_OPSET = 13  # the first with scales per channel
 _OPSET = 17  # that older files are converted to
+_SAME = ("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")  # change no value
 _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 
 
@@ -36,6 +38,7 @@ class Edges:
     image: onnx.ValueInfoProto
     outputs: list[onnx.ValueInfoProto]
     interface: Interface
+    renamed: Mapping[str, str] = field(default_factory=dict)  # a name in the wrapped graph -> the file's own
 
 
 def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
@@ -44,13 +47,13 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     edges = _edges(model, path, asked.get("size"))
     known = {entry.key: entry.value for entry in model.metadata_props}
     spec = preprocessing(path, edges.interface, asked, own_words(path, known.get("softedge.input")))
-    wrapped = _wrapped(model, edges, spec)
+    wrapped, edges = _wrapped(model, edges, spec)
     return GivenModel(
         spec,
         lambda images: run(wrapped, images),
         lambda calibration: FileCandidates(wrapped, edges, calibration),
         edges.interface.output,
-        lambda made: lambda images: run(_wrapped(onnx.load(str(made)), edges, spec), images),
+        lambda made: lambda images: run(_wrapped(onnx.load(str(made)), edges, spec)[0], images),
     )
 
 
@@ -78,11 +81,11 @@ def _plain(path: Path) -> onnx.ModelProto:
         first = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise UserError(f"{path} cannot be read as an ONNX file ({first})") from error
     kinds = {node.op_type for node in model.graph.node}
+    if not kinds:
+        raise UserError(f"{path} holds no network: it is empty, or damaged; export it again")
     if kinds & _QUANTIZED:
         raise UserError(f"{path} is quantized already ({', '.join(sorted(kinds & _QUANTIZED))}); give the fp32 file")
-    half = [t.name for t in model.graph.initializer if t.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16)]
-    if half:
-        raise UserError(f"{path} holds {len(half)} tensors in 16 bits ('{half[0]}'); give the fp32 file")
+    _refuse_half(model, path)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < OLDEST_OPSET:
         try:
@@ -98,11 +101,18 @@ def _plain(path: Path) -> onnx.ModelProto:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     model = _folded(model, path)
+    _refuse_half(model, path)  # of weights that were nodes
     used: set[str] = set()
     for index, node in enumerate(model.graph.node):
         node.name = node.name if node.name and node.name not in used else f"{node.op_type}_{index}"
         used.add(node.name)
     return model
+
+
+def _refuse_half(model: onnx.ModelProto, path: Path) -> None:
+    half = [t.name for t in model.graph.initializer if t.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16)]
+    if half:
+        raise UserError(f"{path} holds {len(half)} tensors in 16 bits ('{half[0]}'); give the fp32 file")
 
 
 def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -140,16 +150,36 @@ def _tensor(value: onnx.ValueInfoProto) -> Tensor:
 
 
 def _maker(model: onnx.ModelProto, tensor: str) -> str:
-    """The kind of operator that makes a tensor."""
-    return next((node.op_type for node in model.graph.node if tensor in node.output), "")
+    """The kind of operator that makes the values of a tensor, whatever only reshapes or converts them afterwards."""
+    for node in reversed(model.graph.node):
+        if tensor in node.output:
+            if node.op_type not in _SAME:
+                return node.op_type
+            tensor = node.input[0]
+    return ""
 
 
-def _wrapped(model: onnx.ModelProto, edges: Edges, spec: InputSpec) -> onnx.ModelProto:
-    """``model`` from ``image``, uint8 (N, S, S, 3), to its output; the names of the new nodes begin with OURS."""
-    model = copied(model)
-    graph, image, known = model.graph, edges.image, edges.interface
-    tensor = image.type.tensor_type
-    batch = tensor.shape.dim[0].dim_value or "N"
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Of all nodes and tensors, also inside If and Loop."""
+    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
+    for node in graph.node:
+        yield from (node.name, *node.input, *node.output)
+        for inner in (a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH):
+            yield from _names(inner)
+
+
+def _wrapped(model: onnx.ModelProto, edges: Edges, spec: InputSpec) -> tuple[onnx.ModelProto, Edges]:
+    """``model`` from ``image``, uint8 (N, S, S, 3), to its output; the names of the new nodes begin with OURS.
+
+    Where the graph has such names itself, all of its own are changed.
+    """
+    model, inner = copied(model), edges.image.name
+    if any(name == INPUT or name.startswith(OURS) for name in _names(model.graph)):
+        model = compose.add_prefix(model, _THEIRS)
+        own = (inner, *(output.name for output in edges.outputs))
+        edges, inner = replace(edges, renamed={_THEIRS + name: name for name in own}), _THEIRS + inner
+    graph, known = model.graph, edges.interface
+    batch = edges.image.type.tensor_type.shape.dim[0].dim_value or "N"
     steps: list[tuple[str, list[str], dict[str, Any]]] = []
     if known.planes:
         steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
@@ -159,11 +189,6 @@ def _wrapped(model: onnx.ModelProto, edges: Edges, spec: InputSpec) -> onnx.Mode
             value = np.asarray(values, np.float32).reshape(shape) * np.float32(255)
             graph.initializer.append(numpy_helper.from_array(value, OURS + name))
         steps += [("Cast", [], {"to": TensorProto.FLOAT}), ("Sub", [OURS + "shift"], {}), ("Div", [OURS + "scale"], {})]
-    renamed = image.name == INPUT
-    inner = f"{OURS}given" if renamed else image.name
-    if renamed:
-        for node in graph.node:
-            node.input[:] = [inner if name == INPUT else name for name in node.input]
     before, source = [], INPUT
     for index, (kind, more, attributes) in enumerate(steps or [("Identity", [], {})]):
         result = inner if index == max(len(steps) - 1, 0) else f"{OURS}{index}"
@@ -181,7 +206,18 @@ def _wrapped(model: onnx.ModelProto, edges: Edges, spec: InputSpec) -> onnx.Mode
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*before, *graph.node, *after)]
     del graph.node[:]
     graph.node.extend(nodes)
-    return model
+    return model, edges
+
+
+def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
+    """Tensors that nodes read and write, also inside If and Loop."""
+    for node in nodes if names else ():
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for inner in (a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH):
+            _rename(inner.node, names)
+            for output in inner.output:
+                output.name = names.get(output.name, output.name)
 
 
 def _unwrapped(model: onnx.ModelProto, edges: Edges) -> onnx.ModelProto:
@@ -189,9 +225,7 @@ def _unwrapped(model: onnx.ModelProto, edges: Edges) -> onnx.ModelProto:
     model = copied(model)
     graph = model.graph
     kept = [onnx.NodeProto.FromString(n.SerializeToString()) for n in graph.node if not n.name.startswith(OURS)]
-    inner = f"{OURS}given"
-    for node in kept:
-        node.input[:] = [edges.image.name if name == inner else name for name in node.input]
+    _rename(kept, edges.renamed)
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(kept)
     graph.input.append(edges.image)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from softedge.errors import UserError
 from softedge.export.base import Float32, Uint8
 from softedge.export.contract import INPUT
 from softedge.export.onnx.entropy import least_divergence
@@ -144,6 +145,12 @@ def collect(model: onnx.ModelProto, images: Uint8, histograms: bool = True) -> S
     for row, image in enumerate(track(images, "calibrating")):
         for column, value in enumerate(run.run(names, {INPUT: image[None]})):
             lows[row, column], highs[row, column] = value.min(), value.max()
+    broken = ~(np.isfinite(lows) & np.isfinite(highs)).all(axis=0)
+    if broken.any():
+        raise UserError(
+            f"the values of '{names[int(broken.argmax())]}' in the network are NaN or infinite on real images, "
+            "so that int8 has no range for them; its weights are damaged, or make a mask with a finite number, as -100"
+        )
     alive = _alive(model, names)
     if not histograms:
         return Statistics(tuple(names), lows, highs, None, alive)

@@ -1,0 +1,49 @@
+"""Options that would do nothing, and places where nothing can be written: one line, before any work."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from softedge.cli import app, main
+
+
+def line(capsys, *words: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    assert ended.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("text", ["", " ", ","])
+@pytest.mark.parametrize("command", ["bench", "deploy", "export-file"])
+def test_no_device_at_all_is_refused(tmp_path, capsys, command, text):
+    """It passed for a benchmark of nothing, with exit code 0."""
+    given = {"bench": [tmp_path], "deploy": [], "export-file": [tmp_path / "a.pth", "--images", tmp_path]}[command]
+    found = line(capsys, command, *given, "--devices", text)
+    assert found == f"error: --devices '{text}' names none; give at least one, such as local, or leave it out"
+
+
+def test_a_mistyped_device_is_refused_before_anything_is_exported(tmp_path, capsys):
+    found = line(capsys, "export-file", tmp_path / "a.pth", "--images", tmp_path, "--devices", "locl")
+    assert found == "error: unknown device 'locl'; did you mean 'local'?"
+
+
+def test_options_of_files_are_refused_for_a_run_and_those_of_runs_for_a_file(tmp_path, capsys):
+    for option, value in (("--images", tmp_path), ("--out", tmp_path), ("--size", "3"), ("--min-agreement", "0.9")):
+        found = line(capsys, "quantize", tmp_path, option, value)
+        assert found == f"error: {option}: {tmp_path} is a folder: this is for model files alone; leave it out"
+    (tmp_path / "a.onnx").touch()
+    found = line(capsys, "quantize", tmp_path / "a.onnx", "--set", "check.max_drop=1")
+    assert found == f"error: --set: {tmp_path / 'a.onnx'} is a model file: this is for runs alone; leave it out"
+
+
+@pytest.mark.parametrize("value", ["2", "-1", "nan"])
+def test_an_impossible_agreement_is_refused_for_a_file_as_for_a_run(tmp_path, capsys, value):
+    (tmp_path / "a.onnx").touch()
+    words = ("quantize", tmp_path / "a.onnx", "--images", tmp_path, "--min-agreement", value)
+    assert line(capsys, *words).startswith("error: check.min_agreement in the command line: input should be ")
+
+
+def test_the_help_still_names_the_folder_of_a_quantized_file():
+    assert "[default: (runs/quantized)]" in CliRunner().invoke(app, ["quantize", "--help"]).output

@@ -1,0 +1,193 @@
+"""ONNX files with names, values and shapes that exporters leave behind: quantized as they are, or refused in a line."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from tiny_network import SPEC, planes_to_logits
+
+from softedge.errors import UserError
+from softedge.export.onnx import given
+from softedge.files import write_json
+from softedge.records import Result
+from softedge.stages.quantize_file import quantize_file
+
+ASKED = {"mean": SPEC.mean, "std": SPEC.std, "crop": 16 / 18}
+
+
+@pytest.fixture(scope="module")
+def float_file(deployed, tmp_path_factory):
+    path, names = tmp_path_factory.mktemp("float") / "net.onnx", {"input_names": ["pixels"], "output_names": ["logits"]}
+    return planes_to_logits(deployed.model, path, {0: "batch"}, **names)
+
+
+def rename(model: onnx.ModelProto, old: str, new: str) -> None:
+    given._rename(model.graph.node, {old: new})
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        value.name = new if value.name == old else value.name
+
+
+def behind_a_branch(model: onnx.ModelProto) -> None:
+    """The input is called ``image`` and read inside an If."""
+    rename(model, "pixels", "inner")
+    model.graph.input[0].name = "image"
+    none = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("same", "other")]
+    same = helper.make_graph([helper.make_node("Identity", ["image"], ["same"])], "then", [], none[:1])
+    other = helper.make_graph([helper.make_node("Neg", ["image"], ["other"])], "else", [], none[1:])
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1e9), "large"))
+    model.graph.node.insert(0, helper.make_node("If", ["holds"], ["inner"], then_branch=same, else_branch=other))
+    model.graph.node.insert(0, helper.make_node("Less", ["sum", "large"], ["holds"]))
+    model.graph.node.insert(0, helper.make_node("ReduceSum", ["image"], ["sum"], keepdims=0))
+
+
+def ours_in_all_nodes(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        node.name = given.OURS + node.name
+
+
+def inside(new: str) -> Callable[[onnx.ModelProto], None]:
+    return lambda model: rename(model, model.graph.node[2].output[0], new)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda model: rename(model, "pixels", "image"), id="input"),
+        pytest.param(lambda model: rename(model, "logits", "image"), id="output"),
+        pytest.param(inside("image"), id="inside"),
+        pytest.param(inside(f"{given.OURS}shift"), id="a name of softedge's"),
+        pytest.param(ours_in_all_nodes, id="nodes with names of softedge's"),
+        pytest.param(behind_a_branch, id="read in a branch"),
+    ],
+)
+def test_files_with_names_that_softedge_uses_itself_are_quantized_and_keep_their_own(
+    float_file, deployed, pictures, tmp_path, change
+):
+    model = onnx.load(float_file)
+    change(model)
+    onnx.save(model, tmp_path / "net.onnx")
+    read = given.read(tmp_path / "net.onnx", ASKED)
+    assert np.abs(read.predict(pictures) - deployed.predict(pictures)).max() < 1e-5
+    candidates = read.candidates(pictures[:8])
+    made = candidates.write(next(candidates.calibrations()), tmp_path)
+    session = ort.InferenceSession(made)
+    assert [value.name for value in session.get_inputs()] == [model.graph.input[0].name]
+    assert [value.name for value in session.get_outputs()] == [model.graph.output[0].name]
+    found = read.read_back(made)(pictures)
+    assert (found.argmax(1) == deployed.predict(pictures).argmax(1)).mean() > 0.8
+
+
+def with_constant(model: onnx.ModelProto, which: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == which)
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)).astype(np.float32), which))
+
+
+def test_a_layer_that_is_zero_on_every_image_has_a_range(float_file, pictures, tmp_path):
+    """The gate of a squeeze-excite block can die in training; its range by entropy was a division by zero."""
+    model = onnx.load(float_file)
+    with_constant(model, "reduce.bias", lambda bias: bias - 1e4)
+    onnx.save(model, tmp_path / "dead.onnx")
+    read = given.read(tmp_path / "dead.onnx", ASKED)
+    by_entropy = [
+        option
+        for option in read.candidates(pictures[:8]).calibrations()
+        if option.what.startswith("calibration by ent")
+    ]
+    assert by_entropy and all(np.isfinite(ends).all() for ends in by_entropy[0].model.ranges.values())
+
+
+def test_values_without_a_range_are_named(float_file, pictures, tmp_path):
+    model = onnx.load(float_file)
+    with_constant(model, "head.bias", lambda bias: np.where(np.arange(len(bias)) == 0, -np.inf, bias))
+    onnx.save(model, tmp_path / "masked.onnx")
+    read = given.read(tmp_path / "masked.onnx", ASKED)
+    with pytest.raises(UserError, match="values of 'logits' in the network are NaN or infinite on real images"):
+        next(read.candidates(pictures[:8]).calibrations())
+
+
+def behind(model: onnx.ModelProto, *nodes: tuple[str, dict[str, object]], shape: list[int] | None = None) -> None:
+    """Append nodes to the graph, each on the result of the one before; a ``Reshape`` gets ``shape``."""
+    rename(model, "logits", "behind0")
+    if shape:
+        model.graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), "shape"))
+    for index, (kind, attributes) in enumerate(nodes, start=1):
+        result = "logits" if index == len(nodes) else f"behind{index}"
+        read = [f"behind{index - 1}", "shape"] if kind in ("Reshape", "TopK") else [f"behind{index - 1}"]
+        made = ["unused", result] if kind == "TopK" else [result]
+        model.graph.node.append(helper.make_node(kind, read, made, **attributes))
+    model.graph.output[0].name = "logits"
+
+
+@pytest.mark.parametrize(
+    ("shape", "line"),
+    [
+        ([1, 5], r"cannot be run on several images \(.*; export it again with a batch size of one"),
+        ([1, -1], "gives 1 rows of scores for 5 images; export it again with a batch size of one"),
+    ],
+)
+def test_a_graph_for_one_image_whose_input_declares_any_number_is_refused(
+    float_file, picture_folder, tmp_path, shape, line
+):
+    model = onnx.load(float_file)
+    behind(model, ("Reshape", {}), shape=shape)
+    onnx.save(model, tmp_path / "one.onnx")
+    (tmp_path / "few").mkdir()
+    for path in sorted(picture_folder.iterdir())[:20]:
+        shutil.copy(path, tmp_path / "few")
+    with pytest.raises(UserError, match=line):
+        quantize_file(tmp_path / "one.onnx", tmp_path / "few", tmp_path / "out", ASKED)
+
+
+def test_a_softmax_that_is_converted_afterwards_is_not_followed_by_another(float_file, deployed, pictures, tmp_path):
+    model = onnx.load(float_file)
+    behind(model, ("Softmax", {"axis": 1}), ("Cast", {"to": TensorProto.DOUBLE}), ("Cast", {"to": TensorProto.FLOAT}))
+    onnx.save(model, tmp_path / "cast.onnx")
+    found = given.read(tmp_path / "cast.onnx", ASKED).predict(pictures)
+    assert np.abs(found - deployed.predict(pictures)).max() < 1e-5
+
+
+def test_files_without_float_scores_or_without_a_network_are_one_clear_line(float_file, tmp_path):
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(UserError, match="holds no network: it is empty, or damaged"):
+        given.read(tmp_path / "empty.onnx", ASKED)
+    model = onnx.load(float_file)
+    behind(model, ("TopK", {}), shape=[3])
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("logits", TensorProto.INT64, ["batch", 3]))
+    onnx.save(model, tmp_path / "top.onnx")
+    with pytest.raises(UserError, match="is int64; a classifier gives scores as float"):
+        given.read(tmp_path / "top.onnx", ASKED)
+
+
+def test_weights_that_are_stored_in_half_and_computed_in_float_are_read(float_file, deployed, pictures, tmp_path):
+    model = onnx.load(float_file)
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name == "head.weight")
+    half = numpy_helper.from_array(numpy_helper.to_array(weights).astype(np.float16), "half")
+    model.graph.node.insert(0, helper.make_node("Cast", ["half"], ["head.weight"], to=TensorProto.FLOAT))
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["half"], value=half))
+    model.graph.initializer.remove(weights)
+    onnx.save(model, tmp_path / "half.onnx")
+    found = given.read(tmp_path / "half.onnx", ASKED).predict(pictures)
+    assert np.abs(found - deployed.predict(pictures)).max() < 0.01
+
+
+def test_a_folder_of_somebody_elses_files_is_left_alone(float_file, picture_folder, tmp_path):
+    """It was deleted to make room for the result."""
+    (tmp_path / "onnx-int8").mkdir()
+    (tmp_path / "onnx-int8/model.onnx").write_bytes(b"mine")
+    with pytest.raises(UserError, match="onnx-int8 holds files that softedge did not write; .* another --out"):
+        quantize_file(float_file, picture_folder, tmp_path, ASKED, force=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["onnx-int8", "model.onnx"]
+
+
+def test_the_exports_of_a_run_are_no_place_for_a_quantized_file(float_file, picture_folder, tmp_path):
+    (tmp_path / "onnx-int8").mkdir()
+    result = Result("export/onnx-int8", "run", {}, {}, {}, {}, "2026", 1.0)
+    write_json(tmp_path / "onnx-int8/result.json", result.to_dict())
+    with pytest.raises(UserError, match="onnx-int8 belongs to a run; .* another --out"):
+        quantize_file(float_file, picture_folder, tmp_path, ASKED, force=True)
