@@ -236,11 +236,8 @@ def _steps(
     steps = []
     if ssl:
         seen = ssl * counts.pretrain
-        steps.append(
-            PlannedStage(
-                "pretrain", f"{ssl} epochs on {counts.pretrain:,} images", _minutes(counts.views * seen * second)
-            )
-        )
+        what = f"{ssl} epochs on {counts.pretrain:,} images"
+        steps.append(PlannedStage("pretrain", what, _minutes(counts.views * seen * second)))
     else:
         steps.append(
             PlannedStage("pretrain", "left out: continued pretraining from the starting weights lowered accuracy", 0.0)
