@@ -117,15 +117,20 @@ def origin(run: Values) -> str:
 
 def _taught(stage: Values) -> str:
     """Who taught, with how many images."""
+    described = stage.get("pixels")
+    over = f", by the features of {words.listing(list(described))}" if isinstance(described, dict) else ""
     teachers = {
-        "spread": "labels that spread from labelled images to similar ones",
+        "spread": f"labels that spread from labelled images to similar ones{over}",
+        "linear": "the answers of a linear layer on the same features" if over else "the answers of a linear layer",
         "finetune": "the fine-tuned network's answers",
         "probe": "the answers of a linear classifier on its own frozen features",
     }
     metrics, teacher = stage.get("metrics", {}), stage.get("teacher", "")
+    by = stage.get("taught_by", ()) if teacher == "ensemble" else (teacher,)
+    who = words.listing([teachers[one] for one in by if one in teachers]) or "the answers of another network"
     labelled, without = metrics.get("n_train", 0), metrics.get("n_unlabelled", 0)
     return (
-        f"was trained in all layers on {teachers.get(teacher, 'the answers of another network')}, for "
+        f"was trained in all layers on {who}, for "
         f"{words.count(labelled)} images with a label and {words.count(without)} without"
     )
 

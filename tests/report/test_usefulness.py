@@ -78,3 +78,24 @@ def test_pretraining_that_did_not_help_is_said_once_and_not_claimed() -> None:
 def test_a_network_from_elsewhere_is_not_said_to_be_trained_here() -> None:
     elsewhere = run(True, recipe={"export": {"source": "given"}, "backbone": {"weights": "random"}}, pretrain={})
     assert usefulness.origin(elsewhere) == "It was trained elsewhere; this run was given its weights."
+
+
+def test_the_card_names_all_who_taught_and_the_networks_whose_features_they_looked_at():
+    networks = {"tf_efficientnet_lite0": 224, "tf_efficientnet_lite1": 240}
+    stage = {
+        "teacher": "ensemble",
+        "taught_by": ["spread", "linear", "finetune"],
+        "pixels": networks,
+        "metrics": {"n_train": 450, "n_unlabelled": 1400},
+    }
+    taught = run(True) | {"distill": stage, "files": [{"source": "distill"}]}
+    said = (
+        "was trained in all layers on labels that spread from labelled images to similar ones, by the features of "
+        "tf_efficientnet_lite0 and tf_efficientnet_lite1, the answers of a linear layer on the same features and the "
+        "fine-tuned network's answers, for 450 images with a label and 1\u202f400 without."
+    )
+    assert usefulness.origin(taught).endswith(said)
+    alone = taught | {"distill": stage | {"teacher": "finetune", "taught_by": []}}
+    assert "all layers on the fine-tuned network's answers, for" in usefulness.origin(alone)
+    other = taught | {"distill": stage | {"teacher": "runs/large"}}
+    assert "all layers on the answers of another network, for" in usefulness.origin(other)
