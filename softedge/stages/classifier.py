@@ -54,9 +54,10 @@ def best(scores: dict[str, float | None], images: int = 0) -> str:
     """The highest validation accuracy; the latest stage where one of them has none.
 
     scores: stage -> validation accuracy, in the order of the chain.  images: they were measured on, 0 where that is
-    unknown.  What comes later in the chain has learnt from what came before, and is kept unless an earlier stage is
-    ahead by more than the standard error of the accuracy (the one-standard-error rule, Breiman et al. 1984): with
-    fifty images the highest is a matter of chance.
+    unknown.  With fifty images the highest accuracy is a matter of chance. What comes later in the chain has learnt
+    from what came before, and is kept unless an earlier stage is ahead by more than the standard error of the accuracy
+    (the one-standard-error rule, Breiman et al. 1984); a student, which learns from all images and several teachers,
+    unless one is clearly ahead (1.96 of them: 95 %).
     """
     if not scores:
         raise UserError("no classifier to choose from")
@@ -64,7 +65,9 @@ def best(scores: dict[str, float | None], images: int = 0) -> str:
     if len(known) < len(scores):
         return list(scores)[-1]
     top = max(known.values())
-    return [name for name, value in known.items() if top - value <= standard_error(top, images)][-1]
+    error = standard_error(top, images)
+    margins = {name: 1.96 * error if name == "distill" else error for name in known}
+    return [name for name, value in known.items() if top - value <= margins[name]][-1]
 
 
 def standard_error(accuracy: float, images: int) -> float:
@@ -82,7 +85,5 @@ def why(run: Run, chosen: str) -> str:
         return f"classifier: {chosen}, the last of the chain (not all have a validation accuracy)"
     leader = max(scores, key=lambda name: scores[name] or 0.0)
     behind = chosen in scores and (scores[chosen] or 0.0) < (scores[leader] or 0.0)
-    margin = (
-        f"; {leader} is ahead by less than the standard error" if behind and chosen == best_of(trained(run)) else ""
-    )
+    margin = f"; {leader} is not clearly ahead" if behind and chosen == best_of(trained(run)) else ""
     return f"classifier: {chosen} (validation accuracy: {known}{margin})"
