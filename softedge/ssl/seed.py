@@ -19,7 +19,6 @@ from softedge.ssl import sizing, teaching
 from softedge.ssl.method import Embed, Embedder, OneEncoder, reproducible
 from softedge.ssl.queue import KeyQueue
 from softedge.ssl.teaching import KeptFeatures
-from softedge.ssl.visual_words import recognition
 
 
 def distillation(
@@ -65,7 +64,6 @@ class SEED(OneEncoder):
         teacher_size: int = Field(default=0, ge=0, le=4096)  # pixels of whole images, seen once; 0: the student's view
         components: Positive = 512  # principal ones of the teacher's features that are kept, with teacher_size
         whitening: Fraction = 0.5  # of these: 0 none, 1 full
-        loss: Literal["similarities", "recognition"] = "similarities"
         projector: tuple[Positive, ...] = (2048,)  # hidden widths; the output is as wide as the teacher's embedding
         queue: Positive = 65536
         temperature: float = Field(default=0.2, gt=0.0)  # τ_S, of the student
@@ -115,18 +113,14 @@ class SEED(OneEncoder):
         self.clock.lap("keys")
         student = self.encoder(views[0])
         self.clock.lap("queries")
-        if self.settings.loss == "recognition":
-            row = distributed.rank() * len(teacher) + torch.arange(len(teacher), device=teacher.device)
-            loss = recognition(student, distributed.gather(teacher), row, temperature=self.settings.temperature)
-        else:
-            loss = distillation(
-                student,
-                teacher,
-                self.queue.negatives(),
-                temperature=self.settings.temperature,
-                teacher_temperature=self.settings.teacher_temperature,
-            )
-            self._waiting.append(teacher)
+        loss = distillation(
+            student,
+            teacher,
+            self.queue.negatives(),
+            temperature=self.settings.temperature,
+            teacher_temperature=self.settings.teacher_temperature,
+        )
+        self._waiting.append(teacher)
         self.latest = student.detach(), teacher
         self.clock.lap("loss")
         return loss
@@ -142,9 +136,8 @@ class SEED(OneEncoder):
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Enqueue the teacher's embeddings of the step that is over, those of all ranks."""
-        if self._waiting:
-            self.queue.enqueue(distributed.gather(torch.cat(self._waiting)))
-            self._waiting.clear()
+        self.queue.enqueue(distributed.gather(torch.cat(self._waiting)))
+        self._waiting.clear()
 
     def measures(self) -> dict[str, float]:
         return {"queue_fill": len(self.queue) / self.queue.size}
