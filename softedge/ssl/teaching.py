@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from softedge import backbones, config, distributed
 from softedge.backbones import Backbone
 from softedge.errors import UserError
+from softedge.progress import say
 from softedge.records import InputSpec
 from softedge.ssl.method import Embed
 from softedge.weights import packages, starting
@@ -114,6 +115,8 @@ class KeptFeatures(nn.Module):
 
         if self._ready:
             return
+        if distributed.rank() == 0:
+            say(f"pretrain: the teacher looks at {len(self.described):,} whole images at {self.spec.size} pixels, once")
         teacher = fold_batch_norm(self._teacher.pop()).to(self.described.device)
         teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         features = embed(teacher, spec=self.spec)

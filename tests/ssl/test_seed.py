@@ -213,6 +213,14 @@ def test_a_teacher_of_whole_images_is_asked_once_and_is_no_part_of_the_checkpoin
     assert [name for name in made.state_dict() if name.startswith("teacher.")] == ["teacher.described"]
 
 
+def test_a_training_that_resumes_does_not_ask_the_teacher_again():
+    made, resumed = build("seed-whole"), build("seed-whole", seed=7)
+    made.before_epoch(0, embed)
+    resumed.load_state_dict(made.state_dict())
+    resumed.before_epoch(1, lambda network, chosen=None, spec=None: pytest.fail("asked again"))
+    assert torch.equal(resumed.teacher(torch.arange(16)), made.teacher(torch.arange(16)))
+
+
 def test_a_stopped_training_with_kept_features_ends_like_a_whole_one(tmp_path, monkeypatch, teacher_file):
     wanted = recipe(
         ssl__method="seed", ssl__teacher=f'"{teacher_file}"', ssl__teacher_size=48, ssl__components=8,
