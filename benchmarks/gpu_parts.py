@@ -180,8 +180,10 @@ def _one_step(session: Session, method: str, seconds: float) -> dict[str, Any]:
     return {f"{name}_difference": f"{max(values):.1e}" for name, values in found.items()}
 
 
-def _embedded(data: Data, network: torch.nn.Module, chosen: NDArray[np.int64] | None = None) -> torch.Tensor:
-    return whole_set.embed(network, data.pretrain, data.spec, torch.device("cpu"), chosen)
+def _embedded(
+    data: Data, network: torch.nn.Module, chosen: NDArray[np.int64] | None = None, spec: InputSpec | None = None
+) -> torch.Tensor:
+    return whole_set.embed(network, data.pretrain, spec or data.spec, torch.device("cpu"), chosen)
 
 
 def cifar10(session: Session, data: Data) -> Rows:

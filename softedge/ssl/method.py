@@ -17,17 +17,20 @@ from softedge.backbones import Backbone
 from softedge.config import Pretraining, Recipe
 from softedge.data.draws import View, two_views
 from softedge.data.images import Images
+from softedge.records import InputSpec
 from softedge.ssl.stopwatch import Stopwatch
 
 
 class Embed(Protocol):
     """What a network makes, (images, C) float32, of all images a method is trained on, or of those at ``chosen``.
 
-    In their order and without augmentation. Costs a pass over the images; all ranks must call it alike, and get the
-    same.
+    In their order and without augmentation, prepared as ``spec`` says, else as for the network that is trained. Costs a
+    pass over the images; all ranks must call it alike, and get the same.
     """
 
-    def __call__(self, network: nn.Module, chosen: NDArray[np.int64] | None = None) -> Tensor: ...
+    def __call__(
+        self, network: nn.Module, chosen: NDArray[np.int64] | None = None, spec: InputSpec | None = None
+    ) -> Tensor: ...
 
 
 class Method(nn.Module, ABC):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, Self
 
 import torch
@@ -11,15 +10,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from softedge import backbones, config, distributed
+from softedge import config, distributed
 from softedge.backbones import Backbone
 from softedge.data.draws import View
 from softedge.data.images import Images
-from softedge.errors import UserError
-from softedge.recipes.section import Positive
-from softedge.ssl import sizing
-from softedge.ssl.method import Embedder, OneEncoder, reproducible
+from softedge.recipes.section import Fraction, Positive
+from softedge.ssl import sizing, teaching
+from softedge.ssl.method import Embed, Embedder, OneEncoder, reproducible
 from softedge.ssl.queue import KeyQueue
+from softedge.ssl.teaching import KeptFeatures
 
 
 def distillation(
@@ -46,24 +45,34 @@ class SEED(OneEncoder):
     """Self-supervised distillation: Fang et al. 2021, https://arxiv.org/abs/2101.04731.
 
     The teacher is a backbone and its embedding the pooled features (the paper's is that of the head it was pretrained
-    with, which a backbone file does not hold); the student's head is as wide. Teacher and student see the same view,
-    normalised with this recipe's mean and standard deviation. Its weights are part of the checkpoint.
+    with, which a backbone file does not hold); the student's head is as wide.
+
+    The paper's way (``teacher_size = 0``): teacher and student see the same view, normalised with this recipe's mean
+    and standard deviation; the teacher's weights are part of the checkpoint.
+    With ``teacher_size`` the teacher sees every whole image once, at those pixels and prepared as its weights expect
+    it, and its embedding of an image is kept for all views of it (``KeptFeatures``). Small images are enlarged for a
+    teacher that knows large ones, and a step costs the student alone.
     """
 
     class Settings(config.Pretraining):
         method: Literal["seed"] = "seed"
-        teacher: str = ""  # its weights: a backbone.safetensors of softedge, or any timm state dict with the name below
-        teacher_name: str = ""  # timm name, only for a file that was not written by softedge
+        # its weights: a backbone.safetensors of softedge; any timm state dict, "package" or "imagenet" (as
+        # backbone.weights) with the name below
+        teacher: str = ""
+        teacher_name: str = ""  # timm name, only for weights that are not in a file written by softedge
         teacher_stem_stride: Literal[1, 2] = 2  # likewise
-        projector: tuple[Positive, ...] = (2048,)  # hidden widths; the output is as wide as the teacher's features
+        teacher_size: int = Field(default=0, ge=0, le=4096)  # pixels of whole images, seen once; 0: the student's view
+        components: Positive = 512  # principal ones of the teacher's features that are kept, with teacher_size
+        whitening: Fraction = 0.5  # of these: 0 none, 1 full
+        projector: tuple[Positive, ...] = (2048,)  # hidden widths; the output is as wide as the teacher's embedding
         queue: Positive = 65536
         temperature: float = Field(default=0.2, gt=0.0)  # τ_S, of the student
         teacher_temperature: float = Field(default=0.01, gt=0.0)  # τ_T
 
         def files(self) -> tuple[str, ...]:
-            return (self.teacher,)
+            return teaching.input_files(self)
 
-    def __init__(self, settings: Settings, backbone: Backbone, teacher: Backbone, queue: int, seed: int):
+    def __init__(self, settings: Settings, backbone: Backbone, teacher: Backbone | KeptFeatures, queue: int, seed: int):
         super().__init__()
         self.settings = settings
         self.teacher = teacher.requires_grad_(False)
@@ -77,25 +86,32 @@ class SEED(OneEncoder):
         settings = recipe.ssl
         assert isinstance(settings, cls.Settings)
         queue = sizing.bank_size(settings.queue, settings.batch, len(images))
-        return cls(settings, backbone, load_teacher(settings), queue, recipe.seed)
+        teacher = teaching.load(settings)
+        if settings.teacher_size == 0:
+            return cls(settings, backbone, teacher, queue, recipe.seed)
+        spec = teaching.spec_of(settings, teacher, settings.teacher_size)
+        kept = KeptFeatures(teacher, spec, len(images), settings.components, settings.whitening)
+        return cls(settings, backbone, kept, queue, recipe.seed)
 
     @classmethod
     def views(cls, recipe: config.Recipe, size: int) -> tuple[View, ...]:
         return (View(size, recipe.augment),)
 
     def networks(self) -> list[nn.Module]:
-        return [*super().networks(), self.teacher]
+        return [*super().networks(), *([] if isinstance(self.teacher, KeptFeatures) else [self.teacher])]
 
     def shared_state(self) -> list[Tensor]:
-        return [*super().shared_state(), self.queue.keys]
+        kept = [self.teacher.described] if isinstance(self.teacher, KeptFeatures) else []
+        return [*super().shared_state(), self.queue.keys, *kept]
+
+    def before_epoch(self, epoch: int, embed: Embed) -> None:
+        if isinstance(self.teacher, KeptFeatures):
+            self.teacher.fill(embed)
 
     def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
-        images = views[0]
-        self.teacher.eval()
-        with torch.no_grad():
-            teacher = F.normalize(self.teacher(images).float())
+        teacher = self._taught(views[0], index)
         self.clock.lap("keys")
-        student = self.encoder(images)
+        student = self.encoder(views[0])
         self.clock.lap("queries")
         loss = distillation(
             student,
@@ -110,6 +126,14 @@ class SEED(OneEncoder):
         return loss
 
     @torch.no_grad()
+    def _taught(self, images: Tensor, index: Tensor) -> Tensor:
+        """The teacher's embeddings, (N, C) of unit length: of the view, or kept of the whole images."""
+        if isinstance(self.teacher, KeptFeatures):
+            return self.teacher(index)
+        self.teacher.eval()
+        return F.normalize(self.teacher(images).float())
+
+    @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Enqueue the teacher's embeddings of the step that is over, those of all ranks."""
         self.queue.enqueue(distributed.gather(torch.cat(self._waiting)))
@@ -117,23 +141,3 @@ class SEED(OneEncoder):
 
     def measures(self) -> dict[str, float]:
         return {"queue_fill": len(self.queue) / self.queue.size}
-
-
-def load_teacher(settings: SEED.Settings) -> Backbone:
-    """The teacher's backbone from its file; UserError when none is given or the file does not fit."""
-    if not settings.teacher:
-        raise UserError(
-            "ssl.method = 'seed' needs a pretrained teacher: --set ssl.teacher=BIG_RUN/pretrain/backbone.safetensors, "
-            "or a state dict of timm with --set ssl.teacher_name=resnet50"
-        )
-    if settings.teacher_name:
-        about = config.Backbone(
-            name=settings.teacher_name, stem_stride=settings.teacher_stem_stride, weights=settings.teacher
-        )
-        return backbones.build(about).eval()
-    try:
-        return backbones.load(Path(settings.teacher))
-    except UserError as error:
-        raise UserError(
-            f"ssl.teacher: {error}; a state dict of timm needs its name: --set ssl.teacher_name=..."
-        ) from None

@@ -23,7 +23,7 @@ from softedge.data.views import ViewLoader
 from softedge.errors import Interrupted, UserError
 from softedge.memory import keep_freed
 from softedge.progress import say, track
-from softedge.records import Outcome
+from softedge.records import InputSpec, Outcome
 from softedge.run import Run
 from softedge.ssl import (
     checkpoint,
@@ -171,8 +171,10 @@ class Training:
         self.method.after_step(self.step / self.steps)
         self.clock.lap("update")
 
-    def _embed(self, network: nn.Module, chosen: NDArray[np.int64] | None = None) -> Tensor:
-        return whole_set.embed(network, self.data.pretrain, self.data.spec, self.device, chosen)
+    def _embed(
+        self, network: nn.Module, chosen: NDArray[np.int64] | None = None, spec: InputSpec | None = None
+    ) -> Tensor:
+        return whole_set.embed(network, self.data.pretrain, spec or self.data.spec, self.device, chosen)
 
     def _log(self, began: float) -> float:
         """Write a line about the steps since the last one; returns the new beginning."""

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from small import TinyBackbone, data, views
+from small import SPEC, TinyBackbone, data, views
 from torch import nn
 
 from softedge import config
 from softedge.errors import Interrupted
+from softedge.records import InputSpec
 from softedge.run import Run
 from softedge.ssl import train
 from softedge.ssl.byol import BYOL
@@ -27,10 +28,12 @@ from softedge.ssl.simclr import SimCLR
 from softedge.ssl.simco import SimCo
 from softedge.ssl.simmoco import SimMoCo
 from softedge.ssl.simsiam import SimSiam
+from softedge.ssl.teaching import KeptFeatures
 from softedge.ssl.visual_words import VisualWords
 from softedge.stages import pretrain
 
 NAMES = ("simclr", "simmoco", "simco", "byol", "simsiam", "msf", "pcl-v2", "seed", "dino", "visual-words")
+VARIANTS = (*NAMES, "seed-whole")  # a teacher that sees whole images once
 WITH_PROJECTOR = {"projector": (16, 4)}
 
 
@@ -59,12 +62,14 @@ def build(name: str, seed: int = 0, **settings) -> Method:
     if name == "visual-words":
         values = {"projector": (16, 8), "words": 6, "grid": 2, "patch": 4}
         return VisualWords(VisualWords.Settings(**values | settings), backbone, 16, 16, seed)
-    teacher = TinyBackbone()
+    teacher: TinyBackbone | KeptFeatures = TinyBackbone()
+    if name == "seed-whole":
+        teacher = KeptFeatures(teacher, SPEC, 16, 8, 0.5)
     return SEED(SEED.Settings(**{"projector": (16,)} | settings), backbone, teacher, 32, seed)
 
 
-def embed(network: nn.Module, chosen: NDArray[np.int64] | None = None) -> torch.Tensor:
-    """What the loop's ``embed`` gives: the network in eval mode on the same 16 images."""
+def embed(network: nn.Module, chosen: NDArray[np.int64] | None = None, spec: InputSpec | None = None) -> torch.Tensor:
+    """What the loop's ``embed`` gives: the network in eval mode on the same 16 images, whatever the ``spec``."""
     images = views(16, seed=100)[0]
     network.eval()
     with torch.no_grad():
