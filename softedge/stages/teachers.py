@@ -222,7 +222,9 @@ def _answered(
     top = cross_validated
     if len(parts.validation):
         top = float((answers[parts.validation] == parts.data.pretrain.labels[parts.validation]).mean())
-    details = details | {"confidence": float(probabilities[parts.labels < 0].max(1).mean())}
+    without = parts.labels < 0
+    if without.any():
+        details = details | {"confidence": float(probabilities[without].max(1).mean())}
     return Taught(Answers(probabilities[parts.used]), top, answers, features, details, probabilities)
 
 

@@ -89,6 +89,14 @@ def test_with_some_labels_an_ensemble_teaches_without_those_that_are_clearly_wor
     np.testing.assert_array_equal(again.answers, taught.answers)
 
 
+def test_labels_of_all_images_are_spread_without_a_word_of_confidence(toy):
+    run, recipe, data = toy("run")
+    few = mostly_unlabelled(data, 30, 0)
+    taught = teachers.make(run, changed(recipe, teacher="spread"), teachers.parts(few, 0))
+    assert "confidence" not in taught.details and taught.top1 is not None
+    np.testing.assert_array_equal(taught.answers, few.pretrain.labels)
+
+
 def test_only_a_run_from_given_weights_spreads_over_the_features_of_others(toy):
     _, recipe, _ = toy("run")
     assert spreading.networks(recipe) == ("run",)
