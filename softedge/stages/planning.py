@@ -22,7 +22,7 @@ _WORTH = {64: 7, 96: 7, 128: 7, 160: 10, 192: 20, 224: 30}
 _TAUGHT_EPOCHS = 10  # at least, for any size, where distillation follows; fewer were not measured there
 _SSL_EPOCHS = (10, 100)  # of pretraining from random weights, where ``_FEW_TUNED`` of fine-tuning follow
 _SSL_WORTH = 30  # of it, for any size
-_STUDENT_EPOCHS = (10, 200)  # of distillation into a small network from random weights, which needs many: least, most
+_STUDENT_EPOCHS = (10, 25, 200)  # of distillation into a small network: least, worth more pixels than 96, most
 _TEACHERS = 0.4  # of the minutes for training, where a smaller network learns from the one that is fine-tuned
 _SPREAD_AT = 224  # pixels at which labels spread over the features of starting weights
 _SPREADING = 0.25  # of the minutes, at most, where other networks' features join those of the run's
@@ -192,7 +192,7 @@ def with_student(
 ) -> Plan:
     """A plan for a device that ``network`` is too much for: it is fine-tuned as its teacher, and ``student`` learns.
 
-    The teacher needs no device, so that minutes alone choose its pixels.  The others as in ``choose``.
+    Minutes choose the pixels of both, at most those of ``student`` for the student.  The others as in ``choose``.
     """
     spread = counts.few and bool(counts.taught)  # the labels themselves teach, through the features of starting weights
     after = _others(student_pace.at(student.size))
@@ -201,25 +201,27 @@ def with_student(
     plan = choose(alone, network, weights, pace, after + _TEACHERS * rest, batch, others=after)
     *before, last = plan.steps
     steps = [step for step in before if not (spread and step.stage == "finetune")]
-    an_image = student_pace.at(student.size) + (0.0 if spread else _FORWARD * pace.at(plan.size))
-    an_epoch = _minutes(counts.pretrain * an_image)
+    answering = 0.0 if spread else _FORWARD * pace.at(plan.size)
+    sizes = [size for size in SIZES[1:] if size <= student.size] or [student.size]
+    epoch = {size: _minutes(counts.pretrain * (student_pace.at(size) + answering)) for size in sizes}
     spreading = _spreading(counts, True, plan.size, pace)
     left = rest - sum(step.minutes for step in steps) - spreading
-    least, most = _STUDENT_EPOCHS
-    epochs = max(least, min(most, int(left / max(1e-9, an_epoch))))
-    what = f"{student.network} at {student.size} pixels learns from it: {epochs} epochs on {counts.pretrain:,} images"
-    steps += [PlannedStage("distill", what, epochs * an_epoch + spreading), replace(last, minutes=after)]
+    least, worth, most = _STUDENT_EPOCHS
+    size = next((size for size in reversed(sizes) if left >= worth * epoch[size]), sizes[0])
+    epochs = max(least, min(most, int(left / max(1e-9, epoch[size]))))
+    what = f"{student.network} at {size} pixels learns from it: {epochs} epochs on {counts.pretrain:,} images"
+    steps += [PlannedStage("distill", what, epochs * epoch[size] + spreading), replace(last, minutes=after)]
     values = plan.values | _spread_over(counts, True)
     values |= {
         "distill.backbone": student.network,
-        "distill.size": student.size,
+        "distill.size": size,
         "distill.epochs": epochs,
         "distill.min_steps": min(200, max(20, epochs * counts.pretrain // batch)),
         "export.source": "distill",
         "plan.minutes": minutes,
     }
     notes = tuple(note for note in plan.notes if note != _too_few(plan.minutes))  # those were the teacher's
-    if left < least * an_epoch:
+    if left < least * epoch[size]:
         notes = (_too_few(minutes),)
     return replace(plan, minutes=minutes, steps=tuple(steps), values=values, notes=notes)
 
@@ -318,8 +320,7 @@ def _spread_over(counts: Counts, given: bool) -> dict[str, Any]:
 def within(counts: Counts, given: bool, pace: Pace, minutes: float) -> Counts:
     """``counts`` with no more features to spread over than take ``_SPREADING`` of the minutes.
 
-    given: the run starts from given weights.  The other networks go first, the costliest before; with more than a few
-    labels the run's own goes, too, and they do not spread.
+    given: starting weights are.  The costliest networks go first, at last the run's own: but few labels always spread.
     """
     if not given:  # a pass at the pixels of the training is little beside it
         return replace(counts, beside=())

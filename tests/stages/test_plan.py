@@ -232,6 +232,7 @@ def test_a_device_too_small_for_the_network_gets_a_smaller_one_that_it_teaches(p
     assert (recipe.distill.backbone, recipe.distill.size) == ("mobilenetv3_small_100", 96)
     assert recipe.backbone.name == "tf_efficientnet_lite0" and recipe.export.source == "distill"
     assert recipe.check.max_p90 == 1.5 and recipe.distill.epochs >= 10
+    assert "--set backbone.name=mobilenetv3_small_100 --set backbone.weights=random" in made.notes[-1]
     assert [step.stage for step in made.steps] == ["pretrain", "probe", "finetune", "baselines", "distill", "export"]
     assert "distill" in deploy.chain(recipe, Labelled())[0], "though all images have a label"
     named, _ = plan.recipe_for(str(photos), None, ["distill.backbone=mobilenetv3_small_050"], limits=limits)
@@ -266,6 +267,20 @@ def test_the_student_has_the_minutes_that_its_teacher_leaves(minutes, few):
     assert (
         with_student(counts, "large", "package", Pace(LITE0), 2 * minutes, student, Pace(LITE0 / 8)).size >= made.size
     )
+
+
+def test_a_student_takes_no_more_pixels_than_leave_it_epochs_enough():
+    student = fitting.Fit("small", 224, 1.0, 1.0)
+
+    def at(minutes, student=student):
+        made = with_student(COUNTS, "large", "package", Pace(LITE0), minutes, student, Pace(LITE0 / 4))
+        assert f"at {made.values['distill.size']} pixels" in next(s.what for s in made.steps if s.stage == "distill")
+        return made.values["distill.size"], made.values["distill.epochs"]
+
+    sizes = [at(minutes)[0] for minutes in (8, 15, 30, 60, 240)]
+    assert sizes == sorted(sizes) and sizes[0] == 96 and sizes[-1] == 224
+    assert all(epochs >= 25 for size, epochs in (at(30), at(60)) if size > 96)
+    assert at(240, dataclasses.replace(student, size=64))[0] == 64
 
 
 def test_limits_that_no_size_meets_name_the_nearest_and_a_smaller_network(measured):
