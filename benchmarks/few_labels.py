@@ -24,6 +24,7 @@ from softedge.data.images import Images
 from softedge.data.splitting import hold_out
 from softedge.data.stamps import content_hashes
 from softedge.eval import features, linear, validation
+from softedge.eval.measures import unit
 from softedge.eval.spreading import spread
 from softedge.records import InputSpec
 from softedge.run import Run
@@ -102,7 +103,7 @@ class Frozen:
         self.features = described(images, settings, size)
         others = [config.Backbone(name=name, weights="package") for name in beside]
         parts = [self.features, *(described(images, other) for other in others)]
-        self.all = np.concatenate([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts], axis=1)
+        self.all = np.concatenate([unit(part) for part in parts], axis=1)
 
     def __call__(
         self, images: Images, train: np.ndarray, test: np.ndarray, labels: int, draw: int, given: argparse.Namespace
@@ -130,8 +131,7 @@ class Frozen:
         more = {}
         if self.all.shape != self.features.shape:
             over = spread(self.all[train], known, classes)
-            spread_over = over() ** over.sharpness(folds)
-            spread_over /= spread_over.sum(1, keepdims=True)
+            spread_over = over.sharpened(folds)
             scores = linear.fit(self.all[train[kept]], known[kept], classes, decays, draw)(self.all[train])
             linear_over = features.softmax(scores)
             more = {

@@ -28,6 +28,11 @@ class UserError(Exception):
     """Something the user can fix: one line that says what was asked, what was found, what to do. Exit code 2."""
 
 
+def first_line(error: BaseException, at_most: int = 160) -> str:
+    """The first line of what a library says, cut; the kind of the error when it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:at_most]
+
+
 class CannotRunHere(UserError):
     """A finished file that the runtime of this machine cannot run: nothing is wrong with it, but it stays unchecked."""
 

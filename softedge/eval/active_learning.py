@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.eval import linear
+from softedge.eval.measures import unit
 
 REASONS = {
     "typical": "the most typical images of groups without a label",
@@ -26,11 +27,6 @@ NEIGHBOURS = 20
 _CHUNK = 2048
 _PREFILTER = 10
 _SMALLEST = 5  # images; smaller clusters are outliers, asked about last
-
-
-def unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows (N, D) of unit length."""
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 def clustered(

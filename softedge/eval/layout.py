@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from softedge.data.images import Uint8
+from softedge.eval.measures import unit
 
 FEWEST = 12  # images: fewer give t-SNE no neighbourhoods
 _COMPONENTS = 50  # before t-SNE, as its authors advise
@@ -26,7 +27,7 @@ def lay_out(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    directions = unit(features)
     components = min(_COMPONENTS, *directions.shape)
     reduced = PCA(components, svd_solver="full").fit_transform(directions)
     perplexity = min(30.0, (len(reduced) - 1) / 4)

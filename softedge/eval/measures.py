@@ -6,6 +6,7 @@ NumPy alone, so that a board can import it; labels are optional.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,9 +120,14 @@ def knn_overlap(reference: Float32, actual: Float32, k: int = 10) -> float:
     return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(*near)]))
 
 
+def unit(features: NDArray[np.floating]) -> NDArray[Any]:
+    """Rows (N, D) of unit length."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
 def _neighbours(features: NDArray[np.floating], k: int) -> NDArray[np.int64]:
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    similarity = unit @ unit.T
+    directions = unit(features)
+    similarity = directions @ directions.T
     np.fill_diagonal(similarity, -np.inf)
     return np.argpartition(-similarity, k, axis=1)[:, :k]
 

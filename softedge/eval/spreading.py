@@ -65,6 +65,11 @@ class Spreading:
 
         return max(POWERS, key=likelihood)
 
+    def sharpened(self, folds: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Class probabilities (N, C) from all labels, to the power that ``sharpness`` finds."""
+        powers = self() ** self.sharpness(folds)
+        return powers / powers.sum(1, keepdims=True)
+
     def cross_validated(self, folds: NDArray[np.int64]) -> NDArray[np.int64]:
         """Answers (L,) for the labelled images, each from the labels of the other folds."""
         answers = np.empty(len(self.rows), np.int64)

@@ -77,7 +77,8 @@ def standard_error(accuracy: float, images: int) -> float:
 
 def why(run: Run, chosen: str) -> str:
     """The choice in a line."""
-    scores = {name: val_top1(result) for name, result in trained(run).items()}
+    done = trained(run)
+    scores = {name: val_top1(result) for name, result in done.items()}
     known = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if value is not None)
     if len(scores) < 2:
         return f"classifier: {chosen}, the only one of the run"
@@ -85,5 +86,5 @@ def why(run: Run, chosen: str) -> str:
         return f"classifier: {chosen}, the last of the chain (not all have a validation accuracy)"
     leader = max(scores, key=lambda name: scores[name] or 0.0)
     behind = chosen in scores and (scores[chosen] or 0.0) < (scores[leader] or 0.0)
-    margin = f"; {leader} is not clearly ahead" if behind and chosen == best_of(trained(run)) else ""
+    margin = f"; {leader} is not clearly ahead" if behind and chosen == best_of(done) else ""
     return f"classifier: {chosen} (validation accuracy: {known}{margin})"

@@ -15,7 +15,7 @@ import numpy as np
 
 from softedge import registry
 from softedge.config import Check, build
-from softedge.errors import UserError
+from softedge.errors import UserError, first_line
 from softedge.eval.measures import compare
 from softedge.export import calibration
 from softedge.export.base import Float32, Format, GivenModel, Uint8, open_format
@@ -108,10 +108,6 @@ def _format(file: Path) -> Format:
     return known[file.suffix]
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
-
-
 class _Work:
     def __init__(self, file: Path, format_: Format, given: GivenModel, gates: Check, root: Path, seed: int):
         self.format, self.given, self.gates = format_, given, gates
@@ -139,7 +135,7 @@ class _Work:
         except UserError:
             raise
         except Exception as error:  # each runtime has its own kinds, of graphs that cannot run
-            raise UserError(f"{file} cannot be run on several images ({_first_line(error)}); {_ONE_BY_ONE}") from error
+            raise UserError(f"{file} cannot be run on several images ({first_line(error)}); {_ONE_BY_ONE}") from error
         if len(answers) != len(images):
             raise UserError(f"{file} gives {len(answers)} rows of scores for {len(images)} images; {_ONE_BY_ONE}")
         return answers

@@ -10,6 +10,7 @@ from softedge.config import Recipe
 from softedge.data.images import Images
 from softedge.errors import UserError, did_you_mean
 from softedge.eval.features import extract
+from softedge.eval.measures import unit
 from softedge.records import InputSpec
 from softedge.run import Run
 from softedge.stages.base import BACKBONE
@@ -60,18 +61,22 @@ def features(
         if name == OWN:
             backbone, given = backbones.load(run.root / BACKBONE), None
             # Pretraining has made the weights those of the run's own pixels.
-            pixels = None if recipe.ssl.epochs else starting.preprocessing_of(recipe.backbone)
+            weights = None if recipe.ssl.epochs else starting.preprocessing_of(recipe.backbone)
         else:
             settings = starting.resolve(config.Backbone(name=name, weights="auto"))
             if settings.weights == "random":
                 raise UserError(f"distill.spread_over = '{name}': there are no weights of it here; leave it out")
             backbone = backbones.build(settings, seed=recipe.seed)
-            given = pixels = starting.preprocessing_of(settings)
-        size = recipe.distill.teacher_size or (spec.size if pixels is None else pixels.size)
-        found = extract(backbone, images, resized(spec, size, given))
-        parts.append(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12))
+            given = weights = starting.preprocessing_of(settings)
+        size = pixels(recipe, spec, weights)
+        parts.append(unit(extract(backbone, images, resized(spec, size, given))))
         seen[recipe.backbone.name if name == OWN else name] = size
     return np.concatenate(parts, axis=1), {"pixels": seen}
+
+
+def pixels(recipe: Recipe, spec: InputSpec, given: Preprocessing | None) -> int:
+    """What a teacher sees: the pixels of the weights it starts from, where there are any, else those of ``spec``."""
+    return recipe.distill.teacher_size or (given.size if given is not None else spec.size)
 
 
 def resized(spec: InputSpec, size: int, given: Preprocessing | None = None) -> InputSpec:

@@ -25,7 +25,7 @@ from softedge.records import InputSpec
 from softedge.run import Run
 from softedge.stages import classifier, spreading
 from softedge.stages.base import BACKBONE
-from softedge.stages.spreading import resized
+from softedge.stages.spreading import pixels, resized
 from softedge.weights import starting
 
 SPREADING = ("spread", "ensemble")  # teachers that look at the features of ``distill.spread_over``
@@ -202,8 +202,7 @@ def _spreading(run: Run, recipe: Recipe, parts: Parts) -> Taught:
     features, seen = spreading.features(run, recipe, images, parts.data.spec)
     found = spread(features, parts.labels, len(parts.data.classes))
     folds = validation.folds(images.subset(found.rows), recipe.seed)
-    probabilities = found() ** found.sharpness(folds)
-    probabilities /= probabilities.sum(1, keepdims=True)
+    probabilities = found.sharpened(folds)
     right = found.cross_validated(folds) == found.labels
     return _answered(parts, probabilities, features, float(right.mean()), seen)
 
@@ -293,7 +292,7 @@ def _on_features(recipe: Recipe, parts: Parts) -> Classifier:
     settings = starting.resolve(asked)
     given = starting.preprocessing_of(settings)
     backbone = backbones.build(settings, seed=recipe.seed)
-    spec = resized(parts.data.spec, _pixels(recipe, parts.data, given), given)
+    spec = resized(parts.data.spec, pixels(recipe, parts.data.spec, given), given)
     rows = np.flatnonzero(parts.labels >= 0)
     features = extract(backbone, parts.data.pretrain.subset(rows), spec)
     decays, classes = recipe.probe.weight_decays, parts.data.classes
@@ -303,11 +302,6 @@ def _on_features(recipe: Recipe, parts: Parts) -> Classifier:
         model.head.weight.copy_(torch.from_numpy(layer.weight))
         model.head.bias.copy_(torch.from_numpy(layer.bias))
     return model
-
-
-def _pixels(recipe: Recipe, data: Data, given: starting.Preprocessing | None) -> int:
-    """What a teacher sees: the pixels of the weights it starts from, where there are any."""
-    return recipe.distill.teacher_size or (given.size if given is not None else data.spec.size)
 
 
 def student(run: Run, recipe: Recipe, data: Data) -> tuple[Backbone, InputSpec]:

@@ -13,14 +13,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
-from softedge.errors import UserError
+from softedge.errors import UserError, first_line
 from softedge.export.base import GivenModel, Uint8
 from softedge.export.contract import INPUT
 from softedge.export.given_file import Interface, Tensor, interface, own_words, preprocessing
 from softedge.export.onnx.candidates import GraphCandidates
 from softedge.export.onnx.graph import IR_VERSION
 from softedge.export.onnx.ranges import run
-from softedge.export.onnx.rewrite import copied, without_unused
+from softedge.export.onnx.rewrite import copied, inner_graphs, without_unused
 from softedge.records import InputSpec
 
 OURS = "softedge_"  # begins the names of the nodes that are put around the graph
@@ -78,7 +78,7 @@ def _plain(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf, external data and the file system each raise their own
-        first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        first = first_line(error)
         raise UserError(f"{path} cannot be read as an ONNX file ({first})") from error
     kinds = {node.op_type for node in model.graph.node}
     if not kinds:
@@ -91,7 +91,7 @@ def _plain(path: Path) -> onnx.ModelProto:
         try:
             model = onnx.version_converter.convert_version(model, _OPSET)
         except Exception as error:  # the converter has no kind of its own
-            first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+            first = first_line(error)
             raise UserError(
                 f"{path} has opset {opset}, int8 needs {OLDEST_OPSET}, and it cannot be converted ({first}); "
                 f"export it again with opset {_OPSET}"
@@ -127,7 +127,7 @@ def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         try:
             ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base
-            first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+            first = first_line(error)
             raise UserError(f"{path} cannot be run by onnxruntime ({first})") from error
         folded = onnx.load(options.optimized_model_filepath)
     del folded.metadata_props[:]
@@ -164,7 +164,7 @@ def _names(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
     for node in graph.node:
         yield from (node.name, *node.input, *node.output)
-        for inner in (a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH):
+        for inner in inner_graphs(node):
             yield from _names(inner)
 
 
@@ -214,7 +214,7 @@ def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
     for node in nodes if names else ():
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-        for inner in (a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH):
+        for inner in inner_graphs(node):
             _rename(inner.node, names)
             for output in inner.output:
                 output.name = names.get(output.name, output.name)

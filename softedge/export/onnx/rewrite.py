@@ -59,10 +59,15 @@ def without_unused(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The branches of an If, the body of a Loop."""
+    return [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
+
+
 def read_by(node: onnx.NodeProto) -> set[str]:
     """The tensors that a node reads, also inside If and Loop."""
     read = {name for name in node.input if name}
-    for inner in (a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH):
+    for inner in inner_graphs(node):
         read |= _read(inner) | {output.name for output in inner.output}
     return read
 
