@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from softedge.report import facts, phrases, usefulness, words
+from softedge.report import facts, phrases, trained, usefulness, words
 
 Values = dict[str, Any]
 
@@ -25,7 +25,7 @@ def card(run: Values) -> str:
         about=phrases.about(run),
         made=[row for row in run["files"] if row.get("size_bytes")],
         facts=[(name, _plain(value)) for name, value in facts.data_facts(run)],
-        origin=usefulness.origin(run),
+        origin=trained.origin(run),
         pretrained=words.pretrained(run),
         cheap=_plain(phrases.cheap_lead(run)) if run["baselines"] else "",
         labels_alone=_plain(usefulness.labels_alone(run)) if run.get("scratch") else "",
@@ -38,7 +38,7 @@ def card(run: Values) -> str:
 def front_matter(run: Values) -> str:
     """YAML between the dashes; strings are written as JSON, which YAML reads as it is."""
     recipe = run["recipe"]
-    backbone = recipe.get("backbone", {}).get("name", "")
+    backbone = trained.taught_network(run).get("name") or recipe.get("backbone", {}).get("name", "")
     task = "image-classification" if run["data"].get("classes") or not run["data"] else "image-feature-extraction"
     lines = ["---", "library_name: softedge", f"pipeline_tag: {task}", "tags:"]
     learned = ["self-supervised-learning", recipe.get("ssl", {}).get("method", "")]

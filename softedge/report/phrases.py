@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from softedge.report import words
+from softedge.report import trained, words
 from softedge.report.cautions import interval
 
 Values = dict[str, Any]
@@ -39,8 +39,10 @@ SHOW: dict[str, Callable[[float], Markup]] = {
 def about(run: Values) -> str:
     """One line under the name: network, method, data, day."""
     recipe, data = run["recipe"], run["data"]
+    name = recipe.get("backbone", {}).get("name", "")
+    student = trained.taught_network(run).get("name")
     parts = [
-        recipe.get("backbone", {}).get("name", ""),
+        f"{student}, taught by {name}" if student else name,
         recipe.get("ssl", {}).get("method", "") if words.pretrained(run) else "",
         _source_name(data.get("source") or recipe.get("data", {}).get("source", "")),
     ]

@@ -87,7 +87,9 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         **measured(folder, student, data, losses),
     }
     (folder / _CHECKPOINT).unlink(missing_ok=True)
-    details = {"teacher": settings.teacher, "losses": thinned(losses), "classes": list(data.classes)}
+    details: dict[str, Any] = {"teacher": settings.teacher, "losses": thinned(losses), "classes": list(data.classes)}
+    if settings.backbone:
+        details["network"] = {"name": backbone.settings.name, "weights": backbone.settings.weights}
     return Outcome(metrics, details | taught.details)
 
 

@@ -111,34 +111,34 @@ def _kept(out: str | Path, data: str | None, minutes: float | None, limits: Limi
 def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tuple[Plan, Recipe]:
     from softedge.data import describe
 
-    base = _resolved(choose_recipe(data, GIVEN_RECIPE, set))
-    if base.backbone.weights == "random":
-        base = _resolved(choose_recipe(data, FOLDER_RECIPE, set))
+    base = _based(data, set)
     facts = describe(data, base)
     for line in facts["notices"]:
         if line.startswith("caution"):  # the rest comes with the data stage; this one should stop who did not mean it
             say(line)
-    counts = dataclasses.replace(counted(facts), views=len(views(base)), scratch=base.plan.scratch)
+    counts = dataclasses.replace(counted(facts), scratch=base.plan.scratch)
     pace = _pace(base.backbone)
-    given = base.backbone.weights != "random"
-    counts = within(dataclasses.replace(counts, beside=_beside(base)), given, pace, minutes)
-    fits = largest(base, sizes_for(counts), limits, _smaller(base, counts, set)) if limits else ()
+    counts = _suited(counts, base, pace, minutes)
     network = base.backbone
-    if fits and fits[-1].network != network.name:
+    fits = largest(base, sizes_for(counts), limits, _smaller(base, counts, set)) if limits else ()
+    at_most = fits[-1].size if fits else SIZES[-1]
+    if fits and fits[-1].network != network.name and _taught(counts, set):
         student = config.Backbone(name=fits[-1].network, weights="random")
         chosen = with_student(
             counts, network.name, network.weights, pace, minutes, fits[-1], _pace(student), base.finetune.batch
         )
-        if not counts.taught:  # measured: benchmarks/results/starting.md
-            alone = f"--set backbone.name={student.name} --set backbone.weights=random"
-            note = f"most images have labels: {student.name} alone was clearly more accurate in 15 minutes, {alone}"
-            chosen = dataclasses.replace(chosen, notes=(*chosen.notes, note))
+    elif fits and fits[-1].network != network.name:
+        base = _based(data, set, fits[-1].network)
+        small = base.backbone
+        pace = _pace(small)
+        counts = _suited(counts, base, pace, minutes)
+        chosen = choose(counts, small.name, small.weights, pace, minutes, base.finetune.batch, at_most)
+        chosen = dataclasses.replace(chosen, notes=(*chosen.notes, f"{network.name} does not meet {limits.text()}"))
     else:
-        at_most = fits[-1].size if fits else SIZES[-1]
         chosen = choose(counts, network.name, network.weights, pace, minutes, base.finetune.batch, at_most)
+    chosen = dataclasses.replace(chosen, fits=fits)
     if chosen.values.get("ssl.epochs") and 2 <= counts.pretrain < base.ssl.batch:
         chosen = dataclasses.replace(chosen, values=chosen.values | {"ssl.batch": sizing.batch_for(counts.pretrain)})
-    chosen = dataclasses.replace(chosen, fits=fits)
     values: dict[str, dict[str, Any]] = {}
     for key, value in chosen.values.items():
         section, name = key.split(".")
@@ -149,6 +149,32 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
         values.setdefault("check", {})["max_size"] = int(limits.max_mb * 1e6)
     planned = replaced(base, **values)
     return chosen, _resolved(config.build(planned.model_dump(mode="json"), set, source="the plan with --set"))
+
+
+def _based(data: str, set: Sequence[str], network: str | None = None) -> Recipe:
+    """The recipe to plan with, its weights resolved: one for starting weights where there are any.  None: its own."""
+
+    def of(recipe: str) -> Recipe:
+        chosen = choose_recipe(data, recipe, set)
+        return _resolved(replaced(chosen, backbone={"name": network}) if network else chosen)
+
+    given = of(GIVEN_RECIPE)
+    return given if given.backbone.weights != "random" else of(FOLDER_RECIPE)
+
+
+def _taught(counts: Counts, set: Sequence[str]) -> bool:
+    """Whether a network that is too small for the recipe's weights learns from the recipe's, rather than alone.
+
+    Where most images have labels it learns more from these in the same minutes (benchmarks/results/starting.md): the
+    teacher's own training takes many of them.  A teacher whose weights are given is meant.
+    """
+    return counts.taught > 0 or any(item.startswith(("backbone.weights", "distill.")) for item in set)
+
+
+def _suited(counts: Counts, recipe: Recipe, pace: Pace, minutes: float) -> Counts:
+    """``counts`` with what depends on the network: views of pretraining, and features that fit into the minutes."""
+    counts = dataclasses.replace(counts, views=len(views(recipe)), beside=_beside(recipe))
+    return within(counts, recipe.backbone.weights != "random", pace, minutes)
 
 
 def _beside(recipe: Recipe) -> tuple[tuple[str, float], ...]:

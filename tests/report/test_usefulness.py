@@ -4,7 +4,7 @@ from typing import Any
 
 from test_verdict import DEVICES, row
 
-from softedge.report import phrases, usefulness, words
+from softedge.report import card, phrases, trained, usefulness, words
 from softedge.report.verdict import decide
 
 
@@ -46,7 +46,7 @@ def test_what_failed_the_gate_keeps_its_reason() -> None:
 
 
 def test_the_card_says_how_the_classifier_was_trained() -> None:
-    assert usefulness.origin(run(True)) == (
+    assert trained.origin(run(True)) == (
         "It started from random weights, was pretrained without labels (simco, 60 epochs) and was given a linear "
         "classifier on its frozen features."
     )
@@ -54,7 +54,7 @@ def test_the_card_says_how_the_classifier_was_trained() -> None:
         True, recipe={"backbone": {"weights": "package"}}, pretrain={"metrics": {"epochs": 0}},
         finetune={"metrics": {"n_train": 1912}}, files=[{"source": "finetune"}],
     )  # fmt: skip
-    assert usefulness.origin(given) == (
+    assert trained.origin(given) == (
         "It started from ImageNet weights and was fine-tuned in all layers on 1\u202f912 labelled images."
     )
 
@@ -62,7 +62,7 @@ def test_the_card_says_how_the_classifier_was_trained() -> None:
 def test_pretraining_that_did_not_help_is_said_once_and_not_claimed() -> None:
     metrics = {"epochs": 5, "before_val_top1": 0.881, "after_val_top1": 0.862, "n_val": 1909}
     given = run(True, recipe={"backbone": {"weights": "package"}}, pretrain={"metrics": metrics, "kept": "start"})
-    assert "pretrained" not in usefulness.origin(given) and not words.pretrained(given)
+    assert "pretrained" not in trained.origin(given) and not words.pretrained(given)
     assert phrases.worth_it(given) == (
         "Of 1\u202f909 held-out training images a linear layer answers 88.1\u202f% right on the features of the "
         "starting weights and 86.2\u202f% on the pretrained ones: those of the starting weights were kept."
@@ -70,14 +70,14 @@ def test_pretraining_that_did_not_help_is_said_once_and_not_claimed() -> None:
     helped = run(
         True, recipe=given["recipe"], pretrain={"metrics": metrics | {"after_val_top1": 0.9}, "kept": "trained"}
     )
-    assert "was pretrained without labels" in usefulness.origin(helped) and words.pretrained(helped)
+    assert "was pretrained without labels" in trained.origin(helped) and words.pretrained(helped)
     assert phrases.worth_it(helped).endswith("90.0\u202f% on the pretrained ones: the pretrained ones were kept.")
     assert phrases.worth_it(run(True)) == ""
 
 
 def test_a_network_from_elsewhere_is_not_said_to_be_trained_here() -> None:
     elsewhere = run(True, recipe={"export": {"source": "given"}, "backbone": {"weights": "random"}}, pretrain={})
-    assert usefulness.origin(elsewhere) == "It was trained elsewhere; this run was given its weights."
+    assert trained.origin(elsewhere) == "It was trained elsewhere; this run was given its weights."
 
 
 def test_the_card_names_all_who_taught_and_the_networks_whose_features_they_looked_at():
@@ -94,8 +94,27 @@ def test_the_card_names_all_who_taught_and_the_networks_whose_features_they_look
         "tf_efficientnet_lite0 and tf_efficientnet_lite1, the answers of a linear layer on the same features and the "
         "fine-tuned network's answers, for 450 images with a label and 1\u202f400 without."
     )
-    assert usefulness.origin(taught).endswith(said)
+    assert trained.origin(taught).endswith(said)
     alone = taught | {"distill": stage | {"teacher": "finetune", "taught_by": []}}
-    assert "all layers on the fine-tuned network's answers, for" in usefulness.origin(alone)
+    assert "all layers on the fine-tuned network's answers, for" in trained.origin(alone)
     other = taught | {"distill": stage | {"teacher": "runs/large"}}
-    assert "all layers on the answers of another network, for" in usefulness.origin(other)
+    assert "all layers on the answers of another network, for" in trained.origin(other)
+
+
+def test_a_network_that_the_runs_own_taught_is_named_with_its_own_start():
+    recipe = {"backbone": {"name": "tf_efficientnet_lite0", "weights": "package"}, "export": {"source": "distill"}}
+    stage = {
+        "teacher": "finetune",
+        "network": {"name": "mobilenetv3_small_050", "weights": "random"},
+        "metrics": {"n_train": 100, "n_unlabelled": 500},
+    }
+    taught = run(True, recipe=recipe) | {"distill": stage, "files": [{"source": "distill"}], "stages": []}
+    assert phrases.about(taught) == "mobilenetv3_small_050, taught by tf_efficientnet_lite0"
+    assert trained.origin(taught) == (
+        "It started from random weights and was trained in all layers on the fine-tuned network's answers, for "
+        "100 images with a label and 500 without."
+    )
+    assert '- "mobilenetv3_small_050"' in card.front_matter(taught)
+    own = taught | {"files": [{"source": "finetune"}]}
+    assert phrases.about(own) == "tf_efficientnet_lite0"
+    assert trained.origin(own).startswith("It started from ImageNet weights")

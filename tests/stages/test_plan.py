@@ -11,7 +11,7 @@ from softedge.errors import UserError
 from softedge.run import write_text
 from softedge.stages import deploy, fitting, plan, planning
 from softedge.stages.planning import SIZES, Counts, Pace, choose, with_student
-from softedge.weights import packages
+from softedge.weights import hub, packages
 
 COUNTS = Counts(pretrain=2000, train=2000, test=500, longer_side=512)
 LITE0 = 0.014  # seconds an image at 128 pixels
@@ -224,21 +224,50 @@ def test_the_largest_size_that_is_fast_enough_is_planned_and_stays_a_gate(photos
     assert recipe.distill.backbone == "" and recipe.export.source == "best"
 
 
-def test_a_device_too_small_for_the_network_gets_a_smaller_one_that_it_teaches(photos, measured, monkeypatch):
+@pytest.fixture
+def every_size(monkeypatch):
+    """Photos large enough for all sizes."""
     monkeypatch.setattr(plan, "sizes_for", lambda counts: list(SIZES))
+    monkeypatch.setattr(planning, "sizes_for", lambda counts: list(SIZES))
+
+
+def test_a_device_too_small_for_the_network_gets_a_smaller_one(photos, measured, every_size, monkeypatch):
     limits = fitting.Limits(max_ms=1.5)
     recipe, made = plan.recipe_for(str(photos), None, minutes=60, limits=limits)
     assert measured == [224, 192, 160, 128, 96, 64, 224, 192, 160, 128, 96]
-    assert (recipe.distill.backbone, recipe.distill.size) == ("mobilenetv3_small_100", 96)
-    assert recipe.backbone.name == "tf_efficientnet_lite0" and recipe.export.source == "distill"
-    assert recipe.check.max_p90 == 1.5 and recipe.distill.epochs >= 10
-    assert "--set backbone.name=mobilenetv3_small_100 --set backbone.weights=random" in made.notes[-1]
-    assert [step.stage for step in made.steps] == ["pretrain", "probe", "finetune", "baselines", "distill", "export"]
-    assert "distill" in deploy.chain(recipe, Labelled())[0], "though all images have a label"
-    named, _ = plan.recipe_for(str(photos), None, ["distill.backbone=mobilenetv3_small_050"], limits=limits)
-    assert named.distill.backbone == "mobilenetv3_small_050", "--set wins"
+    assert (made.network, made.size, made.weights) == ("mobilenetv3_small_100", 96, "random")
+    assert (recipe.backbone.name, recipe.backbone.weights) == ("mobilenetv3_small_100", "random")
+    small = config.load("small-domain")
+    assert (recipe.ssl.method, recipe.finetune.lr) == (small.ssl.method, small.finetune.lr), "from random weights"
+    assert (recipe.distill.backbone, recipe.export.source) == ("", "best")
+    assert recipe.check.max_p90 == 1.5 and recipe.data.size == 96 and recipe.ssl.epochs > 10
+    assert [step.stage for step in made.steps] == ["pretrain", "probe", "finetune", "baselines", "export"]
+    assert made.notes[-1] == "tf_efficientnet_lite0 does not meet 1.5 ms on local"
     with pytest.raises(UserError, match="tf_efficientnet_lite0 does not meet 1.5 ms .* name a smaller network"):
         plan.recipe_for(str(photos), None, ["backbone.name=tf_efficientnet_lite0"], limits=limits)
+
+
+def test_a_smaller_network_starts_from_weights_where_there_are_any(photos, measured, every_size, monkeypatch):
+    monkeypatch.setattr(hub, "unavailable", lambda name: "")
+    recipe, made = plan.recipe_for(str(photos), None, minutes=60, limits=fitting.Limits(max_ms=1.5))
+    assert (made.network, made.weights, recipe.ssl.epochs) == ("mobilenetv3_small_100", "imagenet", 0)
+
+
+@pytest.mark.parametrize("given", [["distill.backbone=mobilenetv3_small_050"], ["backbone.weights=package"], None])
+def test_a_smaller_network_is_taught_where_most_images_have_no_label_or_it_is_asked(
+    photos, measured, every_size, given, monkeypatch
+):
+    if given is None:
+        counted = plan.counted
+        monkeypatch.setattr(plan, "counted", lambda facts: dataclasses.replace(counted(facts), pretrain=1000))
+    recipe, made = plan.recipe_for(str(photos), None, given or [], minutes=60, limits=fitting.Limits(max_ms=1.5))
+    asked = "mobilenetv3_small_050" if given and "distill" in given[0] else "mobilenetv3_small_100"
+    assert (recipe.distill.backbone, recipe.distill.size) == (asked, 96), "--set wins"
+    assert recipe.backbone.name == "tf_efficientnet_lite0" and recipe.export.source == "distill"
+    assert recipe.check.max_p90 == 1.5 and recipe.distill.epochs >= 10
+    stages = [step.stage for step in made.steps if step.stage != "finetune"]  # few labels spread, and are not tuned on
+    assert stages == ["pretrain", "probe", "baselines", "distill", "export"]
+    assert "distill" in deploy.chain(recipe, Labelled())[0], "though all images have a label"
 
 
 class Numbers(list):

@@ -1,0 +1,79 @@
+"""How the classifier of a run's files was trained: its network, start, stages and teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from softedge.report import words
+
+Values = dict[str, Any]
+
+
+def origin(run: Values) -> str:
+    """How the exported classifier was trained: its start, its stages, its teacher."""
+    recipe = run["recipe"]
+    if recipe.get("export", {}).get("source") == "given":
+        return "It was trained elsewhere; this run was given its weights."
+    student = taught_network(run)
+    weights = (student or recipe.get("backbone", {})).get("weights", "random")
+    named = {"package": "ImageNet weights", "imagenet": "ImageNet weights", "random": "random weights"}
+    said = [f"It started from {named.get(weights, 'a weights file')}"]
+    epochs = run["pretrain"].get("metrics", {}).get("epochs")
+    if student:
+        pass  # what was pretrained is its teacher
+    elif epochs and words.pretrained(run):
+        said.append(f"was pretrained without labels ({recipe.get('ssl', {}).get('method', '')}, {epochs} epochs)")
+    elif epochs is None:
+        said.append("was pretrained without labels")
+    source = exported_from(run)
+    if source == "scratch":
+        number = run.get("scratch", {}).get("metrics", {}).get("n_train", 0)
+        return f"It was trained from random weights on {words.count(number)} labelled images alone."
+    if source == "finetune":
+        number = run["finetune"].get("metrics", {}).get("n_train")
+        images = f" on {words.count(number)} labelled images" if number else ""
+        said.append(f"was fine-tuned in all layers{images}")
+    elif source == "distill":
+        said.append(_taught(run["distill"]))
+    elif source == "probe":
+        said.append("was given a linear classifier on its frozen features")
+    return words.listing(said) + "."
+
+
+def _taught(stage: Values) -> str:
+    """Who taught, with how many images."""
+    described = stage.get("pixels")
+    over = f", by the features of {words.listing(list(described))}" if isinstance(described, dict) else ""
+    teachers = {
+        "spread": f"labels that spread from labelled images to similar ones{over}",
+        "linear": "the answers of a linear layer on the same features" if over else "the answers of a linear layer",
+        "finetune": "the fine-tuned network's answers",
+        "probe": "the answers of a linear classifier on its own frozen features",
+    }
+    metrics, teacher = stage.get("metrics", {}), stage.get("teacher", "")
+    by = stage.get("taught_by", ()) if teacher == "ensemble" else (teacher,)
+    who = words.listing([teachers[one] for one in by if one in teachers]) or "the answers of another network"
+    labelled, without = metrics.get("n_train", 0), metrics.get("n_unlabelled", 0)
+    return (
+        f"was trained in all layers on {who}, for "
+        f"{words.count(labelled)} images with a label and {words.count(without)} without"
+    )
+
+
+def taught_network(run: Values) -> Values:
+    """name and weights (where it started from) of the network of the files, where it is not the run's: that taught it.
+
+    Empty where the files hold the run's network.
+    """
+    if exported_from(run) != "distill":
+        return {}
+    network = run["distill"].get("network")
+    return network if isinstance(network, dict) else {}
+
+
+def exported_from(run: Values) -> str:
+    """The stage whose classifier the files were made from; "" where nothing says so."""
+    for row in run["files"]:
+        if row.get("source"):
+            return str(row["source"])
+    return str(run["baselines"].get("classifier", ""))
