@@ -23,9 +23,9 @@ from softedge.data import sources
 from softedge.data.images import Images
 from softedge.data.splitting import hold_out
 from softedge.data.stamps import content_hashes
-from softedge.eval import features, linear, validation
+from softedge.eval import features, few_labels, linear, validation
 from softedge.eval.measures import unit
-from softedge.eval.spreading import spread
+from softedge.eval.spreading import spread, whitened
 from softedge.records import InputSpec
 from softedge.run import Run
 from softedge.stages import classifier, distill, pretrain, probe, spreading, teachers
@@ -93,9 +93,9 @@ class Frozen:
     """The same draws on frozen features of the starting weights, at ``size`` pixels.
 
     linear: a linear layer on the labels.  spread: the labels spread, on the training images without one.  taught: a
-    linear layer on what was spread.  linear_val, spread_val: cross-validated over the labelled images, as the product
-    chooses.  With other networks beside, at the pixels of their weights: spread_over, linear_over and the geometric
-    mean of both, on the training images without a label.
+    linear layer on what was spread.  linear_val, spread_val: cross-validated over the labelled images.  With other
+    networks beside, at the pixels of their weights: spread_over, linear_over, and both together as ``distill`` weighs
+    them, on the training images without a label; weight: that of what spread; unwhitened: spread_over without it.
     """
 
     def __init__(self, images: Images, size: int, beside: list[str]):
@@ -114,7 +114,7 @@ class Frozen:
         here, classes = self.features[train], int(images.labels.max()) + 1
         decays = config.load("photos").probe.weight_decays
         layer = linear.fit(here[kept], known[kept], classes, decays, draw)
-        spreading = spread(here, known, classes)
+        spreading = spread(whitened(here), known, classes)
         answers = spreading().argmax(1)
         taught = linear.fit(here, answers, classes, (teachers._DECAY,), draw)
         folds = validation.folds(images.subset(train[kept]), draw)
@@ -130,14 +130,14 @@ class Frozen:
 
         more = {}
         if self.all.shape != self.features.shape:
-            over = spread(self.all[train], known, classes)
-            spread_over = over.sharpened(folds)
-            scores = linear.fit(self.all[train[kept]], known[kept], classes, decays, draw)(self.all[train])
-            linear_over = features.softmax(scores)
+            over = self.all[train]
+            found = few_labels.answer(over, known, classes, folds, decays, draw)
             more = {
-                "spread_over": on_unlabelled(spread_over),
-                "linear_over": on_unlabelled(linear_over),
-                "together": on_unlabelled(np.maximum(spread_over, 1e-6) * np.maximum(linear_over, 1e-6)),
+                "unwhitened": on_unlabelled(spread(over, known, classes)()),
+                "spread_over": on_unlabelled(spread(whitened(over), known, classes)()),
+                "linear_over": on_unlabelled(linear.fit(over[kept], known[kept], classes, decays, draw)(over)),
+                "together": on_unlabelled(found.probabilities),
+                "weight": found.weight,
             }
         return (
             more

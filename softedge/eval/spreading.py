@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 NEIGHBOURS = 8
 ALPHA = 0.9  # 8 to 15 neighbours and 0.9 to 0.97 were tried: benchmarks/results/few-labels.md
 POWERS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+COMPONENTS = 256
+WHITENING = 0.25  # 0 to 0.4, and 128 to 1,024 components were tried there, too
+_FITTED = 5000  # images from which the components are found
+LEAST = 1e-6  # of a probability: who is certain and wrong can be outvoted
+_LEAST_VALUE = 1e-4  # of the largest singular value: smaller ones are rounding errors
 _POWER = 3
 _CHUNK = 4096
 
@@ -51,32 +56,56 @@ class Spreading:
         total = scores.sum(1, keepdims=True)
         return np.where(total > 0, scores / np.maximum(total, 1e-300), 1 / self.n_classes)
 
-    def sharpness(self, folds: NDArray[np.int64]) -> float:
-        """The power of the probabilities that is most likely on labelled images, each answered by the other folds."""
+    def held_out(self, folds: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Class probabilities (L, C) for the labelled images, each from the labels of the other folds."""
         held = np.empty((len(self.rows), self.n_classes))
         for fold in np.unique(folds):
             held[folds == fold] = self(folds != fold)[self.rows[folds == fold]]
-        logs = np.log(np.maximum(held, 1e-12))
-        own = np.arange(len(self.rows)), self.labels
+        return held
 
-        def likelihood(power: float) -> float:
-            scaled = logs * power
-            return float((scaled[own] - np.log(np.exp(scaled).sum(1))).sum())
-
-        return max(POWERS, key=likelihood)
+    def sharpness(self, folds: NDArray[np.int64]) -> float:
+        """The power of the probabilities that is most likely on labelled images, each answered by the other folds."""
+        held = self.held_out(folds)
+        return max(POWERS, key=lambda power: likelihood(raised(held, power), self.labels))
 
     def sharpened(self, folds: NDArray[np.int64]) -> NDArray[np.float64]:
         """Class probabilities (N, C) from all labels, to the power that ``sharpness`` finds."""
-        powers = self() ** self.sharpness(folds)
-        return powers / powers.sum(1, keepdims=True)
+        return raised(self(), self.sharpness(folds))
 
     def cross_validated(self, folds: NDArray[np.int64]) -> NDArray[np.int64]:
         """Answers (L,) for the labelled images, each from the labels of the other folds."""
-        answers = np.empty(len(self.rows), np.int64)
-        for fold in np.unique(folds):
-            held = folds == fold
-            answers[held] = self(~held)[self.rows[held]].argmax(1)
-        return answers
+        return self.held_out(folds).argmax(1)
+
+
+def raised(probabilities: NDArray[np.floating], power: float) -> NDArray[np.float64]:
+    """Probabilities (N, C) to a power, normalised again."""
+    powers = np.maximum(probabilities, LEAST).astype(np.float64) ** power
+    return np.asarray(powers / powers.sum(1, keepdims=True))
+
+
+def likelihood(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """Mean log-likelihood of ``labels`` (N,) under ``probabilities`` (N, C)."""
+    return float(np.log(np.maximum(probabilities[np.arange(len(labels)), labels], LEAST)).mean())
+
+
+def whitened(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features (N, D) centred, on their first ``COMPONENTS`` principal components (N, K), partly whitened.
+
+    A component of singular value s is divided by s^``WHITENING``: what many images share counts for less.  For
+    the neighbours of the graph; a linear layer learns such weights itself.
+    """
+    from sklearn.utils.extmath import randomized_svd
+
+    some = np.random.default_rng(0).permutation(len(features))[:_FITTED]
+    mean = features[some].mean(0)
+    wanted = min(COMPONENTS, len(some) - 1, features.shape[1])
+    if wanted < 1:
+        return features
+    _, values, axes = randomized_svd(features[some] - mean, wanted, random_state=0)
+    kept = values > _LEAST_VALUE * values[0]
+    if not kept.any():  # all images look alike
+        return features
+    return np.asarray((features - mean) @ (axes[kept].T / values[kept] ** WHITENING), np.float32)
 
 
 def spread(

@@ -37,9 +37,9 @@ class Finetune(SupervisedSection):
 class Distill(SupervisedSection):
     """A network learns from a teacher on all training images, with labels and without (SimCLRv2, arXiv 2006.10029)."""
 
-    # "auto": where most images have no label "spread" (labels few) or "ensemble", else "best" of the run's classifiers
-    # on validation images; "probe", "finetune"; "spread": labels spread over neighbouring features; "ensemble": these,
-    # a linear layer on the same features and the fine-tuned network together; a run, a classifier.safetensors, or a
+    # "auto": where most images have no label "ensemble", else "best" of the run's classifiers on validation images;
+    # "probe", "finetune"; "spread": labels spread over neighbouring features; "ensemble": these, a linear layer on the
+    # same features and, unless labels are few, the fine-tuned network together; a run, a classifier.safetensors, or a
     # timm network: a linear layer on its features
     teacher: str = "auto"
     teacher_weights: str = "auto"  # of a timm network, as backbone.weights

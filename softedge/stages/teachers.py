@@ -15,12 +15,12 @@ from softedge.backbones import Backbone, Classifier
 from softedge.config import Recipe
 from softedge.data.images import UNLABELLED, Data, Images
 from softedge.errors import UserError, did_you_mean
-from softedge.eval import linear, validation
+from softedge.eval import few_labels, linear, validation
 from softedge.eval.bootstrap import paired
 from softedge.eval.distillation import Answers, Teacher, ViewClassifier
 from softedge.eval.features import extract, softmax
 from softedge.eval.knn import top1
-from softedge.eval.spreading import spread
+from softedge.eval.spreading import LEAST, spread, whitened
 from softedge.records import InputSpec
 from softedge.run import Run
 from softedge.stages import classifier, spreading
@@ -31,7 +31,6 @@ from softedge.weights import starting
 SPREADING = ("spread", "ensemble")  # teachers that look at the features of ``distill.spread_over``
 UNSEEN = 0.1  # of the unlabelled images, never trained on: does the student answer as its teacher does?
 AT_MOST = 300
-_LEAST = 1e-6  # of a probability: a member that is certain and wrong can be outvoted
 _DECAY = 1e-2  # of the linear layer that the student is compared with, not searched
 
 
@@ -102,7 +101,7 @@ def resolve(run: Run, recipe: Recipe, data: Data) -> str:
     """The teacher in plain words: what "auto" and "best" are for this run."""
     asked = recipe.distill.teacher
     if asked == "auto":
-        asked = "spread" if few_and_many(data) else "ensemble" if mostly_unlabelled(data) else "best"
+        asked = "ensemble" if mostly_unlabelled(data) else "best"
     if asked != "best":
         return asked
     done = {name: result for name, result in classifier.trained(run).items() if name in ("probe", "finetune")}
@@ -200,7 +199,7 @@ def _spreading(run: Run, recipe: Recipe, parts: Parts) -> Taught:
     """Labels that spread over features: class probabilities for all training images, the labelled ones certain."""
     images = parts.data.pretrain
     features, seen = spreading.features(run, recipe, images, parts.data.spec)
-    found = spread(features, parts.labels, len(parts.data.classes))
+    found = spread(whitened(features), parts.labels, len(parts.data.classes))
     folds = validation.folds(images.subset(found.rows), recipe.seed)
     probabilities = found.sharpened(folds)
     right = found.cross_validated(folds) == found.labels
@@ -233,8 +232,10 @@ def _ensemble(run: Run, recipe: Recipe, parts: Parts) -> Taught:
 
     With few images to validate on the best one is a matter of chance; the mean of their log probabilities is better
     than any of them (benchmarks/results/cifar10.md). A fine-tuned network that is clearly better than the others
-    teaches alone, and answers for every view.
+    teaches alone, and answers for every view.  Labels that are too few to validate on are: ``_few``.
     """
+    if not len(parts.validation):
+        return _few(run, recipe, parts)
     images, classes = parts.data.pretrain, len(parts.data.classes)
     taught = _spreading(run, recipe, parts)
     assert taught.features is not None and taught.probabilities is not None
@@ -249,16 +250,33 @@ def _ensemble(run: Run, recipe: Recipe, parts: Parts) -> Taught:
         members["finetune"] = softmax(extract(model, images, model.spec))
     truth = images.labels[parts.validation]
     right = {name: answers[parts.validation].argmax(1) == truth for name, answers in members.items()}
-    scores = {name: float(found.mean()) for name, found in right.items()} if len(truth) else {}
-    kept = list(members)
-    if scores:
-        best = max(reversed(kept), key=lambda name: scores[name])
-        kept = [name for name in kept if name == best or paired(right[best], right[name], recipe.seed).low <= 0]
+    scores = {name: float(found.mean()) for name, found in right.items()}
+    best = max(reversed(list(members)), key=lambda name: scores[name])
+    kept = [name for name in members if name == best or paired(right[best], right[name], recipe.seed).low <= 0]
     details = taught.details | {"members": scores, "taught_by": kept}
     if kept == ["finetune"]:
         return Taught(ViewClassifier(tuned[0]), scores["finetune"], details=details)
-    logs = np.mean([np.log(np.maximum(members[name], _LEAST)) for name in kept], axis=0)
+    logs = np.mean([np.log(np.maximum(members[name], LEAST)) for name in kept], axis=0)
     return _answered(parts, softmax(logs), taught.features, None, details)
+
+
+def _few(run: Run, recipe: Recipe, parts: Parts) -> Taught:
+    """Spread labels and a linear layer on the same features, weighed by cross-validation over the labels.
+
+    A fine-tuned network has no part: it has answered for its own labels only.
+    """
+    images, rows = parts.data.pretrain, np.flatnonzero(parts.labels >= 0)
+    features, seen = spreading.features(run, recipe, images, parts.data.spec)
+    folds = validation.folds(images.subset(rows), recipe.seed)
+    classes, decays = len(parts.data.classes), recipe.probe.weight_decays
+    found = few_labels.answer(features, parts.labels, classes, folds, decays, recipe.seed)
+    weights = {"spread": found.weight, "linear": 1 - found.weight}
+    details = seen | {
+        "taught_by": [name for name, weight in weights.items() if weight],
+        "weights": weights,
+        "members": {"spread": found.spread_top1, "linear": found.linear_top1},
+    }
+    return _answered(parts, found.probabilities, features, found.top1, details)
 
 
 @dataclass(frozen=True)

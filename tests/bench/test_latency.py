@@ -44,7 +44,7 @@ def test_no_outlier_is_removed() -> None:
     ],
 )
 def test_a_result_is_valid_only_with_enough_samples_and_enough_time(count: int, each_ms: float, missing: str) -> None:
-    plan = TimingPlan.of("quick", Path("images.npy"), SPEC)
+    plan = TimingPlan("of a test", 64, 6.0, Path("images.npy"), SPEC)
     found = summarise(measurement([each_ms] * count), plan)
     assert found.valid == (missing == "")
     assert re.search(missing, found.why_not_valid)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from softedge.eval import linear
-from softedge.eval.spreading import normalised, spread
+from softedge.eval import spreading as module
+from softedge.eval.spreading import normalised, spread, whitened
 
 
 def rings(n: int, seed: int = 0):
@@ -84,3 +85,24 @@ def test_an_image_that_no_label_reaches_is_equally_likely_of_every_class():
     found = spread(apart, np.array([0, 1, -1, -1, -1, -1, -1, -1]), 2, neighbours=2)()
     np.testing.assert_allclose(found[4:], 0.5)
     np.testing.assert_allclose(found.sum(1), 1)
+
+
+def test_whitened_features_have_the_roots_of_the_singular_values(monkeypatch):
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=(80, 12)) * np.linspace(3, 0.1, 12) + 5).astype(np.float32)
+    found = whitened(features)
+    centred = features - features.mean(0)
+    values = np.linalg.svd(centred, compute_uv=False)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=0), values**0.75, rtol=1e-3)
+    np.testing.assert_allclose(found.T @ found, np.diag(values**1.5), atol=1e-2)  # a rotation, then each by itself
+    monkeypatch.setattr(module, "COMPONENTS", 3)
+    np.testing.assert_allclose(np.abs(whitened(features)), np.abs(found[:, :3]), rtol=1e-2, atol=1e-3)
+    np.testing.assert_array_equal(whitened(features), whitened(features))
+
+
+def test_images_that_look_alike_are_no_obstacle_to_whitening():
+    same = np.ones((5, 4), np.float32)
+    np.testing.assert_array_equal(whitened(same), same)
+    np.testing.assert_array_equal(whitened(same[:1]), same[:1])
+    line = np.outer(np.arange(6), np.ones(3)).astype(np.float32)
+    assert whitened(line).shape == (6, 1)

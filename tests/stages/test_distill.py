@@ -51,9 +51,19 @@ def test_held_out_images_teach_nothing(toy):
     assert distill.unseen(recorded, mostly_unlabelled(data, 9, 60)) is None
 
 
-def test_few_labels_spread_and_many_are_taught_by_the_best_classifier(toy):
+def test_few_labels_spread_beside_a_linear_layer_and_many_are_taught_by_the_best_classifier(toy):
     run, recipe, data = toy("run")
-    assert teachers.resolve(run, recipe, mostly_unlabelled(data, 9, 60)) == "spread"
+    few = mostly_unlabelled(data, 9, 60)
+    assert teachers.resolve(run, recipe, few) == "ensemble"
+    parts = teachers.parts(few, recipe.seed)
+    taught = teachers.make(run, changed(recipe, teacher="ensemble"), parts)
+    assert set(taught.details["members"]) == {"spread", "linear"}
+    weights = taught.details["weights"]
+    assert sum(weights.values()) == 1 and taught.details["taught_by"] == [name for name in weights if weights[name]]
+    assert taught.details["pixels"] == {recipe.backbone.name: 32}
+    rows = np.flatnonzero(parts.labels >= 0)
+    np.testing.assert_array_equal(taught.answers[rows], parts.labels[rows])
+    assert taught.answers.shape == (69,) and taught.features.shape[0] == 69
     with pytest.raises(UserError, match="softedge probe"):
         teachers.resolve(run, recipe, data)
 
