@@ -49,7 +49,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "msf": (*TWO_VIEWS, *MOMENTUM, "ssl.predictor=512", "ssl.queue=4096"),
     "pcl-v2": (
         *(*TWO_VIEWS, *MOMENTUM, "ssl.queue=4096", "ssl.temperature=0.1", "ssl.negatives=1024"),
-        *("ssl.clusters=[500, 1000, 1500]", "ssl.instance_epochs=1"),
+        *("ssl.clusters=[500, 1000, 1500]", "ssl.instance_epochs=0"),
     ),
     "visual-words": ("optim.weight_decay=0.02", "ssl.temperature=0.1", "ssl.scales=1", "ssl.whitening=0.5"),
     "supervised": ("augment.min_area=0.4", "augment.jitter=0", "augment.grey=0"),

@@ -19,7 +19,7 @@ from softedge.stages.base import Performs
 from softedge.stages.data import changed, opened
 from softedge.stages.export import known_names
 from softedge.stages.fitting import Limits
-from softedge.stages.opening import replaced, started
+from softedge.stages.opening import refuse_foreign, replaced, started
 from softedge.stages.report import report
 from softedge.stages.teachers import few_and_many, mostly_unlabelled
 
@@ -75,10 +75,20 @@ def deploy(
     max_ms, max_mb: what an image may take on the first device (p90) and an int8 file may weigh: they choose input size
     and network of a planned folder, and are gates afterwards.
     """
-    for name in targets or ():  # a plan takes a while
+    for name in targets or ():  # a plan takes a while: what it does not depend on is refused first
         open_format(name)
     for device in devices or ():
         open_device(device)
+    if out is not None:
+        refuse_foreign(Path(out))
+    gates: dict[str, Any] = {
+        "max_drop": max_drop,
+        "min_agreement": min_agreement,
+        "max_size": max_size,
+        "max_p90": max_p90,
+        "min_accuracy": min_accuracy,
+    }
+    replaced(Recipe(), check=gates)
     chosen, planned = plan.recipe_for(
         data, recipe, set, out, minutes, Limits(max_ms, max_mb, (devices or Bench().devices)[0])
     )
@@ -87,14 +97,7 @@ def deploy(
         chosen,
         export={"targets": targets, "precisions": precisions},
         bench={"devices": devices},
-        check={
-            "max_drop": max_drop,
-            "min_agreement": min_agreement,
-            "max_size": max_size,
-            "max_p90": max_p90,
-            "min_accuracy": min_accuracy,
-            "optional": _optional(chosen, asked, set),
-        },
+        check=gates | {"optional": _optional(chosen, asked, set)},
     )
     _refuse_unknown(resolved)
     with started(out or plan.default_out(resolved.data.source), resolved, force) as run:

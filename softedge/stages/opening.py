@@ -46,7 +46,7 @@ def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Ru
 
     The lock comes first: a refused command must not change the recipe of a run that another process is working on.
     """
-    _refuse_foreign(Path(out))
+    refuse_foreign(Path(out))
     run = Run(out)
     with run.locked():
         path = run.root / "recipe.toml"
@@ -62,7 +62,7 @@ def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Ru
         yield run
 
 
-def _refuse_foreign(out: Path) -> None:
+def refuse_foreign(out: Path) -> None:
     """UserError for a file, and for a folder that holds something else than a run."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder that does not exist yet, or an earlier run")
@@ -81,6 +81,11 @@ def reopen(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Run, Recipe]
     if not path.is_file():
         if Path(run).suffix and not Path(run).exists():  # a mistyped name of a file, or of a run
             raise UserError(f"{run} is not there; give a run folder, e.g. runs/mine, or a file that exists")
+        around = next((p for p in Path(run).resolve().parents if (p / "recipe.toml").is_file()), None)
+        if Path(run).exists() and around is not None:
+            raise UserError(f"{run} is part of the run {around}; give the run's folder")
+        if Path(run).is_file():
+            raise UserError(f"{run} is a file, not a run; softedge export-file makes a run of trained weights")
         why = "it has no recipe.toml" if Path(run).exists() else "there is no such folder"
         raise UserError(f"{run} is not a softedge run ({why}); make one with: softedge deploy --out {run}")
     return Run(run), with_overrides(Run(run), config.load(str(path)), overrides)

@@ -259,6 +259,7 @@ def test_the_ssl_folder_never_shadows_the_standard_library():
         (["deploy", "--set", "ssl.epoch=3"], "did you mean 'ssl.epochs'?"),
         (["deploy", "--recipe", "missing.toml"], "missing.toml"),
         (["deploy", "--devices", "lokal"], "unknown device 'lokal'; did you mean 'local'?"),
+        (["deploy", "--recipe", " "], "the name of the recipe is empty"),
         (["probe", "no-run"], "no-run is not a softedge run"),
         (["quantize", "mistyped.onnx"], "mistyped.onnx is not there"),
         (["check", "no-run"], "no-run is not a softedge run"),

@@ -14,7 +14,8 @@ import softedge
 from softedge import config
 from softedge.errors import UserError
 from softedge.run import Run
-from softedge.stages.opening import choose_recipe, reopened, started
+from softedge.stages import plan
+from softedge.stages.opening import choose_recipe, reopen, reopened, started
 
 
 @contextmanager
@@ -59,6 +60,26 @@ def test_a_folder_that_is_not_a_run_gets_no_lock_file(tmp_path):
         with pytest.raises(UserError, match="not a softedge run"):
             command()
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_what_is_in_a_run_or_a_file_is_told_from_a_run(toy, tmp_path):
+    run, recipe, _ = toy("mine")
+    (run.root / "recipe.toml").write_text(config.to_toml(recipe))
+    for inside in (run.folder("data"), run.folder("data") / "index.json"):
+        with pytest.raises(UserError, match=f"is part of the run {run.root}; give the run's folder"):
+            reopen(inside)
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(UserError, match="model.onnx is a file, not a run; softedge export-file"):
+        reopen(tmp_path / "model.onnx")
+
+
+def test_deploy_refuses_the_folder_and_the_limits_before_it_plans(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "recipe_for", lambda *_: pytest.fail("planned"))
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="not empty and not a softedge run"):
+        softedge.deploy(data="digits", out=tmp_path)
+    with pytest.raises(UserError, match=r"check.max_drop .* less than or equal to 1, found 7"):
+        softedge.deploy(data="digits", max_drop=7.0)
 
 
 def trained(toy) -> tuple[Run, config.Recipe]:
