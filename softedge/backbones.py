@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from softedge import config
-from softedge.errors import UserError, did_you_mean
+from softedge.errors import UserError, did_you_mean, first_line
 from softedge.records import InputSpec
 from softedge.weights import layouts, starting
 from softedge.weights.checkpoints import not_finite
-from softedge.weights.files import first_line, serialized
 from softedge.weights.files import read_state as read_state
+from softedge.weights.files import serialized
 
 
 class Backbone(nn.Module):
@@ -58,9 +58,8 @@ def _features(net: nn.Module, name: str) -> int:
         with torch.no_grad():
             features = net.eval()(torch.zeros(1, 3, 64, 64))
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(
-            f"backbone '{name}' does not accept images of any size ({reason}); use a convolutional one"
+            f"backbone '{name}' does not accept images of any size ({first_line(error)}); use a convolutional one"
         ) from error
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise UserError(f"backbone '{name}' does not give one row of features per image; use a classification network")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from softedge.errors import UserError
+from softedge.errors import UserError, first_line
 from softedge.progress import say
 
 T = TypeVar("T")
@@ -83,16 +83,14 @@ def joined(timeout_minutes: float = 30.0) -> Iterator[None]:
             "nccl" if where.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=timeout_minutes)
         )
     except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"the {asked_world()} processes could not find each other: {str(error).splitlines()[0]}"
-        ) from error
+        raise UserError(f"the {asked_world()} processes could not find each other: {first_line(error)}") from error
     try:
         yield
     except RuntimeError as error:
         if not _another_is_gone(error):
             raise
         if not launched():
-            say(f"rank {rank()} stops because another rank has ended: {str(error).splitlines()[0]}")
+            say(f"rank {rank()} stops because another rank has ended: {first_line(error)}")
         raise SystemExit(LEFT_ALONE) from None
     finally:
         dist.destroy_process_group()

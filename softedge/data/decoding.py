@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from softedge.data.ranges import guessed_white, signed_bytes, to_eight_bits
-from softedge.errors import UserError
+from softedge.errors import UserError, first_line
 from softedge.records import InputSpec
 
 Uint8 = NDArray[np.uint8]
@@ -242,7 +242,7 @@ def _decode_with_pillow(data: bytes, white: White | None = None) -> Uint8:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+    text = first_line(error)
     if isinstance(error, UnidentifiedImageError):
         return "not an image in a known format"
     if isinstance(error, Image.DecompressionBombError):

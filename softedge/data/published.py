@@ -15,7 +15,7 @@ from PIL import Image
 from softedge.data import folders
 from softedge.data.images import UNLABELLED, ArrayImages, Images, Uint8
 from softedge.data.inventory import Inventory, local_root
-from softedge.errors import UserError
+from softedge.errors import UserError, first_line
 
 
 def digits() -> Inventory:
@@ -117,8 +117,7 @@ def _fetching(name: str, archive: str) -> Iterator[tuple[Any, Path]]:
     except UserError:
         raise
     except Exception as error:  # URLError, RuntimeError for a wrong checksum, OSError for a full disk, ...
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise UserError(
-            f"{name} is not in {root} and could not be fetched ({reason}); put {archive} there, "
+            f"{name} is not in {root} and could not be fetched ({first_line(error)}); put {archive} there, "
             "or set SOFTEDGE_DATA to the folder that holds it"
         ) from error

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from softedge import registry
-from softedge.errors import UserError
+from softedge.errors import UserError, first_line
 from softedge.export.base import open_format
 from softedge.progress import plural
 from softedge.run import environment
@@ -44,7 +44,7 @@ def _format(name: str) -> str:
             return why or _READY
         return f"{_READY}, from {_package(registry.FORMATS, name)}; runtime: {format_.runtime()}"
     except Exception as error:  # somebody else's module can fail in any way
-        return _first_line(error)
+        return first_line(error)
 
 
 def _device(name: str) -> dict[str, str]:
@@ -52,7 +52,7 @@ def _device(name: str) -> dict[str, str]:
     try:
         programs: Mapping[str, str] = registry.lookup(registry.DEVICES, name, "device").programs
     except Exception as error:
-        return {name: _first_line(error)}
+        return {name: first_line(error)}
     if name in registry.DEVICES.own:
         return {address: _program(program) for address, program in programs.items()}
     wanting = [state for program in programs.values() if (state := _program(program)) != _READY]
@@ -70,10 +70,6 @@ def _method(name: str) -> str:
 
 def _package(table: registry.Table, name: str) -> str:
     return table.package(name) or "another package"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _program(name: str) -> str:

@@ -63,16 +63,20 @@ class Taught:
     """A teacher for the rows ``used`` of ``Parts``.
 
     top1: on validation images, or cross-validated over the labelled ones where these are few; None where unknown.
-    answers: (N,) for all training images, of a teacher that has answered for each.  features: those it looked at.
-    probabilities: (N, C), what it has answered.
+    probabilities: (N, C) for all training images, of a teacher that has answered for each.  features: those it looked
+    at.
     """
 
     teacher: Teacher
     top1: float | None
-    answers: NDArray[np.int64] | None = None
     features: NDArray[np.float32] | None = None
     details: dict[str, Any] = field(default_factory=dict)
     probabilities: NDArray[np.floating] | None = None
+
+    @property
+    def answers(self) -> NDArray[np.int64] | None:
+        """(N,), the likeliest class of every training image."""
+        return None if self.probabilities is None else self.probabilities.argmax(1)
 
 
 def labelled(images: Images, labels: NDArray[np.int64]) -> Images:
@@ -216,14 +220,13 @@ def _answered(
     """A teacher of these ``probabilities`` (N, C); of images with a label that may be used, the label is the answer."""
     rows = np.flatnonzero(parts.labels >= 0)
     probabilities[rows] = np.eye(len(parts.data.classes))[parts.labels[rows]]
-    answers = probabilities.argmax(1)
     top = cross_validated
     if len(parts.validation):
-        top = float((answers[parts.validation] == parts.data.pretrain.labels[parts.validation]).mean())
+        top = float((probabilities[parts.validation].argmax(1) == parts.data.pretrain.labels[parts.validation]).mean())
     without = parts.labels < 0
     if without.any():
         details = details | {"confidence": float(probabilities[without].max(1).mean())}
-    return Taught(Answers(probabilities[parts.used]), top, answers, features, details, probabilities)
+    return Taught(Answers(probabilities[parts.used]), top, features, details, probabilities)
 
 
 def _ensemble(run: Run, recipe: Recipe, parts: Parts) -> Taught:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softedge.errors import UserError
+from softedge.errors import UserError, first_line
 from softedge.progress import say
 
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # averaged weights, better than the trained ones
@@ -48,7 +48,7 @@ def _read(path: Path) -> Any:
         with torch.serialization.safe_globals(_plain_types()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and torch raise their own kinds for damaged files
-        why = first_line(error)
+        why = _why_unread(error)
         if path.suffix != ".safetensors" and not _from_torch(path):
             why = "neither .pth nor .safetensors; an .onnx file is quantized by: softedge quantize FILE"
         raise UserError(f"{path} cannot be read as weights ({why})") from error
@@ -102,11 +102,10 @@ def _digest(state: Mapping[str, Tensor], about: str) -> str:
     return result.hexdigest()
 
 
-def first_line(error: Exception) -> str:
-    """The first line of what a reader says, cut; the kind of the error when it says nothing."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    refused = next((line for line in lines if "Unsupported global" in line or "GLOBAL" in line), None)
-    return (refused or lines[0]).strip()[:160]
+def _why_unread(error: Exception) -> str:
+    """What a reader says: the line about what it refuses to unpickle, where there is one, else the first."""
+    refused = (line for line in str(error).splitlines() if "Unsupported global" in line or "GLOBAL" in line)
+    return next(refused, first_line(error)).strip()[:160]
 
 
 def _plain_types() -> list[Any]:

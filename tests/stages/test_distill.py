@@ -152,7 +152,7 @@ def test_a_student_is_kept_unless_it_clearly_follows_less_than_a_linear_layer(to
     parts = teachers.parts(mostly_unlabelled(data, 30, 600), 0)
     truth = coloured_squares(630, 0).labels
     features = np.eye(3, dtype=np.float32)[truth] + np.random.default_rng(0).normal(0, 0.1, (630, 3)).astype(np.float32)
-    taught = teachers.Taught(lambda *_: None, 0.9, truth, features)
+    taught = teachers.Taught(lambda *_: None, 0.9, features, probabilities=np.eye(3)[truth])
     wanted = truth[parts.unseen]
     for wrong, below in ((0, False), (2, False), (20, True)):
         student = np.where(np.arange(len(wanted)) < wrong, (wanted + 1) % 3, wanted)

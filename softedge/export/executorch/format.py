@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from softedge.errors import UserError
+from softedge.errors import UserError, first_line
 from softedge.export.base import Float32, Format, Predictor, Uint8, needs
 from softedge.export.contract import artifact_of
 from softedge.export.executorch.board_runtime import LIBRARIES
@@ -122,7 +122,7 @@ def load_model(path: Path) -> Predictor:
         try:
             program = _load_for_executorch(str(path))
         except Exception as error:  # the runtime raises RuntimeError with an error code
-            raise UserError(f"{path} cannot be loaded by ExecuTorch ({str(error).splitlines()[0][:200]})") from error
+            raise UserError(f"{path} cannot be loaded by ExecuTorch ({first_line(error)})") from error
 
     def predict(images: Uint8) -> Float32:
         rows = [program.forward([torch.from_numpy(images[i : i + 1])])[0].numpy().copy() for i in range(len(images))]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from softedge.errors import UserError
+from softedge.errors import UserError, first_line
 from softedge.export.base import Float32, Format, GivenModel, Predictor, Uint8, needs
 from softedge.export.candidates import Candidates
 from softedge.export.contract import artifact_of
@@ -212,7 +212,7 @@ def load_model(path: Path, batch: int = 32, threads: int = 0) -> Predictor:
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base
-        raise UserError(f"{path} cannot be loaded by onnxruntime ({str(error).splitlines()[0][:200]})") from error
+        raise UserError(f"{path} cannot be loaded by onnxruntime ({first_line(error)})") from error
     entry = session.get_inputs()[0]
     step = entry.shape[0] if isinstance(entry.shape[0], int) else batch
     about = session.get_modelmeta().custom_metadata_map
