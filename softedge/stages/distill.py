@@ -80,7 +80,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         validated = data.pretrain.subset(parts.validation)
         metrics["val_top1"] = top1(extract(student, validated, spec), validated.labels)
     elif taught.answers is not None:
-        metrics |= _followed(taught, parts, student, recipe.seed)
+        metrics |= _followed(run, taught, parts, student, recipe.seed)
     metrics |= {
         "n_train": parts.n_labelled,
         "n_unlabelled": len(images) - parts.n_labelled,
@@ -93,12 +93,15 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     return Outcome(metrics, details | taught.details)
 
 
-def _followed(taught: teachers.Taught, parts: teachers.Parts, student: Classifier, seed: int) -> dict[str, Any]:
+def _followed(
+    run: Run, taught: teachers.Taught, parts: teachers.Parts, student: Classifier, seed: int
+) -> dict[str, Any]:
     """Where labels are few the student cannot be validated itself: it must follow its teacher, which was."""
     if not len(parts.unseen):
         return {}
     unseen = parts.data.pretrain.subset(parts.unseen)
-    scores = teachers.follows(taught, parts, extract(student, unseen, student.spec).argmax(1), seed)
+    answers, plain = extract(student, unseen, student.spec).argmax(1), teachers.plainly(run, parts, seed)
+    scores = teachers.follows(taught, parts, answers, plain, seed)
     if scores is None:
         return {}
     if scores.clearly_below:

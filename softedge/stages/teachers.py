@@ -286,9 +286,9 @@ def _few(run: Run, recipe: Recipe, parts: Parts) -> Taught:
 class Followed:
     """How often the student, and a linear layer on the labels alone, answer as the teacher, on images held out.
 
-    The linear layer, on the teacher's features, is at least what would be deployed instead.  A student that has learnt
-    to do better than its teacher departs from it, too: only one that stays clearly below the linear layer (95 %
-    interval) was trained too little.
+    The linear layer, on the run's own features, is what would be deployed instead (the probe).  On the teacher's it
+    would be a part of the teacher.  A student that has learnt to do better than its teacher departs from it, too: only
+    one that stays clearly below the linear layer (95 % interval) was trained too little.
     """
 
     student: float
@@ -296,15 +296,26 @@ class Followed:
     clearly_below: bool
 
 
-def follows(taught: Taught, parts: Parts, student: NDArray[np.int64], seed: int) -> Followed | None:
-    """student: answers (M,) for the unseen images.  None where the teacher has not answered for them."""
-    if taught.answers is None or taught.features is None or not len(parts.unseen):
+def follows(
+    taught: Taught, parts: Parts, student: NDArray[np.int64], plain: NDArray[np.int64], seed: int
+) -> Followed | None:
+    """student, plain: answers (M,) of the student and of the linear layer for the unseen images.
+
+    None where the teacher has not answered for them.
+    """
+    if taught.answers is None or not len(parts.unseen):
         return None
-    wanted, rows = taught.answers[parts.unseen], np.flatnonzero(parts.labels >= 0)
-    layer = linear.fit(taught.features[rows], parts.labels[rows], len(parts.data.classes), (_DECAY,), seed)
-    plain = layer(taught.features[parts.unseen]).argmax(1)
+    wanted = taught.answers[parts.unseen]
     difference = paired(student == wanted, plain == wanted, seed)
     return Followed(float((student == wanted).mean()), float((plain == wanted).mean()), difference.high < 0)
+
+
+def plainly(run: Run, parts: Parts, seed: int) -> NDArray[np.int64]:
+    """Answers (M,) of a linear layer on the run's frozen features, learnt from the labels, for the unseen images."""
+    backbone, images = backbones.load(run.root / BACKBONE), parts.data.pretrain
+    rows = np.flatnonzero(parts.labels >= 0)
+    own, unseen = (extract(backbone, images.subset(some), parts.data.spec) for some in (rows, parts.unseen))
+    return linear.fit(own, parts.labels[rows], len(parts.data.classes), (_DECAY,), seed)(unseen).argmax(1)
 
 
 def _on_features(recipe: Recipe, parts: Parts) -> Classifier:

@@ -151,14 +151,24 @@ def test_a_student_is_kept_unless_it_clearly_follows_less_than_a_linear_layer(to
     _, _, data = toy("run")
     parts = teachers.parts(mostly_unlabelled(data, 30, 600), 0)
     truth = coloured_squares(630, 0).labels
-    features = np.eye(3, dtype=np.float32)[truth] + np.random.default_rng(0).normal(0, 0.1, (630, 3)).astype(np.float32)
-    taught = teachers.Taught(lambda *_: None, 0.9, features, probabilities=np.eye(3)[truth])
+    taught = teachers.Taught(lambda *_: None, 0.9, probabilities=np.eye(3)[truth])
     wanted = truth[parts.unseen]
     for wrong, below in ((0, False), (2, False), (20, True)):
         student = np.where(np.arange(len(wanted)) < wrong, (wanted + 1) % 3, wanted)
-        found = teachers.follows(taught, parts, student, 0)
+        found = teachers.follows(taught, parts, student, wanted, 0)
         assert found.student == pytest.approx(1 - wrong / len(wanted)) and found.linear == 1
         assert found.clearly_below is below
+
+
+def test_the_linear_layer_that_a_student_is_compared_with_is_the_runs_own_and_no_part_of_the_teacher(toy):
+    run, recipe, data = toy("run")
+    parts = teachers.parts(mostly_unlabelled(data, 9, 60), recipe.seed)
+    backbone = backbones.load(run.folder("pretrain") / "backbone.safetensors")
+    features = extract(backbone, parts.data.pretrain.subset(np.arange(9)), SPEC)
+    unseen = parts.data.pretrain.subset(parts.unseen)
+    layer = linear.fit(features, parts.labels[:9], 3, (1e-2,), recipe.seed)
+    wanted = layer(extract(backbone, unseen, SPEC)).argmax(1)
+    np.testing.assert_array_equal(teachers.plainly(run, parts, recipe.seed), wanted)
 
 
 def test_a_file_teaches_a_network_of_another_size(toy, tmp_path):
