@@ -19,6 +19,9 @@ from softedge.export.openvino.core import shared
 from softedge.export.openvino.network import Feed, as_it_is, compiled, from_graph
 
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
+_FREE = (
+    1 << 18
+)  # bytes of a float map up to which the first layer is as fast in float; at 0.5 MB it took 3 times as long
 _CACHED = 3 << 18  # bytes of a float map up to which a depthwise layer is faster in float; at 0.9 MB it was slower
 
 
@@ -102,6 +105,15 @@ def first_layer(network: Any) -> list[str]:
     NNCF stores its weights in 7 bits: on an EfficientNet-Lite0 that alone cost 8 dB.
     """
     return [op.get_friendly_name() for op in network.get_ordered_ops() if op.get_type_name() in WEIGHTED][:1]
+
+
+def free_in_float(network: Any, shape: Sequence[int]) -> bool:
+    """Whether the first layer costs no time in float: its map is small.  shape: of the input with one image."""
+    network = network.clone()
+    network.reshape({network.inputs[0]: list(shape)})
+    names = first_layer(network)
+    maps = [op.output(0).get_shape() for op in network.get_ordered_ops() if op.get_friendly_name() in names]
+    return all(4 * math.prod(one) <= _FREE for one in maps)
 
 
 def faster_in_float(graph: onnx.ModelProto, floats: Iterable[str]) -> frozenset[str]:
