@@ -117,8 +117,9 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
 
     others: int8 files of the network in other formats.  Their integers are options of a last tier, measured first; the
     calibrations end where integers with little noise (``SURE_DB``) are out of their reach, of the ``fewest`` at least.
-    Where those integers would be chosen, ``leaner`` ones come in, the fastest first.  The first is taken that is as
-    near, or within ``SPARE_DB``, or has ``PLENTY_DB``; the last two only if they keep the answers (``_keeps``).
+    Where those integers are not farther than this format's own, ``leaner`` ones come in, the fastest first.  The first
+    is taken that is nearer than the own ones, and as near as those of the file, or within ``SPARE_DB`` of them, or has
+    ``PLENTY_DB``; the last two only if they keep the answers (``_keeps``).
     """
     best: dict[float, tuple[float, Option, Measures]] = {}
     compared: list[tuple[Option, Measures]] = []
@@ -145,13 +146,12 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
         own = max(value for tier, (value, *_) in best.items() if tier < math.inf)
         if theirs >= SURE_DB and count >= candidates.fewest and out_of_reach(theirs, own):
             break
-    if theirs > own + CLOSER:
+    if theirs > own - CLOSER:
         for leaner in candidates.leaner(best[math.inf][1]):
             compare_with_fp32(leaner, _LEANER)
             less = decibels(compared[-1][1])
-            if less >= theirs - CLOSER or (
-                less >= min(theirs - SPARE_DB, PLENTY_DB) and _keeps(judge, candidates, leaner, best[math.inf][1])
-            ):
+            spared = less >= min(theirs - SPARE_DB, PLENTY_DB) and _keeps(judge, candidates, leaner, best[math.inf][1])
+            if less > own + CLOSER and (spared or less >= theirs - CLOSER):
                 return Choice(*compared[-1], compared)
     near = max(value for value, *_ in best.values()) - CLOSER
     _, option, measures = next(best[tier] for tier in sorted(best) if best[tier][0] >= near)

@@ -353,7 +353,9 @@ def test_leaner_integers_take_the_place_of_another_files_unless_they_lose_what_m
     assert chosen(0.05, 0.08) == (theirs, 1), "four decibels are too many,"
     assert chosen(0.02, 0.034) == ("leaner 1", 1), "but not so near to fp32"
     assert chosen(0.05, 0.08, 0.04) == ("leaner 2", 2), "slower ones may be as near"
-    assert chosen(0.095, 0.001) == ("own", 0), "the file itself is hardly nearer: they are not made"
+    assert chosen(0.095, 0.001) == ("leaner 1", 1), "the file itself is hardly nearer than the format's own"
+    assert chosen(0.095, 0.095, 0.095) == ("own", 2), "neither are they"
+    assert chosen(0.13, 0.001) == ("own", 0), "the file is farther: they are not made"
 
 
 def test_leaner_integers_do_not_spare_answers_of_a_network_with_close_calls():
