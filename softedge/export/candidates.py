@@ -119,10 +119,10 @@ class Candidates(ABC):
         """An int8 file of the same network, of this or another format, as an option; None when it cannot be read."""
         return None
 
-    def leaner(self, option: Option) -> Option | None:
-        """Integers of another format's file without what that file leaves in float for its own format's speed; None
-        where nothing is."""
-        return None
+    def leaner(self, option: Option) -> Iterator[Option]:
+        """The integers of another format's file, made again with what is fast in this format in integers and in float,
+        the fastest first; none where it would be the same."""
+        return iter(())
 
     def weights_only(self) -> Option | None:
         """8-bit weights, float arithmetic: where nothing else holds."""

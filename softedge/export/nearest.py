@@ -26,7 +26,9 @@ FLOOR_DB = 6.0  # noise of half the signal: such a file may agree on lopsided im
 CLOSER = 1.0  # dB that an option of a higher tier must gain, and the integers of another format's file
 FAR_CLOSER = 3.0  # dB; half the layers of an EfficientNet-Lite0 in float gained an OpenVINO file 0.7
 SURE_DB = 20.0  # noise of a tenth; noisier files changed more answers on new images than on those they were chosen on
-PLENTY_DB = 30.0  # beyond it the speed of another format's integers counts: so near, files lost 1 answer of 100
+SPARE_DB = 2.0  # that integers made for speed may lose to another file's; noise a quarter larger
+PLENTY_DB = 28.0  # beyond it they may lose more; a MobileNetV2 lost 1 of its answers to 400 photos from 32 to 28
+SPARE_ANSWERS = 0.005  # the share of answers that they may be expected to lose by either
 ROUNDING = "rounding"  # among an option's details: how its weights were rounded, where not to the nearest step
 _LEANER = 1e9  # the tier before the integers of another format's file, and behind all of a format's own
 _QUIET_SECONDS = 10.0  # without a line, at most a comparison longer
@@ -65,6 +67,12 @@ class Judge:
         if self.unseen and self.output == "probabilities":
             measures["expected_agreement"], measures["expected_error"] = expected_agreement(self.fp32, answers)
         return measures
+
+    def kept(self, candidates: Candidates, option: Option) -> float:
+        """The share of answers that an option is expected to keep; NaN of features and scores."""
+        if self.output != "probabilities":
+            return math.nan
+        return expected_agreement(self.fp32, candidates.predict(option, self.images))[0]
 
     def decibels(self, candidates: Candidates, option: Option) -> float:
         return decibels(self.measure(candidates, option))
@@ -109,8 +117,9 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
 
     others: int8 files of the network in other formats.  Their integers are options of a last tier, measured first; the
     calibrations end where integers with little noise (``SURE_DB``) are out of their reach, of the ``fewest`` at least.
-    Where those integers would be chosen, ``leaner`` ones come in: they are taken if they are as near, or have
-    ``PLENTY_DB``.
+    Where those integers are not farther than this format's own, ``leaner`` ones come in, the fastest first.  The first
+    is taken that is nearer than the own ones, and as near as those of the file, or within ``SPARE_DB`` of them, or has
+    ``PLENTY_DB``; the last two only if they keep the answers (``_keeps``).
     """
     best: dict[float, tuple[float, Option, Measures]] = {}
     compared: list[tuple[Option, Measures]] = []
@@ -137,12 +146,25 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
         own = max(value for tier, (value, *_) in best.items() if tier < math.inf)
         if theirs >= SURE_DB and count >= candidates.fewest and out_of_reach(theirs, own):
             break
-    if theirs > own + CLOSER and (leaner := candidates.leaner(best[math.inf][1])) is not None:
-        compare_with_fp32(leaner, _LEANER)
+    if theirs > own - CLOSER:
+        for leaner in candidates.leaner(best[math.inf][1]):
+            compare_with_fp32(leaner, _LEANER)
+            less = decibels(compared[-1][1])
+            spared = less >= min(theirs - SPARE_DB, PLENTY_DB) and _keeps(judge, candidates, leaner, best[math.inf][1])
+            if less > own + CLOSER and (spared or less >= theirs - CLOSER):
+                return Choice(*compared[-1], compared)
     near = max(value for value, *_ in best.values()) - CLOSER
-    enough = {tier: min(near, PLENTY_DB) if tier == _LEANER else near for tier in best}
-    _, option, measures = next(best[tier] for tier in sorted(best) if best[tier][0] >= enough[tier])
+    _, option, measures = next(best[tier] for tier in sorted(best) if best[tier][0] >= near)
     return Choice(option, measures, compared)
+
+
+def _keeps(judge: Judge, candidates: Candidates, leaner: Option, theirs: Option) -> bool:
+    """Whether ``leaner`` integers are expected to lose at most ``SPARE_ANSWERS`` that another file's keep.
+
+    Expected, since of a few hundred images the count is mostly chance.  A network with many close calls loses more
+    answers to the same noise.
+    """
+    return judge.kept(candidates, leaner) >= judge.kept(candidates, theirs) - SPARE_ANSWERS
 
 
 def with_rounded_weights(

@@ -22,6 +22,7 @@ from softedge.export.onnx.rewrite import constants
 from softedge.export.onnx.rounding import rounded
 from softedge.export.onnx.speed import prefixes
 from softedge.export.openvino import candidates as openvino_candidates
+from softedge.export.openvino import int8
 from softedge.export.openvino.core import core
 from softedge.export.openvino.format import OpenVino
 from softedge.export.openvino.int8 import (
@@ -207,17 +208,26 @@ def test_an_onnx_file_in_openvino_has_its_biases_in_float_its_image_in_rows_and_
     assert before.get_partial_shape()[3].get_length() == 3
 
 
-def test_what_onnxruntime_leaves_in_float_for_its_speed_is_computed_in_integers(deployed, pictures, tmp_path):
+def test_what_onnxruntime_leaves_in_float_for_its_speed_is_computed_in_integers(
+    deployed, pictures, tmp_path, monkeypatch
+):
     options = OpenVino().candidates(deployed, "int8", pictures[:16])
     until = list(prefixes(trace(deployed)))[1]
     mixed = options.from_file(Onnx(float_prefix=until).convert(deployed, "int8", pictures[:16], tmp_path))
     assert leading_float(mixed.model.network)
-    leaner = options.leaner(mixed)
-    assert not leading_float(leaner.model.network)
+    monkeypatch.setattr(int8, "_FREE", 0)
+    leaner, begun = options.leaner(mixed)
+    assert not leading_float(leaner.model.network) and leading_float(begun.model.network)
     assert leaner.details == mixed.details, "the export is renewed with the file that decided about it"
-    assert options.float_layers(leaner) < options.float_layers(mixed)
-    assert compare(options.predict(leaner, pictures), deployed.predict(pictures)).sqnr_db > 15
-    assert options.leaner(leaner) is None
+    known = {op.get_friendly_name(): name for name, op in layers(options.network).items()}
+    depthwise = {known[name] for name in better_in_float(options.network) if name in known}
+    assert depthwise and options.float_layers(leaner) == depthwise
+    assert options.float_layers(begun) == depthwise | {known[name] for name in first_layer(options.network)}
+    for option in (leaner, begun):
+        assert compare(options.predict(option, pictures), deployed.predict(pictures)).sqnr_db > 15
+    monkeypatch.undo()
+    (only,) = options.leaner(mixed)
+    assert only.what == begun.what, "on small images the first layer costs nothing in float"
 
 
 def test_nncf_finds_the_integers_of_weights_that_were_rounded_before(deployed, pictures):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toy_candidates import IMAGES, JUDGE, LAYERS, ToyCandidates, noisy
+from toy_candidates import IMAGES, JUDGE, LAYERS, ToyCandidates, noisy, softmax
 
 from softedge.errors import UserError
 from softedge.eval.measures import compare
 from softedge.export.candidates import Option
 from softedge.export.deployed import Deployed
-from softedge.export.nearest import Choice, nearest
+from softedge.export.nearest import Choice, Judge, nearest
 from softedge.quantize import search as module
 from softedge.quantize.search import Problem, search
 from softedge.quantize.selection import broken
@@ -333,22 +333,52 @@ def test_calibrations_that_differ_much_are_all_compared_with_another_files_integ
     assert nearest(far, JUDGE, ["onnx"]).option.what == "the integers of onnx" and far.calls == ["poor", "fine"]
 
 
-def test_leaner_integers_take_the_place_of_another_files_unless_they_are_noisier_and_that_matters():
+def test_leaner_integers_take_the_place_of_another_files_unless_they_lose_what_matters():
     class Leaner(ToyCandidates):
-        asked = 0
+        made = 0
 
         def leaner(self, option):
-            self.asked += 1
-            return replace(option, what="leaner", model={"first": self.weights})
+            for noise in self.weights:
+                self.made += 1
+                yield replace(option, what=f"leaner {self.made}", model={"first": noise})
 
-    def chosen(theirs, leaner, own=0.1):
+    def chosen(theirs, *leaner, own=0.1, judge=JUDGE):
         candidates = Leaner({"own": (0, (own, 0, 0, 0))}, files={"onnx": theirs}, weights=leaner)
-        return nearest(candidates, JUDGE, ["onnx"]).option.what, candidates.asked
+        return nearest(candidates, judge, ["onnx"]).option.what, candidates.made
 
-    assert chosen(theirs=0.08, leaner=0.085) == ("leaner", 1)
-    assert chosen(theirs=0.05, leaner=0.08) == ("the integers of onnx", 1)
-    assert chosen(theirs=0.02, leaner=0.04) == ("leaner", 1), "noisier, and so near to fp32 that it does not matter"
-    assert chosen(theirs=0.095, leaner=0.001) == ("own", 0), "the file itself is hardly nearer: they are not made"
+    theirs = "the integers of onnx"
+    assert chosen(0.08, 0.085) == ("leaner 1", 1), "as near"
+    assert chosen(0.08, 0.085, 0.01) == ("leaner 1", 1), "the fastest that loses nothing"
+    assert chosen(0.05, 0.062) == ("leaner 1", 1), "within two decibels, and no answer lost"
+    assert chosen(0.05, 0.08) == (theirs, 1), "four decibels are too many,"
+    assert chosen(0.02, 0.034) == ("leaner 1", 1), "but not so near to fp32"
+    assert chosen(0.05, 0.08, 0.04) == ("leaner 2", 2), "slower ones may be as near"
+    assert chosen(0.095, 0.001) == ("leaner 1", 1), "the file itself is hardly nearer than the format's own"
+    assert chosen(0.095, 0.095, 0.095) == ("own", 2), "neither are they"
+    assert chosen(0.13, 0.001) == ("own", 0), "the file is farther: they are not made"
+
+
+def test_leaner_integers_do_not_spare_answers_of_a_network_with_close_calls():
+    """The same noise, once beside margins of half its size."""
+    rng = np.random.default_rng(1)
+    signs = rng.choice([-1.0, 1.0], (200, 1)) * np.array([[1, -1]])
+    noise = rng.normal(size=(200, 2))
+
+    class TwoClasses(ToyCandidates):
+        def predict(self, option, images):
+            return softmax(self.logits + option.model["first"] * noise)
+
+        def leaner(self, option):
+            yield replace(option, what="leaner", model={"first": 0.23})
+
+    def chosen(share, output="probabilities"):
+        """share: of images with a margin of a thirtieth."""
+        candidates = TwoClasses({"own": (0, (2.0, 0, 0, 0))}, files={"onnx": 0.19})
+        candidates.logits = signs * np.where(np.arange(200) < share * 200, 0.1, 3.0)[:, None]
+        return nearest(candidates, Judge(IMAGES, softmax(candidates.logits), output), ["onnx"]).option.what
+
+    assert chosen(0.0) == "leaner" and chosen(0.3) == "the integers of onnx"
+    assert chosen(0.0, "scores") == "the integers of onnx", "no answers are expected of scores: a decibel, no more"
 
 
 def test_a_search_of_a_file_with_another_formats_integers_does_not_try_what_the_export_left_behind():

@@ -14,11 +14,14 @@ from onnx import numpy_helper
 from softedge.export.base import Uint8
 from softedge.export.onnx.quantizer import WeightGrid, largest_weights, output_axis
 from softedge.export.onnx.ranges import typical
-from softedge.export.onnx.rewrite import constants, has_weights
+from softedge.export.onnx.rewrite import attribute, constants, has_weights
 from softedge.export.openvino.core import shared
 from softedge.export.openvino.network import Feed, as_it_is, compiled, from_graph
 
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
+_FREE = (
+    1 << 18
+)  # bytes of a float map up to which the first layer is as fast in float; at 0.5 MB it took 3 times as long
 _CACHED = 3 << 18  # bytes of a float map up to which a depthwise layer is faster in float; at 0.9 MB it was slower
 
 
@@ -102,6 +105,39 @@ def first_layer(network: Any) -> list[str]:
     NNCF stores its weights in 7 bits: on an EfficientNet-Lite0 that alone cost 8 dB.
     """
     return [op.get_friendly_name() for op in network.get_ordered_ops() if op.get_type_name() in WEIGHTED][:1]
+
+
+def free_in_float(network: Any, shape: Sequence[int]) -> bool:
+    """Whether the first layer costs no time in float: its map is small.  shape: of the input with one image."""
+    network = network.clone()
+    network.reshape({network.inputs[0]: list(shape)})
+    names = first_layer(network)
+    maps = [op.output(0).get_shape() for op in network.get_ordered_ops() if op.get_friendly_name() in names]
+    return all(4 * math.prod(one) <= _FREE for one in maps)
+
+
+def faster_in_float(graph: onnx.ModelProto, floats: Iterable[str]) -> frozenset[str]:
+    """Nodes of an ONNX graph (``rewrite.for_integers``) that OpenVINO computes faster in float.
+
+    floats: from ``better_in_float``, of which the depthwise layers count; besides them gates with their products (one
+    kernel with the layer before them where they are a hard-swish or a SiLU), and where there is either, global means.
+    """
+    known, small = constants(graph), {name.split("/")[0] for name in floats}
+    chosen = {
+        node.name
+        for node in graph.graph.node
+        if node.op_type in ("HardSigmoid", "Sigmoid")
+        or (node.op_type == "Mul" and not any(name in known for name in node.input))
+        or (node.op_type == "Conv" and node.name in small and attribute(node, "group", 1) != 1)
+    }
+    means = {node.name for node in graph.graph.node if node.op_type == "GlobalAveragePool"}
+    return frozenset(chosen | means if chosen else chosen)
+
+
+def first_node(graph: onnx.ModelProto) -> frozenset[str]:
+    """The convolution or linear layer that comes first in an ONNX graph; empty where there is none."""
+    known = constants(graph)
+    return frozenset([node.name for node in graph.graph.node if has_weights(node, known)][:1])
 
 
 def _products(op: Any) -> bool:
