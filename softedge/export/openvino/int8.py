@@ -21,7 +21,7 @@ from softedge.export.openvino.network import Feed, as_it_is, compiled, from_grap
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
 _FREE = (
     1 << 18
-)  # bytes of a float map up to which the first layer is as fast in float; at 0.5 MB it took 3 times as long
+)  # bytes of a float map up to which the first layer is as fast in float; at 0.5 MB it took thrice as long
 _CACHED = 3 << 18  # bytes of a float map up to which a depthwise layer is faster in float; at 0.9 MB it was slower
 
 
