@@ -19,9 +19,7 @@ from softedge.export.openvino.core import shared
 from softedge.export.openvino.network import Feed, as_it_is, compiled, from_graph
 
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
-_FREE = (
-    1 << 18
-)  # bytes of a float map up to which the first layer is as fast in float; at 0.5 MB it took thrice as long
+_FREE = 1 << 18  # bytes of a float map up to which the first layer is as fast in float; at 0.5 MB thrice as slow
 _CACHED = 3 << 18  # bytes of a float map up to which a depthwise layer is faster in float; at 0.9 MB it was slower
 
 
