@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from softedge import config
-from softedge.errors import UserError, did_you_mean, first_line
+from softedge.errors import UserError, first_line
 from softedge.records import InputSpec
 from softedge.weights import layouts, starting
 from softedge.weights.checkpoints import not_finite
@@ -31,11 +31,7 @@ class Backbone(nn.Module):
         super().__init__()
         import timm
 
-        known = timm.list_models()
-        if settings.name.partition(".")[0] not in known:
-            near = did_you_mean(settings.name, known)
-            hint = near if "did you mean" in near else "; see timm.list_models()"
-            raise UserError(f"unknown backbone '{settings.name}'{hint}")
+        starting.refuse_unknown(settings.name)
         self.settings = settings
         self.net = timm.create_model(settings.name, pretrained=False, num_classes=0)
         if settings.stem_stride == 1:

@@ -60,6 +60,6 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
             last = time.monotonic()
 
 
-def plural(number: int, one: str, many: str = "", written: Callable[[int], str] = "{:,}".format) -> str:
+def plural(number: float, one: str, many: str = "", written: Callable[[float], str] = "{:,}".format) -> str:
     """``1 image is left out``, ``1,200 images are left out``.  written: how the number is; as on a terminal."""
     return f"{written(number)} {one if number == 1 else many or one + 's'}"

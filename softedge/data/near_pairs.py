@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from softedge.data.near_copies import Pair
 from softedge.data.splitting import Item
 from softedge.files import csv_table
+from softedge.progress import plural
 
 FILE = "near_copies.csv"
 KINDS = {
@@ -62,4 +63,5 @@ def counts(pairs: Sequence[NearPair]) -> dict[str, int]:
 def sentence(number: Mapping[str, int]) -> str:
     """The counts in words: "3 pairs of near-duplicates: 1 leak (...), 2 same (...)"."""
     parts = [f"{count:,} {kind} ({KINDS[kind]})" for kind, count in number.items()]
-    return f"{sum(number.values()):,} pairs of near-duplicates: {'; '.join(parts)}"
+    pairs = plural(sum(number.values()), "pair", "pairs")
+    return f"{pairs} of near-duplicates: {'; '.join(parts)}"

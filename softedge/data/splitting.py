@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge.errors import UserError
+from softedge.progress import plural
 
 _LARGEST = 0.2  # share of a class that near-duplicates may tie together, ...
 _FEW = 10  # ... or so many images, as long as they are not most of the class
@@ -37,8 +38,8 @@ def hold_out(
     for number, members in of_class.items():
         if len(members) < 2:
             raise UserError(
-                f"class '{classes[number]}' has {len(members)} readable images, too few to train on one and test on"
-                " another (copies count once); add images, remove the class, or give a test/ folder"
+                f"class '{classes[number]}' has {plural(len(members), 'readable image')}, too few to train on one and"
+                " test on another (copies count once); add images, remove the class, or give a test/ folder"
             )
         chosen = min(max(1, round(fraction * len(members))), len(members) - 1)
         held[sorted(members, key=rank.__getitem__)[:chosen]] = True

@@ -145,6 +145,9 @@ def describe(folder: Path) -> dict[str, Any]:
     """The contract as plain values; UserError when ``folder`` has none or it is of another version."""
     folder = Path(folder)
     path = folder / FILE
+    if not folder.is_dir():
+        there = "is a file" if folder.exists() else "is not there"
+        raise UserError(f"{folder} {there}; give an export folder like RUN/export/onnx-int8")
     if not path.is_file():
         raise UserError(f"{folder} holds no {FILE}: not an export folder; give one like RUN/export/onnx-int8")
     try:

@@ -89,6 +89,8 @@ def choose(run: Path, file: str | None = None) -> LiveModel:
     exports = Path(run) / "export"
     if not Path(run).is_dir():
         raise UserError(f"{run} is not there; give a run folder, e.g. runs/mine")
+    if not exports.is_dir() and not (Path(run) / "recipe.toml").is_file():
+        raise UserError(f"{run} is not a softedge run (it has no recipe.toml); give a run folder, e.g. runs/mine")
     known = sorted(path.parent.name for path in exports.glob(f"*/{contract.FILE}"))
     targets = {name: contract.describe(exports / name).get("target") for name in known}
     usable = [name for name in known if targets[name] in Browser.formats]

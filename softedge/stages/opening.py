@@ -86,8 +86,15 @@ def reopen(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Run, Recipe]
             raise UserError(f"{run} is part of the run {around}; give the run's folder")
         if Path(run).is_file():
             raise UserError(f"{run} is a file, not a run; softedge export-file makes a run of trained weights")
-        why = "it has no recipe.toml" if Path(run).exists() else "there is no such folder"
-        raise UserError(f"{run} is not a softedge run ({why}); make one with: softedge deploy --out {run}")
+        if not Path(run).exists():
+            raise UserError(
+                f"{run} is not a softedge run (there is no such folder); make one with: "
+                f"softedge deploy --data PHOTOS --out {run}"
+            )
+        raise UserError(  # nothing can be made there: deploy refuses a folder that holds something else
+            f"{run} is not a softedge run (it has no recipe.toml); give a run folder, e.g. runs/mine. If it holds "
+            f"your images, make a run of them with: softedge deploy --data {run}"
+        )
     return Run(run), with_overrides(Run(run), config.load(str(path)), overrides)
 
 

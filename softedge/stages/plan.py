@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softedge import config, registry
+from softedge.bench.base import open_device
 from softedge.config import Recipe
 from softedge.data.sources import canonical
 from softedge.errors import UserError
@@ -53,6 +54,7 @@ def plan(
     """
     if not Path(data).expanduser().is_dir():
         raise UserError(f"--data {data} is not a folder; plans are for folders of images, the named sets have recipes")
+    open_device(device)  # nothing is connected yet; a mistyped one is refused where no limit is measured on it, too
     return _made(data, minutes, set, Limits(max_ms, max_mb, device))[0]
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from softedge.eval.validation import TRAINED_FOLDS
-from softedge.progress import on_one_line
+from softedge.progress import on_one_line, plural
 from softedge.stages.fitting import Fit
 
 SIZES = (64, 96, 128, 160, 192, 224)
@@ -176,7 +176,8 @@ def choose(
         values |= {"distill.epochs": tuned, "distill.min_steps": min(200, max(20, tuned * counts.taught // batch))}
     if tuned:
         values |= {"finetune.epochs": tuned, "finetune.min_steps": min(200, max(20, tuned * counts.train // batch))}
-    steps = _steps(counts, given, ssl, tuned, size, pace, values.get("finetune.min_steps", 0) * batch)
+    least_tuned, least_taught = (values.get(f"{stage}.min_steps", 0) * batch for stage in ("finetune", "distill"))
+    steps = _steps(counts, given, ssl, tuned, size, pace, least_tuned, least_taught)
     return Plan(network, weights, size, minutes, pace.seconds, steps, values, tuple(notes))
 
 
@@ -227,39 +228,35 @@ def with_student(
 
 
 def _too_few(minutes: float) -> str:
-    return f"{minutes:g} minutes are too few here; this is the least that makes sense"
+    few = plural(minutes, "minute is", "minutes are", "{:g}".format)
+    return f"{few} too few here; this is the least that makes sense"
 
 
 def _steps(
-    counts: Counts, given: bool, ssl: int, tuned: int, size: int, pace: Pace, least_images: int
+    counts: Counts, given: bool, ssl: int, tuned: int, size: int, pace: Pace, least_tuned: int, least_taught: int
 ) -> tuple[PlannedStage, ...]:
-    """least_images: that fine-tuning sees, however few have labels."""
+    """least_tuned, least_taught: images that fine-tuning and distillation see, however few there are."""
     second = pace.at(size)
-    steps = []
+    what = "left out: continued pretraining from the starting weights lowered accuracy"
     if ssl:
-        seen = ssl * counts.pretrain
-        what = f"{ssl} epochs on {counts.pretrain:,} images"
-        steps.append(PlannedStage("pretrain", what, _minutes(counts.views * seen * second)))
-    else:
-        steps.append(
-            PlannedStage("pretrain", "left out: continued pretraining from the starting weights lowered accuracy", 0.0)
-        )
+        what = f"{plural(ssl, 'epoch')} on {counts.pretrain:,} images"
+    steps = [PlannedStage("pretrain", what, _minutes(counts.views * ssl * counts.pretrain * second))]
     if counts.train:
         steps.append(PlannedStage("probe", "a linear layer on frozen features", _probe(counts, second)))
         if counts.tuned:
-            seen = max(tuned * counts.train, least_images)
-            epochs = round(seen / counts.train)
-            what = f"{epochs} {'epoch' if epochs == 1 else 'epochs'} on {counts.train:,} labelled images"
+            seen = max(tuned * counts.train, least_tuned)
+            what = f"{plural(round(seen / counts.train), 'epoch')} on {counts.train:,} labelled images"
             if counts.few:  # each fold trains on what the others hold
-                seen += max(tuned * counts.train * (TRAINED_FOLDS - 1), TRAINED_FOLDS * least_images)
+                seen += max(tuned * counts.train * (TRAINED_FOLDS - 1), TRAINED_FOLDS * least_tuned)
                 what = f"{what}, and on {TRAINED_FOLDS} parts of them to judge it"
             steps.append(PlannedStage("finetune", what, _minutes(seen * second)))
         if counts.taught:
-            spent = tuned * _taught(counts, second) + _spreading(counts, given, size, pace)
+            epochs = max(tuned, least_taught / counts.taught)
+            spent = epochs * _taught(counts, second) + _spreading(counts, given, size, pace)
             what = "the better classifier answers"
             if counts.spread:
                 what = "labels spread to similar images" if counts.few else "the better classifiers answer together"
-            what = f"{what}: {tuned} epochs on {counts.taught:,} images, with labels and without"
+            what = f"{what}: {plural(round(epochs), 'epoch')} on {counts.taught:,} images, with labels and without"
             steps.append(PlannedStage("distill", what, spent))
         if counts.scratch:
             spent = sum(step.minutes for step in steps if step.stage in ("pretrain", "finetune"))

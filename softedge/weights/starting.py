@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from softedge.errors import UserError
+from softedge.errors import UserError, did_you_mean
 from softedge.progress import say
 from softedge.weights import files, hub, layouts, packages, preprocessing
 from softedge.weights.preprocessing import Preprocessing
@@ -25,6 +25,7 @@ def resolve(settings: Backbone) -> Backbone:
     """
     if settings.weights != "auto":
         return settings
+    refuse_unknown(settings.name)  # before a line says what an unknown network starts from
     package = packages.installed(settings.name)
     if package is not None:
         say(f"weights: {settings.name} starts from ImageNet weights in the package {package.distribution}")
@@ -40,6 +41,17 @@ def resolve(settings: Backbone) -> Backbone:
         f"up to 25 points of accuracy{use}"
     )
     return settings.model_copy(update={"weights": "random"})
+
+
+def refuse_unknown(name: str) -> None:
+    """UserError for a name that timm has no network of; a tag of weights behind a dot is not looked at."""
+    import timm
+
+    known = timm.list_models()
+    if name.partition(".")[0] not in known:
+        near = did_you_mean(name, known)
+        hint = near if "did you mean" in near else "; see timm.list_models()"
+        raise UserError(f"unknown backbone '{name}'{hint}")
 
 
 def load_into(net: nn.Module, settings: Backbone) -> None:

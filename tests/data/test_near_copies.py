@@ -18,6 +18,7 @@ from softedge.data import describe, near_copies
 from softedge.data.decoding import decode
 from softedge.data.examining import Examined, examine
 from softedge.data.near_copies import pairs, thumbnail
+from softedge.data.near_pairs import sentence
 from softedge.data.splitting import Item, split
 from softedge.errors import UserError
 from tests.pictures import photo
@@ -184,3 +185,8 @@ def test_a_table_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="pairs.csv exists"):
         describe(str(tmp_path), config.build({}), out)
     assert out.read_text() == "mine"
+
+
+def test_one_pair_is_counted_in_the_singular() -> None:
+    assert sentence({"leak": 1}).startswith("1 pair of near-duplicates: 1 leak (")
+    assert sentence({"leak": 1, "same": 1_200}).startswith("1,201 pairs of near-duplicates: 1 leak (")

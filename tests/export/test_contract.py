@@ -105,6 +105,10 @@ def test_verify_fails_when_the_runtime_computes_something_else_for_one_image_alo
 def test_folder_without_a_contract_and_contract_of_another_version_are_refused(folder, tmp_path_factory):
     with pytest.raises(UserError, match=r"holds no contract\.json"):
         verify(tmp_path_factory.mktemp("empty"))
+    with pytest.raises(UserError, match="nowhere is not there; give an export folder"):
+        verify(folder / "nowhere")
+    with pytest.raises(UserError, match=r"contract\.json is a file; give an export folder"):
+        verify(folder / "contract.json")
     values = json.loads((folder / "contract.json").read_text())
     (folder / "contract.json").write_text(json.dumps({**values, "schema": 99}))
     with pytest.raises(UserError, match="has schema 99"):

@@ -161,3 +161,9 @@ def test_a_damaged_record_is_one_line_that_names_it(tmp_path: Path, name: str, t
     path.write_text(text)
     with pytest.raises(UserError, match=name):
         choose(tmp_path / "run")
+
+
+def test_a_folder_that_is_no_run_is_not_sent_to_export(tmp_path):
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(UserError, match="is not a softedge run .it has no recipe.toml.; give a run folder"):
+        choose(tmp_path)

@@ -140,7 +140,7 @@ def test_training_images_that_are_all_copies_of_test_images_are_refused(tmp_path
 
 @pytest.mark.parametrize("per_class", [{"a": 3, "b": 1}])
 def test_a_class_too_small_to_split_is_refused(tmp_path: Path, per_class: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="class 'b' has 1 readable images, too few"):
+    with pytest.raises(UserError, match="class 'b' has 1 readable image, too few"):
         prepared(tmp_path, class_folders(tmp_path / "images", per_class))
     (tmp_path / "images" / "b" / "cut.png").write_bytes(b"\x89PNG")
     with pytest.raises(UserError, match=r"too few.*; set aside are 1, first b/cut\.png: "):

@@ -125,3 +125,13 @@ def test_set_may_change_a_stage_and_not_the_training(toy):
         assert recipe.probe.few_labels == 3
     with pytest.raises(UserError, match=r"--set would change what .* was trained with \(optim.lr"):
         softedge.probe(run.root, set=["optim.lr=1.0"])
+
+
+def test_a_folder_of_photos_is_not_advised_as_the_place_of_a_new_run(tmp_path):
+    """``deploy --out`` would refuse it: the advice names the folder as the images, and a run's folder as an example."""
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(UserError, match="no recipe.toml") as refused:
+        reopen(tmp_path)
+    assert f"deploy --data {tmp_path}" in str(refused.value) and "--out" not in str(refused.value)
+    with pytest.raises(UserError, match="no such folder.; make one with: softedge deploy --data PHOTOS --out"):
+        reopen(tmp_path / "absent")

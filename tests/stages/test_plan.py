@@ -55,6 +55,21 @@ def test_few_labels_are_trained_on_four_times_and_the_plan_counts_all_of_them():
     assert all(made.total <= made.minutes + 0.1 for made in plans)
 
 
+def test_distillation_on_few_images_is_planned_with_the_fewest_steps_it_takes():
+    """20 steps of 32 images are 3.6 epochs on 179 images; with ten times as many, they are less than the one epoch."""
+    few, many = (of(1, train=30, pretrain=n, test=50, few=True, seconds=LITE0 * 3) for n in (179, 1790))
+    taught, once = (next(step for step in made.steps if step.stage == "distill") for made in (few, many))
+    assert few.values["distill.epochs"] == many.values["distill.epochs"] == 1
+    assert few.values["distill.min_steps"] * 32 / 179 == pytest.approx(3.6, abs=0.05)
+    assert ": 4 epochs on 179 images" in taught.what and ": 1 epoch on 1,790 images" in once.what
+    features = planning._spreading(Counts(179, 30, 50, 512), True, few.size, Pace(LITE0 * 3))
+    assert taught.minutes - features == pytest.approx(20 * 32 * Pace(LITE0 * 3).at(few.size) / 60)
+
+
+def test_one_minute_is_too_few_in_the_singular():
+    assert any(note.startswith("1 minute is too few") for note in of(1, seconds=1.0).notes)
+
+
 def test_from_random_weights_most_minutes_go_to_the_labels_unless_few_images_have_one():
     def minutes(made, stage):
         return sum(step.minutes for step in made.steps if step.stage == stage)
@@ -152,6 +167,14 @@ def test_the_digits_stay_as_they_are():
     recipe, made = plan.recipe_for(None, None)
     assert made is None and recipe.backbone.weights == "random" and recipe.ssl.method == "light-moco"
     assert not recipe.plan.finetune
+
+
+def test_a_mistyped_device_or_network_is_refused_before_anything_is_said_about_it(photos, capsys):
+    with pytest.raises(UserError, match="unknown device 'phone'"):
+        plan.plan(str(photos), device="phone")
+    with pytest.raises(UserError, match="unknown backbone 'mobilenetv3_small_05'; did you mean"):
+        plan.plan(str(photos), set=["backbone.name=mobilenetv3_small_05"])
+    assert capsys.readouterr().err == ""
 
 
 def test_a_plan_needs_a_folder():
