@@ -103,7 +103,7 @@ def recommend(steps: Sequence[Step], chosen: Chosen | None, default_passes: bool
         default = f"where the default has {_numbers(first)}"
         return f"Use '{step.name}' ({step.what}): {_numbers(step)}, {default}{speed}{unsure}."
     measured = [step for step in steps if step.measures]
-    best = max(measured, key=lambda step: score(step.measures))
+    best = max(measured, key=lambda step: (score(step.measures), step.measures.get("sqnr_db", 0.0)))  # few images tie
     return f"Use fp16 or fp32: the best int8 step, '{best.name}', has {_numbers(best)} ({'; '.join(best.why)})."
 
 

@@ -22,7 +22,7 @@ from softedge.quantize.search import Problem, search
 from softedge.quantize.selection import as_hard, doubts, margins
 from softedge.quantize.sensitivity import fewest, rank
 from softedge.quantize.simulation import RoundedActivation, RoundedWeight, simulate
-from softedge.quantize.steps import Step
+from softedge.quantize.steps import Step, recommend
 from softedge.records import InputSpec
 
 SPEC = InputSpec(16, 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -315,3 +315,16 @@ def test_comparison_with_an_earlier_run_gives_now_then_and_change():
     found = against([{"artifact": "a", "top1": 0.5, "size_bytes": 12}, {"artifact": "b"}], earlier)
     assert found[0]["top1"] == {"now": 0.5, "then": 0.75, "change": -0.25}
     assert found[1] == {"artifact": "b", "run": "x", "found": False}
+
+
+def test_of_refused_steps_with_equal_agreement_the_one_with_less_noise_is_named_the_best():
+    """On eight images two steps of three agree equally often; what then counts is their noise."""
+    named = recommend(
+        [
+            Step(name, name, {"agreement": agreement, "n": 8, "sqnr_db": noise}, why=("refused",))
+            for name, agreement, noise in (("default", 0.75, 20.0), ("rounded", 0.875, 16.0), ("bias", 0.875, 24.0))
+        ],
+        None,
+        False,
+    )
+    assert "the best int8 step, 'bias', has 87.5 % of the answers" in named
