@@ -5,6 +5,7 @@ And the comparison with an earlier run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from softedge.config import Check
 from softedge.records import Precision
 from softedge.run import Run
 
+_FEW = 200  # images: one of them is half of the default limit of a drop
 SEARCHED = "-search"  # ends the precision of a file that the int8 search made: onnx-int8 -> onnx-int8-search
 COMPARED = ("top1", "agreement", "sqnr_db", "size_bytes")
 
@@ -20,13 +22,21 @@ def quality(measures: Mapping[str, Any], gates: Check, output: str) -> list[str]
     """What the accuracy gates refuse, one line per reason: agreement, accuracy drop, direction of features."""
     why = []
     if "agreement" in measures and not measures["agreement"] >= gates.min_agreement:
-        why.append(f"agreement {measures['agreement']:.3f} is below {gates.min_agreement:g}")
+        counted = _counted(1 - measures["agreement"], measures)
+        why.append(f"agreement {measures['agreement']:.3f} is below {gates.min_agreement:g}{counted}")
     if "drop" in measures and not measures["drop"] <= gates.max_drop:
-        why.append(f"top-1 drop {measures['drop']:.3f} is above {gates.max_drop:g}")
+        counted = _counted(measures["drop"], measures)
+        why.append(f"top-1 drop {measures['drop']:.3f} is above {gates.max_drop:g}{counted}")
     if output == "features" and not measures["distance"] <= 1 - gates.min_agreement:
         limit = 1 - gates.min_agreement
         why.append(f"cosine distance {measures['distance']:.3f} of the features is above {limit:.3g}")
     return why
+
+
+def _counted(share: float, measures: Mapping[str, Any]) -> str:
+    """The images behind a share, where they are so few that one of them decides."""
+    n = measures.get("n", 0)
+    return f" ({round(share * n)} of {n} images)" if 0 < n < _FEW and math.isfinite(share) else ""
 
 
 def size(row: Mapping[str, Any], gates: Check) -> list[str]:

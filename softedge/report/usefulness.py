@@ -80,7 +80,7 @@ def _advice(run: Values) -> list[str]:
         said.append("fine-tuning (softedge finetune)")
     per_class = metrics["n_train"] / max(1, len(run["data"].get("classes") or []))
     minutes = recipe.get("plan", {}).get("minutes", 15.0)
-    said.append(f"more labels (there are {round(per_class)} a class)" if per_class < 200 else "more labels")
+    said.append(f"more labels (now {round(per_class)} a class)" if per_class < 200 else "more labels")
     planned = bool(run.get("plan"))  # --minutes is refused where nothing was planned: a named recipe or data set
     said.append(f"more time (--minutes {2 * minutes:g})" if planned else "more epochs (--set ssl.epochs=...)")
     said.append("larger images (data.size)")

@@ -173,6 +173,13 @@ def test_the_gates_of_the_recipe_say_which_number_they_refuse():
         "agreement 0.970 is below 0.98",
         "top-1 drop 0.020 is above 0.01",
     ]
+    assert quality({"agreement": 0.96, "drop": 0.02, "n": 50}, gates, "probabilities") == [
+        "agreement 0.960 is below 0.98 (2 of 50 images)",
+        "top-1 drop 0.020 is above 0.01 (1 of 50 images)",
+    ]
+    assert quality({"agreement": 0.99, "drop": 0.02, "n": 500}, gates, "probabilities") == [
+        "top-1 drop 0.020 is above 0.01"
+    ]
 
 
 def onnx_problem(deployed, accepts):
