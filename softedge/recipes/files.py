@@ -67,7 +67,7 @@ def available() -> dict[str, Path]:
 def locate(name_or_path: str, folder: Path = Path()) -> Path:
     """The file of a recipe given by name, or by path (from ``folder``); UserError with a suggestion."""
     known = available()
-    if not name_or_path.strip():
+    if not str(name_or_path).strip():
         raise UserError("the name of the recipe is empty; leave it out, or choose one that softedge recipes lists")
     if name_or_path in known:
         return known[name_or_path]
