@@ -124,20 +124,21 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     network = base.backbone
     fits = largest(base, sizes_for(counts), limits, _smaller(base, counts, set)) if limits else ()
     at_most = fits[-1].size if fits else SIZES[-1]
-    if fits and fits[-1].network != network.name and _taught(counts, set):
+    smaller = bool(fits) and fits[-1].network != network.name
+    if smaller and _taught(counts, set):
         student = config.Backbone(name=fits[-1].network, weights="random")
         chosen = with_student(
             counts, network.name, network.weights, pace, minutes, fits[-1], _pace(student), base.finetune.batch
         )
-    elif fits and fits[-1].network != network.name:
-        base = _based(data, set, fits[-1].network)
-        small = base.backbone
-        pace = _pace(small)
-        counts = _suited(counts, base, pace, minutes)
-        chosen = choose(counts, small.name, small.weights, pace, minutes, base.finetune.batch, at_most)
-        chosen = dataclasses.replace(chosen, notes=(*chosen.notes, f"{network.name} does not meet {limits.text()}"))
     else:
-        chosen = choose(counts, network.name, network.weights, pace, minutes, base.finetune.batch, at_most)
+        if smaller:
+            base = _based(data, set, fits[-1].network)
+            pace = _pace(base.backbone)
+            counts = _suited(counts, base, pace, minutes)
+        start = base.backbone
+        chosen = choose(counts, start.name, start.weights, pace, minutes, base.finetune.batch, at_most)
+    if base.backbone.name != network.name:
+        chosen = dataclasses.replace(chosen, notes=(*chosen.notes, f"{network.name} does not meet {limits.text()}"))
     chosen = dataclasses.replace(chosen, fits=fits)
     if chosen.values.get("ssl.epochs") and 2 <= counts.pretrain < base.ssl.batch:
         chosen = dataclasses.replace(chosen, values=chosen.values | {"ssl.batch": sizing.batch_for(counts.pretrain)})
