@@ -38,7 +38,7 @@ class Preset:
 
 # Counts and durations follow MLPerf Mobile's single stream (1024 samples and 60 s for a submission).
 PRESETS = {
-    "quick": Preset(64, 6.0, 500),
+    "quick": Preset(64, 4.0, 500),
     "standard": Preset(128, 10.0, 1000),
     "submission": Preset(1024, 60.0, 5000),
 }

@@ -55,7 +55,10 @@ class Candidates(ABC):
 
     @abstractmethod
     def calibrations(self) -> Iterator[Option]:
-        """Every way to quantize the whole network, by tier; made lazily, one at a time."""
+        """Every way to quantize the whole network that is worth a look; made lazily, one at a time."""
+
+    def told(self, option: Option, decibels: float) -> None:
+        """What an option of ``calibrations`` was measured at, before the next is made: that one can build on it."""
 
     @abstractmethod
     def comparison(self) -> Uint8:

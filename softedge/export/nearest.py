@@ -143,6 +143,7 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
     own = -math.inf
     for count, option in enumerate(candidates.calibrations(), start=1):
         compare_with_fp32(option, option.tier)
+        candidates.told(option, decibels(compared[-1][1]))
         own = max(value for tier, (value, *_) in best.items() if tier < math.inf)
         if theirs >= SURE_DB and count >= candidates.fewest and out_of_reach(theirs, own):
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 from softedge.export.base import INTEGERS_OF, Float32, Uint8
 from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
-from softedge.export.nearest import Judge, nearest, rounded_where_nearer
+from softedge.export.nearest import SURE_DB, Judge, nearest, rounded_where_nearer
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.quantizer import Scheme
@@ -63,8 +64,8 @@ class NetworkCandidates(Candidates):
 
     Mixed: symmetric weights, asymmetric activations, each range that of all images.  Which is closer to float differs
     between networks.  (The mean of the images' ranges clips too much with the mixed preset.)  By tier, what is left in
-    float: what costs no time there (``int8.better_in_float``); the first layer as well; and last, in case the float
-    parts are what breaks a network, nothing at all, which is NNCF alone.
+    float: what costs no time there (``int8.better_in_float``); the first layer as well, by the ranges that were closer
+    before; and last, in case the float parts are what breaks a network, nothing at all, which is NNCF alone.
 
     calibration: uint8 (N, S, S, 3).  safe: weights of 7 bits.  feed: images -> what the network takes.
     """
@@ -73,6 +74,7 @@ class NetworkCandidates(Candidates):
 
     def __init__(self, calibration: Uint8, *, safe: bool = False, feed: Feed = as_it_is):
         self.calibration, self.safe, self.feed = calibration, safe, feed
+        self.noise: dict[str, float] = {}  # of calibrations, by what was done, as far as they were measured
 
     @cached_property
     @abstractmethod
@@ -91,10 +93,16 @@ class NetworkCandidates(Candidates):
         floats = better_in_float(self.network, self.feed(self.calibration[:1]).shape)
         begun = [*floats, *(name for name in first_layer(self.network) if name not in floats)]
         for images in self.sets:
-            for tier, (ignored, more) in enumerate([(floats, ""), (begun, ", first layer in float")]):
-                for ranges in RANGES:
-                    yield self._option(f"calibration by {ranges}{images}{more}", ranges, images, ignored, tier)
-        yield self._option("calibration by defaults, all layers in integers", "defaults", "", (), 2)
+            names = {ranges: f"calibration by {ranges}{images}" for ranges in RANGES}
+            for ranges, what in names.items():
+                yield self._option(what, ranges, images, floats, 0)
+            closer = max(RANGES, key=lambda ranges: self.noise.get(names[ranges], -math.inf))
+            yield self._option(f"calibration by {closer}{images}, first layer in float", closer, images, begun, 1)
+        if max(self.noise.values(), default=-math.inf) < SURE_DB:
+            yield self._option("calibration by defaults, all layers in integers", "defaults", "", (), 2)
+
+    def told(self, option: Option, decibels: float) -> None:
+        self.noise[option.what] = decibels
 
     def _option(self, what: str, ranges: str, images: str, ignored: Sequence[str], tier: int) -> Option:
         return Option(what, self._quantized(Quantization(None, ranges, images, tuple(ignored))), tier)
