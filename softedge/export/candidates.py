@@ -59,6 +59,7 @@ class Candidates(ABC):
 
     def told(self, option: Option, decibels: float) -> None:
         """What an option of ``calibrations`` was measured at, before the next is made: that one can build on it."""
+        return
 
     @abstractmethod
     def comparison(self) -> Uint8:
