@@ -22,10 +22,11 @@ from softedge.export.executorch.format import _lower
 HERE = Path(__file__).parent
 
 
-def tflite(int8: bool = False, size: int = SPEC.size) -> bytes:
+def tflite(int8: bool = False, size: int = SPEC.size, strict: bool = False) -> bytes:
     """Cast, a 1 x 1 convolution that divides by 25, the mean over the image, softmax.
 
-    int8: the convolution is in integers, with steps of 1 and 1/25, so that it loses nothing.
+    int8: the convolution is in integers, with steps of 1 and 1/25, so that it loses nothing.  strict: the mean, too,
+    and there is no softmax: bytes go in, bytes in steps of 1/25 come out.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -36,7 +37,7 @@ def tflite(int8: bool = False, size: int = SPEC.size) -> bytes:
         return made
 
     stored = [None, (np.eye(3, dtype=np.float32) / 25), np.zeros(3, np.float32), np.array([1, 2], np.int32)]
-    if int8:
+    if int8 or strict:
         stored[1:3] = [127 * np.eye(3, dtype=np.int8), np.zeros(3, np.int32)]
     image, answer = [1, size, size, 3], [1, 3]
     tensors = [
@@ -50,12 +51,15 @@ def tflite(int8: bool = False, size: int = SPEC.size) -> bytes:
         ("probabilities", answer, kinds.FLOAT32, 0),
         ("levels", image, kinds.INT8, 0),
         ("mixed levels", image, kinds.INT8, 0),
-    ][: 10 if int8 else 8]
+        ("mean levels", answer, kinds.INT8, 0),
+        ("answer levels", answer, kinds.UINT8, 0),
+    ][: 12 if strict else 10 if int8 else 8]
     steps_of = {}
-    if int8:
+    if int8 or strict:
         tensors[2:4] = [("weights", [3, 1, 1, 3], kinds.INT8, 1), ("bias", [3], kinds.INT32, 2)]
         narrow = 1 / (25 * 127)
         scales = {2: ([narrow] * 3, [0] * 3), 3: ([narrow] * 3, [0] * 3), 8: ([1], [-128]), 9: ([1 / 25], [-128])}
+        scales |= {0: ([1], [0]), 10: ([1 / 25], [-128]), 11: ([1 / 25], [0])} if strict else {}
         steps_of = {
             index: filled(
                 schema.QuantizationParametersT(),
@@ -72,13 +76,21 @@ def tflite(int8: bool = False, size: int = SPEC.size) -> bytes:
         (operators.MEAN, [4, 5], [6], options.ReducerOptions, filled(schema.ReducerOptionsT(), keepDims=False)),
         (operators.SOFTMAX, [6], [7], options.SoftmaxOptions, filled(schema.SoftmaxOptionsT(), beta=1.0)),
     ]
-    if int8:
+    if strict:
+        steps = [
+            (operators.QUANTIZE, [0], [8], options.QuantizeOptions, schema.QuantizeOptionsT()),
+            (operators.CONV_2D, [8, 2, 3], [9], *steps[1][3:]),
+            (operators.MEAN, [9, 5], [10], *steps[2][3:]),
+            (operators.QUANTIZE, [10], [11], options.QuantizeOptions, schema.QuantizeOptionsT()),
+        ]
+    elif int8:
         steps[1:2] = [
             (operators.QUANTIZE, [1], [8], options.QuantizeOptions, schema.QuantizeOptionsT()),
             (operators.CONV_2D, [8, 2, 3], [9], options.Conv2DOptions, filled(schema.Conv2DOptionsT(), **one)),
             (operators.DEQUANTIZE, [9], [4], options.DequantizeOptions, schema.DequantizeOptionsT()),
         ]
-    versions = {operators.CONV_2D: 3, operators.DEQUANTIZE: 2} if int8 else {}
+    versions = {operators.CONV_2D: 3, operators.DEQUANTIZE: 2} if int8 or strict else {}
+    versions |= {operators.QUANTIZE: 2, operators.MEAN: 2} if strict else {}
     graph = filled(
         schema.SubGraphT(),
         tensors=[
@@ -104,7 +116,7 @@ def tflite(int8: bool = False, size: int = SPEC.size) -> bytes:
             for index, (_, inputs, outputs, kind, chosen) in enumerate(steps)
         ],
         inputs=[0],
-        outputs=[7],
+        outputs=[11 if strict else 7],
     )
     model = filled(
         schema.ModelT(),
@@ -140,6 +152,7 @@ class Colour(torch.nn.Module):
 if __name__ == "__main__":
     (HERE / "colour.tflite").write_bytes(tflite())
     (HERE / "colour-int8.tflite").write_bytes(tflite(int8=True))
+    (HERE / "colour-int8-strict.tflite").write_bytes(tflite(strict=True))
     network = Deployed(Colour(), SPEC, labels=LABELS)
     (HERE / "colour.pte").write_bytes(_lower(network, None))
     (HERE / "colour-int8.pte").write_bytes(_lower(network, colours()[0]))

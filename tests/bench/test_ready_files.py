@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import colour_model
 import numpy as np
 import pytest
-from colour_model import colours
+from colour_model import LABELS, SPEC, colours
 from test_local import reference
 
 from softedge.bench.base import TimingPlan, open_device
+from softedge.export import contract
 from softedge.records import Artifact
 
 
@@ -21,6 +26,18 @@ def test_a_file_whose_runtime_is_here_is_timed_and_answers_as_numpy_does(
     assert not measurement.skipped and len(measurement.samples_ms) >= plan.min_count
     assert measurement.outputs is not None and measurement.threads == 2 and measurement.accelerator == "XNNPACK"
     np.testing.assert_allclose(measurement.outputs, reference(colours()[0]), atol=0.01 if index == 2 else 1e-5)
+
+
+def test_litert_answers_in_integers_become_probabilities_on_the_device(plan: TimingPlan, tmp_path) -> None:
+    """The file loses nothing but the fraction of a step of 1/25 in its logits."""
+    pytest.importorskip("ai_edge_litert")
+    shutil.copyfile(Path(colour_model.__file__).with_name("colour-int8-strict.tflite"), tmp_path / "model.tflite")
+    artifact = contract.artifact_of(tmp_path / "model.tflite", "litert", "int8-strict", SPEC, LABELS)
+    with open_device("local") as device:
+        (measurement,) = device.run([artifact], plan)
+    assert measurement.outputs is not None and not measurement.skipped
+    np.testing.assert_allclose(measurement.outputs, reference(colours()[0]), atol=0.01)
+    assert measurement.effective_precision == "int8"
 
 
 def test_a_file_whose_runtime_is_absent_says_what_to_install_and_the_others_run(

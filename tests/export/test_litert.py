@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from softedge.errors import UserError
 from softedge.export.contract import artifact_of
+from softedge.export.finishing import finish
 from softedge.export.litert import candidates as litert_candidates
 from softedge.export.litert import environment as litert
+from softedge.export.litert import strict
 from softedge.export.litert.format import LiteRt
 from softedge.export.parity import compare
 
@@ -92,9 +97,126 @@ def test_a_network_that_converts_to_other_layers_gives_no_weights_and_one_is_con
     assert candidates.reweighted(options[0], "of other layers", {}) is None
 
 
-@pytest.mark.parametrize(("types", "in_float"), [(["int8"] * 3, 0), (["float32", "int8", "int8"], 1)])
-def test_the_search_keeps_what_the_exported_file_leaves_in_float(monkeypatch, deployed, types, in_float):
-    operators = [{"kind": "CONV_2D", "outputs": [str(i)], "weights": kind} for i, kind in enumerate(types)]
+def test_the_network_from_grey_levels_gives_the_logits_whose_softmax_is_deployed(deployed, pictures):
+    module = strict.FromPixels(deployed)
+    with torch.no_grad():
+        logits = torch.cat([module(torch.from_numpy(picture[None]).float()) for picture in pictures[:4]])
+    np.testing.assert_allclose(finish(logits.numpy(), "probabilities"), deployed.predict(pictures[:4]), atol=1e-5)
+
+
+class Convolution(strict.StrictCandidates):
+    """Of a file with two layers, whose activations are known."""
+
+    def __init__(self, network):
+        super().__init__(network, None)
+        self.file = litert_candidates.File(Path("float.tflite"), None, network.spec, ("normalised", "a"), ())
+        self.extremes = ["image", "normalised", "a"], np.full((4, 3), 7.0), np.full((4, 3), 90.0)
+
+
+def test_integers_alone_get_the_ranges_of_all_images_not_only_of_those_that_were_seen(deployed):
+    spec = deployed.spec
+    ends = [(value - mean) / std for mean, std in zip(spec.mean, spec.std) for value in (0.0, 1.0)]
+    options = list(Convolution(deployed).calibrations())
+    assert [option.what for option in options] == [f"calibration by {m}, integers alone" for m in ("mean", "minmax")]
+    for option in options:
+        assert option.model.strict and option.model.in_float == () and option.tier == 0
+        assert option.model.ranges["image"] == (0.0, 255.0) and option.model.ranges["a"] == (7.0, 90.0)
+        assert option.model.ranges["normalised"] == pytest.approx((min(ends), max(ends)))
+
+
+@pytest.mark.parametrize(("kinds", "why"), [((), ""), (("GELU", "GELU", "SUM"), "2 GELU, 1 SUM have no integer form")])
+def test_a_network_with_operators_that_stay_in_float_is_refused_by_name(monkeypatch, deployed, kinds, why):
+    operators = [{"kind": "CONV_2D", "output": "int8"}, *({"kind": kind, "output": "float32"} for kind in kinds)]
+    monkeypatch.setattr(strict, "described", lambda path: {"operators": operators})
+    monkeypatch.setattr(litert_candidates, "work", lambda *_, **__: None)
+    monkeypatch.setattr(strict, "run", lambda path, images: np.zeros((len(images), 2), np.float32))
+    candidates = Convolution(deployed)
+    option = next(candidates.calibrations())
+    if not why:
+        assert np.allclose(candidates.predict(option, np.zeros((3, 1), np.uint8)), 0.5)
+        return
+    with pytest.raises(UserError, match=f"cannot run in integers alone: {why}"):
+        candidates.predict(option, np.zeros((3, 1), np.uint8))
+
+
+def test_the_contract_of_integers_alone_has_both_grids_and_reading_gives_probabilities(monkeypatch, deployed, tmp_path):
+    answer = {"name": "logits", "kind": "uint8", "scale": 0.04, "zero_point": 3}
+    monkeypatch.setattr(litert_candidates, "described", lambda path: {"outputs": [answer]})
+    logits = np.array([[0.0, 1.0, 2.0]], np.float32)
+    monkeypatch.setattr(litert_candidates, "run", lambda path, images: logits)
+    monkeypatch.setattr(LiteRt, "missing", lambda self: None)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"")
+    artifact = artifact_of(path, "litert", "int8-strict", deployed.spec, ("a", "b", "c"))
+    assert LiteRt().integer_edges(artifact) == {
+        "input": {"scale": 1.0, "zero_point": 0},
+        "output": {
+            "tensor": "logits",
+            "dtype": "uint8",
+            "scale": 0.04,
+            "zero_point": 3,
+            "activation_by": "the app",
+        },
+    }
+    found = LiteRt().load(artifact)(np.zeros((1, 2, 2, 3), np.uint8))
+    np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(), rtol=1e-6)
+    mixed = artifact_of(path, "litert", "int8", deployed.spec, ("a", "b", "c"))
+    assert LiteRt().integer_edges(mixed) == {} and LiteRt().board_settings(mixed, {}) == {}
+    assert LiteRt().load(mixed)(np.zeros((1, 2, 2, 3), np.uint8)) is logits
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "scores", "features"])
+def test_on_a_board_integers_become_what_other_files_answer(monkeypatch, kind):
+    class Interpreter:
+        def __init__(self, path, num_threads):
+            self.values = None
+
+        def allocate_tensors(self):
+            pass
+
+        def get_input_details(self):
+            return [{"index": 0, "dtype": np.uint8, "shape": [1, 2, 2, 3]}]
+
+        def get_output_details(self):
+            return [{"index": 1, "dtype": np.uint8, "quantization": (0.5, 10)}]
+
+        def set_tensor(self, index, value):
+            self.values = value
+
+        def invoke(self):
+            pass
+
+        def get_tensor(self, index):
+            return np.array([[10, 12, 8]], np.uint8)
+
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", types.ModuleType("ai_edge_litert"))
+    module = types.ModuleType("ai_edge_litert.interpreter")
+    module.Interpreter = Interpreter
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
+    monkeypatch.setitem(sys.modules, "kernels", types.ModuleType("kernels"))
+    code = runpy.run_path(str(LiteRt().board_runtime()))
+    runtime = code["Runtime"]("model.tflite", {"threads": 1, "finish": kind})
+    found = runtime.infer(np.zeros((1, 2, 2, 3), np.uint8))
+    np.testing.assert_allclose(found, finish(np.array([[0.0, 1.0, -1.0]], np.float32), kind), rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.hardware
+def test_a_file_in_integers_alone_holds_no_float_and_agrees_with_pytorch(deployed, pictures, tmp_path):
+    target = LiteRt()
+    if (why := target.missing()) is not None:
+        pytest.skip(why)
+    artifact = target.convert(deployed, "int8-strict", pictures[:20], tmp_path)
+    about = litert_candidates.described(artifact.path)
+    assert {one[end] for one in about["operators"] for end in ("input", "output")} == {"int8", "uint8"}
+    assert [about[end][0]["kind"] for end in ("inputs", "outputs")] == ["uint8", "uint8"]
+    found = compare(target.load(artifact)(pictures), deployed.predict(pictures))
+    assert found.max_abs_diff <= 0.4 and found.agreement >= 0.9
+
+
+@pytest.mark.parametrize(("held", "in_float"), [(["int8"] * 3, 0), (["float32", "int8", "int8"], 1)])
+def test_the_search_keeps_what_the_exported_file_leaves_in_float(monkeypatch, deployed, held, in_float):
+    operators = [{"kind": "CONV_2D", "outputs": [str(i)], "weights": kind} for i, kind in enumerate(held)]
     monkeypatch.setattr(
         litert_candidates, "described", lambda path: {"operators": operators, "outputs": [{"name": "2"}]}
     )

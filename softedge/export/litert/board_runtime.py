@@ -31,12 +31,25 @@ class Runtime:
             inputs = ", ".join("{} {}".format(np.dtype(e["dtype"]), list(e["shape"])) for e in entries)
             raise LookupError(f"expected one uint8 image in and one answer out, the file takes {inputs}")
         self.entry, self.result = entries[0]["index"], results[0]["index"]
+        self.scale, self.zero = results[0]["quantization"]
+        self.finish = settings.get("finish", "")  # of a file in integers alone: what its answers are
 
     def infer(self, image: Any) -> Any:
         """uint8 (1, size, size, 3) -> float32 (1, outputs)."""
         self.interpreter.set_tensor(self.entry, image)
         self.interpreter.invoke()
-        return self.interpreter.get_tensor(self.result)  # a copy
+        answers = self.interpreter.get_tensor(self.result)  # a copy
+        return self._finished(answers) if self.finish else answers
+
+    def _finished(self, integers: Any) -> Any:
+        """Logits or features in integers -> the float32 output that other files give."""
+        values = (integers.astype("float32") - self.zero) * np.float32(self.scale)
+        if self.finish == "scores":
+            return 1 / (1 + np.exp(-values))
+        if self.finish != "probabilities":
+            return values
+        powers = np.exp(values - values.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
 
     def effective(self, image: Any) -> dict[str, Any]:
         """What the file's layers compute in, by the type of their inputs, and whether XNNPACK runs them.

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from softedge.files import temporary_folder, write_json
 from softedge.records import Artifact, InputSpec
 from softedge.run import atomic_path
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 WEIGHTED = {
     "CONV_2D": "conv",
     "DEPTHWISE_CONV_2D": "conv",
@@ -45,13 +48,15 @@ _SECONDS = 2.0  # of processor time to compare one option with fp32
 class Quantization:
     """What the worker makes of the float file: see ``worker.quantize``.
 
-    in_float: layers, by their output.  source: the float file, where its weights are not the given ones.
+    in_float: layers, by their output.  source: the float file, where its weights are not the given ones.  strict:
+    integers alone, from a uint8 image to a uint8 answer.
     """
 
     ranges: Mapping[str, tuple[float, float]]
     in_float: tuple[str, ...] = ()
     weights_only: bool = False
     source: Path | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,22 @@ class File:
         """Probabilities or scores (N, C) of this file, or of one made of it."""
 
         def predict(images: Uint8) -> Float32:
-            with temporary_folder("litert") as folder:
-                np.save(folder / "images.npy", images)
-                write_json(folder / "feed.json", self.feed())
-                work("run", path, folder / "images.npy", folder / "outputs.npy", folder / "feed.json")
-                return self.known.answers(np.load(folder / "outputs.npy"))
+            return self.known.answers(run(path, images, self.feed()))
 
         return predict
+
+
+def run(path: Path, images: Uint8, feed: Mapping[str, Any] | None = None) -> Float32:
+    """What a file answers, (N, outputs), integers as the values that they stand for.  feed: see ``worker._feeder``."""
+    with temporary_folder("litert") as folder:
+        given, answers = folder / "images.npy", folder / "outputs.npy"
+        np.save(given, images)
+        more = [] if feed is None else [folder / "feed.json"]
+        for place in more:
+            write_json(place, dict(feed or {}))
+        work("run", path, given, answers, *more)
+        outputs: Float32 = np.load(answers)
+        return outputs
 
 
 def described(path: Path) -> dict[str, Any]:
@@ -108,11 +122,17 @@ def converted(network: Deployed, path: Path) -> None:
     import torch
 
     size = network.spec.size
+    convert(network.folded(), torch.zeros((1, size, size, 3), dtype=torch.uint8), path)
+
+
+def convert(module: nn.Module, example: Tensor, path: Path) -> None:
+    """Write a module as a float file.  example: what it takes."""
+    import torch
+
     with temporary_folder("litert") as folder:
         program = folder / "program.pt2"
         with quiet(), torch.no_grad():
-            example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
-            torch.export.save(torch.export.export(network.folded(), (example,)), program)
+            torch.export.save(torch.export.export(module, (example,)), program)
         work("convert", program, path)
 
 
@@ -189,6 +209,7 @@ class FileCandidates(Candidates):
                 "ranges": plan.ranges,
                 "float": [f"^{re.escape(name)};$" for name in scopes],
                 "weights_only": plan.weights_only,
+                "strict": plan.strict,
             }
             write_json(folder / "plan.json", values)
             work("quantize", plan.source or self.file.path, folder / "plan.json", path)
@@ -240,11 +261,14 @@ class NetworkCandidates(FileCandidates):
     @cached_property
     def file(self) -> File:
         path = Path(self.folder.name) / "float.tflite"
-        converted(self.deployed, path)
+        self._convert(self.deployed, path)
         about = described(path)
         known = Interface(self.deployed.spec.size, False, "uint8", self.deployed.output, logits=False)
         ends = (about["outputs"][0]["name"],) if last_of(about) in ENDS else ()
         return File(path, known, self.deployed.spec, layers_of(about), ends)
+
+    def _convert(self, network: Deployed, path: Path) -> None:
+        converted(network, path)
 
     def calibrations(self) -> Iterator[Option]:
         tier = None
@@ -261,7 +285,7 @@ class NetworkCandidates(FileCandidates):
         """None where the converter makes other layers of ``network``."""
         if self.other is None or self.other[0] is not network:
             path = Path(tempfile.mkdtemp(dir=self.folder.name)) / "other.tflite"  # earlier options keep their own
-            converted(network, path)
+            self._convert(network, path)
             self.other = network, path, layers_of(described(path))
         _, path, layers = self.other
         if layers != self.file.layers:

@@ -1,4 +1,4 @@
-"""LiteRT files (.tflite) for Android: fp32 and int8, through an environment of its own.
+"""LiteRT files (.tflite) for Android: fp32, int8 and integers alone, through an environment of its own.
 
 The environment (``environment.py``) gets programs of torch.export, which both versions of torch read.
 """
@@ -10,17 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from softedge.errors import UserError
 from softedge.export.base import Environment, Float32, Format, GivenModel, Predictor, Uint8
 from softedge.export.contract import artifact_of
 from softedge.export.counting import entry, in_order
+from softedge.export.finishing import finish
 from softedge.export.litert import environment
-from softedge.export.litert.environment import complete, work
+from softedge.export.litert.environment import complete
 from softedge.export.nearest import write_nearest
-from softedge.files import temporary_folder
-from softedge.records import Artifact, Precision
+from softedge.records import LABELLED, Artifact, Precision
 from softedge.run import atomic_path
 
 if TYPE_CHECKING:
@@ -36,8 +34,13 @@ class LiteRt(Format):
     name = "litert"
     title = "LiteRT"
     suffix = ".tflite"
-    precisions: ClassVar[Mapping[str, Precision]] = {"fp32": Precision(32, 32), "int8": Precision(8, 8)}
-    searchable = ("int8",)
+    precisions: ClassVar[Mapping[str, Precision]] = {
+        "fp32": Precision(32, 32),
+        "int8": Precision(8, 8),
+        "int8-strict": Precision(8, 8),  # integers alone, see ``strict``
+    }
+    searchable = ("int8", "int8-strict")
+    strict = "int8-strict"
     board_packages: ClassVar[Mapping[str, str]] = {"ai_edge_litert.interpreter": "ai-edge-litert"}
     board_parts = (  # 18 of the 42 MB: neither the GPU, nor the tools that change a file
         "ai_edge_litert/__init__.py",
@@ -88,8 +91,11 @@ class LiteRt(Format):
         self, deployed: Deployed, precision: str, calibration: Uint8, like: Artifact | None = None
     ) -> Candidates | None:
         from softedge.export.litert.candidates import NetworkCandidates
+        from softedge.export.litert.strict import StrictCandidates
 
-        return NetworkCandidates(deployed, calibration, like) if precision in self.searchable else None
+        if precision not in self.searchable:
+            return None
+        return (StrictCandidates if precision == self.strict else NetworkCandidates)(deployed, calibration, like)
 
     def integer_operations(self, artifact: Artifact) -> dict[str, int]:
         if self.missing() is not None:
@@ -104,15 +110,37 @@ class LiteRt(Format):
 
         return read(path, asked)
 
+    def integer_edges(self, artifact: Artifact) -> Mapping[str, Mapping[str, Any]]:
+        if not self._strict(artifact):
+            return {}
+        from softedge.export.litert.candidates import described
+
+        (answer,) = described(artifact.path)["outputs"]
+        return {
+            "input": {"scale": 1.0, "zero_point": 0},  # grey levels
+            "output": {
+                "tensor": answer["name"],
+                "dtype": answer["kind"],
+                "scale": answer["scale"],
+                "zero_point": answer["zero_point"],
+                **({"activation_by": "the app"} if artifact.output in LABELLED else {}),
+            },
+        }
+
+    def _strict(self, artifact: Artifact) -> bool:
+        return artifact.precision.startswith(self.strict)
+
+    def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
+        """What the answers of a file in integers alone become."""
+        return {"finish": artifact.output} if self._strict(artifact) else {}
+
     def load(self, artifact: Artifact) -> Predictor:
         if (why := self.missing()) is not None:
             raise UserError(why)
+        from softedge.export.litert.candidates import run
 
         def predict(images: Uint8) -> Float32:
-            with temporary_folder("litert") as folder:
-                given, answered = folder / "images.npy", folder / "outputs.npy"
-                np.save(given, images)
-                work("run", artifact.path, given, answered)
-                return np.load(answered)
+            outputs = run(artifact.path, images)
+            return finish(outputs, artifact.output) if self._strict(artifact) else outputs
 
         return predict

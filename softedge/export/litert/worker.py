@@ -16,6 +16,7 @@ brings torch, ai-edge-litert and ai-edge-quantizer), and nothing of softedge.
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import sys
@@ -36,16 +37,18 @@ def convert(source: str, result: str) -> None:
 
 
 def run(path: str, images: str, outputs: str, feed: str | None = None) -> None:
-    """Write float32 (N, outputs) for uint8 (N, H, W, 3)."""
+    """Write float32 (N, outputs) for uint8 (N, H, W, 3); integers as the values that they stand for."""
     infer, fed = _inferring(path), _feeder(feed)
-    rows = [infer(fed(image[None]))[0].copy() for image in np.load(images)]
-    np.save(outputs, np.stack(rows).astype(np.float32))
+    values = np.stack([infer(fed(image[None]))[0].copy() for image in np.load(images)])
+    scale, zero = _interpreter(path).get_output_details()[0]["quantization"] if values.dtype.kind in "iu" else (1, 0)
+    np.save(outputs, (values.astype(np.float32) - np.float32(zero)) * np.float32(scale))
 
 
 def read(path: str, about: str) -> None:
     """Write inputs, outputs and operators, in order of computation, of a file.
 
-    dims: 0 where the file takes any.  weights: their type, None where an operator has none.  input: its first one's.
+    dims: 0 where the file takes any.  weights: their type, None where an operator has none.  input, output: the types
+    of its first ones.  scale, zero_point: of integers.
     """
     interpreter = _interpreter(path)
     tensors = {one["index"]: one for one in interpreter.get_tensor_details()}
@@ -66,7 +69,10 @@ def read(path: str, about: str) -> None:
                 "kind": operator["op_name"],
                 "outputs": [tensors[index]["name"] for index in operator["outputs"]],
                 "weights": weights(operator),
-                "input": np.dtype(tensors[operator["inputs"][0]]["dtype"]).name if len(operator["inputs"]) else None,
+                **{
+                    end: np.dtype(tensors[operator[f"{end}s"][0]]["dtype"]).name if len(operator[f"{end}s"]) else None
+                    for end in ("input", "output")
+                },
             }
             for operator in operators
         ],
@@ -77,7 +83,9 @@ def read(path: str, about: str) -> None:
 
 def _tensor(one: Any) -> dict[str, Any]:
     shape = [int(size) for size in one.get("shape_signature", one["shape"])] or [int(size) for size in one["shape"]]
-    return {"name": one["name"], "dims": [max(size, 0) for size in shape], "kind": np.dtype(one["dtype"]).name}
+    scale, zero = one["quantization"]
+    about = {"name": one["name"], "dims": [max(size, 0) for size in shape], "kind": np.dtype(one["dtype"]).name}
+    return {**about, "scale": float(scale), "zero_point": int(zero)}
 
 
 def observe(path: str, images: str, feed: str, extremes: str) -> None:
@@ -106,7 +114,7 @@ def quantize(path: str, plan: str, result: str) -> None:
     """int8 as a plan says; input, output, softmax and normalisation stay in float.
 
     ranges: tensor -> (low, high).  float: operators, by the regular expression of their scope, that stay in float.
-    weights_only: 8-bit weights, float arithmetic.
+    weights_only: 8-bit weights, float arithmetic.  strict: everything in integers, from uint8 to uint8.
     """
     from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe  # type: ignore[import-not-found]
 
@@ -116,7 +124,8 @@ def quantize(path: str, plan: str, result: str) -> None:
     whole = recipe.weight_only_wi8_afp32() if asked["weights_only"] else recipe.static_wi8_ai8()
     worker.load_quantization_recipe(whole)
     kinds, never = qtyping.TFLOperationName, algorithm_manager.AlgorithmName.NO_QUANTIZE
-    for kind in (kinds.SUB, kinds.DIV, kinds.SOFTMAX, kinds.INPUT, kinds.OUTPUT):
+    edges = (kinds.SUB, kinds.DIV, kinds.SOFTMAX, kinds.INPUT, kinds.OUTPUT)
+    for kind in () if asked.get("strict") else edges:
         worker.update_quantization_recipe(".*", kind, algorithm_key=never)
     for scope in asked["float"]:
         worker.update_quantization_recipe(scope, kinds.ALL_SUPPORTED, algorithm_key=never)
@@ -127,6 +136,56 @@ def quantize(path: str, plan: str, result: str) -> None:
     }
     worker.quantize(ranges or None).export_model(result, overwrite=True)
     _keep_names(result, [one["name"] for one in _interpreter(path).get_output_details()])
+    if asked.get("strict"):
+        _bytes_at_both_ends(result)
+
+
+def _bytes_at_both_ends(path: str) -> None:
+    """uint8 for the int8 that goes in and comes out, by a QUANTIZE at each end: pixels go in as they are."""
+    from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-not-found]
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model(path)
+    graph, kinds = model.subgraphs[0], schema.TensorType
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    if schema.BuiltinOperator.QUANTIZE not in codes:
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+        model.operatorCodes.append(code)
+        codes.append(code.builtinCode)
+    at = codes.index(schema.BuiltinOperator.QUANTIZE)
+    model.operatorCodes[at].version = max(2, model.operatorCodes[at].version)  # the first one takes no integers
+
+    def twin(index: int) -> int:
+        """A tensor of the same values in uint8, with the name; the other gets a new one."""
+        signed = graph.tensors[index]
+        if signed.type != kinds.INT8:
+            raise SystemExit(f"{signed.name!r} is not in int8 after the quantization")
+        made = copy.copy(signed)
+        made.type, made.quantization = kinds.UINT8, copy.copy(signed.quantization)
+        made.quantization.zeroPoint = np.asarray(signed.quantization.zeroPoint, np.int64) + 128
+        name = signed.name if isinstance(signed.name, bytes) else signed.name.encode()
+        signed.name = name + b"_int8"
+        graph.tensors.append(made)
+        return len(graph.tensors) - 1
+
+    def between(source: int, result: int) -> Any:
+        operator = schema.OperatorT()
+        operator.opcodeIndex, operator.inputs, operator.outputs = at, [source], [result]
+        operator.builtinOptionsType = schema.BuiltinOptions.QuantizeOptions
+        operator.builtinOptions = schema.QuantizeOptionsT()
+        return operator
+
+    entry, answer = int(graph.inputs[0]), int(graph.outputs[0])
+    first, last = twin(entry), twin(answer)
+    graph.operators = [between(first, entry), *graph.operators, between(answer, last)]
+    graph.inputs, graph.outputs = [first], [last]
+    for signature in model.signatureDefs or []:
+        for one in signature.inputs:
+            one.tensorIndex = first
+        for one in signature.outputs:
+            one.tensorIndex = last
+    flatbuffer_utils.write_model(model, path)
 
 
 def _keep_names(path: str, names: list[str]) -> None:
@@ -156,7 +215,10 @@ def _with_signatures(path: str, copy: str) -> str:
 
 
 def race(fp32: str, int8: str, images: str, feed: str, seconds: str, times: str) -> None:
-    """Write milliseconds of processor time of one image in each round, one thread: {"fp32": [...], "int8": [...]}."""
+    """Write milliseconds of processor time of one image in each round, one thread: {"fp32": [...], "int8": [...]}.
+
+    A file in integers alone takes the grey levels that its float file takes, in bytes.
+    """
     image = _feeder(feed)(np.load(images)[:1])
     runs = {"fp32": _inferring(fp32), "int8": _inferring(int8)}
     samples: dict[str, list[float]] = {name: [] for name in runs}
@@ -190,10 +252,10 @@ def _inferring(path: str) -> Callable[[np.ndarray], np.ndarray]:
 
     interpreter: Any = Interpreter(path, num_threads=1)
     interpreter.allocate_tensors()
-    entry, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    entry, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]["index"]
 
     def infer(values: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(entry, values)
+        interpreter.set_tensor(entry["index"], values.astype(entry["dtype"], copy=False))
         interpreter.invoke()
         answers: np.ndarray = interpreter.get_tensor(result)
         return answers

@@ -8,6 +8,7 @@ import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import kotlin.math.abs
+import kotlin.math.exp
 import org.tensorflow.lite.Interpreter
 
 @BEGIN@
@@ -17,9 +18,7 @@ import org.tensorflow.lite.Interpreter
 /** uint8 RGB, SIZE x SIZE x 3 -> probabilities (or features). An app makes the interpreter once and keeps it. */
 fun predict(model: File, image: ByteArray): FloatArray {
     val input = ByteBuffer.allocateDirect(image.size).order(ByteOrder.nativeOrder()).put(image).apply { rewind() }
-    val output = arrayOf(FloatArray(OUTPUTS))
-    Interpreter(model).use { it.run(input, output) }
-    return output[0]
+@READ@
 }
 
 @END@

@@ -1,0 +1,3 @@
+    val output = arrayOf(FloatArray(OUTPUTS))
+    Interpreter(model).use { it.run(input, output) }
+    return output[0]
