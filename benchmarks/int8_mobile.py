@@ -162,13 +162,14 @@ def main() -> None:
 
 
 def rows(name: str, deployed: Deployed, calibration: np.ndarray, test: np.ndarray, seconds: float) -> list[Any]:
-    """fp32, the tool's int8 and softedge's int8 of one format."""
+    """fp32, the tool's int8, softedge's int8 and its integers alone, of one format."""
     format_ = open_format(name)
     expected = deployed.predict(test)
     made: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         paths = {}
-        for tool in (f"{format_.title} fp32", FORMATS[name], f"softedge {format_.title} int8"):
+        strict = (f"softedge {format_.title} {format_.strict}",) if format_.strict else ()
+        for tool in (f"{format_.title} fp32", FORMATS[name], f"softedge {format_.title} int8", *strict):
             path = Path(folder) / tool.replace(" ", "-") / f"model{format_.suffix}"
             path.parent.mkdir()
             if tool == FORMATS[name]:
@@ -176,7 +177,8 @@ def rows(name: str, deployed: Deployed, calibration: np.ndarray, test: np.ndarra
             else:
                 path = format_.convert(deployed, tool.split()[-1], calibration, path.parent).path
             paths[tool] = path
-            artifact = artifact_of(path, name, "int8", deployed.spec, deployed.labels, deployed.output)
+            precision = format_.strict if tool in strict else "int8"
+            artifact = artifact_of(path, name, precision, deployed.spec, deployed.labels, deployed.output)
             measures = compare(expected, format_.load(artifact)(test), None, deployed.output)
             row = {"tool": tool, **{key: measures[key] for key in ("agreement", "sqnr_db")}}
             row |= {"size_bytes": artifact.size_bytes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import subprocess
 import sys
@@ -90,11 +91,32 @@ def test_a_network_that_converts_to_other_layers_gives_no_weights_and_one_is_con
     monkeypatch.setattr(litert_candidates, "described", described)
     candidates = litert_candidates.NetworkCandidates(deployed, None)
     options = [litert_candidates.Option("", litert_candidates.Quantization({"a": (0.0, 1.0)})) for _ in range(2)]
-    assert candidates.file.layers == ("a", "b") and candidates.file.last == ("end",)
+    assert candidates.file.layers == ("a", "b") and candidates.file.floats == ("end",)
     first, second = (candidates.reweighted(option, "alike", {"b": (0.0, 2.0)}) for option in options)
     assert first.model.source == second.model.source and first.model.ranges == {"a": (0.0, 1.0), "b": (0.0, 2.0)}
     assert made == [deployed, "alike"]
     assert candidates.reweighted(options[0], "of other layers", {}) is None
+
+
+def test_softmax_and_hard_swish_stay_in_float_whatever_else_does(monkeypatch, deployed):
+    operators = [
+        {"kind": kind, "outputs": [name], "weights": "float32" if kind == "CONV_2D" else None}
+        for kind, name in [("CONV_2D", "a"), ("HARD_SWISH", "b"), ("CONV_2D", "c"), ("MUL", "d"), ("SOFTMAX", "e")]
+    ]
+    monkeypatch.setattr(
+        litert_candidates, "described", lambda path: {"operators": operators, "outputs": [{"name": "e"}]}
+    )
+    monkeypatch.setattr(litert_candidates, "converted", lambda network, path: None)
+    plans = []
+    monkeypatch.setattr(litert_candidates, "work", lambda verb, *files, **_: plans.append((verb, files)))
+    candidates = litert_candidates.NetworkCandidates(deployed, None)
+    candidates.extremes = ["a"], np.zeros((4, 1)), np.ones((4, 1))
+    asked = []
+    for option in candidates.calibrations():
+        candidates._made(option.model)
+        asked.append(set(json.loads(plans[-1][1][1].read_text())["float"]))
+    assert asked[0] == {"^b;$", "^e;$"} and asked[1] == {"^a;$", "^b;$", "^e;$"}
+    assert asked[2] == {"^a;$", "^c;$", "^b;$", "^e;$"}
 
 
 def test_the_network_from_grey_levels_gives_the_logits_whose_softmax_is_deployed(deployed, pictures):
@@ -109,7 +131,7 @@ class Convolution(strict.StrictCandidates):
 
     def __init__(self, network):
         super().__init__(network, None)
-        self.file = litert_candidates.File(Path("float.tflite"), None, network.spec, ("normalised", "a"), ())
+        self.file = litert_candidates.File(Path("float.tflite"), None, network.spec, ("normalised", "a"))
         self.extremes = ["image", "normalised", "a"], np.full((4, 3), 7.0), np.full((4, 3), 90.0)
 
 

@@ -10,7 +10,16 @@ from softedge.errors import UserError
 from softedge.export import contract
 from softedge.export.base import GivenModel
 from softedge.export.given_file import Tensor, interface, preprocessing
-from softedge.export.litert.candidates import ENDS, WEIGHTED, File, FileCandidates, described, last_of, layers_of
+from softedge.export.litert.candidates import (
+    ENDS,
+    WEIGHTED,
+    File,
+    FileCandidates,
+    described,
+    floats_of,
+    last_of,
+    layers_of,
+)
 
 _INTEGERS = ("QUANTIZE", "DEQUANTIZE")
 
@@ -32,7 +41,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
         raise UserError(f"{path} takes images of any size, which cannot be calibrated; convert it again for one size")
     known = interface(path, inputs, outputs, ENDS.get(last, last), asked.get("size"))
     spec = preprocessing(path, known, asked, _contract(path))
-    file = File(path, known, spec, layers, (outputs[0].name,) if not known.logits else ())
+    file = File(path, known, spec, layers, floats_of(about))
     return GivenModel(
         spec, file.answering(path), lambda calibration: FileCandidates(file, calibration), known.output, file.answering
     )

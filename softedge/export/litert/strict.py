@@ -1,8 +1,8 @@
 """Integers alone in a .tflite file: every operator between a uint8 image and uint8 logits.
 
 As ``onnx.strict``, for processors that take no float operator.  The normalisation is a depthwise convolution of the
-pixels, the softmax is left to the app.  ai-edge-quantizer computes in int8; a QUANTIZE at each end makes bytes of it, so
-that pixels go in as they are.
+pixels, the softmax is left to the app.  ai-edge-quantizer computes in int8; a QUANTIZE at each end makes bytes of it,
+so that pixels go in as they are.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class StrictCandidates(NetworkCandidates):
         path = Path(self.folder.name) / "float.tflite"
         self._convert(self.deployed, path)
         known = Interface(self.deployed.spec.size, False, "float", self.deployed.output, logits=True)
-        return File(path, known, replace(self.deployed.spec, **_GREY), layers_of(described(path)), ())
+        return File(path, known, replace(self.deployed.spec, **_GREY), layers_of(described(path)))
 
     def _convert(self, network: Deployed, path: Path) -> None:
         size = network.spec.size
