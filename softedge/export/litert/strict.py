@@ -24,7 +24,6 @@ from softedge.export.finishing import finish
 from softedge.export.given_file import Interface
 from softedge.export.litert.candidates import File, NetworkCandidates, Quantization, convert, described, layers_of, run
 
-_GREY = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}  # the float file takes grey levels
 
 
 class FromPixels(nn.Module):
@@ -51,7 +50,8 @@ class StrictCandidates(NetworkCandidates):
         path = Path(self.folder.name) / "float.tflite"
         self._convert(self.deployed, path)
         known = Interface(self.deployed.spec.size, False, "float", self.deployed.output, logits=True)
-        return File(path, known, replace(self.deployed.spec, **_GREY), layers_of(described(path)))
+        grey_levels = replace(self.deployed.spec, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+        return File(path, known, grey_levels, layers_of(described(path)))
 
     def _convert(self, network: Deployed, path: Path) -> None:
         size = network.spec.size

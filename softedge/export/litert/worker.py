@@ -125,7 +125,7 @@ def quantize(path: str, plan: str, result: str) -> None:
     worker.load_quantization_recipe(whole)
     kinds, never = qtyping.TFLOperationName, algorithm_manager.AlgorithmName.NO_QUANTIZE
     edges = (kinds.SUB, kinds.DIV, kinds.SOFTMAX, kinds.INPUT, kinds.OUTPUT)
-    for kind in () if asked.get("strict") else edges:
+    for kind in () if asked["strict"] else edges:
         worker.update_quantization_recipe(".*", kind, algorithm_key=never)
     for scope in asked["float"]:
         worker.update_quantization_recipe(scope, kinds.ALL_SUPPORTED, algorithm_key=never)
@@ -136,14 +136,14 @@ def quantize(path: str, plan: str, result: str) -> None:
     }
     worker.quantize(ranges or None).export_model(result, overwrite=True)
     _keep_names(result, [one["name"] for one in _interpreter(path).get_output_details()])
-    if asked.get("strict"):
+    if asked["strict"]:
         _bytes_at_both_ends(result)
 
 
 def _bytes_at_both_ends(path: str) -> None:
     """uint8 for the int8 that goes in and comes out, by a QUANTIZE at each end: pixels go in as they are."""
     from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-not-found]
-    from ai_edge_litert.tools import flatbuffer_utils
+    from ai_edge_litert.tools import flatbuffer_utils  # type: ignore[import-not-found]
 
     model = flatbuffer_utils.read_model(path)
     graph, kinds = model.subgraphs[0], schema.TensorType
