@@ -120,7 +120,7 @@ def _code_and_text(error: BaseException) -> tuple[int, str] | None:
         return error.code, f"stopped: {error}"
     if isinstance(error, KeyboardInterrupt | Terminated):
         code = 143 if isinstance(error, Terminated) else 130
-        return code, "stopped: finished stages are kept; run the same command again to resume"
+        return code, "stopped: what was finished is kept; run the same command again to go on"
     if isinstance(error, BrokenPipeError):  # the reader of our output has gone: softedge ... | head
         return 141, ""
     if isinstance(error, OSError) and error.errno in NO_SPACE:

@@ -34,17 +34,19 @@ def describe(source: str, recipe: Recipe, pairs: Path | None = None) -> dict[str
 
 
 def describe_text(values: Mapping[str, Any]) -> str:
-    """The result of ``describe`` for a terminal."""
+    """The result of ``describe`` for a terminal.  planned: a plan is still to choose the input size and the weights."""
     spec = values["spec"]
+    sizes = [f"  input          chosen by the plan: softedge plan --data {values['source']}"]
     crop = f"shorter side to {spec['resize']}, centre crop of {spec['size']} pixels, {spec['interpolation']}"
+    if not values.get("planned"):
+        sizes = [f"  input          {crop}", f"  mean, std      {spec['mean']}, {spec['std']}"]
     unlabelled = values["n_pretrain"] - values["n_train"]
     lines = [
         f"{values['source']}: {values['n_found']:,} images, the largest side is {values['longer_side']} pixels",
         f"  pretraining    {values['n_pretrain']:,} images, {unlabelled:,} of them unlabelled",
         f"  training       {values['n_train']:,} labelled images in {values['n_classes']} classes",
         f"  test           {values['n_test']:,} images ({_TEST[values['test_split']]})",
-        f"  input          {crop}",
-        f"  mean, std      {spec['mean']}, {spec['std']}",
+        *sizes,
     ]
     if values["n_duplicates"]:
         copies = plural(values["n_duplicates"], "copy of a test image", "copies of test images")

@@ -118,7 +118,9 @@ def inspect(
     """
     from softedge.data import describe
 
-    return describe(data, choose_recipe(data, recipe, set), Path(pairs) if pairs else None)
+    planned = recipe is None and not set and Path(data).expanduser().is_dir()
+    found = describe(data, choose_recipe(data, recipe, set), Path(pairs) if pairs else None)
+    return {**found, "planned": planned}
 
 
 def shrink(data: str, out: str | Path, recipe: str | None = None, set: Sequence[str] = ()) -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from softedge.ssl.method import Method
 
 FILE = "plan.json"
+_TUNING = 3  # the part of the minutes, one in so many, that fine-tuning an int8 file may take, where it comes to that
 NO_LIMITS = Limits()
 STUDENTS = (
     "mobilenetv3_small_100",
@@ -146,6 +147,7 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     for key, value in chosen.values.items():
         section, name = key.split(".")
         values.setdefault(section, {})[name] = value
+    values["quantize"] = {"tune_minutes": min(base.quantize.tune_minutes, minutes / _TUNING)}
     if limits.max_ms is not None:
         values["check"] = {"max_p90": limits.max_ms}
     if limits.max_mb is not None:

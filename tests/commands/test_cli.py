@@ -148,7 +148,7 @@ def test_a_stopped_command_says_so_in_one_line(number, code):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr == "stopped: finished stages are kept; run the same command again to resume\n"
+    assert done.stderr == "stopped: what was finished is kept; run the same command again to go on\n"
 
 
 def test_a_bug_is_one_line_and_its_traceback_a_file(capsys, tmp_path, monkeypatch):

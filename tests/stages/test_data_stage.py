@@ -14,7 +14,7 @@ from preparing import prepared, recipe
 from softedge.data import describe, describe_text
 from softedge.errors import UserError
 from softedge.run import Run, read_json
-from softedge.stages.data import changed, prepare
+from softedge.stages.data import changed, inspect, prepare
 
 
 def test_bad_images_are_set_aside_with_their_reasons(tmp_path: Path) -> None:
@@ -100,6 +100,10 @@ def test_describing_names_classes_bad_files_and_splits(tmp_path: Path) -> None:
     (source / "dog" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     Image.fromarray(photo(1)).save(source / "cat" / "grey.png")
     text = describe_text(describe(str(source), recipe()))
+    assert "centre crop of" in text and "softedge plan" not in text
+    planned = describe_text(inspect(str(source)))
+    assert f"chosen by the plan: softedge plan --data {source}" in planned and "centre crop of" not in planned
+    assert "centre crop of 32" in describe_text(inspect(str(source), set=["data.size=32", "data.resize=32"]))
     assert "cat" in text and "dog" in text and "dog/broken.jpg" in text and "held out" in text
 
 

@@ -200,7 +200,7 @@ def test_a_stopped_stage_says_one_line_and_is_done_by_the_next_start(copy, capsy
         patch.setattr("softedge.stages.knn.extract", lambda *_: os.kill(os.getpid(), number))
         assert command("knn", copy) == code
     said = capsys.readouterr().err
-    stopped = "stopped: finished stages are kept; run the same command again to resume"
+    stopped = "stopped: what was finished is kept; run the same command again to go on"
     assert said.splitlines() == ["data: already done, skipped", stopped]
     assert not (copy / "knn" / "result.json").exists()
     assert command("knn", copy) == 0 and (copy / "knn" / "result.json").exists()

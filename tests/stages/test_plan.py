@@ -270,6 +270,14 @@ def test_a_device_too_small_for_the_network_gets_a_smaller_one(photos, measured,
         plan.recipe_for(str(photos), None, ["backbone.name=tf_efficientnet_lite0"], limits=limits)
 
 
+def test_few_minutes_bound_the_fine_tuning_of_int8_as_well(photos, measured, every_size):
+    def minutes(budget, set=()):
+        return plan.recipe_for(str(photos), None, set, minutes=budget)[0].quantize.tune_minutes
+
+    assert minutes(1.5) == 0.5 and minutes(60) == config.build({}, ()).quantize.tune_minutes
+    assert minutes(1.5, ["quantize.tune_minutes=4"]) == 4, "--set wins"
+
+
 def test_a_smaller_network_starts_from_weights_where_there_are_any(photos, measured, every_size, monkeypatch):
     monkeypatch.setattr(hub, "unavailable", lambda name: "")
     recipe, made = plan.recipe_for(str(photos), None, minutes=60, limits=fitting.Limits(max_ms=1.5))

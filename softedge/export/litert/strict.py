@@ -25,7 +25,6 @@ from softedge.export.given_file import Interface
 from softedge.export.litert.candidates import File, NetworkCandidates, Quantization, convert, described, layers_of, run
 
 
-
 class FromPixels(nn.Module):
     """float (1, S, S, 3) in 0..255 -> logits (1, C) or features, the normalisation a convolution."""
 
