@@ -126,33 +126,48 @@ def test_the_network_from_grey_levels_gives_the_logits_whose_softmax_is_deployed
     np.testing.assert_allclose(finish(logits.numpy(), "probabilities"), deployed.predict(pictures[:4]), atol=1e-5)
 
 
-class Convolution(strict.StrictCandidates):
-    """Of a file with two layers, whose activations are known."""
+class Converted(strict.StrictCandidates):
+    """Of a file with two layers, whose activations are known.  first: what the first one gives for images."""
 
-    def __init__(self, network):
-        super().__init__(network, None)
-        self.file = litert_candidates.File(Path("float.tflite"), None, network.spec, ("normalised", "a"))
-        self.extremes = ["image", "normalised", "a"], np.full((4, 3), 7.0), np.full((4, 3), 90.0)
+    def __init__(self, network, images, first):
+        super().__init__(network, images)
+        self.file = litert_candidates.File(Path("float.tflite"), None, network.spec, ("first", "a"))
+        found = first(images).reshape(len(images), -1)
+        lows, highs = np.full((len(images), 3), 7.0), np.full((len(images), 3), 90.0)
+        lows[:, 1], highs[:, 1] = found.min(1), found.max(1)
+        self.extremes = ["image", "first", "a"], lows, highs
 
 
-def test_integers_alone_get_the_ranges_of_all_images_not_only_of_those_that_were_seen(deployed):
+def normalised(spec):
+    return lambda images: (images / 255 - np.array(spec.mean)) / np.array(spec.std)
+
+
+def test_integers_alone_get_the_ranges_of_all_images_not_only_of_those_that_were_seen(deployed, pictures):
     spec = deployed.spec
     ends = [(value - mean) / std for mean, std in zip(spec.mean, spec.std) for value in (0.0, 1.0)]
-    options = list(Convolution(deployed).calibrations())
+    images = pictures[:4].clip(20, 200)
+    options = list(Converted(deployed, images, normalised(spec)).calibrations())
     assert [option.what for option in options] == [f"calibration by {m}, integers alone" for m in ("mean", "minmax")]
     for option in options:
         assert option.model.strict and option.model.in_float == () and option.tier == 0
         assert option.model.ranges["image"] == (0.0, 255.0) and option.model.ranges["a"] == (7.0, 90.0)
-        assert option.model.ranges["normalised"] == pytest.approx((min(ends), max(ends)))
+        assert option.model.ranges["first"] == pytest.approx((min(ends), max(ends)))
+
+
+def test_where_the_converter_makes_something_else_of_the_normalisation_its_ranges_are_measured(deployed, pictures):
+    images = pictures[:4]
+    *_, widest = Converted(deployed, images, lambda images: images / 100).calibrations()
+    assert widest.model.ranges["first"] == (images.min() / 100, images.max() / 100)
+    assert widest.model.ranges["image"] == (0.0, 255.0)
 
 
 @pytest.mark.parametrize(("kinds", "why"), [((), ""), (("GELU", "GELU", "SUM"), "2 GELU, 1 SUM have no integer form")])
-def test_a_network_with_operators_that_stay_in_float_is_refused_by_name(monkeypatch, deployed, kinds, why):
+def test_a_network_with_operators_that_stay_in_float_is_refused_by_name(monkeypatch, deployed, pictures, kinds, why):
     operators = [{"kind": "CONV_2D", "output": "int8"}, *({"kind": kind, "output": "float32"} for kind in kinds)]
     monkeypatch.setattr(strict, "described", lambda path: {"operators": operators})
     monkeypatch.setattr(litert_candidates, "work", lambda *_, **__: None)
     monkeypatch.setattr(strict, "run", lambda path, images: np.zeros((len(images), 2), np.float32))
-    candidates = Convolution(deployed)
+    candidates = Converted(deployed, pictures[:2], normalised(deployed.spec))
     option = next(candidates.calibrations())
     if not why:
         assert np.allclose(candidates.predict(option, np.zeros((3, 1), np.uint8)), 0.5)
