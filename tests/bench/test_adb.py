@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import colour_model
 import numpy as np
 import pytest
 from adbd_double import CPUINFO, LOADER, AdbdDouble
@@ -21,6 +22,7 @@ from colour_model import LABELS, SPEC, colours, export
 
 from softedge.bench import job, native, pinned
 from softedge.bench.android import bundle as android_bundle
+from softedge.bench.android import device as android_device
 from softedge.bench.base import DeviceError, TimingPlan, open_device
 from softedge.errors import UserError
 from softedge.export import contract
@@ -145,6 +147,43 @@ def test_an_emulated_phone_runs_executorch_files_beside_onnx(
     assert nothing_is_left(phone)
 
 
+def in_integers(folder: Path, target: str) -> Artifact:
+    """A file that answers in bytes, with what its contract says of them."""
+    place = folder / f"{target}-int8-strict"
+    place.mkdir()
+    path = place / f"model{open_format(target).suffix}"
+    if target == "onnx":
+        answering_in_bytes(path)
+    else:
+        shutil.copyfile(Path(colour_model.__file__).with_name("colour-int8-strict.tflite"), path)
+    edge = {"dtype": "uint8", "scale": 0.04, "zero_point": 0}
+    (place / contract.FILE).write_text(json.dumps({"schema": contract.SCHEMA, "output": edge}))
+    return contract.artifact_of(path, target, "int8-strict", SPEC, LABELS)
+
+
+def answering_in_bytes(path: Path) -> None:
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(colour_model.colour_model(path))
+    grid = {"scale": np.float32(0.04), "zero": np.uint8(0)}
+    model.graph.initializer.extend(numpy_helper.from_array(np.array(v), name) for name, v in grid.items())
+    model.graph.node.pop()  # the softmax
+    model.graph.node.append(helper.make_node("QuantizeLinear", ["logits", "scale", "zero"], ["integers"]))
+    model.graph.output.pop()
+    model.graph.output.append(helper.make_tensor_value_info("integers", onnx.TensorProto.UINT8, ["n", 3]))
+    onnx.save(model, path)
+
+
+def test_answers_in_bytes_become_probabilities_as_the_contract_says(tmp_path: Path) -> None:
+    artifact = in_integers(tmp_path, "litert")
+    levels = np.array([[25.0, 50.0, 0.0]], np.float32)
+    values = np.exp([1.0, 2.0, 0.0])
+    np.testing.assert_allclose(android_device._finished(artifact, levels)[0], values / values.sum(), rtol=1e-5)
+    others = contract.artifact_of(artifact.path, "litert", "int8", SPEC, LABELS)
+    assert android_device._finished(others, levels) is levels
+
+
 def test_an_emulated_phone_runs_litert_files_by_the_c_library_of_the_wheel(
     bundle: Path,
     phone: AdbdDouble,
@@ -163,10 +202,13 @@ def test_an_emulated_phone_runs_litert_files_by_the_c_library_of_the_wheel(
     with open_device(f"adb://{phone.serial}?threads=2") as device:
         whole = export(tmp_path / "litert-int8", "litert", "int8")
         onnx, litert, int8 = device.run([artifacts[0], ready_files[0], whole], plan)
+        alone = device.run([in_integers(tmp_path, target) for target in ("litert", "onnx")], plan)
         (failed,) = device.run([broken], plan)
     assert not onnx.skipped and not litert.skipped and litert.outputs is not None
     np.testing.assert_allclose(litert.outputs, reference(colours()[0]), atol=1e-5)
     np.testing.assert_allclose(int8.outputs, reference(colours()[0]), atol=1e-5)  # this file's int8 loses nothing
+    for each in alone:  # logits in steps of 1/25
+        np.testing.assert_allclose(each.outputs, reference(colours()[0]), atol=0.01, err_msg=each.skipped)
     assert "emulator" in litert.not_timed and not litert.samples_ms
     assert litert.runtime.startswith("ai-edge-litert ") and litert.accelerator == "XNNPACK"
     assert "could not read the file: LiteRT's error" in failed.skipped and "\n" not in failed.skipped

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softedge.bench import job, native
 from softedge.bench.android import bundle as android_bundle
@@ -29,7 +30,9 @@ from softedge.bench.android.adb import Adb as Client
 from softedge.bench.base import DeviceError, FolderDevice, Measurement, TimingPlan
 from softedge.bench.board import kernels
 from softedge.bench.ssh import wheels
+from softedge.export import contract
 from softedge.export.base import open_format
+from softedge.export.finishing import finish
 from softedge.progress import say
 from softedge.records import Artifact
 from softedge.run import read_json
@@ -212,7 +215,7 @@ class AdbDevice(FolderDevice):
             rounds=row["rounds"],
             load_ms=row["load_ms"] if timed else None,
             first_ms=row["first_ms"] if timed else None,
-            outputs=outputs.reshape(count, -1).astype(np.float32),
+            outputs=_finished(artifact, outputs.reshape(count, -1).astype(np.float32)),
             end_to_end_skipped="the runner decodes no images: an app would use Android's own decoder",
             runtime=f"onnxruntime {row['version']}" if row["version"] else _sent(artifact),
             accelerator="CPUExecutionProvider" if row["version"] else "XNNPACK",
@@ -225,6 +228,15 @@ class AdbDevice(FolderDevice):
                 **({"caveat": caveat} if (caveat := _asleep(around)) else {}),
             },
         )
+
+
+def _finished(artifact: Artifact, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What other files answer, where a file in integers alone has given integers: as its contract says."""
+    strict = open_format(artifact.target).strict
+    if not strict or not artifact.precision.startswith(strict):
+        return outputs
+    edge = contract.describe(artifact.path.parent)["output"]
+    return finish((outputs - np.float32(edge["zero_point"])) * np.float32(edge["scale"]), artifact.output)
 
 
 def _sent(artifact: Artifact) -> str:

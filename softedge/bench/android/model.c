@@ -89,13 +89,21 @@ static void read_image(long index) {
 
 /* Keeps an answer as row `row` unless that is negative; the first one says how many columns there are. */
 static void keep(long row, const float *data, size_t count) {
-  if (!count || (columns && count != columns)) fail("the output is not float32 (1, classes)");
+  if (!count || (columns && count != columns)) fail("the output is not (1, classes)");
   if (!columns) {
     columns = count;
     outputs = malloc(sizeof(float) * columns * job.images);
     if (!outputs) fail("no memory for %ld outputs", job.images);
   }
   if (row >= 0) memcpy(outputs + row * columns, data, sizeof(float) * columns);
+}
+
+/* The same of integers; whoever asked for them knows what they stand for. */
+static void keep_bytes(long row, const uint8_t *data, size_t count) {
+  static float values[MOST_COLUMNS];
+  if (count > MOST_COLUMNS) fail("the output has %zu values", count);
+  for (size_t index = 0; index < count; ++index) values[index] = data[index];
+  keep(row, values, count);
 }
 
 static double infer_natively(long row) {
@@ -122,16 +130,17 @@ static double infer(long row) {
       session, NULL, inputs, &in, 1, names, 1, &out));
   double took = now() - begun;
   if (row >= 0 || !columns) {
-    float *data;
+    void *data;
     size_t count;
     int type;
     check(ORT(TENSOR_INFO, Handle, Handle *)(out, &info));
     check(ORT(ELEMENT_TYPE, Handle, int *)(info, &type));
     check(ORT(ELEMENT_COUNT, Handle, size_t *)(info, &count));
     ORT_VOID(RELEASE_INFO)(info);
-    if (type != FLOAT) fail("the output is not float32 (1, classes)");
-    check(ORT(TENSOR_DATA, Handle, void **)(out, (void **)&data));
-    keep(row, data, count);
+    if (type != FLOAT && type != UINT8) fail("the output is neither float32 nor uint8");
+    check(ORT(TENSOR_DATA, Handle, void **)(out, &data));
+    if (type == FLOAT) keep(row, data, count);
+    else keep_bytes(row, data, count);
   }
   ORT_VOID(RELEASE_VALUE)(out);
   ORT_VOID(RELEASE_VALUE)(in);

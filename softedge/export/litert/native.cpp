@@ -129,8 +129,8 @@ bool describe(Model& model, const Step& done) {
       !done("read the type of the input", LiteRtGetRankedTensorType(in, &model.takes)) ||
       !done("read the type of the output", LiteRtGetRankedTensorType(out, &model.gives)))
     return false;
-  if (model.takes.element == UINT8 && model.gives.element == FLOAT32) return true;
-  return snprintf(done.why, done.size, "the file does not take uint8 and give float32"), false;
+  if (model.takes.element == UINT8 && (model.gives.element == FLOAT32 || model.gives.element == UINT8)) return true;
+  return snprintf(done.why, done.size, "the file does not take uint8 and give float32 or uint8"), false;
 }
 
 bool prepare(Model& model, const Step& done) {
@@ -172,12 +172,14 @@ void* softedge_open(const char* path, uint32_t threads, char* why, size_t size) 
 }
 
 // Runs an image, uint8 (1, height, width, 3); how many floats were written to answer (room for most), -1: see why.
+// Of a file that answers in uint8 they are the integers.
 long softedge_infer(
     void* opened, uint8_t* image, int32_t height, int32_t width, float* answer, long most, char* why, size_t size) {
   const Step done{why, size};
   auto& model = *static_cast<Model*>(opened);
   const size_t bytes = (size_t)height * width * 3;
-  const long count = (long)(model.answer_bytes / sizeof(float));
+  const bool integers = model.gives.element == UINT8;
+  const long count = (long)(model.answer_bytes / (integers ? 1 : sizeof(float)));
   if (bytes != model.image_bytes || count > most)
     return snprintf(why, size, "the file takes %zu bytes, not the %zu of an image", model.image_bytes, bytes), -1;
   void* memory;
@@ -187,7 +189,12 @@ long softedge_infer(
       !done("run", LiteRtRunCompiledModel(model.compiled.handle, 0, 1, &model.image.handle, 1, &model.answer.handle)) ||
       !done("read the answer", LiteRtLockTensorBuffer(model.answer.handle, &memory, FOR_READING)))
     return -1;
-  memcpy(answer, memory, count * sizeof(float));
+  if (integers) {
+    const uint8_t* values = static_cast<const uint8_t*>(memory);
+    for (long index = 0; index < count; ++index) answer[index] = values[index];
+  } else {
+    memcpy(answer, memory, count * sizeof(float));
+  }
   return done("read the answer", LiteRtUnlockTensorBuffer(model.answer.handle)) ? count : -1;
 }
 
