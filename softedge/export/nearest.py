@@ -208,15 +208,17 @@ def rounded_where_nearer(
 ) -> Choice:
     """``choice``, or the same with rounded weights (``with_rounded_weights``) where those are nearer to fp32.
 
-    Beside better weights more layers in float may gain more than they did: the best option of each higher tier gets
-    those weights, too, and the tiers are compared again.
+    Beside better weights layers in float may gain more than they did, or less: the best option of each tier gets those
+    weights, too (of lower ones, where they have the same grid), and the tiers are compared again.
     """
-    best = choice.best_of_tiers()
-    options = [choice.option, *(best[tier] for tier in sorted(best) if choice.option.tier < tier < _LEANER)]
+    best, grid = choice.best_of_tiers(), candidates.largest_weight(choice.option)
+    others = [best[tier] for tier in sorted(best) if tier != choice.option.tier and tier < _LEANER]
+    others = [o for o in others if o.tier > choice.option.tier or candidates.largest_weight(o) == grid]
     made = [
         (option, judge.measure(candidates, option))
-        for option in _with_rounded_weights(candidates, options, network, calibration)
+        for option in _with_rounded_weights(candidates, [choice.option, *others], network, calibration)
     ]
+    made.sort(key=lambda pair: pair[0].tier)
     if not made:
         return choice
     compared = [*choice.compared, *made]

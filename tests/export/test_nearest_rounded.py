@@ -74,7 +74,15 @@ def test_layers_in_float_that_gain_nothing_are_left_in_integers(monkeypatch):
     assert choice.option.tier == found.option.tier == 0 and found.option.model == 1
 
 
-def test_lower_tiers_that_were_too_noisy_do_not_come_back(monkeypatch):
+def test_layers_in_float_that_rounded_weights_make_up_for_return_to_integers(monkeypatch):
+    choice, found = chosen(monkeypatch, {0: (0.120, 0.060), 1: (0.095, 0.058)})
+    assert (choice.option.tier, found.option.tier, found.option.model) == (1, 0, 1)
+
+
+def test_lower_tiers_that_stay_too_noisy_and_those_on_another_grid_do_not_return(monkeypatch):
+    choice, found = chosen(monkeypatch, {0: (0.300, 0.100), 1: (0.100, 0.060)})
+    assert choice.option.tier == found.option.tier == 1 and len(found.compared) == 4
+    monkeypatch.setattr(Tiers, "largest_weight", lambda self, option: 127 if option.tier else 63)
     choice, found = chosen(monkeypatch, {0: (0.300, 0.001), 1: (0.100, 0.060)})
     assert choice.option.tier == found.option.tier == 1 and len(found.compared) == 3
 

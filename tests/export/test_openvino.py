@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 from openvino import opset13
+from torch import nn
 
 from softedge import backbones, config
 from softedge.errors import UserError
@@ -18,7 +19,7 @@ from softedge.export.deployed import Deployed
 from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.graph import trace
 from softedge.export.onnx.quantizer import Scheme
-from softedge.export.onnx.rewrite import constants
+from softedge.export.onnx.rewrite import constants, for_integers
 from softedge.export.onnx.rounding import rounded
 from softedge.export.onnx.speed import prefixes
 from softedge.export.openvino import candidates as openvino_candidates
@@ -28,7 +29,9 @@ from softedge.export.openvino.format import OpenVino
 from softedge.export.openvino.int8 import (
     better_in_float,
     calibration_sets,
+    faster_in_float,
     first_layer,
+    free_in_float,
     from_onnx_int8,
     layers,
     leading_float,
@@ -174,6 +177,20 @@ def test_candidates_leave_what_costs_no_time_in_float_then_the_first_layer_too_a
         for option in options
     }
     assert rounded[2] >= rounded[0] > rounded[1], "weights and activations that are rounded"
+
+
+@pytest.mark.parametrize(
+    ("activation", "size", "free"), [(nn.Hardswish(), 32, True), (nn.ReLU(), 32, False), (nn.Hardswish(), 256, False)]
+)
+def test_the_first_layer_is_free_in_float_on_small_maps_before_what_is_in_float_anyway(activation, size, free):
+    layers = [nn.Conv2d(3, 8, 3, 2, 1), activation, nn.Conv2d(8, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    spec = InputSpec(size, size, (0.5,) * 3, (0.5,) * 3)
+    candidates = openvino_candidates.OpenVinoCandidates(
+        Deployed(nn.Sequential(*layers), spec, labels=tuple("abcd")), np.zeros(0, np.uint8)
+    )
+    graph = for_integers(trace(candidates.deployed))
+    floats = faster_in_float(graph, [])
+    assert free_in_float(candidates.network, (1, size, size, 3), graph, floats) is free
 
 
 def test_the_first_layer_in_float_is_tried_by_the_closer_ranges_and_nncf_alone_where_all_is_noisy(deployed, pictures):

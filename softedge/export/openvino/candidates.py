@@ -186,7 +186,7 @@ class OpenVinoCandidates(NetworkCandidates):
     def leaner(self, option: Option) -> Iterator[Option]:
         """Calibrated and rounded like an ONNX file, in integers where those are faster in OpenVINO; then the same with
         the first layer in float, where most of the noise of a MobileNetV3-Small comes from.  That one alone where the
-        first layer costs no time.
+        first layer costs no time (``int8.free_in_float``).
 
         ONNX files leave their first layers in float for the speed of onnxruntime, and depthwise layers on small maps,
         gates and squeeze-excite in integers.  OpenVINO is faster the other way round.
@@ -200,7 +200,7 @@ class OpenVinoCandidates(NetworkCandidates):
         plans = {"what is faster so": lean, "what is faster so and the first layer": begun}
         judge = Judge.of(self.deployed, made.comparison())
         for what, nodes in plans.items():
-            if nodes == lean and free_in_float(self.network, shape):
+            if nodes == lean and free_in_float(self.network, shape, made.graph, lean):
                 continue
             made.scheme = Scheme(float_nodes=nodes)
             choice = rounded_where_nearer(made, nearest(made, judge), judge, self.deployed, self.calibration)

@@ -105,8 +105,16 @@ def first_layer(network: Any) -> list[str]:
     return [op.get_friendly_name() for op in network.get_ordered_ops() if op.get_type_name() in WEIGHTED][:1]
 
 
-def free_in_float(network: Any, shape: Sequence[int]) -> bool:
-    """Whether the first layer costs no time in float: its map is small.  shape: of the input with one image."""
+def free_in_float(network: Any, shape: Sequence[int], graph: onnx.ModelProto, floats: Iterable[str]) -> bool:
+    """Whether the first layer costs no time in float: its map is small, and what reads it is in float as well.
+
+    Before a ReLU a MobileNetV4-Conv-Small at 64 pixels took 0.54 of fp32's time with it in float, in integers 0.50.
+    shape: of the input with one image.  graph, floats: see ``faster_in_float``.
+    """
+    first, behind = first_node(graph), set(floats)
+    results = {name for node in graph.graph.node if node.name in first for name in node.output}
+    if not any(node.name in behind for node in graph.graph.node if results & set(node.input)):
+        return False
     network = network.clone()
     network.reshape({network.inputs[0]: list(shape)})
     names = first_layer(network)
