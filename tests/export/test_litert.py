@@ -154,6 +154,13 @@ def test_integers_alone_get_the_ranges_of_all_images_not_only_of_those_that_were
         assert option.model.ranges["first"] == pytest.approx((min(ends), max(ends)))
 
 
+def test_the_search_puts_nothing_of_integers_alone_in_float(deployed, pictures):
+    candidates = Converted(deployed, pictures[:2], normalised(deployed.spec))
+    option = next(candidates.calibrations())
+    assert candidates.layers() == () and candidates.weights_only() is None
+    assert candidates.with_float(option, ()) is option and candidates.roundings(option, pictures[:1]) == ()
+
+
 def test_where_the_converter_makes_something_else_of_the_normalisation_its_ranges_are_measured(deployed, pictures):
     images = pictures[:4]
     *_, widest = Converted(deployed, images, lambda images: images / 100).calibrations()

@@ -242,7 +242,7 @@ class FileCandidates(Candidates):
         model = option.model
         return replace(option, model=replace(model, in_float=tuple(dict.fromkeys((*model.in_float, *layers)))))
 
-    def weights_only(self) -> Option:
+    def weights_only(self) -> Option | None:
         return Option("8-bit weights, float arithmetic", Quantization({}, weights_only=True))
 
     def time_over_fp32(self, option: Option) -> float | None:

@@ -8,7 +8,7 @@ so that pixels go in as they are.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -91,3 +91,13 @@ class StrictCandidates(NetworkCandidates):
                 operators = ", ".join(f"{count} {kind}" for kind, count in floats.most_common(4))
                 raise UserError(f"the network cannot run in integers alone: {operators} have no integer form")
         return path
+
+    def layers(self) -> Sequence[str]:
+        return ()
+
+    def with_float(self, option: Option, layers: Sequence[str]) -> Option:
+        assert not layers, "nothing is in float"
+        return option
+
+    def weights_only(self) -> Option | None:
+        return None
