@@ -4,6 +4,7 @@
     python benchmarks/architectures.py --out architectures.json --only resnet18 mobilenetv3_small_100
     python benchmarks/architectures.py --out architectures.json --table > table.md
     python benchmarks/architectures.py --out ncnn.json --formats ncnn
+    python benchmarks/architectures.py --out litert.json --formats litert
 
 Random weights and few pixels: this is about operators and shapes, not about accuracy.  A file is ok when it is written,
 runs here, and its noise against PyTorch is what its precision must have (``LEAST_DB``); of int8 the noise is noted: of
@@ -60,8 +61,9 @@ FORMATS = {
     "openvino": ("fp32", "fp16", "int8"),
     "coreml": ("fp16", "int8"),
     "ncnn": ("fp32", "fp16", "int8"),
+    "litert": ("fp32", "int8", "int8-strict"),
 }
-LEAST_DB = {"fp32": 60.0, "fp16": 20.0, "int8": -100.0}
+LEAST_DB = {"fp32": 60.0, "fp16": 20.0, "int8": -100.0, "int8-strict": -100.0}
 MINUTES = 15  # for one network
 
 
@@ -159,7 +161,7 @@ def table(values: dict[str, Any], formats: Sequence[str]) -> str:
         for file in files:
             row = rows.get(file, {"ok": False, "why": rows.get("failed", "not run")})
             if row["ok"]:
-                cells.append(f"{row['sqnr_db']:.0f} dB" if file.rpartition("-")[2] in ("int8", "w8a8") else "ok")
+                cells.append(f"{row['sqnr_db']:.0f} dB" if "int8" in file else "ok")
             else:
                 cells.append(f"no ({reasons.setdefault(row['why'], len(reasons) + 1)})")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
