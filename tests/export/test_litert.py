@@ -56,14 +56,36 @@ def test_workers_import_nothing_of_softedge(worker):
 
 @pytest.mark.slow
 @pytest.mark.hardware
-@pytest.mark.parametrize(("precision", "largest"), [("fp32", 1e-5), ("int8", 0.4)])
-def test_reloaded_file_agrees_with_pytorch(deployed, pictures, tmp_path, precision, largest):
+@pytest.mark.parametrize(
+    ("precision", "largest", "layers"),
+    [
+        ("fp32", 1e-5, "float"),
+        ("fp16", 0.02, "float"),
+        ("int8", 0.4, ""),
+        ("w8a16", 0.3, "weights"),
+        ("w8a32", 0.3, "weights"),
+    ],
+)
+def test_reloaded_file_agrees_with_pytorch(deployed, pictures, tmp_path, precision, largest, layers):
     target = LiteRt()
     if (why := target.missing()) is not None:
         pytest.skip(why)
     artifact = target.convert(deployed, precision, pictures[:20], tmp_path)
     found = compare(target.load(artifact)(pictures), deployed.predict(pictures))
     assert found.max_abs_diff <= largest and found.agreement >= 0.9
+    kinds = {name.partition("_")[2] for name in target.integer_operations(artifact)}
+    assert layers in kinds and (layers == "" or len(kinds) == 1)
+
+
+def test_precisions_without_a_choice_ask_for_the_widest_ranges_where_they_round_activations(monkeypatch, deployed):
+    candidates = litert_candidates.NetworkCandidates(deployed, None)
+    candidates.extremes = ["a", "b"], np.array([[-1.0, 0.0], [-3.0, 1.0]]), np.array([[2.0, 5.0], [1.0, 4.0]])
+    options = {precision: candidates.of(precision) for precision in ("w8a16", "w8a32", "fp16")}
+    assert options["w8a16"].model.ranges == {"a": (-3.0, 2.0), "b": (0.0, 5.0)}
+    assert options["w8a32"].model.ranges == options["fp16"].model.ranges == {}
+    grids = {name: candidates.largest_weight(option) for name, option in options.items()}
+    assert grids == {"w8a16": 127, "w8a32": None, "fp16": None}
+    assert {name: LiteRt().calibrates(name) for name in options} == {"w8a16": True, "w8a32": False, "fp16": False}
 
 
 @pytest.mark.slow
@@ -149,7 +171,7 @@ def test_integers_alone_get_the_ranges_of_all_images_not_only_of_those_that_were
     options = list(Converted(deployed, images, normalised(spec)).calibrations())
     assert [option.what for option in options] == [f"calibration by {m}, integers alone" for m in ("mean", "minmax")]
     for option in options:
-        assert option.model.strict and option.model.in_float == () and option.tier == 0
+        assert option.model.scheme == "int8-strict" and option.model.in_float == () and option.tier == 0
         assert option.model.ranges["image"] == (0.0, 255.0) and option.model.ranges["a"] == (7.0, 90.0)
         assert option.model.ranges["first"] == pytest.approx((min(ends), max(ends)))
 

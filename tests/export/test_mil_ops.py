@@ -150,3 +150,34 @@ def test_layer_norm_gelu_and_pad_are_those_of_torch():
     assert np.array_equal(actual.numpy(), np.pad(x.numpy(), ((0, 0), (1, 2), (3, 0)), constant_values=7))
     actual = OPS["pad"]({"x": x, "pad": numbers(0, 0, 0, 0, 2, 1), "mode": "reflect"})
     assert np.array_equal(actual.numpy(), np.pad(x.numpy(), ((0, 0), (0, 0), (2, 1)), mode="reflect"))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_l2_norm_is_the_root_of_the_sum_of_squares(keep):
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    found = OPS["reduce_l2_norm"]({"x": torch.from_numpy(x), "axes": numbers(-1), "keep_dims": torch.tensor(keep)})
+    np.testing.assert_allclose(found, np.sqrt((x**2).sum(-1, keepdims=keep)), rtol=1e-5)
+
+
+def test_slices_are_numpys():
+    x = np.arange(2 * 5 * 6).reshape(2, 5, 6)
+    ends = {"begin": numbers(0, -4, 5), "end": numbers(2, 5, 0), "stride": numbers(1, 2, -2)}
+    found = OPS["slice_by_index"]({"x": torch.from_numpy(x), **ends})
+    np.testing.assert_array_equal(found, x[0:2, -4:5:2, 5:0:-2])
+    masks = {"begin_mask": numbers(True, False, False), "end_mask": numbers(False, True, False)}
+    squeezed = {"squeeze_mask": numbers(False, False, True)}
+    found = OPS["slice_by_index"]({"x": torch.from_numpy(x), **ends, **masks, **squeezed})
+    np.testing.assert_array_equal(found, x[:2, -4::2, 5])
+
+
+def test_one_value_alone_is_its_own_concatenation_and_tiles_repeat_each_axis():
+    x = torch.arange(6).reshape(2, 3)
+    assert OPS["concat"]({"values": x, "axis": torch.tensor(1)}) is x
+    assert OPS["tile"]({"x": x, "reps": numbers(1, 2)}).tolist() == [[0, 1, 2] * 2, [3, 4, 5] * 2]
+
+
+def test_a_declared_shape_is_kept_and_a_larger_batch_keeps_its_first_axis():
+    x = torch.arange(24)
+    assert OPS["reshape"]({"x": x.reshape(4, 6), "shape": numbers(1, 4, 6)}).shape == (1, 4, 6)
+    assert OPS["reshape"]({"x": x.reshape(2, 12), "shape": numbers(1, 3, 4)}).shape == (2, 3, 4)
+    assert OPS["reshape"]({"x": x.reshape(2, 12), "shape": numbers(1, -1)}).shape == (2, 12)

@@ -28,7 +28,7 @@ def exported(tmp_path_factory):
     images = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
     format_ = open_format("onnx")
     files = {}
-    for precision in ("fp32", "int8"):
+    for precision in ("fp32", "fp16", "int8"):
         folder = tmp_path_factory.mktemp(precision)
         files[precision] = format_.convert(network, precision, images, folder)
     return format_, files, network, images
@@ -50,6 +50,13 @@ def test_a_quantized_transformer_answers_like_its_fp32(exported):
     found, wanted = format_.load(files["int8"])(images), network.predict(images)
     assert np.abs(found - wanted).mean() < 0.05
     assert (found.argmax(1) == wanted.argmax(1)).mean() >= 0.9
+
+
+def test_a_transformer_in_half_precision_keeps_its_shapes_in_integers(exported):
+    """The batch size that the tracer reads from the image is no number to be halved."""
+    format_, files, network, images = exported
+    assert np.abs(format_.load(files["fp16"])(images) - network.predict(images)).max() < 0.02
+    assert files["fp16"].size_bytes < 0.6 * files["fp32"].size_bytes
 
 
 class Table(nn.Module):

@@ -17,7 +17,6 @@ from softedge.export.coreml.package import rewritten
 from softedge.export.coreml.predict import planes, probabilities
 from softedge.files import temporary_folder
 
-_BATCH = 16
 # Which of the images' own extremes makes the range. None: their mean, which clips images with outliers; 1: the largest.
 # Networks differ: MobileNetV3-Large needs the mean (27 dB against 5.5), a Small one did not (20, 24).
 OPTIONS: dict[str, float | None] = {"mean": None, "quantile 0.9": 0.9, "minmax": 1.0}
@@ -74,8 +73,9 @@ def run(package: Any, images: Uint8, observe: Any = None) -> Float32:
         package.save(str(path))
         program = Program(path)
         parts = []
-        for start in range(0, len(images), _BATCH):
-            image = planes(images[start : start + _BATCH])
+        step = program.at_once(planes(images[:2]))
+        for start in range(0, len(images), step):
+            image = planes(images[start : start + step])
             if observe is not None:
                 observe("input", program.inputs[0], image)
             parts.append(probabilities(program.run({program.inputs[0]: image}, observe), program.outputs[-1]))

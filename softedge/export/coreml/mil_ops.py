@@ -1,13 +1,15 @@
-"""Reference kernels of the ML Program ops that MobileNetV3, EfficientNet and ResNet classifiers use.
+"""Reference kernels of the ML Program ops that convolutional and small transformer classifiers use.
 
 Semantics after Apple's op reference (https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html).
 Half-precision tensors are computed in float32 and rounded once per op: reference numerics, not the Neural Engine's.
 
 A kernel takes the arguments of an op by name (torch tensors, strings; absent ones left out) and returns its output.
+Beside them ``images``: how many the program runs at once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +32,9 @@ _DTYPES = {
     "int32": torch.int32,
     "bool": torch.bool,
 }
+
+
+_MASKS = ("begin_mask", "end_mask", "squeeze_mask")
 
 
 def op(*names: str) -> Callable[[Kernel], Kernel]:
@@ -195,12 +200,40 @@ def reduce_mean(a: Arguments) -> Tensor:
     return a["x"].float().mean(_integers(a["axes"]), keepdim=bool(a["keep_dims"])).to(a["x"].dtype)
 
 
+@op("tile")
+def tile(a: Arguments) -> Tensor:
+    return a["x"].repeat(_integers(a["reps"]))
+
+
+@op("reduce_l2_norm")
+def reduce_l2_norm(a: Arguments) -> Tensor:
+    norm = torch.linalg.vector_norm(a["x"].float(), dim=_integers(a["axes"]), keepdim=bool(a["keep_dims"]))
+    return norm.to(a["x"].dtype)
+
+
+@op("slice_by_index")
+def slice_by_index(a: Arguments) -> Tensor:
+    """Python's slices: negative ends count from the back; masked ends are left out, a squeezed axis is at begin."""
+    x, rank = a["x"], a["x"].dim()
+    masks = {key: a[key].reshape(-1).tolist() if key in a else [False] * rank for key in _MASKS}
+    strides = _integers(a["stride"]) if "stride" in a else [1] * rank
+    ranges = zip(x.shape, _integers(a["begin"]), _integers(a["end"]), strides, *masks.values())
+    for axis, (size, begin, end, stride, from_start, to_end, squeezed) in enumerate(ranges):
+        places = [begin % size]
+        if not squeezed:
+            places = list(range(size))[slice(None if from_start else begin, None if to_end else end, stride)]
+        x = x.index_select(axis, torch.tensor(places, dtype=torch.long))
+    gone = [axis for axis, squeezed in enumerate(masks["squeeze_mask"]) if squeezed]
+    return x.squeeze(gone) if gone else x
+
+
 @op("reshape")
 def reshape(a: Arguments) -> Tensor:
     """Files declare batch 1; a larger batch keeps its first axis."""
     x, shape = a["x"], _integers(a["shape"])
     shape = [x.shape[i] if size == 0 else size for i, size in enumerate(shape)]
-    if shape and shape[0] == 1 and x.shape[0] > 1:
+    declared = -1 not in shape and math.prod(shape) == x.numel()
+    if not declared and shape and shape[0] == 1 and x.shape[0] > 1 and a.get("images") != 1:
         shape[0] = x.shape[0]
     return x.reshape(shape)
 
@@ -225,7 +258,8 @@ def expand_dims(a: Arguments) -> Tensor:
 
 @op("concat")
 def concat(a: Arguments) -> Tensor:
-    return torch.cat(a["values"], int(a["axis"]))
+    values = a["values"]
+    return values if isinstance(values, Tensor) else torch.cat(values, int(a["axis"]))  # of one alone
 
 
 @op("split")

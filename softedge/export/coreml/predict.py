@@ -16,8 +16,6 @@ from softedge.export.coreml.package import LABEL
 from softedge.export.quiet import quiet
 from softedge.records import Artifact
 
-_BATCH = 16  # images per pass of the interpreter
-
 
 def interpreted(artifact: Artifact) -> Predictor:
     """Run the package with the reference interpreter (any system)."""
@@ -29,9 +27,9 @@ def interpreted(artifact: Artifact) -> Predictor:
         )
 
     def predict(images: Uint8) -> Float32:
-        parts = []
-        for start in range(0, len(images), _BATCH):
-            values = program.run({program.inputs[0]: planes(images[start : start + _BATCH])})
+        parts, step = [], program.at_once(planes(images[:2]))
+        for start in range(0, len(images), step):
+            values = program.run({program.inputs[0]: planes(images[start : start + step])})
             parts.append(probabilities(values, output))
         return np.concatenate(parts) if parts else np.empty((0, len(artifact.labels)), np.float32)
 

@@ -40,6 +40,7 @@ WEIGHTED = {
     "BATCH_MATMUL": "linear",
 }
 ENDS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}  # operators that make scores of logits
+INTEGERS_ALONE = "int8-strict"
 SLOW = ("HARD_SWISH",)  # whose integers XNNPACK leaves to LiteRT's own kernels, a layer that waits for others
 _FLOAT = ("layer", "two layers")
 _SECONDS = 2.0  # of processor time to compare one option with fp32
@@ -49,15 +50,19 @@ _SECONDS = 2.0  # of processor time to compare one option with fp32
 class Quantization:
     """What the worker makes of the float file: see ``worker.quantize``.
 
-    in_float: layers, by their output.  source: the float file, where its weights are not the given ones.  strict:
-    integers alone, from a uint8 image to a uint8 answer.
+    in_float: layers, by their output.  scheme: as the precisions of the format are named.  source: the float file,
+    where its weights are not the given ones.
     """
 
     ranges: Mapping[str, tuple[float, float]]
     in_float: tuple[str, ...] = ()
-    weights_only: bool = False
+    scheme: str = "int8"
     source: Path | None = None
-    strict: bool = False
+
+    @property
+    def in_integers(self) -> bool:
+        """Whether the weights are, each output channel's with a scale of its own."""
+        return self.scheme in ("int8", INTEGERS_ALONE, "w8a16")
 
 
 @dataclass(frozen=True)
@@ -218,8 +223,7 @@ class FileCandidates(Candidates):
             values = {
                 "ranges": plan.ranges,
                 "float": [f"^{re.escape(name)};$" for name in scopes],
-                "weights_only": plan.weights_only,
-                "strict": plan.strict,
+                "scheme": plan.scheme,
             }
             write_json(folder / "plan.json", values)
             work("quantize", plan.source or self.file.path, folder / "plan.json", path)
@@ -228,7 +232,7 @@ class FileCandidates(Candidates):
 
     def rounded(self, option: Option) -> Option | None:
         """The quantizer finds the same integers in the float file with rounded weights."""
-        if option.model.weights_only or self.on_grid is None:
+        if not option.model.in_integers or self.on_grid is None:
             return None
         return replace(option, model=replace(option.model, source=self.on_grid))
 
@@ -243,7 +247,7 @@ class FileCandidates(Candidates):
         return replace(option, model=replace(model, in_float=tuple(dict.fromkeys((*model.in_float, *layers)))))
 
     def weights_only(self) -> Option | None:
-        return Option("8-bit weights, float arithmetic", Quantization({}, weights_only=True))
+        return Option("8-bit weights, float arithmetic", Quantization({}, scheme="w8a32"))
 
     def time_over_fp32(self, option: Option) -> float | None:
         made = self._made(option.model)
@@ -286,9 +290,15 @@ class NetworkCandidates(FileCandidates):
             tier = sum(kind == "float32" for kind in kinds[: len(_FLOAT)])
         yield from (option for option in super().calibrations() if tier is None or option.tier == tier)
 
+    def of(self, precision: str) -> Option:
+        """The only file of a precision that offers no choice: the widest ranges, as far as it rounds activations."""
+        names, lows, highs = self.extremes if precision == "w8a16" else ((), np.zeros((1, 0)), np.zeros((1, 0)))
+        ranges = {name: (float(a), float(b)) for name, a, b in zip(names, lows.min(0), highs.max(0))}
+        return Option(precision, Quantization(ranges, scheme=precision))
+
     def largest_weight(self, option: Option) -> int | None:
         """Symmetric, with one scale for each output channel."""
-        return None if option.model.weights_only else LARGEST
+        return LARGEST if option.model.in_integers else None
 
     def reweighted(self, option: Option, network: Deployed, ranges: Mapping[str, tuple[float, float]]) -> Option | None:
         """None where the converter makes other layers of ``network``."""

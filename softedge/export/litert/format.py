@@ -1,4 +1,4 @@
-"""LiteRT files (.tflite) for Android: fp32, int8 and integers alone, through an environment of its own.
+"""LiteRT files (.tflite) for Android, through an environment of its own.
 
 The environment (``environment.py``) gets programs of torch.export, which both versions of torch read.
 """
@@ -17,7 +17,7 @@ from softedge.export.counting import entry, in_order
 from softedge.export.finishing import finish
 from softedge.export.litert import environment
 from softedge.export.litert.environment import complete
-from softedge.export.nearest import write_nearest
+from softedge.export.nearest import with_rounded_weights, write_nearest
 from softedge.records import LABELLED, Artifact, Precision
 from softedge.run import atomic_path
 
@@ -36,7 +36,10 @@ class LiteRt(Format):
     suffix = ".tflite"
     precisions: ClassVar[Mapping[str, Precision]] = {
         "fp32": Precision(32, 32),
+        "fp16": Precision(16, 16),  # computed in float32 on a CPU, in half precision by a GPU
         "int8": Precision(8, 8),
+        "w8a16": Precision(8, 16),
+        "w8a32": Precision(8, 32),  # weights alone
         "int8-strict": Precision(8, 8),  # integers alone, see ``strict``
     }
     searchable = ("int8", "int8-strict")
@@ -72,19 +75,25 @@ class LiteRt(Format):
         return "LiteRT interpreter (XNNPACK) in its own environment"
 
     def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
-        bits = self.bits(precision)
-        if bits.is_int8 and not len(calibration):
+        if self.calibrates(precision) and not len(calibration):
             raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
         if (why := self.missing()) is not None:
             raise UserError(why)
         if (candidates := self.candidates(deployed, precision, calibration)) is not None:
             path = write_nearest(candidates, deployed, calibration, out)
-        else:
+        elif precision == "fp32":
             from softedge.export.litert.candidates import converted
 
             path = out / f"model{self.suffix}"
             with atomic_path(path) as temporary:
                 converted(deployed, temporary)
+        else:
+            from softedge.export.litert.candidates import NetworkCandidates
+
+            candidates = NetworkCandidates(deployed, calibration)
+            option = candidates.of(precision)
+            option = with_rounded_weights(candidates, option, deployed, calibration) or option
+            path = candidates.write(option, out)
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
 
     def candidates(

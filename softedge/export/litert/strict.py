@@ -23,7 +23,16 @@ from softedge.export.candidates import Option
 from softedge.export.deployed import Deployed
 from softedge.export.finishing import finish
 from softedge.export.given_file import Interface
-from softedge.export.litert.candidates import File, NetworkCandidates, Quantization, convert, described, layers_of, run
+from softedge.export.litert.candidates import (
+    INTEGERS_ALONE,
+    File,
+    NetworkCandidates,
+    Quantization,
+    convert,
+    described,
+    layers_of,
+    run,
+)
 
 
 class FromPixels(nn.Module):
@@ -71,7 +80,7 @@ class StrictCandidates(NetworkCandidates):
         place, seen = list(names).index(first), self._normalised(self.calibration).reshape(len(self.calibration), -1)
         if np.allclose(lows[:, place], seen.min(1), atol=1e-3) and np.allclose(highs[:, place], seen.max(1), atol=1e-3):
             fixed[first] = float(min(black.min(), white.min())), float(max(black.max(), white.max()))
-        return replace(model, ranges={**model.ranges, **fixed}, strict=True)
+        return replace(model, ranges={**model.ranges, **fixed}, scheme=INTEGERS_ALONE)
 
     def _normalised(self, levels: Uint8 | int) -> Float32:
         spec = self.deployed.spec

@@ -47,8 +47,8 @@ def run(path: str, images: str, outputs: str, feed: str | None = None) -> None:
 def read(path: str, about: str) -> None:
     """Write inputs, outputs and operators, in order of computation, of a file.
 
-    dims: 0 where the file takes any.  weights: their type, None where an operator has none.  input, output: the types
-    of its first ones.  scale, zero_point: of integers.
+    dims: 0 where the file takes any.  weights: their type in the file, None where an operator has none.  input, output:
+    the types of its first ones.  scale, zero_point: of integers.
     """
     interpreter = _interpreter(path)
     tensors = {one["index"]: one for one in interpreter.get_tensor_details()}
@@ -56,8 +56,14 @@ def read(path: str, about: str) -> None:
     given = {one["index"] for one in interpreter.get_input_details()}
     made = given | {index for operator in operators for index in operator["outputs"]}
 
+    stored = {  # what a DEQUANTIZE makes of a constant, by that constant
+        operator["outputs"][0]: operator["inputs"][0]
+        for operator in operators
+        if operator["op_name"] == "DEQUANTIZE" and operator["inputs"][0] not in made
+    }
+
     def weights(operator: Any) -> str | None:
-        inputs = [index for index in operator["inputs"][:2] if index in tensors]
+        inputs = [stored.get(index, index) for index in operator["inputs"][:2] if index in tensors]
         constant = len(inputs) == 2 and inputs[1] not in made and len(tensors[inputs[1]]["shape"]) > 1
         return np.dtype(tensors[inputs[1]]["dtype"]).name if constant else None
 
@@ -111,21 +117,38 @@ def _extremes(values: np.ndarray) -> tuple[float, float]:
 
 
 def quantize(path: str, plan: str, result: str) -> None:
-    """int8 as a plan says; input, output, softmax and normalisation stay in float.
+    """A smaller file, as a plan says.
 
+    scheme: int8; int8-strict, everything in integers, from uint8 to uint8; w8a16; w8a32 and fp16, whose weights are
+    stored in 8 or 16 bits, and whose arithmetic is in float.  In all but int8-strict input, output, softmax and
+    normalisation stay in float.
     ranges: tensor -> (low, high).  float: operators, by the regular expression of their scope, that stay in float.
-    weights_only: 8-bit weights, float arithmetic.  strict: everything in integers, from uint8 to uint8.
     """
-    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe  # type: ignore[import-not-found]
+    from ai_edge_quantizer import (  # type: ignore[import-not-found]
+        algorithm_manager,
+        qtyping,
+        quantizer,
+        recipe,
+        recipe_manager,
+    )
 
     with open(plan) as file:
         asked = json.load(file)
     worker = quantizer.Quantizer(_with_signatures(path, result))
-    whole = recipe.weight_only_wi8_afp32() if asked["weights_only"] else recipe.static_wi8_ai8()
-    worker.load_quantization_recipe(whole)
     kinds, never = qtyping.TFLOperationName, algorithm_manager.AlgorithmName.NO_QUANTIZE
+    half = recipe_manager.RecipeManager()
+    casting = algorithm_manager.AlgorithmName.FLOAT_CASTING
+    half.add_weight_only_config(".*", kinds.ALL_SUPPORTED, 16, algorithm_key=casting)
+    schemes = {
+        "int8": recipe.static_wi8_ai8(),
+        "int8-strict": recipe.static_wi8_ai8(),
+        "w8a16": recipe.static_wi8_ai16(),
+        "w8a32": recipe.weight_only_wi8_afp32(),
+        "fp16": half.get_quantization_recipe(),
+    }
+    worker.load_quantization_recipe(schemes[asked["scheme"]])
     edges = (kinds.SUB, kinds.DIV, kinds.SOFTMAX, kinds.INPUT, kinds.OUTPUT)
-    for kind in () if asked["strict"] else edges:
+    for kind in () if asked["scheme"] == "int8-strict" else edges:
         worker.update_quantization_recipe(".*", kind, algorithm_key=never)
     for scope in asked["float"]:
         worker.update_quantization_recipe(scope, kinds.ALL_SUPPORTED, algorithm_key=never)
@@ -136,7 +159,7 @@ def quantize(path: str, plan: str, result: str) -> None:
     }
     worker.quantize(ranges or None).export_model(result, overwrite=True)
     _keep_names(result, [one["name"] for one in _interpreter(path).get_output_details()])
-    if asked["strict"]:
+    if asked["scheme"] == "int8-strict":
         _bytes_at_both_ends(result)
 
 

@@ -11,6 +11,7 @@ import torch
 from softedge.errors import UserError
 from softedge.export.contract import INPUT, to_json
 from softedge.export.deployed import Deployed
+from softedge.export.onnx.ranges import float_tensors
 from softedge.export.onnx.rewrite import pool_globally, without_unused
 from softedge.export.quiet import quiet
 
@@ -74,7 +75,7 @@ def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose network computes in float16; preprocessing, softmax, input and output keep their types."""
+    """A copy whose network computes in float16; preprocessing, softmax, input, output and shapes keep their types."""
     model = onnx.load_from_string(model.SerializeToString())
     nodes = list(model.graph.node)
     before, after = (set(names) for names in float_nodes(model))
@@ -83,7 +84,8 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     tail = [node for node in nodes if node.name in after]
     read = {name for node in body for name in node.input}
     wanted = {name for node in tail for name in node.input} | {output.name for output in model.graph.output}
-    entering = [name for node in head for name in node.output if name in read]
+    floats = set(float_tensors(model))
+    entering = [name for node in head for name in node.output if name in read & floats]
     leaving = [name for node in body for name in node.output if name in wanted]
     for tensor in model.graph.initializer:
         if tensor.name in read and tensor.data_type == onnx.TensorProto.FLOAT:
@@ -91,6 +93,8 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     half = {name: f"{name}_half" for name in (*entering, *leaving)}
     for node in body:
+        for about in node.attribute if node.op_type == "Cast" else ():
+            about.i = onnx.TensorProto.FLOAT16 if about.i == onnx.TensorProto.FLOAT else about.i
         node.input[:] = [half.get(name, name) for name in node.input]
         node.output[:] = [half.get(name, name) for name in node.output]
     narrow = [_cast(name, half[name], onnx.TensorProto.FLOAT16) for name in entering]
