@@ -190,7 +190,9 @@ def test_where_the_converter_makes_something_else_of_the_normalisation_its_range
     assert widest.model.ranges["image"] == (0.0, 255.0)
 
 
-@pytest.mark.parametrize(("kinds", "why"), [((), ""), (("GELU", "GELU", "SUM"), "2 GELU, 1 SUM have no integer form")])
+@pytest.mark.parametrize(
+    ("kinds", "why"), [((), ""), (("DEQUANTIZE", "GELU", "GELU", "SUM"), "2 GELU, 1 SUM have no integer form")]
+)
 def test_a_network_with_operators_that_stay_in_float_is_refused_by_name(monkeypatch, deployed, pictures, kinds, why):
     operators = [{"kind": "CONV_2D", "output": "int8"}, *({"kind": kind, "output": "float32"} for kind in kinds)]
     monkeypatch.setattr(strict, "described", lambda path: {"operators": operators})

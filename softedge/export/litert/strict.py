@@ -97,7 +97,8 @@ class StrictCandidates(NetworkCandidates):
         if self.made is not before:
             floats = Counter(op["kind"] for op in described(path)["operators"] if op["output"] == "float32")
             if floats:
-                operators = ", ".join(f"{count} {kind}" for kind, count in floats.most_common(4))
+                named = [pair for pair in floats.most_common() if pair[0] != "DEQUANTIZE"] or floats.most_common()
+                operators = ", ".join(f"{count} {kind}" for kind, count in named[:4])
                 raise UserError(f"the network cannot run in integers alone: {operators} have no integer form")
         return path
 
