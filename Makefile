@@ -14,10 +14,8 @@ demo: $(VENV)/.installed
 	$(BIN)/softedge deploy --out runs/demo
 	@echo "to run softedge on your own images: source $(BIN)/activate"
 
-# One process more than cores: some tests wait, for a browser or a limit to pass.
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest --dist loadfile --numprocesses \
-		$$($(BIN)/python -c 'from softedge.threads import cores; print(min(4, cores() + 1))')
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
