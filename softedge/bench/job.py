@@ -26,7 +26,7 @@ from softedge.progress import track
 from softedge.records import Artifact
 from softedge.run import read_json, sha256, write_json
 
-CARRIED = ("worker.py", "subject.py", "kernels.py", "detections.py", "pictures.py", "system.py")
+CARRIED = ("worker.py", "subject.py", "kernels.py", "detections.py", "integers.py", "pictures.py", "system.py")
 _DYING_S = 5.0  # what a killed process may take to disappear
 _GRACE_S = 30.0  # for starting Python and writing the results, beyond the plan's time limit
 

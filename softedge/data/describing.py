@@ -36,9 +36,10 @@ def describe(source: str, recipe: Recipe, pairs: Path | None = None) -> dict[str
 def describe_text(values: Mapping[str, Any]) -> str:
     """The result of ``describe`` for a terminal.  planned: a plan is still to choose the input size and the weights."""
     spec = values["spec"]
-    sizes = [f"  input          chosen by the plan: softedge plan --data {values['source']}"]
-    crop = f"shorter side to {spec['resize']}, centre crop of {spec['size']} pixels, {spec['interpolation']}"
-    if not values.get("planned"):
+    if values.get("planned"):
+        sizes = [f"  input          chosen by the plan: softedge plan --data {values['source']}"]
+    else:
+        crop = f"shorter side to {spec['resize']}, centre crop of {spec['size']} pixels, {spec['interpolation']}"
         sizes = [f"  input          {crop}", f"  mean, std      {spec['mean']}, {spec['std']}"]
     unlabelled = values["n_pretrain"] - values["n_train"]
     lines = [

@@ -149,6 +149,10 @@ class Format(ABC):
         for all.  For a format whose runtime computes otherwise to override."""
         return BY_PRECISION.get(self.bits(precision).name, BY_PRECISION["int8"])
 
+    def integers_alone(self, artifact: Artifact) -> bool:
+        """Whether a file is of the ``strict`` precision, found by the search or not."""
+        return bool(self.strict) and artifact.precision.removesuffix("-search") == self.strict
+
     def calibrates(self, precision: str) -> bool:
         """Whether ``convert`` looks at calibration images: otherwise it gets none, and no user is warned of theirs.
 

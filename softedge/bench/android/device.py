@@ -32,7 +32,7 @@ from softedge.bench.board import kernels
 from softedge.bench.ssh import wheels
 from softedge.export import contract
 from softedge.export.base import open_format
-from softedge.export.finishing import finish
+from softedge.export.finishing import finish_integers
 from softedge.progress import say
 from softedge.records import Artifact
 from softedge.run import read_json
@@ -232,11 +232,10 @@ class AdbDevice(FolderDevice):
 
 def _finished(artifact: Artifact, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """What other files answer, where a file in integers alone has given integers: as its contract says."""
-    strict = open_format(artifact.target).strict
-    if not strict or not artifact.precision.startswith(strict):
+    if not open_format(artifact.target).integers_alone(artifact):
         return outputs
     edge = contract.describe(artifact.path.parent)["output"]
-    return finish((outputs - np.float32(edge["zero_point"])) * np.float32(edge["scale"]), artifact.output)
+    return finish_integers(outputs, edge["scale"], edge["zero_point"], artifact.output)
 
 
 def _sent(artifact: Artifact) -> str:

@@ -9,6 +9,7 @@ import time
 from importlib.metadata import version
 from typing import Any
 
+import integers  # type: ignore[import-not-found]
 import kernels  # type: ignore[import-not-found]
 import numpy as np
 
@@ -39,17 +40,7 @@ class Runtime:
         self.interpreter.set_tensor(self.entry, image)
         self.interpreter.invoke()
         answers = self.interpreter.get_tensor(self.result)  # a copy
-        return self._finished(answers) if self.finish else answers
-
-    def _finished(self, integers: Any) -> Any:
-        """Logits or features in integers -> the float32 output that other files give."""
-        values = (integers.astype("float32") - self.zero) * np.float32(self.scale)
-        if self.finish == "scores":
-            return 1 / (1 + np.exp(-values))
-        if self.finish != "probabilities":
-            return values
-        powers = np.exp(values - values.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return integers.finished(answers, self.scale, self.zero, self.finish) if self.finish else answers
 
     def effective(self, image: Any) -> dict[str, Any]:
         """What the file's layers compute in, by the type of their inputs, and whether XNNPACK runs them.

@@ -96,9 +96,10 @@ def run(path: Path, images: Uint8, feed: Mapping[str, Any] | None = None) -> Flo
     with temporary_folder("litert") as folder:
         given, answers = folder / "images.npy", folder / "outputs.npy"
         np.save(given, images)
-        more = [] if feed is None else [folder / "feed.json"]
-        for place in more:
-            write_json(place, dict(feed or {}))
+        more = []
+        if feed is not None:
+            more = [folder / "feed.json"]
+            write_json(more[0], feed)
         work("run", path, given, answers, *more)
         outputs: Float32 = np.load(answers)
         return outputs

@@ -14,11 +14,11 @@ from softedge.errors import UserError
 from softedge.export.base import Environment, Float32, Format, GivenModel, Predictor, Uint8
 from softedge.export.contract import artifact_of
 from softedge.export.counting import entry, in_order
-from softedge.export.finishing import finish
+from softedge.export.finishing import edges, finish
 from softedge.export.litert import environment
 from softedge.export.litert.environment import complete
 from softedge.export.nearest import with_rounded_weights, write_nearest
-from softedge.records import LABELLED, Artifact, Precision
+from softedge.records import Artifact, Precision
 from softedge.run import atomic_path
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ class LiteRt(Format):
 
     def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
         if self.calibrates(precision) and not len(calibration):
-            raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
+            raise UserError(
+                f"{precision} needs calibration images, found none; give some, or leave {precision} out of --precisions"
+            )
         if (why := self.missing()) is not None:
             raise UserError(why)
         if (candidates := self.candidates(deployed, precision, calibration)) is not None:
@@ -120,28 +122,16 @@ class LiteRt(Format):
         return read(path, asked)
 
     def integer_edges(self, artifact: Artifact) -> Mapping[str, Mapping[str, Any]]:
-        if not self._strict(artifact):
+        if not self.integers_alone(artifact):
             return {}
         from softedge.export.litert.candidates import described
 
         (answer,) = described(artifact.path)["outputs"]
-        return {
-            "input": {"scale": 1.0, "zero_point": 0},  # grey levels
-            "output": {
-                "tensor": answer["name"],
-                "dtype": answer["kind"],
-                "scale": answer["scale"],
-                "zero_point": answer["zero_point"],
-                **({"activation_by": "the app"} if artifact.output in LABELLED else {}),
-            },
-        }
-
-    def _strict(self, artifact: Artifact) -> bool:
-        return artifact.precision.startswith(self.strict)
+        return edges(answer["name"], answer["scale"], answer["zero_point"], artifact.output)
 
     def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
         """What the answers of a file in integers alone become."""
-        return {"finish": artifact.output} if self._strict(artifact) else {}
+        return {"finish": artifact.output} if self.integers_alone(artifact) else {}
 
     def load(self, artifact: Artifact) -> Predictor:
         if (why := self.missing()) is not None:
@@ -150,6 +140,6 @@ class LiteRt(Format):
 
         def predict(images: Uint8) -> Float32:
             outputs = run(artifact.path, images)
-            return finish(outputs, artifact.output) if self._strict(artifact) else outputs
+            return finish(outputs, artifact.output) if self.integers_alone(artifact) else outputs
 
         return predict

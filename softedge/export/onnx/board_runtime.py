@@ -12,8 +12,8 @@ import time
 from typing import Any
 
 import detections  # type: ignore[import-not-found]
+import integers  # type: ignore[import-not-found]
 import kernels  # type: ignore[import-not-found]
-import numpy
 
 
 class Runtime:
@@ -52,17 +52,7 @@ class Runtime:
         values = self.session.run(self.output, {self.input: image})
         if self.settings.get("detections"):
             return detections.as_row(dict(zip(self.output, values)))
-        return values[0] if self.grid is None else self._finished(values[0])
-
-    def _finished(self, integers: Any) -> Any:
-        """Logits or features in integers -> the float32 output that other files give."""
-        values = (integers.astype("float32") - self.grid[1]) * self.grid[0]
-        if self.kind == "scores":
-            return 1 / (1 + numpy.exp(-values))
-        if self.kind != "probabilities":
-            return values
-        powers = numpy.exp(values - values.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return values[0] if self.grid is None else integers.finished(values[0], *self.grid, self.kind)
 
     def effective(self, image: Any) -> dict[str, Any]:
         """Which kernels an inference runs, by onnxruntime's own profiler in a second session (after the timing)."""

@@ -15,8 +15,8 @@ from softedge.errors import UserError, first_line
 from softedge.export.base import Float32, Format, GivenModel, Predictor, Uint8, needs
 from softedge.export.candidates import Candidates
 from softedge.export.contract import artifact_of
-from softedge.export.finishing import finish
-from softedge.records import LABELLED, Artifact, Precision
+from softedge.export.finishing import edges, finish_integers
+from softedge.records import Artifact, Precision
 from softedge.run import read_json, write_bytes
 
 if TYPE_CHECKING:
@@ -173,23 +173,12 @@ class Onnx(Format):
     def integer_edges(self, artifact: Artifact) -> Mapping[str, Mapping[str, Any]]:
         import onnx
 
-        from softedge.export.onnx.strict import PRECISION
-
-        if not artifact.precision.startswith(PRECISION):
+        if not self.integers_alone(artifact):
             return {}
         model = onnx.load(artifact.path, load_external_data=False)
         known = {p.key: p.value for p in model.metadata_props}
         scale, zero = json.loads(known["softedge.output_grid"])
-        return {
-            "input": {"scale": 1.0, "zero_point": 0},  # grey levels
-            "output": {
-                "tensor": model.graph.output[0].name,
-                "dtype": "uint8",
-                "scale": scale,
-                "zero_point": zero,
-                **({"activation_by": "the app"} if artifact.output in LABELLED else {}),
-            },
-        }
+        return edges(model.graph.output[0].name, scale, zero, artifact.output)
 
     def layer_outputs(self, artifact: Artifact, images: Uint8, deployed: Deployed) -> Iterator[tuple[str, Float32]]:
         from softedge.export.onnx.ranges import layer_outputs
@@ -221,6 +210,6 @@ def load_model(path: Path, batch: int = 32, threads: int = 0) -> Predictor:
     def predict(images: Uint8) -> Float32:
         parts = [session.run(None, {entry.name: images[i : i + step]})[0] for i in range(0, len(images), step)]
         outputs = np.concatenate(parts).astype(np.float32)
-        return outputs if grid is None else finish((outputs - grid[1]) * np.float32(grid[0]), about["softedge.output"])
+        return outputs if grid is None else finish_integers(outputs, grid[0], grid[1], about["softedge.output"])
 
     return predict

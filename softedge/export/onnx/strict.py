@@ -22,7 +22,7 @@ from softedge.errors import UserError
 from softedge.export.base import Float32, Uint8
 from softedge.export.candidates import Option, Rounding
 from softedge.export.contract import INPUT
-from softedge.export.finishing import finish
+from softedge.export.finishing import finish_integers
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.quantization import Quantization
@@ -245,8 +245,7 @@ class StrictCandidates(OnnxCandidates):
         model = option.model.model()
         grid = output_grid(model)
         assert grid is not None
-        values = (run(model, images, threads=1) - grid.zero) * np.float32(grid.scale)
-        return finish(values, self.deployed.output)
+        return finish_integers(run(model, images, threads=1), grid.scale, grid.zero, self.deployed.output)
 
     def finished(self, model: onnx.ModelProto, details: Mapping[str, Any]) -> bytes:
         grid = output_grid(model)
