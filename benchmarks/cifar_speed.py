@@ -26,7 +26,8 @@ from torch import nn
 
 from softedge import backbones, config
 from softedge.data.images import Data
-from softedge.run import Run, cpu_name
+from softedge.provenance import cpu_name
+from softedge.run import Run
 from softedge.ssl.train import Training
 
 

@@ -29,7 +29,8 @@ from gpu_parts import images_per_second
 from softedge import backbones, config
 from softedge.data.images import Data
 from softedge.errors import Interrupted
-from softedge.run import Run, cpu_name
+from softedge.provenance import cpu_name
+from softedge.run import Run
 from softedge.ssl.train import Training
 
 RECIPE = "cifar10-cpu-mobilenetv3-small"

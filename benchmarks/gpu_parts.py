@@ -25,8 +25,9 @@ from softedge import backbones, config, registry
 from softedge.data.images import Data
 from softedge.data.views import ViewLoader
 from softedge.errors import Interrupted
+from softedge.provenance import cpu_name
 from softedge.records import InputSpec
-from softedge.run import Run, cpu_name
+from softedge.run import Run
 from softedge.ssl import sizing, whole_set
 from softedge.ssl.train import Training
 

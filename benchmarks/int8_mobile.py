@@ -30,7 +30,8 @@ from softedge.export.contract import artifact_of
 from softedge.export.deployed import Deployed
 from softedge.export.onnx.speed import Race
 from softedge.progress import say
-from softedge.run import environment, sha256, write_json
+from softedge.provenance import environment
+from softedge.run import sha256, write_json
 
 FORMATS = {"litert": "ai-edge-quantizer", "executorch": "XNNPACK quantizer"}
 _EDGE = """

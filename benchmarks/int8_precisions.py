@@ -25,8 +25,9 @@ from softedge.export import given
 from softedge.export.base import Format, open_format
 from softedge.export.onnx.ranges import session
 from softedge.export.openvino.core import core
+from softedge.provenance import environment
 from softedge.records import Artifact
-from softedge.run import environment, write_json
+from softedge.run import write_json
 
 FILES = {
     "onnx": ("fp32", "int8", "int8-strict", "w8a16", "w8a32"),

@@ -40,13 +40,14 @@ from softedge.export.nearest import Judge
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx.ranges import run, session
 from softedge.export.openvino.network import predictor
+from softedge.provenance import environment
 from softedge.quantize.equalization import imbalance
 from softedge.quantize.gates import quality
 from softedge.quantize.search import Problem, search
 from softedge.quantize.selection import CHOSEN, broken, doubts
 from softedge.quantize.steps import Step
 from softedge.records import Artifact, InputSpec
-from softedge.run import environment, sha256, write_json
+from softedge.run import sha256, write_json
 
 PARTS = ["tools", "onnx", "openvino", "coreml", "time"]
 FP32 = "ONNX fp32"

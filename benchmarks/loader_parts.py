@@ -27,7 +27,7 @@ from softedge.data.decoding import read
 from softedge.data.draws import draw, two_views
 from softedge.data.images import FileImages
 from softedge.memory import keep_freed
-from softedge.run import cpu_name
+from softedge.provenance import cpu_name
 
 
 def parts(images: FileImages, size: int) -> dict[str, Callable[[int], object]]:

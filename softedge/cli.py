@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         if answer is None:
             from softedge.files import cache_folder
-            from softedge.run import command_line
+            from softedge.provenance import command_line
 
             answer = BUG, bug_line(error, command_line(), cache_folder() / "tracebacks")
         code, line = answer

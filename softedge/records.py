@@ -162,6 +162,7 @@ class Result:
     skipped: dict[str, str] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)  # .safetensors file of the stage's folder -> sha256
     arrays: dict[str, str] = field(default_factory=dict)  # .npz file of the stage's folder -> sha256
+    files: list[str] = field(default_factory=list)  # other files and folders in it, without what serves to resume
     schema: int = SCHEMA
 
     def to_dict(self) -> dict[str, Any]:
@@ -178,6 +179,8 @@ class Result:
         for name in ("metrics", "recipe", "inputs", "environment", "details", "skipped", "weights", "arrays"):
             if not isinstance(values.get(name, {}), dict):
                 raise ValueError(f"'{name}' is not an object")
+        if not isinstance(values.get("files", []), list):
+            raise ValueError("'files' is not a list")
         if not isinstance(values["seconds"], int | float) or not isinstance(values["started"], str):
             raise ValueError("'seconds' is not a number or 'started' not a string")
         known = {f.name for f in dataclasses.fields(cls)}

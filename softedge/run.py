@@ -10,18 +10,13 @@ import contextlib
 import datetime
 import json
 import os
-import platform
-import shlex
 import shutil
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from softedge import registry
 from softedge.errors import UserError
 from softedge.files import a_place_for, finite, make_folder, read_json, temporary_files_in, write_json
 from softedge.files import atomic_path as atomic_path
@@ -31,11 +26,12 @@ from softedge.files import size_bytes as size_bytes
 from softedge.files import write_bytes as write_bytes
 from softedge.files import write_text as write_text
 from softedge.progress import say
+from softedge.provenance import environment
 from softedge.records import Outcome, Result
 
 _MADE_BY = {"pretrain": "pretrain --out", "network": "export-file ... --out", "features": "label-issues"}
+_NOT_LISTED = (".safetensors", ".npz", ".pt")  # they have hashes, or serve to resume
 _PARTED = ("export", "quantize", "bench")
-_VERSIONS_OF = ("softedge", "torch", "torchvision", "timm", "numpy")  # and the packages of every format
 
 
 def read_result(path: str | Path) -> Result:
@@ -47,68 +43,6 @@ def read_result(path: str | Path) -> Result:
         part = folder.parent.name in _PARTED  # looked at beside others, so that --force stops at it, too
         remedy = f"delete {folder}, and" if part else f"add --force, or delete {folder}, and"
         raise UserError(f"{path} is damaged ({error}); {remedy} repeat its stage") from error
-
-
-def environment() -> dict[str, Any]:
-    """Where a number comes from: versions, processor, threads, system, commit of this package."""
-    values: dict[str, Any] = {
-        "versions": versions(),
-        "python": platform.python_version(),
-        "os": platform.platform(),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "git": _git_commit(),
-        "command": command_line(),
-    }
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        values["threads"] = torch.get_num_threads()
-        if torch.cuda.is_available():
-            values["gpu"] = torch.cuda.get_device_name()
-    return values
-
-
-def versions() -> dict[str, str]:
-    """Installed packages that a number may depend on: those of the training, and those of every format."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    installed = {}
-    of_formats = (package for entry in registry.formats() for package in entry.packages)
-    for package in dict.fromkeys((*_VERSIONS_OF, *of_formats)):
-        with contextlib.suppress(PackageNotFoundError):
-            installed[package] = version(package)
-    return installed
-
-
-def command_line() -> str:
-    """The words that started this process, as one would type them: ``softedge deploy --data 'my photos'``."""
-    program = Path(sys.argv[0] if sys.argv else "")
-    name = program.parent.name if program.name == "__main__.py" else program.name
-    return shlex.join([name or "python", *sys.argv[1:]])
-
-
-def cpu_name() -> str:
-    """The processor's name as the system gives it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _git_commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():  # an installed package inside somebody else's repository is not ours
-        return None
-
-    def git(*words: str) -> str:  # "describe --dirty" would lock and write the index of the repository
-        command = ["git", "--no-optional-locks", "-C", str(here), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
-    return None
 
 
 class Run:
@@ -232,9 +166,11 @@ def perform(
         if not changed and not force:
             for name in (*done.weights, *done.arrays):
                 sha256_of(run, f"{stage}/{name}")
-            say(f"{stage}: already done, skipped")
-            return done
-        if not force and not (renew and not differences({"recipe": done.recipe}, {"recipe": asked["recipe"]})):
+            gone = missing(run, stage, done)
+            if not gone or not renew:
+                say(f"{stage}: already done, skipped" + (f"; missing: {', '.join(gone)} (--force)" if gone else ""))
+                return done
+        elif not force and not (renew and not differences({"recipe": done.recipe}, {"recipe": asked["recipe"]})):
             raise UserError(
                 f"{folder} was made with other settings ({'; '.join(changed[:6])}); "
                 "add --force to redo it, or use another run"
@@ -272,6 +208,7 @@ def perform(
             skipped=outcome.skipped,
             weights={path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))},
             arrays={path.name: sha256(path) for path in sorted(folder.glob("*.npz"))},
+            files=_listed(folder),
         )
         write_json(folder / "result.json", result.to_dict())
     except BaseException:
@@ -285,6 +222,17 @@ def perform(
     with contextlib.suppress(FileNotFoundError):
         begun_path.unlink()
     return result
+
+
+def _listed(folder: Path) -> list[str]:
+    """What a stage leaves behind besides its records, weights and arrays."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix not in _NOT_LISTED)
+    return [name for name in names if name not in ("begun.json", "result.json") and not name.startswith(".")]
+
+
+def missing(run: Run, stage: str, done: Result) -> list[str]:
+    """Those files of a finished stage that are not there any more."""
+    return [name for name in done.files if not (run.folder(stage) / name).exists()]
 
 
 def _finished(run: Run, stage: str, force: bool) -> tuple[Result | None, bool]:

@@ -47,6 +47,21 @@ def test_a_finished_stage_whose_file_is_gone_is_not_called_done(tmp_path, name):
     assert (run.folder("probe") / name).is_file()
 
 
+@pytest.mark.parametrize("renew", [False, True])
+def test_another_file_of_a_finished_stage_that_is_gone_is_named_and_made_again_where_that_is_cheap(
+    tmp_path, capsys, renew
+):
+    calls: list[Path] = []
+    run = Run(tmp_path / "r")
+    perform(run, "map", work(calls), recipe={}, inputs={}, renew=renew)
+    assert run.need("map", "map").files == ["made.txt"]
+    (run.folder("map") / "made.txt").unlink()
+    capsys.readouterr()
+    perform(run, "map", work(calls), recipe={}, inputs={}, renew=renew)
+    assert (run.folder("map") / "made.txt").exists() == renew == (len(calls) == 2)
+    assert ("already done, skipped; missing: made.txt (--force)" in capsys.readouterr().err) == (not renew)
+
+
 def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
     (tmp_path / "a").touch()
     with pytest.raises(OSError) as caught:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from softedge import config
 from softedge.errors import UserError
-from softedge.run import Run, read_json, sha256_of
+from softedge.run import Run, missing, read_json, sha256_of
 from softedge.stages.opening import refuse_edited
 
 
@@ -27,8 +27,12 @@ def _checks(run: Run) -> Iterator[Callable[[], object]]:
 
     def files(stage: str) -> None:
         done = run.result(stage)
-        for name in (*done.weights, *done.arrays) if done is not None else ():
+        if done is None:
+            return
+        for name in (*done.weights, *done.arrays):
             sha256_of(run, f"{stage}/{name}")
+        if gone := missing(run, stage, done):
+            raise UserError(f"{run.folder(stage)} no longer has {', '.join(gone)}; bring it back, or repeat the stage")
 
     for path in sorted(run.root.rglob("result.json")):
         stage = path.parent.relative_to(run.root)

@@ -162,7 +162,8 @@ class _Work:
             ),
             default,
         )
-        steps = [*(step for step in tried if step.what != default.what), *result.steps]
+        searched = {step.what for step in (default, *result.steps)}  # what was tried before may be tried again there
+        steps = [*(step for step in tried if step.what not in searched), *result.steps]
         details: dict[str, Any] = {
             "recommendation": result.recommendation,
             "steps": [step.to_dict() for step in steps],

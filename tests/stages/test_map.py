@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,17 @@ def test_the_report_shows_it(run: Path) -> None:
     report(run)
     page = (run / "report.html").read_text()
     assert page.count('type="radio"') == 28 and "data:image/jpeg;base64," in page
+
+
+def test_a_file_of_it_that_is_gone_is_missed_by_the_report_and_made_again(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    map_(copy, force=True)
+    (copy / "map/map.json").unlink()
+    with pytest.raises(UserError, match="no longer has map.json"):
+        report(copy)
+    assert map_(copy).metrics["n"] == 28
+    assert (copy / "map/map.json").exists()
+    report(copy)
 
 
 def test_too_few_images_are_no_map(tmp_path: Path) -> None:
