@@ -199,12 +199,17 @@ def _validated(model: Classifier, parts: Parts) -> float | None:
     return top1(extract(model, images, model.spec), images.labels)
 
 
-def _spreading(run: Run, recipe: Recipe, parts: Parts) -> Taught:
-    """Labels that spread over features: class probabilities for all training images, the labelled ones certain."""
+def _laid_out(run: Run, recipe: Recipe, parts: Parts) -> tuple[NDArray[np.float32], dict[str, Any], NDArray[np.int64]]:
+    """Features (N, D) over which labels spread, where they are from, and folds (L,) of the labelled images."""
     images = parts.data.pretrain
     features, seen = spreading.features(run, recipe, images, parts.data.spec)
+    return features, seen, validation.folds(images.subset(np.flatnonzero(parts.labels >= 0)), recipe.seed)
+
+
+def _spreading(run: Run, recipe: Recipe, parts: Parts) -> Taught:
+    """Labels that spread over features: class probabilities for all training images, the labelled ones certain."""
+    features, seen, folds = _laid_out(run, recipe, parts)
     found = spread(whitened(features), parts.labels, len(parts.data.classes))
-    folds = validation.folds(images.subset(found.rows), recipe.seed)
     probabilities = found.sharpened(folds)
     right = found.cross_validated(folds) == found.labels
     return _answered(parts, probabilities, features, float(right.mean()), seen)
@@ -268,11 +273,9 @@ def _few(run: Run, recipe: Recipe, parts: Parts) -> Taught:
 
     A fine-tuned network has no part: it has answered for its own labels only.
     """
-    images, rows = parts.data.pretrain, np.flatnonzero(parts.labels >= 0)
-    features, seen = spreading.features(run, recipe, images, parts.data.spec)
-    folds = validation.folds(images.subset(rows), recipe.seed)
-    classes, decays = len(parts.data.classes), recipe.probe.weight_decays
-    found = few_labels.answer(features, parts.labels, classes, folds, decays, recipe.seed)
+    features, seen, folds = _laid_out(run, recipe, parts)
+    decays = recipe.probe.weight_decays
+    found = few_labels.answer(features, parts.labels, len(parts.data.classes), folds, decays, recipe.seed)
     weights = {"spread": found.weight, "linear": 1 - found.weight}
     details = seen | {
         "taught_by": [name for name, weight in weights.items() if weight],
