@@ -216,6 +216,8 @@ def perform(
         done_or_half = (folder / "result.json").exists() or (
             resumable and folder.exists() and any(path != begun_path for path in folder.iterdir())
         )
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if it is empty
         if replaced and not done_or_half:
             _put_back(run, stage)
         raise

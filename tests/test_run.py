@@ -108,6 +108,18 @@ def test_a_stage_killed_half_way_starts_clean_and_a_resumable_one_goes_on(tmp_pa
     assert seen == [False, True]
 
 
+def test_an_interrupted_stage_that_cleaned_up_leaves_no_empty_folder(tmp_path):
+    run = Run(tmp_path / "r")
+
+    def interrupted(folder: Path) -> Outcome:
+        (folder / "begun.json").unlink()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perform(run, "export/onnx-int8", interrupted, recipe={}, inputs={})
+    assert not run.folder("export/onnx-int8").exists()
+
+
 def test_the_seconds_of_a_resumed_stage_count_its_earlier_starts(tmp_path):
     run = Run(tmp_path / "r")
 
