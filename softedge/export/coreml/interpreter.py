@@ -24,6 +24,8 @@ from softedge.export.coreml.mil_ops import OPS, Kernel
 Observer = Callable[[str, str, Tensor], None]  # op type, output name, value
 
 _BLOB_SENTINEL = 0xDEADBEEF  # coremltools' MILBlob storage format: (sentinel, type, bytes, offset) per blob
+_TOGETHER: dict[tuple[Any, ...], bool] = {}  # layout -> whether several images can pass at once
+_SHAPES = ("shape", "reps", "begin", "end", "axes", "axis", "perm", "split_sizes", "num_splits")
 _NUMPY = {
     "FLOAT16": np.float16,
     "FLOAT32": np.float32,
@@ -99,17 +101,30 @@ class Program:
         """
         if len(images) < 2:
             return 1
+        if self._layout not in _TOGETHER:
+            _TOGETHER[self._layout] = self._holds_for_two(images[:2])
+        return most if _TOGETHER[self._layout] else 1
+
+    def _holds_for_two(self, images: Tensor) -> bool:
         try:
-            both, *alone = (self.run({self.inputs[0]: part}) for part in (images[:2], images[:1], images[1:2]))
+            both, *alone = (self.run({self.inputs[0]: part}) for part in (images, images[:1], images[1:]))
             for name, value in both.items():
                 if isinstance(value, Tensor):
                     single = torch.cat([values[name] for values in alone]).float()
                     margin = 0.02 * float(single.abs().max())
                     if value.shape != single.shape or not torch.allclose(value.float(), single, rtol=0.0, atol=margin):
-                        return 1
+                        return False
         except (RuntimeError, IndexError, ValueError):  # what torch says of shapes that do not fit
-            return 1
-        return most
+            return False
+        return True
+
+    @property
+    def _layout(self) -> tuple[Any, ...]:
+        """The operations and the shapes they are given: what decides whether several images can pass at once."""
+        shapes = [
+            tuple(np.ravel(step.fixed[key]).tolist()) for step in self.steps for key in _SHAPES if key in step.fixed
+        ]
+        return (*((step.kind, step.outputs) for step in self.steps), *shapes)
 
     def _value(self, name: str, values: Mapping[str, Any]) -> Any:
         return values[name] if name in values else self.constants[name]
