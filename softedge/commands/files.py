@@ -48,11 +48,12 @@ def export(
     """Export self-contained model files: uint8 image in, probabilities out, with labels and golden images."""
     from softedge.commands import tables
     from softedge.stages.export import export as write
-    from softedge.stages.gate import require
+    from softedge.stages.gate import require, require_close
 
     results = write(run, names(targets), names(precisions), output, set_ or (), force=force)
     typer.echo(tables.stages(results))
     require([] if allow_missing else results)
+    require_close(run, results)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from softedge import registry
 from softedge.bench.base import open_device
 from softedge.config import Check, Recipe
 from softedge.errors import GateFailed
+from softedge.export.nearest import SURE_DB
 from softedge.progress import say
 from softedge.quantize.gates import SEARCHED
 from softedge.records import Precision, Result
@@ -105,6 +106,31 @@ def require(exports: Sequence[Result]) -> None:
     """GateFailed when one of the exports gave no file."""
     if lines := missing(exports):
         raise GateFailed("; ".join(lines))
+
+
+def require_close(run: str | Path, exports: Sequence[Result]) -> None:
+    """GateFailed for 8-bit files that the export itself saw far from fp32: less than ``SURE_DB``, too few answers.
+
+    It saw a few images, so that the one without the other says little; ``check`` judges on all.  Not where the int8
+    search has a better file already, or where a plug-in has measures of its own.
+    """
+    if registry.owner(run):
+        return
+    opened, recipe = reopen(run)
+    lines = []
+    for export in exports:
+        name, noise = export.stage.removeprefix("export/"), export.metrics.get("sqnr_db")
+        kept = export.metrics.get("agreement", 1.0)
+        searched = opened.result(f"quantize/{name}")
+        better = searched is not None and searched.details.get("file") != name
+        if noise is None or noise >= SURE_DB or kept >= recipe.check.min_agreement or better:
+            continue
+        if Precision.named(name.partition("-")[2]).weights == 8:
+            lines.append(
+                f"{name} has {kept:.1%} of the answers of fp32 and {noise:.1f} dB on {export.metrics['n']} images"
+            )
+    if lines:
+        raise GateFailed(f"{'; '.join(lines)}; search for a better file: softedge quantize {opened.root}")
 
 
 def benched(run: Run) -> list[Result]:

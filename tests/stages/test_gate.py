@@ -208,3 +208,27 @@ def test_latency_is_judged_on_the_file_that_was_timed_and_of_int8_alone(run):
     assert refused("onnx-fp32", "fp32", 2.0, "a") == ([], None)
     assert "was not timed" in str(refused("onnx-int8", "int8", 5.0, "of another file")[1])
     assert "was not timed" in str(refused("onnx-w8a16", "w8a16", 5.0)[1])
+
+
+@pytest.mark.parametrize(
+    ("noise", "kept", "refused"), [(8.9, 0.6, True), (19.9, 0.97, True), (20.1, 0.6, False), (8.9, 0.99, False)]
+)
+@pytest.mark.parametrize("precision", ["int8", "int8-strict", "w8a16", "fp16"])
+def test_an_export_that_is_noisy_and_loses_answers_is_refused_at_once(run, noise, kept, refused, precision) -> None:
+    write(run, f"export/onnx-{precision}", {"sqnr_db": noise, "agreement": kept, "n": 40}, {})
+    exported = [run.need(f"export/onnx-{precision}", "export")]
+    if not refused or precision == "fp16":
+        return gate.require_close(run.root, exported)
+    with pytest.raises(GateFailed, match=f"onnx-{precision} has {kept:.1%} .* on 40 images; .* softedge quantize"):
+        gate.require_close(run.root, exported)
+    return None
+
+
+def test_an_export_is_not_refused_where_the_search_has_found_a_better_file(run) -> None:
+    write(run, "export/onnx-int8", {"sqnr_db": 8.9, "agreement": 0.6, "n": 40}, {})
+    exported = [run.need("export/onnx-int8", "export")]
+    write(run, "quantize/onnx-int8", {}, {"file": "onnx-int8"})
+    with pytest.raises(GateFailed):
+        gate.require_close(run.root, exported)
+    write(run, "quantize/onnx-int8", {}, {"file": "onnx-int8-search"})
+    gate.require_close(run.root, exported)

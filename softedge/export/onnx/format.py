@@ -149,11 +149,11 @@ class Onnx(Format):
     def notes(self, artifact: Artifact) -> dict[str, Any]:
         """What was decided while the file was made, read back: integer operators, where the float part ends, its times.
 
-        And what the file asks of a runtime.  fp16 and w8a16 have no oldest one: their kernels are newer.
+        And what the file asks of a runtime.
         """
         import onnx
 
-        from softedge.export.onnx.graph import OLDEST_RUNTIME
+        from softedge.export.onnx.graph import OLDEST, OLDEST_RUNTIME
         from softedge.export.onnx.quantizer import quantized_ops
         from softedge.export.onnx.speed import TIMES
 
@@ -162,8 +162,7 @@ class Onnx(Format):
         notes: dict[str, Any] = {"quantized_ops": quantized_ops(model)}
         notes["ir_version"] = model.ir_version
         notes["opset"] = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
-        if 16 not in vars(self.bits(artifact.precision)).values():
-            notes["oldest_onnxruntime_tried"] = OLDEST_RUNTIME
+        notes["oldest_onnxruntime_tried"] = OLDEST.get(artifact.precision, OLDEST_RUNTIME)
         notes |= {key: about[key] for key in ("calibration", "safe", "rounding") if key in about}
         if "speed" in about:
             times = artifact.path.with_name(TIMES)

@@ -17,7 +17,8 @@ from softedge.export.quiet import quiet
 
 OPSET = 18
 IR_VERSION = 8  # what opset 18 needs; newer ones keep files from runtimes that can run every operator in them
-OLDEST_RUNTIME = "1.15.1"  # the oldest onnxruntime that fp32 and int8 files were run with
+OLDEST_RUNTIME = "1.15.1"  # the oldest onnxruntime that the files were run with (tests/export/test_onnx_runtimes.py)
+OLDEST = {"w8a16": "1.18.1"}  # where it is another one: 16-bit integers came with opset 21
 
 
 def trace(deployed: Deployed, *, dynamic: bool = True) -> onnx.ModelProto:
