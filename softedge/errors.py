@@ -37,6 +37,10 @@ class CannotRunHere(UserError):
     """A finished file that the runtime of this machine cannot run: nothing is wrong with it, but it stays unchecked."""
 
 
+class OtherSettings(UserError):
+    """A stage was done with other settings than those asked for, and nobody said to do it again."""
+
+
 class GateFailed(Exception):
     """The work was done and the answer is no: a check, a verification or a gate failed. Exit code 1."""
 

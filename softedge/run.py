@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from softedge.errors import UserError
+from softedge.errors import OtherSettings, UserError
 from softedge.files import a_place_for, finite, make_folder, read_json, temporary_files_in, write_json
 from softedge.files import atomic_path as atomic_path
 from softedge.files import fsync_folder as fsync_folder
@@ -171,7 +171,7 @@ def perform(
                 say(f"{stage}: already done, skipped" + (f"; missing: {', '.join(gone)} (--force)" if gone else ""))
                 return done
         elif not force and not (renew and not differences({"recipe": done.recipe}, {"recipe": asked["recipe"]})):
-            raise UserError(
+            raise OtherSettings(
                 f"{folder} was made with other settings ({'; '.join(changed[:6])}); "
                 "add --force to redo it, or use another run"
             )
@@ -181,7 +181,7 @@ def perform(
     if replaced or (begun is not None and force):
         replaced &= set_aside(run, stage)
     elif begun is not None and resumable and (changed := differences({key: begun.get(key) for key in asked}, asked)):
-        raise UserError(
+        raise OtherSettings(
             f"{folder} holds unfinished work with other settings ({'; '.join(changed[:6])}); "
             "add --force to start over, or use another run"
         )

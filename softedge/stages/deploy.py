@@ -90,7 +90,7 @@ def deploy(
     }
     replaced(Recipe(), check=gates)
     chosen, planned = plan.recipe_for(
-        data, recipe, set, out, minutes, Limits(max_ms, max_mb, (devices or Bench().devices)[0])
+        data, recipe, set, out, minutes, Limits(max_ms, max_mb, (devices or Bench().devices)[0]), force or update
     )
     asked = precisions is not None or max_drop is not None or min_agreement is not None
     resolved = replaced(

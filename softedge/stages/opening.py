@@ -9,8 +9,9 @@ from typing import Any
 
 from softedge import config
 from softedge.config import Recipe
-from softedge.errors import UserError
-from softedge.run import Run, differences, write_text
+from softedge.errors import OtherSettings, UserError
+from softedge.files import read_bytes
+from softedge.run import Run, differences, write_bytes, write_text
 
 # A run is one training: these sections may not change under it. The others belong to single stages, which compare
 # their own settings.
@@ -18,6 +19,8 @@ IDENTITY = ("seed", "data", "backbone", "augment", "ssl", "optim")
 
 DEFAULT_RECIPE = {"digits": "digits"}
 FOLDER_RECIPE = "small-domain"
+PLAN = "plan.json"
+_ASKED = ("recipe.toml", PLAN)
 
 
 def choose_recipe(
@@ -44,7 +47,8 @@ def choose_recipe(
 def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Run]:
     """Create the run folder, or open it again when it was made with the same training recipe; hold it locked.
 
-    The lock comes first: a refused command must not change the recipe of a run that another process is working on.
+    The lock comes first: a refused command must not change the recipe of a run that another process is working on.  Nor
+    does one that a stage refuses (``OtherSettings``): recipe and plan are put back, and the run resumes as before.
     """
     refuse_foreign(Path(out))
     run = Run(out)
@@ -58,8 +62,14 @@ def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Ru
                     f"{out} holds a run with another recipe ({'; '.join(changed[:6])}); "
                     "use another --out, or --force to redo what depends on it"
                 )
+        kept = {name: read_bytes(run.root / name) for name in _ASKED if (run.root / name).is_file()}
         write_text(path, config.to_toml(recipe))
-        yield run
+        try:
+            yield run
+        except OtherSettings:
+            for name, content in kept.items():
+                write_bytes(run.root / name, content)
+            raise
 
 
 def refuse_foreign(out: Path) -> None:

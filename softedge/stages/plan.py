@@ -16,12 +16,12 @@ from softedge.config import Recipe
 from softedge.data.sources import canonical
 from softedge.errors import UserError
 from softedge.eval.validation import few_counts
-from softedge.progress import say
+from softedge.progress import plural, say
 from softedge.run import Run, read_json, write_json
 from softedge.ssl import sizing
 from softedge.stages import spreading
 from softedge.stages.fitting import Limits, largest
-from softedge.stages.opening import FOLDER_RECIPE, choose_recipe, replaced
+from softedge.stages.opening import FOLDER_RECIPE, PLAN, choose_recipe, replaced
 from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Pace, Plan, choose, sizes_for, with_student, within
 from softedge.weights import packages, starting
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from softedge.data.draws import View
     from softedge.ssl.method import Method
 
-FILE = "plan.json"
 _TUNING = 3  # the part of the minutes, one in so many, that fine-tuning an int8 file may take, where it comes to that
 NO_LIMITS = Limits()
 STUDENTS = (
@@ -66,16 +65,20 @@ def recipe_for(
     out: str | Path | None = None,
     minutes: float | None = None,
     limits: Limits = NO_LIMITS,
+    force: bool = False,
 ) -> tuple[Recipe, Plan | None]:
     """The recipe of a deployment, and its plan where it was planned now.
 
     A named recipe, a named data set and the recipe of an existing run are taken as they are; ``--set`` wins over all.
+    UserError for a run that was planned for other minutes, unless ``force`` does all of it again.
     """
     folder = data is not None and Path(data).expanduser().is_dir()
     if folder and out is None and data is not None:
         out = default_out(data)
     if out is not None and recipe is None and (kept := _kept(out, data, minutes, limits)):
         return config.build(kept.model_dump(mode="json"), set), None
+    if folder and out is not None and recipe is None and minutes is not None and not force:
+        _refuse_other_minutes(Path(out), minutes)
     if recipe is not None or not folder or data is None:
         if minutes is not None:
             raise UserError("--minutes plans for a folder of images without --recipe; here set ssl.epochs instead")
@@ -95,20 +98,31 @@ def default_out(source: str) -> str:
 
 def write(run: Run, chosen: Plan) -> None:
     """Keep the plan in the run."""
-    write_json(run.root / FILE, chosen.to_dict())
+    write_json(run.root / PLAN, chosen.to_dict())
 
 
 def _kept(out: str | Path, data: str | None, minutes: float | None, limits: Limits) -> Recipe | None:
     """The recipe of a run that was planned for the same data, minutes and limits; None to plan anew."""
     root = Path(out)
-    if not (root / FILE).is_file() or not (root / "recipe.toml").is_file():
+    if not (root / PLAN).is_file() or not (root / "recipe.toml").is_file():
         return None
     recipe = config.load(str(root / "recipe.toml"))
     same_data = data is None or canonical(data) == canonical(recipe.data.source)
-    same_minutes = minutes is None or read_json(root / FILE).get("minutes") == minutes
+    same_minutes = minutes is None or read_json(root / PLAN).get("minutes") == minutes
     same_ms = limits.max_ms is None or recipe.check.max_p90 == limits.max_ms
     same_mb = limits.max_mb is None or recipe.check.max_size == int(limits.max_mb * 1e6)
     return recipe if same_data and same_minutes and same_ms and same_mb else None
+
+
+def _refuse_other_minutes(root: Path, minutes: float) -> None:
+    if not (root / PLAN).is_file() or not any(root.rglob("result.json")):
+        return
+    before = read_json(root / PLAN).get("minutes")
+    if before != minutes:
+        raise UserError(
+            f"{root} was planned for {before} minutes, and --minutes {minutes:g} would train another network: "
+            "use another --out, or --force to do all of it again"
+        )
 
 
 def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tuple[Plan, Recipe]:
@@ -123,7 +137,9 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     pace = _pace(base.backbone)
     counts = _suited(counts, base, pace, minutes)
     network = base.backbone
-    fits = largest(base, sizes_for(counts), limits, _smaller(base, counts, set)) if limits else ()
+    only = base.data.size if any(item.startswith("data.size") for item in set) else 0
+    sizes = [only] if only else sizes_for(counts)
+    fits = largest(base, sizes, limits, _smaller(base, counts, set)) if limits else ()
     at_most = fits[-1].size if fits else SIZES[-1]
     smaller = bool(fits) and fits[-1].network != network.name
     if smaller and _taught(counts, set):
@@ -137,7 +153,7 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
             pace = _pace(base.backbone)
             counts = _suited(counts, base, pace, minutes)
         start = base.backbone
-        chosen = choose(counts, start.name, start.weights, pace, minutes, base.finetune.batch, at_most)
+        chosen = choose(counts, start.name, start.weights, pace, minutes, base.finetune.batch, at_most, only=only)
     if base.backbone.name != network.name:
         chosen = dataclasses.replace(chosen, notes=(*chosen.notes, f"{network.name} does not meet {limits.text()}"))
     chosen = dataclasses.replace(chosen, fits=fits)
@@ -153,7 +169,18 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     if limits.max_mb is not None:
         values.setdefault("check", {})["max_size"] = int(limits.max_mb * 1e6)
     planned = replaced(base, **values)
-    return chosen, _resolved(config.build(planned.model_dump(mode="json"), set, source="the plan with --set"))
+    recipe = _resolved(config.build(planned.model_dump(mode="json"), set, source="the plan with --set"))
+    return dataclasses.replace(chosen, notes=(*chosen.notes, *_set_otherwise(chosen, planned, recipe))), recipe
+
+
+def _set_otherwise(chosen: Plan, planned: Recipe, recipe: Recipe) -> list[str]:
+    """A line for the trainings that ``--set`` made longer or shorter than the plan."""
+    lines = []
+    for stage, section in {"pretrain": "ssl", "finetune": "finetune", "distill": "distill"}.items():
+        before, now = getattr(planned, section).epochs, getattr(recipe, section).epochs
+        if before != now and any(step.stage == stage for step in chosen.steps):
+            lines.append(f"--set {section}.epochs={now}: the minutes above are for {plural(before, 'epoch')}")
+    return lines
 
 
 def _based(data: str, set: Sequence[str], network: str | None = None) -> Recipe:

@@ -137,15 +137,16 @@ def choose(
     batch: int = 32,
     largest: int = SIZES[-1],
     others: float | None = None,
+    only: int = 0,
 ) -> Plan:
     """The most pixels at which enough epochs fit into ``minutes``, else the most epochs at the fewest pixels.
 
     weights: where ``network`` starts from, "random" or what ``weights.starting.resolve`` says.  batch: of fine-tuning.
     largest: pixels that the device allows (``fitting``).  others: minutes of the stages after training, where they are
-    not those of this network.
+    not those of this network.  only: the pixels, where they are not to be chosen.
     """
     given = weights != "random"
-    sizes = [size for size in sizes_for(counts) if size <= largest]
+    sizes = [only] if only else [size for size in sizes_for(counts) if size <= largest]
     tuning = given and counts.train > 0
     least, most = _GIVEN_EPOCHS if tuning else (_ssl(counts, epochs) for epochs in _SSL_EPOCHS)
     worth = {size: _worth(size, counts) if tuning else _ssl(counts, _SSL_WORTH) for size in sizes}
@@ -269,7 +270,7 @@ def _steps(
 
 def _worth(size: int, counts: Counts) -> int:
     """Epochs of fine-tuning starting weights from which ``size`` is worth its time."""
-    return max(_WORTH[size], _TAUGHT_EPOCHS if counts.taught else 0)
+    return max(_WORTH[_enough(size)], _TAUGHT_EPOCHS if counts.taught else 0)
 
 
 def _tuned(counts: Counts) -> float:
@@ -285,7 +286,7 @@ def _ssl(counts: Counts, epochs: int) -> int:
 def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: float, others: float | None) -> float:
     """Epochs that fit: of fine-tuning from starting weights, else of pretraining with its share of fine-tuning.
 
-    Infinitely many where nothing is trained: starting weights and no labels.
+    Infinitely many where nothing is trained (starting weights and no labels), if the rest fits.
     """
     second = pace.at(size)
     rest = (_others(second) if others is None else others) + (_probe(counts, second) + 0.2 if counts.train else 0.0)
@@ -293,7 +294,9 @@ def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: flo
     an_epoch = labelled if given else _minutes(counts.views * counts.pretrain * second) + _tuned(counts) * labelled
     an_epoch *= 2 if counts.scratch else 1
     rest += _spreading(counts, given, size, pace)
-    return max(0.0, minutes - rest) / max(1e-9, an_epoch) if an_epoch else math.inf
+    if not an_epoch:
+        return math.inf if rest <= minutes else 0.0
+    return max(0.0, minutes - rest) / max(1e-9, an_epoch)
 
 
 def _taught(counts: Counts, second: float) -> float:

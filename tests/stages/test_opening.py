@@ -12,10 +12,11 @@ import pytest
 
 import softedge
 from softedge import config
-from softedge.errors import UserError
-from softedge.run import Run
+from softedge.errors import OtherSettings, UserError
+from softedge.records import Outcome
+from softedge.run import Run, perform, write_text
 from softedge.stages import plan
-from softedge.stages.opening import choose_recipe, reopen, reopened, started
+from softedge.stages.opening import PLAN, choose_recipe, reopen, reopened, started
 
 
 @contextmanager
@@ -135,3 +136,20 @@ def test_a_folder_of_photos_is_not_advised_as_the_place_of_a_new_run(tmp_path):
     assert f"deploy --data {tmp_path}" in str(refused.value) and "--out" not in str(refused.value)
     with pytest.raises(UserError, match="no such folder.; make one with: softedge deploy --data PHOTOS --out"):
         reopen(tmp_path / "absent")
+
+
+def test_a_command_that_a_stage_refuses_puts_recipe_and_plan_back(tmp_path):
+    with started(tmp_path / "run", choose_recipe("digits", None)) as run:
+        write_text(run.root / PLAN, "{}")
+    before = contents(tmp_path / "run")
+    other = choose_recipe("digits", None, ["check.min_accuracy=0.99"])
+    with pytest.raises(OtherSettings), started(tmp_path / "run", other) as run:
+        assert contents(tmp_path / "run") != before
+        write_text(run.root / PLAN, "{1}")
+        perform(run, "check", lambda folder: Outcome(), recipe={"min_accuracy": 0.0}, inputs={})
+        perform(run, "check", lambda folder: Outcome(), recipe={"min_accuracy": 0.99}, inputs={})
+    after = contents(tmp_path / "run")
+    assert {name: after[name] for name in before} == before
+    with pytest.raises(UserError), started(tmp_path / "run", other):
+        raise UserError("the disk is full")  # what was done is done with the recipe that was asked for
+    assert contents(tmp_path / "run") != after

@@ -9,7 +9,7 @@ from pictures import class_folders
 from softedge import config
 from softedge.errors import UserError
 from softedge.run import write_text
-from softedge.stages import deploy, fitting, plan, planning
+from softedge.stages import deploy, fitting, opening, plan, planning
 from softedge.stages.planning import SIZES, Counts, Pace, choose, with_student
 from softedge.weights import hub, packages
 
@@ -111,6 +111,14 @@ def test_without_labels_nothing_is_fine_tuned():
     assert {step.stage for step in found.steps} == {"pretrain", "export"} and "finetune.epochs" not in found.values
 
 
+def test_without_labels_the_pixels_fit_into_the_minutes():
+    found = [of(minutes, train=0, test=0, seconds=LITE0 * 3) for minutes in (0.5, 3, 5, 30)]
+    assert [made.size for made in found] == sorted(made.size for made in found)
+    assert found[0].size == SIZES[0] and "too few" in found[0].text()
+    assert found[-1].size == SIZES[-1] and "too few" not in found[1].text()
+    assert all(made.total <= made.minutes for made in found[1:])
+
+
 def test_a_handful_of_labels_keeps_its_time():
     assert of(15, train=10, pretrain=10, test=4).total < 15
 
@@ -137,7 +145,7 @@ def test_without_any_weights_the_folder_is_pretrained_from_random_ones(photos, m
     assert recipe.ssl.batch <= made.values["ssl.batch"] == 4 < config.load("small-domain").ssl.batch  # 20 images train
     assert plan.recipe_for(str(photos), None, ["ssl.batch=8"])[0].ssl.batch == 8
     asked = []
-    monkeypatch.setattr(plan, "choose", lambda counts, *args: asked.append(counts.views) or choose(counts, *args))
+    monkeypatch.setattr(plan, "choose", lambda counts, *args, **_: asked.append(counts.views) or choose(counts, *args))
     for method in ("simco", "seed"):  # two views and one
         plan.recipe_for(str(photos), None, [f"ssl.method={method}"])
     assert asked == [2, 1]
@@ -156,11 +164,25 @@ def test_a_run_keeps_its_plan_when_the_machine_has_become_slower(photos, tmp_pat
     out = tmp_path / "run"
     recipe, made = plan.recipe_for(str(photos), None, out=out)
     write_text(out / "recipe.toml", config.to_toml(recipe))
-    write_text(out / plan.FILE, json.dumps(made.to_dict()))
+    write_text(out / opening.PLAN, json.dumps(made.to_dict()))
     monkeypatch.setattr("softedge.eval.pace.measured", lambda *_: (100 * LITE0, 0))
     again, planned = plan.recipe_for(str(photos), None, out=out)
     assert planned is None and again == recipe
     assert plan.recipe_for(str(photos), None, out=out, minutes=1)[1] is not None
+    write_text(out / "probe/result.json", "{}")
+    with pytest.raises(UserError, match="was planned for 15.0 minutes, and --minutes 1 would train another network"):
+        plan.recipe_for(str(photos), None, out=out, minutes=1)
+    assert plan.recipe_for(str(photos), None, out=out, minutes=1, force=True)[1] is not None
+    assert plan.recipe_for(str(photos), None, out=out, minutes=15)[0] == recipe
+
+
+def test_pixels_that_are_set_are_planned_and_epochs_that_are_set_are_said(photos):
+    made = plan.plan(str(photos), set=["data.size=48", "finetune.epochs=3"])
+    assert (made.size, made.values["data.size"]) == (48, 48) and "at 48 pixels" in made.text()
+    assert made.total < plan.plan(str(photos), set=["data.size=224"]).total
+    planned = made.values["finetune.epochs"]
+    assert f"--set finetune.epochs=3: the minutes above are for {planned} epochs" in made.text()
+    assert "--set" not in plan.plan(str(photos), set=["data.size=48"]).text()
 
 
 def test_the_digits_stay_as_they_are():
