@@ -65,7 +65,10 @@ def quantize_file(
     if given is None:
         raise UserError(f"{file} is a {format_.title} file, which softedge cannot quantize")
     run, files, name = Run(out), format_.files(file), f"{format_.name}-int8"
+    inputs = {one.name: sha256(one) for one in files}
     _refuse_foreign(run, name)
+    if not force:
+        _refuse_another(run, name, file, inputs)
     settings = {
         "asked": {k: v for k, v in (asked or {}).items() if v is not None},
         "min_agreement": gates.min_agreement,
@@ -78,7 +81,7 @@ def quantize_file(
             name,
             lambda folder: _Work(file, format_, given, gates, root, seed).into(folder),
             recipe=settings,
-            inputs={one.name: sha256(one) for one in files},
+            inputs=inputs,
             force=force,
             renew=True,
         )
@@ -98,6 +101,20 @@ def _refuse_foreign(run: Run, name: str) -> None:
         raise UserError(f"{folder} belongs to a run; give another --out")
 
 
+def _refuse_another(run: Run, name: str, file: Path, inputs: Mapping[str, str]) -> None:
+    """UserError where the integers of another model are: the same one may have been trained anew, and is followed."""
+    done = None
+    with contextlib.suppress(UserError):
+        done = run.result(name)
+    before = "" if done is None else str(done.details.get("from", next(iter(done.inputs))))
+    here = str(file.expanduser().resolve())
+    same = done is None or {*done.inputs.values()} == {*inputs.values()}
+    if not same and before not in (here, file.name):
+        raise UserError(
+            f"{run.folder(name)} is what was made of {before}; give another --out, or --force to replace it"
+        )
+
+
 def _format(file: Path) -> Format:
     formats = [open_format(name) for name in registry.FORMATS]
     known = {one.suffix: one for one in formats if type(one).given is not Format.given}
@@ -111,6 +128,7 @@ def _format(file: Path) -> Format:
 class _Work:
     def __init__(self, file: Path, format_: Format, given: GivenModel, gates: Check, root: Path, seed: int):
         self.format, self.given, self.gates = format_, given, gates
+        self.source = str(file.expanduser().resolve())
         self.costs: dict[int, tuple[int, float | None]] = {}  # of a tier: bytes, time over fp32
         images = readable(root, 2 * TEST, seed)
         if len(images) < _FEWEST:
@@ -125,7 +143,9 @@ class _Work:
         answers = self._answered(file, chosen)
         if not np.isfinite(answers).all() or (answers == answers[:1]).all():
             what = "the same for every image" if np.isfinite(answers).all() else "no numbers (NaN)"
-            raise UserError(f"the answers of {file} are {what}: its weights are damaged, or --mean and --std are wrong")
+            raise UserError(
+                f"the answers of {file} are {what}: it has no weights, they are damaged, or --mean and --std are wrong"
+            )
         self.judge = Judge(chosen, answers, given.output)
 
     def _answered(self, file: Path, images: Uint8) -> Float32:
@@ -165,6 +185,7 @@ class _Work:
         searched = {step.what for step in (default, *result.steps)}  # what was tried before may be tried again there
         steps = [*(step for step in tried if step.what not in searched), *result.steps]
         details: dict[str, Any] = {
+            "from": self.source,
             "recommendation": result.recommendation,
             "steps": [step.to_dict() for step in steps],
             "layers": [layer.to_dict() for layer in result.layers],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -85,6 +86,21 @@ def test_where_nothing_is_good_enough_no_file_is_written_and_the_exit_code_is_1(
     assert not list((tmp_path / "out").rglob("*.onnx"))
     stored = json.loads((tmp_path / "out" / "onnx-int8" / "result.json").read_text())
     assert stored["metrics"]["passed"] is False and len(stored["details"]["steps"]) > 5
+
+
+def test_the_integers_of_another_model_are_not_replaced(quantized, float_file, picture_folder, tmp_path):
+    out = shutil.copytree(quantized[1].parent, tmp_path / "out")
+    before = (out / "onnx-int8/model.onnx").read_bytes()
+    changed = onnx.load(float_file)
+    changed.doc_string = "another"
+    other = tmp_path / "other.onnx"
+    onnx.save(changed, other)
+    with pytest.raises(UserError, match=f"is what was made of {float_file}; give another --out, or --force"):
+        quantize_file(other, picture_folder, out, ASKED, min_agreement=0.5)
+    assert (out / "onnx-int8/model.onnx").read_bytes() == before
+    moved = shutil.copy(float_file, tmp_path / "moved.onnx")
+    with pytest.raises(UserError, match="made with other settings"):  # the same model, another gate
+        quantize_file(moved, picture_folder, out, ASKED, min_agreement=0.9)
 
 
 def test_files_that_cannot_be_quantized_are_one_clear_line(float_file, quantized, picture_folder, tmp_path):

@@ -9,8 +9,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from tiny_network import SPEC, planes_to_logits
+from torch import nn
 
 from softedge.errors import UserError
 from softedge.export.onnx import given
@@ -86,6 +88,17 @@ def test_files_with_names_that_softedge_uses_itself_are_quantized_and_keep_their
 def with_constant(model: onnx.ModelProto, which: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == which)
     tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)).astype(np.float32), which))
+
+
+def test_a_network_of_linear_layers_alone_is_quantized(picture_folder, tmp_path):
+    torch.manual_seed(0)
+    side = SPEC.size
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * side * side, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    path, names = tmp_path / "net.onnx", {"input_names": ["pixels"], "output_names": ["logits"]}
+    planes_to_logits(model, path, {0: "batch"}, **names)
+    result = quantize_file(path, picture_folder, tmp_path / "out", ASKED, min_agreement=0.5)
+    assert result.metrics["passed"] and result.metrics["sqnr_db"] > 20
+    assert path.stat().st_size > 2 * (tmp_path / "out/onnx-int8/model.onnx").stat().st_size
 
 
 def test_a_layer_that_is_zero_on_every_image_has_a_range(float_file, pictures, tmp_path):

@@ -106,18 +106,20 @@ class Beginning:
 def prefixes(graph: onnx.ModelProto, most: int = CUTS) -> dict[str, frozenset[str]]:
     """Names of the nodes before each place where one single tensor goes on into a convolution.
 
-    Keys are the weights of the convolution that comes next.  The first entry, the preprocessing alone, is always there.
+    Keys are the weights of the convolution that comes next; of a linear layer where there is no convolution.  The first
+    entry, the preprocessing alone, is always there.
     """
     nodes = list(graph.graph.node)
+    kinds = ("Conv",) if any(node.op_type == "Conv" for node in nodes) else ("Gemm", "MatMul")
     last_use = {name: index for index, node in enumerate(nodes) for name in node.input}
-    convolutions = sum(node.op_type == "Conv" for node in nodes)
+    layers = sum(node.op_type in kinds for node in nodes)
     alive: set[str] = set()
     places: dict[str, frozenset[str]] = {}
     passed = 0
     for index, node in enumerate(nodes):
         crossing = {name for name in alive if last_use.get(name, -1) >= index}
-        if node.op_type == "Conv":
-            if passed and (len(places) == most or passed > DEEPEST * convolutions):
+        if node.op_type in kinds:
+            if passed and (len(places) == most or passed > DEEPEST * layers):
                 break
             if len(crossing) <= 1 or not passed:
                 name = node.input[1].split(".weight")[0].removeprefix("model.")
@@ -159,6 +161,8 @@ def beginnings(
     fp32: the float file they have to beat.  graph, ranges: what is quantized (``rewrite``).  image: (1, H, W, 3).
     """
     schemes = {name: Scheme(float_nodes=names) for name, names in prefixes(graph).items()}
+    if not schemes:  # no layer with weights
+        return [Beginning("", Scheme(), {})]
     models = {name: quantize(graph, ranges, scheme) for name, scheme in schemes.items()}
     measured = race({"fp32": fp32, **models}, image, seconds)
     ratios = {name: measured.ratio(name, "fp32") for name in schemes}
