@@ -11,7 +11,7 @@ OURS := pyproject.toml --group build --python-version 3.11
 .PHONY: demo test lint format lock versions clean
 
 demo: $(VENV)/.installed
-	$(BIN)/softedge deploy --out runs/demo
+	$(BIN)/softedge deploy $(if $(filter digits,$(DATA)),--out runs/demo,--data "$(DATA)")
 	@echo "to run softedge on your own images: source $(BIN)/activate"
 
 test: $(VENV)/.installed-test lint

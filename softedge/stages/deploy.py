@@ -39,6 +39,7 @@ STAGES = (
     "map",
 )
 NEED_LABELS = ("probe", "finetune", "distill", "scratch", "baselines")
+OPTIONAL = ("fp16", "int8")  # precisions that nobody asked for by name
 NEED_TEST = ("finetune", "distill", "scratch", "baselines")  # labelled images to measure on
 
 
@@ -63,8 +64,8 @@ def deploy(
 ) -> Run:
     """From images to a checked, timed model and its report; ``gate(run)`` then says whether every file passed.
 
-    precisions: None tries all of them, and a refused int8 file is a caution where the format has others that pass; an
-    int8 file that was asked for has to pass.
+    precisions: None tries all of them, and a refused fp16 or int8 file is a caution where the format has others that
+    pass; a file that was asked for has to pass.
 
     A folder of images without a recipe is planned first (``softedge.plan``): network, pixels, epochs for ``minutes``.
 
@@ -134,14 +135,14 @@ def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
 
 
 def _optional(chosen: Recipe, asked: bool, set: Sequence[str]) -> tuple[str, ...] | None:
-    """Precisions whose refused files are a caution: int8 where all precisions are tried by default and no limit was
-    given.  None: as the recipe says.
+    """Precisions whose refused files are a caution: all but fp32 where every precision is tried by default and no limit
+    was given.  None: as the recipe says.
     """
     if any(item.startswith("check.optional") for item in set):
         return None
     if asked:
         return ()
-    return None if chosen.check.optional or chosen.export.precisions != Export().precisions else ("int8",)
+    return None if chosen.check.optional or chosen.export.precisions != Export().precisions else OPTIONAL
 
 
 def _refuse_unknown(recipe: Recipe) -> None:

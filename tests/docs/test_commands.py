@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,17 @@ def check_values(values: dict[str, Any]) -> None:
             registry.lookup(registry.FORMATS, name, "format")
     for spec in split_specs(values.get("devices") or ""):
         open_device(spec)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_demo_takes_the_folder_that_it_is_given() -> None:
+    def lines(*given: str) -> str:
+        return subprocess.run(
+            ["make", "-n", "demo", *given], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert "softedge deploy --out runs/demo\n" in lines()
+    assert 'softedge deploy --data "my photos/"\n' in lines("DATA=my photos/")
 
 
 def check_command(words: list[str]) -> None:

@@ -186,11 +186,11 @@ def test_check_with_a_limit_is_strict_also_where_the_comparison_was_done_before(
     assert asked == [False, True, True, False]
 
 
-def test_int8_is_optional_until_somebody_asks_for_it_or_sets_a_limit():
+def test_fp16_and_int8_are_optional_until_somebody_asks_for_it_or_sets_a_limit():
     from softedge.stages.deploy import _optional
 
     default = config.build({})
-    assert _optional(default, False, ()) == ("int8",) and _optional(default, True, ()) == ()
+    assert _optional(default, False, ()) == ("fp16", "int8") and _optional(default, True, ()) == ()
     assert _optional(default, False, ["check.optional=[]"]) is None
     assert _optional(config.build({"export": {"precisions": ["int8"]}}), False, ()) is None
     before = config.build({"check": {"optional": ["int8"]}})  # a run that is deployed again
