@@ -238,7 +238,7 @@ def _steps(
 ) -> tuple[PlannedStage, ...]:
     """least_tuned, least_taught: images that fine-tuning and distillation see, however few there are."""
     second = pace.at(size)
-    what = "left out: continued pretraining from the starting weights lowered accuracy"
+    what = "left out: from ImageNet weights it lowered accuracy on TrashNet (benchmarks/results/starting.md)"
     if ssl:
         what = f"{plural(ssl, 'epoch')} on {counts.pretrain:,} images"
     steps = [PlannedStage("pretrain", what, _minutes(counts.views * ssl * counts.pretrain * second))]
