@@ -33,7 +33,8 @@ def equalize(deployed: Deployed, images: Uint8) -> tuple[Deployed, int]:
 
     a = 1 into depthwise convolutions (their weights have a scale per channel anyway), 1/2 into dense ones.
     images: uint8 (N, S, S, 3).  Returns an equal function and how many pairs were balanced; it cannot pass hard-swish,
-    SiLU or additions, so networks of those come back unchanged.
+    SiLU, ReLU6 (a clamp at 6 would be one at another number for each channel) or additions, so networks of those come
+    back unchanged.
     """
     network = copy.deepcopy(deployed.folded().model)
     if not isinstance(network, fx.GraphModule):
