@@ -105,7 +105,7 @@ def names(text: str | None) -> list[str] | None:
 def refuse_options(values: Mapping[str, object], why: str) -> None:
     """UserError for options that were given and would have no effect."""
     if given := [f"--{name}" for name, value in values.items() if value is not None]:
-        raise UserError(f"{', '.join(given)}: {why}; leave it out")
+        raise UserError(f"{', '.join(given)}: {why}; leave out the {'option' if len(given) == 1 else 'options'}")
 
 
 def addresses(text: str | None) -> list[str] | None:

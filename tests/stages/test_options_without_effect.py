@@ -32,10 +32,10 @@ def test_a_mistyped_device_is_refused_before_anything_is_exported(tmp_path, caps
 def test_options_of_files_are_refused_for_a_run_and_those_of_runs_for_a_file(tmp_path, capsys):
     for option, value in (("--images", tmp_path), ("--out", tmp_path), ("--size", "3"), ("--min-agreement", "0.9")):
         found = line(capsys, "quantize", tmp_path, option, value)
-        assert found == f"error: {option}: {tmp_path} is a folder: this is for model files alone; leave it out"
+        assert found == f"error: {option}: {tmp_path} is a folder: this is for model files alone; leave out the option"
     (tmp_path / "a.onnx").touch()
     found = line(capsys, "quantize", tmp_path / "a.onnx", "--set", "check.max_drop=1")
-    assert found == f"error: --set: {tmp_path / 'a.onnx'} is a model file: this is for runs alone; leave it out"
+    assert found == f"error: --set: {tmp_path / 'a.onnx'} is a model file: this is for runs alone; leave out the option"
 
 
 @pytest.mark.parametrize("value", ["2", "-1", "nan"])
