@@ -24,7 +24,7 @@ from softedge.records import Outcome, Output, Result
 from softedge.run import Run, perform, sha256
 from softedge.stages import export as exporting
 from softedge.stages.data import opened
-from softedge.stages.opening import started
+from softedge.stages.opening import absolute, refuse_another, started
 
 NETWORK = "network/network.safetensors"
 STAGES = ("quantize", "check", "bench", "gate")  # after the export
@@ -86,34 +86,50 @@ def export_file(
         "golden_images": golden_images,
         "source": "given",
     }
-    spec = deployed.spec
+    spec, sample = deployed.spec, readable(root, _AT_LEAST, seed)
+    _refuse_dead(deployed, weights, sample)
     data = {
         "source": str(root.expanduser().resolve()),
         **{key: getattr(spec, key) for key in ("size", "resize", "mean", "std", "interpolation")},
         "classes": deployed.labels,
         "test_fraction": _HELD_OUT,
         # A mistake with the folder shows now, not in every format.
-        "hold_out": "all" if len(readable(root, _AT_LEAST, seed)) == _AT_LEAST else "none",
+        "hold_out": "all" if len(sample) == _AT_LEAST else "none",
     }
     values = {"seed": seed, "data": data, "backbone": {"name": name}, "export": asked}
     recipe = config.build(values, set, source="the command line")
+    inputs = {weights.name: digest}
+    if not force:
+        refuse_another(Run(out), "network", weights, inputs)
     with started(out, recipe, force) as run:
         kept = {"backbone": name, "labels": list(deployed.labels), "output": deployed.output, "spec": spec.to_dict()}
         perform(
             run,
             "network",
-            lambda folder: _kept(folder, deployed, name),
+            lambda folder: _kept(folder, deployed, name, weights),
             recipe=kept,
-            inputs={weights.name: digest},
+            inputs=inputs,
             force=force,
             renew=True,
         )
         return exporting.stage(run, recipe, opened(run, recipe, force), force)
 
 
-def _kept(folder: Path, deployed: given.Deployed, name: str) -> Outcome:
+def _refuse_dead(deployed: given.Deployed, weights: Path, images: FileImages) -> None:
+    """UserError for a network that gives the same for a few different images."""
+    few = images.subset(np.arange(min(4, len(images)))).prepared(deployed.spec)
+    answers = deployed.predict(few)
+    if (few != few[:1]).any() and (answers == answers[:1]).all():
+        raise UserError(
+            f"the answers of {weights} are the same for every image: its weights are damaged, or --mean and --std are "
+            "wrong"
+        )
+
+
+def _kept(folder: Path, deployed: given.Deployed, name: str, weights: Path) -> Outcome:
     given.save(folder / Path(NETWORK).name, deployed, name)
-    return Outcome(metrics={"n_classes": len(deployed.labels)}, details={"backbone": name, **deployed.about})
+    details = {"backbone": name, "from": absolute(weights), **deployed.about}
+    return Outcome(metrics={"n_classes": len(deployed.labels)}, details=details)
 
 
 def judge(out: str | Path, devices: Sequence[str] = (), force: bool = False) -> Run:

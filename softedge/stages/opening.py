@@ -80,6 +80,28 @@ def refuse_foreign(out: Path) -> None:
         raise UserError(f"{out} is not empty and not a softedge run (it has no recipe.toml); use another --out")
 
 
+def absolute(file: Path) -> str:
+    """Where a file is, as a run remembers it."""
+    return str(file.expanduser().resolve())
+
+
+def refuse_another(run: Run, stage: str, file: Path, inputs: Mapping[str, str]) -> None:
+    """UserError where a finished stage was made of another file (``details["from"]``), with other content.
+
+    inputs: name -> sha256 of ``file``.  The same file may have changed: what is made of it follows.
+    """
+    done = None
+    with contextlib.suppress(UserError):  # damaged: perform says so
+        done = run.result(stage)
+    if done is None or {*done.inputs.values()} == {*inputs.values()}:
+        return
+    before = str(done.details.get("from", next(iter(done.inputs), "")))
+    if before not in (absolute(file), file.name):
+        raise UserError(
+            f"{run.folder(stage)} is what was made of {before}; give another --out, or --force to replace it"
+        )
+
+
 def _has_work(run: Run) -> bool:
     """Whether anything would be lost or mixed: a mistyped --data leaves a recipe and nothing else."""
     return run.folder("pretrain").exists() or any(run.root.rglob("result.json"))

@@ -29,6 +29,7 @@ from softedge.quantize.steps import Step
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256, size_bytes
 from softedge.stages.export_file import readable
+from softedge.stages.opening import absolute, refuse_another
 
 CALIBRATION = 300  # images that set ranges, at most
 TEST = 1000  # images that the written file is tested on, at most
@@ -68,7 +69,7 @@ def quantize_file(
     inputs = {one.name: sha256(one) for one in files}
     _refuse_foreign(run, name)
     if not force:
-        _refuse_another(run, name, file, inputs)
+        refuse_another(run, name, file, inputs)
     settings = {
         "asked": {k: v for k, v in (asked or {}).items() if v is not None},
         "min_agreement": gates.min_agreement,
@@ -101,20 +102,6 @@ def _refuse_foreign(run: Run, name: str) -> None:
         raise UserError(f"{folder} belongs to a run; give another --out")
 
 
-def _refuse_another(run: Run, name: str, file: Path, inputs: Mapping[str, str]) -> None:
-    """UserError where the integers of another model are: the same one may have been trained anew, and is followed."""
-    done = None
-    with contextlib.suppress(UserError):
-        done = run.result(name)
-    before = "" if done is None else str(done.details.get("from", next(iter(done.inputs))))
-    here = str(file.expanduser().resolve())
-    same = done is None or {*done.inputs.values()} == {*inputs.values()}
-    if not same and before not in (here, file.name):
-        raise UserError(
-            f"{run.folder(name)} is what was made of {before}; give another --out, or --force to replace it"
-        )
-
-
 def _format(file: Path) -> Format:
     formats = [open_format(name) for name in registry.FORMATS]
     known = {one.suffix: one for one in formats if type(one).given is not Format.given}
@@ -128,7 +115,7 @@ def _format(file: Path) -> Format:
 class _Work:
     def __init__(self, file: Path, format_: Format, given: GivenModel, gates: Check, root: Path, seed: int):
         self.format, self.given, self.gates = format_, given, gates
-        self.source = str(file.expanduser().resolve())
+        self.source = absolute(file)
         self.costs: dict[int, tuple[int, float | None]] = {}  # of a tier: bytes, time over fp32
         images = readable(root, 2 * TEST, seed)
         if len(images) < _FEWEST:

@@ -186,6 +186,31 @@ def test_weights_with_nan_are_refused_by_the_tensor_that_holds_it(weights, tmp_p
         read(tmp_path / "nan.safetensors", NAME)
 
 
+def test_weights_that_give_every_image_the_same_are_refused(weights, photos, tmp_path):
+    save_file(
+        {key: torch.zeros_like(value) for key, value in weights[1].state_dict().items()}, tmp_path / "zeros.safetensors"
+    )
+    with pytest.raises(UserError, match="zeros.safetensors are the same for every image: its weights are damaged"):
+        export_file(tmp_path / "zeros.safetensors", tmp_path / "out", photos, NAME, size=32, targets=("onnx",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_run_of_other_weights_is_not_replaced(weights, photos, tmp_path):
+    folder, net = weights
+    asked = {"backbone": NAME, "size": 32, "targets": ("onnx",), "precisions": ("fp32",), "calibration_images": 10}
+    (made,) = export_file(folder / "net.safetensors", tmp_path / "out", photos, **asked)
+    other = {key: value * 1.5 if key == "classifier.weight" else value for key, value in net.state_dict().items()}
+    save_file(other, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="net.safetensors; give another --out, or --force to replace it"):
+        export_file(tmp_path / "other.safetensors", tmp_path / "out", photos, **asked)
+    assert contract.read(tmp_path / "out/export/onnx-fp32").sha256 == made.details["sha256"]
+    (again,) = export_file(tmp_path / "other.safetensors", tmp_path / "out", photos, **asked, force=True)
+    assert again.details["sha256"] != made.details["sha256"]
+    save_file(net.state_dict(), tmp_path / "other.safetensors")  # trained again
+    (anew,) = export_file(tmp_path / "other.safetensors", tmp_path / "out", photos, **asked)
+    assert anew.details["sha256"] not in (again.details["sha256"], "")
+
+
 def test_classifier_of_one_output_is_refused_where_nobody_says_that_it_is_a_sigmoid(tmp_path):
     save_file(timm.create_model(NAME, num_classes=1).state_dict(), tmp_path / "one.safetensors")
     with pytest.raises(
