@@ -141,7 +141,7 @@ def export_file(
         str | None,
         typer.Option(
             "--backbone",
-            help="timm's name of the architecture; not needed for files written by softedge.",
+            help="timm's name of the architecture, with the tag of its weights; not needed for softedge's files.",
             show_default=False,
         ),
     ] = None,

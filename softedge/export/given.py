@@ -5,27 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
 from softedge import backbones
 from softedge.backbones import Backbone, Classifier
-from softedge.errors import UserError, did_you_mean
+from softedge.errors import UserError
 from softedge.export import folding
 from softedge.export.deployed import Deployed
 from softedge.files import read_text
+from softedge.progress import say
 from softedge.records import LABELLED, InputSpec, Output
 from softedge.run import write_bytes
-from softedge.weights import layouts
+from softedge.weights import heads, layouts, starting
 from softedge.weights.files import serialized
+from softedge.weights.preprocessing import Preprocessing, beside, of_timm
 
 KIND = "network"  # of a file written by ``save``, beside "classifier" and "backbone"
 
 
 @dataclass(frozen=True)
 class GivenPreprocessing:
-    """What the user says about the weights' preprocessing; None: what timm or the file says.
+    """What the user says about the weights' preprocessing; None: what the file, ``config.json`` or timm says.
 
     size: input height = width, pixels.  mean, std: per channel, of x / 255.  crop: side of the crop / shorter side.
     """
@@ -48,6 +50,10 @@ class GivenPreprocessing:
             std=self.std or spec.std,
             interpolation=self.interpolation or spec.interpolation,
         )
+
+    def options(self) -> list[str]:
+        """What the user says of normalisation and interpolation: ``--mean`` and so on."""
+        return [f"--{key}" for key in ("mean", "std", "interpolation") if getattr(self, key) is not None]
 
 
 AS_KNOWN = GivenPreprocessing()
@@ -89,6 +95,8 @@ def read(
 ) -> tuple[Deployed, str]:
     """The network in a weights file as it will be deployed, and the name of its architecture.
 
+    backbone: timm's name, with the tag of the weights (``mobilenetv3_small_050.lamb_in1k``) where they have timm's
+    preprocessing of that tag.
     output: "scores" for a classifier that was trained with sigmoids, "features" to leave it off.
     """
     if size is not None:
@@ -97,16 +105,17 @@ def read(
     _all_finite(state, weights)
     if backbone is None:
         about = backbones.describe(weights)  # a UserError where softedge did not write the file
-        spec = InputSpec.from_dict(about["spec"])
+        spec = _announced(InputSpec.from_dict(about["spec"]), f"from {weights}", preprocessing)
         model = backbones.load(weights) if about["kind"] == "backbone" else backbones.load_classifier(weights)
         name = about["backbone"]["name"]
         known = _labels(labels, len(about["labels"])) if labels is not None else tuple(about["labels"])
         if output == "scores":
             raise UserError(f"{weights} was trained by softedge with a softmax over its classes, not with sigmoids")
         kind: Output = "features" if about["kind"] == "backbone" else output
-        return Deployed(model, preprocessing.applied(spec), known, kind), name
+        return Deployed(model, spec, known, kind), name
+    starting.refuse_unknown(backbone)
     net, classes = _timm(weights, state, backbone, output)
-    spec = preprocessing.applied(_spec(net))
+    spec = _announced(*_known(weights, backbone, preprocessing), preprocessing)
     if classes == 0:
         if labels is not None and output != "features":
             raise UserError(f"{weights} has no classifier, and --labels names its classes; leave one of the two out")
@@ -163,58 +172,64 @@ def _timm(weights: Path, state: Mapping[str, Tensor], name: str, output: str) ->
     """The timm network with the weights loaded, and its number of classes (0: features)."""
     import timm
 
-    if name not in timm.list_models():
-        raise UserError(f"unknown backbone '{name}'{did_you_mean(name, timm.list_models())[:300]}")
-    net: Any
-    net, fitting, head, merged = _fitted(weights, state, name)
-    last = next((value for key, value in head.items() if key.endswith("weight") and value.ndim == 2), None)
-    if output == "features" or last is None:
-        net.load_state_dict(fitting, strict=False)
-        return net.eval(), 0
-    net = timm.create_model(name, num_classes=len(last))
-    net = folding.merge_branches(net) if merged else net
-    net.load_state_dict(fitting, strict=False)  # counters of BatchNorm batches may be absent; fit has checked the rest
-    own: Any = net.get_classifier()
-    given = {key.rpartition(".")[2]: value for key, value in head.items()}
-    expected = {key: tuple(value.shape) for key, value in own.state_dict().items()}
-    if (shapes := {key: tuple(value.shape) for key, value in given.items()}) != expected:
-        raise UserError(
-            f"the classifier in {weights} has {shapes}, that of {name} {expected}; use --output features, or the "
-            "network that it was trained with"
-        )
-    own.load_state_dict(given)
-    return net.eval(), len(last)
+    net, fitted, merged = _fitted(weights, state, name)
+    fitted.left_out(str(weights))
+    if output != "features":
+
+        def build(classes: int) -> nn.Module:
+            full: nn.Module = timm.create_model(name, num_classes=classes)
+            return folding.merge_branches(full) if merged else full
+
+        if complete := heads.completed(fitted, build, layouts.classifiers(net), name, str(weights)):
+            return complete[0].eval(), complete[1]
+    net.load_state_dict(fitted.tensors, strict=False)  # counters of BatchNorm batches may be absent
+    return net.eval(), 0
 
 
-def _fitted(
-    weights: Path, state: Mapping[str, Tensor], name: str
-) -> tuple[nn.Module, dict[str, Tensor], dict[str, Tensor], bool]:
-    """The network without its classifier, its tensors, those of the classifier, and whether branches are merged.
+def _fitted(weights: Path, state: Mapping[str, Tensor], name: str) -> tuple[nn.Module, layouts.Fitted, bool]:
+    """The network without its classifier, the tensors in the file, and whether branches are merged.
 
     Checkpoints of MobileOne, FastViT or RepViT may have been reparameterized already: then the network must be.
     """
     import timm
 
-    net = timm.create_model(name, num_classes=0)
+    net, full = (timm.create_model(name, num_classes=classes) for classes in (0, 2))
     try:
-        return net, *layouts.fit_with_head(state, net, name, str(weights)), False
+        return net, layouts.fit_with_head(state, net, name, str(weights), heads.own_names(full, net)), False
     except UserError as error:
         if not folding.has_branches(net):
             raise
-        merged = folding.merge_branches(net)
+        merged, full = folding.merge_branches(net), folding.merge_branches(full)
         try:
-            return merged, *layouts.fit_with_head(state, merged, name, str(weights)), True
+            return merged, layouts.fit_with_head(state, merged, name, str(weights), heads.own_names(full, merged)), True
         except UserError:
             raise error from None  # the names of the network as it is published say more
 
 
-def _spec(net: nn.Module) -> InputSpec:
-    """What the weights were trained with, as timm records it."""
-    about: Any = net.pretrained_cfg
-    size = int(about["input_size"][-1])
-    interpolation = "bicubic" if about.get("interpolation") == "bicubic" else "bilinear"
-    resize = round(size / float(about.get("crop_pct") or 1.0))
-    return InputSpec(size, resize, tuple(about["mean"]), tuple(about["std"]), interpolation)  # type: ignore[arg-type]
+def _known(weights: Path, name: str, asked: GivenPreprocessing) -> tuple[InputSpec, str]:
+    """What the weights were trained with, and who says so: ``config.json`` beside them, the tag in ``name``, else an
+    assumption."""
+    known = None
+    if None in (asked.size, asked.mean, asked.std, asked.interpolation, asked.crop):
+        known = beside(weights, name, "--mean and --std")
+    if known is None:
+        assumed = f"assumed: {weights.name} does not say, timm's default for {name}"
+        if asked.mean is None or asked.std is None:
+            assumed += "; give --mean and --std if the weights were trained otherwise"
+        known = of_timm(name, "" if "." in name else assumed)
+    assert known is not None  # timm describes every network that it makes
+    resize = max(known.size, round(known.size / known.crop))
+    return InputSpec(known.size, resize, known.mean, known.std, known.interpolation), known.origin
+
+
+def _announced(spec: InputSpec, origin: str, asked: GivenPreprocessing) -> InputSpec:
+    """``spec`` with what the user says instead; a line says which preprocessing it is, and where it comes from."""
+    spec, options = asked.applied(spec), asked.options()
+    if options:
+        origin = f"from {', '.join(options)}" + ("" if len(options) == 3 else f"; else {origin}")
+    crop = spec.size / spec.resize
+    say(f"weights: {Preprocessing(spec.mean, spec.std, spec.interpolation, crop, spec.size, origin)}")
+    return spec
 
 
 def _labels(labels: str | Path | Sequence[str] | None, classes: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge.bench.base import open_device
-from softedge.config import Bench, Export, Recipe
+from softedge.config import Bench, Recipe
 from softedge.data import late
 from softedge.data.images import Data
 from softedge.export.base import open_format
@@ -19,6 +19,7 @@ from softedge.stages.base import Performs
 from softedge.stages.data import changed, opened
 from softedge.stages.export import known_names
 from softedge.stages.fitting import Limits
+from softedge.stages.gate import optional_precisions
 from softedge.stages.opening import refuse_foreign, replaced, started
 from softedge.stages.report import report
 from softedge.stages.teachers import few_and_many, mostly_unlabelled
@@ -39,7 +40,6 @@ STAGES = (
     "map",
 )
 NEED_LABELS = ("probe", "finetune", "distill", "scratch", "baselines")
-OPTIONAL = ("fp16", "int8")  # precisions that nobody asked for by name
 NEED_TEST = ("finetune", "distill", "scratch", "baselines")  # labelled images to measure on
 
 
@@ -98,7 +98,7 @@ def deploy(
         chosen,
         export={"targets": targets, "precisions": precisions},
         bench={"devices": devices},
-        check=gates | {"optional": _optional(chosen, asked, set)},
+        check=gates | {"optional": optional_precisions(chosen, asked, set)},
     )
     _refuse_unknown(resolved)
     with started(out or plan.default_out(resolved.data.source), resolved, force) as run:
@@ -132,17 +132,6 @@ def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
         say("no labelled images: the exported models return features; label a few images to get a classifier")
         recipe = replaced(recipe, export={"output": "features"})
     return [name for name in STAGES if name not in NEED_LABELS], recipe
-
-
-def _optional(chosen: Recipe, asked: bool, set: Sequence[str]) -> tuple[str, ...] | None:
-    """Precisions whose refused files are a caution: all but fp32 where every precision is tried by default and no limit
-    was given.  None: as the recipe says.
-    """
-    if any(item.startswith("check.optional") for item in set):
-        return None
-    if asked:
-        return ()
-    return None if chosen.check.optional or chosen.export.precisions != Export().precisions else OPTIONAL
 
 
 def _refuse_unknown(recipe: Recipe) -> None:

@@ -24,7 +24,8 @@ from softedge.records import Outcome, Output, Result
 from softedge.run import Run, perform, sha256
 from softedge.stages import export as exporting
 from softedge.stages.data import opened
-from softedge.stages.opening import absolute, refuse_another, started
+from softedge.stages.gate import optional_precisions
+from softedge.stages.opening import absolute, refuse_another, replaced, started
 
 NETWORK = "network/network.safetensors"
 STAGES = ("quantize", "check", "bench", "gate")  # after the export
@@ -40,7 +41,7 @@ def export_file(
     labels: str | Path | Sequence[str] | None = None,
     size: int | None = None,
     targets: Sequence[str] = registry.DEFAULT_FORMATS,
-    precisions: Sequence[str] = ("fp32", "fp16", "int8"),
+    precisions: Sequence[str] | None = None,
     output: Literal["probabilities", "features"] = "probabilities",
     batch: str = "dynamic",
     calibration_images: int = 300,
@@ -54,13 +55,18 @@ def export_file(
     """Make the run ``out`` from a weights file and write ``out/export/<target>-<precision>``.
 
     weights: a softedge file (.safetensors), or a timm state dict (.safetensors, .pth) with its architecture's name in
-    ``backbone``.  images: a folder of real images; half of them calibrate int8, the others are kept to test on (of few
-    images all calibrate).  Folders named like the labels are their labels.
+    ``backbone``; the name's tag says that the weights have the preprocessing of timm's weights of that tag.
+    images: a folder of real images; half of them calibrate int8, the others are kept to test on (of few images all
+    calibrate).  Folders named like the labels are their labels.
     labels: names, or a file with one on each line, in the order of the classifier; numbers when absent.
-    size: input height = width; the architecture's own by default.  preprocessing: where the weights were trained with
-    another one than timm has for the architecture.  output: "probabilities", or "features" to leave the classifier off
-    (the only choice for a backbone).  activation: what the classifier was trained with; with "sigmoid" (binary
-    cross-entropy: one output, or any number of labels an image) the files give "scores", one for each label.
+    size: input height = width; that of the weights by default.  preprocessing: what else is known of the weights.
+    What is not given is read from ``config.json`` beside them, else of the tag, else it is timm's default for the
+    architecture; a line says which.
+    precisions: None tries fp32, fp16 and int8, and a refused int8 file is a caution where others of its format pass; an
+    int8 file that was asked for has to pass, and so where ``set`` has a limit.
+    output: "probabilities", or "features" to leave the classifier off (the only choice for a backbone).
+    activation: what the classifier was trained with; with "sigmoid" (binary cross-entropy: one output, or any number of
+    labels an image) the files give "scores", one for each label.
     Raises UserError for weights, labels or images that do not fit.
     """
     if output not in ("probabilities", "features") or batch not in ("dynamic", "one"):
@@ -72,14 +78,15 @@ def export_file(
     kind: Output = "scores" if activation == "sigmoid" else output
     if size is not None and size < 1:
         raise UserError(f"--size is {size}; give the input's height and width in pixels, such as 224")
-    combinations(targets, precisions, batch)
+    tried = config.Export().precisions if precisions is None else tuple(precisions)
+    combinations(targets, tried, batch)
     weights, root = Path(weights), Path(images)
     digest = sha256(weights) if weights.is_file() else ""
     deployed, name = read(weights, backbone, labels, size, kind, preprocessing)
     deployed.about = exporting.origin(digest, name)
     asked = {
         "targets": list(targets),
-        "precisions": list(precisions),
+        "precisions": list(tried),
         "output": deployed.output,
         "batch": batch,
         "calibration_images": calibration_images,
@@ -98,6 +105,8 @@ def export_file(
     }
     values = {"seed": seed, "data": data, "backbone": {"name": name}, "export": asked}
     recipe = config.build(values, set, source="the command line")
+    limited = any(item.startswith(("check.max_drop", "check.min_agreement")) for item in set)
+    recipe = replaced(recipe, check={"optional": optional_precisions(recipe, precisions is not None or limited, set)})
     inputs = {weights.name: digest}
     if not force:
         refuse_another(Run(out), "network", weights, inputs)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from softedge import registry
 from softedge.bench.base import open_device
-from softedge.config import Check, Recipe
+from softedge.config import Check, Export, Recipe
 from softedge.errors import GateFailed
 from softedge.export.nearest import SURE_DB
 from softedge.progress import say
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from softedge.data.images import Data
 
 
+OPTIONAL = ("fp16", "int8")  # nobody asked for them by name
 FILE = "gate.json"  # what was judged last, for the report
 FAILED = "failed: "  # begins the reason of a bench row where a device tried the file
 
@@ -69,6 +70,17 @@ def failures(checked: Result, optional: Sequence[str]) -> tuple[list[str], list[
     refused: list[str] = checked.details.get("failed", [])
     cautions = [line for line in refused if line.partition(": ")[0] in spared]
     return [line for line in refused if line not in cautions], cautions
+
+
+def optional_precisions(chosen: Recipe, asked: bool, set: Sequence[str]) -> tuple[str, ...] | None:
+    """Precisions whose refused files are a caution: all but fp32 where every precision is tried by default and no limit
+    was given.  None: as the recipe says.
+    """
+    if any(item.startswith("check.optional") for item in set):
+        return None
+    if asked:
+        return ()
+    return None if chosen.check.optional or chosen.export.precisions != Export().precisions else OPTIONAL
 
 
 def wanted(run: Run, recipe: Recipe) -> list[Result]:

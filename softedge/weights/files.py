@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -10,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from softedge.errors import UserError, first_line
+from softedge.errors import UserError
 from softedge.progress import say
+from softedge.weights import unpickling
 
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # averaged weights, better than the trained ones
 NESTED = ("state_dict", "model_state_dict", "model", "net", "module")
@@ -45,10 +44,9 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
-        with torch.serialization.safe_globals(_plain_types()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return unpickling.read(path)
     except Exception as error:  # safetensors and torch raise their own kinds for damaged files
-        why = _why_unread(error)
+        why = unpickling.why_unread(error)
         if path.suffix != ".safetensors" and not _from_torch(path):
             why = "neither .pth nor .safetensors; an .onnx file is quantized by: softedge quantize FILE"
         raise UserError(f"{path} cannot be read as weights ({why})") from error
@@ -100,19 +98,6 @@ def _digest(state: Mapping[str, Tensor], about: str) -> str:
         result.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         result.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
     return result.hexdigest()
-
-
-def _why_unread(error: Exception) -> str:
-    """What a reader says: the line about what it refuses to unpickle, where there is one, else the first."""
-    refused = (line for line in str(error).splitlines() if "Unsupported global" in line or "GLOBAL" in line)
-    return next(refused, first_line(error)).strip()[:160]
-
-
-def _plain_types() -> list[Any]:
-    """Harmless values that trainers save beside the weights: settings, numbers. Nothing else is unpickled."""
-    scalars = [np.dtype, *(type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32, np.bool_))]
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
-    return [argparse.Namespace, scalar, (scalar, "numpy.core.multiarray.scalar"), *scalars]
 
 
 def _state_in(content: Any, path: Path) -> dict[str, Tensor] | None:

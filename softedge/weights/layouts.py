@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from softedge.errors import UserError
+from softedge.progress import say
 
 State = Mapping[str, Tensor]
 
@@ -22,36 +25,83 @@ TORCHVISION = {  # timm's name -> torchvision's, where the two are the same netw
 }
 _INSIDE = ("backbone.net.", "backbone.", "net.", "encoder.", "")  # where a classifier keeps its backbone
 _HEADS = ("head", "fc", "classifier", "last_linear")
-_COUNTER = "num_batches_tracked"  # says nothing about the function, and old files do not have it
+COUNTER = "num_batches_tracked"  # says nothing about the function, and old files do not have it
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """tensors: of the network without its classifier, by its own names.  own: of its own classifier, by its names.
+
+    heads: of other classifiers, name in the file -> tensors by "weight" and "bias".  outside: names in the file that
+    are not under ``prefix``, as the network's are, and belong to no classifier: nothing uses them.
+    """
+
+    tensors: dict[str, Tensor]
+    own: dict[str, Tensor]
+    heads: dict[str, dict[str, Tensor]]
+    outside: list[str]
+    prefix: str
+
+    def left_out(self, where: str) -> None:
+        """Say which tensors beside the network nothing uses."""
+        if self.outside:
+            is_are = "is" if len(self.outside) == 1 else "are"
+            say(f"weights: {listed(self.outside)} in {where} {is_are} outside of '{self.prefix}' and left out")
 
 
 def fit(state: State, net: nn.Module, name: str, where: str) -> tuple[dict[str, Tensor], list[str]]:
     """Rename ``state`` for ``net`` (timm's ``name`` without its classifier).
 
-    Returns the tensors by the network's own names, and the names of a classifier that is left off.
+    Returns the tensors by the network's own names, and the names of a classifier that is left off. A line says which
+    tensors lie beside the network (``loss.weight`` beside ``model.*``).
     where: the file, for messages.
     UserError, one line, when a tensor is missing, has another shape, or has no place in the network.
     """
-    fitting, head = fit_with_head(state, net, name, where)
-    return fitting, list(head)
+    fitted = fit_with_head(state, net, name, where)
+    fitted.left_out(where)
+    return fitted.tensors, [*fitted.own, *(f"{head}.{leaf}" for head, given in fitted.heads.items() for leaf in given)]
 
 
-def fit_with_head(state: State, net: nn.Module, name: str, where: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """``fit``, with the tensors of the classifier that is left off."""
+def fit_with_head(state: State, net: nn.Module, name: str, where: str, own: Collection[str] = ()) -> Fitted:
+    """``fit``, with the tensors of every classifier and those outside.
+
+    own: names of the network's own classifier, where it is more than the layers that timm gives as ``classifier``.
+    """
     wanted = net.state_dict()
     best: tuple[int, str] | None = None
-    for candidate, left_over in _candidates(state, net, name):
-        fitting = {k: v for k, v in candidate.items() if k in wanted and v.shape == wanted[k].shape}
-        wrong = [k for k in wanted if k not in fitting and not k.endswith(_COUNTER)]
-        outside = [k for k in candidate if k not in wanted]
-        heads = [k for k in (*outside, *left_over) if _is_head(k, net)]
-        strangers = [k for k in (*outside, *left_over) if k not in heads]
+    for reading in _readings(state, net, name):
+        inner = reading.inner
+        fitting = {k: v for k, v in inner.items() if k in wanted and v.shape == wanted[k].shape}
+        wrong = [k for k in wanted if k not in fitting and not k.endswith(COUNTER)]
+        found = [k for k in inner if k not in wanted]
+        ours = [k for k in found if k in own or _is_of(k, classifiers(net))]
+        beside = {k: k.removeprefix(reading.outer) for k in state if not k.startswith(reading.prefix)}
+        others = {reading.prefix + k: inner[k] for k in found if k not in ours and _is_of(k, _HEADS)}
+        strangers = [k for k in found if k not in ours and reading.prefix + k not in others]
+        others |= {k: state[k] for k, short in beside.items() if _is_of(short, (*_HEADS, *classifiers(net)))}
+        outside = [k for k in beside if k not in others]
         if not wrong and not strangers:
-            return fitting, {k: candidate[k] if k in candidate else state[k] for k in heads}
+            _refuse_two(outside, [k for k in wanted if not k.endswith(COUNTER)], reading.prefix, name, where)
+            heads: dict[str, dict[str, Tensor]] = {}
+            for key, value in others.items():
+                heads.setdefault(key.rpartition(".")[0], {})[key.rpartition(".")[2]] = value
+            return Fitted(fitting, {k: inner[k] for k in ours}, heads, outside, reading.prefix)
         if best is None or len(fitting) > best[0]:
-            best = len(fitting), _misfit(wrong, strangers, candidate, wanted)
-    assert best is not None  # the names as they are, are always a candidate
+            rest = f"; outside of '{reading.prefix}' it has {listed(outside)}" if outside else ""
+            best = len(fitting), _misfit(wrong, strangers, inner, wanted) + rest
+    assert best is not None  # the names as they are, are always a reading
     raise UserError(f"{where} does not hold weights of {name}: {best[1]}")
+
+
+def _refuse_two(outside: list[str], wanted: list[str], prefix: str, name: str, where: str) -> None:
+    """UserError where another copy of the network lies beside it: nobody says which of them is meant."""
+    there = set(outside)
+    for first in (k for k in outside if k.endswith(f".{wanted[0]}")):
+        other = first.removesuffix(wanted[0])
+        if all(other + key in there for key in wanted):
+            raise UserError(
+                f"{where} holds two networks {name}, '{prefix}' and '{other}'; save the state_dict of one of them alone"
+            )
 
 
 def _misfit(wrong: list[str], strangers: list[str], state: State, wanted: State) -> str:
@@ -67,28 +117,66 @@ def _misfit(wrong: list[str], strangers: list[str], state: State, wanted: State)
     )
 
 
-def _is_head(key: str, net: nn.Module) -> bool:
+def listed(names: Sequence[str], at_most: int = 4) -> str:
+    rest = len(names) - at_most
+    return ", ".join(names[:at_most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def classifiers(net: nn.Module) -> tuple[str, ...]:
+    """The layers of the network's own classifier, as timm names them: one, two where it was distilled."""
     settings: Any = getattr(net, "pretrained_cfg", None) or {}
     names = settings.get("classifier") or ()
-    known = (*_HEADS, *((names,) if isinstance(names, str) else names))
-    return key.rpartition(".")[0] in known and key.rpartition(".")[2] in ("weight", "bias")
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _candidates(state: State, net: nn.Module, name: str) -> list[tuple[State, list[str]]]:
-    """Readings of the names, the likeliest first: (renamed tensors, names that stay outside of the backbone)."""
-    readings: list[tuple[State, list[str]]] = []
-    if "_conv_stem.weight" in state and name.startswith("tf_efficientnet"):
+def _is_of(key: str, layers: Sequence[str]) -> bool:
+    return key.rpartition(".")[0] in layers and key.rpartition(".")[2] in ("weight", "bias")
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """inner: tensors under ``prefix``, renamed.  outer: its beginning, which most names in the file carry."""
+
+    inner: State
+    prefix: str = ""
+    outer: str = ""
+
+
+def _readings(state: State, net: nn.Module, name: str) -> Iterator[_Reading]:
+    """Readings of the names, the likeliest first."""
+    for outer in ("", *_carried_by_most(state)):
+        below = {k.removeprefix(outer): v for k, v in state.items() if k.startswith(outer)}
+        if (renamed := _translated(below, net, name.partition(".")[0])) is not None:
+            yield _Reading(renamed, outer, outer)
+        for inside in _INSIDE:
+            if inner := {k.removeprefix(inside): v for k, v in below.items() if k.startswith(inside)}:
+                yield _Reading(inner, outer + inside, outer)
+
+
+def _carried_by_most(state: State) -> list[str]:
+    """Prefixes that more than half of the names carry, the shortest first: ``model.`` in Lightning's checkpoints."""
+    prefixes: list[str] = []
+    while True:
+        before = prefixes[-1] if prefixes else ""
+        parts = Counter(k.removeprefix(before).split(".")[0] for k in state if k.startswith(before))
+        part, count = parts.most_common(1)[0] if parts else ("", 0)
+        if 2 * count <= len(state):
+            return prefixes
+        prefixes.append(f"{before}{part}.")
+
+
+def _translated(state: State, net: nn.Module, architecture: str) -> State | None:
+    """With timm's names, where the names are those of another library; None for others."""
+    renamed = None
+    if "_conv_stem.weight" in state and architecture.startswith("tf_efficientnet"):
         # Only for timm's tf_ networks: the others pad in another way and would be silently worse.
-        readings.append((from_efficientnet_pytorch(state, net), []))
-    elif name in TORCHVISION and "features.0.0.weight" in state:
-        renamed = from_torchvision(state, net, name)
-        if renamed is not None:
-            readings.append((renamed, []))
-    for prefix in _INSIDE:
-        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if inner:
-            readings.append((inner, [k for k in state if not k.startswith(prefix)]))
-    return readings
+        renamed = from_efficientnet_pytorch(state, net)
+    elif architecture in TORCHVISION and "features.0.0.weight" in state:
+        renamed = from_torchvision(state, net, architecture)
+    counted = [k for k in state if not k.endswith(COUNTER)]
+    if renamed is not None and len([k for k in renamed if not k.endswith(COUNTER)]) < len(counted):
+        return None  # two names became one: the file has a tensor of each library
+    return renamed
 
 
 _TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
@@ -136,9 +224,9 @@ def from_torchvision(state: State, net: nn.Module, name: str) -> dict[str, Tenso
         theirs = torchvision.models.get_model(TORCHVISION[name], weights=None)
     last = [n for n, module in theirs.named_modules() if isinstance(module, nn.Linear)][-1]
     head = {f"{last}.weight", f"{last}.bias"}
-    keys = [k for k in theirs.state_dict() if k not in head and not k.endswith(_COUNTER)]
-    ours = {k: v for k, v in net.state_dict().items() if not k.endswith(_COUNTER)}
-    given = {k for k in state if not k.endswith(_COUNTER)}
+    keys = [k for k in theirs.state_dict() if k not in head and not k.endswith(COUNTER)]
+    ours = {k: v for k, v in net.state_dict().items() if not k.endswith(COUNTER)}
+    given = {k for k in state if not k.endswith(COUNTER)}
     if not set(keys) <= given or len(keys) != len(ours):
         return None
     renamed = {}
@@ -151,7 +239,7 @@ def from_torchvision(state: State, net: nn.Module, name: str) -> dict[str, Tenso
             scale = ((variance + own.eps) / (variance + theirs_norm.eps)).sqrt()
             renamed[f"{prefix}.weight"] = renamed[f"{prefix}.weight"] * scale
     for key in given - set(keys):
-        renamed[f"classifier.{key.rpartition('.')[2]}" if key in head else key] = state[key]
+        renamed[f"{classifiers(net)[0]}.{key.rpartition('.')[2]}" if key in head else key] = state[key]
     return renamed
 
 

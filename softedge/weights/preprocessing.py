@@ -53,10 +53,11 @@ def of_timm(name: str, origin: str = "") -> Preprocessing | None:
     return _from_values(values, origin or f"from timm's settings of {tagged}")
 
 
-def beside(path: Path, name: str) -> Preprocessing | None:
+def beside(path: Path, name: str, instead: str = "data.mean and data.std") -> Preprocessing | None:
     """The settings in ``config.json`` beside a weights file (timm's format, or image_mean and image_std at the top).
 
     None where there is no such file, it says nothing about preprocessing, or it describes another architecture.
+    instead: what the user can set, for the UserError of a file that cannot be read.
     """
     config = path.parent / "config.json"
     if not config.is_file():
@@ -75,8 +76,7 @@ def beside(path: Path, name: str) -> Preprocessing | None:
         return _from_values(values, f"from {config}")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(
-            f"{config} cannot be read as settings of weights ({error}); mend it, or remove it and set data.mean and "
-            "data.std"
+            f"{config} cannot be read as settings of weights ({error}); mend it, or remove it and set {instead}"
         ) from error
 
 

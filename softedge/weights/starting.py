@@ -44,14 +44,18 @@ def resolve(settings: Backbone) -> Backbone:
 
 
 def refuse_unknown(name: str) -> None:
-    """UserError for a name that timm has no network of; a tag of weights behind a dot is not looked at."""
+    """UserError for a name that timm has no network of, or a tag behind a dot that it has no weights of."""
     import timm
 
-    known = timm.list_models()
-    if name.partition(".")[0] not in known:
-        near = did_you_mean(name, known)
+    known, (architecture, _, tag) = timm.list_models(), name.partition(".")
+    if architecture not in known:
+        near = did_you_mean(architecture, known)
         hint = near if "did you mean" in near else "; see timm.list_models()"
         raise UserError(f"unknown backbone '{name}'{hint}")
+    tags = [tagged.partition(".")[2] for tagged in timm.list_pretrained(f"{architecture}.*")]
+    if "." in name and tag not in tags:
+        others = f"timm has {', '.join(tags[:12])}" if tags else "timm has no weights of it"
+        raise UserError(f"unknown tag '{tag}' of backbone '{architecture}'; {others}")
 
 
 def load_into(net: nn.Module, settings: Backbone) -> None:

@@ -165,7 +165,7 @@ def test_three_images_all_calibrate_with_a_warning(weights, photos, tmp_path, ca
     for path in sorted(photos.glob("0*.png"))[:3]:
         (few / path.name).write_bytes(path.read_bytes())
     good = folder / "net.safetensors"
-    export_file(good, tmp_path / "out", few, NAME, size=32, targets=("onnx",), precisions=("int8",))
+    export_file(good, tmp_path / "out", few, NAME, size=32, targets=("onnx",), precisions=("fp16", "int8"))
     assert "only 3 calibration images" in capsys.readouterr().err
 
 
@@ -334,3 +334,39 @@ def test_float_files_neither_read_nor_warn_about_calibration_images(weights, pho
     results = export_file(weights[0] / "net.safetensors", out=tmp_path / "int8", precisions=["fp32", "int8"], **asked)
     assert capsys.readouterr().err.count("calibration images: int8 ranges may not hold") == 1
     assert [result.details["calibration"] is None for result in results] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("asked", "optional"),
+    [
+        ({}, ("fp16", "int8")),
+        ({"precisions": ("fp32", "fp16", "int8")}, ()),
+        ({"set": ["check.min_agreement=0.95"]}, ()),
+        ({"set": ["export.precisions=['fp32', 'int8']"]}, ()),
+        ({"set": ["check.optional=['fp16']"]}, ("fp16",)),
+    ],
+)
+def test_int8_is_a_caution_only_where_nobody_asked_for_it(weights, photos, tmp_path, monkeypatch, asked, optional):
+    """As in ``deploy``; the files themselves are not needed."""
+    from softedge.stages import export_file as module
+
+    monkeypatch.setattr(module.exporting, "stage", lambda *_: [])
+    monkeypatch.setattr(module, "opened", lambda *_: None)
+    export_file(weights[0] / "net.safetensors", tmp_path / "run", photos, NAME, size=32, targets=("onnx",), **asked)
+    assert config.load(str(tmp_path / "run" / "recipe.toml")).check.optional == optional
+
+
+def test_a_refused_int8_file_that_nobody_asked_for_does_not_fail_the_command(weights, run_of_weights, tmp_path, capsys):
+    """Random weights: their int8 answers are noise, and the gate refuses the file."""
+    from softedge.stages.export_file import judge
+
+    asked = {"size": 32, "targets": ("onnx",), "set": ["quantize.search=false"]}
+    for name, precisions in (("default", None), ("asked", ("fp32", "fp16", "int8"))):
+        out = tmp_path / name
+        export_file(weights[0] / "net.safetensors", out, run_of_weights[1], NAME, precisions=precisions, **asked)
+        judge(out)
+    capsys.readouterr()
+    gate(tmp_path / "default")
+    assert "caution: onnx-int8: " in capsys.readouterr().err
+    with pytest.raises(GateFailed, match="onnx-int8: "):
+        gate(tmp_path / "asked")

@@ -187,14 +187,14 @@ def test_check_with_a_limit_is_strict_also_where_the_comparison_was_done_before(
 
 
 def test_fp16_and_int8_are_optional_until_somebody_asks_for_it_or_sets_a_limit():
-    from softedge.stages.deploy import _optional
+    from softedge.stages.gate import optional_precisions
 
     default = config.build({})
-    assert _optional(default, False, ()) == ("fp16", "int8") and _optional(default, True, ()) == ()
-    assert _optional(default, False, ["check.optional=[]"]) is None
-    assert _optional(config.build({"export": {"precisions": ["int8"]}}), False, ()) is None
+    assert optional_precisions(default, False, ()) == ("fp16", "int8") and optional_precisions(default, True, ()) == ()
+    assert optional_precisions(default, False, ["check.optional=[]"]) is None
+    assert optional_precisions(config.build({"export": {"precisions": ["int8"]}}), False, ()) is None
     before = config.build({"check": {"optional": ["int8"]}})  # a run that is deployed again
-    assert _optional(before, False, ()) is None and _optional(before, True, ()) == ()
+    assert optional_precisions(before, False, ()) is None and optional_precisions(before, True, ()) == ()
 
 
 def test_latency_is_judged_on_the_file_that_was_timed_and_of_int8_alone(run):

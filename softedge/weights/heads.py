@@ -1,0 +1,93 @@
+"""Which classifier in a weights file is that of the network: its own, or the only one that is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from softedge.errors import UserError
+from softedge.progress import say
+from softedge.weights.layouts import COUNTER, Fitted, listed
+
+_OF_TRAINING = re.compile(r"loss|criteri|metric", re.IGNORECASE)  # in a name: not between features and classes
+_ELSE = "use --output features, or"
+
+
+def own_names(full: nn.Module, net: nn.Module) -> set[str]:
+    """The names of the tensors that ``full`` has and ``net``, the same network without its classifier, has not."""
+    return full.state_dict().keys() - net.state_dict().keys()
+
+
+def completed(
+    fitted: Fitted, build: Callable[[int], nn.Module], layers: tuple[str, ...], name: str, where: str
+) -> tuple[nn.Module, int] | None:
+    """The network with its weights and the classifier in the file, and its classes; None where the file has none.
+
+    build: timm's network ``name`` for a number of classes.  layers: of its own classifier.
+    The network's own classifier comes first, and a line names others that are left out. UserError, by name, for several
+    of which none is its own, for one that is incomplete or has other shapes, and where it cannot be told whether a
+    tensor that is left out belongs to the classifier.
+    """
+    given = fitted.own
+    for head, tensors in fitted.heads.items():
+        if given:
+            names = listed([f"{head}.{leaf}" for leaf in tensors])
+            own = listed(sorted({key.rpartition(".")[0] for key in given}))
+            say(f"weights: {names} in {where} are left out: '{own}' is the classifier of {name} itself")
+    if not given:
+        _refuse_unclear(fitted, name, where)
+        if not fitted.heads:
+            return None
+        ((head, tensors),) = fitted.heads.items()
+        if tensors.get("weight") is None or tensors["weight"].ndim != 2:
+            raise UserError(_incomplete({f"{head}.{leaf}": value for leaf, value in tensors.items()}, where))
+        layer = layers[0] if layers else head
+        given = {f"{layer}.{leaf}": value for leaf, value in tensors.items()}
+    weights = _weights(given, layers)
+    if not weights:
+        raise UserError(_incomplete(given, where))
+    net = build(len(weights[0]))
+    _refuse_other_shapes(given, net, fitted, name, where)
+    net.load_state_dict({**fitted.tensors, **given}, strict=False)  # counters of BatchNorm batches may be absent
+    return net, len(weights[0])
+
+
+def _weights(given: Mapping[str, Tensor], layers: tuple[str, ...]) -> list[Tensor]:
+    """Those whose first dimension is the classes: of timm's ``classifier``, else (branches were merged) any."""
+    named = [given[f"{layer}.weight"] for layer in layers if f"{layer}.weight" in given]
+    return [value for value in (named or given.values()) if value.ndim >= 2]
+
+
+def _incomplete(given: Mapping[str, Tensor], where: str) -> str:
+    has = listed([f"{key} of shape {tuple(value.shape)}" for key, value in given.items()])
+    return f"the classifier in {where} has no weight of shape (classes, features), only {has}; {_ELSE} a complete file"
+
+
+def _refuse_unclear(fitted: Fitted, name: str, where: str) -> None:
+    if len(fitted.heads) > 1:
+        raise UserError(
+            f"{where} has {len(fitted.heads)} classifiers ({listed(list(fitted.heads))}), and none is that of {name} "
+            f"itself; {_ELSE} a file with one of them"
+        )
+    between = [key for key in fitted.outside if not _OF_TRAINING.search(key)]
+    if between:
+        what = "part of its classifier" if fitted.heads else "its classifier"
+        raise UserError(
+            f"{where} has {listed(between)} outside of '{fitted.prefix}', which may be {what}; {_ELSE} a file with the "
+            f"network and one linear layer 'classifier'"
+        )
+
+
+def _refuse_other_shapes(given: Mapping[str, Tensor], net: nn.Module, fitted: Fitted, name: str, where: str) -> None:
+    expected = {key: tuple(value.shape) for key, value in net.state_dict().items() if key not in fitted.tensors}
+    shapes = {key: tuple(value.shape) for key, value in given.items()}
+    keys = [key for key in {**shapes, **expected} if not key.endswith(COUNTER)]
+    differ = [key for key in keys if shapes.get(key) != expected.get(key)]
+    if differ:
+        file, network = ({key: which[key] for key in differ if key in which} for which in (shapes, expected))
+        raise UserError(
+            f"the classifier in {where} has {file or 'nothing'}, that of {name} {network or 'nothing'} there; {_ELSE} "
+            "the network that it was trained with"
+        )

@@ -1,0 +1,148 @@
+"""Classifiers and other tensors beside a network: each is used, named in a line, or named in a refusal."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+
+from softedge import backbones, config
+from softedge.errors import UserError
+from softedge.export.given import read
+
+NAME = "mobilenetv3_small_050"
+IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return timm.create_model(NAME, num_classes=4).eval()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "w.pth"
+
+
+def head(name, classes=4, features=1024, seed=1):
+    drawn = torch.Generator().manual_seed(seed)
+    sizes = {"weight": (classes, features), "bias": (classes,)}
+    return {f"{name}.{leaf}": torch.randn(size, generator=drawn) for leaf, size in sizes.items()}
+
+
+def trunk(net, prefix=""):
+    return {f"{prefix}{k}": v for k, v in net.state_dict().items() if not k.startswith("classifier.")}
+
+
+def under(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+def logits(path, name=NAME):
+    with torch.no_grad():
+        return read(path, name)[0].model(IMAGES)
+
+
+def test_the_networks_own_classifier_comes_before_a_foreign_one_of_the_same_shape(net, path, capsys):
+    torch.save({**net.state_dict(), **head("head")}, path)
+    with torch.no_grad():
+        assert torch.equal(logits(path), net(IMAGES))
+    line = f"weights: head.weight, head.bias in {path} are left out: 'classifier' is the classifier of {NAME} itself"
+    assert line in capsys.readouterr().err
+
+
+def test_a_foreign_classifier_alone_is_used(net, path):
+    own = head("fc")
+    torch.save({**trunk(net, "backbone."), **own}, path)
+    with torch.no_grad():
+        features = net.forward_head(net.forward_features(IMAGES), pre_logits=True)
+        expected = torch.nn.functional.linear(features, own["fc.weight"], own["fc.bias"])
+    assert torch.allclose(logits(path), expected, atol=1e-5)
+
+
+def test_several_foreign_classifiers_are_refused_by_name(net, path):
+    torch.save({**trunk(net), **head("head"), **head("fc", seed=2)}, path)
+    with pytest.raises(UserError, match=rf"has 2 classifiers \(head, fc\), and none is that of {NAME} itself; use"):
+        read(path, NAME)
+    assert read(path, NAME, output="features")[0].output == "features"
+
+
+@pytest.mark.parametrize("name", ["head", "classifier"])
+def test_a_bias_without_its_weight_is_refused_and_not_dropped(net, path, name):
+    torch.save({**trunk(net), f"{name}.bias": torch.zeros(4)}, path)
+    with pytest.raises(UserError, match=rf"has no weight of shape \(classes, features\), only {name}.bias of shape"):
+        read(path, NAME)
+
+
+def test_an_incomplete_classifier_of_the_network_is_not_mended_by_a_foreign_one(net, path):
+    torch.save({**trunk(net), "classifier.bias": torch.zeros(4), **head("head")}, path)
+    with pytest.raises(UserError, match=r"only classifier.bias of shape \(4,\)"):
+        read(path, NAME)
+
+
+def test_a_classifier_of_another_shape_is_refused_with_both(net, path):
+    torch.save({**trunk(net), **head("head", features=512)}, path)
+    with pytest.raises(UserError, match=r"'classifier.weight': \(4, 512\)}, that of .* \(4, 1024\)} there; use"):
+        read(path, NAME)
+    torch.save({**trunk(net), "classifier.weight": torch.zeros(4, 1024)}, path)
+    with pytest.raises(UserError, match=r"has nothing, that of .* {'classifier.bias': \(4,\)} there"):
+        read(path, NAME)
+
+
+def test_two_heads_of_a_distilled_network_and_a_convolution_are_classifiers(path):
+    """DeiT's two heads are averaged, and DPN ends in a 1x1 convolution: they were a bug and a features model."""
+    for name in ("deit_tiny_distilled_patch16_224", "dpn48b"):
+        torch.manual_seed(0)
+        net = timm.create_model(name, num_classes=3).eval()
+        torch.save(net.state_dict(), path)
+        deployed, _ = read(path, name)
+        assert deployed.labels == ("0", "1", "2")
+        for key, value in net.state_dict().items():
+            assert torch.equal(deployed.model.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "lit.model.", "student."])
+def test_a_loss_beside_a_lightning_network_is_left_out_in_one_line(net, path, capsys, prefix):
+    state = {"loss.weight": torch.ones(4), **under(prefix, net.state_dict())}
+    torch.save({"state_dict": state, "epoch": 3}, path)
+    with torch.no_grad():
+        assert torch.equal(logits(path), net(IMAGES))
+    line = f"weights: loss.weight in {path} is outside of '{prefix}' and left out"
+    assert capsys.readouterr().err.count(line) == 1
+    backbones.build(config.Backbone(name=NAME, weights=str(path)))
+    assert line in capsys.readouterr().err
+
+
+def test_a_refusal_names_what_is_left_over_beside_the_prefix_that_most_names_carry(net, path):
+    state = {"loss.weight": torch.ones(4), **under("model.", net.state_dict()), "model.gate.weight": torch.ones(2)}
+    torch.save(state, path)
+    with pytest.raises(UserError, match=r"the first is 'gate.weight'; outside of 'model.' it has loss.weight$"):
+        read(path, NAME)
+    del state["model.gate.weight"], state["model.conv_stem.weight"]
+    torch.save(state, path)
+    with pytest.raises(UserError, match=r": 1 of \d+ tensors do not fit, .*; outside of 'model.' it has loss.weight$"):
+        read(path, NAME)
+
+
+@pytest.mark.parametrize("with_head", [True, False])
+def test_layers_that_may_lie_between_features_and_classes_are_refused(net, path, with_head):
+    """A neck of the same width would fit, and the answers would be others."""
+    outside = {"neck.weight": torch.eye(1024), **(head("head") if with_head else {})}
+    torch.save({**trunk(net, "backbone."), **outside}, path)
+    what = "part of its classifier" if with_head else "its classifier"
+    with pytest.raises(UserError, match=rf"has neck.weight outside of 'backbone.', which may be {what}; use"):
+        read(path, NAME)
+    assert read(path, NAME, output="features")[0].output == "features"
+
+
+def test_two_copies_of_the_network_are_refused_by_their_prefixes(net, path):
+    torch.save({**under("encoder.", net.state_dict()), **under("momentum.", net.state_dict())}, path)
+    with pytest.raises(UserError, match=rf"holds two networks {NAME}, 'encoder.' and 'momentum.'; save the state_dict"):
+        read(path, NAME)
+
+
+def test_a_tensor_like_no_classifiers_own_is_not_dropped_with_one(net, path):
+    torch.save({**net.state_dict(), **head("head"), "head.scale": torch.ones(1)}, path)
+    with pytest.raises(UserError, match=r"1 of its tensors have no place in the network, the first is 'head.scale'"):
+        read(path, NAME)
