@@ -19,7 +19,7 @@ from softedge.progress import say
 from softedge.records import LABELLED, InputSpec, Output
 from softedge.run import write_bytes
 from softedge.weights import heads, layouts, starting
-from softedge.weights.files import serialized
+from softedge.weights.files import description, serialized
 from softedge.weights.preprocessing import Preprocessing, beside, of_timm
 
 KIND = "network"  # of a file written by ``save``, beside "classifier" and "backbone"
@@ -131,9 +131,9 @@ def save(path: Path, deployed: Deployed, name: str) -> None:
     if isinstance(deployed.model, Classifier | Backbone):
         backbones.save(path, deployed.model, deployed.spec, given=given)
         return
-    description = {"kind": KIND, "backbone": {"name": name}, "spec": deployed.spec.to_dict(), "given": given}
+    about = {"kind": KIND, "backbone": {"name": name}, "spec": deployed.spec.to_dict(), "given": given}
     state = {key: value.detach().contiguous().clone() for key, value in deployed.model.state_dict().items()}
-    write_bytes(path, serialized(state, description))
+    write_bytes(path, serialized(state, about))
 
 
 def load(path: Path) -> Deployed:
@@ -207,8 +207,10 @@ def _fitted(weights: Path, state: Mapping[str, Tensor], name: str) -> tuple[nn.M
 
 
 def _known(weights: Path, name: str, asked: GivenPreprocessing) -> tuple[InputSpec, str]:
-    """What the weights were trained with, and who says so: ``config.json`` beside them, the tag in ``name``, else an
-    assumption."""
+    """What the weights were trained with, and who says so: softedge in the file, ``config.json`` beside it, the tag in
+    ``name``, else an assumption."""
+    if "spec" in description(weights):
+        return InputSpec.from_dict(backbones.describe(weights)["spec"]), f"from {weights}"
     known = None
     if None in (asked.size, asked.mean, asked.std, asked.interpolation, asked.crop):
         known = beside(weights, name, "--mean and --std")
@@ -217,7 +219,8 @@ def _known(weights: Path, name: str, asked: GivenPreprocessing) -> tuple[InputSp
         if asked.mean is None or asked.std is None:
             assumed += "; give --mean and --std if the weights were trained otherwise"
         known = of_timm(name, "" if "." in name else assumed)
-    assert known is not None  # timm describes every network that it makes
+    if known is None:  # a network that another package has registered
+        raise UserError(f"timm has no preprocessing of {name}; write mean and std into config.json beside {weights}")
     resize = max(known.size, round(known.size / known.crop))
     return InputSpec(known.size, resize, known.mean, known.std, known.interpolation), known.origin
 

@@ -110,4 +110,5 @@ def test_a_file_of_softedge_says_its_own_preprocessing(tmp_path, capsys):
     backbones.save(path, backbones.build(config.Backbone(name=NAME)), spec)
     (tmp_path / "config.json").write_text(json.dumps({"mean": [0, 0, 0], "std": [1, 1, 1]}))
     assert read(path)[0].spec == spec
-    assert said(capsys) == [f"weights: normalisation 0.5/0.2, bicubic, from {path}"]
+    assert read(path, NAME)[0].spec == spec, "also where its architecture is named"
+    assert said(capsys) == [f"weights: normalisation 0.5/0.2, bicubic, from {path}"] * 2
