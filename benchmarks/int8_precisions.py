@@ -81,10 +81,11 @@ def main() -> None:
     parser.add_argument("--exact", action="store_true")
     parser.add_argument("--only", nargs="*", default=[], help="files such as onnx-int8-strict, beside fp32")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", type=int, help="pixels, where it is not that of the network")
     for name in ("mean", "std", "interpolation"):
         parser.add_argument(f"--{name}")
     options = parser.parse_args()
-    how = given.preprocessing(None, options.mean, options.std, options.interpolation, None)
+    how = given.preprocessing(options.size, options.mean, options.std, options.interpolation, None)
     network, _ = given.read(options.weights, options.backbone, preprocessing=how)
     paths = sorted(path for path in options.images.rglob("*") if path.is_file())
     photos = np.stack([prepare(decode(path), network.spec) for path in paths])

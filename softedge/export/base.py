@@ -125,7 +125,7 @@ class Format(ABC):
     def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
         """Write ``model{suffix}`` into the existing folder ``out`` and describe it.
 
-        calibration: uint8 (N, size, size, 3); may be empty for a precision that ``calibrates`` says no of.
+        calibration: uint8 (N, size, size, 3); may be empty for a precision that ``needs_calibration`` says no of.
         Prints nothing.  Raises UserError for a precision or an operator that the format cannot express.
         """
 
@@ -154,12 +154,12 @@ class Format(ABC):
         return bool(self.strict) and artifact.precision.removesuffix("-search") == self.strict
 
     def calibrates(self, precision: str) -> bool:
-        """Whether ``convert`` looks at calibration images: otherwise it gets none, and no user is warned of theirs.
+        """Whether ``convert`` looks at calibration images: otherwise it gets none, and no user is warned of theirs."""
+        return self.bits(precision).is_int8
 
-        Where activations are integers; 8-bit weights in float arithmetic need no images.
-        """
-        bits = self.bits(precision)
-        return bits.is_int8 and bits.activations < 32
+    def needs_calibration(self, precision: str) -> bool:
+        """Whether ``convert`` cannot do without: integer activations have ranges, weights alone have nearest steps."""
+        return self.calibrates(precision) and self.bits(precision).activations < 32
 
     def environment(self) -> Environment | None:
         """The environment of its own that ``missing`` asks for; None: pip installs all that it needs."""

@@ -229,6 +229,23 @@ def rounded_where_nearer(
     return Choice(option, measures, compared)
 
 
+def with_nearer_weights(
+    candidates: Candidates, option: Option, judge: Judge, network: Deployed | None, calibration: Uint8
+) -> Choice:
+    """``rounded_where_nearer`` of an option that was not chosen among others."""
+    choice = Choice(option, judge.measure(candidates, option))
+    return rounded_where_nearer(candidates, choice, judge, network, calibration)
+
+
+def write_only(candidates: Candidates, option: Option, deployed: Deployed, calibration: Uint8, out: Path) -> Path:
+    """Write the option of a precision that offers no choice, its weights rounded for each layer's output where that
+    brings it nearer to fp32; without images to the nearest steps.  The path of the file."""
+    if len(calibration):
+        judge = Judge.of(deployed, candidates.comparison())
+        option = with_nearer_weights(candidates, option, judge, deployed, calibration).option
+    return candidates.write(option, out)
+
+
 def write_nearest(
     candidates: Candidates, deployed: Deployed, calibration: Uint8, out: Path, others: Sequence[Artifact] = ()
 ) -> Path:

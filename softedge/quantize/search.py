@@ -27,6 +27,7 @@ from softedge.export.nearest import (
     decibels,
     nearest,
     out_of_reach,
+    with_nearer_weights,
     with_rounded_weights,
 )
 from softedge.files import temporary_folder
@@ -52,7 +53,7 @@ class Problem:
     make: a network -> the candidates of the format for it.  judge: the selection images.
     accepts: the gates, why they refuse measures.  doubts: why measures on the selection images do not promise that the
     gates will accept the file on others; an option without doubts is good enough.
-    calibration: uint8 (N, S, S, 3), to equalize on.  training: gives the images to fine-tune on.  schedule: of that.
+    calibration: uint8 (N, S, S, 3), to equalize and round on.  training: gives those to tune on.  schedule: of that.
     others: int8 files of the network that are good enough already, of other formats.  layers: a ranking that another
     search has made, for formats that rank by a proxy.  start: the nearest calibration, where it is known already.
     taken_over: the exported file has the integers of another format's.
@@ -240,11 +241,11 @@ class _Search:
             self._put_in_float("tuned-mixed", tuned, order, count, corrected=False)
 
     def _weights_only(self) -> None:
-        option = self.original.weights_only()
-        if option is None:
-            self._note("weights", "this format has no file with 8-bit weights alone")
-            return
-        self._record("weights", self.original, option)
+        if (option := self.original.weights_only()) is None:
+            return self._note("weights", "this format has no file with 8-bit weights alone")
+        problem = self.problem
+        choice = with_nearer_weights(self.original, option, problem.judge, problem.network, problem.calibration)
+        self._record("weights", self.original, choice.option, choice.measures)
 
     def _order(self, everything: bool = False) -> list[str]:
         """Layers, most harmful first; those that the option computes in integers.  everything: all layers."""

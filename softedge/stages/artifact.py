@@ -48,8 +48,7 @@ def write(format_: Format, precision: str, source: Source, folder: Path) -> Outc
 
 def _written(format_: Format, precision: str, source: Source, folder: Path, partial: Path) -> Outcome:
     clock = time.monotonic()
-    calibrated = format_.calibrates(precision)
-    chosen = source.calibration() if calibrated else none(source.deployed.spec)
+    chosen = _calibration(format_, precision, source)
     artifact = format_.convert(source.deployed, precision, chosen.images, partial)
     seconds = time.monotonic() - clock
     if format_.bits(precision).is_int8:
@@ -63,7 +62,7 @@ def _written(format_: Format, precision: str, source: Source, folder: Path, part
     golden = contract.Golden(source.images[:n], outputs[:n], reference[:n], source.names[:n])
     about: dict[str, Any] = {
         "checkpoint": {"file": source.checkpoint.name, **source.deployed.about},
-        "calibration": chosen.to_dict() if calibrated else None,
+        "calibration": chosen.to_dict() if len(chosen.images) else None,
         "parity": measured.to_dict() if measured else None,
         "versions": versions(),
         "made_on": cpu_name(),
@@ -88,6 +87,19 @@ def _written(format_: Format, precision: str, source: Source, folder: Path, part
     gap = f"largest difference to PyTorch {measured.max_abs_diff:.1g}" if measured else not_checked
     say(f"{artifact.name}: {size:.2f} MB, {gap}{timed}")
     return Outcome(metrics=metrics, details=details, skipped={"parity": not_checked} if not_checked else {})
+
+
+def _calibration(format_: Format, precision: str, source: Source) -> Calibration:
+    """None where the file can do without, and there are none that can be read."""
+    if not format_.calibrates(precision):
+        return none(source.deployed.spec)
+    try:
+        return source.calibration()
+    except UserError as error:
+        if format_.needs_calibration(precision):
+            raise
+        say(f"{format_.name}-{precision} keeps its weights to the nearest steps: {error}")
+        return none(source.deployed.spec)
 
 
 def refuse_float(artifact: Artifact, deployed: Deployed) -> None:

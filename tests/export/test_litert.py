@@ -85,8 +85,11 @@ def test_precisions_without_a_choice_ask_for_the_widest_ranges_where_they_round_
     assert options["w8a16"].model.ranges == {"a": (-3.0, 2.0), "b": (0.0, 5.0)}
     assert options["w8a32"].model.ranges == options["fp16"].model.ranges == {}
     grids = {name: candidates.largest_weight(option) for name, option in options.items()}
-    assert grids == {"w8a16": 127, "w8a32": None, "fp16": None}
-    assert {name: LiteRt().calibrates(name) for name in options} == {"w8a16": True, "w8a32": False, "fp16": False}
+    assert grids == {"w8a16": 127, "w8a32": 127, "fp16": None}
+    target = LiteRt()
+    assert {name: target.calibrates(name) for name in options} == {"w8a16": True, "w8a32": True, "fp16": False}
+    needs = {name: target.needs_calibration(name) for name in options}
+    assert needs == {"w8a16": True, "w8a32": False, "fp16": False}, "weights alone can keep the nearest steps"
 
 
 @pytest.mark.slow

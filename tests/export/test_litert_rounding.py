@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -262,7 +263,7 @@ def test_layers_that_are_too_wide_keep_the_nearest_steps(monkeypatch, environmen
     assert environment.asked == [[3]] and set(environment.changes) == {"weight.3", "more.3"}
 
 
-def test_candidates_of_a_file_round_it_once_and_not_for_float_arithmetic(monkeypatch, pictures, tmp_path):
+def test_candidates_of_a_file_round_it_once_also_for_float_arithmetic(monkeypatch, pictures, tmp_path):
     rounds = []
     known = Interface(16, True, "float", "probabilities", logits=True)
     made = candidates.FileCandidates(candidates.File(tmp_path / "net.tflite", known, SPEC, (), ()), pictures)
@@ -271,7 +272,8 @@ def test_candidates_of_a_file_round_it_once_and_not_for_float_arithmetic(monkeyp
     after = [made.rounded(option).model for option in options]
     assert [(one.ranges, one.in_float) for one in after] == [({"a": (0.0, 1.0)}, ("a",)), ({"b": (0.0, 1.0)}, ("b",))]
     assert after[0].source == after[1].source != tmp_path / "net.tflite"
+    assert made.rounded(made.weights_only()).model == replace(made.weights_only().model, source=made.on_grid)
     assert len(rounds) == 1 and np.array_equal(rounds[0], known.fed(pictures, SPEC)), "as the file takes them"
-    assert made.rounded(made.weights_only()) is None
+    assert made.rounded(Option("fp16", candidates.Quantization({}, scheme="fp16"))) is None
     monkeypatch.setattr(candidates, "rounded", lambda file, inputs, out: False)
     assert candidates.FileCandidates(made.file, pictures).rounded(options[0]) is None

@@ -16,7 +16,7 @@ from softedge.errors import UserError
 from softedge.eval.measures import compare
 from softedge.export.candidates import Option
 from softedge.export.deployed import Deployed
-from softedge.export.nearest import Choice, Judge, nearest
+from softedge.export.nearest import Choice, Judge, decibels, nearest
 from softedge.quantize import search as module
 from softedge.quantize.search import Problem, search
 from softedge.quantize.selection import broken
@@ -206,6 +206,19 @@ def test_a_format_that_rounds_its_own_graph_needs_no_network_and_rounds_once():
     candidates = Graph(BAD, bias=0.01)
     again = search(problem(candidates, network=None, start=Choice(done, default().measures)), default())
     assert "rounded" not in candidates.calls and "done before the search" in [step.what for step in again.steps]
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.2])
+def test_the_last_resort_gets_rounded_weights_where_they_are_nearer(noise):
+    class Rounding(ToyCandidates):
+        def rounded(self, option):
+            return replace(option, model={"first": noise}) if option.what == "8-bit weights" else None
+
+    result = search(problem(Rounding(BAD, weights=0.1)), default())
+    step = result.steps[-1]
+    assert step.name == "weights" and step is result.chosen.step
+    assert step.what == "8-bit weights" + "; weights rounded for the least error of each layer's output" * (noise < 0.1)
+    assert step.measures["sqnr_db"] == pytest.approx(decibels(JUDGE.compared(noisy(IMAGES, min(noise, 0.1)))))
 
 
 def test_without_the_networks_weights_nothing_is_rounded():

@@ -240,7 +240,7 @@ def test_files_whose_integers_are_taken_are_exported_first_and_are_an_input(tmp_
     assert offered(Taking(), force=True)[0] == "", "a file of other settings is not of the same export"
 
 
-def test_float_files_are_made_where_no_image_can_calibrate_any_more(tmp_path, source):
+def test_float_files_are_made_where_no_image_can_calibrate_any_more(tmp_path, source, capsys):
     def gone():
         raise UserError("photo.jpg cannot be read any more")
 
@@ -248,6 +248,17 @@ def test_float_files_are_made_where_no_image_can_calibrate_any_more(tmp_path, so
     without = dataclasses.replace(source, calibration=gone)
     stage.export_formats(Run(tmp_path), asked, lambda: without, recipe={}, inputs={})
     assert contract.read(tmp_path / "export/onnx-fp16").precision == "fp16"
+    said = capsys.readouterr().err
     for name in ("onnx-w8a32", "openvino-w8a32"):  # 8-bit weights, and no ranges
         assert contract.describe(tmp_path / "export" / name)["calibration"] is None
+        assert f"{name} keeps its weights to the nearest steps: photo.jpg cannot be read any more" in said
     assert Run(tmp_path).result("export/onnx-int8").skipped == {"model": "photo.jpg cannot be read any more"}
+
+
+def test_weights_alone_are_rounded_on_the_calibration_images_and_the_contract_says_so(tmp_path, source):
+    asked = [(Onnx(), "w8a32"), (OpenVino(), "w8a32")]
+    stage.export_formats(Run(tmp_path), asked, lambda: source, recipe={}, inputs={})
+    for name in ("onnx-w8a32", "openvino-w8a32"):
+        about = contract.describe(tmp_path / "export" / name)
+        assert about["calibration"]["images"] == len(source.calibration().images) > 0
+        assert about["parity"]["max_abs_diff"] < 0.2

@@ -62,7 +62,7 @@ class Quantization:
     @property
     def in_integers(self) -> bool:
         """Whether the weights are, each output channel's with a scale of its own."""
-        return self.scheme in ("int8", INTEGERS_ALONE, "w8a16")
+        return self.scheme in ("int8", INTEGERS_ALONE, "w8a16", "w8a32")
 
 
 @dataclass(frozen=True)

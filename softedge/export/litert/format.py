@@ -17,7 +17,7 @@ from softedge.export.counting import entry, in_order
 from softedge.export.finishing import edges, finish
 from softedge.export.litert import environment
 from softedge.export.litert.environment import complete
-from softedge.export.nearest import with_rounded_weights, write_nearest
+from softedge.export.nearest import write_nearest, write_only
 from softedge.records import Artifact, Precision
 from softedge.run import atomic_path
 
@@ -75,7 +75,7 @@ class LiteRt(Format):
         return "LiteRT interpreter (XNNPACK) in its own environment"
 
     def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
-        if self.calibrates(precision) and not len(calibration):
+        if self.needs_calibration(precision) and not len(calibration):
             raise UserError(
                 f"{precision} needs calibration images, found none; give some, or leave {precision} out of --precisions"
             )
@@ -92,10 +92,9 @@ class LiteRt(Format):
         else:
             from softedge.export.litert.candidates import NetworkCandidates
 
-            candidates = NetworkCandidates(deployed, calibration)
-            option = candidates.of(precision)
-            option = with_rounded_weights(candidates, option, deployed, calibration) or option
-            path = candidates.write(option, out)
+            images = calibration if self.calibrates(precision) else calibration[:0]
+            candidates = NetworkCandidates(deployed, images)
+            path = write_only(candidates, candidates.of(precision), deployed, images, out)
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
 
     def candidates(

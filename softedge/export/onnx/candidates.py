@@ -21,8 +21,8 @@ from softedge.export.nearest import ROUNDING
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx import rewrite
 from softedge.export.onnx.bias import correct_biases
-from softedge.export.onnx.quantization import Quantization
-from softedge.export.onnx.quantizer import FOLLOWERS, WEIGHTED, Scheme, store_weights_in_int8
+from softedge.export.onnx.quantization import Quantization, WeightsAlone
+from softedge.export.onnx.quantizer import FOLLOWERS, WEIGHTED, Scheme
 from softedge.export.onnx.ranges import METHODS, Method, Ranges, by_method, float_tensors, run, session, with_outputs
 from softedge.export.onnx.ranges import measure as measure_ranges
 from softedge.export.onnx.rounding import rounded
@@ -197,9 +197,7 @@ class GraphCandidates(Candidates):
 
     def weights_only(self) -> Option | None:
         """A quarter of the size at the speed of fp32."""
-        model = rewrite.copied(self.float_model)
-        store_weights_in_int8(model)
-        return Option("8-bit weights, float arithmetic", model)
+        return Option("8-bit weights, float arithmetic", WeightsAlone(self.float_model, {}))
 
     def time_over_fp32(self, option: Option) -> float | None:
         image = np.ascontiguousarray(self.calibration[:1])

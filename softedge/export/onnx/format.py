@@ -71,20 +71,21 @@ class Onnx(Format):
         return needs("exporting to ONNX", "onnx", "onnxruntime", "onnxscript")
 
     def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
-        from softedge.export.nearest import write_nearest
+        from softedge.export.nearest import write_nearest, write_only
         from softedge.export.onnx import graph as onnx_graph
-        from softedge.export.onnx.wide import wide
+        from softedge.export.onnx.wide import WideCandidates
 
         bits = self.bits(precision)
         path = out / f"model{self.suffix}"
         if (candidates := self.candidates(deployed, precision, calibration)) is not None:
             path = write_nearest(candidates, deployed, calibration, out)
+        elif bits.is_int8:
+            wide = WideCandidates(deployed, calibration, precision, dynamic=self.batch == "dynamic")
+            path = write_only(wide, wide.only(), deployed, calibration, out)
         else:
             graph = onnx_graph.trace(deployed, dynamic=self.batch == "dynamic")
             if bits.weights == 16:
                 graph = onnx_graph.to_half(graph)
-            elif bits.is_int8:
-                graph = wide(graph, bits, calibration)
             write_bytes(path, onnx_graph.finished(graph, deployed, precision))
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
 

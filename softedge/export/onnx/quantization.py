@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
-from softedge.export.onnx.quantizer import Quantizer, Scheme, WeightGrid, quantize
+from softedge.export.onnx.quantizer import Quantizer, Scheme, WeightGrid, quantize, store_weights_in_int8
 from softedge.export.onnx.ranges import Ranges
-from softedge.export.onnx.rewrite import constants, has_weights
+from softedge.export.onnx.rewrite import constants, copied, has_weights
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,13 @@ class Quantization:
     def in_float(self, names: frozenset[str]) -> Quantization:
         """The same with exactly these nodes in float."""
         return replace(self, scheme=replace(self.scheme, float_nodes=names))
+
+
+@dataclass(frozen=True)
+class WeightsAlone(Quantization):
+    """8-bit weights, float arithmetic: no tensor has a range.  graph: in float, as it is."""
+
+    def model(self) -> onnx.ModelProto:
+        model = copied(self.graph)
+        store_weights_in_int8(model)
+        return model

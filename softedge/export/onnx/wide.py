@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import onnx
 
 from softedge.export.base import Uint8
-from softedge.export.onnx.quantizer import Scheme, quantize, store_weights_in_int8
+from softedge.export.candidates import Option
+from softedge.export.deployed import Deployed
+from softedge.export.onnx import graph as onnx_graph
+from softedge.export.onnx.candidates import OnnxCandidates
+from softedge.export.onnx.quantization import Quantization, WeightsAlone
+from softedge.export.onnx.quantizer import Scheme
 from softedge.export.onnx.ranges import measure
-from softedge.export.onnx.rewrite import copied, for_integers
 from softedge.records import Precision
 
 OPSET = 21  # the first whose QuantizeLinear writes 16 bits
 
 
-def wide(model: onnx.ModelProto, bits: Precision, calibration: Uint8) -> onnx.ModelProto:
-    """A float graph with 8-bit weights and activations of 16 bits or in float (``bits.activations`` 32).
+class In16Bits(Quantization):
+    """QDQ as in int8.  onnxruntime's CPU kernels compute such layers in float between the roundings; processors like
+    Hexagon and Ethos-U have integer kernels for them."""
 
-    16 bits: QDQ as in int8, each range that of all of ``calibration``, uint8 (N, S, S, 3): with 65,535 steps nothing
-    has to be cut off.  onnxruntime's CPU kernels compute such layers in float between the roundings; processors like
-    Hexagon and Ethos-U have integer kernels for them.
-    """
-    if bits.activations != 16:
-        model = copied(model)
-        store_weights_in_int8(model)
+    def model(self) -> onnx.ModelProto:
+        model = super().model()
+        for entry in model.opset_import:
+            entry.version = OPSET if entry.domain in ("", "ai.onnx") else entry.version
         return model
-    graph = for_integers(model)
-    ranges = measure(graph, calibration, "minmax") if len(calibration) else {}
-    quantized = quantize(graph, ranges, Scheme(activation_bits=16))
-    for entry in quantized.opset_import:
-        entry.version = OPSET if entry.domain in ("", "ai.onnx") else entry.version
-    return quantized
+
+
+class WideCandidates(OnnxCandidates):
+    """One file alone, with nearest steps or rounded weights.  precision: its name, for the file."""
+
+    def __init__(self, deployed: Deployed, calibration: Uint8, precision: str, *, dynamic: bool = True):
+        super().__init__(deployed, calibration, dynamic=dynamic)
+        self.precision = precision
+
+    def only(self) -> Option:
+        """16 bits: each range is that of all images; with 65,535 steps nothing has to be cut off."""
+        if Precision.named(self.precision).activations != 16:
+            return Option(self.precision, WeightsAlone(self.float_model, {}))
+        ranges = measure(self.graph, self.calibration, "minmax") if len(self.calibration) else {}
+        return Option(self.precision, In16Bits(self.graph, ranges, Scheme(activation_bits=16)))
+
+    def finished(self, model: onnx.ModelProto, details: Mapping[str, Any]) -> bytes:
+        return onnx_graph.finished(model, self.deployed, self.precision, **details)

@@ -19,6 +19,7 @@ from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.quantizer import Scheme
 from softedge.export.onnx.rounding import rounded
 from softedge.export.openvino.int8 import (
+    COMPRESSED,
     better_in_float,
     calibration_sets,
     compressed,
@@ -36,6 +37,7 @@ from softedge.export.openvino.int8 import (
 )
 from softedge.export.openvino.network import Feed, as_it_is, from_graph, from_onnx, predictor, write
 from softedge.export.quiet import quiet
+from softedge.export.rounding import LARGEST
 from softedge.files import temporary_folder
 from softedge.records import Artifact
 
@@ -48,7 +50,7 @@ class Quantization:
 
     source: the float network, where that is not the one that the candidates were made for.
     ranges: see ``int8.with_ranges``.  images: which of ``calibration_sets``.  ignored: operations never quantized.
-    in_float: layers put back into float.
+    in_float: layers put back into float.  weights_alone: 8-bit weights, float arithmetic.
     """
 
     network: Any
@@ -57,6 +59,12 @@ class Quantization:
     ignored: tuple[str, ...] = ()
     in_float: tuple[str, ...] = ()
     source: Any = None
+    weights_alone: bool = False
+
+    @property
+    def steps(self) -> int | None:
+        """To the largest weight of each output channel; None where NNCF has not rounded them."""
+        return COMPRESSED if self.weights_alone else LARGEST if self.ranges else None
 
 
 class NetworkCandidates(Candidates):
@@ -110,6 +118,9 @@ class NetworkCandidates(Candidates):
     def _quantized(self, model: Quantization, fast: bool = True) -> Quantization:
         """Quantized by NNCF as ``model`` says."""
         source = self.network if model.source is None else model.source
+        if model.weights_alone:
+            with quiet():
+                return replace(model, network=compressed(source.clone()))  # compressing changes it in place
         settings: dict[str, Any] = {"safe": self.safe, "fast": fast, "ignored": model.ignored, "feed": self.feed}
         with quiet():
             network = compressed(with_ranges(source, self.sets[model.images], model.ranges, **settings))
@@ -138,9 +149,8 @@ class NetworkCandidates(Candidates):
         return replace(option, what=what, model=self._quantized(model, fast=False))
 
     def weights_only(self) -> Option:
-        with quiet():
-            network = compressed(self.network.clone())  # compressing changes it in place
-        return Option("8-bit weights, float arithmetic", Quantization(network, "", ""))
+        model = Quantization(None, "", "", weights_alone=True)
+        return Option("8-bit weights, float arithmetic", self._quantized(model))
 
 
 class OpenVinoCandidates(NetworkCandidates):
@@ -167,10 +177,10 @@ class OpenVinoCandidates(NetworkCandidates):
 
     def rounded(self, option: Option) -> Option | None:
         """The weights that NNCF gets are on its grid already, so in layers of 8 bits it finds the same integers."""
-        if not option.model.ranges:
+        if (steps := option.model.steps) is None:
             return None
         graph = onnx_graph.trace(self.deployed, dynamic=self.dynamic)
-        model = rounded(graph, weight_grids(graph), self.calibration)
+        model = rounded(graph, weight_grids(graph, steps), self.calibration)
         with quiet():
             source = from_graph(model.graph)
         return replace(option, model=self._quantized(replace(option.model, source=source)))

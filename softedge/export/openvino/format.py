@@ -47,7 +47,7 @@ class OpenVino(Format):
         return needs("exporting to OpenVINO", "openvino", "nncf", "onnx", "onnxscript")
 
     def convert(self, deployed: Deployed, precision: str, calibration: Uint8, out: Path) -> Artifact:
-        from softedge.export.nearest import write_nearest
+        from softedge.export.nearest import write_nearest, write_only
         from softedge.export.openvino.candidates import OpenVinoCandidates
 
         bits = self.bits(precision)
@@ -57,7 +57,7 @@ class OpenVino(Format):
                 path = write_nearest(candidates, deployed, calibration, out, self.others)
             elif bits.is_int8:
                 candidates = OpenVinoCandidates(deployed, calibration, dynamic=self.batch == "dynamic")
-                path = candidates.write(candidates.weights_only(), out)
+                path = write_only(candidates, candidates.weights_only(), deployed, calibration, out)
             else:
                 write(from_onnx(deployed, dynamic=self.batch == "dynamic"), deployed, precision, path)
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)

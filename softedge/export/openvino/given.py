@@ -53,7 +53,7 @@ class FileCandidates(NetworkCandidates):
     def __init__(self, network: Any, known: Interface, calibration: Uint8, feed: Feed):
         super().__init__(calibration, feed=feed)
         self.given, self.known = network, known
-        self.source: Any = None  # the network with rounded weights
+        self.sources: dict[int, Any] = {}  # the network with weights rounded to so many steps
 
     @property
     def network(self) -> Any:  # type: ignore[override]
@@ -67,11 +67,11 @@ class FileCandidates(NetworkCandidates):
 
     def rounded(self, option: Option) -> Option | None:
         """NNCF finds the same integers in layers of 8 bits: see ``OpenVinoCandidates.rounded``."""
-        if not option.model.ranges:
+        if (steps := option.model.steps) is None:
             return None
-        if self.source is None:
-            self.source = rounded(self.given, self.calibration, self.feed)
-        return replace(option, model=self._quantized(replace(option.model, source=self.source)))
+        if steps not in self.sources:
+            self.sources[steps] = rounded(self.given, self.calibration, self.feed, steps)
+        return replace(option, model=self._quantized(replace(option.model, source=self.sources[steps])))
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         return _answering(option.model.network, self.known, self.feed)(images)

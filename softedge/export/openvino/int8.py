@@ -17,8 +17,10 @@ from softedge.export.onnx.ranges import typical
 from softedge.export.onnx.rewrite import attribute, constants, has_weights
 from softedge.export.openvino.core import shared
 from softedge.export.openvino.network import Feed, as_it_is, compiled, from_graph
+from softedge.export.rounding import LARGEST
 
 WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
+COMPRESSED = 128  # steps to the largest weight where NNCF compresses alone; it is -128, whatever its sign
 _FREE = 1 << 18  # bytes of a float map up to which the first layer stays in float: 64 KB cost nothing, 0.5 MB did
 _CACHED = 3 << 18  # bytes of a float map up to which a depthwise layer is faster in float; at 0.9 MB it was slower
 
@@ -179,17 +181,18 @@ def layers(network: Any) -> dict[str, Any]:
     return nodes if len(nodes) == len(known) else known
 
 
-def weight_grids(graph: onnx.ModelProto) -> dict[str, WeightGrid]:
-    """127 steps to the largest weight of each output channel, by the node of a float graph: NNCF's grid in 8 bits.
+def weight_grids(graph: onnx.ModelProto, largest: int = LARGEST) -> dict[str, WeightGrid]:
+    """``largest`` steps to the largest weight of each output channel, by the node of a float graph: NNCF's grid in 8
+    bits, or that of weights it only compresses (``COMPRESSED``).
 
-    It rounds once more in layers of 7 bits, and in those whose weights it only compresses, to 128 steps.
+    Beside layers in integers it rounds the latter once more, and layers of 7 bits.
     """
     known = constants(graph)
     grids = {}
     for node in graph.graph.node:
         if has_weights(node, known):
-            largest = largest_weights(numpy_helper.to_array(known[node.input[1]]), output_axis(node))
-            grids[node.name] = WeightGrid(largest / 127, 127)
+            widest = largest_weights(numpy_helper.to_array(known[node.input[1]]), output_axis(node))
+            grids[node.name] = WeightGrid(widest / largest, largest)
     return grids
 
 

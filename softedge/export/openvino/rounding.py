@@ -90,11 +90,12 @@ class Layer:
         moments.add(x, output)
 
 
-def rounded(network: Any, images: Uint8, feed: Feed) -> Any:
-    """A copy of a float network with each layer's weights on NNCF's grid of 8 bits, 127 steps to the largest of each
-    output channel, for the least error of its output, and its bias such that the mean of each output channel stays.
+def rounded(network: Any, images: Uint8, feed: Feed, steps: int = LARGEST) -> Any:
+    """A copy of a float network with each layer's weights on NNCF's grid of 8 bits, for the least error of its output,
+    and its bias such that the mean of each output channel stays.
 
     images: uint8 (N, S, S, 3), unlabelled; at most ``IMAGES`` of them are asked.  feed: images -> what it takes.
+    steps: to the largest weight of each output channel, see ``int8.weight_grids``.
     """
     from openvino import opset13 as op
 
@@ -105,7 +106,7 @@ def rounded(network: Any, images: Uint8, feed: Feed) -> Any:
         moments = Moments(layer.module, len(images))
         for value in _values(changed, [layer.op], images, feed):
             layer.add(moments, value[0])
-        weight = least_error(layer.weight, moments.second(), LARGEST)
+        weight = least_error(layer.weight, moments.second(), steps)
         constant = op.constant(layer.stored(weight), np.float32)
         constant.set_friendly_name(layer.op.input_value(1).get_node().get_friendly_name())
         layer.op.input(1).replace_source_output(constant.output(0))
