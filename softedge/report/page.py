@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from softedge.report import (
     charts,
+    curves,
     detectors,
     facts,
     image_map,
@@ -80,6 +81,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         plain=plain,
         columns=columns,
         all_curves=all_curves,
+        training_losses=curves.training_losses,
         file_of=lambda run, name: next((r for r in run["files"] if r["artifact"] == name), {}),
         change_cell=change_cell,
         timings=timings.rows,
