@@ -25,15 +25,16 @@ from softedge.weights.files import serialized
 
 
 class Backbone(nn.Module):
-    """A timm network without its classifier: normalised float (N, 3, H, W) -> pooled features (N, num_features)."""
+    """A timm network without its classifier: normalised float (N, 3, H, W) -> pooled features (N, num_features).
 
-    def __init__(self, settings: config.Backbone):
+    pixels: H and W of all its images, of a network that only gives features; 0: any size, as training and export need.
+    """
+
+    def __init__(self, settings: config.Backbone, pixels: int = 0):
         super().__init__()
-        import timm
-
         starting.refuse_unknown(settings.name)
         self.settings = settings
-        self.net = timm.create_model(settings.name, pretrained=False, num_classes=0)
+        self.net = _network(settings, pixels)
         if settings.stem_stride == 1:
             if settings.weights not in ("random", "auto") and hasattr(self.net, "maxpool"):
                 raise UserError(
@@ -41,21 +42,62 @@ class Backbone(nn.Module):
                     "(backbone.stem_stride = 1); use backbone.stem_stride = 2 and larger images"
                 )
             _small_image_stem(self.net, settings.name)
-        self.num_features: int = _features(self.net, settings.name)
+        self.num_features: int = _features(self.net, settings.name, pixels)
         self.net.train()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
 
-def _features(net: nn.Module, name: str) -> int:
-    """Width of the pooled features; UserError for networks that do not give one row of them for any image."""
+def _network(settings: config.Backbone, pixels: int) -> nn.Module:
+    """timm's network, for images of ``pixels`` where timm can build it so.
+
+    Position embeddings that are interpolated fit all weights; those that are made for ``pixels``, random weights only.
+    """
+    import timm
+
+    build = functools.partial(timm.create_model, settings.name, pretrained=False, num_classes=0)
+    net = build()
+    ways: list[dict[str, Any]] = [{"dynamic_img_size": True}]
+    ways += [{"img_size": pixels}] if settings.weights == "random" else []
+    while pixels and ways and not _accepts(net, pixels):
+        try:
+            net = build(**ways.pop(0))
+        except _REFUSALS:  # it has no such option
+            continue
+    return net
+
+
+_REFUSALS = (AssertionError, IndexError, RuntimeError, TypeError, ValueError)
+
+
+def _answer(net: nn.Module, pixels: int) -> object:
+    with torch.no_grad():
+        return net.eval()(torch.zeros(1, 3, pixels, pixels))
+
+
+def _accepts(net: nn.Module, pixels: int) -> bool:
     try:
-        with torch.no_grad():
-            features = net.eval()(torch.zeros(1, 3, 64, 64))
-    except (AssertionError, RuntimeError, ValueError) as error:
+        _answer(net, pixels)
+    except _REFUSALS:
+        return False
+    return True
+
+
+def _features(net: nn.Module, name: str, pixels: int) -> int:
+    """Width of the pooled features; UserError where a network does not give one row of them for such images."""
+    try:
+        features = _answer(net, pixels or 64)
+    except _REFUSALS as error:
+        if not pixels:
+            raise UserError(
+                f"backbone '{name}' does not accept images of any size ({first_line(error)}); use a convolutional one, "
+                f"which it can teach: softedge distill RUN --teacher {name}"
+            ) from error
+        own = cast(Any, net).pretrained_cfg["input_size"][-1]
         raise UserError(
-            f"backbone '{name}' does not accept images of any size ({first_line(error)}); use a convolutional one"
+            f"network '{name}' does not accept images of {pixels} pixels ({first_line(error)}); use its own: "
+            f"--set distill.teacher_size={own}"
         ) from error
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise UserError(f"backbone '{name}' does not give one row of features per image; use a classification network")
@@ -89,11 +131,14 @@ class Classifier(nn.Module):
         return self.head(self.backbone(images))
 
 
-def build(settings: config.Backbone, seed: int = 0) -> Backbone:
-    """Build a backbone with reproducible random weights, or those that ``settings.weights`` names."""
+def build(settings: config.Backbone, seed: int = 0, pixels: int = 0) -> Backbone:
+    """Build a backbone with reproducible random weights, or those that ``settings.weights`` names.
+
+    pixels: as in ``Backbone``.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = Backbone(settings)
+        backbone = Backbone(settings, pixels)
     starting.load_into(backbone.net, settings)
     return backbone
 

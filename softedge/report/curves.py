@@ -1,4 +1,4 @@
-"""The pretraining curves: metrics.jsonl -> a few hundred points that a chart can show."""
+"""The curves of training: metrics.jsonl, and the losses in results -> a few hundred points that a chart can show."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from softedge.files import read_text
 from softedge.report import words
 
+Values = dict[str, Any]
 MOST_POINTS = 240
 
 
@@ -42,3 +43,25 @@ def curve(rows: list[dict[str, Any]], metric: str) -> list[list[float]]:
         part = points[start : start + group]
         thinned.append([round(part[-1][0], 4), round(sum(value for _, value in part) / len(part), 6)])
     return thinned
+
+
+def training_losses(run: Values) -> list[tuple[str, list[list[float]], str]]:
+    """Fine-tuning and distillation, where they were run: (the loss' name, [[step, loss], ...], what it was trained on).
+
+    Steps count from 1; the stages keep the last step of every mean, from 0.
+    """
+    found = []
+    for stage, name in (("finetune", "fine-tuning loss"), ("distill", "distillation loss")):
+        values = run.get(stage, {})
+        kept, metrics = values.get("losses"), values.get("metrics", {})
+        points = [[pair[0] + 1, pair[1]] for pair in kept if _is_point(pair)] if isinstance(kept, list) else []
+        if not 2 <= len(points) <= MOST_POINTS:
+            continue
+        labelled, without = metrics.get("n_train"), metrics.get("n_unlabelled")
+        on = words.plural(labelled, "labelled image") if words.is_number(labelled) else "the labelled images"
+        found.append((name, points, on + (f" and {words.count(without)} without a label" if without else "")))
+    return found
+
+
+def _is_point(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(map(words.is_number, pair)) and pair[0] >= 0

@@ -20,8 +20,12 @@ def curve(
     name: str,
     percent: bool = False,
     reference: tuple[str, float] | None = None,
+    over: str = "epochs",
 ) -> Markup:
-    """Lines over epochs with their last value written at the end; ``reference``: a named level to compare with."""
+    """Lines with their last value written at the end; ``reference``: a named level to compare with.
+
+    over: what training is counted in.
+    """
     height, left, top, bottom = 260.0, 52.0, 36.0, 44.0
     show = (lambda v: words.percent(v)) if percent else (lambda v: words.significant(v))
     ends = [f"{label} {show(points[-1][1])}".strip() for label, points in lines]
@@ -33,7 +37,7 @@ def curve(
     ticks = (lambda v: words.percent(v, 0)) if percent else (lambda v: f"{v:g}")
     parts = [
         svg.y_axis(y, left, right, name, ticks, 5),
-        svg.x_axis(x, height - bottom, "epochs", lambda v: f"{v:g}", 5),
+        svg.x_axis(x, height - bottom, over, lambda v: f"{v:g}", 5),
     ]
     if reference:
         at = y(reference[1])
@@ -47,7 +51,7 @@ def curve(
         parts.append(svg.path([(x(a), y(b)) for a, b in points], class_=f"line line-{number % 4}"))
         parts.append(svg.text(right + 7, at, end, class_=f"label strong ink-line-{number % 4}"))
     about = "; ".join(f"{e}, from {show(points[0][1])}" for e, (_, points) in zip(ends, lines))
-    return svg.chart(identity, width, height, f"{name} over epochs", about, *parts)
+    return svg.chart(identity, width, height, f"{name} over {over}", about, *parts)
 
 
 def embedding(identity: str, width: float, layout: Values, classes: Sequence[str]) -> Markup:

@@ -10,10 +10,12 @@ from markupsafe import Markup, escape
 
 from softedge.report import (
     charts,
+    curves,
     detectors,
     facts,
     image_map,
     learning_charts,
+    limits_chart,
     near_copies,
     phrases,
     search_charts,
@@ -58,6 +60,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         css=Markup(css),
         chart=charts,
         learned=learning_charts,
+        limits=limits_chart,
         words=words,
         show=SimpleNamespace(**phrases.SHOW),
         picture=picture,
@@ -80,6 +83,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         plain=plain,
         columns=columns,
         all_curves=all_curves,
+        training_losses=curves.training_losses,
         file_of=lambda run, name: next((r for r in run["files"] if r["artifact"] == name), {}),
         change_cell=change_cell,
         timings=timings.rows,

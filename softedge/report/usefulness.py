@@ -40,14 +40,17 @@ def _held_back(pick: Pick, run: Values) -> Pick:
 
 def labels_alone(run: Values) -> Markup:
     """What the run's classifier gains over the same network trained as long on the labels alone; what to do where that
-    was not measured and pretraining ran; else empty.
+    was not measured; empty where there is no classifier, or it learnt from the labels alone itself.
     """
     metrics = run.get("scratch", {}).get("metrics", {})
     if not metrics:
-        if not words.pretrained(run) or not run["finetune"]:
+        trained = run["finetune"] or run.get("distill") or run["probe"]
+        given = run["recipe"].get("backbone", {}).get("weights", "random") != "random"
+        if not trained or not (given or words.pretrained(run)):
             return Markup("")
         return Markup(
-            "Not measured: the same network trained as long on the labels alone (<code>softedge scratch</code>)."
+            "Labels alone, the same network from random weights trained as long: not measured; "
+            "<code>softedge scratch RUN</code> measures it."
         )
     said = Markup(
         "The same network from random weights, trained on the labels alone with as many images ({} epochs): {}."

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge import backbones, config
+from softedge.backbones import Backbone
 from softedge.config import Recipe
 from softedge.data.images import Images
 from softedge.errors import UserError, did_you_mean
@@ -59,19 +60,27 @@ def features(
     seen: dict[str, int] = {}
     for name in networks(recipe):
         if name == OWN:
-            backbone, given = backbones.load(run.root / BACKBONE), None
             # Pretraining has made the weights those of the run's own pixels.
             weights = None if recipe.ssl.epochs else starting.preprocessing_of(recipe.backbone)
+            backbone, seen_as = backbones.load(run.root / BACKBONE), resized(spec, pixels(recipe, spec, weights))
         else:
             settings = starting.resolve(config.Backbone(name=name, weights="auto"))
             if settings.weights == "random":
                 raise UserError(f"distill.spread_over = '{name}': there are no weights of it here; leave it out")
-            backbone = backbones.build(settings, seed=recipe.seed)
-            given = weights = starting.preprocessing_of(settings)
-        size = pixels(recipe, spec, weights)
-        parts.append(unit(extract(backbone, images, resized(spec, size, given))))
-        seen[recipe.backbone.name if name == OWN else name] = size
+            backbone, seen_as = frozen(recipe, settings, spec)
+        parts.append(unit(extract(backbone, images, seen_as)))
+        seen[recipe.backbone.name if name == OWN else name] = seen_as.size
     return np.concatenate(parts, axis=1), {"pixels": seen}
+
+
+def frozen(recipe: Recipe, settings: config.Backbone, spec: InputSpec) -> tuple[Backbone, InputSpec]:
+    """A network that only gives features, any of timm's, and its images: the pixels and normalisation of its weights.
+
+    spec: of the run.
+    """
+    given = starting.preprocessing_of(settings)
+    size = pixels(recipe, spec, given)
+    return backbones.build(settings, seed=recipe.seed, pixels=size), resized(spec, size, given)
 
 
 def pixels(recipe: Recipe, spec: InputSpec, given: Preprocessing | None) -> int:

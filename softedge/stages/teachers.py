@@ -25,7 +25,7 @@ from softedge.records import InputSpec
 from softedge.run import Run
 from softedge.stages import classifier, spreading
 from softedge.stages.base import BACKBONE
-from softedge.stages.spreading import pixels, resized
+from softedge.stages.spreading import resized
 from softedge.weights import starting
 
 SPREADING = ("spread", "ensemble")  # teachers that look at the features of ``distill.spread_over``
@@ -324,10 +324,7 @@ def plainly(run: Run, parts: Parts, seed: int) -> NDArray[np.int64]:
 def _on_features(recipe: Recipe, parts: Parts) -> Classifier:
     """A linear layer on the frozen features of a timm network, from the labelled images."""
     asked = config.Backbone(name=recipe.distill.teacher, weights=recipe.distill.teacher_weights)
-    settings = starting.resolve(asked)
-    given = starting.preprocessing_of(settings)
-    backbone = backbones.build(settings, seed=recipe.seed)
-    spec = resized(parts.data.spec, pixels(recipe, parts.data.spec, given), given)
+    backbone, spec = spreading.frozen(recipe, starting.resolve(asked), parts.data.spec)
     rows = np.flatnonzero(parts.labels >= 0)
     features = extract(backbone, parts.data.pretrain.subset(rows), spec)
     decays, classes = recipe.probe.weight_decays, parts.data.classes

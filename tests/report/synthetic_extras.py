@@ -18,7 +18,8 @@ def add(run: Run) -> None:
     """Label efficiency, fine-tuning, a linear protocol, detection, another check to compare with, a device that is
     only emulated, and one that was measured elsewhere."""
     _labels(run)
-    result(run, "finetune", {"top1": 0.983, "top5": 1.0, "n_train": 1177}, details={"init": "ssl", "set_aside": LOST})
+    about = {"init": "ssl", "set_aside": LOST, "losses": [[9, 1.75], [19, 0.5], [29, 0.25]]}
+    result(run, "finetune", {"top1": 0.983, "top5": 1.0, "n_train": 1177}, details=about)
     _baselines(run)
     _label_issues(run)
     result(run, "linear/simsiam", {"top1": 0.971, "probe_top1": 0.975, "probe_gap": 0.004})

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import timm
 import torch
 from toy_run import SPEC, coloured_squares
 
@@ -13,6 +14,7 @@ from softedge import backbones, config
 from softedge.data.images import ArrayImages
 from softedge.errors import UserError
 from softedge.eval import linear
+from softedge.eval.distillation import ViewClassifier
 from softedge.eval.features import extract, softmax
 from softedge.eval.knn import top1
 from softedge.export import contract
@@ -22,6 +24,7 @@ from softedge.records import Result
 from softedge.run import write_json
 from softedge.stages import check, distill, export, spreading, teachers
 from softedge.stages.opening import replaced
+from softedge.weights import hub
 
 
 def mostly_unlabelled(data, labelled: int, without: int):
@@ -203,3 +206,55 @@ def test_a_timm_network_teaches_through_a_linear_layer(toy):
     run, recipe, data = toy("run")
     recipe = changed(recipe, teacher="resnet10t", teacher_weights="random")
     assert distill.stage(run, recipe, data).details["teacher"] == "resnet10t"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "seen"),
+    [("vit_small_patch14_dinov2.lvd142m", 0, 32), ("vit_tiny_patch16_224", 48, 48), ("levit_128s", 64, 64)],
+)
+def test_a_network_of_fixed_pixels_teaches_too(toy, name, size, seen):
+    run, recipe, data = toy("run")
+    data = mostly_unlabelled(data, 9, 20)
+    recipe = changed(recipe, teacher=name, teacher_weights="random", teacher_size=size, batch=4)
+    assert distill.stage(run, recipe, data).details["teacher"] == name
+    taught = teachers.make(run, recipe, teachers.parts(data, recipe.seed))
+    assert isinstance(taught.teacher, ViewClassifier) and taught.teacher.classifier.spec.size == seen
+
+
+@pytest.fixture
+def published(monkeypatch) -> dict[str, torch.Tensor]:
+    """Weights of a small vision transformer for 224 pixels, as timm's hub would give them."""
+    torch.manual_seed(5)
+    state = timm.create_model("vit_tiny_patch16_224").state_dict()
+    monkeypatch.setattr(hub, "unavailable", lambda name: "")
+    monkeypatch.setattr(hub, "state", lambda name: dict(state))
+    return state
+
+
+def test_a_vision_transformer_with_weights_sees_their_pixels_or_its_positions_are_interpolated(toy, published):
+    run, recipe, data = toy("run")
+    name, images = "vit_tiny_patch16_224", data.pretrain.subset(np.arange(4))
+    taught = teachers.make(
+        run,
+        changed(recipe, teacher=name, teacher_weights="imagenet"),
+        teachers.parts(mostly_unlabelled(data, 9, 0), recipe.seed),
+    )
+    assert isinstance(taught.teacher, ViewClassifier) and taught.teacher.classifier.spec.size == 224
+    assert torch.equal(taught.teacher.classifier.backbone.net.state_dict()["pos_embed"], published["pos_embed"])
+
+    over = changed(recipe, spread_over=(name,), teacher_size=64)
+    found, details = spreading.features(run, over, images, SPEC)
+    assert details == {"pixels": {name: 64}}
+    net = timm.create_model(name, dynamic_img_size=True, num_classes=0).eval()
+    net.load_state_dict({key: value for key, value in published.items() if not key.startswith("head.")})
+    with torch.no_grad():
+        seen = images.prepared(dataclasses.replace(SPEC, size=64, resize=64, interpolation="bicubic"))
+        wanted = net(torch.from_numpy(seen / 127.5 - 1).permute(0, 3, 1, 2).float())
+    np.testing.assert_allclose(found, wanted / wanted.norm(dim=1, keepdim=True), rtol=1e-4, atol=1e-5)
+
+
+def test_pixels_that_a_teacher_cannot_see_are_refused_with_its_own(toy, published):
+    run, recipe, data = toy("run")
+    over = changed(recipe, spread_over=("vit_tiny_patch16_224",), teacher_size=50)
+    with pytest.raises(UserError, match=r"images of 50 pixels .* use its own: --set distill.teacher_size=224"):
+        spreading.features(run, over, data.pretrain, SPEC)

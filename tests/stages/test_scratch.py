@@ -90,8 +90,16 @@ def test_the_report_says_what_pretraining_gained_over_the_labels_alone(low, high
 
 def test_the_report_names_the_command_where_it_was_not_measured():
     run = described() | {"scratch": {}}
-    assert "softedge scratch" in labels_alone(run)
-    assert labels_alone(run | {"finetune": {}}) == ""
+    assert "not measured; <code>softedge scratch RUN</code>" in labels_alone(run)
+    assert labels_alone(run | {"finetune": {}, "probe": {}}) == ""
+
+
+def test_a_run_from_given_weights_says_that_the_labels_alone_were_not_measured():
+    run = described() | {"scratch": {}, "pretrain": {"metrics": {"epochs": 0}}}
+    assert labels_alone(run) == "", "it started from random weights: it is the labels alone"
+    given = run | {"recipe": {"backbone": {"weights": "package"}}}
+    assert "from random weights trained as long: not measured" in labels_alone(given)
+    assert "not measured" in labels_alone(given | {"finetune": {}, "probe": {"metrics": {"linear_top1": 0.7}}})
 
 
 def test_a_classifier_of_labels_alone_is_not_called_pretrained():

@@ -1,0 +1,44 @@
+"""The learning curves of a run: what a planned run from given weights has, too."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic_run
+
+from softedge.report import report
+from softedge.report.curves import training_losses
+
+
+def charts(page: str) -> dict[str, str]:
+    """Title -> text for a screen reader, of the drawings for a desk."""
+    found = re.findall(r"<svg[^>]*><title[^>]*>(.*?)</title><desc[^>]*>(.*?)</desc>", page)
+    return dict(found)
+
+
+def test_a_run_that_was_only_fine_tuned_shows_the_loss_of_fine_tuning_and_of_distillation(tmp_path: Path):
+    run = synthetic_run.make(tmp_path / "run", without=("pretrain",))
+    synthetic_run.result(run, "pretrain", {"epochs": 0, "steps": 0})
+    assert not [title for title in charts(report([run]).read_text()) if "loss" in title]
+    losses = [[9, 2.5], [19, 1.25], [29, 0.75]]
+    synthetic_run.result(run, "finetune", {"top1": 0.98, "n_train": 1177}, details={"losses": losses})
+    taught = {"top1": 0.98, "n_train": 450, "n_unlabelled": 1400}
+    synthetic_run.result(run, "distill", taught, details={"losses": [[0, 1.5], [1, 1.375]]})
+    page = report([run]).read_text()
+    assert charts(page).items() >= {
+        ("fine-tuning loss over steps", "0.750, from 2.50"), ("distillation loss over steps", "1.38, from 1.50"),
+    }  # fmt: skip
+    drawn = page[page.index("fine-tuning loss over steps") :].partition("</svg>")[0]
+    assert ">steps</text>" in drawn and ">30</text>" in drawn, "the axis ends at the last step, counted from 1"
+    assert "from 1\u202f177 labelled images;" in page
+    assert "from 450 labelled images and 1\u202f400 without a label;" in page
+
+
+@pytest.mark.parametrize(
+    "losses", [None, [], [[3, 0.5]], 7, "x", [[1], ["a", 2], None], [[0, None], [1, float("nan")]]]
+)
+def test_losses_that_are_no_curve_are_left_out(losses: Any):
+    assert training_losses({"finetune": {"losses": losses, "metrics": {}}}) == []
