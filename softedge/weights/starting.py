@@ -21,7 +21,8 @@ NAMED = ("auto", "package", "imagenet", "random")  # anything else is a file
 def resolve(settings: Backbone) -> Backbone:
     """Replace "auto" by where the best weights are now; says which in one line.
 
-    An installed package first, else timm's hub where it answers within a few seconds, else random weights.
+    An installed package first, else timm's hub where it answers within a few seconds and the download succeeds, else
+    random weights.
     """
     if settings.weights != "auto":
         return settings
