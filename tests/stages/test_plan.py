@@ -4,6 +4,8 @@ import dataclasses
 import json
 
 import pytest
+import timm
+import torch
 from pictures import class_folders
 
 from softedge import config
@@ -183,6 +185,28 @@ def test_pixels_that_are_set_are_planned_and_epochs_that_are_set_are_said(photos
     planned = made.values["finetune.epochs"]
     assert f"--set finetune.epochs=3: the minutes above are for {planned} epochs" in made.text()
     assert "--set" not in plan.plan(str(photos), set=["data.size=48"]).text()
+
+
+def test_weights_of_another_network_are_refused_before_anything_is_written(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("softedge.data.describe", lambda *_: pytest.fail("they are looked at first"))
+    other = timm.create_model("mobilenetv3_small_075", num_classes=0)
+    torch.save(other.state_dict(), tmp_path / "other.pth")
+    for file, why in (("other.pth", "does not hold weights of mobilenetv3_small_050: .* tensors do not fit, the first"),
+                      ("missing.pth", "not a file")):  # fmt: skip
+        given = ["backbone.name=mobilenetv3_small_050", f"backbone.weights={tmp_path / file}"]
+        with pytest.raises(UserError, match=why):
+            plan.plan(str(photos), set=given)
+        for recipe in (None, "light-moco"):
+            with pytest.raises(UserError, match=why):
+                deploy.deploy(str(photos), recipe, tmp_path / "run", set=given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_the_hub_does_not_give_are_refused_by_the_plan_where_they_are_asked_for(photos, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(hub, "_cached", lambda repository: None)
+    with pytest.raises(UserError, match="backbone.weights = 'imagenet': .* HF_HUB_OFFLINE is set"):
+        plan.plan(str(photos), set=["backbone.weights=imagenet"])
 
 
 def test_the_digits_stay_as_they_are():
