@@ -143,6 +143,11 @@ def build(settings: config.Backbone, seed: int = 0, pixels: int = 0) -> Backbone
     return backbone
 
 
+def refuse_misfit(settings: config.Backbone) -> None:
+    """UserError, one line, where ``build`` would raise it: nothing is kept."""
+    starting.refuse_misfit(Backbone(settings).net, settings)
+
+
 def load_weights(backbone: Backbone, path: Path) -> None:
     """Load a softedge backbone, or a state dict in one of the layouts of ``softedge.weights``, into ``backbone``."""
     fitting, _ = layouts.fit(read_state(path), backbone.net, backbone.settings.name, str(path))

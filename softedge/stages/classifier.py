@@ -51,17 +51,20 @@ def best_of(done: Mapping[str, Result]) -> str:
 
 
 def best(scores: dict[str, float | None], images: int = 0) -> str:
-    """The highest validation accuracy; the latest stage where one of them has none.
+    """The highest validation accuracy; the latest stage where one of them has none, the probe where none of them has.
 
     scores: stage -> validation accuracy, in the order of the chain.  images: they were measured on, 0 where that is
     unknown.  With fifty images the highest accuracy is a matter of chance. What comes later in the chain has learnt
     from what came before, and is kept unless an earlier stage is ahead by more than the standard error of the accuracy
     (the one-standard-error rule, Breiman et al. 1984); a student, which learns from all images and several teachers,
-    unless one is clearly ahead (1.96 of them: 95 %).
+    unless one is clearly ahead (1.96 of them: 95 %).  Where a class has a single labelled image, nothing is validated:
+    a linear layer on frozen features is the safer choice there.
     """
     if not scores:
         raise UserError("no classifier to choose from")
     known = {name: value for name, value in scores.items() if value is not None}
+    if not known and "probe" in scores and "distill" not in scores:
+        return "probe"
     if len(known) < len(scores):
         return list(scores)[-1]
     top = max(known.values())
@@ -82,6 +85,11 @@ def why(run: Run, chosen: str) -> str:
     known = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if value is not None)
     if len(scores) < 2:
         return f"classifier: {chosen}, the only one of the run"
+    if not known and chosen == "probe":
+        return (
+            "classifier: probe, the linear layer (a class has one labelled image, and nothing says whether "
+            f"{' or '.join(name for name in scores if name != chosen)} is better)"
+        )
     if len(known.split(", ")) < len(scores):
         return f"classifier: {chosen}, the last of the chain (not all have a validation accuracy)"
     leader = max(scores, key=lambda name: scores[name] or 0.0)

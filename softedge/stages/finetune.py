@@ -16,10 +16,11 @@ from softedge.data.images import Data, Images
 from softedge.eval import validation
 from softedge.eval.features import extract
 from softedge.eval.finetune import initial, measured, thinned, train
-from softedge.progress import say
+from softedge.progress import plural, say
 from softedge.records import Outcome, Result
 from softedge.run import Run
 from softedge.stages.base import INDEX, Stage, hashes, need_labels, network, on_run, start_files
+from softedge.stages.classifier import val_top1
 
 
 def finetune(
@@ -34,7 +35,7 @@ def finetune(
     init: "ssl", "random", "imagenet" or a weights file.  labels: fraction of the training labels to use.
     Metrics: top1, top5 (more than 5 classes), val_top1 on the n_val validation images (where there are
     enough), n_train, n_test, steps, loss (mean of the last tenth), and probe_top1 where the frozen features were probed
-    on as many labels: a network that stays below it was trained too little.
+    on as many labels.  A network whose val_top1 is below the probe's was trained too little, and a line says so.
     """
     return on_run(stage, run, set, force, finetune={"init": init, "labels": labels})
 
@@ -93,11 +94,12 @@ def work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         metrics["probe_top1"] = probed.metrics["linear_top1"]
         # A comparison and no input: probing again must not ask for this training again.
         details["compared_with"] = hashes(run, ["probe/result.json"])
-        if metrics["top1"] < metrics["probe_top1"]:
+        validated = val_top1(probed)  # advice is a choice: the test images have no part in it
+        if parts and validated is not None and metrics["val_top1"] < validated:
             say(
-                f"finetune: top-1 {metrics['top1']:.3f} after {len(losses)} steps is below "
-                f"{metrics['probe_top1']:.3f} of a linear layer on frozen features; train longer "
-                "(--set finetune.epochs=...) or deploy the probe"
+                f"finetune: validation accuracy {metrics['val_top1']:.3f} after {plural(len(losses), 'step')} is below "
+                f"{validated:.3f} of a linear layer on frozen features; train longer (--set finetune.epochs=...) or "
+                "deploy the probe"
             )
     for path in checkpoints:
         path.unlink(missing_ok=True)

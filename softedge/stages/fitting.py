@@ -5,7 +5,7 @@ Neither time nor size depends on the values of the weights, so that an untrained
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,36 +66,63 @@ class Fit:
 
 
 def largest(recipe: Recipe, sizes: Sequence[int], limits: Limits, smaller: Sequence[str] = ()) -> tuple[Fit, ...]:
-    """Measure the recipe's network from the largest of ``sizes`` down to the first that meets the limits, then others.
+    """The largest of ``sizes`` at which the recipe's network meets the limits, and all that was measured to find it.
 
-    smaller: networks to go on with, one after the other, where it meets them at no size.
+    smaller: networks to go on with, the larger first, where it meets them at no size.
     The one that meets them is the last of the result.  The file is of the recipe's first format, int8 where the recipe
-    exports that.
+    exports that.  More pixels are taken to need more time, of a network whose weights are the same at every size.
     Raises UserError that names the nearest where none meets them, and DeviceError where the device cannot run the file.
     """
+    names, sizes = [recipe.backbone.name, *smaller], sorted(sizes)
     tried: list[Fit] = []
-    names = [recipe.backbone.name, *smaller]
-    for name in names:
-        for fit in _measured(replaced(recipe, backbone={"name": name}), sizes, limits):
-            say(f"size: {name} takes {fit.text()}")
-            tried.append(replace(fit, met=limits.met(fit)))
-            if tried[-1].met:
-                return tuple(tried)
-            if limits.max_mb is not None and fit.megabytes > limits.max_mb:
-                break  # the weights are the same at every size
-    nearest = tried[-1]
-    if smaller:
-        raise UserError(
+
+    def fit(name: str, size: int) -> Fit:
+        for known in tried:
+            if (known.network, known.size) == (name, size):
+                return known
+        found = _measured(replaced(recipe, backbone={"name": name}), size, limits)
+        say(f"size: {name} takes {found.text()}")
+        tried.append(replace(found, met=limits.met(found)))
+        return tried[-1]
+
+    least = fit(names[-1], sizes[0])  # where this is too much, nothing else needs to be measured
+    if not least.met:
+        raise UserError(_too_much(names, limits, least))
+    chosen = next((found for name in names if (found := _largest_of(name, sizes, limits, fit))), least)
+    return (*(one for one in tried if one is not chosen), chosen)
+
+
+def _largest_of(name: str, sizes: Sequence[int], limits: Limits, fit: Callable[[str, int], Fit]) -> Fit | None:
+    """By halving; None where a network meets the limits at none of ``sizes``, which go up."""
+    found = fit(name, sizes[-1])
+    if found.met:
+        return found
+    if limits.max_mb is not None and found.megabytes > limits.max_mb:
+        return None  # the weights are the same at every size
+    met, low, high = None, 0, len(sizes) - 1
+    while low < high:
+        middle = (low + high) // 2
+        found = fit(name, sizes[middle])
+        if found.met:
+            met, low = found, middle + 1
+        else:
+            high = middle
+    return met
+
+
+def _too_much(names: Sequence[str], limits: Limits, nearest: Fit) -> str:
+    if len(names) > 1:
+        return (
             f"{', '.join(names[:-1])} and {names[-1]} do not meet {limits.text()} at any size: the nearest is "
             f"{nearest.network} with {nearest.text()}; allow more"
         )
-    raise UserError(
+    return (
         f"{names[0]} does not meet {limits.text()} at any size: the nearest is {nearest.text()}; allow "
         "more, or name a smaller network with --set backbone.name=mobilenetv3_small_050"
     )
 
 
-def _measured(recipe: Recipe, sizes: Sequence[int], limits: Limits) -> Iterator[Fit]:
+def _measured(recipe: Recipe, size: int, limits: Limits) -> Fit:
     from softedge import backbones
     from softedge.export.deployed import Deployed
 
@@ -105,16 +132,15 @@ def _measured(recipe: Recipe, sizes: Sequence[int], limits: Limits) -> Iterator[
     precision = "int8" if "int8" in recipe.export.precisions else recipe.export.precisions[0]
     backbone = backbones.build(recipe.backbone.model_copy(update={"weights": "random"}))
     labels = tuple(f"class {index}" for index in range(_CLASSES))
-    for size in sorted(sizes, reverse=True):
-        spec = InputSpec(size, size, (0.5,) * 3, (0.5,) * 3)
-        deployed = Deployed(backbones.Classifier(backbone, labels, spec).eval(), spec)
-        images = np.random.default_rng(0).integers(0, 256, (_IMAGES, size, size, 3), dtype=np.uint8)
-        with temporary_folder("size") as folder:
-            artifact = format_.convert(deployed, precision, images, folder)
-            answers = deployed.predict(images)
-            contract.write(folder, artifact, contract.Golden(images, answers, answers))
-            p90 = None if limits.max_ms is None else _p90(artifact, images, limits.device, folder, recipe.bench.threads)
-            yield Fit(recipe.backbone.name, size, p90, round(artifact.size_bytes / 1e6, 3))
+    spec = InputSpec(size, size, (0.5,) * 3, (0.5,) * 3)
+    deployed = Deployed(backbones.Classifier(backbone, labels, spec).eval(), spec)
+    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, size, size, 3), dtype=np.uint8)
+    with temporary_folder("size") as folder:
+        artifact = format_.convert(deployed, precision, images, folder)
+        answers = deployed.predict(images)
+        contract.write(folder, artifact, contract.Golden(images, answers, answers))
+        p90 = None if limits.max_ms is None else _p90(artifact, images, limits.device, folder, recipe.bench.threads)
+        return Fit(recipe.backbone.name, size, p90, round(artifact.size_bytes / 1e6, 3))
 
 
 def _p90(artifact: Artifact, images: Uint8, device: str, folder: Path, threads: int) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softedge import config, registry
+from softedge import backbones, config, registry
 from softedge.bench.base import open_device
 from softedge.config import Recipe
 from softedge.data.sources import canonical
@@ -86,7 +86,10 @@ def recipe_for(
             raise UserError(
                 "--max-ms and --max-mb choose input size and network of a planned folder; here set data.size instead"
             )
-        return _resolved(choose_recipe(data, recipe, set, out)), None
+        chosen = _resolved(choose_recipe(data, recipe, set, out))
+        if chosen.backbone.weights not in starting.NAMED:
+            backbones.refuse_misfit(chosen.backbone)
+        return chosen, None
     made, chosen = _made(data, minutes if minutes is not None else config.Plan().minutes, set, limits)
     return chosen, made
 
@@ -129,6 +132,7 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     from softedge.data import describe
 
     base = _based(data, set)
+    backbones.refuse_misfit(base.backbone)  # before a run folder keeps the name of weights that it cannot start from
     facts = describe(data, base)
     for line in facts["notices"]:
         if line.startswith("caution"):  # the rest comes with the data stage; this one should stop who did not mean it

@@ -1,19 +1,22 @@
-"""timm's pretrained weights from the Hugging Face hub: from its cache, or downloaded where the hub answers."""
+"""timm's pretrained weights from the Hugging Face hub: from its cache, or downloaded where the hub has them."""
 
 from __future__ import annotations
 
 import functools
+import http.client
 import os
 import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from softedge.errors import UserError
 
 SECONDS = 3.0  # to answer; without a network the hub's own client tries for minutes
+_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 class NotAvailable(UserError):
@@ -26,22 +29,20 @@ def state(name: str) -> dict[str, Tensor]:
 
     from softedge.weights import files
 
-    repository = _repository(name)
-    cached = _cached(repository)
+    if why_not := unavailable(name):
+        raise NotAvailable(why_not)
+    cached = _cached(_repository(name))
     if cached is not None:
         return files.read_state(cached)
-    why_not = unavailable(name)
-    if why_not:
-        raise NotAvailable(why_not)
-    try:
-        net = timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as error:  # timm and the hub raise many kinds when a download fails
-        raise NotAvailable(f"timm could not fetch {name} ({type(error).__name__})") from error
+    net = timm.create_model(name, pretrained=True, num_classes=0)  # in the cache under a name of its own
     return dict(net.state_dict())
 
 
 def unavailable(name: str) -> str:
-    """Why pretrained weights of ``name`` cannot be had, in a few words; "" when they can."""
+    """Why pretrained weights of ``name`` cannot be had, in a few words; "" when they are here.
+
+    They are downloaded now: a server that answers, a proxy or the page of a hotel's network, may have no file.
+    """
     try:
         repository = _repository(name)
     except NotAvailable as error:
@@ -50,8 +51,31 @@ def unavailable(name: str) -> str:
         return ""
     if _offline():
         return f"timm could not fetch {name}: HF_HUB_OFFLINE is set and the weights are not in the cache"
-    if not answers(_endpoint()):
-        return f"timm could not fetch {name}: {_endpoint()} did not answer within {SECONDS:g} s"
+    return _refused(name, repository, _endpoint()) or _not_downloaded(name)
+
+
+def _refused(name: str, repository: str, endpoint: str) -> str:
+    """Why ``endpoint`` does not give a file of the repository, in a few words; "" when it says that it would."""
+    found = 404
+    for file in _FILES:
+        found = status(f"{endpoint}/{repository}/resolve/main/{file}")
+        if found != 404:
+            break
+    if 200 <= found < 400:
+        return ""
+    what = f"answers {found} when asked for them" if found else f"did not answer within {SECONDS:g} s"
+    return f"timm could not fetch {name}: {endpoint} {what}"
+
+
+@functools.lru_cache(maxsize=8)
+def _not_downloaded(name: str) -> str:
+    """Why timm cannot download the weights of ``name``, in a few words; "" when it can. Tried once a process."""
+    import timm
+
+    try:
+        timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # timm and the hub raise many kinds when a download fails
+        return f"timm could not fetch {name} ({type(error).__name__})"
     return ""
 
 
@@ -67,7 +91,7 @@ def _repository(name: str) -> str:
 def _cached(repository: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    for file in ("model.safetensors", "pytorch_model.bin"):
+    for file in _FILES:
         path = try_to_load_from_cache(repository, file)
         if isinstance(path, str):
             return Path(path)
@@ -82,23 +106,33 @@ def _endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
+class _Unfollowed(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirection as the answer: the hub sends its files from elsewhere."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 @functools.lru_cache(maxsize=8)
-def answers(address: str, seconds: float = SECONDS) -> bool:
-    """Whether a server answers at ``address`` in time, through the proxies of the environment. Asked once a process."""
-    answered = threading.Event()
+def status(address: str, seconds: float = SECONDS) -> int:
+    """What a server answers when asked for a file's head, through the proxies of the environment: an HTTP status.
+
+    0 where there is no answer in time. Asked once a process.
+    """
+    answered: list[int] = []
 
     def ask() -> None:
+        opener = urllib.request.build_opener(_Unfollowed)
         try:
-            with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=seconds):
-                answered.set()
+            with opener.open(urllib.request.Request(address, method="HEAD"), timeout=seconds) as response:
+                answered.append(response.status)
         except urllib.error.HTTPError as error:
-            if error.code < 500:
-                answered.set()
-        except (OSError, ValueError):
+            answered.append(error.code)
+        except (OSError, ValueError, http.client.HTTPException):
             pass
 
     # In a thread: looking up a name can hang for longer than any timeout of the connection.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds)
-    return answered.is_set()
+    return answered[0] if answered else 0

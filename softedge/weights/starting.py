@@ -21,7 +21,8 @@ NAMED = ("auto", "package", "imagenet", "random")  # anything else is a file
 def resolve(settings: Backbone) -> Backbone:
     """Replace "auto" by where the best weights are now; says which in one line.
 
-    An installed package first, else timm's hub where it answers within a few seconds, else random weights.
+    An installed package first, else timm's hub where it answers within a few seconds and the download succeeds, else
+    random weights.
     """
     if settings.weights != "auto":
         return settings
@@ -63,12 +64,24 @@ def load_into(net: nn.Module, settings: Backbone) -> None:
     given = resolve(settings)
     if given.weights == "random":
         return
-    state, where = _state(given)
-    fitting, left_off = layouts.fit(state, net, given.name, where)
+    fitting, left_off, where = _fitted(net, given)
     # Counters of BatchNorm batches may be absent; layouts.fit has checked everything else.
     net.load_state_dict(fitting, strict=False)
     if left_off and given.weights not in NAMED:
         say(f"weights: the classifier in {where} ({', '.join(left_off)}) is left off")
+
+
+def refuse_misfit(net: nn.Module, settings: Backbone) -> None:
+    """UserError, one line, where ``load_into`` would raise it; ``net`` keeps its weights."""
+    given = resolve(settings)
+    if given.weights != "random":
+        _fitted(net, given)
+
+
+def _fitted(net: nn.Module, given: Backbone) -> tuple[dict[str, Tensor], list[str], str]:
+    """The tensors for ``net`` by its own names, the names of a classifier that is left off, and where they are from."""
+    state, where = _state(given)
+    return *layouts.fit(state, net, given.name, where), where
 
 
 def _state(settings: Backbone) -> tuple[dict[str, Tensor], str]:

@@ -195,7 +195,12 @@ def test_the_progress_says_which_of_the_trainings_it_is(toy, monkeypatch):
     assert words == [f"finetune, training {number} of 4, step" for number in (1, 2, 3, 4)], "three folds, then all"
 
 
-def test_a_fine_tuning_that_stays_below_the_probe_says_so(toy, capsys):
+@pytest.mark.parametrize(
+    ("test", "validation", "said"), [(1.0, 1.0, True), (0.0, 1.0, True), (1.0, 0.0, False), (1.0, None, False)]
+)
+def test_a_fine_tuning_below_the_probe_on_validation_images_says_so_whatever_the_test_images_say(
+    toy, capsys, test, validation, said
+):
     run, recipe, data = toy("run")
     values = {
         "stage": "probe",
@@ -206,13 +211,17 @@ def test_a_fine_tuning_that_stays_below_the_probe_says_so(toy, capsys):
         "inputs": {},
         "environment": {},
     }
-    values["metrics"] = {"linear_top1": 1.0, "n_train": 48}
+    values["metrics"] = {"linear_top1": test, "n_train": 48} | ({} if validation is None else {"val_top1": validation})
     run.folder("probe").mkdir()
     (run.folder("probe") / "result.json").write_text(json.dumps(values))
     recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"min_steps": 1, "max_steps": 1})})
     result = stage(run, recipe, data)
-    assert result.metrics["probe_top1"] == 1.0 > result.metrics["top1"]
-    assert "is below 1.000 of a linear layer on frozen features" in capsys.readouterr().err
+    assert result.metrics["probe_top1"] == test and 0 < result.metrics["val_top1"] < 1
+    line = (
+        f"validation accuracy {result.metrics['val_top1']:.3f} after 1 step is below 1.000 of a linear layer on frozen"
+    )
+    printed = capsys.readouterr().err
+    assert (line in printed) == said == ("linear layer" in printed)
 
 
 def test_mixup_of_equal_images_is_plain_cross_entropy():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ from toy_run import SPEC, coloured_squares, toy  # noqa: F401
 
 from softedge import backbones
 from softedge.errors import UserError
-from softedge.stages import baselines, classifier, export, pretrain, teachers
+from softedge.stages import baselines, classifier, export, finetune, pretrain, probe, teachers
 from softedge.stages.deploy import chain
 from softedge.stages.opening import replaced
 
@@ -37,8 +38,25 @@ def test_the_choice_says_when_another_one_is_ahead_by_chance(toy):  # noqa: F811
     assert "ahead" not in classifier.why(run, "probe")
 
 
-def test_without_a_validation_accuracy_the_last_stage_is_taken():
+def test_where_one_has_no_validation_accuracy_the_last_stage_is_taken():
     assert classifier.best({"probe": 0.9, "finetune": None}) == "finetune"
+
+
+def test_where_nothing_is_validated_the_linear_layer_is_taken_and_a_line_says_so(toy):  # noqa: F811
+    """One labelled image a class: none can be held out, neither for the probe nor for fine-tuning."""
+    run, recipe, data = toy("run")
+    recipe = replaced(recipe, finetune={"min_steps": 1, "max_steps": 1}, probe={"random_baseline": False})
+    data = dataclasses.replace(data, train=data.train.subset(np.arange(3)))
+    for stage in (probe.stage, finetune.stage):
+        assert stage(run, recipe, data).metrics.get("val_top1") is None
+    assert classifier.source(run, recipe) == "probe"
+    assert teachers.resolve(run, replaced(recipe, distill={"teacher": "best"}), data) == "probe"
+    assert classifier.why(run, "probe") == (
+        "classifier: probe, the linear layer (a class has one labelled image, and nothing says whether finetune is "
+        "better)"
+    )
+    assert classifier.source(run, replaced(recipe, export={"source": "finetune"})) == "finetune"
+    assert classifier.best({"finetune": None, "scratch": None}) == "scratch"
 
 
 def trained(run, name: str, seed: int, **metrics: float | bool) -> None:
@@ -120,8 +138,6 @@ def test_no_epochs_keep_the_starting_weights(toy):  # noqa: F811
     (True, True, {"probe", "finetune", "baselines"}), (True, False, {"probe"}), (False, False, set()),
 ])  # fmt: skip
 def test_the_chain_suits_the_labels(toy, labels, test, expected):  # noqa: F811
-    import dataclasses
-
     _, recipe, data = toy("run")
     none = coloured_squares(0, 0)
     data = dataclasses.replace(data, train=data.train if labels else none, test=data.test if test else none)
@@ -136,8 +152,6 @@ def test_the_chain_suits_the_labels(toy, labels, test, expected):  # noqa: F811
     (303, 330, {"probe", "finetune", "distill", "baselines"}),
 ])  # fmt: skip
 def test_the_images_without_a_label_teach_where_they_are_many(toy, labels, without, expected):  # noqa: F811
-    import dataclasses
-
     from softedge.data.images import ArrayImages
 
     _, recipe, data = toy("run")

@@ -4,6 +4,8 @@ import dataclasses
 import json
 
 import pytest
+import timm
+import torch
 from pictures import class_folders
 
 from softedge import config
@@ -185,6 +187,28 @@ def test_pixels_that_are_set_are_planned_and_epochs_that_are_set_are_said(photos
     assert "--set" not in plan.plan(str(photos), set=["data.size=48"]).text()
 
 
+def test_weights_of_another_network_are_refused_before_anything_is_written(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("softedge.data.describe", lambda *_: pytest.fail("they are looked at first"))
+    other = timm.create_model("mobilenetv3_small_075", num_classes=0)
+    torch.save(other.state_dict(), tmp_path / "other.pth")
+    for file, why in (("other.pth", "does not hold weights of mobilenetv3_small_050: .* tensors do not fit, the first"),
+                      ("missing.pth", "not a file")):  # fmt: skip
+        given = ["backbone.name=mobilenetv3_small_050", f"backbone.weights={tmp_path / file}"]
+        with pytest.raises(UserError, match=why):
+            plan.plan(str(photos), set=given)
+        for recipe in (None, "light-moco"):
+            with pytest.raises(UserError, match=why):
+                deploy.deploy(str(photos), recipe, tmp_path / "run", set=given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_the_hub_does_not_give_are_refused_by_the_plan_where_they_are_asked_for(photos, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(hub, "_cached", lambda repository: None)
+    with pytest.raises(UserError, match="backbone.weights = 'imagenet': .* HF_HUB_OFFLINE is set"):
+        plan.plan(str(photos), set=["backbone.weights=imagenet"])
+
+
 def test_the_digits_stay_as_they_are():
     recipe, made = plan.recipe_for(None, None)
     assert made is None and recipe.backbone.weights == "random" and recipe.ssl.method == "light-moco"
@@ -245,13 +269,12 @@ def measured(monkeypatch):
     """An image takes a millisecond for every 32 pixels of its side, of a small network half as long; 3 and 1 MB."""
     seen = []
 
-    def sizes(recipe, sizes, limits):
+    def at(recipe, size, limits):
         small = recipe.backbone.name.startswith("mobilenetv3_small")
-        for size in sorted(sizes, reverse=True):
-            seen.append(size)
-            yield fitting.Fit(recipe.backbone.name, size, size / (64 if small else 32), 1.0 if small else 3.0)
+        seen.append(size)
+        return fitting.Fit(recipe.backbone.name, size, size / (64 if small else 32), 1.0 if small else 3.0)
 
-    monkeypatch.setattr(fitting, "_measured", sizes)
+    monkeypatch.setattr(fitting, "_measured", at)
     return seen
 
 
@@ -259,13 +282,13 @@ def test_the_largest_size_that_is_fast_enough_is_planned_and_stays_a_gate(photos
     monkeypatch.setattr(plan, "sizes_for", lambda counts: list(SIZES))
     limits = fitting.Limits(max_ms=4.0, max_mb=3.5, device="local")
     recipe, made = plan.recipe_for(str(photos), None, ["data.resize=0"], minutes=240, limits=limits)
-    assert measured == [224, 192, 160, 128], "nothing smaller is tried once a size meets the limits"
+    assert measured == [64, 224, 128, 192, 160], "the smallest network at the fewest pixels, then by halving"
     assert made.size <= 128 and recipe.data.size == made.size
     assert (recipe.check.max_p90, recipe.check.max_size) == (4.0, 3_500_000)
     name = "tf_efficientnet_lite0"
     assert f"the device: {name} takes 4.00 ms (p90) and 3.0 MB at 128 pixels, meets the limits" in made.text()
     last = {"network": name, "size": 128, "p90_ms": 4.0, "megabytes": 3.0, "met": True}
-    assert made.to_dict()["fits"][-1] == last and not made.fits[0].met
+    assert made.to_dict()["fits"][-1] == last and [fit.met for fit in made.fits] == [True, False, False, False, True]
     assert recipe.distill.backbone == "" and recipe.export.source == "best"
 
 
@@ -279,7 +302,7 @@ def every_size(monkeypatch):
 def test_a_device_too_small_for_the_network_gets_a_smaller_one(photos, measured, every_size, monkeypatch):
     limits = fitting.Limits(max_ms=1.5)
     recipe, made = plan.recipe_for(str(photos), None, minutes=60, limits=limits)
-    assert measured == [224, 192, 160, 128, 96, 64, 224, 192, 160, 128, 96]
+    assert measured == [64, 224, 128, 96, 64, 224, 128, 96], "of three networks"
     assert (made.network, made.size, made.weights) == ("mobilenetv3_small_100", 96, "random")
     assert (recipe.backbone.name, recipe.backbone.weights) == ("mobilenetv3_small_100", "random")
     small = config.load("small-domain")
@@ -371,9 +394,20 @@ def test_limits_that_no_size_meets_name_the_nearest_and_a_smaller_network(measur
         fitting.largest(recipe, SIZES, fitting.Limits(max_ms=1.0))
     with pytest.raises(UserError, match=r"does not meet 2.5 MB at any size"):
         fitting.largest(recipe, SIZES, fitting.Limits(max_mb=2.5))
+    with pytest.raises(UserError, match=r"does not meet 1 ms .* and 2.5 MB .* the nearest is 2.00 ms .* at 64 pixels"):
+        fitting.largest(recipe, SIZES, fitting.Limits(max_ms=1.0, max_mb=2.5))
     smaller = r"lite0, mobilenetv3_small_100 and mobilenetv3_small_050 do not .* mobilenetv3_small_050 with 1.00 ms"
     with pytest.raises(UserError, match=smaller):
         fitting.largest(recipe, SIZES, fitting.Limits(max_ms=0.5), ["mobilenetv3_small_100", "mobilenetv3_small_050"])
+    assert measured == [64] * 4, "one measurement each says so"
+
+
+@pytest.mark.parametrize("max_ms", [2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 6.9, 7, 9])
+def test_halving_finds_what_trying_every_size_finds_with_no_more_than_five_measurements(measured, max_ms):
+    fits = fitting.largest(config.load("photos"), SIZES, fitting.Limits(max_ms=max_ms))
+    assert fits[-1].size == max(size for size in SIZES if size / 32 <= max_ms) and fits[-1].met
+    assert len(measured) == len(set(measured)) == len(fits) <= 5
+    assert len(measured) == 2 or max_ms < 7, "the fewest and the most pixels"
 
 
 def test_limits_need_a_folder_that_is_planned(photos):

