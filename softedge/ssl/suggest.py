@@ -7,16 +7,11 @@ steps first; batch, queue and momentum follow from the number of images.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 
 from softedge.errors import UserError
 from softedge.progress import plural
 
-# Images per second and core with small-domain: 1,200 at 64 pixels, one core of the machine of benchmarks/results; other
-# sizes scale by pixels, and a little is taken off for slower processors.
-_CORE_IMAGES_AT_64 = 1000.0
-_GPU_IMAGES_AT_64 = 8000.0  # assumption, not measured
 _STEPS = (300, 500_000)  # fewer gain little (benchmarks/results/pretraining.md), more is a recipe of its own
 _MEMORY = 0.01  # the key encoder averages about this share of all steps, with a momentum within 0.9 … 0.99
 
@@ -41,32 +36,34 @@ class Suggestion:
 
 
 def suggest(
-    images: int, size: int, minutes: float = 30.0, cores: int | None = None, gpus: int = 0, grey: bool = False
+    images: int, size: int, minutes: float = 30.0, *, seconds: float, most: int, gpus: int = 0, grey: bool = False
 ) -> Suggestion:
     """Settings for ``images`` images of ``size`` pixels and about ``minutes`` of pretraining.
 
-    cores: of this machine by default.  gpus: 0 trains on the CPU.  grey: the images have no colour.  Times are for the
-    recipe's MobileNetV3-Small.
+    seconds: that an image takes in an epoch, all views of it.  most: epochs, where the fewest steps need no more.
+    gpus: 0 trains on the CPU.  grey: the images have no colour.
     Raises UserError for fewer images than a batch of 16.
     """
     if images < 16:
         raise UserError(f"{images} images are too few to pretrain on; give at least 16, preferably some hundreds")
-    cores = cores or os.cpu_count() or 1
-    pace = (gpus * _GPU_IMAGES_AT_64 if gpus else cores**0.8 * _CORE_IMAGES_AT_64) * (64 / size) ** 2
     batch = _batch(images, gpus)
     per_epoch = max(images // batch, 1)
-    affordable = pace * minutes * 60 / batch
+    affordable = minutes * 60 / (seconds * batch)
     steps = min(max(affordable, _STEPS[0]), _STEPS[1])
-    epochs = max(math.ceil(steps / per_epoch), 1)
+    at_most = max(most, math.ceil(_STEPS[0] / per_epoch))
+    epochs = min(max(math.ceil(steps / per_epoch), 1), at_most)
+    unused = affordable > (at_most + 1) * per_epoch
     steps = epochs * per_epoch
-    recipe = "small-domain" if images < 200_000 else "light-moco"
+    recipe = _recipe(images)
     queue = _queue(images, batch)
     momentum = round(min(max(1 - 1 / (_MEMORY * steps), 0.9), 0.99), 3)
     rate = 0.06 * batch / 64 if batch <= 128 else 0.2 * batch / 512
     size_reason = "steps count for more than the batch on few images" if batch <= 128 else "keeps a GPU busy"
-    minutes_here = plural(round(steps * batch / pace / 60), "minute")
+    taken = steps * batch * seconds / 60
+    minutes_here = f"about {plural(round(taken), 'minute')}" if taken >= 1 else "less than a minute"
     reasons = [
-        f"{plural(epochs, 'epoch')} of {plural(per_epoch, 'step')}: {steps:,} steps, about {minutes_here} here",
+        f"{plural(epochs, 'epoch')} of {plural(per_epoch, 'step')}: {steps:,} steps, {minutes_here} here",
+        *([f"more minutes would not be used: {epochs} epochs are the most that are planned"] if unused else []),
         f"batch {batch}: {size_reason}",
     ]
     of_the_queue = [
@@ -96,21 +93,34 @@ def suggest(
         "optim.warmup_epochs": max(1, round(epochs / 10)),
         **({"augment.jitter": 0.0, "augment.grey": 0.0} if grey else {}),
     }
-    return Suggestion(recipe, values, tuple(reasons), steps * batch / pace / 60)
+    return Suggestion(recipe, values, tuple(reasons), taken)
 
 
-def for_data(source: str, minutes: float = 30.0, size: int = 0) -> Suggestion:
-    """Look at a data set and this machine. size: of the input in pixels; 0: chosen from the images."""
+def for_data(source: str, minutes: float = 30.0, size: int = 0, *, most: int) -> Suggestion:
+    """Look at a data set, and measure a step of the recipe's network on this machine.
+
+    size: of the input in pixels; 0: chosen from the images.  most: epochs, as in ``suggest``; the recipe may have more.
+    """
     import torch
 
-    from softedge import config
+    from softedge import config, registry
     from softedge.data import describe
+    from softedge.eval.pace import measured
 
     facts = describe(source, config.load("small-domain"))
     spec = facts["spec"]  # measured: channels that agree to the last digit in mean and deviation are one channel
     grey = len(set(spec["mean"])) == len(set(spec["std"])) == 1
     gpus = torch.cuda.device_count()
-    return suggest(facts["n_pretrain"], size or _size(facts["longer_side"], gpus), minutes, gpus=gpus, grey=grey)
+    size = size or _size(facts["longer_side"], gpus)
+    recipe = config.load(_recipe(facts["n_pretrain"]))
+    views = registry.lookup(registry.METHODS, recipe.ssl.method, "method").views(recipe, size)
+    seconds = len(views) * measured(recipe.backbone, size)[0]
+    most = max(most, recipe.ssl.epochs)
+    return suggest(facts["n_pretrain"], size, minutes, seconds=seconds, most=most, gpus=gpus, grey=grey)
+
+
+def _recipe(images: int) -> str:
+    return "small-domain" if images < 200_000 else "light-moco"
 
 
 def _size(longer_side: int, gpus: int) -> int:

@@ -20,7 +20,7 @@ _GIVEN_EPOCHS = (1, 30)  # of fine-tuning from starting weights: least, most
 # runs it faster (benchmarks/results/starting.md).
 _WORTH = {64: 7, 96: 7, 128: 7, 160: 10, 192: 20, 224: 30}
 _TAUGHT_EPOCHS = 10  # at least, for any size, where distillation follows; fewer were not measured there
-_SSL_EPOCHS = (10, 100)  # of pretraining from random weights, where ``_FEW_TUNED`` of fine-tuning follow
+SSL_EPOCHS = (10, 100)  # of pretraining from random weights, where ``_FEW_TUNED`` of fine-tuning follow
 _SSL_WORTH = 30  # of it, for any size
 _STUDENT_EPOCHS = (10, 25, 200)  # of distillation into a small network: least, worth more pixels than 96, most
 _TEACHERS = 0.4  # of the minutes for training, where a smaller network learns from the one that is fine-tuned
@@ -148,7 +148,7 @@ def choose(
     given = weights != "random"
     sizes = [only] if only else [size for size in sizes_for(counts) if size <= largest]
     tuning = given and counts.train > 0
-    least, most = _GIVEN_EPOCHS if tuning else (_ssl(counts, epochs) for epochs in _SSL_EPOCHS)
+    least, most = _GIVEN_EPOCHS if tuning else (_ssl(counts, epochs) for epochs in SSL_EPOCHS)
     worth = {size: _worth(size, counts) if tuning else _ssl(counts, _SSL_WORTH) for size in sizes}
     affordable = {size: _affordable(counts, given, pace, size, minutes, others) for size in sizes}
     size = next((s for s in reversed(sizes) if affordable[s] >= worth[s]), sizes[0])

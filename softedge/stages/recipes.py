@@ -24,6 +24,7 @@ def suggest(data: str, minutes: float = 30.0, size: int = 0) -> str:
     size: of the input in pixels; 0: chosen from the images.
     """
     from softedge.ssl.suggest import for_data
+    from softedge.stages.planning import SSL_EPOCHS
 
-    text = for_data(data, minutes, size).text(data)
+    text = for_data(data, minutes, size, most=SSL_EPOCHS[1]).text(data)
     return f"{text}\n\nThis is for pretraining from random weights. The whole deployment: softedge plan --data {data}"

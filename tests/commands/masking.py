@@ -13,7 +13,7 @@ _UNITS = r"(?: ?(?:ms|s|min|minutes|hours|KB|MB|GB|dB|images/s|x)\b| ?%)"
 # Lines that come or stay away with the speed or the accuracy of a processor.
 _DROPPED = (
     r"^[^:]+: \d+/(\d+|\?)$",  # progress, every ten seconds
-    r"^finetune: top-1 .* is below |^  ONNX fp32: (top-1|p90)",  # by the accuracy, and whether it differs
+    r"^finetune: validation accuracy .* is below |^  ONNX fp32: (top-1|p90)",  # by the accuracy, and whether it differs
     r"^fetching |^weights: ",  # by what a cache holds
     r"^int8, comparing: ",  # where a comparison takes ten seconds
 )

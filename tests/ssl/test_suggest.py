@@ -1,10 +1,15 @@
+import functools
+
 import numpy as np
 import pytest
 
 from softedge import config
 from softedge.errors import UserError
 from softedge.ssl import sizing
-from softedge.ssl.suggest import for_data, suggest
+from softedge.ssl import suggest as module
+
+suggest = functools.partial(module.suggest, seconds=0.002, most=100)
+for_data = functools.partial(module.for_data, most=100)
 
 CASES = [
     (16, 32, 5, 0),
@@ -18,7 +23,7 @@ CASES = [
 
 @pytest.mark.parametrize(("images", "size", "minutes", "gpus"), CASES)
 def test_what_is_suggested_can_run_as_it_is(images, size, minutes, gpus):
-    suggestion = suggest(images, size, minutes, cores=2, gpus=gpus)
+    suggestion = suggest(images, size, minutes, gpus=gpus)
     recipe = config.load(suggestion.recipe, [f"{key}={value}" for key, value in suggestion.values.items()])
     sizing.require_feasible(recipe, images)
     assert sizing.notes(recipe, images) == [] or images < 64
@@ -26,13 +31,31 @@ def test_what_is_suggested_can_run_as_it_is(images, size, minutes, gpus):
 
 
 def test_more_time_is_turned_into_more_steps():
-    short, long = (suggest(2390, 128, minutes, cores=2) for minutes in (60, 240))
+    short, long = (suggest(2390, 128, minutes, seconds=0.05) for minutes in (40, 160))
     assert long.values["ssl.epochs"] == pytest.approx(4 * short.values["ssl.epochs"], rel=0.05)
-    assert long.minutes == pytest.approx(240, rel=0.05)
+    assert long.minutes == pytest.approx(160, rel=0.05)
+    assert not any("would not be used" in reason for reason in long.reasons)
+
+
+def test_a_few_photos_are_not_repeated_for_as_long_as_there_is_time():
+    short, long = suggest(80, 64, 30), suggest(80, 64, 300)
+    assert short.values == long.values and short.values["ssl.epochs"] == 100
+    assert short.minutes == pytest.approx(100 * 80 * 0.002 / 60)
+    assert "more minutes would not be used: 100 epochs are the most that are planned" in short.reasons
+
+
+def test_minutes_are_those_of_a_step_measured_on_this_machine_for_every_view(monkeypatch):
+    asked = []
+    monkeypatch.setattr("softedge.eval.pace.measured", lambda *given: (asked.append(given), (0.3, 0))[1])
+    suggestion = for_data("digits", minutes=90)
+    recipe = config.load("small-domain")  # one view an image
+    assert asked == [(recipe.backbone, 32)]
+    images = suggestion.values["ssl.epochs"] * (1438 // 64) * 64
+    assert suggestion.minutes == pytest.approx(images * 0.3 / 60) == pytest.approx(90, rel=0.1)
 
 
 def test_too_little_time_is_said_and_not_hidden():
-    suggestion = suggest(20_000, 224, 1, cores=2)
+    suggestion = suggest(20_000, 224, 1, seconds=0.01)
     assert suggestion.minutes > 1
     assert any("pretraining gains little" in reason for reason in suggestion.reasons)
 
@@ -43,7 +66,7 @@ def test_more_images_get_a_longer_queue():
 
 
 def test_few_images_get_the_method_without_a_queue():
-    suggestion = suggest(2390, 64, 60, cores=2)
+    suggestion = suggest(2390, 64, 60)
     assert config.load(suggestion.recipe).ssl.method == "visual-words"
     assert "ssl.queue" not in suggestion.values
 
