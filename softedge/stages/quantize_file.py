@@ -131,7 +131,7 @@ class _Work:
         if not np.isfinite(answers).all() or (answers == answers[:1]).all():
             what = "the same for every image" if np.isfinite(answers).all() else "no numbers (NaN)"
             raise UserError(
-                f"the answers of {file} are {what}: it has no weights, they are damaged, or --mean and --std are wrong"
+                f"the answers of {file} are {what}: its weights are damaged or missing, or --mean and --std are wrong"
             )
         self.judge = Judge(chosen, answers, given.output)
 
