@@ -172,9 +172,7 @@ class _Search:
         calibration = self.problem.calibration
         balanced, pairs = equalize(self.network, calibration[spread(len(calibration), EQUALIZATION_IMAGES)])
         if not pairs:
-            self._note(
-                "equalized", "no pair of layers can be equalized (hard-swish, SiLU, ReLU6 and additions stop it)"
-            )
+            self._note("equalized", "no pair of layers can be equalized (hard-swish, SiLU, ReLU6, additions stop it)")
             return
         balanced.about = self.network.about
         candidates = self.problem.make(balanced)
