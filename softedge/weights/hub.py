@@ -34,7 +34,10 @@ def state(name: str) -> dict[str, Tensor]:
     cached = _cached(_repository(name))
     if cached is not None:
         return files.read_state(cached)
-    net = timm.create_model(name, pretrained=True, num_classes=0)  # in the cache under a name of its own
+    try:
+        net = timm.create_model(name, pretrained=True, num_classes=0)  # in the cache under a name of its own
+    except Exception as error:  # timm and the hub raise many kinds
+        raise NotAvailable(f"timm could not fetch {name} ({type(error).__name__})") from error
     return dict(net.state_dict())
 
 
