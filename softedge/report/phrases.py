@@ -84,6 +84,9 @@ def stage_summary(run: Values, stage: Values) -> str:
         return f"{len(written)} of {words.plural(len(files), 'file')}"
     if name == "quantize":
         searched = sum(bool(row.get("search")) for row in files)
+        taken = sum(row["precision"].endswith("-search") for row in written)
+        if not searched and taken:
+            return f"{words.plural(taken, 'file')} with another's integers"
         return f"{words.plural(searched, 'int8 file')} searched" if searched else "no search needed"
     if name == "check":
         passed, failed = sum(row["gate"] == "passed" for row in files), sum(is_failure(row) for row in files)

@@ -21,6 +21,8 @@ SAME_SPEED = 1.05
 # A device whose answers differ more often from those of the checking machine is not running the file that was checked.
 SAME_ANSWERS = 0.98
 
+_SMALLER = 0.98  # of the size of the file to ship: one that is hardly smaller is no alternative
+
 
 @dataclass(frozen=True)
 class Pick:
@@ -157,7 +159,8 @@ def _price(best: Row, others: Sequence[Row], equals: Sequence[Row], device: str)
     reference = next((r for r in others if r["target"] == best["target"] and r["precision"] == "fp32"), None)
     if reference is not None and best["precision"] != "fp32" and reference not in equals:
         text += f", {words.times(_times_as_long(reference, best, device))} as fast as {_name(reference)}"
-    smaller = [row for row in others if (row.get("size_bytes") or math.inf) < (best.get("size_bytes") or 0)]
+    limit = _SMALLER * (best.get("size_bytes") or 0)
+    smaller = [row for row in others if (row.get("size_bytes") or math.inf) < limit]
     if smaller:
         small = min(smaller, key=lambda row: row["size_bytes"])
         slower = _times_as_long(small, best, device)

@@ -91,6 +91,12 @@ def test_int8_that_is_smaller_but_slower_is_named_as_the_price() -> None:
     assert "ONNX int8 is smaller (1.00\u202fMB) but takes 1.2\u202f× as long" in pick.reason
 
 
+def test_a_file_that_is_hardly_smaller_is_no_price() -> None:
+    rows = [row("openvino-int8", 1.0, size_bytes=3_740_000), row("openvino-int8-search", 1.2, size_bytes=3_730_000)]
+    pick = decide(rows, DEVICES).headline
+    assert pick.artifact == "openvino-int8" and "smaller" not in pick.reason
+
+
 def test_nothing_is_shipped_when_every_gate_failed() -> None:
     rows = [row("onnx-int8", 1.0, "failed", why="agreement 0.5 is below 0.98")]
     pick = decide(rows, DEVICES).headline
