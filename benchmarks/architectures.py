@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=["onnx", "openvino", "coreml"])
     parser.add_argument("--table", action="store_true", help="print what is in the file")
     options = parser.parse_args()
-    from softedge.provenance import environment
+    from softedge.machine.provenance import environment
     from softedge.run import write_json
 
     values = json.loads(options.out.read_text()) if options.out.exists() else {"networks": {}}

@@ -26,7 +26,7 @@ from torch import nn
 
 from softedge import backbones, config
 from softedge.data.images import Data
-from softedge.provenance import cpu_name
+from softedge.machine.provenance import cpu_name
 from softedge.run import Run
 from softedge.ssl.train import Training
 

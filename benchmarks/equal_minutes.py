@@ -29,7 +29,7 @@ from gpu_parts import images_per_second
 from softedge import backbones, config
 from softedge.data.images import Data
 from softedge.errors import Interrupted
-from softedge.provenance import cpu_name
+from softedge.machine.provenance import cpu_name
 from softedge.run import Run
 from softedge.ssl.train import Training
 

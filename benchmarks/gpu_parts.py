@@ -25,7 +25,7 @@ from softedge import backbones, config, registry
 from softedge.data.images import Data
 from softedge.data.views import ViewLoader
 from softedge.errors import Interrupted
-from softedge.provenance import cpu_name
+from softedge.machine.provenance import cpu_name
 from softedge.records import InputSpec
 from softedge.run import Run
 from softedge.ssl import sizing, whole_set

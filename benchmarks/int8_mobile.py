@@ -29,8 +29,8 @@ from softedge.export.base import Predictor, open_format
 from softedge.export.contract import artifact_of
 from softedge.export.deployed import Deployed
 from softedge.export.onnx.speed import Race
+from softedge.machine.provenance import environment
 from softedge.progress import say
-from softedge.provenance import environment
 from softedge.run import sha256, write_json
 
 FORMATS = {"litert": "ai-edge-quantizer", "executorch": "XNNPACK quantizer"}

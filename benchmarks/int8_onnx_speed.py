@@ -31,7 +31,7 @@ from softedge.export.onnx import ranges as onnx_ranges
 from softedge.export.onnx import rewrite as onnx_rewrite
 from softedge.export.onnx import speed as onnx_speed
 from softedge.export.onnx.graph import float_nodes, trace
-from softedge.provenance import cpu_name
+from softedge.machine.provenance import cpu_name
 from softedge.records import InputSpec
 
 MODELS = (

@@ -25,7 +25,7 @@ from softedge.export import given
 from softedge.export.base import Format, open_format
 from softedge.export.onnx.ranges import session
 from softedge.export.openvino.core import core
-from softedge.provenance import environment
+from softedge.machine.provenance import environment
 from softedge.records import Artifact
 from softedge.run import write_json
 

@@ -40,7 +40,7 @@ from softedge.export.nearest import Judge
 from softedge.export.onnx import graph as onnx_graph
 from softedge.export.onnx.ranges import run, session
 from softedge.export.openvino.network import predictor
-from softedge.provenance import environment
+from softedge.machine.provenance import environment
 from softedge.quantize.equalization import imbalance
 from softedge.quantize.gates import quality
 from softedge.quantize.search import Problem, search

@@ -107,7 +107,7 @@ def versions() -> str:
 
 
 def main() -> None:
-    from softedge.provenance import cpu_name
+    from softedge.machine.provenance import cpu_name
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path)

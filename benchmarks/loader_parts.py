@@ -26,8 +26,8 @@ from softedge.data import image_views
 from softedge.data.decoding import read
 from softedge.data.draws import draw, two_views
 from softedge.data.images import FileImages
-from softedge.memory import keep_freed
-from softedge.provenance import cpu_name
+from softedge.machine.memory import keep_freed
+from softedge.machine.provenance import cpu_name
 
 
 def parts(images: FileImages, size: int) -> dict[str, Callable[[int], object]]:

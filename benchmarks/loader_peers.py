@@ -25,7 +25,7 @@ from softedge.data.images import ArrayImages, FileImages, Images
 from softedge.data.loading import ViewMaker
 from softedge.data.pixel_store import open_store
 from softedge.data.views import ViewLoader
-from softedge.memory import keep_freed
+from softedge.machine.memory import keep_freed
 from softedge.records import InputSpec
 
 Contender = Callable[[np.ndarray], Any]

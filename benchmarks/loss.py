@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softedge.provenance import cpu_name
+from softedge.machine.provenance import cpu_name
 from softedge.ssl.losses import linear_decay
 from softedge.ssl.one_pass import one_pass_soft_nce
 

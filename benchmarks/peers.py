@@ -38,8 +38,8 @@ from torchvision.transforms import v2
 
 from softedge import backbones, config
 from softedge import data as data_module
-from softedge import memory as own_memory
 from softedge.data.images import Data
+from softedge.machine import memory as own_memory
 from softedge.stages.opening import reopen
 from softedge.weights import starting
 

@@ -19,7 +19,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from softedge.memory import keep_freed
+from softedge.machine.memory import keep_freed
 from softedge.ssl import cpu_layers
 
 CASES = (  # network, pixels, batch

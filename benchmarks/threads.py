@@ -24,7 +24,7 @@ FORMS: dict[str, dict[str, str]] = {
 
 STEP = """
 import time, torch, timm
-from softedge.memory import keep_freed
+from softedge.machine.memory import keep_freed
 keep_freed()
 network = timm.create_model("{network}", num_classes=0).train().to(memory_format=torch.channels_last)
 images = torch.randn({batch}, 3, {size}, {size}).to(memory_format=torch.channels_last)

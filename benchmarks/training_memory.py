@@ -17,7 +17,7 @@ import sys
 STEP = """
 import sys, time, statistics
 import timm, torch
-from softedge.memory import keep_freed
+from softedge.machine.memory import keep_freed
 from softedge.ssl import cpu_layers
 size, steps, keep = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "kept"
 if keep and not keep_freed():

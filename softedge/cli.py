@@ -60,8 +60,8 @@ def softedge(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; the one place where errors become a line and an exit code."""
-    from softedge import threads
     from softedge.errors import BUG, Terminated, bug_line, exit_code_and_line, terminating
+    from softedge.machine import threads
 
     threads.prepare()
     given, line = sys.argv[1:] if arguments is None else arguments, ""
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         if answer is None:
             from softedge.files import cache_folder
-            from softedge.provenance import command_line
+            from softedge.machine.provenance import command_line
 
             answer = BUG, bug_line(error, command_line(), cache_folder() / "tracebacks")
         code, line = answer

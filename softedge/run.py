@@ -25,8 +25,8 @@ from softedge.files import sha256 as sha256
 from softedge.files import size_bytes as size_bytes
 from softedge.files import write_bytes as write_bytes
 from softedge.files import write_text as write_text
+from softedge.machine.provenance import environment
 from softedge.progress import say
-from softedge.provenance import environment
 from softedge.records import Outcome, Result
 
 _MADE_BY = {"pretrain": "pretrain --out", "network": "export-file ... --out", "features": "label-issues"}

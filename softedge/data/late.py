@@ -20,10 +20,10 @@ from softedge.data import decoding, stamps
 from softedge.data.decoding import BadImage
 from softedge.data.images import Data, EncodedImages, Images
 from softedge.errors import UserError
+from softedge.machine.threads import cores
 from softedge.progress import plural, say
 from softedge.records import Outcome, Result
 from softedge.run import write_json
-from softedge.threads import cores
 
 COPIES = ".copies.json"  # stamps of the run's copies, in the run folder
 RECORD = "set_aside"  # in the details of a result

@@ -23,9 +23,9 @@ from softedge.data.draws import Draws, Ints, View, draw
 from softedge.data.images import EncodedImages, Images, Uint8
 from softedge.data.pixel_store import PixelStore, open_store
 from softedge.errors import leave_signals
-from softedge.memory import keep_freed
+from softedge.machine.memory import keep_freed
+from softedge.machine.threads import cores
 from softedge.progress import say
-from softedge.threads import cores
 
 CACHE_BYTES = 4 << 30  # decoded images are kept in memory up to this and a quarter of what is free
 _CHUNK = 32  # images per message from a worker

@@ -32,9 +32,9 @@ from softedge.data.decoding import BadImage, decode_smaller
 from softedge.data.images import EncodedImages, Uint8
 from softedge.errors import UserError
 from softedge.files import cache_folder
+from softedge.machine.threads import cores
 from softedge.progress import say, track
 from softedge.run import write_json
-from softedge.threads import cores
 
 LIMIT = "SOFTEDGE_CACHE_GB"
 _DEFAULT_GB = 50.0

@@ -14,8 +14,8 @@ from softedge.data import near_copies
 from softedge.data.decoding import BadImage, decode, wide_pixels
 from softedge.data.images import ArrayImages, EncodedImages, Images
 from softedge.data.ranges import colour_maximum
+from softedge.machine.threads import cores
 from softedge.progress import track
-from softedge.threads import cores
 
 _CHUNK = 64
 

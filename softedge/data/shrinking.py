@@ -25,9 +25,9 @@ from softedge.data.loading import pixels_needed
 from softedge.data.origins import Origin
 from softedge.errors import UserError
 from softedge.files import make_folder
+from softedge.machine.threads import cores
 from softedge.progress import track
 from softedge.run import atomic_path, write_bytes, write_text
-from softedge.threads import cores
 
 _SAVED = {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}, ".png": {}}  # suffix -> how Pillow writes it
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from softedge.data.decoding import BadImage
 from softedge.data.images import ArrayImages, EncodedImages, Images
+from softedge.machine.threads import cores
 from softedge.progress import track
 from softedge.run import read_json, write_json
-from softedge.threads import cores
 
 FILE = ".stamps.json"  # in the run folder
 _FRESH_NS = 2_000_000_000

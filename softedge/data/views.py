@@ -21,8 +21,8 @@ from softedge.data.images import ArrayImages, FileImages, Images
 from softedge.data.loading import CACHE_BYTES, Chunk, ViewMaker, Workers, free_bytes
 from softedge.data.shards import TarImages
 from softedge.errors import UserError
+from softedge.machine.threads import cores
 from softedge.progress import say
-from softedge.threads import cores
 
 SMALL = 64  # pixels: up to here whole-batch augmentation is faster than one image at a time on a CPU
 _ON_DEVICE_BYTES = 8 << 30  # arrays up to this live on the GPU

@@ -12,7 +12,7 @@ from torch import nn
 
 from softedge.backbones import normalise
 from softedge.data.images import Images, Uint8
-from softedge.memory import keep_freed
+from softedge.machine.memory import keep_freed
 from softedge.records import InputSpec
 from softedge.run import atomic_path
 

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from softedge import threads
 from softedge.backbones import Classifier
 from softedge.errors import UserError
 from softedge.eval.crops import Crops
 from softedge.eval.pace import large_layers
-from softedge.memory import give_back, keep_freed
+from softedge.machine import threads
+from softedge.machine.memory import give_back, keep_freed
 from softedge.progress import say, track
 from softedge.ssl import cpu_layers, precision
 from softedge.weights import checkpoints

@@ -9,9 +9,10 @@ import time
 import torch
 from torch import nn
 
-from softedge import config, threads
+from softedge import config
 from softedge.backbones import Classifier, build, normalise
-from softedge.memory import give_back, keep_freed
+from softedge.machine import threads
+from softedge.machine.memory import give_back, keep_freed
 from softedge.records import InputSpec
 from softedge.ssl import cpu_layers, precision
 

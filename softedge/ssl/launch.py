@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from softedge import threads
 from softedge.distributed import LEFT_ALONE, SILENT_PEER
 from softedge.errors import UserError
 from softedge.files import temporary_folder
+from softedge.machine import threads
 
 
 def launch(arguments: Sequence[str], gpus: int, nodes: int = 1, beside: Path | None = None) -> None:

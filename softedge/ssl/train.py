@@ -21,7 +21,7 @@ from softedge.config import Recipe
 from softedge.data.images import Data, Images
 from softedge.data.views import ViewLoader
 from softedge.errors import Interrupted, UserError
-from softedge.memory import keep_freed
+from softedge.machine.memory import keep_freed
 from softedge.progress import say, track
 from softedge.records import InputSpec, Outcome
 from softedge.run import Run

@@ -16,8 +16,8 @@ from softedge.export.base import Float32, Format, Uint8
 from softedge.export.calibration import Calibration, none
 from softedge.export.deployed import Deployed
 from softedge.files import temporary_folder
+from softedge.machine.provenance import cpu_name, versions
 from softedge.progress import say
-from softedge.provenance import cpu_name, versions
 from softedge.records import Artifact, Outcome
 
 _LARGEST_INT8 = 0.6  # of the float parameters' bytes: more, and most weights of an int8 file are not in 8 bits

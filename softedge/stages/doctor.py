@@ -9,8 +9,8 @@ from pathlib import Path
 from softedge import registry
 from softedge.errors import UserError, first_line
 from softedge.export.base import open_format
+from softedge.machine.provenance import environment
 from softedge.progress import plural
-from softedge.provenance import environment
 
 _INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 _READY = "ready"

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from softedge import config, threads
+from softedge import config
 from softedge.eval import pace
 from softedge.eval.pace import large_layers, measured
+from softedge.machine import threads
 
 
 class Layers(nn.Module):

@@ -64,7 +64,7 @@ def cpu_name() -> str:
 
 
 def _git_commit() -> str | None:
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     if not (here.parent / ".git").exists():  # an installed package inside somebody else's repository is not ours
         return None
 

@@ -10,7 +10,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import numpy as np
-from softedge.memory import keep_freed
+from softedge.machine.memory import keep_freed
 if sys.argv[1] == "keep" and not keep_freed():
     sys.exit(7)
 np.ones(4 << 20, np.uint8)

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from softedge import threads
+from softedge.machine import threads
 
 SAY = """
 import os
-from softedge import threads
+from softedge.machine import threads
 os.sched_getaffinity = lambda _: set(range({cores}))
 threads.prepare()
 {then}
