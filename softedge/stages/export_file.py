@@ -18,7 +18,7 @@ from softedge.data import load
 from softedge.data.images import UNLABELLED, FileImages
 from softedge.errors import UserError
 from softedge.export import calibration, given
-from softedge.export.base import combinations
+from softedge.export.base import Float32, combinations
 from softedge.export.given import AS_KNOWN, GivenPreprocessing, read
 from softedge.records import Outcome, Output, Result
 from softedge.run import Run, perform, sha256
@@ -94,9 +94,11 @@ def export_file(
         "source": "given",
     }
     spec, sample = deployed.spec, readable(root, _AT_LEAST, seed)
-    _refuse_dead(deployed, weights, sample)
+    few = sample.subset(np.arange(min(4, len(sample)))).prepared(spec)
+    if (few != few[:1]).any():
+        refuse_dead(deployed.predict(few), weights)
     data = {
-        "source": str(root.expanduser().resolve()),
+        "source": absolute(root),
         **{key: getattr(spec, key) for key in ("size", "resize", "mean", "std", "interpolation")},
         "classes": deployed.labels,
         "test_fraction": _HELD_OUT,
@@ -124,14 +126,12 @@ def export_file(
         return exporting.stage(run, recipe, opened(run, recipe, force), force)
 
 
-def _refuse_dead(deployed: given.Deployed, weights: Path, images: FileImages) -> None:
-    """UserError for a network that gives the same for a few different images."""
-    few = images.subset(np.arange(min(4, len(images)))).prepared(deployed.spec)
-    answers = deployed.predict(few)
-    if (few != few[:1]).any() and (answers == answers[:1]).all():
+def refuse_dead(answers: Float32, file: Path) -> None:
+    """UserError for answers (N, C) to different images that are all the same, or no numbers."""
+    if not np.isfinite(answers).all() or (answers == answers[:1]).all():
+        what = "the same for every image" if np.isfinite(answers).all() else "no numbers (NaN)"
         raise UserError(
-            f"the answers of {weights} are the same for every image: its weights are damaged, or --mean and --std are "
-            "wrong"
+            f"the answers of {file} are {what}: its weights are damaged or missing, or --mean and --std are wrong"
         )
 
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from softedge import registry
 from softedge.config import Check, build
 from softedge.errors import UserError, first_line
@@ -28,7 +26,7 @@ from softedge.quantize.selection import CHOSEN, broken, doubts
 from softedge.quantize.steps import Step
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256, size_bytes
-from softedge.stages.export_file import readable
+from softedge.stages.export_file import readable, refuse_dead
 from softedge.stages.opening import absolute, refuse_another
 
 CALIBRATION = 300  # images that set ranges, at most
@@ -73,7 +71,7 @@ def quantize_file(
     settings = {
         "asked": {k: v for k, v in (asked or {}).items() if v is not None},
         "min_agreement": gates.min_agreement,
-        "images": str(root.expanduser().resolve()),
+        "images": absolute(root),
         "seed": seed,
     }
     with run.locked():
@@ -128,11 +126,7 @@ class _Work:
         for line in calibration.look(self.calibration):
             say(f"warning: {line}")
         answers = self._answered(file, chosen)
-        if not np.isfinite(answers).all() or (answers == answers[:1]).all():
-            what = "the same for every image" if np.isfinite(answers).all() else "no numbers (NaN)"
-            raise UserError(
-                f"the answers of {file} are {what}: its weights are damaged or missing, or --mean and --std are wrong"
-            )
+        refuse_dead(answers, file)
         self.judge = Judge(chosen, answers, given.output)
 
     def _answered(self, file: Path, images: Uint8) -> Float32:

@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from softedge.errors import UserError
 
@@ -25,8 +25,6 @@ class NotAvailable(UserError):
 
 def state(name: str) -> dict[str, Tensor]:
     """The tensors of timm's pretrained ``name`` without its classifier; NotAvailable with the reason."""
-    import timm
-
     from softedge.weights import files
 
     if why_not := unavailable(name):
@@ -34,11 +32,7 @@ def state(name: str) -> dict[str, Tensor]:
     cached = _cached(_repository(name))
     if cached is not None:
         return files.read_state(cached)
-    try:
-        net = timm.create_model(name, pretrained=True, num_classes=0)  # in the cache under a name of its own
-    except Exception as error:  # timm and the hub raise many kinds
-        raise NotAvailable(f"timm could not fetch {name} ({type(error).__name__})") from error
-    return dict(net.state_dict())
+    return dict(_fetched(name).state_dict())  # in the cache under a name of its own
 
 
 def unavailable(name: str) -> str:
@@ -73,13 +67,22 @@ def _refused(name: str, repository: str, endpoint: str) -> str:
 @functools.lru_cache(maxsize=8)
 def _not_downloaded(name: str) -> str:
     """Why timm cannot download the weights of ``name``, in a few words; "" when it can. Tried once a process."""
+    try:
+        _fetched(name)
+    except NotAvailable as error:
+        return str(error)
+    return ""
+
+
+def _fetched(name: str) -> nn.Module:
+    """timm's pretrained network without its classifier, downloaded where it has to be."""
     import timm
 
     try:
-        timm.create_model(name, pretrained=True, num_classes=0)
+        net: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # timm and the hub raise many kinds when a download fails
-        return f"timm could not fetch {name} ({type(error).__name__})"
-    return ""
+        raise NotAvailable(f"timm could not fetch {name} ({type(error).__name__})") from error
+    return net
 
 
 def _repository(name: str) -> str:
