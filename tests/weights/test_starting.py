@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 
 from softedge import backbones, config
@@ -39,6 +40,21 @@ def test_every_tensor_of_the_package_is_used_in_the_networks_order(name):
     ours = [v for k, v in backbone.net.state_dict().items() if "num_batches" not in k]
     assert len(theirs) == len(ours) + 2  # the classifier's weight and bias
     assert all(torch.equal(a, b) for a, b in zip(theirs.values(), ours))
+
+
+@pytest.mark.parametrize("name", [name for name in packages.PACKAGES if packages.installed(name)])
+def test_features_are_those_of_the_authors_code_to_the_bit(name):
+    """At the pixels of the weights: the authors' code pads for these alone."""
+    package = packages.PACKAGES[name]
+    theirs = EfficientNet.from_name(name.removeprefix("tf_").replace("_", "-"))
+    theirs.load_state_dict(torch.load(package.path, weights_only=True))
+    images = torch.randn(2, 3, package.size, package.size, generator=torch.Generator().manual_seed(0))
+    ours = backbones.build(config.Backbone(name=name, weights="package")).eval()
+    with torch.inference_mode():
+        wanted = theirs.eval().extract_features(images).mean((2, 3))
+        got = ours(images)
+    assert wanted.std() > 0.1
+    assert torch.equal(got, wanted)
 
 
 def test_lite0_from_the_package_has_247_tensors():
