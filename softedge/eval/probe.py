@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from softedge import backbones
 from softedge.config import Probe, Recipe
 from softedge.data.images import Data
 from softedge.eval import linear, validation
+from softedge.eval.bootstrap import paired
 from softedge.eval.features import extract, save
-from softedge.eval.knn import knn_predict, top1, topk
+from softedge.eval.knn import knn_predict, topk
 from softedge.progress import say
 from softedge.records import Outcome
 
@@ -27,6 +29,7 @@ def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
     weights: the pretrained backbone.  Metrics: knn_top1, linear_top1, linear_top5 (more than 5 classes), val_top1 (of
     the linear layer on n_val validation images, trained without them), few_knn_top1, few_linear_top1
     (``probe.few_labels`` per class, mean of five draws), and the same with ``random_`` in front for random weights.
+    details["gain_intervals"]: of each, the 95 % interval of what it gains over random weights (a paired bootstrap).
     """
     backbone = backbones.load(weights)
     train_images, test_images = data.train.prepared(data.spec), data.test.prepared(data.spec)
@@ -34,7 +37,8 @@ def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
     say(f"probe: {len(keep)} labelled training images, {len(data.test)} test images, {len(data.classes)} classes")
 
     train, test = extract(backbone, train_images, data.spec), extract(backbone, test_images, data.spec)
-    metrics, details, best, logits = _measure(recipe, data, train, test, keep)
+    measured, best, logits = _measure(recipe, data, train, test, keep)
+    metrics, details = dict(measured.metrics), dict(measured.details)
     if len(folds):
         metrics["val_top1"] = _validated(train[keep], data.train.labels[keep], folds, best.weight_decay, recipe)
         metrics["n_val"] = sum(int(held.sum()) for held in folds)
@@ -51,9 +55,11 @@ def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
         # than the same weights with the images' own statistics (.51).
         untrained = backbones.build(backbone.settings, seed=recipe.seed)
         random_train, random_test = (extract(untrained, x, data.spec) for x in (train_images, test_images))
-        random_metrics, random_details, _, _ = _measure(recipe, data, random_train, random_test, keep)
-        metrics |= {f"random_{key}": value for key, value in random_metrics.items()}
-        details |= {f"random_{key}": value for key, value in random_details.items()}
+        random, _, _ = _measure(recipe, data, random_train, random_test, keep)
+        metrics |= {f"random_{key}": value for key, value in random.metrics.items()}
+        details |= {f"random_{key}": value for key, value in random.details.items()}
+        gains = {key: paired(right, random.right[key]) for key, right in measured.right.items()}
+        details["gain_intervals"] = {key: [gain.low, gain.high] for key, gain in gains.items()}
     else:
         skipped["random baseline"] = "probe.random_baseline is off"
     metrics |= {"n_train": len(keep), "n_test": len(data.test)}
@@ -61,22 +67,30 @@ def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
     return Outcome(metrics, details, skipped)
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """right: by accuracy, whether each test image was answered correctly, (N,), or (draws, N) of few labels."""
+
+    metrics: dict[str, float]
+    details: dict[str, Any]
+    right: dict[str, NDArray[np.bool_]]
+
+
 def _measure(
     recipe: Recipe, data: Data, train: NDArray[np.float32], test: NDArray[np.float32], keep: NDArray[np.int64]
-) -> tuple[dict[str, Any], dict[str, Any], linear.Linear, NDArray[np.float32]]:
-    """k-NN and linear accuracy of one set of features, with all kept labels and with a few per class."""
+) -> tuple[_Measured, linear.Linear, NDArray[np.float32]]:
+    """k-NN and linear accuracy of one set of features, with all kept labels and with a few per class; the classifier
+    and its logits."""
     settings: Probe = recipe.probe
     labels, truth, classes = data.train.labels, data.test.labels, len(data.classes)
 
-    def neighbours(rows: NDArray[np.int64]) -> float:
+    def neighbours(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         votes = knn_predict(train[rows], labels[rows], test, classes, recipe.knn.k, recipe.knn.temperature)
-        return top1(votes, truth)
+        return np.asarray(votes.argmax(1) == truth)
 
     best = linear.fit(train[keep], labels[keep], classes, settings.weight_decays, recipe.seed)
     logits = best(test)
-    metrics = {"knn_top1": neighbours(keep), "linear_top1": top1(logits, truth)}
-    if classes > 5:
-        metrics["linear_top5"] = topk(logits, truth, 5)
+    right = {"knn_top1": neighbours(keep), "linear_top1": logits.argmax(1) == truth}
     details: dict[str, Any] = {"weight_decay": best.weight_decay, "validation_top1": best.validation_top1}
     if settings.few_labels and settings.few_labels < len(keep) / classes:
         knns, linears = [], []
@@ -85,10 +99,14 @@ def _measure(
             few = keep[linear.pick_per_class(labels[keep], settings.few_labels, rng)]
             knns.append(neighbours(few))
             fitted = linear.fit(train[few], labels[few], classes, settings.weight_decays, recipe.seed)
-            linears.append(top1(fitted(test), truth))
-        metrics |= {"few_knn_top1": float(np.mean(knns)), "few_linear_top1": float(np.mean(linears))}
-        details["few"] = {"labels_per_class": settings.few_labels, "draws": _DRAWS, "knn": knns, "linear": linears}
-    return metrics, details, best, logits
+            linears.append(fitted(test).argmax(1) == truth)
+        right |= {"few_knn_top1": np.stack(knns), "few_linear_top1": np.stack(linears)}
+        each = {"knn": right["few_knn_top1"].mean(1).tolist(), "linear": right["few_linear_top1"].mean(1).tolist()}
+        details["few"] = {"labels_per_class": settings.few_labels, "draws": _DRAWS} | each
+    metrics = {key: float(value.mean()) for key, value in right.items()}
+    if classes > 5:
+        metrics["linear_top5"] = topk(logits, truth, 5)
+    return _Measured(metrics, details, right), best, logits
 
 
 def _validated(

@@ -73,14 +73,20 @@ def _set_aside(run: Values) -> list[str]:
 
 
 def _no_better_than_random(run: Values) -> list[str]:
-    metrics = run["probe"].get("metrics", {})
+    metrics, intervals = run["probe"].get("metrics", {}), run["probe"].get("gain_intervals", {})
     start = "Pretraining" if words.pretrained(run) else "The starting weights"
     for kind, name in (("linear_top1", "linear probe"), ("knn_top1", "k-NN")):
         trained, untrained = metrics.get(kind), metrics.get(f"random_{kind}")
-        if trained is not None and untrained is not None and trained <= untrained:
+        if trained is None or untrained is None:
+            continue
+        low, high = intervals.get(kind, (trained - untrained, trained - untrained))
+        if low <= 0:
+            clear = high < 0 or low == high
+            said = f"{start} did not help here" if clear else f"It is not clear that {start.lower()} helped here"
+            within = f" (95 % {words.points(low)} to {words.points(high)} points)" if low < high else ""
             return [
-                f"{start} did not help here: the {name} reaches {words.percent(trained)}, "
-                f"with random weights {words.percent(untrained)}."
+                f"{said}: the {name} reaches {words.percent(trained)}, "
+                f"with random weights {words.percent(untrained)}{within}."
             ]
     return []
 

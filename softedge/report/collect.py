@@ -155,6 +155,11 @@ def _probe(stage: StageRecord) -> Values:
         for key in metrics
         if is_number(metrics[key]) and is_number(metrics.get(f"random_{key}"))
     }
+    values["gain_intervals"] = {
+        key: [float(end) for end in ends]
+        for key, ends in (stage.result.details.get("gain_intervals") or {}).items()
+        if key in values["gains"] and len(ends) == 2 and all(map(is_number, ends))
+    }
     if few.get("labels_per_class"):
         values["few_labels_per_class"] = few["labels_per_class"]
         values["few_draws"] = few.get("draws", 1)

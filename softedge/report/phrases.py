@@ -206,12 +206,18 @@ def learning_lead(run: Values) -> Markup:
     few = run["probe"].get("few_labels_per_class")
     with_ = f"With {few} labels per class" if key.startswith("few") else "With all labels"
     what = "k-NN" if "knn" in key else "a linear classifier"
+    source = "pretraining" if words.pretrained(run) else "the starting weights"
+    gain = number(gains[key], words.points(gains[key]).lstrip("+" + words.MINUS))
+    both = SHOW["percent"](metrics[key]), SHOW["percent"](metrics[f"random_{key}"])
+    low, high = run["probe"].get("gain_intervals", {}).get(key, (gains[key], gains[key]))
+    within = Markup(" (95 % {} to {})").format(SHOW["points"](low), SHOW["points"](high)) if low < high else ""
+    if low <= 0 <= high:
+        text = "{}, {} gains nothing clear from {}: {} and {} with random weights, a difference of {} points{}."
+        return Markup(text).format(with_, what, source, *both, SHOW["points"](gains[key]), within)
     verb = "gains" if gains[key] > 0 else "loses"
-    return Markup("{}, {} {} {} points from {}: {} instead of {}.").format(
-        with_, what, verb, number(gains[key], words.points(gains[key]).lstrip("+" + words.MINUS)),
-        "pretraining" if words.pretrained(run) else "the starting weights",
-        SHOW["percent"](metrics[key]), SHOW["percent"](metrics[f"random_{key}"]),
-    )  # fmt: skip
+    return Markup("{}, {} {} {} points{} from {}: {} instead of {}.").format(
+        with_, what, verb, gain, within, source, *both
+    )
 
 
 def curves_note(run: Values) -> Markup:

@@ -54,6 +54,29 @@ def test_pretraining_that_bought_nothing_is_a_caution(tmp_path: Path) -> None:
     assert any(s.startswith("Pretraining did not help here") for s in cautions.cautions_of(collect(run, layout=False)))
 
 
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ([-0.02, 0.05], "It is not clear that pretraining helped here: the linear probe reaches"),
+        ([-0.06, -0.01], "Pretraining did not help here: the linear probe reaches"),
+        ([0.01, 0.05], None),
+    ],
+)
+def test_a_gain_within_the_noise_of_the_test_images_is_a_caution(tmp_path, interval, said):
+    run = synthetic_run.make(tmp_path / "run")
+    path = run.folder("probe") / "result.json"
+    stored = read_json(path)
+    stored["details"]["gain_intervals"] = dict.fromkeys(("knn_top1", "linear_top1", "few_linear_top1"), interval)
+    write_json(path, stored)
+    values = collect(run, layout=False)
+    assert values["probe"]["gain_intervals"]["linear_top1"] == interval
+    found = [sentence for sentence in cautions.cautions_of(values) if "with random weights" in sentence]
+    assert [sentence.split(" reaches")[0] + " reaches" for sentence in found] == ([said] if said else [])
+    lead = str(phrases.learning_lead(values))
+    assert ("gains nothing clear" in lead) == (interval[0] <= 0 <= interval[1])
+    assert "(95 %" in lead
+
+
 def test_few_test_images_are_a_caution_with_the_wilson_interval() -> None:
     low, high = cautions.interval(0.9, 100)
     assert (round(low, 4), round(high, 4)) == (0.8256, 0.9448)  # Wilson 1927, as in R's binom.confint
