@@ -18,6 +18,7 @@ def least_divergence(counts: NDArray[np.int64], low: float, high: float) -> tupl
     best, chosen = np.inf, (low, high)
     if not high > low:  # one value everywhere, as behind a dead ReLU
         return chosen
+    counts = without_zeros(counts, low, high)
     for a in SHARES if low < 0 else (1.0,):
         for b in SHARES if high > 0 else (1.0,):
             ends = (low * a if low < 0 else low), (high * b if high > 0 else high)
@@ -25,6 +26,22 @@ def least_divergence(counts: NDArray[np.int64], low: float, high: float) -> tupl
             if value < best:
                 best, chosen = value, ends
     return chosen
+
+
+def without_zeros(counts: NDArray[np.int64], low: float, high: float) -> NDArray[np.int64]:
+    """A histogram (B,) over [low, high] with as much in the bin of 0 as in the fuller of its neighbours, at most.
+
+    Most of what a ReLU gives are zeros, which every range holds exactly. Spread over the level around them they would
+    count as the worst error of all, and the narrowest range would win.
+    """
+    zero = int(np.clip((0.0 - low) * len(counts) / (high - low), 0, len(counts) - 1))
+    beside = counts[max(zero - 1, 0) : zero + 2].copy()
+    beside[min(zero, 1)] = 0
+    if not low <= 0 <= high or not beside.any():
+        return counts
+    counts = counts.copy()
+    counts[zero] = min(counts[zero], beside.max())
+    return counts
 
 
 def divergence(counts: NDArray[np.int64], low: float, high: float, start: float, end: float) -> float:
