@@ -21,7 +21,13 @@ from softedge.export.litert import candidates as litert_candidates
 from softedge.export.litert import environment as litert
 from softedge.export.litert import strict
 from softedge.export.litert.format import LiteRt
+from softedge.export.onnx.ranges import Statistics
 from softedge.export.parity import compare
+
+
+def observed(names, lows, highs):
+    """What the worker saw, without histograms: those that need one have the widest ranges."""
+    return Statistics(tuple(names), lows, highs, None, np.tile([-np.inf, np.inf], (len(names), 1)))
 
 
 def test_without_the_environment_one_line_says_how_to_make_it(monkeypatch, tmp_path, deployed, pictures):
@@ -80,7 +86,8 @@ def test_reloaded_file_agrees_with_pytorch(deployed, pictures, tmp_path, precisi
 
 def test_precisions_without_a_choice_ask_for_the_widest_ranges_where_they_round_activations(monkeypatch, deployed):
     candidates = litert_candidates.NetworkCandidates(deployed, None)
-    candidates.extremes = ["a", "b"], np.array([[-1.0, 0.0], [-3.0, 1.0]]), np.array([[2.0, 5.0], [1.0, 4.0]])
+    lows, highs = np.array([[-1.0, 0.0], [-3.0, 1.0]]), np.array([[2.0, 5.0], [1.0, 4.0]])
+    candidates.statistics = observed(["a", "b"], lows, highs)
     options = {precision: candidates.of(precision) for precision in ("w8a16", "w8a32", "fp16")}
     assert options["w8a16"].model.ranges == {"a": (-3.0, 2.0), "b": (0.0, 5.0)}
     assert options["w8a32"].model.ranges == options["fp16"].model.ranges == {}
@@ -124,7 +131,7 @@ def test_a_network_that_converts_to_other_layers_gives_no_weights_and_one_is_con
     assert candidates.reweighted(options[0], "of other layers", {}) is None
 
 
-def test_softmax_and_hard_swish_stay_in_float_whatever_else_does(monkeypatch, deployed):
+def test_softmax_and_hard_swish_stay_in_float_whatever_else_does(monkeypatch, deployed, pictures):
     operators = [
         {"kind": kind, "outputs": [name], "weights": "float32" if kind == "CONV_2D" else None}
         for kind, name in [("CONV_2D", "a"), ("HARD_SWISH", "b"), ("CONV_2D", "c"), ("MUL", "d"), ("SOFTMAX", "e")]
@@ -135,8 +142,8 @@ def test_softmax_and_hard_swish_stay_in_float_whatever_else_does(monkeypatch, de
     monkeypatch.setattr(litert_candidates, "converted", lambda network, path: None)
     plans = []
     monkeypatch.setattr(litert_candidates, "work", lambda verb, *files, **_: plans.append((verb, files)))
-    candidates = litert_candidates.NetworkCandidates(deployed, None)
-    candidates.extremes = ["a"], np.zeros((4, 1)), np.ones((4, 1))
+    candidates = litert_candidates.NetworkCandidates(deployed, pictures[:4])
+    candidates.statistics = observed(["a"], np.zeros((4, 1)), np.ones((4, 1)))
     asked = []
     for option in candidates.calibrations():
         candidates._made(option.model)
@@ -161,7 +168,7 @@ class Converted(strict.StrictCandidates):
         found = first(images).reshape(len(images), -1)
         lows, highs = np.full((len(images), 3), 7.0), np.full((len(images), 3), 90.0)
         lows[:, 1], highs[:, 1] = found.min(1), found.max(1)
-        self.extremes = ["image", "first", "a"], lows, highs
+        self.statistics = observed(["image", "first", "a"], lows, highs)
 
 
 def normalised(spec):
@@ -173,11 +180,26 @@ def test_integers_alone_get_the_ranges_of_all_images_not_only_of_those_that_were
     ends = [(value - mean) / std for mean, std in zip(spec.mean, spec.std) for value in (0.0, 1.0)]
     images = pictures[:4].clip(20, 200)
     options = list(Converted(deployed, images, normalised(spec)).calibrations())
-    assert [option.what for option in options] == [f"calibration by {m}, integers alone" for m in ("mean", "minmax")]
+    methods = ("mean", "minmax", "percentile", "mse")
+    assert [option.what for option in options] == [f"calibration by {m}, integers alone" for m in methods]
     for option in options:
         assert option.model.scheme == "int8-strict" and option.model.in_float == () and option.tier == 0
         assert option.model.ranges["image"] == (0.0, 255.0) and option.model.ranges["a"] == (7.0, 90.0)
         assert option.model.ranges["first"] == pytest.approx((min(ends), max(ends)))
+
+
+def test_normalised_images_have_the_ranges_of_all_images_in_mixed_files_too(deployed, pictures):
+    """Beside them a tensor that holds something else: its ranges are those that were seen."""
+    images, spec = pictures[:4].clip(20, 200), deployed.spec
+    candidates = litert_candidates.NetworkCandidates(deployed, images)
+    candidates.file = litert_candidates.File(Path("float.tflite"), None, spec, ("first", "a"))
+    found = normalised(spec)(images).reshape(4, -1)
+    lows, highs = np.stack([found.min(1), found.min(1) - 1], 1), np.stack([found.max(1), found.max(1)], 1)
+    candidates.statistics = observed(["normalised", "other"], lows, highs)
+    ends = [(value - mean) / std for mean, std in zip(spec.mean, spec.std) for value in (0.0, 1.0)]
+    for option in candidates.calibrations():
+        assert option.model.ranges["normalised"] == pytest.approx((min(ends), max(ends)))
+        assert option.model.ranges["other"][1] <= found.max()
 
 
 def test_the_search_puts_nothing_of_integers_alone_in_float(deployed, pictures):
@@ -287,14 +309,14 @@ def test_a_file_in_integers_alone_holds_no_float_and_agrees_with_pytorch(deploye
 
 
 @pytest.mark.parametrize(("held", "in_float"), [(["int8"] * 3, 0), (["float32", "int8", "int8"], 1)])
-def test_the_search_keeps_what_the_exported_file_leaves_in_float(monkeypatch, deployed, held, in_float):
+def test_the_search_keeps_what_the_exported_file_leaves_in_float(monkeypatch, deployed, pictures, held, in_float):
     operators = [{"kind": "CONV_2D", "outputs": [str(i)], "weights": kind} for i, kind in enumerate(held)]
     monkeypatch.setattr(
         litert_candidates, "described", lambda path: {"operators": operators, "outputs": [{"name": "2"}]}
     )
     monkeypatch.setattr(litert_candidates, "converted", lambda network, path: None)
     like = artifact_of(Path(__file__), "litert", "int8", deployed.spec)
-    candidates = litert_candidates.NetworkCandidates(deployed, None, like)
-    candidates.extremes = ["0"], np.zeros((4, 1)), np.ones((4, 1))
+    candidates = litert_candidates.NetworkCandidates(deployed, pictures[:4], like)
+    candidates.statistics = observed(["0"], np.zeros((4, 1)), np.ones((4, 1)))
     floats = {option.model.in_float for option in candidates.calibrations()}
     assert floats == {("0", "1", "2")[:in_float]}

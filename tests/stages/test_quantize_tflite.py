@@ -43,8 +43,48 @@ def test_the_worker_feeds_a_file_what_its_interface_says(worker, pictures, tmp_p
 
 
 def test_padding_with_minus_infinity_is_in_no_range(worker):
-    assert worker._extremes(np.array([[-np.inf, 0.5], [3.0, -np.inf]])) == (0.5, 3.0)
-    assert worker._extremes(np.full((2, 2), -np.inf)) == (0.0, 0.0)
+    assert worker._finite(np.array([[-np.inf, 0.5], [3.0, -np.inf]])).tolist() == [0.5, 3.0]
+    assert worker._finite(np.full((2, 2), -np.inf)).tolist() == [0.0]
+
+
+class Interpreter:
+    """Two float tensors, the input and twice it, and one of integers."""
+
+    def get_tensor_details(self):
+        kinds = {"image": np.float32, "twice": np.float32, "whole": np.int8}
+        return [{"index": index, "name": name, "dtype": kind} for index, (name, kind) in enumerate(kinds.items())]
+
+    def get_input_details(self):
+        return [{"index": 0}]
+
+    def _get_ops_details(self):
+        return [{"outputs": [1]}, {"outputs": [2]}]
+
+    def set_tensor(self, index, value):
+        self.value = value
+
+    def invoke(self):
+        pass
+
+    def get_tensor(self, index):
+        return self.value * (index + 1)
+
+
+def test_the_worker_sees_the_extremes_of_each_image_and_counts_the_values_of_all(worker, tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "_interpreter", lambda path, **_: Interpreter())
+    images = np.random.default_rng(0).normal(0, 50, (5, 4, 4, 3)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    (tmp_path / "feed.json").write_text("{}")
+    worker.observe("net.tflite", tmp_path / "images.npy", tmp_path / "feed.json", tmp_path / "found.npz")
+    with np.load(tmp_path / "found.npz") as found:
+        assert found["names"].tolist() == ["image", "twice"]
+        for row, factor in enumerate((1, 2)):
+            values = factor * images.reshape(5, -1)
+            assert found["lows"][:, row] == pytest.approx(values.min(1))
+            assert found["highs"][:, row] == pytest.approx(values.max(1))
+            counted, _ = np.histogram(values, worker.BINS, (values.min(), values.max()))
+            assert np.abs(found["counts"][row] - counted).sum() <= 2, "but for a value on an edge"
+            assert found["counts"][row].sum() == images.size
 
 
 def operator(kind, output, weights=None):

@@ -21,7 +21,7 @@ from softedge.export.deployed import Deployed
 from softedge.export.given_file import Interface
 from softedge.export.litert.environment import work
 from softedge.export.litert.rounding import rounded
-from softedge.export.onnx.ranges import typical
+from softedge.export.onnx.ranges import Method, Statistics
 from softedge.export.onnx.speed import Race
 from softedge.export.quiet import quiet
 from softedge.export.rounding import IMAGES, LARGEST
@@ -42,6 +42,7 @@ WEIGHTED = {
 ENDS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}  # operators that make scores of logits
 INTEGERS_ALONE = "int8-strict"
 SLOW = ("HARD_SWISH",)  # whose integers XNNPACK leaves to LiteRT's own kernels, a layer that waits for others
+METHODS: tuple[Method, ...] = ("mean", "minmax", "percentile", "mse")
 _FLOAT = ("layer", "two layers")
 _SECONDS = 2.0  # of processor time to compare one option with fp32
 
@@ -153,8 +154,7 @@ def convert(module: nn.Module, example: Tensor, path: Path) -> None:
 
 
 class FileCandidates(Candidates):
-    """Ranges by the mean of the images' extremes and by the widest; both without outliers, too, and by tier with the
-    first one or two layers in float.
+    """Ranges by ``METHODS``, without outliers among the images, too; and by tier with the first layers in float.
 
     Weights are rounded for each layer's output in the float file (``rounding.rounded``): the quantizer's own GPTQ is
     for linear layers.  file: None where a subclass makes it.  calibration: uint8 (N, S, S, 3).
@@ -178,29 +178,31 @@ class FileCandidates(Candidates):
         return path if rounded(self.file.path, known.fed(images, self.file.spec), path) else None
 
     @cached_property
-    def extremes(self) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
-        """Names of the tensors, and the least and largest value on each image, (N, T)."""
+    def statistics(self) -> Statistics:
+        return self._observed(self.calibration)
+
+    def _observed(self, images: Uint8) -> Statistics:
         with temporary_folder("litert") as folder:
-            np.save(folder / "images.npy", self.calibration)
+            np.save(folder / "images.npy", images)
             write_json(folder / "feed.json", self.file.feed())
-            names = ("images.npy", "feed.json", "extremes.npz")
+            names = ("images.npy", "feed.json", "statistics.npz")
             work("observe", self.file.path, *(folder / name for name in names))
-            with np.load(folder / "extremes.npz") as found:
-                return [str(name) for name in found["names"]], found["lows"], found["highs"]
+            with np.load(folder / "statistics.npz") as found:
+                tensors = tuple(str(name) for name in found["names"])
+                everywhere = np.tile([-np.inf, np.inf], (len(tensors), 1))
+                return Statistics(tensors, found["lows"], found["highs"], found["counts"], everywhere)
 
     def comparison(self) -> Uint8:
         return self.calibration
 
     def calibrations(self) -> Iterator[Option]:
-        names, lows, highs = self.extremes
-        inliers = typical(np.maximum(np.abs(lows), np.abs(highs)))
-        sets = {"": np.ones_like(inliers)} | ({} if inliers.all() else {" without outliers": inliers})
-        for images, chosen in sets.items():
-            low, high = lows[chosen], highs[chosen]
-            by = {"mean": (low.mean(0), high.mean(0)), "minmax": (low.min(0), high.max(0))}
-            for method, (lowest, highest) in by.items():
-                ranges = {name: (float(a), float(b)) for name, a, b in zip(names, lowest, highest)}
-                what = f"calibration by {method}{images}"
+        inliers = self.statistics.typical()
+        sets = {"": self.statistics}
+        if not inliers.all():
+            sets[" without outliers"] = self._observed(self.calibration[inliers])
+        for images, statistics in sets.items():
+            for method in METHODS:
+                ranges, what = statistics.ranges(method), f"calibration by {method}{images}"
                 yield Option(what, Quantization(ranges))
                 for count, floats in enumerate(_FLOAT, start=1):
                     yield Option(
@@ -289,12 +291,34 @@ class NetworkCandidates(FileCandidates):
         if self.like is not None:
             kinds = [op["weights"] for op in described(self.like.path)["operators"] if op["kind"] in WEIGHTED]
             tier = sum(kind == "float32" for kind in kinds[: len(_FLOAT)])
-        yield from (option for option in super().calibrations() if tier is None or option.tier == tier)
+        for option in super().calibrations():
+            if tier is None or option.tier == tier:
+                model: Quantization = option.model
+                yield replace(option, model=replace(model, ranges={**model.ranges, **self.of_all_images}))
+
+    @cached_property
+    def of_all_images(self) -> dict[str, tuple[float, float]]:
+        """The ranges of normalised images, not only of those that were seen: tensors that hold nothing else.
+
+        Where all channels are normalised alike, each of the 256 pixel values then is one of the 256 integers.
+        """
+        seen = self.normalised(self.calibration).reshape(len(self.calibration), -1)
+        found = self.statistics
+        same = np.isclose(found.lows, seen.min(1)[:, None], atol=1e-3).all(0)
+        same &= np.isclose(found.highs, seen.max(1)[:, None], atol=1e-3).all(0)
+        ends = float(self.normalised(0).min()), float(self.normalised(255).max())
+        return {name: ends for name, chosen in zip(found.names, same) if chosen}
+
+    def normalised(self, levels: Uint8 | int) -> Float32:
+        """Pixel values (..., 3), or one for all channels, as the network sees them."""
+        spec = self.deployed.spec
+        mean, std = (np.asarray(channels, np.float32) * np.float32(255) for channels in (spec.mean, spec.std))
+        values: Float32 = (np.asarray(levels, np.float32) - mean) / std
+        return values
 
     def of(self, precision: str) -> Option:
         """The only file of a precision that offers no choice: the widest ranges, as far as it rounds activations."""
-        names, lows, highs = self.extremes if precision == "w8a16" else ((), np.zeros((1, 0)), np.zeros((1, 0)))
-        ranges = {name: (float(a), float(b)) for name, a, b in zip(names, lows.min(0), highs.max(0))}
+        ranges = self.statistics.ranges("minmax") if precision == "w8a16" else {}
         return Option(precision, Quantization(ranges, scheme=precision))
 
     def largest_weight(self, option: Option) -> int | None:

@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -69,24 +68,10 @@ class StrictCandidates(NetworkCandidates):
     def calibrations(self) -> Iterator[Option]:
         for option in super().calibrations():
             if option.tier == 0:
-                yield replace(option, what=f"{option.what}, integers alone", model=self._fixed(option.model))
-
-    def _fixed(self, model: Quantization) -> Quantization:
-        """The ranges of the image and of what is normalised are those of all images, not of those that were seen."""
-        names, lows, highs = self.extremes
-        fixed = {names[0]: (0.0, 255.0)}
-        first = self.file.layers[0]
-        black, white = self._normalised(0), self._normalised(255)
-        place, seen = list(names).index(first), self._normalised(self.calibration).reshape(len(self.calibration), -1)
-        if np.allclose(lows[:, place], seen.min(1), atol=1e-3) and np.allclose(highs[:, place], seen.max(1), atol=1e-3):
-            fixed[first] = float(min(black.min(), white.min())), float(max(black.max(), white.max()))
-        return replace(model, ranges={**model.ranges, **fixed}, scheme=INTEGERS_ALONE)
-
-    def _normalised(self, levels: Uint8 | int) -> Float32:
-        spec = self.deployed.spec
-        mean, std = (np.asarray(channels, np.float32) * np.float32(255) for channels in (spec.mean, spec.std))
-        values: Float32 = (np.asarray(levels, np.float32) - mean) / std
-        return values
+                model: Quantization = option.model
+                ranges = {**model.ranges, self.statistics.names[0]: (0.0, 255.0)}  # of the image
+                fixed = replace(model, ranges=ranges, scheme=INTEGERS_ALONE)
+                yield replace(option, what=f"{option.what}, integers alone", model=fixed)
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         return finish(run(self._made(option.model), images), self.deployed.output)
