@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from small import data, method, recipe, views
 from softedge import distributed
 from softedge.errors import Interrupted, UserError
 from softedge.run import Run
-from softedge.ssl import key_norm, train
+from softedge.ssl import checkpoint, key_norm, train
 from softedge.ssl.launch import launch
 from softedge.stages import pretrain
 
@@ -103,6 +104,29 @@ def test_two_ranks_with_half_a_batch_have_the_queue_and_gradients_of_one_with_al
 def test_two_ranks_enqueue_the_same_keys(way):
     (first, _), (second, _) = on_two_ranks(steps, way)
     assert (first == second).all()
+
+
+def _cuda_random_state(rank, folder):
+    """What a rank gets back after a checkpoint, on pretended GPUs whose random states are the ranks' own."""
+    made, given = method(), []
+    optimizer = torch.optim.SGD(made.trained_parameters(), 0.1)
+    pretended = {
+        "is_available": lambda: True,
+        "device_count": lambda: WORLD,
+        "get_rng_state": lambda device="cuda": torch.full((16,), rank + 1, dtype=torch.uint8),
+        "get_rng_state_all": lambda: [torch.full((16,), 1 if rank == n else 0, dtype=torch.uint8) for n in (0, 1)],
+        "set_rng_state": lambda state, device="cuda": given.append((torch.device(device).index, state.tolist())),
+        "set_rng_state_all": lambda states: given.extend((n, state.tolist()) for n, state in enumerate(states)),
+    }
+    with mock.patch.multiple(torch.cuda, **pretended):
+        checkpoint.save(folder / "last.pt", made, optimizer, {})
+        torch.distributed.barrier()
+        checkpoint.load(folder / "last.pt", made, optimizer)
+    return given
+
+
+def test_every_rank_gets_back_the_random_state_of_its_own_gpu(tmp_path):
+    assert on_two_ranks(_cuda_random_state, tmp_path) == [[(0, [1] * 16)], [(1, [2] * 16)]]
 
 
 class _Identity(torch.nn.Module):

@@ -35,6 +35,7 @@ def save(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer, positi
     """
     own = distributed.gather(_own_state(method)[None])
     randoms = distributed.gather(torch.get_rng_state()[None].to(own.device)).cpu()
+    on_cuda = distributed.gather(_cuda_state()[None].to(own.device)).cpu() if torch.cuda.is_available() else []
     if distributed.rank() != 0:
         return
     content = {
@@ -44,7 +45,7 @@ def save(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer, positi
         "optimizer": optimizer.state_dict(),
         "position": position,
         "own": own,
-        "random": {"torch": randoms, "cuda": _cuda_states(), "python": random.getstate(), "numpy": _numpy_state()},
+        "random": {"torch": randoms, "cuda": on_cuda, "python": random.getstate(), "numpy": _numpy_state()},
     }
 
     def keep_previous() -> None:
@@ -78,8 +79,8 @@ def load(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     _restore_own(method, content["own"][distributed.rank()])
     states = content["random"]
     torch.set_rng_state(states["torch"][distributed.rank()].clone())  # torch crashes on a row of a larger tensor
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if distributed.rank() < len(states["cuda"]) and torch.cuda.is_available():  # by rank; none in a training on a CPU
+        torch.cuda.set_rng_state(states["cuda"][distributed.rank()].clone(), distributed.device())
     random.setstate((states["python"][0], tuple(states["python"][1]), states["python"][2]))
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
@@ -129,8 +130,9 @@ def _restore_own(method: nn.Module, state: Tensor) -> None:
         buffer.copy_(values.view(buffer.shape))
 
 
-def _cuda_states() -> list[Tensor]:
-    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+def _cuda_state() -> Tensor:
+    """Of this rank's own GPU: asking for all of them would open a context on each, and see those of no other rank."""
+    return torch.cuda.get_rng_state(distributed.device())
 
 
 def _numpy_state() -> tuple[Any, ...]:
