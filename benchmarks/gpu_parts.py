@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import gc
 import json
 import os
 import signal
@@ -64,26 +66,43 @@ def trained(
             recipe.model_dump(mode="json"), [f"ssl.epochs={epochs}", f"optim.warmup_epochs={epochs / 20}"]
         )
     training = Training(Run(folder), recipe, data, folder)
-    why, start = "", time.monotonic()
-    with _stopped_after(seconds - (start - began)):
+    why = ""
+    with _stopped_after(seconds - (time.monotonic() - began)):
         try:
             training.work()
         except Interrupted as stop:
             why = str(stop).partition(",")[0]
-    pace = training.step * recipe.ssl.batch / max(time.monotonic() - start, 1e-9)
-    return training, why, round(pace)
+    return training, why, _pace(training)
+
+
+def _pace(training: Training) -> int:
+    """Images per second by the training's own log: of all its starts, not of the last one alone."""
+    logged = [entry for entry in training.journal.entries if "seconds" in entry]
+    seconds = sum(entry["seconds"] for entry in logged)
+    return round(logged[-1]["step"] * training.recipe.ssl.batch / seconds) if seconds else 0
 
 
 @contextlib.contextmanager
 def _stopped_after(seconds: float) -> Iterator[None]:
-    """SIGTERM to this process, on which a training writes its checkpoint; none of it reaches what comes after."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    timer = threading.Timer(max(seconds, 1.0), os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
+    """SIGTERM to this process, on which a training writes its checkpoint; none of it reaches what comes after.
+
+    Sent again every second: a training does not listen yet while it reads its checkpoint.
+    """
+    before, over = signal.signal(signal.SIGTERM, signal.SIG_IGN), threading.Event()
+
+    def send() -> None:
+        wait = max(seconds, 1.0)
+        while not over.wait(wait):
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait = 1.0
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
     try:
         yield
     finally:
-        timer.cancel()
+        over.set()
+        sender.join()
         signal.signal(signal.SIGTERM, before)
 
 
@@ -112,6 +131,27 @@ def images_per_second(
             training.update(views, index)
             done += 1
     raise AssertionError
+
+
+def _afresh() -> None:
+    """Drop what earlier rows have left: torch.compile takes 8 networks in a process and runs further ones uncompiled,
+    and compiled networks and their CUDA graphs hold memory that would count as this row's."""
+    torch.compiler.reset()
+    gc.collect()
+    if PLACE.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+@functools.cache
+def _compiles() -> bool:
+    """Whether torch.compile works here: it needs a C compiler besides."""
+    try:
+        torch.compile(torch.nn.Softmax(1))(torch.zeros(8, 8, device=PLACE))
+    except Exception as error:
+        print(f"torch.compile does not work here: {(str(error).splitlines() or [''])[0][:200]}", flush=True)
+        return False
+    return True
 
 
 def _wait() -> None:
@@ -189,12 +229,14 @@ def _embedded(
 
 def cifar10(session: Session, data: Data) -> Rows:
     for minutes in (0.02, 0.03) if session.dry else (2.0, 8.0):
-        # The rest is the probe's, and that of the pace.
-        yield f"{minutes:g} minutes", 60 * minutes + 90, partial(_speed_run, session, data, minutes)
+        # The rest is the probe's, and that of the pace, of compiling and of describing the images.
+        yield f"{minutes:g} minutes", 60 * minutes + 180, partial(_speed_run, session, data, minutes)
 
 
 def _speed_run(session: Session, data: Data, minutes: float, seconds: float) -> dict[str, Any]:
     name, batch = ("mobilenetv3_small_050", 32) if session.dry else ("mobilenetv3_large_100", 512)
+    _afresh()
+    compiled = PLACE.type == "cuda" and _compiles()
     recipe = config.load(
         "visual-words",
         [
@@ -202,12 +244,16 @@ def _speed_run(session: Session, data: Data, minutes: float, seconds: float) -> 
             f"ssl.batch={batch}",
             "ssl.knn_every=0",
             "ssl.checkpoint_every=10",
-            f"optim.compile={str(PLACE.type == 'cuda').lower()}",
+            f"optim.compile={str(compiled).lower()}",
         ],
     )
     folder = session.out / f"cifar10-{minutes:g}"
     training, why, pace = trained(recipe, data, folder, seconds - (0 if session.dry else 40), minutes)
-    numbers: dict[str, Any] = {"epochs": training.recipe.ssl.epochs, "images_per_second": pace}
+    numbers: dict[str, Any] = {
+        "epochs": training.recipe.ssl.epochs,
+        "compiled": compiled,
+        "images_per_second": pace,
+    }
     if why:
         return {**numbers, "unfinished": why}
     return numbers | _probed(session, folder, data)
@@ -240,8 +286,7 @@ def _throughput(
     spec = InputSpec(size, size, photos.spec.mean, photos.spec.std)
     images = photos.pretrain
     data = Data("generated", (), spec, images, images, images)
-    if PLACE.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    _afresh()
     # The queue of a large data set, full of keys: a few photos would shorten it, and an empty one costs nothing.
     with mock.patch.object(sizing, "queue_size", lambda recipe, images: recipe.ssl.queue_length()):
         pace = images_per_second(recipe, data, session.out / "pace", 2 if session.dry else 20, full_queue=True)
@@ -271,7 +316,8 @@ def additive(session: Session, data: Data) -> Rows:
         for seed in session.seeds[:1] if session.dry else session.seeds:
             for step, paper in list(STEPS.items())[-2:] if session.dry else STEPS.items():
                 row = f"{name}, seed {seed}, {step}"
-                yield row, 150, partial(_additive_row, session, data, name, seed, paper)
+                # All epochs of one network rather than a part of those of four.
+                yield row, 600, partial(_additive_row, session, data, name, seed, paper)
 
 
 def _additive_row(session: Session, data: Data, name: str, seed: int, paper: str, seconds: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -28,24 +29,30 @@ class Session:
     def __post_init__(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
         self.file = self.out / "rows.jsonl"
-        for line in self.file.read_text().splitlines() if self.file.is_file() else ():
-            row = json.loads(line)
-            self.known[row["name"]] = row
+        text = self.file.read_text() if self.file.is_file() else ""
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError):  # killed while writing
+                row = json.loads(line)
+                self.known[row["name"]] = row
+        if text and not text.endswith("\n"):
+            with self.file.open("a") as file:
+                file.write("\n")
 
     def left(self) -> float:
         """Seconds."""
         return self.until - time.monotonic()
 
-    def row(self, part: str, name: str, limit: float, work: Callable[[float], dict[str, Any]]) -> None:
+    def row(self, part: str, name: str, limit: float, work: Callable[[float], dict[str, Any]], whole: bool) -> None:
         """Measure one row within ``limit`` seconds (of what is left), unless an earlier call has it.
 
         work(seconds) returns its numbers; with "unfinished" among them the row is measured on by the next call.
+        whole: it cannot go on where it was stopped, so that it is begun only where all of ``limit`` is left.
         """
         name = f"{part}: {name}"
         if name in self.known and "unfinished" not in self.known[name]:
             print(f"{name}: kept from before", flush=True)
             return
-        if self.left() < min(10.0, limit):
+        if self.left() < (limit if whole else min(10.0, limit)):
             print(f"{name}: not run, the time is up", flush=True)
             return
         began = time.monotonic()
