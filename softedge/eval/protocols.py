@@ -5,7 +5,9 @@ simsiam   Chen & He 2021 (arXiv 2011.10566), which Light-MoCo follows: LARS, rat
 ang-2022  Ang 2022 on leftthomas/SimCLR: Adam 1e-3, batch 512, 100 epochs, features of unit length.
 
 Both report here the accuracy after the last epoch; their code keeps the best epoch on the test set. The augmentation of
-leftthomas/SimCLR's probe (colour jitter and grey beside crop and flip) is left at crop and flip.
+leftthomas/SimCLR's probe (colour jitter and grey beside crop and flip) is left at crop and flip, and the network is in
+eval mode (theirs keeps BatchNorm on the statistics of the batch while the layer trains). Light-MoCo's own code leaves
+the bias out of LARS's scaling; SimSiam's, which the paper names, does not.
 """
 
 from __future__ import annotations
