@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -72,10 +73,21 @@ def main() -> None:
     if not asked.table:
         if not asked.data:
             parser.error("--data is needed")
+        refuse_other_settings(asked)
         whole = read(asked.data)
         for row in asked.rows:
             measure(row, whole, asked)
     print(table(asked.out))
+
+
+def refuse_other_settings(asked: argparse.Namespace) -> None:
+    """Rows are kept by their method's name: one folder holds those of one set of settings."""
+    wanted = {key: getattr(asked, key) for key in ("minutes", "rates", "views", "seed")}
+    kept = asked.out / "asked.json"
+    if kept.is_file() and (before := json.loads(kept.read_text())) != wanted:
+        sys.exit(f"{asked.out} was measured with {before}; choose another --out")
+    asked.out.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(wanted))
 
 
 def measure(row: str, whole: Data, asked: argparse.Namespace) -> None:

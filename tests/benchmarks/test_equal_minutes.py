@@ -79,3 +79,12 @@ def test_a_training_that_was_stopped_leaves_no_row_and_a_rate_that_failed_is_tol
     monkeypatch.setattr(equal_minutes.backbones, "load", lambda path: path)
     equal_minutes.measure("simco", whole, asked)
     assert "| simco | 0.004 | 3 | 2.0 | 0.500 (0.001: failed) | 0.450 | 0.440 |" in equal_minutes.table(tmp_path)
+
+
+def test_rows_of_other_minutes_are_not_taken_for_those_that_are_asked(tmp_path):
+    asked = Namespace(out=tmp_path / "rows", minutes=2.0, rates=[0.001, 0.004], views=10, seed=0)
+    equal_minutes.refuse_other_settings(asked)
+    equal_minutes.refuse_other_settings(asked)  # goes on
+    asked.minutes = 5.0
+    with pytest.raises(SystemExit, match="was measured with .*'minutes': 2.0"):
+        equal_minutes.refuse_other_settings(asked)
