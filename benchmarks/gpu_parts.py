@@ -163,7 +163,7 @@ def _wait() -> None:
 
 
 def checks(session: Session, data: Data) -> Rows:
-    yield "pytest", 150, partial(_pytest, session)
+    yield "pytest", 240, partial(_pytest, session)
     for method in registry.METHODS.own:
         if method != "seed":  # needs a teacher's weights; its loss is the cross-entropy that the others use
             yield f"one step of {method}", 30, partial(_one_step, session, method)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-# 20-NN is what Light-MoCo reports (Lin et al. 2022, Table I); Ang 2022 uses k = 200. The papers give no temperature: the
-# released code of Light-MoCo takes that of the training (0.1), and the 128 numbers behind the projector in place of the
-# features; the code that Ang builds on (leftthomas/SimCLR) takes 0.5.
+# 20-NN is what Light-MoCo reports (Lin et al. 2022, Table I); Ang 2022 uses k = 200. Neither paper gives a temperature:
+# the released code of Light-MoCo takes that of the training (0.1), and the 128 numbers behind the projector in place of
+# the features; the code that Ang builds on (leftthomas/SimCLR) takes 0.5.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "light-moco": {"k": 20, "temperature": 0.07},
     "ang-2022": {"k": 200, "temperature": 0.1},

@@ -35,7 +35,7 @@ def save(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer, positi
     """
     own = distributed.gather(_own_state(method)[None])
     randoms = distributed.gather(torch.get_rng_state()[None].to(own.device)).cpu()
-    on_cuda = distributed.gather(_cuda_state()[None].to(own.device)).cpu() if torch.cuda.is_available() else []
+    on_cuda = distributed.gather(_cuda_state()[None].to(own.device)).cpu()
     if distributed.rank() != 0:
         return
     content = {
@@ -79,8 +79,9 @@ def load(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     _restore_own(method, content["own"][distributed.rank()])
     states = content["random"]
     torch.set_rng_state(states["torch"][distributed.rank()].clone())  # torch crashes on a row of a larger tensor
-    if distributed.rank() < len(states["cuda"]) and torch.cuda.is_available():  # by rank; none in a training on a CPU
-        torch.cuda.set_rng_state(states["cuda"][distributed.rank()].clone(), distributed.device())
+    on_cuda = states["cuda"][distributed.rank() : distributed.rank() + 1]  # a list in checkpoints of earlier versions
+    if len(on_cuda) and len(on_cuda[0]) and torch.cuda.is_available():
+        torch.cuda.set_rng_state(on_cuda[0].clone(), distributed.device())
     random.setstate((states["python"][0], tuple(states["python"][1]), states["python"][2]))
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
@@ -132,6 +133,8 @@ def _restore_own(method: nn.Module, state: Tensor) -> None:
 
 def _cuda_state() -> Tensor:
     """Of this rank's own GPU: asking for all of them would open a context on each, and see those of no other rank."""
+    if not torch.cuda.is_available():
+        return torch.empty(0, dtype=torch.uint8)
     return torch.cuda.get_rng_state(distributed.device())
 
 
