@@ -29,5 +29,7 @@ def embed(
     world, rank = distributed.world(), distributed.rank()
     share = -(-len(images) // world)
     mine = images.subset(np.arange(rank * share, (rank + 1) * share) % len(images))  # the last share wraps around
-    rows = torch.from_numpy(extract(network, mine, spec, device=str(device))).to(device)
+    # Uncompiled: each batch would be recorded as a further CUDA graph of the same step.
+    with torch.compiler.set_stance("force_eager"):
+        rows = torch.from_numpy(extract(network, mine, spec, device=str(device))).to(device)
     return distributed.gather(rows)[: len(images)]

@@ -23,3 +23,18 @@ def test_all_ranks_get_every_image_in_order_also_when_the_shares_differ():
     for there in (_embedded(0, 13), *on_two_ranks(_embedded, 13)):
         assert there.shape == (13, 8)
         assert np.abs(there - expected).max() < 1e-5
+
+
+def test_a_compiled_network_looks_at_the_whole_set_uncompiled():
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    network = TinyBackbone()
+    network.compile(backend=backend)
+    embed(network, data(13).pretrain, SPEC, torch.device("cpu"))
+    assert not graphs
+    network(torch.zeros(2, 3, 32, 32))
+    assert len(graphs) == 1  # training goes on compiled
