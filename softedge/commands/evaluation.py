@@ -99,7 +99,7 @@ def distill(
         str | None,
         typer.Option(
             "--teacher",
-            help="auto, best, probe, finetune, spread, a run, a classifier file or a timm network",
+            help="auto, best, probe, finetune, spread, ensemble, a run, a classifier file or a timm network",
             show_default="the recipe's",
         ),
     ] = None,

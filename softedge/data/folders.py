@@ -144,7 +144,10 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
     except UserError as error:
         raise (UserError("; ".join([str(error), *without])) if thumbnails else error) from None
     if decided is None:
-        notices.append(f"{decisions.FILE} has no columns 'name' and 'label' and is not read")
+        notices.append(
+            f"{decisions.FILE} is not read: its first row has to name the columns 'name' (the path below this folder) "
+            "and 'label'"
+        )
     elif decided:
         folder_of = {shown: folder for folder, shown in (readable or {}).items()}
         names = [printable(name) for name in listing.names]
@@ -156,7 +159,8 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
         ignored["class folders without images"] = len(classes_without)
         shown = "; ".join(f"{printable(name)}: {others} other files" for name, others in classes_without[:5])
         notices.append(
-            f"{len(classes_without)} folders hold no images of a known type and make no class ({shown}"
+            f"{plural(len(classes_without), 'folder holds', 'folders hold')} no images of a known type and "
+            f"{'makes' if len(classes_without) == 1 else 'make'} no class ({shown}"
             f"{'; ...' if len(classes_without) > 5 else ''})"
         )
     folders = sorted({label for group in groups.values() for _, label in group if label is not None})

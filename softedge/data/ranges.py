@@ -72,13 +72,11 @@ def colour_notice(maxima: Sequence[int]) -> str | None:
 
 def notice(white: dict[str, float], count: int) -> str:
     """What was decided, for a person."""
-    ranges = " and ".join(
-        f"0 to {top:g} of {'whole numbers' if kind == 'I' else 'floats'}" for kind, top in white.items()
-    )
+    ranges = " and ".join(f"{top:g} {'in integers' if kind == 'I' else 'in floats'}" for kind, top in white.items())
     unused = white.get("I", 65535.0)
     bits = f"; the upper bits of 16 are not used: {int(unused).bit_length()} are" if unused < 65535 else ""
     pictures = plural(count, "picture has", "pictures have")
-    return f"{pictures} more than 8 bits a pixel: for all of them black to white is {ranges}{bits}"
+    return f"{pictures} more than 8 bits a channel: in all of them 0 is black, and white is {ranges}{bits}"
 
 
 def guessed_white(values: NDArray[Any], mode: str) -> float:

@@ -35,7 +35,7 @@ def data_facts(run: Values) -> list[tuple[str, Any]]:
     if data.get("test_split"):
         facts.append(("test split", _SPLIT.get(data["test_split"], data["test_split"])))
     for why, number in (data.get("ignored") or {}).items():
-        facts.append(("ignored", SHOW["count"](number) + Markup(" {}").format(why)))
+        facts.append(("ignored", Markup("{}: ").format(why) + SHOW["count"](number)))
     facts += [("note", notice) for notice in data.get("notices") or []]
     spec = data.get("spec") or {}
     if spec.get("size"):

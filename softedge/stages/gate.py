@@ -51,7 +51,7 @@ def gate(
         refused, cautions = failures(checked, () if strict else limits.optional)
         failed += refused
         for line in cautions:
-            say(f"caution: {line}; other files of the format passed, and nobody asked for this one")
+            say(f"caution: {line}; other files of the format passed, and --precisions did not ask for this one")
     if failed:
         raise GateFailed("; ".join(failed))
 

@@ -98,7 +98,10 @@ def test_tables_as_other_programs_write_them_are_read(photos: Path, text: str) -
 def test_a_table_with_other_columns_is_ignored_with_a_notice(photos: Path) -> None:
     before = labels_of(photos)
     assert labels_of(write(photos, "id,breed\n0,beagle\n")) == before
-    assert any("is not read" in notice for notice in folders.find(photos, "folder").notices)
+    assert any(
+        "labels.csv is not read" in notice and "'name'" in notice and "'label'" in notice
+        for notice in folders.find(photos, "folder").notices
+    )
 
 
 @pytest.mark.parametrize(

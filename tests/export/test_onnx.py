@@ -77,6 +77,18 @@ def test_fp16_file_is_half_the_size_and_keeps_float32_at_both_ends(deployed, pic
     assert weights and all(t.data_type == onnx.TensorProto.FLOAT16 for t in weights if "weight" in t.name)
 
 
+def test_fp16_file_of_features_leaves_the_bounds_in_float_that_the_last_relu6_shares_with_the_others(pictures, tmp_path):
+    layers = (torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU6(), torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU6())
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval()
+    features = Deployed(network, InputSpec(16, 18, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)), output="features")
+    target = Onnx()
+    artifact = target.convert(features, "fp16", pictures[:0], tmp_path)
+    bounds = {tensor.data_type for tensor in onnx.load(artifact.path).graph.initializer if not tensor.dims}
+    assert bounds == {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+    assert compare(target.load(artifact)(pictures), features.predict(pictures), "features").max_abs_diff < 2e-3
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_file_holds_no_tensor_that_nobody_reads_and_is_as_old_as_its_operators_allow(
     deployed, pictures, tmp_path, precision

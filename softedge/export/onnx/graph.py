@@ -88,11 +88,15 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     floats = set(float_tensors(model))
     entering = [name for node in head for name in node.output if name in read & floats]
     leaving = [name for node in body for name in node.output if name in wanted]
-    for tensor in model.graph.initializer:
-        if tensor.name in read and tensor.data_type == onnx.TensorProto.FLOAT:
-            array = onnx.numpy_helper.to_array(tensor).astype(np.float16)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     half = {name: f"{name}_half" for name in (*entering, *leaving)}
+    float_too = {name for node in (*head, *tail) for name in node.input}  # as the bounds of every ReLU6 in a network
+    for tensor in [t for t in model.graph.initializer if t.name in read and t.data_type == onnx.TensorProto.FLOAT]:
+        array = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        if tensor.name in float_too:
+            half[tensor.name] = f"{tensor.name}_half"
+            model.graph.initializer.append(onnx.numpy_helper.from_array(array, half[tensor.name]))
+        else:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     for node in body:
         for about in node.attribute if node.op_type == "Cast" else ():
             about.i = onnx.TensorProto.FLOAT16 if about.i == onnx.TensorProto.FLOAT else about.i
