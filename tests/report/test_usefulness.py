@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import synthetic_extras
+import synthetic_run
 from test_verdict import DEVICES, row
 
-from softedge.report import card, phrases, trained, usefulness, words
+from softedge.report import card, phrases, report, trained, usefulness, words
 from softedge.report.verdict import decide
 
 
@@ -118,3 +122,19 @@ def test_a_network_that_the_runs_own_taught_is_named_with_its_own_start():
     own = taught | {"files": [{"source": "finetune"}]}
     assert phrases.about(own) == "tf_efficientnet_lite0"
     assert trained.origin(own).startswith("It started from ImageNet weights")
+
+
+def test_a_run_without_a_file_to_ship_has_no_numbers_of_one_beside_another_and_does_not_call_them_not_run(
+    tmp_path: Path,
+) -> None:
+    runs = [synthetic_run.make(tmp_path / name) for name in "ab"]
+    synthetic_extras.add(runs[0])
+    path = runs[0].folder("baselines") / "result.json"
+    values = json.loads(path.read_text())
+    values["metrics"]["useful"] = False
+    path.write_text(json.dumps(values))
+    text = report(runs).read_text()
+    row = text[text.index('id="sides"') :].split("</tr>")[1]  # below the header
+    assert "not better than cheap" in row
+    for column in ("top-1", "p90, ms", "size"):
+        assert f'data-label="{column}" class="num">–</td>' in row
