@@ -278,8 +278,8 @@ def _refuse_negative(values: NDArray[Any]) -> None:
 
 
 def wide_pixels(data: bytes) -> tuple[tuple[str, float], str] | None:
-    """("I" or "F", the highest value) of a picture with more than 8 bits a channel, and a hash of its upright pixels, the
-    same in every lossless format; None for any other picture.
+    """("I" or "F", the highest value) of a picture with more than 8 bits a channel, and a hash of its upright pixels,
+    the same in every lossless format; None for any other picture.
     """
     if data[:3] == b"\xff\xd8\xff":
         return None

@@ -325,7 +325,10 @@ def cheap_lead(run: Values) -> Markup:
     """Is the network worth it, in a sentence with the interval."""
     metrics, rival = run["baselines"]["metrics"], run["baselines"]["rival"]
     verdict = "The network is clearly better" if metrics["useful"] else "The network is not clearly better"
-    return Markup("{} than the cheap classifier that did best on held-out training images, {}: {} against {}, {} points (95 % {} to {}).").format(
+    return Markup(
+        "{} than the cheap classifier that did best on held-out training images, {}: "
+        "{} against {}, {} points (95 % {} to {})."
+    ).format(
         verdict, rival if rival.startswith("SVM") else f"the {rival}", SHOW["percent"](metrics["top1"]),
         SHOW["percent"](metrics["cheap_top1"]), SHOW["points"](metrics["gain"]), SHOW["points"](metrics["gain_low"]),
         SHOW["points"](metrics["gain_high"]),

@@ -77,7 +77,7 @@ def test_fp16_file_is_half_the_size_and_keeps_float32_at_both_ends(deployed, pic
     assert weights and all(t.data_type == onnx.TensorProto.FLOAT16 for t in weights if "weight" in t.name)
 
 
-def test_fp16_file_of_features_leaves_the_bounds_in_float_that_the_last_relu6_shares_with_the_others(pictures, tmp_path):
+def test_fp16_file_of_features_leaves_the_bounds_in_float_that_its_last_relu6_shares_with_others(pictures, tmp_path):
     layers = (torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU6(), torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU6())
     torch.manual_seed(0)
     network = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval()
