@@ -37,7 +37,7 @@ _MASKS = (
     (r"(SVM on (HOG|a colour histogram( and HOG)?)|majority class)", "<cheap classifier>"),
     (r"^\d+  \S+\.png  .*", "<rank>  <image>  <class>"),  # of labels: which images is a matter of accuracy
     (r"\b\d+ of (\d+) labels look wrong", r"<n> of \1 labels look wrong"),
-    (r"^calibration by .*", "<candidate>"),
+    (r"^.* (yes|no) +calibration by .*", "<candidate>"),
     (r"^(chosen on \d+ images: ).*", r"\1<recommendation>"),
     (r"(\d+(?:\.\d+)?e[-+]\d+|[-+]?\b\d+\.\d+(?:\.\d+)*)", "<n>"),
     (rf"(?<![\w.-])[\d,]+({_UNITS})", r"<n>\1"),
