@@ -54,20 +54,25 @@ def _fit(
     standard, mean, std = _standardised(features)
     decay, held_out = weight_decays[0], None
     if len(weight_decays) > 1:
-        decay, held_out = _choose(standard, labels, n_classes, weight_decays, seed)
+        decay, right = _choose(standard, labels, n_classes, weight_decays, seed)
+        held_out = float(right.mean()) if len(right) else None
     weight, bias = _solve(standard, labels, n_classes, decay)
     weight = weight / std
     return Linear(weight.astype(np.float32), (bias - weight @ mean).astype(np.float32), decay, held_out)
 
 
-def held_out_top1(
+def held_out_right(
     features: NDArray[np.float32],
     labels: NDArray[np.int64],
     n_classes: int,
     weight_decays: Sequence[float],
     seed: int = 0,
-) -> float | None:
-    """Top-1 on the held-out parts that choose the weight decay, with the chosen one; None where none can be fitted."""
+) -> NDArray[np.bool_]:
+    """Whether each image of the held-out parts that choose the weight decay is answered right, with the chosen one.
+
+    In the order of the images: of all of them up to 5,000, of one fifth above; empty where nothing can be fitted. Which
+    are asked depends on labels and seed alone, so that the answers on other features of the same images can be paired.
+    """
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1 if features.size < _SMALL else None):
@@ -109,30 +114,31 @@ def _choose(
     n_classes: int,
     weight_decays: Sequence[float],
     seed: int,
-) -> tuple[float, float | None]:
-    """The weight decay with the best held-out log likelihood, steadier than accuracy on a handful of images; and the
-    held-out accuracy with it."""
+) -> tuple[float, NDArray[np.bool_]]:
+    """The weight decay with the best held-out log likelihood, steadier than accuracy on a handful of images; and which
+    of the held-out images, in their order, are answered right with it."""
     rng = np.random.default_rng(seed)
     folds = np.empty(len(labels), np.int64)
     count = 5 if len(labels) > _MANY else 3
     for label in np.unique(labels):  # stratified
         members = rng.permutation(np.flatnonzero(labels == label))
         folds[members] = (np.arange(len(members)) + rng.integers(count)) % count
-    scores, right, asked = dict.fromkeys(weight_decays, 0.0), dict.fromkeys(weight_decays, 0), 0
+    scores, asked = dict.fromkeys(weight_decays, 0.0), np.zeros(len(labels), bool)
+    right = {decay: np.zeros(len(labels), bool) for decay in weight_decays}
     for fold in range(1 if len(labels) > _MANY else count):
         held = folds == fold
         if not held.any() or len(np.unique(labels[~held])) < 2:
             continue
-        asked += int(held.sum())
+        asked |= held
         for decay in weight_decays:
             weight, bias = _solve(standard[~held], labels[~held], n_classes, decay)
             logits = standard[held] @ weight.T + bias
-            right[decay] += int((logits.argmax(1) == labels[held]).sum())
+            right[decay][held] = logits.argmax(1) == labels[held]
             logits -= logits.max(1, keepdims=True)
             log_likelihood = logits[np.arange(held.sum()), labels[held]] - np.log(np.exp(logits).sum(1))
             scores[decay] += float(np.maximum(log_likelihood, -20).sum())
     best = max(scores, key=lambda decay: scores[decay])
-    return best, right[best] / asked if asked else None
+    return best, right[best][asked]
 
 
 def pick_per_class(labels: NDArray[np.int64], per_class: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -244,10 +244,14 @@ def worth_it(run: Values) -> str:
     if not words.is_number(before) or not words.is_number(after):
         return ""
     kept = "those of the starting weights" if run["pretrain"].get("kept") == "start" else "the pretrained ones"
+    interval = ""
+    if words.is_number(metrics.get("gain_low")):  # runs of earlier versions have none
+        gain, low, high = (words.points(metrics[key]) for key in ("gain", "gain_low", "gain_high"))
+        interval = f" (difference {gain} points, 95 % interval {low} to {high})"
     return (
         f"Of {words.count(metrics['n_val'])} held-out training images a linear layer answers {words.percent(before)} "
-        f"right on the features of the starting weights and {words.percent(after)} on the pretrained ones: {kept} "
-        "were kept."
+        f"right on the features of the starting weights and {words.percent(after)} on the pretrained ones{interval}: "
+        f"{kept} were kept."
     )
 
 

@@ -60,9 +60,9 @@ def pretrain(
 def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     """Train ``recipe.ssl.method`` on ``data.pretrain``; resumes bit-exactly from ``last.pt``.
 
-    Writes metrics.jsonl, last.pt, backbone.safetensors and result.json into the run's ``pretrain`` folder.  Where the
-    weights that it started from are better (``ssl.keep``), they are in backbone.safetensors and the trained ones beside
-    it, in trained.safetensors.
+    Writes metrics.jsonl, last.pt, backbone.safetensors and result.json into the run's ``pretrain`` folder.  Unless the
+    trained weights are clearly better than those it started from (``ssl.keep``), the latter are in
+    backbone.safetensors and the trained ones beside it, in trained.safetensors.
     Raises UserError for settings that cannot work and when the guard stops the training, ``Interrupted`` after
     SIGINT or SIGTERM. On several ranks all of them call it, and rank 0 writes.
     """
@@ -131,7 +131,7 @@ def _judged(recipe: Recipe) -> bool:
 
 
 def _better(outcome: Outcome, recipe: Recipe, data: Data, folder: Path) -> Outcome:
-    """Keep the starting weights where a linear layer does not do better on the features after the training."""
+    """Keep the starting weights unless a linear layer does clearly better on the features after the training."""
     path = folder / Path(BACKBONE).name
     start, trained = backbones.build(recipe.backbone, recipe.seed), backbones.load(path)
     scores = starts.compare(start, trained, data.train, data.spec, recipe.probe.weight_decays, recipe.seed)
@@ -149,9 +149,11 @@ def _better(outcome: Outcome, recipe: Recipe, data: Data, folder: Path) -> Outco
     )
     say(
         f"pretrain: of {scores.n:,} held-out training images a linear layer on the features answers "
-        f"{scores.before:.3f} right with the starting weights, {scores.after:.3f} with the trained ones: {rest}"
+        f"{scores.before:.3f} right with the starting weights, {scores.after:.3f} with the trained ones, "
+        f"{scores.gain}: {rest}"
     )
     metrics = {"before_val_top1": scores.before, "after_val_top1": scores.after, "n_val": scores.n}
+    metrics |= scores.gain.metrics()
     return replace(outcome, metrics={**outcome.metrics, **metrics}, details={**outcome.details, "kept": kept})
 
 

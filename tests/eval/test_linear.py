@@ -69,3 +69,31 @@ def test_few_labels_are_stratified_and_seeded():
     assert (chosen == linear.pick_per_class(labels, 5, np.random.default_rng(0))).all()
     fraction = linear.pick_fraction(labels, 0.1, np.random.default_rng(0))
     assert np.bincount(labels[fraction]).tolist() == [5, 3, 1, 1]
+
+
+def test_the_held_out_answers_are_those_of_scikit_learn_on_the_same_folds():
+    """Three folds by hand: each image is answered by the layer that was fitted on the two other folds."""
+    from sklearn.linear_model import LogisticRegression
+
+    features, labels = blobs(n=90, dim=3, spread=4.0)
+    right = linear.held_out_right(features, labels, 3, (0.05,), seed=4)
+    rng, folds = np.random.default_rng(4), np.empty(90, int)
+    for label in range(3):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        folds[members] = (np.arange(30) + rng.integers(3)) % 3
+    z = (features - features.mean(0)) / features.std(0)
+    expected = np.empty(90, bool)
+    for fold in range(3):
+        held = folds == fold
+        model = LogisticRegression(C=1 / (0.05 * 60), max_iter=1000).fit(z[~held], labels[~held])
+        expected[held] = model.predict(z[held]) == labels[held]
+    assert (right == expected).mean() > 0.98 and 0.4 < right.mean() < 0.95
+
+
+def test_a_fifth_of_many_images_is_asked_the_same_whatever_the_features(monkeypatch):
+    monkeypatch.setattr(linear, "_MANY", 100)
+    features, labels = blobs()
+    perfect = np.eye(3, dtype=np.float32)[labels]
+    assert linear.held_out_right(perfect, labels, 3, (0.01,)).tolist() == [True] * 30
+    assert linear.held_out_right(features, labels, 3, (0.01,)).shape == (30,)
+    assert linear.held_out_right(perfect[:2], np.zeros(2, np.int64), 3, (0.01,)).size == 0  # nothing to tell apart

@@ -1,4 +1,4 @@
-"""Pretraining from starting weights is kept only where the features get better on held-out training images."""
+"""Pretraining from starting weights is kept only where the features get clearly better on held-out training images."""
 
 import dataclasses
 
@@ -9,7 +9,8 @@ from small import SPEC, data, recipe
 from torch import nn
 
 from softedge import backbones
-from softedge.eval import starts
+from softedge.eval import linear, starts
+from softedge.eval.bootstrap import Difference
 from softedge.run import Run
 from softedge.stages import features, pretrain
 
@@ -31,8 +32,25 @@ def test_features_that_tell_the_classes_apart_are_the_better_ones():
     images = data().train
     found = starts.compare(Channels(blind=True), Channels(), images, SPEC, (1e-2, 1e-3), 0)
     assert found is not None and found.paid and found.after == 1.0 and found.before <= 0.6 and found.n == 48
+    assert found.gain.mean == pytest.approx(found.after - found.before)
     back = starts.compare(Channels(), Channels(blind=True), images, SPEC, (1e-2,), 0)  # one decay is asked as well
     assert back is not None and not back.paid and (back.before, back.after) == (found.after, found.before)
+
+
+@pytest.mark.parametrize(("gained", "lost", "paid"), [(1, 0, False), (12, 8, False), (20, 0, True), (30, 10, True)])
+def test_a_gain_that_chance_explains_does_not_pay(monkeypatch, gained, lost, paid):
+    """Right and wrong of 48 images; McNemar's exact test agrees: p = 1, 0.50, 2e-6 and 0.002."""
+    from scipy.stats import binomtest
+
+    before = np.arange(48) >= gained
+    after = before | (np.arange(48) < gained)
+    after[48 - lost :] = False
+    answers = iter([before, after])
+    monkeypatch.setattr(linear, "held_out_right", lambda *a: next(answers))
+    found = starts.compare(Channels(), Channels(), data().train, SPEC, (1e-2,), 0)
+    assert found is not None and found.n == 48 and found.after - found.before == pytest.approx((gained - lost) / 48)
+    assert found.after > found.before
+    assert found.paid == paid == (binomtest(lost, gained + lost).pvalue < 0.05)
 
 
 def test_equal_features_do_not_pay_and_few_labels_cannot_tell():
@@ -55,14 +73,17 @@ def stem(path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("paid", [False, True])
-def test_the_better_weights_are_the_backbone_and_the_others_are_not_lost(tmp_path, given, monkeypatch, paid):
-    monkeypatch.setattr(starts, "compare", lambda *a: starts.Comparison(0.8, 0.9 if paid else 0.8, 48))
+def test_the_better_weights_are_the_backbone_and_the_others_are_not_lost(tmp_path, given, monkeypatch, capsys, paid):
+    gain = Difference(0.1, 0.02, 0.18) if paid else Difference(0.1, -0.02, 0.22)  # the same accuracies either way
+    monkeypatch.setattr(starts, "compare", lambda *a: starts.Comparison(0.8, 0.9, gain, 48))
     run = Run(tmp_path / "run")
     result = pretrain.stage(run, recipe(backbone__weights=given), data())
     folder = run.folder("pretrain")
     trained = torch.load(folder / "last.pt", weights_only=True)["method"]["encoder.backbone.net.conv_stem.weight"]
     assert result.details["kept"] == ("trained" if paid else "start")
     assert result.metrics["before_val_top1"] == 0.8 and result.metrics["epochs"] == 3
+    assert (result.metrics["gain_low"], result.metrics["gain_high"]) == (gain.low, gain.high)
+    assert str(gain) in capsys.readouterr().err
     assert torch.equal(stem(folder / "backbone.safetensors"), trained if paid else stem(given))
     assert (folder / "trained.safetensors").exists() is not paid
     if not paid:
