@@ -233,8 +233,8 @@ def against_start(done: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
                 np.concatenate([from_bits(done[f"{which} {fold}"][f"{name}_right"]) for fold in both])
                 for which in (row, start)
             )
-            line = {"row": row, "measure": name, "n": len(after), "start": before.mean(), "after": after.mean()}
-            lines.append(line | paired(after, before).metrics())
+            means = {"start": float(before.mean()), "after": float(after.mean())}
+            lines.append({"row": row, "measure": name, "n": len(after)} | means | paired(after, before).metrics())
     return [{k: round(v, 4) if isinstance(v, float) else v for k, v in line.items()} for line in lines]
 
 
