@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from softedge.config import Recipe
 from softedge.data.near_pairs import sentence, table
 from softedge.errors import UserError
 from softedge.progress import on_one_line, plural
 from softedge.run import write_text
+
+if TYPE_CHECKING:
+    from softedge.data.examining import Examined
 
 _SHOWN = 12
 
@@ -20,17 +23,24 @@ def describe(source: str, recipe: Recipe, pairs: Path | None = None) -> dict[str
 
     pairs: a file for the table of near-duplicates; nothing else is written.
     """
-    from softedge.data.examining import examine, input_spec
-    from softedge.data.index import summary
+    from softedge.data.examining import examine
 
     if pairs is not None and pairs.exists():
         raise UserError(f"{pairs} exists; give --pairs another name, or delete it")
     examined = examine(source, recipe)
-    spec = input_spec(examined, recipe)
-    values = {**examined.counts(), **summary(examined, spec), "n_found": len(examined.inventory)}
+    values = facts(examined, recipe)
     if pairs is not None:
         write_text(pairs, table(examined.near))
     return values
+
+
+def facts(examined: Examined, recipe: Recipe) -> dict[str, Any]:
+    """The same of images that were looked at."""
+    from softedge.data.examining import input_spec
+    from softedge.data.index import summary
+
+    spec = input_spec(examined, recipe)
+    return {**examined.counts(), **summary(examined, spec), "n_found": len(examined.inventory)}
 
 
 def describe_text(values: Mapping[str, Any]) -> str:

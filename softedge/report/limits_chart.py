@@ -25,12 +25,19 @@ def _is_time(fit: Values) -> bool:
 
 def caption(run: dict[str, Any]) -> str:
     """Which of them is marked, and whether it is what the files hold."""
-    met = [fit for fit in timed(run) if fit.get("met")]
-    if not met:
+    ring = chosen(run)
+    if ring is None:
         return "None of them met the limits."
-    name, size = _exported(run)
-    exported = met[-1]["network"] == name and met[-1]["size"] == size
-    return f"Ring: the first that met the limits{', which is exported' if exported else ''}. Hollow: not met."
+    exported = (ring["network"], ring["size"]) == _exported(run)
+    return f"Ring: {'exported' if exported else 'the largest that met the limits'}. Hollow: limits not met."
+
+
+def chosen(run: dict[str, Any]) -> Values | None:
+    """The one that is exported; the largest that met the limits, last in the plan, where that one was not tried."""
+    fits = timed(run)
+    exported = [fit for fit in fits if (fit["network"], fit["size"]) == _exported(run)]
+    met = exported or [fit for fit in fits if fit.get("met")]
+    return met[-1] if met else None
 
 
 def _exported(run: dict[str, Any]) -> tuple[str, int]:
@@ -47,8 +54,8 @@ def limit(run: dict[str, Any]) -> float:
     return float(value) if words.is_number(value) else 0.0
 
 
-def draw(identity: str, width: float, fits: Sequence[Values], limit: float) -> Markup:
-    """One line for each network; hollow dots did not meet the limits, the ring marks the one that did."""
+def draw(identity: str, width: float, fits: Sequence[Values], limit: float, ring: Values | None) -> Markup:
+    """One line for each network; hollow dots did not meet the limits, the ring marks the one that was chosen."""
     height, left, right, top, bottom = 300.0, 52.0, width - 14, 40.0, 46.0
     pixels, p90 = [fit["size"] for fit in fits], [fit["p90_ms"] for fit in fits]
     x = svg.Scale(*svg.padded(min(pixels), max(pixels), least=64), left, right)
@@ -65,7 +72,7 @@ def draw(identity: str, width: float, fits: Sequence[Values], limit: float) -> M
             at = {"cx": x(fit["size"]), "cy": y(fit["p90_ms"])}
             kind = f"dot dot-line-{number % 4}" + ("" if fit.get("met") else " not-passed")
             parts.append(svg.tag("circle", **at, r=5.0, class_=kind))
-            if fit.get("met"):
+            if fit == ring:
                 parts.append(svg.tag("circle", **at, r=9.0, class_="halo"))
     for number, network in enumerate(names):  # time rises with the pixels: nothing else is at the top on the left
         kind = f"label strong haloed ink-line-{number % 4}"

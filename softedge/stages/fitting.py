@@ -49,17 +49,23 @@ class Limits:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a network measures at one input size.  p90_ms: None where no time was asked for.  met: all limits."""
+    """What a network measures at one input size.  p90_ms: None where no time was asked for.  met: all limits.
+
+    top1: before training, of ``images`` (``front``); None where it was not measured.
+    """
 
     network: str
     size: int
     p90_ms: float | None
     megabytes: float
     met: bool = False
+    top1: float | None = None
+    images: int = 0
 
     def text(self) -> str:
         time = f"{self.p90_ms:.2f} ms (p90) and " if self.p90_ms is not None else ""
-        return f"{time}{self.megabytes:.1f} MB at {self.size} pixels"
+        accuracy = f", top-1 {self.top1:.3f}" if self.top1 is not None else ""
+        return f"{time}{self.megabytes:.1f} MB at {self.size} pixels{accuracy}"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -80,9 +86,7 @@ def largest(recipe: Recipe, sizes: Sequence[int], limits: Limits, smaller: Seque
         for known in tried:
             if (known.network, known.size) == (name, size):
                 return known
-        found = _measured(replaced(recipe, backbone={"name": name}), size, limits)
-        say(f"size: {name} takes {found.text()}")
-        tried.append(replace(found, met=limits.met(found)))
+        tried.append(_tried(recipe, name, size, limits))
         return tried[-1]
 
     least = fit(names[-1], sizes[0])  # where this is too much, nothing else needs to be measured
@@ -90,6 +94,20 @@ def largest(recipe: Recipe, sizes: Sequence[int], limits: Limits, smaller: Seque
         raise UserError(_too_much(names, limits, least))
     chosen = next((found for name in names if (found := _largest_of(name, sizes, limits, fit))), least)
     return (*(one for one in tried if one is not chosen), chosen)
+
+
+def with_smaller(fits: Sequence[Fit], recipe: Recipe, sizes: Sequence[int], limits: Limits) -> tuple[Fit, ...]:
+    """``fits``, the result of ``largest``, with every one of ``sizes`` below the last measured of its network."""
+    *others, last = fits
+    known = {fit.size for fit in fits if fit.network == last.network}
+    missing = [size for size in sizes if size < last.size and size not in known]
+    return (*others, *(_tried(recipe, last.network, size, limits) for size in missing), last)
+
+
+def _tried(recipe: Recipe, name: str, size: int, limits: Limits) -> Fit:
+    found = _measured(replaced(recipe, backbone={"name": name}), size, limits)
+    say(f"size: {name} takes {found.text()}")
+    return replace(found, met=limits.met(found))
 
 
 def _largest_of(name: str, sizes: Sequence[int], limits: Limits, fit: Callable[[str, int], Fit]) -> Fit | None:

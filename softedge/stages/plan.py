@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +15,19 @@ from softedge.bench.base import open_device
 from softedge.config import Recipe
 from softedge.data.sources import canonical
 from softedge.errors import UserError
-from softedge.eval.validation import few_counts
+from softedge.eval.validation import LEAST, few_counts
 from softedge.progress import plural, say
 from softedge.run import Run, read_json, write_json
 from softedge.ssl import sizing
-from softedge.stages import spreading
-from softedge.stages.fitting import Limits, largest
+from softedge.stages import front, spreading
+from softedge.stages.fitting import Limits, largest, with_smaller
 from softedge.stages.opening import FOLDER_RECIPE, PLAN, choose_recipe, replaced
 from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Pace, Plan, choose, sizes_for, with_student, within
 from softedge.weights import packages, starting
 
 if TYPE_CHECKING:
     from softedge.data.draws import View
+    from softedge.data.examining import Examined
     from softedge.ssl.method import Method
 
 _TUNING = 3  # the part of the minutes, one in so many, that fine-tuning an int8 file may take, where it comes to that
@@ -129,16 +130,18 @@ def _refuse_other_minutes(root: Path, minutes: float) -> None:
 
 
 def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tuple[Plan, Recipe]:
-    from softedge.data import describe
+    from softedge.data.describing import facts as facts_of
+    from softedge.data.examining import examine
 
-    base = _based(data, set)
+    base = own = _based(data, set)
     backbones.refuse_misfit(base.backbone)  # before a run folder keeps the name of weights that it cannot start from
-    facts = describe(data, base)
+    examined = examine(data, base)
+    facts = facts_of(examined, base)
     for line in facts["notices"]:
         if line.startswith("caution"):  # the rest comes with the data stage; this one should stop who did not mean it
             say(line)
     counts = dataclasses.replace(counted(facts), scratch=base.plan.scratch)
-    pace = _pace(base.backbone)
+    pace = own_pace = _pace(base.backbone)
     counts = _suited(counts, base, pace, minutes)
     network = base.backbone
     only = base.data.size if any(item.startswith("data.size") for item in set) else 0
@@ -161,6 +164,9 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     if base.backbone.name != network.name:
         chosen = dataclasses.replace(chosen, notes=(*chosen.notes, f"{network.name} does not meet {limits.text()}"))
     chosen = dataclasses.replace(chosen, fits=fits)
+    if limits.max_ms is not None:
+        starts = {recipe.backbone.name: recipe for recipe in (own, base) if recipe.backbone.weights != "random"}
+        chosen = _with_accuracy(chosen, starts, examined, sizes, limits, own_pace)
     if chosen.values.get("ssl.epochs") and 2 <= counts.pretrain < base.ssl.batch:
         chosen = dataclasses.replace(chosen, values=chosen.values | {"ssl.batch": sizing.batch_for(counts.pretrain)})
     values: dict[str, dict[str, Any]] = {}
@@ -175,6 +181,31 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     planned = replaced(base, **values)
     recipe = _resolved(config.build(planned.model_dump(mode="json"), set, source="the plan with --set"))
     return dataclasses.replace(chosen, notes=(*chosen.notes, *_set_otherwise(chosen, planned, recipe))), recipe
+
+
+def _with_accuracy(
+    chosen: Plan, starts: Mapping[str, Recipe], examined: Examined, sizes: Sequence[int], limits: Limits, pace: Pace
+) -> Plan:
+    """The plan with the accuracies of what was measured on the device, or a line that says why there are none.
+
+    starts: network -> recipe with its weights.  pace: of the largest network.
+    """
+    *_, last = chosen.fits
+    if last.network not in starts:
+        return dataclasses.replace(chosen, notes=(*chosen.notes, front.NO_WEIGHTS))
+    recipe = starts[last.network]
+    asked = {(fit.network, fit.size) for fit in chosen.fits if fit.network in starts}
+    asked |= {(last.network, size) for size in sizes if size < last.size}
+    most = front.affordable([size for _, size in asked], pace, chosen.minutes)
+    items = front.drawn(examined, most, recipe.seed)
+    if not items:
+        why = front.NO_TIME if most < LEAST else front.NO_LABELS
+        return dataclasses.replace(chosen, notes=(*chosen.notes, why))
+    fits = with_smaller(chosen.fits, recipe, sizes, limits)
+    say(f"size: how accurate they are, on {len(items)} training images and frozen features")
+    fits, right = front.judged(fits, starts, examined, items)
+    said = front.lines(fits, right, last.network, chosen.size) if right else [front.NO_LABELS]
+    return dataclasses.replace(chosen, fits=fits, notes=(*chosen.notes, *said))
 
 
 def _set_otherwise(chosen: Plan, planned: Recipe, recipe: Recipe) -> list[str]:

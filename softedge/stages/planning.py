@@ -14,7 +14,7 @@ SIZES = (64, 96, 128, 160, 192, 224)
 MEASURED_AT = 128  # pixels; the time of other sizes goes with their area
 _OTHERS = 1.2  # minutes of export, int8 search, check, timing and map, and more for each second that an image takes:
 _OTHERS_MORE = 110.0  # 2.5 minutes at 0.014 s (160 pixels) and 5 at 0.038 s (128, a slower machine), both on TrashNet
-_FORWARD = 0.35  # of a training step, from EfficientNet-Lite0 and MobileNetV3 on two cores
+FORWARD = 0.35  # of a training step, from EfficientNet-Lite0 and MobileNetV3 on two cores
 _GIVEN_EPOCHS = (1, 30)  # of fine-tuning from starting weights: least, most
 # Epochs from which a size is taken: with fewer, the next smaller one was about as good at equal cost, and a device
 # runs it faster (benchmarks/results/starting.md).
@@ -118,7 +118,7 @@ class Plan:
             f"about {self.total:.0f} of {self.minutes:g} minutes on this machine"
         ]
         lines += [f"  {step.stage:<10} {step.minutes:5.1f} min  {step.what}" for step in self.steps]
-        for fit in self.fits:
+        for fit in sorted(self.fits, key=lambda fit: (fit.network, fit.size)):
             lines.append(f"  the device: {fit.network} takes {fit.text()}{', meets the limits' if fit.met else ''}")
         return "\n".join(map(on_one_line, [*lines, *(f"  note: {note}" for note in self.notes)]))
 
@@ -203,7 +203,7 @@ def with_student(
     plan = choose(alone, network, weights, pace, after + _TEACHERS * rest, batch, others=after)
     *before, last = plan.steps
     steps = [step for step in before if not (spread and step.stage == "finetune")]
-    answering = 0.0 if spread else _FORWARD * pace.at(plan.size)
+    answering = 0.0 if spread else FORWARD * pace.at(plan.size)
     sizes = [size for size in SIZES[1:] if size <= student.size] or [student.size]
     epoch = {size: _minutes(counts.pretrain * (student_pace.at(size) + answering)) for size in sizes}
     spreading = _spreading(counts, True, plan.size, pace)
@@ -262,7 +262,7 @@ def _steps(
         if counts.scratch:
             spent = sum(step.minutes for step in steps if step.stage in ("pretrain", "finetune"))
             steps.append(PlannedStage("scratch", "the labels alone, as long, to compare with", spent))
-        spent = _minutes(counts.test * second * _FORWARD) + 0.2
+        spent = _minutes(counts.test * second * FORWARD) + 0.2
         steps.append(PlannedStage("baselines", "cheap classifiers beside it", spent))
     steps.append(PlannedStage("export", "then the int8 search, check, timing and report", _others(second)))
     return tuple(steps)
@@ -301,13 +301,13 @@ def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: flo
 
 def _taught(counts: Counts, second: float) -> float:
     """An epoch of distillation; a network that teaches answers for every view."""
-    return _minutes(counts.taught * second * (1 if counts.few else 1 + _FORWARD))
+    return _minutes(counts.taught * second * (1 if counts.few else 1 + FORWARD))
 
 
 def _spreading(counts: Counts, given: bool, size: int, pace: Pace) -> float:
     """Features of all training images, over which labels spread; 0 where they do not."""
     pixels, networks = (_SPREAD_AT, 1 + sum(cost for _, cost in counts.beside)) if given else (size, 1.0)
-    return _minutes(counts.taught * pace.at(pixels) * _FORWARD * networks) if counts.spread else 0.0
+    return _minutes(counts.taught * pace.at(pixels) * FORWARD * networks) if counts.spread else 0.0
 
 
 def _spread_over(counts: Counts, given: bool) -> dict[str, Any]:
@@ -333,7 +333,7 @@ def within(counts: Counts, given: bool, pace: Pace, minutes: float) -> Counts:
 
 def _probe(counts: Counts, second: float) -> float:
     """Features of all labelled images, once more with random weights, and the classifiers on them."""
-    return 2 * _minutes((counts.train + counts.test) * second * _FORWARD) + 0.3
+    return 2 * _minutes((counts.train + counts.test) * second * FORWARD) + 0.3
 
 
 def _others(second: float) -> float:

@@ -25,7 +25,7 @@ def run(fits: list[dict[str, Any]] = FITS, **recipe: Any) -> dict[str, Any]:
 
 
 def test_dots_and_limit_stand_at_their_times_and_the_ring_is_on_the_fit_that_met_it() -> None:
-    drawn = str(limits_chart.draw("x", 940.0, FITS, 4.0))
+    drawn = str(limits_chart.draw("x", 940.0, FITS, 4.0, FITS[1]))
     dots = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="5"', drawn)]
     (ring,) = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="9" class="halo"', drawn)
     assert len(dots) == 2 and tuple(map(float, ring)) == dots[0], "the smaller one, first from the left"
@@ -36,10 +36,14 @@ def test_dots_and_limit_stand_at_their_times_and_the_ring_is_on_the_fit_that_met
     assert drawn.count("not-passed") == 1 and "pixels</text>" in drawn and "limit 4.00\u202fms" in drawn
 
 
-def test_what_is_exported_is_called_so_and_nothing_else_is() -> None:
-    assert limits_chart.caption(run()) == "Ring: the first that met the limits, which is exported. Hollow: not met."
+def test_what_is_exported_is_ringed_and_called_so_and_else_the_largest_that_met_the_limits() -> None:
+    assert limits_chart.caption(run()) == "Ring: exported. Hollow: limits not met."
     fewer = run(data={"size": 96})
-    assert "exported" not in limits_chart.caption(fewer)
+    assert limits_chart.caption(fewer).startswith("Ring: the largest that met the limits.")
+    assert limits_chart.chosen(fewer) == limits_chart.chosen(run()) == FITS[1]
+    smaller = FITS[1] | {"size": 96, "p90_ms": 2.0}
+    assert limits_chart.chosen(run([smaller, *FITS], data={"size": 96})) == smaller, "in fewer pixels, for the minutes"
+    assert limits_chart.caption(run([fit | {"met": False} for fit in FITS], data={"size": 96})).startswith("None")
     student = {"backbone": {"name": "large"}, "data": {"size": 224}, "distill": {"backbone": NETWORK, "size": 128}}
     assert "exported" not in limits_chart.caption(run(**student))
     assert "exported" in limits_chart.caption(run(**student) | {"files": [{"source": "distill"}]})

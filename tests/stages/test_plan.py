@@ -11,7 +11,7 @@ from pictures import class_folders
 from softedge import config
 from softedge.errors import UserError
 from softedge.run import write_text
-from softedge.stages import deploy, fitting, opening, plan, planning
+from softedge.stages import deploy, fitting, front, opening, plan, planning
 from softedge.stages.planning import SIZES, Counts, Pace, choose, with_student
 from softedge.weights import hub, packages
 
@@ -188,7 +188,7 @@ def test_pixels_that_are_set_are_planned_and_epochs_that_are_set_are_said(photos
 
 
 def test_weights_of_another_network_are_refused_before_anything_is_written(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("softedge.data.describe", lambda *_: pytest.fail("they are looked at first"))
+    monkeypatch.setattr("softedge.data.examining.examine", lambda *_: pytest.fail("they are looked at first"))
     other = timm.create_model("mobilenetv3_small_075", num_classes=0)
     torch.save(other.state_dict(), tmp_path / "other.pth")
     for file, why in (("other.pth", "does not hold weights of mobilenetv3_small_050: .* tensors do not fit, the first"),
@@ -287,7 +287,7 @@ def test_the_largest_size_that_is_fast_enough_is_planned_and_stays_a_gate(photos
     assert (recipe.check.max_p90, recipe.check.max_size) == (4.0, 3_500_000)
     name = "tf_efficientnet_lite0"
     assert f"the device: {name} takes 4.00 ms (p90) and 3.0 MB at 128 pixels, meets the limits" in made.text()
-    last = {"network": name, "size": 128, "p90_ms": 4.0, "megabytes": 3.0, "met": True}
+    last = {"network": name, "size": 128, "p90_ms": 4.0, "megabytes": 3.0, "met": True, "top1": None, "images": 0}
     assert made.to_dict()["fits"][-1] == last and [fit.met for fit in made.fits] == [True, False, False, False, True]
     assert recipe.distill.backbone == "" and recipe.export.source == "best"
 
@@ -310,7 +310,7 @@ def test_a_device_too_small_for_the_network_gets_a_smaller_one(photos, measured,
     assert (recipe.distill.backbone, recipe.export.source) == ("", "best")
     assert recipe.check.max_p90 == 1.5 and recipe.data.size == 96 and recipe.ssl.epochs > 10
     assert [step.stage for step in made.steps] == ["pretrain", "probe", "finetune", "baselines", "export"]
-    assert made.notes[-1] == "tf_efficientnet_lite0 does not meet 1.5 ms on local"
+    assert made.notes[-2:] == ("tf_efficientnet_lite0 does not meet 1.5 ms on local", front.NO_WEIGHTS)
     with pytest.raises(UserError, match="tf_efficientnet_lite0 does not meet 1.5 ms .* name a smaller network"):
         plan.recipe_for(str(photos), None, ["backbone.name=tf_efficientnet_lite0"], limits=limits)
 
