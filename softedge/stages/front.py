@@ -132,12 +132,11 @@ def as_good(smaller: NDArray[np.bool_], larger: NDArray[np.bool_]) -> bool:
 def _specs(recipe: Recipe, sizes: Sequence[int], examined: Examined) -> dict[int, InputSpec]:
     from softedge.data.examining import input_spec
 
-    found: dict[int, InputSpec] = {}
-    for size in sizes:
-        values = {"size": size, "resize": recipe.data.resize if recipe.data.resize >= size else 0}
-        found[size] = input_spec(examined, replaced(recipe, data=values))
-        recipe = replaced(recipe, data={"mean": found[size].mean, "std": found[size].std})  # "auto" is measured once
-    return found
+    def at(size: int) -> InputSpec:
+        resize = recipe.data.resize if recipe.data.resize >= size else 0  # set for a smaller size
+        return input_spec(examined, replaced(recipe, data={"size": size, "resize": resize}))
+
+    return {size: at(size) for size in sizes}
 
 
 def _shrunk(examined: Examined, items: Sequence[Item], side: int) -> Images:
