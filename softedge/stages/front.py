@@ -101,8 +101,8 @@ def lines(fits: Sequence[Fit], right: Mapping[Key, NDArray[np.bool_]], network: 
     asked = max(fit.images for fit in fits)
     error = max(math.sqrt(fit.top1 * (1 - fit.top1) / fit.images) for fit in fits if fit.top1 is not None)
     said = [
-        f"top-1 here: a linear layer on frozen features of the starting weights, {asked} training images held out in "
-        f"turn (standard error {error:.3f}); fine-tuning reaches more"
+        f"top-1 is that of a linear layer on frozen features of the starting weights, {asked} training images held "
+        f"out in turn (standard error {error:.3f}); fine-tuning reaches more"
     ]
     own = {fit.size: fit for fit in fits if fit.network == network and fit.top1 is not None}
     fewer = None
