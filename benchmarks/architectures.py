@@ -5,10 +5,13 @@
     python benchmarks/architectures.py --out architectures.json --table > table.md
     python benchmarks/architectures.py --out ncnn.json --formats ncnn
     python benchmarks/architectures.py --out litert.json --formats litert
+    python benchmarks/architectures.py --out nearest.json --formats onnx openvino --nearest \
+        --precisions int8 w8a16 w8a32 int8-strict
 
 Random weights and few pixels: this is about operators and shapes, not about accuracy.  A file is ok when it is written,
-runs here, and its noise against PyTorch is what its precision must have (``LEAST_DB``); of int8 the noise is noted: of
-random weights it is far larger than of trained ones, and the first candidate is taken.  What is in the file is not done
+runs here, and its noise against PyTorch is what its precision must have (``LEAST_DB``); of 8-bit files the noise is
+noted, which is far larger of random weights than of trained ones.  int8 is the first candidate, or with ``--nearest``
+the one that an export would choose on the calibration images, all layers in integers.  What is in the file is not done
 again.  Each network is a process of its own with a time limit, so that nothing takes the others down.
 """
 
@@ -18,6 +21,7 @@ import argparse
 import json
 import multiprocessing
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,13 +66,29 @@ FORMATS = {
     "coreml": ("fp16", "int8"),
     "ncnn": ("fp32", "fp16", "int8"),
     "litert": ("fp32", "int8", "int8-strict"),
-}
-LEAST_DB = {"fp32": 60.0, "fp16": 20.0, "int8": -100.0, "int8-strict": -100.0}
+    "executorch": ("fp32", "int8"),
+}  # without --precisions
+LEAST_DB = {"fp32": 60.0, "fp16": 20.0}  # any other: -100
 MINUTES = 15  # for one network
 
 
-def measure(name: str, size: int, formats: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Every file of one network: {file: {ok, why, size_bytes, sqnr_db, integers}}."""
+def files_of(formats: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, str]]:
+    """Format and precision of every file.  precisions: of those each format's own; empty: ``FORMATS``."""
+    from softedge.export.base import open_format
+
+    return [
+        (target, precision)
+        for target in formats
+        for precision in precisions or FORMATS[target]
+        if precision in open_format(target).precisions
+    ]
+
+
+def measure(name: str, files: Sequence[tuple[str, str]], nearest: bool) -> dict[str, dict[str, Any]]:
+    """Every file of one network: {file: {ok, why, size_bytes, sqnr_db, integers, seconds}}.
+
+    nearest: int8 as an export chooses it, an ONNX file's integers among what a later format chooses from.
+    """
     import numpy as np
     import timm
     import torch
@@ -80,6 +100,7 @@ def measure(name: str, size: int, formats: Sequence[str]) -> dict[str, dict[str,
     from softedge.stages.artifact import refuse_float
 
     torch.manual_seed(0)
+    size = NETWORKS[name]
     try:
         net = timm.create_model(name, num_classes=10, img_size=size)
     except TypeError:
@@ -91,32 +112,42 @@ def measure(name: str, size: int, formats: Sequence[str]) -> dict[str, dict[str,
     calibration, asked = images[:16], images[16:]
     wanted = network.predict(asked)
     rows: dict[str, dict[str, Any]] = {}
-    for target in formats:
-        for precision in FORMATS[target]:
+    with tempfile.TemporaryDirectory() as root:
+        made: list[Any] = []
+        for target, precision in files:
             row: dict[str, Any] = {}
             rows[f"{target}-{precision}"] = row
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    format_ = open_format(target).without_timing()
-                    artifact = written(format_, network, precision, calibration, Path(folder))
-                    row["size_bytes"] = artifact.size_bytes
-                    if format_.bits(precision).is_int8:
-                        refuse_float(artifact, network)
-                    few = 2 if target == "coreml" else len(asked)  # its interpreter takes a second an image
-                    measures = compare(wanted[:few], format_.load(artifact)(asked[:few]), None, network.output)
-                    row |= {"sqnr_db": measures["sqnr_db"], "max_abs_diff": measures["max_abs_diff"]}
-                    row["integers"] = format_.integer_operations(artifact)
-                    row["ok"] = bool(measures["sqnr_db"] >= LEAST_DB[precision])
-                    if not row["ok"]:
-                        row["why"] = f"{measures['sqnr_db']:.0f} dB against PyTorch"
-                except Exception as error:  # whatever it is, it is the result
-                    first = (str(error).strip().splitlines() or [""])[0][:200]
-                    row |= {"ok": False, "why": first or type(error).__name__, "kind": type(error).__name__}
+            folder = Path(root) / f"{target}-{precision}"
+            folder.mkdir()
+            begun = time.monotonic()
+            try:
+                format_ = open_format(target).without_timing()
+                if nearest:
+                    format_.others = [a for a in made if a.precision == precision == "int8"]
+                    artifact = format_.convert(network, precision, calibration, folder)
+                else:
+                    artifact = first(format_, network, precision, calibration, folder)
+                row["seconds"] = round(time.monotonic() - begun, 1)
+                row["size_bytes"] = artifact.size_bytes
+                if format_.bits(precision).is_int8:
+                    refuse_float(artifact, network)
+                few = 2 if target == "coreml" else len(asked)  # its interpreter takes a second an image
+                measures = compare(wanted[:few], format_.load(artifact)(asked[:few]), None, network.output)
+                row |= {"sqnr_db": measures["sqnr_db"], "max_abs_diff": measures["max_abs_diff"]}
+                row["integers"] = format_.integer_operations(artifact)
+                row["ok"] = bool(measures["sqnr_db"] >= LEAST_DB.get(precision, -100.0))
+                if row["ok"]:
+                    made += [artifact] if target == "onnx" else []
+                else:
+                    row["why"] = f"{measures['sqnr_db']:.0f} dB against PyTorch"
+            except Exception as error:  # whatever it is, it is the result
+                line = (str(error).strip().splitlines() or [""])[0][:200]
+                row |= {"ok": False, "why": line or type(error).__name__, "kind": type(error).__name__}
     return rows
 
 
-def written(format_: Any, network: Any, precision: str, calibration: Any, folder: Path) -> Any:
-    """The file as an export writes it; of int8 candidates the first, since none is nearest on random weights."""
+def first(format_: Any, network: Any, precision: str, calibration: Any, folder: Path) -> Any:
+    """The file as an export writes it, of int8 the first candidate."""
     from softedge.export.contract import artifact_of
 
     candidates = format_.candidates(network, precision, calibration)
@@ -151,17 +182,16 @@ def settle(network: Any, images: Any) -> None:
                 module.weight *= 3 / logits.std(0).mean().clamp_min(1e-3)
 
 
-def table(values: dict[str, Any], formats: Sequence[str]) -> str:
-    """Markdown: a row a network, the noise of int8 in dB where it is ok; the reasons below."""
-    files = [f"{target}-{precision}" for target in formats for precision in FORMATS[target]]
-    lines = ["| network | " + " | ".join(files) + " |", "|---" * (len(files) + 1) + "|"]
+def table(values: dict[str, Any], files: Sequence[tuple[str, str]]) -> str:
+    """Markdown: a row a network, the noise of 8-bit files in dB where they are ok; the reasons below."""
+    lines = ["| network | " + " | ".join("-".join(file) for file in files) + " |", "|---" * (len(files) + 1) + "|"]
     reasons: dict[str, int] = {}
     for name, rows in values["networks"].items():
         cells = []
-        for file in files:
-            row = rows.get(file, {"ok": False, "why": rows.get("failed", "not run")})
+        for target, precision in files:
+            row = rows.get(f"{target}-{precision}", {"ok": False, "why": rows.get("failed", "not run")})
             if row["ok"]:
-                cells.append(f"{row['sqnr_db']:.0f} dB" if "int8" in file else "ok")
+                cells.append("ok" if precision in LEAST_DB else f"{row['sqnr_db']:.0f} dB")
             else:
                 cells.append(f"no ({reasons.setdefault(row['why'], len(reasons) + 1)})")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
@@ -169,8 +199,8 @@ def table(values: dict[str, Any], formats: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def send(pipe: Any, name: str, formats: Sequence[str]) -> None:
-    pipe.send(measure(name, NETWORKS[name], formats))
+def send(pipe: Any, name: str, files: Sequence[tuple[str, str]], nearest: bool) -> None:
+    pipe.send(measure(name, files, nearest))
 
 
 def main() -> None:
@@ -178,14 +208,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=["onnx", "openvino", "coreml"])
+    parser.add_argument("--precisions", nargs="*", default=[], help="of those each format's own; default: FORMATS")
+    parser.add_argument("--nearest", action="store_true", help="int8 as an export chooses it, not the first candidate")
     parser.add_argument("--table", action="store_true", help="print what is in the file")
     options = parser.parse_args()
     from softedge.machine.provenance import environment
     from softedge.run import write_json
 
+    files = files_of(options.formats, options.precisions)
     values = json.loads(options.out.read_text()) if options.out.exists() else {"networks": {}}
     if options.table:
-        print(table(values, options.formats))
+        print(table(values, files))
         return
     import coremltools  # noqa: F401
     import nncf  # noqa: F401
@@ -198,7 +231,7 @@ def main() -> None:
         if name in values["networks"] and not options.only:
             continue
         pipe, theirs = processes.Pipe(duplex=False)
-        child = processes.Process(target=send, args=(theirs, name, options.formats))
+        child = processes.Process(target=send, args=(theirs, name, files, options.nearest))
         child.start()
         theirs.close()
         rows, failed = None, f"more than {MINUTES} minutes"
