@@ -16,7 +16,8 @@ from softedge.detection.replay import agreement
 from softedge.detection.scenes import Scenes
 from softedge.detection.tasks import USELESS
 from softedge.detection.trained import Trained
-from softedge.errors import UserError
+from softedge.errors import GateFailed, UserError
+from softedge.export.metadata import contradictions
 from softedge.progress import say, track
 from softedge.records import Artifact, Outcome, Precision, Result
 from softedge.run import Run, perform
@@ -29,6 +30,8 @@ def check(trained: Trained, force: bool = False) -> Result:
     an int8 file moves every box a little, and AP says whether that matters.
     """
     artifacts = trained.files()
+    if lines := [f"{artifact.name}: {line}" for artifact in artifacts for line in contradictions(artifact)]:
+        raise GateFailed("; ".join(lines))
     inputs = {**trained.inputs(), **{a.name: a.sha256 for a in artifacts}}
     settings = trained.recipe.section("check")["check"]
     recipe = {key: settings[key] for key in ("max_drop", "min_agreement", "max_size", "images")}

@@ -13,6 +13,7 @@ import numpy as np
 from softedge.detection import contract, formats
 from softedge.detection.format import Outputs, Uint8
 from softedge.errors import GateFailed, UserError
+from softedge.export.metadata import contradictions
 
 REPLAYED = 0.98  # of the detections must come again: fp16 and int8 files round differently on another processor
 
@@ -38,6 +39,8 @@ def verify(folder: Path) -> dict[str, Any]:
     Returns artifact, target, precision, sha256, n, agreement (the least of the pictures), passed and ``rows``.
     """
     artifact, values = contract.read(folder), contract.describe(folder)
+    if lines := contradictions(artifact):
+        raise GateFailed(f"{folder}: {lines[0]}")
     run = formats.open_runner(artifact)
     rows: list[dict[str, Any]] = []
     for number, (image, expected) in enumerate(_golden(folder, values)):

@@ -210,6 +210,13 @@ class Format(ABC):
         """What was decided while the file was made, read back from it, for contract.json."""
         return {}
 
+    def metadata(self, artifact: Artifact) -> Mapping[str, Any]:
+        """What the file says of itself, where it does: ``labels``, a list, and ``input``, as ``InputSpec.to_dict``.
+
+        ValueError where that is damaged, UserError where this machine cannot read the file.
+        """
+        return {}
+
     def integer_edges(self, artifact: Artifact) -> Mapping[str, Mapping[str, Any]]:
         """More about the input and the output in contract.json, where a file holds them in integers or takes no array.
 

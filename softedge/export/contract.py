@@ -136,7 +136,8 @@ def _save_array(path: Path, array: NDArray[Any]) -> None:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def _again(folder: Path) -> str:
+def again(folder: Path) -> str:
+    """What to do about a damaged export folder, at the end of a line."""
     searched = Path(folder).name.endswith("-search")
     return f"make it again: softedge quantize {Path(folder).parent.parent}" if searched else "export the model again"
 
@@ -153,10 +154,10 @@ def describe(folder: Path) -> dict[str, Any]:
     try:
         values = read_json(path)
     except UserError as error:
-        raise UserError(f"{error}: {_again(folder)}") from error
+        raise UserError(f"{error}: {again(folder)}") from error
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         schema = values.get("schema") if isinstance(values, dict) else type(values).__name__
-        raise UserError(f"{path} has schema {schema}, this softedge reads {SCHEMA}; {_again(folder)}")
+        raise UserError(f"{path} has schema {schema}, this softedge reads {SCHEMA}; {again(folder)}")
     return values
 
 
@@ -170,12 +171,12 @@ def read(folder: Path) -> Artifact:
         files = [folder / name for name in values["files"]]  # as exported, whatever the format says today
         for file in files:
             if not file.exists():
-                raise UserError(f"{file} does not exist, but {folder / FILE} names it; {_again(folder)}")
+                raise UserError(f"{file} does not exist, but {folder / FILE} names it; {again(folder)}")
         digest, expected = _sha256(files), values["sha256"]
         if digest != expected:
             raise UserError(
                 f"{path} was changed after the export (sha256 {digest[:12]}, the contract says {expected[:12]}); "
-                f"its checks no longer hold: {_again(folder)}"
+                f"its checks no longer hold: {again(folder)}"
             )
         size, labels = sum(size_bytes(file) for file in files), tuple(values["labels"])
         output: Output = values["output"]["name"]
@@ -192,9 +193,9 @@ def read_golden(folder: Path) -> Golden:
         for name in ("images", "expected", "pytorch"):
             path = folder / entries[name]["file"]
             if not path.is_file():
-                raise UserError(f"{path} does not exist, but {folder / FILE} names it; {_again(folder)}")
+                raise UserError(f"{path} does not exist, but {folder / FILE} names it; {again(folder)}")
             if sha256(path) != entries[name]["sha256"]:
-                raise UserError(f"{path} was changed after the export; {_again(folder)}")
+                raise UserError(f"{path} was changed after the export; {again(folder)}")
             arrays[name] = np.load(path, allow_pickle=False)
         golden = Golden(**arrays, names=tuple(str(name) for name in entries["names"]))
         check_shapes(values, golden.images, golden.expected, golden.pytorch)
@@ -208,7 +209,7 @@ def damage_named(folder: Path) -> Iterator[None]:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{Path(folder) / FILE} is damaged ({what}); {_again(folder)}") from error
+        raise UserError(f"{Path(folder) / FILE} is damaged ({what}); {again(folder)}") from error
 
 
 def exported(root: Path) -> list[Artifact]:

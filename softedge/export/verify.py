@@ -11,6 +11,7 @@ from softedge.errors import GateFailed
 from softedge.eval.measures import PRESENT, agreement
 from softedge.export import contract
 from softedge.export.base import open_format
+from softedge.export.metadata import contradictions
 from softedge.export.parity import difference, one_by_one
 from softedge.records import Artifact, Output
 
@@ -20,12 +21,15 @@ def verify(folder: Path) -> dict[str, Any]:
 
     Each image is run in a batch with the others and alone, as an app does: a runtime may have other kernels for one.
     Returns artifact, target, precision, sha256, n, max_abs_diff, tolerance, agreement, passed and ``rows``, one an
-    image.  Raises GateFailed when an output differs by more than the contract allows, UserError when files are missing,
+    image.  Raises GateFailed when an output differs by more than the contract allows, or labels or
+    preprocessing in it from those in the file; UserError when files are missing,
     were edited, or the runtime is not installed.
     """
     folder = Path(folder)
     values = contract.describe(folder)
     artifact, golden = contract.read(folder), contract.read_golden(folder)
+    if lines := contradictions(artifact):
+        raise GateFailed(f"{folder}: {lines[0]}")
     predict = open_format(artifact.target).load(artifact)
     outputs, alone = predict(golden.images), one_by_one(predict, golden.images)
     if outputs.shape != golden.expected.shape:

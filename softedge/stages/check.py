@@ -8,7 +8,7 @@ never passed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ from softedge.data.images import UNLABELLED, Data, Images, Uint8
 from softedge.errors import UserError
 from softedge.eval.examples import Sample
 from softedge.eval.measures import Float32, compare
+from softedge.export import contract
 from softedge.export.base import open_format
+from softedge.export.metadata import contradictions
 from softedge.progress import say
 from softedge.quantize.gates import SEARCHED, quality, size
 from softedge.quantize.gates import against as compared_with
@@ -75,8 +77,10 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     folders = sorted(path.parent for path in run.folder("export").glob("*/contract.json"))
     if not folders:
         raise UserError(f"{run.root} has no exported files to check; run: softedge export {run.root}")
-    artifacts, stale = _up_to_date(run, [_read(folder) for folder in folders])
+    artifacts, stale = _up_to_date(run, [contract.read(folder) for folder in folders])
     inputs = {a.name: a.sha256 for a in artifacts}
+    for name in (contradicting := _contradicting(artifacts)):
+        inputs[f"export/{name}/{contract.FILE}"] = sha256_of(run, f"export/{name}/{contract.FILE}")
     checkpoints = {exported_from(run, artifact).relative_to(run.root).as_posix(): None for artifact in artifacts}
     for name in ("data/index.json", *checkpoints):
         if (run.root / name).is_file():
@@ -90,19 +94,13 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         inputs |= hashes(earlier, ["check/result.json"])
 
     def work(folder: Path) -> Outcome:
-        outcome = _check(run, recipe, data, artifacts, folder)
+        outcome = _check(run, recipe, data, artifacts, contradicting, folder)
         outcome = dataclasses.replace(outcome, skipped={**outcome.skipped, **stale})
         return late.recorded(outcome, late.record(data))
 
     result = perform(run, "check", work, recipe=settings, inputs=inputs, force=force, renew=True)
     late.tell_change("check", result, data)
     return result
-
-
-def _read(folder: Path) -> Artifact:
-    from softedge.export.contract import read
-
-    return read(folder)
 
 
 def _up_to_date(run: Run, artifacts: list[Artifact]) -> tuple[list[Artifact], dict[str, str]]:
@@ -119,7 +117,20 @@ def _up_to_date(run: Run, artifacts: list[Artifact]) -> tuple[list[Artifact], di
     return kept, stale
 
 
-def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], folder: Path) -> Outcome:
+def _contradicting(artifacts: list[Artifact]) -> dict[str, list[str]]:
+    """Artifact -> how its contract contradicts its file; without those that agree."""
+    found = {artifact.name: contradictions(artifact) for artifact in artifacts}
+    return {name: lines for name, lines in found.items() if lines}
+
+
+def _check(
+    run: Run,
+    recipe: Recipe,
+    data: Data,
+    artifacts: list[Artifact],
+    contradicting: Mapping[str, list[str]],
+    folder: Path,
+) -> Outcome:
     sample = choose(data, recipe, artifacts[0].spec)  # all were made of one network
     outputs: dict[str, Float32] = {}
     references: dict[tuple[Path, str], Float32] = {}
@@ -129,7 +140,7 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
         source = exported_from(run, artifact), artifact.output
         if source not in references:
             references[source] = reference(run, artifact, sample.images)
-        row, output = _row(run, recipe, artifact, sample, references[source])
+        row, output = _row(recipe, artifact, sample, references[source], contradicting.get(artifact.name, []))
         rows.append(row)
         if output is None:
             skipped[artifact.name] = row["why"].removeprefix("not run: ")
@@ -137,7 +148,7 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
             outputs[artifact.name] = output
     passed = {row["artifact"] for row in rows if row["passed"]}
     for row in rows:
-        if row["passed"] is False and f"{row['artifact']}{SEARCHED}" in passed:
+        if row["passed"] is False and "contradicted" not in row and f"{row['artifact']}{SEARCHED}" in passed:
             row["superseded_by"] = f"{row['artifact']}{SEARCHED}"
     _add_size_ratios(rows)
     failed = [
@@ -185,7 +196,7 @@ def _check(run: Run, recipe: Recipe, data: Data, artifacts: list[Artifact], fold
 
 
 def _row(
-    run: Run, recipe: Recipe, artifact: Artifact, sample: Sample, fp32: Float32
+    recipe: Recipe, artifact: Artifact, sample: Sample, fp32: Float32, contradicted: list[str]
 ) -> tuple[dict[str, Any], Float32 | None]:
     """The measures and verdict of one file, and its outputs (None: it cannot run here)."""
     row: dict[str, Any] = {
@@ -204,10 +215,12 @@ def _row(
     row["runtime"] = target.runtime()
     row["quantized_ops"] = target.integer_operations(artifact)
     large = size(row, recipe.check)
-    why = refusals(row, recipe.check, artifact) + large
+    why = contradicted + refusals(row, recipe.check, artifact) + large
     row.update(passed=not why, why="; ".join(why))
     if large:
         row["too_large"] = True
+    if contradicted:
+        row["contradicted"] = True
     say(f"check: {_line(row)}")
     return row, outputs
 
@@ -265,8 +278,6 @@ def exported_from(run: Run, artifact: Artifact) -> Path:
                 f"softedge export {run.root}"
             )
         return run.root / name
-    from softedge.export import contract
-
     # No record of the export, or none of what it read: the contract names the network, too.
     known = [
         "probe/classifier.safetensors",

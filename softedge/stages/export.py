@@ -21,6 +21,7 @@ from softedge.errors import UserError, first_line
 from softedge.export import calibration, contract, given
 from softedge.export.base import Format, combinations, open_format
 from softedge.export.deployed import Deployed
+from softedge.export.metadata import contradictions
 from softedge.files import refuse_full
 from softedge.progress import say
 from softedge.records import Outcome, Result
@@ -160,11 +161,14 @@ def _damage(run: Run, stage: str, done: Result) -> str:
     if "model" in done.skipped:
         return ""
     try:
-        digest = contract.read(run.folder(stage)).sha256
+        artifact = contract.read(run.folder(stage))
     except UserError as error:
         return str(error)
+    digest = artifact.sha256
     made = done.details.get("sha256", digest)
-    return "" if digest == made else f"{run.folder(stage)} holds another file (sha256 {digest[:12]}, made {made[:12]})"
+    if digest != made:
+        return f"{run.folder(stage)} holds another file (sha256 {digest[:12]}, made {made[:12]})"
+    return next(iter(contradictions(artifact)), "")
 
 
 def perform_or_keep(

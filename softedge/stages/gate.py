@@ -60,12 +60,13 @@ def failures(checked: Result, optional: Sequence[str]) -> tuple[list[str], list[
     """The lines of the files that were refused: those that fail the run, and those that are a caution.
 
     A caution: an optional precision where a file of the same format in another one passed, unless
-    it is too large, too slow or too often wrong: those limits are there because somebody set them.
+    it is too large, too slow or too often wrong (those limits are there because somebody set them), or its contract
+    contradicts it.
     """
     rows = checked.details.get("rows", [])
     tried = [row for row in rows if row["precision"].removesuffix(SEARCHED) in optional]
     passed = {row["target"] for row in rows if row.get("passed") and row not in tried}
-    limited = [row for row in tried if row.get("judged_late") or row.get("too_large")]
+    limited = [row for row in tried if row.get("judged_late") or row.get("too_large") or row.get("contradicted")]
     spared = {row["artifact"] for row in tried if row["target"] in passed and row not in limited}
     refused: list[str] = checked.details.get("failed", [])
     cautions = [line for line in refused if line.partition(": ")[0] in spared]

@@ -20,6 +20,7 @@ from softedge.export import contract, snippet
 from softedge.export.base import INTEGERS_OF, Format, open_format
 from softedge.export.candidates import Candidates
 from softedge.export.deployed import Deployed
+from softedge.export.metadata import contradictions
 from softedge.export.nearest import Measures
 from softedge.progress import say
 from softedge.quantize.fine_tuning import Schedule
@@ -73,7 +74,7 @@ def _whole(folder: Path) -> bool:
     """Whether an export is there with all its files, as they were made."""
     try:
         contract.read_golden(folder)
-        return bool(contract.read(folder))
+        return not contradictions(contract.read(folder))
     except UserError:
         return False
 

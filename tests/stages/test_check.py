@@ -20,6 +20,7 @@ from softedge.export.tolerance import Tolerance
 from softedge.records import InputSpec, Outcome, Precision
 from softedge.run import Run, perform, read_json, sha256, write_json
 from softedge.stages import check as quantization
+from softedge.stages import gate
 from softedge.stages.opening import replaced
 
 SPEC = InputSpec(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
@@ -106,6 +107,32 @@ def test_equal_files_pass_and_changed_answers_fail_with_the_numbers(run):
     assert "agreement 0.750 is below 0.98" in result.details["failed"][0]
     assert result.metrics["passed"] is False
     assert rows["fake-int8"]["size_ratio"] == pytest.approx(len("0.25 0") / len("0 0"))
+
+
+def test_labels_edited_in_a_contract_fail_the_check_until_they_are_restored(run, monkeypatch):
+    """Also of an int8 file, which nobody asked for and whose search passed: a limit may be missed, a wrong name not."""
+    monkeypatch.setattr(Fake, "metadata", lambda self, artifact: {"labels": list(LABELS)})
+    for precision in ("fp32", "int8", "int8-search"):
+        add(run, precision, "0 0")
+    assert quantization.stage(run, RECIPE, data()).metrics["passed"] is True
+    path = run.folder("export") / "fake-int8" / FILE
+    contract = read_json(path)
+    write_json(path, contract | {"labels": ["ant", "wasp"]})
+    result = quantization.stage(run, RECIPE, data())
+    assert result.details["failed"] == [
+        "fake-int8: label 1 is 'wasp' in contract.json, 'bee' in model.fake: one of them was changed after the export; "
+        f"restore {path}, or export the model again"
+    ]
+    assert gate.failures(result, ("int8",)) == (result.details["failed"], [])
+    write_json(path, contract)
+    assert quantization.stage(run, RECIPE, data()).metrics["passed"] is True
+
+
+def test_labels_edited_beside_a_file_that_carries_none_pass(run):
+    add(run, "fp32", "0 0")
+    path = run.folder("export") / "fake-fp32" / FILE
+    write_json(path, read_json(path) | {"labels": ["ant", "wasp"]})
+    assert quantization.stage(run, RECIPE, data()).metrics["passed"] is True
 
 
 def test_fp32_is_held_to_the_tolerance_of_its_contract(run):

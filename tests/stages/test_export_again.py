@@ -90,7 +90,7 @@ def test_other_formats_are_made_beside_one_that_could_not_be_made_again(tmp_path
     assert (tmp_path / "export/openvino-fp32/model.xml").is_file()
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "another", "no contract"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "another", "no contract", "labels"])
 def test_a_finished_file_that_is_not_whole_any_more_is_made_anew(tmp_path, source, capsys, damage):
     run, folder = Run(tmp_path), tmp_path / "export/onnx-fp32"
     export(run, [Onnx()], source)
@@ -103,6 +103,9 @@ def test_a_finished_file_that_is_not_whole_any_more_is_made_anew(tmp_path, sourc
         (folder / "model.onnx").write_bytes(b"x")
         values = json.loads((folder / contract.FILE).read_text()) | {"sha256": sha256(folder / "model.onnx")}
         (folder / contract.FILE).write_text(json.dumps(values))
+    elif damage == "labels":
+        values = json.loads((folder / contract.FILE).read_text())
+        (folder / contract.FILE).write_text(json.dumps(values | {"labels": values["labels"][::-1]}))
     else:
         (folder / contract.FILE).unlink()
     capsys.readouterr()

@@ -93,6 +93,13 @@ class CoreMl(Format):
 
         return by_core_ml(artifact) if platform.system() == "Darwin" else interpreted(artifact)
 
+    def metadata(self, artifact: Artifact) -> Mapping[str, Any]:
+        if (why := self.missing()) is not None:
+            raise UserError(why)
+        from softedge.export.coreml.metadata import read
+
+        return read(artifact.path)
+
     def integer_operations(self, artifact: Artifact) -> dict[str, int]:
         from softedge.export.coreml.counting import integer_operations
 

@@ -58,7 +58,7 @@ class Program:
 
     def __init__(self, package: Path):
         self.package = Path(package)
-        self.model, self._folder = _read_model(self.package)
+        self.model, self._folder = read_model(self.package)
         function = self.model.mlProgram.functions["main"]
         block = function.block_specializations[function.opset]
         self.opset: str = function.opset
@@ -211,7 +211,7 @@ class Program:
             raise UserError(f"{self.package}: its weight file is damaged ({error}); export it again") from error
 
 
-def _read_model(package: Path) -> tuple[Any, Path]:
+def read_model(package: Path) -> tuple[Any, Path]:
     from softedge.export.quiet import quiet
 
     with quiet():

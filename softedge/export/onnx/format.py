@@ -16,10 +16,13 @@ from softedge.export.base import Float32, Format, GivenModel, Predictor, Uint8, 
 from softedge.export.candidates import Candidates
 from softedge.export.contract import artifact_of
 from softedge.export.finishing import edges, finish_integers
+from softedge.export.metadata import entries
 from softedge.records import Artifact, Precision
 from softedge.run import read_json, write_bytes
 
 if TYPE_CHECKING:
+    import onnxruntime
+
     from softedge.export.deployed import Deployed
     from softedge.export.onnx.quantizer import Scheme
 
@@ -170,6 +173,11 @@ class Onnx(Format):
             notes["speed"] = json.loads(about["speed"]) | (read_json(times) if times.exists() else {})
         return notes
 
+    def metadata(self, artifact: Artifact) -> Mapping[str, Any]:
+        """By onnxruntime, which is all that a device has."""
+        stored = _opened(artifact.path, plain=True).get_modelmeta().custom_metadata_map
+        return entries({key.removeprefix("softedge."): value for key, value in stored.items()})
+
     def integer_edges(self, artifact: Artifact) -> Mapping[str, Mapping[str, Any]]:
         import onnx
 
@@ -187,8 +195,8 @@ class Onnx(Format):
         return layer_outputs(artifact.path, images)
 
 
-def load_model(path: Path, batch: int = 32, threads: int = 0) -> Predictor:
-    """Run a model file with onnxruntime on the CPU. threads: 0 leaves the choice to the runtime."""
+def _opened(path: Path, threads: int = 0, plain: bool = False) -> onnxruntime.InferenceSession:
+    """plain: without optimizing the graph, for what is not run."""
     if (why := needs("running an ONNX file", "onnxruntime")) is not None:
         raise UserError(why)
     with warnings.catch_warnings():
@@ -198,10 +206,17 @@ def load_model(path: Path, batch: int = 32, threads: int = 0) -> Predictor:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    if plain:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base
         raise UserError(f"{path} cannot be loaded by onnxruntime ({first_line(error)})") from error
+
+
+def load_model(path: Path, batch: int = 32, threads: int = 0) -> Predictor:
+    """Run a model file with onnxruntime on the CPU. threads: 0 leaves the choice to the runtime."""
+    session = _opened(path, threads)
     entry = session.get_inputs()[0]
     step = entry.shape[0] if isinstance(entry.shape[0], int) else batch
     about = session.get_modelmeta().custom_metadata_map

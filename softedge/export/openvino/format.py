@@ -13,6 +13,7 @@ from softedge.errors import UserError
 from softedge.export.base import INTEGERS_OF, Float32, Format, GivenModel, Predictor, Uint8, needs
 from softedge.export.candidates import Candidates
 from softedge.export.contract import artifact_of
+from softedge.export.metadata import entries
 from softedge.export.openvino.core import core
 from softedge.export.openvino.network import F32, from_onnx, predictor, write
 from softedge.export.quiet import quiet
@@ -86,13 +87,18 @@ class OpenVino(Format):
     def runtime(self) -> str:
         return f"openvino {version('openvino')}"
 
+    def metadata(self, artifact: Artifact) -> Mapping[str, Any]:
+        if (why := needs("reading an OpenVINO file", "openvino")) is not None:
+            raise UserError(why)
+        return entries(_stored(artifact.path))
+
     def notes(self, artifact: Artifact) -> dict[str, Any]:
         """What computed the expected outputs; left alone, OpenVINO takes bf16 or f16 where there is either.  And the
         file whose integers these are, where they are not its own."""
         notes: dict[str, Any] = {"compile_model": {"device": "CPU", "properties": dict(F32)}}
-        about = core().read_model(artifact.path).get_rt_info(["softedge"]).astype(dict)
+        about = _stored(artifact.path)
         if INTEGERS_OF in about:
-            notes[INTEGERS_OF] = str(getattr(about[INTEGERS_OF], "value", about[INTEGERS_OF]))
+            notes[INTEGERS_OF] = about[INTEGERS_OF]
         return notes
 
     def integer_operations(self, artifact: Artifact) -> dict[str, int]:
@@ -124,6 +130,13 @@ class OpenVino(Format):
         half = Precision.named(artifact.precision).weights == 16
         precision = options.get("precision", "default" if half else "f32")
         return settings if precision == "default" else {**settings, "precision": precision}
+
+
+def _stored(path: Path) -> dict[str, str]:
+    """The entries that ``network.write`` puts into an IR; none in one that somebody else wrote."""
+    network = core().read_model(path)
+    about = network.get_rt_info(["softedge"]).astype(dict) if network.has_rt_info(["softedge"]) else {}
+    return {key: str(getattr(value, "value", value)) for key, value in about.items()}
 
 
 def load_model(path: Path, batch: int = 32) -> Predictor:
