@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from softedge.errors import UserError
 from softedge.export import contract
+from softedge.export.base import open_format
 from softedge.export.given import read
 from softedge.export.verify import verify
 from softedge.stages.check import check
@@ -139,8 +140,9 @@ def test_core_ml_file_of_scores_is_a_plain_output_and_no_classifier(photos, tmp_
     folder = tmp_path / "run" / "export" / "coreml-fp32"
     spec = ct.models.MLModel(str(folder / "model.mlpackage"), skip_model_load=True).get_spec()
     assert [o.name for o in spec.description.output] == ["scores"] and not spec.description.predictedFeatureName
-    golden = contract.read_golden(folder)
-    assert np.abs(golden.expected - _sigmoid(net, golden.images, contract.read(folder).spec)).max() < 1e-3
+    artifact, golden = contract.read(folder), contract.read_golden(folder)
+    assert open_format("coreml").metadata(artifact) == {"labels": ["crack"], "input": artifact.spec.to_dict()}
+    assert np.abs(golden.expected - _sigmoid(net, golden.images, artifact.spec)).max() < 1e-3
 
 
 def test_sigmoids_where_there_are_none_are_refused(photos, tmp_path):
