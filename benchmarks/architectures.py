@@ -18,6 +18,7 @@ again.  Each network is a process of its own with a time limit, so that nothing 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import tempfile
@@ -225,6 +226,9 @@ def main() -> None:
     import onnxscript  # noqa: F401
     import openvino  # noqa: F401
     import timm  # noqa: F401
+
+    if "executorch" in options.formats:
+        importlib.import_module("executorch.exir")
 
     processes = multiprocessing.get_context("fork")  # what takes long to import is imported once
     for name in options.only or NETWORKS:
