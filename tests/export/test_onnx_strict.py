@@ -136,6 +136,25 @@ def test_operators_without_an_integer_form_are_named(pictures, tmp_path):
         Onnx().convert(Deployed(net, SPEC, labels=("a", "b", "c")), "int8-strict", pictures, tmp_path)
 
 
+class ClassToken(nn.Module):
+    """Asks for the batch size of the image, which comes before the normalisation in the graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.last = nn.Conv2d(3, 8, 4, 4), nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 3))
+        self.token = nn.Parameter(torch.randn(1, 8, 1))
+
+    def forward(self, images):
+        tokens = self.stem(images).flatten(2)
+        return self.last(torch.cat([self.token.expand(len(images), -1, -1), tokens], 2).mean(2))
+
+
+def test_of_a_network_with_a_class_token_too_the_operators_are_named(pictures, tmp_path):
+    net = ClassToken().eval()
+    with pytest.raises(UserError, match="1 Expand, 1 LayerNormalization have no integer form"):
+        Onnx().convert(Deployed(net, SPEC, labels=("a", "b", "c")), "int8-strict", pictures, tmp_path)
+
+
 def test_the_search_puts_no_layer_of_such_a_file_in_float(deployed, pictures):
     judge = Judge.of(deployed, pictures)
     problem = Problem(

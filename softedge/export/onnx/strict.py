@@ -56,10 +56,11 @@ def from_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     model = pad_depthwise(split_hard_swish(pool_globally(model)))
     nodes, known = list(model.graph.node), constants(model)
-    kinds = [node.op_type for node in nodes[:4]]
-    if kinds != ["Transpose", "Cast", "Sub", "Div"] or nodes[0].input[0] != INPUT:
+    begin = _path(nodes, INPUT, 4)
+    kinds = [node.op_type for node in begin]
+    if kinds != ["Transpose", "Cast", "Sub", "Div"]:
         raise UserError(f"integers alone need a graph that begins with its normalisation; it begins with {kinds}")
-    shift, scale = (numpy_helper.to_array(known[node.input[1]]).reshape(-1) for node in nodes[2:4])
+    shift, scale = (numpy_helper.to_array(known[node.input[1]]).reshape(-1) for node in begin[2:])
     weight = (1 / scale).astype(np.float32).reshape(-1, 1, 1, 1)
     bias = (-shift / scale).astype(np.float32)
     for name, value in (("normalise.weight", weight), ("normalise.bias", bias)):
@@ -67,14 +68,26 @@ def from_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
     planes = helper.make_node("Transpose", [INPUT], [f"{PIXELS}_q"], "planes", perm=[0, 3, 1, 2])
     cast = helper.make_node("Cast", [f"{PIXELS}_q"], [PIXELS], "grey_levels", to=TensorProto.FLOAT)
     inputs = [PIXELS, "normalise.weight", "normalise.bias"]
-    normalise = helper.make_node("Conv", inputs, [nodes[3].output[0]], "normalise", group=len(scale))
-    rest = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes[4:]]
+    normalise = helper.make_node("Conv", inputs, [begin[3].output[0]], "normalise", group=len(scale))
+    rest = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes if node not in begin]
     del model.graph.node[:], model.graph.value_info[:]
     result = model.graph.output[0]
     if rest[-1].op_type in ("Softmax", "Sigmoid") and rest[-1].output[0] == result.name:
         result.name = rest.pop().input[0]
     model.graph.node.extend([planes, cast, normalise, *rest])
     return model
+
+
+def _path(nodes: Sequence[onnx.NodeProto], value: str, length: int) -> list[onnx.NodeProto]:
+    """The nodes that ``value`` goes through, one after the other; what asks for its shape lies beside the path."""
+    path: list[onnx.NodeProto] = []
+    for _ in range(length):
+        readers = (node for node in nodes if value in node.input[:1] and node.op_type != "Shape")
+        if (step := next(readers, None)) is None:
+            break
+        path.append(step)
+        value = step.output[0]
+    return path
 
 
 def quantize_strictly(model: onnx.ModelProto, ranges: Ranges, scheme: Scheme) -> onnx.ModelProto:
