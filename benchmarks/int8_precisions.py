@@ -7,7 +7,8 @@ The first half of the photos, by name, calibrates; the second half is asked.  Ag
 back; ``--exact`` reads ONNX files without fusing, so that x86 without VNNI does not saturate: the noise of the rounding
 alone.  Time is processor time of one image on one thread over that of the fp32 file of the same format: the median of
 paired ratios with a 95 % interval, the files of a format interleaved in a new order each round.  The int8 files are as
-exported: how many of ONNX's first layers stay in float is chosen by that time.
+exported: how many of ONNX's first layers stay in float is chosen by that time.  ``--times`` takes the first candidate
+of each, for calibrations and roundings cost no time.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from architectures import first
 from int8_tools import times
 
 from softedge.data.decoding import decode, prepare
@@ -54,6 +57,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--exact", action="store_true")
     parser.add_argument("--only", nargs="*", default=[], help="files such as onnx-int8-strict, beside fp32")
+    parser.add_argument("--times", action="store_true", help="the first candidate of each file, and its time alone")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, help="pixels, where it is not that of the network")
@@ -78,11 +82,13 @@ def main() -> None:
                 name, folder = f"{target}-{precision}", Path(root) / precision
                 folder.mkdir()
                 format_ = open_format(target)
-                artifact = format_.convert(network, precision, calibration, folder)
-                measures = compare(wanted, format_.load(artifact)(asked), None, network.output)
+                make = partial(first, format_) if options.times else format_.convert
+                artifact = make(network, precision, calibration, folder)
                 files[precision] = artifact.path
-                keys = ("agreement", "sqnr_db", "max_abs_diff")
-                values[name] = {**{key: measures[key] for key in keys}, "size_bytes": artifact.size_bytes}
+                values[name] = {"size_bytes": artifact.size_bytes, "operations": format_.integer_operations(artifact)}
+                if not options.times:
+                    measures = compare(wanted, format_.load(artifact)(asked), None, network.output)
+                    values[name] |= {key: measures[key] for key in ("agreement", "sqnr_db", "max_abs_diff")}
                 print(name, values[name], flush=True)
                 write_json(options.out, values)
             if files and not options.exact:
