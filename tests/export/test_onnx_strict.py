@@ -136,6 +136,33 @@ def test_operators_without_an_integer_form_are_named(pictures, tmp_path):
         Onnx().convert(Deployed(net, SPEC, labels=("a", "b", "c")), "int8-strict", pictures, tmp_path)
 
 
+class NormalisedSum(nn.Module):
+    """A BatchNorm behind a sum, which no convolution can take in."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.more, self.norm = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, images):
+        first = self.stem(images)
+        return self.last(self.norm(first + self.more(first)).relu().mean((2, 3)))
+
+
+def test_batch_norm_behind_a_sum_is_computed_in_integers(pictures, tmp_path):
+    torch.manual_seed(0)
+    whole = Deployed(NormalisedSum(), SPEC, labels=("a", "b", "c"))
+    with torch.no_grad():
+        nn.init.uniform_(whole.model.norm.weight, 0.5, 1.5)
+        nn.init.normal_(whole.model.norm.bias)
+        whole.model.last.weight *= 8
+        whole.train()(torch.from_numpy(pictures))
+    artifact = Onnx(safe=True).convert(whole.eval(), "int8-strict", pictures, tmp_path)
+    assert float_operators(onnx.load(artifact.path)) == []
+    measures = compare(whole.predict(pictures), Onnx().load(artifact)(pictures), None, "probabilities")
+    assert measures["sqnr_db"] > 20
+
+
 class ClassToken(nn.Module):
     """Asks for the batch size of the image, which comes before the normalisation in the graph."""
 

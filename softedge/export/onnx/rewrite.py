@@ -95,6 +95,32 @@ def pool_globally(model: onnx.ModelProto) -> onnx.ModelProto:
     return _with_nodes(model, nodes)
 
 
+def convolve_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
+    """BatchNormalization of planes that no convolution took in (behind a sum, say) -> a depthwise convolution."""
+    known = constants(model)
+    alone = {
+        node.name
+        for node in model.graph.node
+        if node.op_type == "BatchNormalization" and all(name in known for name in node.input[1:])
+    }
+    if not alone:
+        return model
+    model = copied(model)
+    ranks = {
+        v.name: len(v.type.tensor_type.shape.dim) for v in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    for node in model.graph.node:
+        if node.name in alone and ranks.get(node.output[0]) == 4:
+            scale, bias, mean, variance = (numpy_helper.to_array(known[name]) for name in node.input[1:])
+            weight = scale / np.sqrt(variance + float(str(attribute(node, "epsilon", 1e-5))))
+            source, result, name = node.input[0], node.output[0], node.name
+            values = {f"{result}.weight": weight.reshape(-1, 1, 1, 1), f"{result}.bias": bias - mean * weight}
+            for key, value in values.items():
+                model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), key))
+            node.CopyFrom(onnx.helper.make_node("Conv", [source, *values], [result], name, group=len(weight)))
+    return model
+
+
 def widen_preprocessing(model: onnx.ModelProto) -> onnx.ModelProto:
     """Repeat the (1, 3, 1, 1) mean and scale along the width: (1, 3, 1, W).
 

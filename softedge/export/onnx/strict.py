@@ -32,6 +32,7 @@ from softedge.export.onnx.rewrite import (
     GATE,
     WEIGHTED,
     constants,
+    convolve_batch_norm,
     has_weights,
     pad_depthwise,
     pool_globally,
@@ -54,7 +55,7 @@ def from_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
 
     With the rewrites for integers.
     """
-    model = pad_depthwise(split_hard_swish(pool_globally(model)))
+    model = pad_depthwise(split_hard_swish(pool_globally(convolve_batch_norm(model))))
     nodes, known = list(model.graph.node), constants(model)
     begin = _path(nodes, INPUT, 4)
     kinds = [node.op_type for node in begin]
