@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from softedge.report import facts, phrases, trained, usefulness, words
+from softedge.report import facts, gains, phrases, trained, words
 
 Values = dict[str, Any]
 
@@ -28,7 +28,7 @@ def card(run: Values) -> str:
         origin=trained.origin(run),
         pretrained=words.pretrained(run),
         cheap=_plain(phrases.cheap_lead(run)) if run["baselines"] else "",
-        labels_alone=_plain(usefulness.labels_alone(run)) if run.get("scratch") else "",
+        labels_alone=_plain(gains.labels_alone(run)) if run.get("scratch") else "",
         probes=phrases.probe_rows(run) if run["probe"] else [],
         missing=facts.grouped(run["not_run"], run["devices"]),
         name=words.artifact_name,

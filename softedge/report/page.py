@@ -14,6 +14,7 @@ from softedge.report import (
     detectors,
     facts,
     front_chart,
+    gains,
     image_map,
     learning_charts,
     limits_chart,
@@ -21,7 +22,6 @@ from softedge.report import (
     phrases,
     search_charts,
     timings,
-    usefulness,
     words,
 )
 
@@ -101,7 +101,9 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         hash_chain=facts.hash_chain,
         grouped=facts.grouped,
         pretrained=words.pretrained,
-        labels_alone=usefulness.labels_alone,
+        labels_alone=gains.labels_alone,
+        learning_lead=gains.learning_lead,
+        worth_it=gains.worth_it,
         layers=facts.layers,
         **{
             name: getattr(phrases, name)
@@ -114,10 +116,8 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
                 "scatter_caption",
                 "probe_rows",
                 "few_range",
-                "learning_lead",
                 "cheap_lead",
                 "curves_note",
-                "worth_it",
                 "int8_lead",
                 "further",
                 "device_lead",

@@ -198,28 +198,6 @@ def few_range(run: Values, key: str) -> Markup:
     return Markup('<span class="small">{} to {}</span>').format(*(SHOW["percent"](end) for end in ends))
 
 
-def learning_lead(run: Values) -> Markup:
-    metrics, gains = run["probe"]["metrics"], run["probe"].get("gains", {})
-    key = "few_linear_top1" if "few_linear_top1" in gains else "linear_top1" if "linear_top1" in gains else "knn_top1"
-    if key not in gains:
-        return Markup("The features are frozen; only a classifier on top is trained.")
-    few = run["probe"].get("few_labels_per_class")
-    with_ = f"With {few} labels per class" if key.startswith("few") else "With all labels"
-    what = "k-NN" if "knn" in key else "a linear classifier"
-    source = "pretraining" if words.pretrained(run) else "the starting weights"
-    gain = number(gains[key], words.points(gains[key]).lstrip("+" + words.MINUS))
-    both = SHOW["percent"](metrics[key]), SHOW["percent"](metrics[f"random_{key}"])
-    low, high = run["probe"].get("gain_intervals", {}).get(key, (gains[key], gains[key]))
-    within = Markup(" (95 % {} to {})").format(SHOW["points"](low), SHOW["points"](high)) if low < high else ""
-    if low <= 0 <= high:
-        text = "{}, {} gains nothing clear from {}: {} and {} with random weights, a difference of {} points{}."
-        return Markup(text).format(with_, what, source, *both, SHOW["points"](gains[key]), within)
-    verb = "gains" if gains[key] > 0 else "loses"
-    return Markup("{}, {} {} {} points{} from {}: {} instead of {}.").format(
-        with_, what, verb, gain, within, source, *both
-    )
-
-
 def curves_note(run: Values) -> Markup:
     metrics, ssl = run["pretrain"].get("metrics", {}), run["recipe"].get("ssl", {})
     if metrics.get("epochs") == 0:
@@ -235,24 +213,6 @@ def curves_note(run: Values) -> Markup:
     last = "The loss alone says little about the features"
     last += "; the k-NN accuracy does." if run["pretrain"].get("knn_top1_curve") else "."
     return Markup(", ").join(part for part in parts if part) + Markup(". ") + last
-
-
-def worth_it(run: Values) -> str:
-    """What continued pretraining did to the features, and which were kept; "" where it was not asked for."""
-    metrics = run["pretrain"].get("metrics", {})
-    before, after = metrics.get("before_val_top1"), metrics.get("after_val_top1")
-    if not words.is_number(before) or not words.is_number(after):
-        return ""
-    kept = "those of the starting weights" if run["pretrain"].get("kept") == "start" else "the pretrained ones"
-    interval = ""
-    if words.is_number(metrics.get("gain_low")):  # runs of earlier versions have none
-        gain, low, high = (words.points(metrics[key]) for key in ("gain", "gain_low", "gain_high"))
-        interval = f" (difference {gain} points, 95 % interval {low} to {high})"
-    return (
-        f"Of {words.count(metrics['n_val'])} held-out training images a linear layer answers {words.percent(before)} "
-        f"right on the features of the starting weights and {words.percent(after)} on the pretrained ones{interval}: "
-        f"{kept} were kept."
-    )
 
 
 def int8_lead(run: Values) -> str:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from markupsafe import Markup
-
 from softedge.report import words
-from softedge.report.phrases import SHOW
 from softedge.report.verdict import Pick, Verdict
 
 Values = dict[str, Any]
@@ -36,35 +33,6 @@ def _held_back(pick: Pick, run: Values) -> Pick:
         f"What may help: {words.listing(_advice(run), 'or')}."
     )
     return Pick(pick.device, "not better than cheap", "", answer, reason)
-
-
-def labels_alone(run: Values) -> Markup:
-    """What the run's classifier gains over the same network trained as long on the labels alone; what to do where that
-    was not measured; empty where there is no classifier, or it learnt from the labels alone itself.
-    """
-    metrics = run.get("scratch", {}).get("metrics", {})
-    if not metrics:
-        trained = run["finetune"] or run.get("distill") or run["probe"]
-        given = run["recipe"].get("backbone", {}).get("weights", "random") != "random"
-        if not trained or not (given or words.pretrained(run)):
-            return Markup("")
-        return Markup(
-            "Labels alone, the same network from random weights trained as long: not measured; "
-            "<code>softedge scratch RUN</code> measures it."
-        )
-    said = Markup(
-        "The same network from random weights, trained on the labels alone with as many images ({} epochs): {}."
-    )
-    said = said.format(SHOW["count"](metrics["epochs"]), SHOW["percent"](metrics["top1"]))
-    if "gain" not in metrics:
-        return said
-    clear = "better" if metrics["gain_low"] > 0 else "worse" if metrics["gain_high"] < 0 else ""
-    how = f"clearly {clear}" if clear else "not clearly better"
-    return said + Markup(" The {} classifier has {}, {} points (95 % {} to {}): {}.").format(
-        {"finetune": "fine-tuned", "distill": "taught", "probe": "linear"}[run["scratch"]["compared"]],
-        SHOW["percent"](metrics["other_top1"]), SHOW["points"](metrics["gain"]), SHOW["points"](metrics["gain_low"]),
-        SHOW["points"](metrics["gain_high"]), how,
-    )  # fmt: skip
 
 
 def _called(rival: str) -> str:

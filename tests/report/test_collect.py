@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import synthetic_run
 
-from softedge.report import cautions, compare, phrases, report
+from softedge.report import cautions, compare, gains, phrases, report
 from softedge.report.collect import _without_places, collect
 from softedge.report.curves import curve
 from softedge.report.devices import kind
@@ -72,7 +72,7 @@ def test_a_gain_within_the_noise_of_the_test_images_is_a_caution(tmp_path, inter
     assert values["probe"]["gain_intervals"]["linear_top1"] == interval
     found = [sentence for sentence in cautions.cautions_of(values) if "with random weights" in sentence]
     assert [sentence.split(" reaches")[0] + " reaches" for sentence in found] == ([said] if said else [])
-    lead = str(phrases.learning_lead(values))
+    lead = str(gains.learning_lead(values))
     assert ("gains nothing clear" in lead) == (interval[0] <= 0 <= interval[1])
     assert "(95 %" in lead
 

@@ -8,7 +8,7 @@ import synthetic_extras
 import synthetic_run
 from test_verdict import DEVICES, row
 
-from softedge.report import card, phrases, report, trained, usefulness, words
+from softedge.report import card, gains, phrases, report, trained, usefulness, words
 from softedge.report.verdict import decide
 
 
@@ -67,18 +67,18 @@ def test_pretraining_that_did_not_help_is_said_once_and_not_claimed() -> None:
     metrics = {"epochs": 5, "before_val_top1": 0.881, "after_val_top1": 0.862, "n_val": 1909}
     given = run(True, recipe={"backbone": {"weights": "package"}}, pretrain={"metrics": metrics, "kept": "start"})
     assert "pretrained" not in trained.origin(given) and not words.pretrained(given)
-    assert phrases.worth_it(given) == (  # a run from before the interval was kept
+    assert gains.worth_it(given) == (  # a run from before the interval was kept
         "Of 1\u202f909 held-out training images a linear layer answers 88.1\u202f% right on the features of the "
         "starting weights and 86.2\u202f% on the pretrained ones: those of the starting weights were kept."
     )
     better = metrics | {"after_val_top1": 0.9, "gain": 0.019, "gain_low": 0.004, "gain_high": 0.034}
     helped = run(True, recipe=given["recipe"], pretrain={"metrics": better, "kept": "trained"})
     assert "was pretrained without labels" in trained.origin(helped) and words.pretrained(helped)
-    assert phrases.worth_it(helped).endswith(
+    assert gains.worth_it(helped).endswith(
         "90.0\u202f% on the pretrained ones (difference +1.9 points, 95 % interval +0.4 to +3.4): the pretrained ones "
         "were kept."
     )
-    assert phrases.worth_it(run(True)) == ""
+    assert gains.worth_it(run(True)) == ""
 
 
 def test_a_network_from_elsewhere_is_not_said_to_be_trained_here() -> None:
