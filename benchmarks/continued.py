@@ -95,6 +95,7 @@ ROWS = {
     "softnce-0.0003-statistics": softnce(0.0003, statistics),
     "words-0.0003": words(0.0003),
     "words-0.0003-statistics": words(0.0003, statistics),
+    "words-0.001-statistics": words(0.001, statistics),
     "seed-0.003": seed(0.003),
     "seed-0.0003": seed(0.0003),
     "seed-0.003-statistics": seed(0.003, statistics),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -40,10 +41,79 @@ def test_without_the_environment_one_line_says_how_to_make_it(monkeypatch, tmp_p
 
 def test_failing_installation_is_one_line_and_is_not_taken_for_a_finished_one(monkeypatch, tmp_path):
     monkeypatch.setenv("SOFTEDGE_LITERT", str(tmp_path / "env"))
-    monkeypatch.setattr(litert, "PACKAGES", ("--no-index", "litert-torch"))
+    monkeypatch.setattr(litert, "CONVERTER", "--no-index")
     with pytest.raises(UserError, match="LiteRT's environment could not be made in"):
         litert.make()
     assert LiteRt().missing() is not None
+
+
+@pytest.fixture
+def installing(monkeypatch, tmp_path):
+    """LiteRT's environment without its packages: what pip is asked for, and what the worker does."""
+    monkeypatch.setenv("SOFTEDGE_LITERT", str(tmp_path / "env"))
+    packages, asked, called = tmp_path / "env/lib/python3/site-packages", [], litert._called
+
+    def install(*names):
+        asked.append(names)
+        (packages / "litert_torch").mkdir(parents=True, exist_ok=True)
+
+    def call(command):
+        if command[-1] == litert._NEEDS:
+            return "numpy\ntorchao>=0.17.0"
+        if command[1] == "-c":
+            return str(packages)
+        return called([*command[:3], "--without-pip", *command[3:]])
+
+    monkeypatch.setattr(litert, "_install", install)
+    monkeypatch.setattr(litert, "_called", call)
+    return asked, packages / "softedge-torch.pth"
+
+
+def test_the_environment_borrows_torch_where_conversions_work_with_it(installing, monkeypatch):
+    asked, link = installing
+    states = []
+    monkeypatch.setattr(litert, "work", lambda *_: states.append(litert.complete()))
+    litert.make()
+    assert asked == [("--no-deps", litert.CONVERTER), ("numpy", "torchao>=0.17.0")] and link.exists()
+    assert states == [False] and litert.complete(), "an installation that is stopped is not complete"
+
+
+def test_the_environment_gets_a_torch_of_its_own_where_they_do_not(installing, monkeypatch, capsys):
+    asked, link = installing
+
+    def work(verb, path):
+        if link.exists():
+            raise UserError("LiteRT cannot try tried.tflite: no such symbol")
+
+    monkeypatch.setattr(litert, "work", work)
+    litert.make()
+    assert asked[-1] == (litert.CONVERTER, litert.TORCH) and not link.exists() and litert.complete()
+    assert "no such symbol; LiteRT's environment gets a torch of its own" in capsys.readouterr().err
+
+
+def test_all_that_the_converter_needs_but_torch_is_installed(monkeypatch, capsys):
+    lines = [
+        "absl-py",
+        "torch<2.15.0,>=2.4.0",
+        "torchao>=0.17.0",
+        "ai-edge-litert[model-utils]<2.4.0",
+        'x; extra == "y"',
+    ]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
+    exec(litert._NEEDS)
+    assert capsys.readouterr().out.split() == ["absl-py", "torchao>=0.17.0", "ai-edge-litert[x]<2.4.0"]
+
+
+def test_the_worker_finds_softedges_torch_before_the_packages_of_its_own(tmp_path):
+    """What the .pth file does, in an interpreter that reads it."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/softedge-torch.pth").write_text(litert._LINK)
+    code = f"import site, sys; site.addsitedir({str(tmp_path / 'own')!r}); print(sys.path[-2:])"
+    for borrowed, last in ((litert.borrowed(), True), ({}, False)):
+        env = {**os.environ, **borrowed}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+        wanted = [*borrowed.values(), str(tmp_path / "own")]
+        assert done.stdout.strip().endswith(f"{str(wanted)[1:]}") and (len(wanted) == 2) == last
 
 
 def test_worker_that_fails_is_one_line(monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """Runs inside LiteRT's own environment, as a script: converts a torch.export program, or runs a .tflite file.
 
+    python worker.py try out.tflite
     python worker.py convert program.pt2 out.tflite
     python worker.py run model.tflite images.npy outputs.npy [feed.json]
 
@@ -37,6 +38,17 @@ def convert(source: str, result: str) -> None:
 
     program = torch.export.load(source)
     litert_torch.convert(program.module(), program.example_inputs[0]).export(result)
+
+
+def attempt(result: str) -> None:
+    """Convert a convolution and run it: whether this torch and this litert-torch work together."""
+    import litert_torch
+    import torch
+
+    module, image = torch.nn.Conv2d(3, 4, 3).eval().requires_grad_(False), torch.rand(1, 3, 8, 8)
+    litert_torch.convert(module, (image,)).export(result)
+    if not np.allclose(_inferring(result)(image.numpy()), module(image).numpy(), atol=1e-4):
+        raise SystemExit(f"with torch {torch.__version__} litert-torch gives other outputs")
 
 
 def run(path: str, images: str, outputs: str, feed: str | None = None) -> None:
@@ -325,6 +337,7 @@ def _feeder(feed: str | None) -> Callable[[np.ndarray], np.ndarray]:
 
 if __name__ == "__main__":
     verbs: dict[str, Any] = {
+        "try": attempt,
         "convert": convert,
         "run": run,
         "read": read,
