@@ -2,6 +2,7 @@
 
     python benchmarks/int8_precisions.py --weights w.pth --backbone tf_efficientnet_lite0 --images photos/ --out x.json
     python benchmarks/int8_precisions.py ... --only onnx-int8 onnx-int8-strict   # these beside fp32
+    python benchmarks/int8_precisions.py ... --calibration 16 --rounds 0         # of the first half; no times
 
 The first half of the photos, by name, calibrates; the second half is asked.  Agreement and noise are of the file read
 back; ``--exact`` reads ONNX files without fusing, so that x86 without VNNI does not saturate: the noise of the rounding
@@ -27,6 +28,7 @@ from softedge.data.decoding import decode, prepare
 from softedge.eval.measures import compare
 from softedge.export import given
 from softedge.export.base import open_format
+from softedge.export.calibration import spread
 from softedge.machine.provenance import environment
 from softedge.run import write_json
 
@@ -58,6 +60,7 @@ def main() -> None:
     parser.add_argument("--exact", action="store_true")
     parser.add_argument("--only", nargs="*", default=[], help="files such as onnx-int8-strict, beside fp32")
     parser.add_argument("--times", action="store_true", help="the first candidate of each file, and its time alone")
+    parser.add_argument("--calibration", type=int, help="so many photos of the first half, evenly spaced")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, help="pixels, where it is not that of the network")
@@ -69,6 +72,7 @@ def main() -> None:
     paths = sorted(path for path in options.images.rglob("*") if path.is_file())
     photos = np.stack([prepare(decode(path), network.spec) for path in paths])
     calibration, asked = photos[: len(photos) // 2], photos[len(photos) // 2 :]
+    calibration = calibration[spread(len(calibration), options.calibration or len(calibration))]
     wanted = network.predict(asked)
     if options.exact:
         unfused()
@@ -86,12 +90,13 @@ def main() -> None:
                 artifact = make(network, precision, calibration, folder)
                 files[precision] = artifact.path
                 values[name] = {"size_bytes": artifact.size_bytes, "operations": format_.integer_operations(artifact)}
+                values[name]["notes"] = dict(format_.notes(artifact))
                 if not options.times:
                     measures = compare(wanted, format_.load(artifact)(asked), None, network.output)
                     values[name] |= {key: measures[key] for key in ("agreement", "sqnr_db", "max_abs_diff")}
                 print(name, values[name], flush=True)
                 write_json(options.out, values)
-            if files and not options.exact:
+            if files and options.rounds and not options.exact:
                 for precision, time in times(files, "fp32", asked[:1], options.rounds).items():
                     values[f"{target}-{precision}"] |= time
                     print(target, precision, time, flush=True)

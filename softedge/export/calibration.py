@@ -15,6 +15,7 @@ from softedge.errors import UserError
 from softedge.export.base import Uint8
 from softedge.records import InputSpec
 
+ENOUGH = 16  # from which every fourth can be set aside to judge what was made of the others
 FEW = 50  # below it single images decide the ranges (assumption, not measured)
 CONSTANT = 2.0  # standard deviation in grey levels below which an image holds next to nothing
 
@@ -76,6 +77,11 @@ def spread(count: int, some: int) -> NDArray[np.int64]:
     """Indices of ``some`` of ``count`` images, evenly spaced: images come in the order of their folders, so that the
     first ones are all of one class."""
     return np.linspace(0, count - 1, min(count, some)).round().astype(np.int64)
+
+
+def set_aside(count: int) -> slice:
+    """Which of ``count`` calibration images judge what was made of the others: every fourth, of few every second."""
+    return slice(None, None, 4 if count >= ENOUGH else 2)
 
 
 def look(images: Uint8) -> list[str]:

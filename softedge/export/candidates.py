@@ -110,9 +110,10 @@ class Candidates(ABC):
         """``option`` with the weights of ``network``, and other ranges of the tensors named there."""
         return None
 
-    def rounded(self, option: Option) -> Option | None:
-        """``option`` with each layer's weights rounded for the least error of its output, where a format can do that
-        without PyTorch's network; None: the network's are rounded (``largest_weight``, ``reweighted``)."""
+    def rounded(self, option: Option, images: Uint8) -> Option | None:
+        """``option`` with each layer's weights rounded for the least error of its output on calibration images, where a
+        format can do that without PyTorch's network; None: the network's are rounded (``largest_weight``,
+        ``reweighted``)."""
         return None
 
     def largest_weight(self, option: Option) -> int | None:

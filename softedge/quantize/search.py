@@ -24,6 +24,7 @@ from softedge.export.nearest import (
     Choice,
     Judge,
     Measures,
+    apart,
     decibels,
     nearest,
     out_of_reach,
@@ -167,8 +168,7 @@ class _Search:
 
     def _equalize(self) -> None:
         if self.network is None:
-            self._note("equalized", "needs the PyTorch weights")
-            return
+            return self._note("equalized", "needs the PyTorch weights")
         calibration = self.problem.calibration
         balanced, pairs = equalize(self.network, calibration[spread(len(calibration), EQUALIZATION_IMAGES)])
         if not pairs:
@@ -182,12 +182,17 @@ class _Search:
             self.candidates, self.network, self.option, self.plain = candidates, balanced, option, option
 
     def _round(self) -> None:
-        """Each layer's weights for the least error of its output, not to the nearest step."""
+        """Each layer's weights for the least error of its output, not to the nearest step: see ``nearest.apart``."""
+        judge = self.problem.judge
         if ROUNDING in self.option.details:
-            self._note("rounded", "done before the search")
-            return
-        option = with_rounded_weights(self.candidates, self.option, self.network, self.problem.calibration)
+            return self._note("rounded", "done before the search")
+        if (parts := apart(judge, self.problem.calibration)) is None:
+            return self._note("rounded", "too few images beside those to round on")
+        fitted, unseen = parts
+        option = with_rounded_weights(self.candidates, self.option, self.network, fitted)
         why = "this format's weights have grids of their own" if self.network else "needs the PyTorch weights"
+        if option is not None and unseen is not judge and not unseen.prefers(self.candidates, option, self.option):
+            option, why = None, "no nearer on images that the weights were not rounded on"
         if self._take("rounded", option, why):
             self.plain = self.option
 
@@ -199,16 +204,14 @@ class _Search:
         """The fewest layers in float with which the option is good enough, or as many as are allowed."""
         order = self._order()
         if not order:
-            self._note("mixed", "this format can put no layer in float")
-            return
+            return self._note("mixed", "this format can put no layer in float")
         count = self._fewest(self.plain, order) or at_most(len(order))
         self._put_in_float("mixed", self.plain, order, count, self.corrected)
 
     def _tune(self) -> None:
         """Fine-tune with the most harmful eighth of the layers in float: rounding there is not worth learning."""
         if self.network is None:
-            self._note("tuned", "needs the PyTorch weights")
-            return
+            return self._note("tuned", "needs the PyTorch weights")
         worst = self._order(everything=True)
         worst = worst[: max(1, len(worst) // 8)]
         plain = self.candidates.with_float(self.plain, worst) if worst else self.plain
@@ -216,19 +219,16 @@ class _Search:
         image = self.problem.calibration[:1]
         roundings = self.candidates.roundings(plain, image)
         if not roundings:
-            self._note("tuned", "this format's rounding cannot be simulated for fine-tuning")
-            return
+            return self._note("tuned", "this format's rounding cannot be simulated for fine-tuning")
         try:
             network, ranges, steps = fine_tune(
                 self.network, roundings, image, self.problem.training(), self.problem.schedule
             )
         except UserError as error:  # a network that torch.fx cannot trace, or a machine that is too slow
-            self._note("tuned", str(error))
-            return
+            return self._note("tuned", str(error))
         tuned = self.candidates.reweighted(plain, network, ranges)
         if tuned is None:
-            self._note("tuned", "this format takes no fine-tuned weights")
-            return
+            return self._note("tuned", "this format takes no fine-tuned weights")
         tuned = replace(tuned, what=f"{plain.what}; fine-tuned {steps} steps")
         choice = Choice(tuned, self.problem.judge.measure(self.candidates, tuned))
         self._keep_if_better("tuned", self.candidates, choice)
@@ -243,7 +243,7 @@ class _Search:
             return self._note("weights", "this format has no file with 8-bit weights alone")
         problem = self.problem
         choice = with_nearer_weights(self.original, option, problem.judge, problem.network, problem.calibration)
-        self._record("weights", self.original, choice.option, choice.measures)
+        self._record("weights", self.original, choice.option)
 
     def _order(self, everything: bool = False) -> list[str]:
         """Layers, most harmful first; those that the option computes in integers.  everything: all layers."""

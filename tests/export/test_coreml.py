@@ -190,13 +190,13 @@ def test_weights_are_rounded_for_the_least_error_where_that_is_nearer_and_to_the
     images = np.random.default_rng(1).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
     candidates = CoreMl().candidates(deployed, "int8", images[:32])
     judge = Judge.of(deployed, images[32:])
-    nearest_steps, least_error = (judge.decibels(candidates, option) for option in candidates.calibrations())
-    assert least_error > nearest_steps + 1
+    (plain,) = candidates.calibrations()
+    assert judge.decibels(candidates, candidates.rounded(plain, images[:32])) > judge.decibels(candidates, plain) + 1
     made = CoreMl().convert(deployed, "int8", images[:32], tmp_path)
     assert coreml.metadata(made.path)["rounding"] == "least error"
-    plain = tmp_path / "plain"
-    plain.mkdir()
-    alone = CoreMl().convert(deployed, "int8", images[:0], plain)
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    alone = CoreMl().convert(deployed, "int8", images[:0], folder)
     assert "rounding" not in coreml.metadata(alone.path)
     assert made.size_bytes == pytest.approx(alone.size_bytes, rel=0.05)
 

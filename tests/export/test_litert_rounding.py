@@ -269,11 +269,13 @@ def test_candidates_of_a_file_round_it_once_also_for_float_arithmetic(monkeypatc
     made = candidates.FileCandidates(candidates.File(tmp_path / "net.tflite", known, SPEC, (), ()), pictures)
     monkeypatch.setattr(candidates, "rounded", lambda file, inputs, out: rounds.append(inputs) or True)
     options = [Option(name, candidates.Quantization({name: (0.0, 1.0)}, (name,))) for name in "ab"]
-    after = [made.rounded(option).model for option in options]
+    after = [made.rounded(option, pictures).model for option in options]
     assert [(one.ranges, one.in_float) for one in after] == [({"a": (0.0, 1.0)}, ("a",)), ({"b": (0.0, 1.0)}, ("b",))]
     assert after[0].source == after[1].source != tmp_path / "net.tflite"
-    assert made.rounded(made.weights_only()).model == replace(made.weights_only().model, source=made.on_grid)
+    alone = made.weights_only()
+    assert made.rounded(alone, pictures).model == replace(alone.model, source=after[0].source)
     assert len(rounds) == 1 and np.array_equal(rounds[0], known.fed(pictures, SPEC)), "as the file takes them"
-    assert made.rounded(Option("fp16", candidates.Quantization({}, scheme="fp16"))) is None
+    assert made.rounded(options[0], pictures[:3]).model.source != after[0].source, "other images, another file"
+    assert made.rounded(Option("fp16", candidates.Quantization({}, scheme="fp16")), pictures) is None
     monkeypatch.setattr(candidates, "rounded", lambda file, inputs, out: False)
-    assert candidates.FileCandidates(made.file, pictures).rounded(options[0]) is None
+    assert candidates.FileCandidates(made.file, pictures).rounded(options[0], pictures) is None

@@ -139,7 +139,7 @@ def test_the_file_stores_exactly_the_weights_that_were_chosen(network):
     candidates, option = option_of(network)
     floats = frozenset(candidates.layers()[:2])
     for scheme in (Scheme(), Scheme(reduce_range=True), Scheme(floats)):
-        made = candidates.rounded(replace(option, model=replace(option.model, scheme=scheme)))
+        made = candidates.rounded(replace(option, model=replace(option.model, scheme=scheme)), IMAGES)
         file = made.model.model()
         stored = constants(file)
         chosen = weights(made.model.graph)
@@ -228,7 +228,7 @@ def test_layers_beyond_the_limits_keep_the_nearest_steps_and_are_counted(
 ):
     candidates, option = option_of(network)
     monkeypatch.setattr(module, limit, value)
-    made = candidates.rounded(option)
+    made = candidates.rounded(option, IMAGES)
     before, after = weights(option.model.graph), weights(made.model.graph)
     assert [name for name in before if np.array_equal(before[name], after[name])] == expected
     assert f"{len(expected)} of 5 layers are too wide" in capsys.readouterr().err

@@ -267,7 +267,7 @@ def test_nncf_finds_the_integers_of_weights_that_were_rounded_before(deployed, p
     candidates = OpenVino().candidates(deployed, "int8", pictures[:40])
     ignored = [*better_in_float(candidates.network), *first_layer(candidates.network)]
     plain = candidates.with_float(candidates._option("plain", "minmax", "", ignored, 0), candidates.layers()[-1:])
-    candidate = candidates.rounded(plain)
+    candidate = candidates.rounded(plain, pictures[:40])
     graph = trace(deployed)
     grids = weight_grids(graph)
     assert list(grids) == list(candidates.layers())
@@ -287,7 +287,7 @@ def test_nncf_finds_the_integers_of_weights_that_were_rounded_before(deployed, p
 def test_the_integers_of_a_file_are_not_rounded_again(deployed, pictures):
     candidates = OpenVino().candidates(deployed, "int8", pictures[:8])
     option = Option("the integers of a file", openvino_candidates.Quantization(candidates.network, "", ""))
-    assert candidates.rounded(option) is None
+    assert candidates.rounded(option, pictures[:8]) is None
 
 
 def decoded(op, like):

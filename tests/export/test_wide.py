@@ -146,7 +146,7 @@ def test_openvino_file_with_8_bit_weights_computes_in_float(network, pictures, t
 def test_openvino_finds_the_integers_that_were_chosen(network, pictures):
     """All but weights that are as large as the largest of their channel, with the other sign: -128 has no opposite."""
     candidates = openvino_candidates.OpenVinoCandidates(network, pictures)
-    model = candidates.rounded(candidates.weights_only()).model
+    model = candidates.rounded(candidates.weights_only(), pictures).model
     kinds = ("Convolution", "MatMul")
     chosen = {op.get_friendly_name(): op for op in model.source.get_ordered_ops() if op.get_type_name() in kinds}
     compared = 0

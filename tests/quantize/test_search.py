@@ -38,6 +38,9 @@ def too_noisy(measures):
     return [] if measures["sqnr_db"] >= GOOD else [f"{measures['sqnr_db']:.1f} dB is too noisy"]
 
 
+CALIBRATION = np.random.default_rng(1).integers(0, 256, (8, 4, 4, 3), dtype=np.uint8)
+
+
 def problem(candidates, **settings):
     values = {
         "network": NETWORK,
@@ -45,7 +48,7 @@ def problem(candidates, **settings):
         "judge": JUDGE,
         "accepts": too_noisy,
         "doubts": too_noisy,
-        "calibration": IMAGES[:8],
+        "calibration": CALIBRATION,
         "training": lambda: IMAGES[:16],
         "timed": False,
     }
@@ -180,7 +183,7 @@ ROUNDED = Deployed(NETWORK.model, NETWORK.spec, NETWORK.labels)
 
 def test_weights_are_rounded_on_the_grid_of_the_calibrated_file_and_kept_where_that_brings_it_nearer(monkeypatch):
     def rounded(network, calibration, largest):
-        assert network is NETWORK and len(calibration) == 8 and largest == 63
+        assert network is NETWORK and calibration is CALIBRATION and largest == 63
         return ROUNDED
 
     monkeypatch.setattr("softedge.export.rounding.rounded", rounded)
@@ -196,7 +199,7 @@ def test_weights_are_rounded_on_the_grid_of_the_calibrated_file_and_kept_where_t
 
 def test_a_format_that_rounds_its_own_graph_needs_no_network_and_rounds_once():
     class Graph(ToyCandidates):
-        def rounded(self, option):
+        def rounded(self, option, images):
             self.calls.append("rounded")
             return replace(option, model={name: noise * 0.001 for name, noise in option.model.items()})
 
@@ -211,7 +214,7 @@ def test_a_format_that_rounds_its_own_graph_needs_no_network_and_rounds_once():
 @pytest.mark.parametrize("noise", [0.01, 0.2])
 def test_the_last_resort_gets_rounded_weights_where_they_are_nearer(noise):
     class Rounding(ToyCandidates):
-        def rounded(self, option):
+        def rounded(self, option, images):
             return replace(option, model={"first": noise}) if option.what == "8-bit weights" else None
 
     result = search(problem(Rounding(BAD, weights=0.1)), default())
@@ -219,6 +222,36 @@ def test_the_last_resort_gets_rounded_weights_where_they_are_nearer(noise):
     assert step.name == "weights" and step is result.chosen.step
     assert step.what == "8-bit weights" + "; weights rounded for the least error of each layer's output" * (noise < 0.1)
     assert step.measures["sqnr_db"] == pytest.approx(decibels(JUDGE.compared(noisy(IMAGES, min(noise, 0.1)))))
+
+
+@pytest.mark.parametrize(("unseen_noise", "kept"), [(0.5, True), (4.0, False)])
+def test_selection_images_that_calibrate_are_left_out_of_the_rounding_or_of_the_judgement(unseen_noise, kept):
+    """Rounding leaves nothing of the noise on the images that it saw."""
+    calibration, seen = IMAGES[:160], []
+
+    class Fitted(ToyCandidates):
+        def rounded(self, option, images):
+            seen.extend(image.tobytes() for image in images)
+            return replace(option, model={**option.model, "rounded": 1.0})
+
+        def predict(self, option, images):
+            if "rounded" not in option.model:
+                return super().predict(option, images)
+            known = np.array([image.tobytes() in seen for image in images])
+            return np.where(known[:, None], noisy(images, 0.0), noisy(images, unseen_noise))
+
+    steps = search(problem(Fitted(BAD), network=None, calibration=calibration), default()).steps
+    step = next(step for step in steps if step.name == "rounded")
+    assert len(seen) == 120 and not set(seen) & {image.tobytes() for image in calibration[::4]}
+    assert step.kept == kept and (step.what == "no nearer on images that the weights were not rounded on") != kept
+
+
+def test_weights_are_not_rounded_where_too_few_images_are_left_to_judge_that():
+    few = replace(JUDGE, images=IMAGES[:7], fp32=JUDGE.fp32[:7])
+    candidates = Roundable(BAD)
+    result = search(problem(candidates, judge=few, calibration=IMAGES[1:7]), default())
+    step = next(step for step in result.steps if step.name == "rounded")
+    assert not step.kept and step.what == "too few images beside those to round on"
 
 
 def test_without_the_networks_weights_nothing_is_rounded():

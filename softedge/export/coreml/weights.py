@@ -1,17 +1,19 @@
-"""The candidates of a Core ML package with 8-bit weights and float16 arithmetic: how the weights are rounded."""
+"""The candidate of a Core ML package with 8-bit weights and float16 arithmetic, and how its weights are rounded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from softedge.export.base import Float32, Uint8
-from softedge.export.calibration import spread
+from softedge.export.calibration import set_aside, spread
 from softedge.export.candidates import Candidates, Option
 from softedge.export.coreml import activations
 from softedge.export.coreml import package as coreml
 from softedge.export.deployed import Deployed
+from softedge.export.nearest import ROUNDING
 from softedge.export.quiet import quiet
 from softedge.export.rounding import rounded
 
@@ -19,7 +21,7 @@ _COMPARED = 48  # calibration images that decide between the roundings: the inte
 
 
 class WeightCandidates(Candidates):
-    """Each weight to its nearest step; and all for the least error of each layer's output, see ``export.rounding``.
+    """Each weight at its nearest step, or all rounded for the least error of each layer's output (``export.rounding``).
 
     The files have about the same size and take the same time.  calibration: uint8 (N, S, S, 3).
     """
@@ -30,20 +32,21 @@ class WeightCandidates(Candidates):
         self.deployed, self.calibration = deployed, calibration
 
     def comparison(self) -> Uint8:
-        return self.calibration[spread(len(self.calibration), _COMPARED)]
+        images = self.calibration[set_aside(len(self.calibration))]
+        return images[spread(len(images), _COMPARED)]
 
     def calibrations(self) -> Iterator[Option]:
-        yield self._option("weights rounded to the nearest", "nearest", self.deployed)
-        network = rounded(self.deployed, self.calibration, smallest=coreml.WEIGHT_THRESHOLD + 1)
-        yield self._option("weights rounded for the least error of each layer's output", "least error", network)
+        yield Option("8-bit weights, float arithmetic", self._package(self.deployed))
 
-    def _option(self, what: str, rounding: str, network: Deployed) -> Option:
+    def rounded(self, option: Option, images: Uint8) -> Option:
+        """Only layers whose weights are stored in 8 bits."""
+        network = rounded(self.deployed, images, smallest=coreml.WEIGHT_THRESHOLD + 1)
+        about = {"calibration": f"{len(self.calibration)} images"}
+        return replace(option, model=self._package(network), details=about)
+
+    def _package(self, network: Deployed) -> Any:
         with quiet():
-            package = coreml.in_8_bits(coreml.program(network, "int8"))
-        about = {"rounding": rounding}
-        if rounding != "nearest":
-            about["calibration"] = f"{len(self.calibration)} images"
-        return Option(what, package, 0, about)
+            return coreml.in_8_bits(coreml.program(network, "int8"))
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         """Computed by the reference interpreter."""
@@ -53,5 +56,6 @@ class WeightCandidates(Candidates):
     def write(self, option: Option, out: Path) -> Path:
         path = out / "model.mlpackage"
         with quiet():
-            coreml.write(option.model, self.deployed, path, weights=False, **option.details)
+            details = {ROUNDING: "nearest", **option.details}
+            coreml.write(option.model, self.deployed, path, weights=False, **details)
         return path

@@ -164,18 +164,20 @@ class FileCandidates(Candidates):
         self.given, self.calibration = file, calibration
         self.folder = tempfile.TemporaryDirectory(prefix="softedge-")
         self.made: tuple[Quantization, Path] | None = None
+        self.on_grid: dict[int, Path | None] = {}  # by a hash of the images
 
     @cached_property
     def file(self) -> File:
         assert self.given is not None
         return self.given
 
-    @cached_property
-    def on_grid(self) -> Path | None:
-        """The float file with rounded weights; None where none can be rounded."""
-        path, known = Path(self.folder.name) / "rounded.tflite", self.file.known
-        images = self.calibration[spread(len(self.calibration), IMAGES)]
-        return path if rounded(self.file.path, known.fed(images, self.file.spec), path) else None
+    def _on_grid(self, images: Uint8) -> Path | None:
+        """The float file with weights rounded on these images, made once; None where none can be rounded."""
+        if (made := hash(images.tobytes())) not in self.on_grid:
+            path, known = Path(self.folder.name) / f"rounded{len(self.on_grid)}.tflite", self.file.known
+            inputs = known.fed(images[spread(len(images), IMAGES)], self.file.spec)
+            self.on_grid[made] = path if rounded(self.file.path, inputs, path) else None
+        return self.on_grid[made]
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -233,11 +235,11 @@ class FileCandidates(Candidates):
             self.made = plan, path
         return self.made[1]
 
-    def rounded(self, option: Option) -> Option | None:
+    def rounded(self, option: Option, images: Uint8) -> Option | None:
         """The quantizer finds the same integers in the float file with rounded weights."""
-        if not option.model.in_integers or self.on_grid is None:
+        if not option.model.in_integers or (source := self._on_grid(images)) is None:
             return None
-        return replace(option, model=replace(option.model, source=self.on_grid))
+        return replace(option, model=replace(option.model, source=source))
 
     def layers(self) -> Sequence[str]:
         return self.file.layers

@@ -14,7 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from softedge.export.base import Float32, Uint8
-from softedge.export.calibration import spread
+from softedge.export.calibration import ENOUGH, set_aside, spread
 from softedge.export.candidates import Candidates, Option, Rounding
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import ROUNDING
@@ -31,7 +31,6 @@ from softedge.files import write_bytes, write_json
 from softedge.progress import say
 from softedge.records import Artifact
 
-_ENOUGH = 16  # calibration images from which a quarter can be set aside
 _CORRECTION = 128  # calibration images that biases are corrected on
 _SECONDS = 2.0  # of processor time to compare one option with fp32
 _LEVELS = 255  # of an unsigned 8-bit activation
@@ -81,14 +80,15 @@ class GraphCandidates(Candidates):
 
     def comparison(self) -> Uint8:
         """Of enough images every fourth, which then sets no range."""
-        return self.calibration[::4] if len(self.calibration) >= _ENOUGH else self.calibration
+        count = len(self.calibration)
+        return self.calibration[set_aside(count)] if count >= ENOUGH else self.calibration
 
     @cached_property
     def ranges(self) -> dict[str, Ranges]:
         """The ranges of each calibration method."""
         images = self.calibration
-        if self.like is None and len(self.methods) > 1 and len(images) >= _ENOUGH:
-            images = np.delete(images, np.s_[::4], axis=0)
+        if self.like is None and len(self.methods) > 1 and len(images) >= ENOUGH:
+            images = np.delete(images, set_aside(len(images)), axis=0)
         return by_method(self.graph, images, self.methods, self.percentile)
 
     def calibrations(self) -> Iterator[Option]:
@@ -169,10 +169,10 @@ class GraphCandidates(Candidates):
         model = correct_biases(_quantization(option), self.calibration[spread(len(self.calibration), _CORRECTION)])
         return replace(option, what=f"{option.what}; biases corrected", model=model)
 
-    def rounded(self, option: Option) -> Option | None:
+    def rounded(self, option: Option, images: Uint8) -> Option | None:
         if not isinstance(option.model, Quantization):
             return None
-        result = rounded(option.model.graph, option.model.weight_grids(), self.calibration)
+        result = rounded(option.model.graph, option.model.weight_grids(), images)
         adjusted = replace(option, model=replace(option.model, graph=result.graph))
         if not result.left:
             return adjusted

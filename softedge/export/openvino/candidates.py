@@ -175,12 +175,12 @@ class OpenVinoCandidates(NetworkCandidates):
     def proxy(self) -> Candidates:
         return OnnxCandidates(self.deployed, self.calibration, methods=("mse",), scheme=Scheme())
 
-    def rounded(self, option: Option) -> Option | None:
+    def rounded(self, option: Option, images: Uint8) -> Option | None:
         """The weights that NNCF gets are on its grid already, so in layers of 8 bits it finds the same integers."""
         if (steps := option.model.steps) is None:
             return None
         graph = onnx_graph.trace(self.deployed, dynamic=self.dynamic)
-        model = rounded(graph, weight_grids(graph, steps), self.calibration)
+        model = rounded(graph, weight_grids(graph, steps), images)
         with quiet():
             source = from_graph(model.graph)
         return replace(option, model=self._quantized(replace(option.model, source=source)))

@@ -53,7 +53,7 @@ class FileCandidates(NetworkCandidates):
     def __init__(self, network: Any, known: Interface, calibration: Uint8, feed: Feed):
         super().__init__(calibration, feed=feed)
         self.given, self.known = network, known
-        self.sources: dict[int, Any] = {}  # the network with weights rounded to so many steps
+        self.sources: dict[tuple[int, int], Any] = {}  # with weights rounded to so many steps, on images of a hash
 
     @property
     def network(self) -> Any:  # type: ignore[override]
@@ -65,13 +65,13 @@ class FileCandidates(NetworkCandidates):
         except Exception as error:  # nncf and openvino each raise their own
             raise UserError(f"NNCF cannot quantize this network ({_reason(error)})") from error
 
-    def rounded(self, option: Option) -> Option | None:
+    def rounded(self, option: Option, images: Uint8) -> Option | None:
         """NNCF finds the same integers in layers of 8 bits: see ``OpenVinoCandidates.rounded``."""
         if (steps := option.model.steps) is None:
             return None
-        if steps not in self.sources:
-            self.sources[steps] = rounded(self.given, self.calibration, self.feed, steps)
-        return replace(option, model=self._quantized(replace(option.model, source=self.sources[steps])))
+        if (made := (steps, hash(images.tobytes()))) not in self.sources:
+            self.sources[made] = rounded(self.given, images, self.feed, steps)
+        return replace(option, model=self._quantized(replace(option.model, source=self.sources[made])))
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         return _answering(option.model.network, self.known, self.feed)(images)
