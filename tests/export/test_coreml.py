@@ -17,7 +17,7 @@ from softedge.export.coreml.format import CoreMl
 from softedge.export.coreml.interpreter import Program
 from softedge.export.coreml.predict import interpreted
 from softedge.export.deployed import Deployed
-from softedge.export.nearest import Judge, nearest
+from softedge.export.nearest import Judge, apart, nearest
 from softedge.export.rounding import rounded
 from softedge.records import InputSpec
 
@@ -190,6 +190,8 @@ def test_weights_are_rounded_for_the_least_error_where_that_is_nearer_and_to_the
     images = np.random.default_rng(1).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
     candidates = CoreMl().candidates(deployed, "int8", images[:32])
     judge = Judge.of(deployed, images[32:])
+    fitted, unseen = apart(Judge.of(deployed, candidates.comparison()), images[:32])
+    assert len(fitted) == 24 and len(unseen.images) == 8, "those that are compared on have judged only"
     (plain,) = candidates.calibrations()
     assert judge.decibels(candidates, candidates.rounded(plain, images[:32])) > judge.decibels(candidates, plain) + 1
     made = CoreMl().convert(deployed, "int8", images[:32], tmp_path)
