@@ -157,12 +157,6 @@ def test_damaged_packages_give_one_clear_line(exported, tmp_path):
         weights.write_bytes(content)
 
 
-def test_other_labels_in_the_contract_than_in_the_file_are_refused(exported):
-    with pytest.raises(UserError, match="labels"):
-        interpreted(dataclasses.replace(exported["fp32"], labels=("x", "y", "z")))
-    assert json.loads((exported["fp32"].path / "Manifest.json").read_text())
-
-
 def test_layers_put_in_float_lose_their_pairs_and_8_bit_weights_alone_have_none(deployed, pictures):
     candidates = CoreMl().candidates(deployed, "w8a8", pictures[:16])
     made = next(candidates.calibrations())
