@@ -1,6 +1,5 @@
 """Core ML files read back from disk, run by the reference interpreter."""
 
-import dataclasses
 import json
 import tempfile
 from pathlib import Path
