@@ -33,6 +33,10 @@ def first_line(error: BaseException, at_most: int = 160) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:at_most]
 
 
+class Refused(UserError):
+    """A file that was made and is not good enough to keep: far from PyTorch, or int8 in name only."""
+
+
 class CannotRunHere(UserError):
     """A finished file that the runtime of this machine cannot run: nothing is wrong with it, but it stays unchecked."""
 

@@ -52,7 +52,7 @@ def export(
 
     results = write(run, names(targets), names(precisions), output, set_ or (), force=force)
     typer.echo(tables.stages(results))
-    require([] if allow_missing else results)
+    require(run, [] if allow_missing else results, precisions is not None)
     require_close(run, results)
 
 

@@ -132,13 +132,15 @@ def _neighbours(features: NDArray[np.floating], k: int) -> NDArray[np.int64]:
     return np.argpartition(-similarity, k, axis=1)[:, :k]
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # of infinite outputs: the measures say so
 def compare(reference: Float32, actual: Float32, labels: Labels | None, output: str) -> dict[str, float | int]:
     """Measures of ``actual`` (N, C) against ``reference`` (N, C) on the same N images.
 
     output: "probabilities", "scores" or "features".  labels: class index per image, None or all negative when unknown;
     not used for scores, where an image has any number of labels.  ``distance`` is the mean total variation distance of
     the probabilities, the mean absolute difference of scores, or the mean cosine distance of features.
-    ``label_agreement``: of scores, the share of all decisions that stay the same.
+    ``label_agreement``: of scores, the share of all decisions that stay the same.  ``relative_diff``: of features,
+    relative to the largest.  ``p1_sqnr_db``: of features, what all images but one in a hundred have.
     """
     difference = np.abs(actual - reference).max(axis=1)
     measures: dict[str, float | int] = {
@@ -150,7 +152,9 @@ def compare(reference: Float32, actual: Float32, labels: Labels | None, output: 
         norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(actual, axis=1)
         cosine = (reference * actual).sum(axis=1) / np.maximum(norms, 1e-12)
         measures["distance"] = float(1 - cosine.mean())
-        measures["sqnr_db"] = median_sqnr_db(reference, actual, output)
+        measures["relative_diff"] = float(difference.max() / max(float(np.abs(reference).max()), 1e-12))
+        noise = sqnr_db(reference, actual)
+        measures["sqnr_db"], measures["p1_sqnr_db"] = float(np.median(noise)), float(np.quantile(noise, 0.01))
         measures["knn_overlap"] = knn_overlap(reference, actual)
         return measures
     if output == "scores":

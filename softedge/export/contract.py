@@ -21,6 +21,7 @@ from softedge.errors import UserError
 from softedge.eval.measures import PRESENT
 from softedge.export.base import Float32, Uint8, open_format
 from softedge.export.contract_fields import check_shapes, preprocessing_of
+from softedge.export.tolerance import of as tolerance_of
 from softedge.records import Artifact, InputSpec, Output
 from softedge.run import atomic_path, read_json, sha256, size_bytes, write_json
 
@@ -115,7 +116,7 @@ def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any
         },
         "labels": list(artifact.labels),
         "golden": {"names": list(golden.names), **stored},
-        "tolerance": dataclasses.asdict(format_.tolerance(artifact.precision)),
+        "tolerance": tolerance_of(format_.tolerance(artifact.precision), artifact.output).to_dict(),
         **(about or {}),
     }
     for name, more in format_.integer_edges(artifact).items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from softedge.eval import measures
 from softedge.export.base import Float32, Predictor, Uint8
+from softedge.export.tolerance import Tolerance
 from softedge.records import LABELLED, Output
 
 if TYPE_CHECKING:
@@ -43,6 +45,24 @@ def difference(actual: Float32, reference: Float32, output: Output = "probabilit
     gap = np.abs(actual.astype(np.float64) - reference)
     largest = float(gap.max()) if np.isfinite(gap).all() else float("inf")
     return largest if output in LABELLED else largest / max(float(np.abs(reference).max()), 1e-12)
+
+
+def refusal(found: Mapping[str, float], precision: str, output: str, allowed: Tolerance) -> str:
+    """Why a float file is too far from PyTorch, by ``measures.compare``; "" where it is not.
+
+    fp32: no image may be.  fp16: at most one in a hundred, and all outputs are finite.
+    """
+    if not math.isfinite(found["max_abs_diff"]):
+        return "some outputs are no finite numbers"
+    if allowed.sqnr_db is not None:
+        noise = found["p1_sqnr_db"]
+        return "" if noise >= allowed.sqnr_db else f"SQNR {noise:.1f} dB of features is below {allowed.sqnr_db:g} dB"
+    measure = "p99_abs_diff" if precision == "fp16" else "max_abs_diff"
+    if output == "features":
+        measure = "relative_diff"
+    if allowed.parity is None or found[measure] <= allowed.parity:
+        return ""
+    return f"{measure} {found[measure]:.2g} is above the tolerance {allowed.parity:g}"
 
 
 def one_by_one(predict: Predictor, images: Uint8) -> Float32:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -10,14 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from softedge.errors import CannotRunHere, UserError
+from softedge.errors import CannotRunHere, Refused, UserError
+from softedge.eval import measures
 from softedge.export import contract, parity, snippet
 from softedge.export.base import Float32, Format, Uint8
 from softedge.export.calibration import Calibration, none
 from softedge.export.deployed import Deployed
+from softedge.export.tolerance import of
 from softedge.files import temporary_folder
 from softedge.machine.provenance import cpu_name, versions
-from softedge.progress import say
+from softedge.progress import plural, say
 from softedge.records import Artifact, Outcome
 
 _LARGEST_INT8 = 0.6  # of the float parameters' bytes: more, and most weights of an int8 file are not in 8 bits
@@ -58,7 +59,7 @@ def _written(format_: Format, precision: str, source: Source, folder: Path, part
         outputs, measured, not_checked = *_compared(format_, artifact, source, reference), ""
     except CannotRunHere as error:  # the file is as good as before: it is kept, and nobody takes it for checked
         outputs, measured, not_checked = reference, None, f"not checked: {error}"
-    n, allowed = source.golden, format_.tolerance(precision)
+    n, allowed = source.golden, of(format_.tolerance(precision), artifact.output)
     golden = contract.Golden(source.images[:n], outputs[:n], reference[:n], source.names[:n])
     about: dict[str, Any] = {
         "checkpoint": {"file": source.checkpoint.name, **source.deployed.about},
@@ -79,7 +80,7 @@ def _written(format_: Format, precision: str, source: Source, folder: Path, part
         os.replace(path, folder / path.name)
     compared = measured.to_dict() if measured else {}
     metrics = {**compared, "size_bytes": artifact.size_bytes, "seconds": round(seconds, 3)}
-    details = {"artifact": artifact.name, "sha256": artifact.sha256, "tolerance": dataclasses.asdict(allowed), **about}
+    details = {"artifact": artifact.name, "sha256": artifact.sha256, "tolerance": allowed.to_dict(), **about}
     size = artifact.size_bytes / 1e6
     speed = about.get("notes", {}).get("speed", {})
     ratio, unsure = speed.get("time_over_fp32"), speed.get("not_measured")
@@ -103,10 +104,10 @@ def _calibration(format_: Format, precision: str, source: Source) -> Calibration
 
 
 def refuse_float(artifact: Artifact, deployed: Deployed) -> None:
-    """UserError for an int8 file that is one in name only: most of its weights are stored in float."""
+    """Refused: an int8 file that is one in name only: most of its weights are stored in float."""
     in_float = sum(4 * value.numel() for value in deployed.model.parameters())
     if in_float >= _SMALLEST and artifact.size_bytes > _LARGEST_INT8 * in_float:
-        raise UserError(
+        raise Refused(
             f"{artifact.name} has {artifact.size_bytes / 1e6:.1f} MB, fp32 {in_float / 1e6:.1f} MB: most weights "
             "stayed in float, in operators that this format does not quantize; use fp16"
         )
@@ -115,14 +116,15 @@ def refuse_float(artifact: Artifact, deployed: Deployed) -> None:
 def _compared(format_: Format, artifact: Artifact, source: Source, reference: Float32) -> tuple[Float32, parity.Parity]:
     """The file's outputs on the images of ``source``, and how near they are to PyTorch's.
 
-    Raises UserError when they are too far, CannotRunHere when the file cannot be run on this machine.
+    Raises Refused when they are too far, CannotRunHere when the file cannot be run on this machine.
     """
     predict = format_.load(artifact)
     outputs = predict(source.images)
     measured = parity.compare(outputs, reference, artifact.output)
-    allowed = format_.tolerance(artifact.precision)
-    if allowed.parity is not None and not measured.max_abs_diff <= allowed.parity:
-        raise UserError(_departure(format_, artifact, source, measured.max_abs_diff, allowed.parity))
+    allowed = of(format_.tolerance(artifact.precision), artifact.output)
+    found = measures.compare(reference, outputs, None, artifact.output)
+    if why := parity.refusal(found, artifact.precision, artifact.output, allowed):
+        raise Refused(_departure(format_, artifact, source, why))
     n = source.golden
     alone = parity.one_by_one(predict, source.images[:n])
     if n and not (gap := parity.difference(alone, outputs[:n], artifact.output)) <= allowed.replay:
@@ -133,10 +135,8 @@ def _compared(format_: Format, artifact: Artifact, source: Source, reference: Fl
     return outputs, measured
 
 
-def _departure(format_: Format, artifact: Artifact, source: Source, gap: float, allowed: float) -> str:
-    line = (
-        f"{artifact.name} differs from PyTorch by {gap:.2g} (allowed {allowed:g}) on {len(source.images)} real images"
-    )
+def _departure(format_: Format, artifact: Artifact, source: Source, why: str) -> str:
+    line = f"{artifact.name} differs from PyTorch on {plural(len(source.images), 'real image')}: {why}"
     limit = 1e-3 if artifact.precision == "fp32" else 3e-2
     layers = list(format_.layer_outputs(artifact, source.images[:1], source.deployed))
     if not layers:

@@ -21,9 +21,10 @@ from softedge.data.images import UNLABELLED, Data, Images, Uint8
 from softedge.errors import UserError
 from softedge.eval.examples import Sample
 from softedge.eval.measures import Float32, compare
-from softedge.export import contract
+from softedge.export import contract, parity
 from softedge.export.base import open_format
 from softedge.export.metadata import contradictions
+from softedge.export.tolerance import of
 from softedge.progress import say
 from softedge.quantize.gates import SEARCHED, quality, size
 from softedge.quantize.gates import against as compared_with
@@ -298,16 +299,11 @@ def exported_from(run: Run, artifact: Artifact) -> Path:
 def refusals(row: dict[str, Any], gates: Check, artifact: Artifact) -> list[str]:
     """Why the gates refuse a file, one line per reason; empty when it passes.
 
-    fp32: no probability differs by more than the contract's tolerance, on any image.  fp16: by more than its tolerance
-    on at most one image in a hundred.  All: accuracy drop and agreement as the recipe says.
+    fp32 and fp16: too far from PyTorch, as at the export.  All: accuracy drop and agreement as the recipe says.
     """
-    why = []
-    parity = open_format(artifact.target).tolerance(artifact.precision).parity
-    if parity is not None and artifact.output in LABELLED:
-        measure = "max_abs_diff" if artifact.precision == "fp32" else "p99_abs_diff"
-        if not row[measure] <= parity:
-            why.append(f"{measure} {row[measure]:.2g} is above the tolerance {parity:g}")
-    return why + quality(row, gates, artifact.output)
+    allowed = of(open_format(artifact.target).tolerance(artifact.precision), artifact.output)
+    departs = parity.refusal(row, artifact.precision, artifact.output, allowed)
+    return [*([departs] if departs else []), *quality(row, gates, artifact.output)]
 
 
 def _add_size_ratios(rows: list[dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from softedge import __version__, backbones, config, registry
 from softedge.backbones import Backbone, Classifier
 from softedge.data import late
 from softedge.data.images import Data, EncodedImages, Images
-from softedge.errors import UserError, first_line
+from softedge.errors import Refused, UserError, first_line
 from softedge.export import calibration, contract, given
 from softedge.export.base import Format, combinations, open_format
 from softedge.export.deployed import Deployed
@@ -309,7 +309,7 @@ def export_or_skip(name: str, make: Callable[[], Outcome], folder: Path) -> Outc
         first = first_line(error, at_most=300)
         reason = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
         say(f"{name} was not exported: {reason}")
-        return Outcome(skipped={"model": reason})
+        return Outcome(details={"refused": True} if isinstance(error, Refused) else {}, skipped={"model": reason})
 
 
 def _empty(folder: Path) -> None:

@@ -7,7 +7,7 @@ from both, whichever of them was run last.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +46,15 @@ def gate(
         return
     opened, recipe = reopen(root)
     limits = recipe.check if max_p90 is None else recipe.check.model_copy(update={"max_p90": max_p90})
-    failed = [] if allow_missing else missing(wanted(opened, recipe)) + unfinished(opened, recipe)
-    if (checked := judged(opened, limits)) is not None:
-        refused, cautions = failures(checked, () if strict else limits.optional)
-        failed += refused
-        for line in cautions:
-            say(f"caution: {line}; other files of the format passed, and --precisions did not ask for this one")
+    optional, checked = () if strict else limits.optional, judged(opened, limits)
+    exports = [] if allow_missing else wanted(opened, recipe)
+    failed, cautions = _missing(exports, optional, _passed(checked, optional) if checked else ())
+    failed += [] if allow_missing else unfinished(opened, recipe)
+    if checked is not None:
+        refused, more = failures(checked, optional)
+        failed, cautions = failed + refused, cautions + more
+    for line in cautions:
+        say(f"caution: {line}; other files of the format passed, and --precisions did not ask for this one")
     if failed:
         raise GateFailed("; ".join(failed))
 
@@ -63,14 +66,39 @@ def failures(checked: Result, optional: Sequence[str]) -> tuple[list[str], list[
     it is too large, too slow or too often wrong (those limits are there because somebody set them), or its contract
     contradicts it.
     """
-    rows = checked.details.get("rows", [])
-    tried = [row for row in rows if row["precision"].removesuffix(SEARCHED) in optional]
-    passed = {row["target"] for row in rows if row.get("passed") and row not in tried}
+    tried = [row for row in checked.details.get("rows", []) if _is_in(optional, row["precision"])]
+    passed = _passed(checked, optional)
     limited = [row for row in tried if row.get("judged_late") or row.get("too_large") or row.get("contradicted")]
     spared = {row["artifact"] for row in tried if row["target"] in passed and row not in limited}
     refused: list[str] = checked.details.get("failed", [])
     cautions = [line for line in refused if line.partition(": ")[0] in spared]
     return [line for line in refused if line not in cautions], cautions
+
+
+def _passed(checked: Result, optional: Sequence[str]) -> set[str]:
+    """The formats of which a file passed that is not optional."""
+    rows = checked.details.get("rows", [])
+    return {row["target"] for row in rows if row.get("passed") and not _is_in(optional, row["precision"])}
+
+
+def _is_in(optional: Sequence[str], precision: str) -> bool:
+    return precision.removesuffix(SEARCHED) in optional
+
+
+def _missing(
+    exports: Sequence[Result], optional: Sequence[str], passed: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """The lines of ``missing`` that fail the run, and those that are a caution, by the rule of ``failures``.
+
+    passed: formats with another good file.  A caution: a file that the export refused.  One that could not be made for
+    another reason, such as a missing package, fails.
+    """
+
+    def spared(export: Result) -> bool:
+        target, _, precision = export.stage.removeprefix("export/").partition("-")
+        return bool(export.details.get("refused")) and _is_in(optional, precision) and target in passed
+
+    return missing([e for e in exports if not spared(e)]), missing([e for e in exports if spared(e)])
 
 
 def optional_precisions(chosen: Recipe, asked: bool, set: Sequence[str]) -> tuple[str, ...] | None:
@@ -115,10 +143,19 @@ def missing(exports: Sequence[Result]) -> list[str]:
     ]
 
 
-def require(exports: Sequence[Result]) -> None:
-    """GateFailed when one of the exports gave no file."""
-    if lines := missing(exports):
-        raise GateFailed("; ".join(lines))
+def require(run: str | Path, exports: Sequence[Result], asked: bool = False) -> None:
+    """GateFailed when one of the exports gave no file, unless a refused one is a caution, as in ``gate``.
+
+    asked: their precisions were named.
+    """
+    optional = () if asked or registry.owner(run) else reopen(run)[1].check.optional
+    names = [e.stage.removeprefix("export/").partition("-") for e in exports if "model" not in e.skipped]
+    made = {target for target, _, precision in names if not _is_in(optional, precision)}
+    failed, cautions = _missing(exports, optional, made)
+    for line in cautions:
+        say(f"caution: {line}; other files of the format were made, and --precisions did not ask for this one")
+    if failed:
+        raise GateFailed("; ".join(failed))
 
 
 def require_close(run: str | Path, exports: Sequence[Result]) -> None:

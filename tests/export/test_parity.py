@@ -10,11 +10,12 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from softedge.eval.measures import sqnr_db
+from softedge.eval.measures import compare, sqnr_db
 from softedge.export import parity
 from softedge.export.base import open_format
 from softedge.export.deployed import Deployed
 from softedge.export.onnx.format import Onnx
+from softedge.export.tolerance import BY_PRECISION, of
 from softedge.records import InputSpec
 
 
@@ -33,6 +34,48 @@ def test_difference_agreement_and_sqnr_are_those_of_a_closed_form():
 
 def test_nan_counts_as_infinitely_different():
     assert parity.difference(np.array([[np.nan, 1.0]]), np.array([[0.0, 1.0]])) == np.inf
+
+
+def features(noise_db: float, n: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, 64) and the same with noise of that many dB on every image."""
+    rng = np.random.default_rng(0)
+    clean, noise = rng.random((n, 64)).astype(np.float32), rng.standard_normal((n, 64))
+    noise *= np.linalg.norm(clean, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
+    return clean, (clean + noise * 10 ** (-noise_db / 20)).astype(np.float32)
+
+
+def refusal(reference: np.ndarray, actual: np.ndarray, precision: str, output: str) -> str:
+    allowed = of(BY_PRECISION[precision], output)
+    return parity.refusal(compare(reference, actual, None, output), precision, output, allowed)
+
+
+def test_fp16_features_are_judged_by_their_noise_and_fp32_ones_by_the_largest_difference():
+    clean, noisy = features(30)
+    assert parity.difference(noisy, clean, "features") > 0.05  # more than a probability may differ by
+    assert refusal(clean, noisy, "fp16", "features") == ""
+    assert refusal(*features(24), "fp16", "features") == "SQNR 24.0 dB of features is below 25 dB"
+    assert refusal(clean, noisy, "fp32", "features").startswith("relative_diff 0.06")
+    assert refusal(*features(100), "fp32", "features") == ""
+
+
+def test_fp16_may_be_far_on_one_image_in_a_hundred_and_fp32_on_none():
+    reference = np.full((200, 2), 0.5, np.float32)
+    one, three = reference.copy(), reference.copy()
+    one[:1, 0], three[:3, 0] = 0.6, 0.6
+    assert refusal(reference, one, "fp16", "probabilities") == ""
+    assert refusal(reference, three, "fp16", "probabilities") == "p99_abs_diff 0.1 is above the tolerance 0.02"
+    assert refusal(reference, one, "fp32", "probabilities") == "max_abs_diff 0.1 is above the tolerance 0.0001"
+    clean, noisy = features(60, 200)
+    assert refusal(clean, np.where(np.arange(200)[:, None] < 1, 0, noisy), "fp16", "features") == ""
+    assert refusal(clean, np.where(np.arange(200)[:, None] < 3, 0, noisy), "fp16", "features").startswith("SQNR 0.0 dB")
+
+
+@pytest.mark.parametrize("output", ["features", "probabilities", "scores"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_one_output_that_is_no_finite_number_is_refused(output, value):
+    clean, noisy = features(80, 200)
+    noisy[7, 3] = value
+    assert refusal(clean, noisy, "fp16", output) == "some outputs are no finite numbers"
 
 
 def test_first_departure_names_the_layer_whose_weights_were_damaged(deployed, pictures, tmp_path):

@@ -148,6 +148,29 @@ def test_a_file_that_could_not_be_made_fails_unless_it_may_be_missing(run):
     softedge.gate(run.root, allow_missing=True)
 
 
+def test_a_file_that_the_export_refused_has_the_consequence_of_one_that_check_refused(run, capsys):
+    recipe = config.load(str(run.root / "recipe.toml"))
+    recipe = recipe.model_copy(update={"check": config.Check(optional=("int8",))})
+    (run.root / "recipe.toml").write_text(config.to_toml(recipe))
+    write(run, "export/onnx-int8", {}, {"refused": True}, {"model": "most weights stayed in float"})
+    gate.gate(run)
+    exports = [run.need(f"export/onnx-{precision}", "export") for precision in ("fp32", "int8")]
+    gate.require(run.root, exports)
+    line = "caution: onnx-int8 was not made: most weights stayed in float; other files of the format "
+    said = capsys.readouterr().err
+    assert f"{line}passed" in said and f"{line}were made" in said
+    for refused in (
+        lambda: gate.gate(run, strict=True),  # somebody set a limit
+        lambda: gate.require(run.root, exports, asked=True),
+        lambda: gate.require(run.root, exports[1:]),  # no other file of the format
+    ):
+        with pytest.raises(GateFailed, match="^onnx-int8 was not made: most weights stayed in float$"):
+            refused()
+    write(run, "export/onnx-int8", {}, {}, {"model": "RuntimeError: no kernel"})  # not refused: it could not be made
+    with pytest.raises(GateFailed, match="no kernel"):
+        gate.gate(run)
+
+
 def test_an_export_that_was_stopped_is_missing(run):
     (run.folder("export/onnx-int8") / "result.json").rename(run.folder("export/onnx-int8") / "begun.json")
     with pytest.raises(GateFailed, match="onnx-int8 was not made: its export was stopped; run: softedge export"):
