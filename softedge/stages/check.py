@@ -26,7 +26,7 @@ from softedge.export.base import open_format
 from softedge.export.metadata import contradictions
 from softedge.export.tolerance import of
 from softedge.progress import say
-from softedge.quantize.gates import SEARCHED, quality, size
+from softedge.quantize.gates import SEARCHED, quality_on_test, size
 from softedge.quantize.gates import against as compared_with
 from softedge.records import LABELLED, Artifact, InputSpec, Outcome, Result
 from softedge.run import Run, perform, sha256, sha256_of
@@ -303,7 +303,7 @@ def refusals(row: dict[str, Any], gates: Check, artifact: Artifact) -> list[str]
     """
     allowed = of(open_format(artifact.target).tolerance(artifact.precision), artifact.output)
     departs = parity.refusal(row, artifact.precision, artifact.output, allowed)
-    return [*([departs] if departs else []), *quality(row, gates, artifact.output)]
+    return [*([departs] if departs else []), *quality_on_test(row, gates, artifact.output)]
 
 
 def _add_size_ratios(rows: list[dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from softedge.export.base import Float32, Format, GivenModel, Uint8, open_format
 from softedge.export.candidates import Candidates, Option
 from softedge.export.nearest import ROUNDING, Choice, Judge, Measures, decibels, nearest, rounded_where_nearer
 from softedge.progress import say
-from softedge.quantize.gates import quality
+from softedge.quantize.gates import quality, quality_on_test
 from softedge.quantize.search import Problem, search, written_bytes
 from softedge.quantize.selection import CHOSEN, broken, doubts
 from softedge.quantize.steps import Step
@@ -184,7 +184,7 @@ class _Work:
         measures = compare(
             self.given.predict(self.test), self.given.read_back(path)(self.test), None, self.given.output
         )
-        if why := self._accepts(measures):
+        if why := [*broken(measures), *quality_on_test(measures, self.gates, self.given.output)]:
             for written in self.format.files(path):
                 written.unlink()
             details["recommendation"] = (

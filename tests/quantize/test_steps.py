@@ -1,5 +1,6 @@
 """The steps of the int8 search, each on a small network against what it promises."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.quantizer import Scheme
 from softedge.quantize.equalization import equalize, imbalance
 from softedge.quantize.fine_tuning import Schedule, fine_tune
-from softedge.quantize.gates import against, quality, size
+from softedge.quantize.gates import against, quality, quality_on_test, size
 from softedge.quantize.search import Problem, search
 from softedge.quantize.selection import as_hard, doubts, margins
 from softedge.quantize.sensitivity import fewest, rank
@@ -180,6 +181,40 @@ def test_the_gates_of_the_recipe_say_which_number_they_refuse():
     assert quality({"agreement": 0.99, "drop": 0.02, "n": 500}, gates, "probabilities") == [
         "top-1 drop 0.020 is above 0.01"
     ]
+
+
+def changed(count: int, n: int, sqnr_db: float = 26.0) -> dict[str, float]:
+    return {"agreement": 1 - count / n, "drop": count / n, "n": n, "sqnr_db": sqnr_db}
+
+
+@pytest.mark.parametrize(
+    ("measures", "gates", "passes"),
+    [
+        (changed(1, 40), Check(), True),
+        (changed(1, 5), Check(), True),
+        (changed(2, 40), Check(), False),
+        (changed(1, 40, sqnr_db=19.0), Check(), False),  # a noisy file
+        (changed(1, 199), Check(min_agreement=0.999), True),
+        (changed(1, 200), Check(min_agreement=0.999), False),  # enough images to be taken at their word
+        (changed(5, 200), Check(), False),
+        (changed(1, 40), Check(min_agreement=1.0), False),  # no change is allowed
+        (changed(1, 40), Check(max_drop=0.0), False),
+        (changed(0, 40), Check(min_agreement=1.0), True),
+        (changed(1, 1), Check(), False),
+        ({"agreement": math.nan, "drop": math.nan, "n": 40, "sqnr_db": 26.0}, Check(), False),
+    ],
+)
+def test_one_changed_answer_of_few_test_images_refuses_no_file(measures, gates, passes):
+    assert (quality_on_test(measures, gates, "probabilities") == []) is passes
+
+
+def test_a_refusal_by_few_test_images_says_what_to_do():
+    advice = "; test on more images, or allow more with --min-agreement and --max-drop)"
+    assert quality_on_test(changed(2, 40), Check(), "probabilities") == [
+        f"agreement 0.950 is below 0.98 (2 of 40 images{advice}",
+        f"top-1 drop 0.050 is above 0.01 (2 of 40 images{advice}",
+    ]
+    assert not any("test on more" in line for line in quality_on_test(changed(50, 500), Check(), "probabilities"))
 
 
 def onnx_problem(deployed, accepts):
