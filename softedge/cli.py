@@ -19,7 +19,16 @@ class Commands(typer.core.TyperGroup):
         name, sign, verb = args[0].rpartition("-")
         if sign and verb == "setup":
             args = [verb, name, *args[1:]]
-        return super().resolve_command(ctx, args)
+        found, command, rest = super().resolve_command(ctx, args)
+        return found, command, [_as_named(command, word) for word in rest]
+
+
+def _as_named(command: Any, word: str) -> str:
+    """``--device`` where the command's option is ``--devices``, and the other way round: both are understood."""
+    option, sign, value = word.partition("=")
+    other = {"--device": "--devices", "--devices": "--device"}.get(option)
+    known = {name for parameter in command.params for name in parameter.opts} if other else set()
+    return f"{other}{sign}{value}" if other in known and option not in known else word
 
 
 app = typer.Typer(

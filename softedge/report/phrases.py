@@ -137,8 +137,8 @@ def files_lead(run: Values) -> Markup:
     gates = run["check"].get("gates", {})
     if gates.get("min_agreement") is not None and gates.get("max_drop") is not None:
         text += (
-            f" The gate asks for at least {words.percent(gates['min_agreement'], 0)} of fp32's answers and allows a drop "
-            f"of at most {words.points(gates['max_drop']).lstrip('+')} points; of few images, one may change."
+            f" The gate asks for at least {words.percent(gates['min_agreement'], 0)} of fp32's answers and allows a "
+            f"drop of at most {words.points(gates['max_drop']).lstrip('+')} points; of few images, one may change."
         )
     return Markup(escape(text))
 

@@ -22,7 +22,8 @@ from softedge.ssl import sizing
 from softedge.stages import front, spreading
 from softedge.stages.fitting import Limits, largest, with_smaller
 from softedge.stages.opening import FOLDER_RECIPE, PLAN, choose_recipe, replaced
-from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Pace, Plan, choose, sizes_for, with_student, within
+from softedge.stages.planned import Plan
+from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Pace, choose, sizes_for, with_student, within
 from softedge.weights import packages, starting
 
 if TYPE_CHECKING:
@@ -123,8 +124,9 @@ def _refuse_other_minutes(root: Path, minutes: float) -> None:
         return
     before = read_json(root / PLAN).get("minutes")
     if before != minutes:
+        told = plural(before, "minute", written="{:g}".format) if isinstance(before, int | float) else "other minutes"
         raise UserError(
-            f"{root} was planned for {before} minutes, and --minutes {minutes:g} would train another network: "
+            f"{root} was planned for {told}, and --minutes {minutes:g} would train another network: "
             "use another --out, or --force to do all of it again"
         )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from softedge.eval.validation import TRAINED_FOLDS
-from softedge.progress import on_one_line, plural
+from softedge.progress import plural
 from softedge.stages.fitting import Fit
+from softedge.stages.planned import Plan, PlannedStage
 
 SIZES = (64, 96, 128, 160, 192, 224)
 MEASURED_AT = 128  # pixels; the time of other sizes goes with their area
@@ -77,50 +78,6 @@ class Pace:
     def at(self, size: int) -> float:
         fewer = self.threads / (self.threads - 1) if self.threads > 1 and size < MEASURED_AT else 1.0
         return self.seconds * (size / MEASURED_AT) ** 2 * fewer
-
-
-@dataclass(frozen=True)
-class PlannedStage:
-    """A stage of the plan."""
-
-    stage: str
-    what: str
-    minutes: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """values: of the recipe, "section.key" -> value.  seconds_per_image: of a training step at ``MEASURED_AT``."""
-
-    network: str
-    weights: str
-    size: int
-    minutes: float  # the budget
-    seconds_per_image: float
-    steps: tuple[PlannedStage, ...]
-    values: dict[str, Any]
-    notes: tuple[str, ...] = field(default_factory=tuple)
-    fits: tuple[Fit, ...] = ()  # what was measured on the device, where it set a limit
-
-    @property
-    def total(self) -> float:
-        """Expected minutes."""
-        return sum(step.minutes for step in self.steps)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "total": round(self.total, 1)}
-
-    def text(self) -> str:
-        """For a terminal."""
-        start = {"package": "ImageNet weights (package)", "imagenet": "ImageNet weights (timm)"}
-        lines = [
-            f"plan: {self.network} at {self.size} pixels from {start.get(self.weights, f'{self.weights} weights')}, "
-            f"about {self.total:.0f} of {self.minutes:g} minutes on this machine"
-        ]
-        lines += [f"  {step.stage:<10} {step.minutes:5.1f} min  {step.what}" for step in self.steps]
-        for fit in sorted(self.fits, key=lambda fit: (fit.network, fit.size)):
-            lines.append(f"  the device: {fit.network} takes {fit.text()}{', meets the limits' if fit.met else ''}")
-        return "\n".join(map(on_one_line, [*lines, *(f"  note: {note}" for note in self.notes)]))
 
 
 def sizes_for(counts: Counts) -> list[int]:

@@ -75,6 +75,14 @@ def test_the_commands_and_their_options_are_those_that_are_written_down(helped):
     assert lines == (Path(__file__).parent / "options.txt").read_text().splitlines()
 
 
+@pytest.mark.parametrize("words", [["deploy", "--device", "a:b"], ["plan", "--data", ".", "--devices=a:b"]])
+def test_device_and_devices_are_both_understood(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "unknown device 'a'" in capsys.readouterr().err
+
+
 def test_a_section_in_brackets_survives_in_a_help_text(helped):
     assert "[transfer] section" in helped["commands"]["transfer"]["help"]
 

@@ -12,6 +12,7 @@ from softedge import config
 from softedge.errors import UserError
 from softedge.run import write_text
 from softedge.stages import deploy, fitting, front, opening, plan, planning
+from softedge.stages.planned import Plan, PlannedStage
 from softedge.stages.planning import SIZES, Counts, Pace, choose, with_student
 from softedge.weights import hub, packages
 
@@ -172,7 +173,7 @@ def test_a_run_keeps_its_plan_when_the_machine_has_become_slower(photos, tmp_pat
     assert planned is None and again == recipe
     assert plan.recipe_for(str(photos), None, out=out, minutes=1)[1] is not None
     write_text(out / "probe/result.json", "{}")
-    with pytest.raises(UserError, match="was planned for 15.0 minutes, and --minutes 1 would train another network"):
+    with pytest.raises(UserError, match="was planned for 15 minutes, and --minutes 1 would train another network"):
         plan.recipe_for(str(photos), None, out=out, minutes=1)
     assert plan.recipe_for(str(photos), None, out=out, minutes=1, force=True)[1] is not None
     assert plan.recipe_for(str(photos), None, out=out, minutes=15)[0] == recipe
@@ -442,3 +443,18 @@ def test_the_stages_after_training_take_longer_on_a_slower_machine_and_with_more
 
     assert after(longer_side=100) < after(longer_side=300)
     assert after(seconds=LITE0 / 4, longer_side=100) < after(longer_side=100)
+
+
+@pytest.mark.parametrize(
+    ("needed", "asked", "told"),
+    [
+        (14.6, 15.0, "about 15 of 15 minutes on this machine"),
+        (0.8, 1.0, "about 0.8 of 1 minute on this machine"),
+        (1.7, 1.0, "about 2 minutes on this machine, 1 was asked for"),
+        (1.2, 0.5, "about 1 minute on this machine, 0.5 were asked for"),
+    ],
+)
+def test_a_plan_says_plainly_where_it_needs_more_than_was_asked_for(needed, asked, told):
+    step = PlannedStage("export", "the files", needed)
+    planned = Plan("a_network", "random", 64, asked, 0.01, (step,), {})
+    assert planned.text().splitlines()[0] == f"plan: a_network at 64 pixels from random weights, {told}"

@@ -1,0 +1,60 @@
+"""What ``planning`` decides: the plan of a deployment, and how a terminal shows it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from softedge.progress import on_one_line, plural
+from softedge.stages.fitting import Fit
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of the plan."""
+
+    stage: str
+    what: str
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """values: of the recipe, "section.key" -> value.  seconds_per_image: of a training step at 128 pixels."""
+
+    network: str
+    weights: str
+    size: int
+    minutes: float  # the budget
+    seconds_per_image: float
+    steps: tuple[PlannedStage, ...]
+    values: dict[str, Any]
+    notes: tuple[str, ...] = field(default_factory=tuple)
+    fits: tuple[Fit, ...] = ()  # what was measured on the device, where it set a limit
+
+    @property
+    def total(self) -> float:
+        """Expected minutes."""
+        return sum(step.minutes for step in self.steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "total": round(self.total, 1)}
+
+    def _time(self) -> str:
+        needed, asked = f"{self.total:.0f}" if self.total >= 1 else f"{self.total:.1f}", f"{self.minutes:g}"
+        if float(needed) <= self.minutes:
+            return f"about {needed} of {plural(self.minutes, 'minute', written='{:g}'.format)} on this machine"
+        unit, were = ("minute" if needed == "1" else "minutes"), ("was" if asked == "1" else "were")
+        return f"about {needed} {unit} on this machine, {asked} {were} asked for"
+
+    def text(self) -> str:
+        """For a terminal."""
+        start = {"package": "ImageNet weights (package)", "imagenet": "ImageNet weights (timm)"}
+        lines = [
+            f"plan: {self.network} at {self.size} pixels from {start.get(self.weights, f'{self.weights} weights')}, "
+            + self._time()
+        ]
+        lines += [f"  {step.stage:<10} {step.minutes:5.1f} min  {step.what}" for step in self.steps]
+        for fit in sorted(self.fits, key=lambda fit: (fit.network, fit.size)):
+            lines.append(f"  the device: {fit.network} takes {fit.text()}{', meets the limits' if fit.met else ''}")
+        return "\n".join(map(on_one_line, [*lines, *(f"  note: {note}" for note in self.notes)]))
