@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from softedge.commands.options import MaxMbOption, MaxMsOption, RecipeOption, SetOption
+from softedge.commands.options import MaxMbOption, MaxMsOption, RecipeOption, SetOption, existing_data
 
 app = typer.Typer()
 recipes = typer.Typer(no_args_is_help=True, help="List, show and suggest recipes.")
@@ -15,7 +15,9 @@ recipes = typer.Typer(no_args_is_help=True, help="List, show and suggest recipes
 
 @app.command("data")
 def data_(
-    source: Annotated[str, typer.Argument(help="A folder of images or a known name.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(help="A folder of images or a known name.", show_default=False, callback=existing_data)
+    ],
     recipe: RecipeOption = None,
     set_: SetOption = None,
     shrink: Annotated[
@@ -66,7 +68,9 @@ def review(
 
 @app.command()
 def plan(
-    data: Annotated[str, typer.Option("--data", help="A folder of images.", show_default=False)],
+    data: Annotated[
+        str, typer.Option("--data", help="A folder of images.", show_default=False, callback=existing_data)
+    ],
     minutes: Annotated[float, typer.Option("--minutes", help="About this long in all.", min=0.01)] = 15.0,
     max_ms: MaxMsOption = None,
     max_mb: MaxMbOption = None,
@@ -101,7 +105,10 @@ def show(
 
 @recipes.command()
 def suggest(
-    data: Annotated[str, typer.Option("--data", help="A folder of images or a known name.", show_default=False)],
+    data: Annotated[
+        str,
+        typer.Option("--data", help="A folder of images or a known name.", show_default=False, callback=existing_data),
+    ],
     minutes: Annotated[float, typer.Option("--minutes", help="Approximate time for pretraining.", min=1.0)] = 30.0,
     size: Annotated[int, typer.Option("--size", help="Input size in pixels; 0: chosen from the images.", min=0)] = 0,
 ) -> None:

@@ -11,11 +11,35 @@ import typer
 from softedge import registry
 from softedge.errors import UserError
 
-RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/mine.", show_default=False)]
+
+def _existing_run(run: Path) -> Path:
+    """A run folder that is not there is refused before anything is imported for the work."""
+    if not run.exists():
+        from softedge.stages.opening import reopen
+
+        reopen(run)
+    return run
+
+
+def existing_data(data: str | None) -> str | None:
+    """The same for data."""
+    if data is not None:
+        from softedge.data.naming import refuse_missing
+
+        refuse_missing(data)
+    return data
+
+
+RunFolder = Annotated[
+    Path, typer.Argument(help="Run folder, e.g. runs/mine.", show_default=False, callback=_existing_run)
+]
 DataOption = Annotated[
     str | None,
     typer.Option(
-        "--data", help="A folder of images, or digits, cifar10, cifar100, stl10, imagenet.", show_default=False
+        "--data",
+        help="A folder of images, or digits, cifar10, cifar100, stl10, imagenet.",
+        show_default=False,
+        callback=existing_data,
     ),
 ]
 RecipeOption = Annotated[

@@ -14,6 +14,7 @@ from softedge.data import keeping, late, near_pairs, sources
 from softedge.data.examining import Examined, named
 from softedge.data.images import Data, EncodedImages, FileImages, Images
 from softedge.data.inventory import Inventory
+from softedge.data.naming import NAMES
 from softedge.errors import UserError
 from softedge.progress import plural, say
 from softedge.records import InputSpec
@@ -53,7 +54,7 @@ def _loaded(run: Run, index: dict[str, Any], root: str | None) -> Data:
         try:
             inventory = sources.find(index["source"])
         except UserError:
-            if index["source"] in sources.NAMES:
+            if index["source"] in NAMES:
                 raise
             root = index["source"]  # shards that are gone
     everything = images_of(inventory, root, known, spec, index.get("white"))

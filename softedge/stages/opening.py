@@ -48,11 +48,12 @@ def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Ru
     """Create the run folder, or open it again when it was made with the same training recipe; hold it locked.
 
     The lock comes first: a refused command must not change the recipe of a run that another process is working on.  Nor
-    does one that a stage refuses (``OtherSettings``): recipe and plan are put back, and the run resumes as before.
+    does one that a stage refuses (``OtherSettings``): recipe and plan are put back, and the run resumes as before.  A
+    new run that is refused before any work leaves nothing.
     """
     refuse_foreign(Path(out))
     run = Run(out)
-    with run.locked():
+    with _without_leftovers(run), run.locked():
         path = run.root / "recipe.toml"
         if path.exists():
             before = config.load(str(path))
@@ -70,6 +71,24 @@ def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Ru
             for name, content in kept.items():
                 write_bytes(run.root / name, content)
             raise
+
+
+@contextlib.contextmanager
+def _without_leftovers(run: Run) -> Iterator[None]:
+    """Removes recipe, plan and folders of a run that a UserError ends before there is anything else in it."""
+    made = [folder for folder in (run.root, *run.root.parents) if not folder.exists()]
+    had = (run.root / "recipe.toml").exists()
+    try:
+        yield
+    except UserError:
+        there = [path for path in run.root.rglob("*") if not path.is_dir()]
+        if not had and all(path.name in (*_ASKED, ".lock", "begun.json") for path in there):
+            for path in there:
+                path.unlink(missing_ok=True)
+            for folder in (*sorted(run.root.rglob("*"), reverse=True), *made):
+                with contextlib.suppress(OSError):  # somebody else's
+                    folder.rmdir()
+        raise
 
 
 def refuse_foreign(out: Path) -> None:
@@ -103,7 +122,7 @@ def refuse_another(run: Run, stage: str, file: Path, inputs: Mapping[str, str]) 
 
 
 def _has_work(run: Run) -> bool:
-    """Whether anything would be lost or mixed: a mistyped --data leaves a recipe and nothing else."""
+    """Whether anything would be lost or mixed: a command that was stopped early leaves a recipe and nothing else."""
     return run.folder("pretrain").exists() or any(run.root.rglob("result.json"))
 
 
