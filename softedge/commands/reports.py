@@ -17,7 +17,7 @@ def report(
         bool, typer.Option("--compare", help="Print what changed between two runs, and write nothing.")
     ] = False,
 ) -> None:
-    """Write report.html, report.json and MODEL_CARD.md; several runs side by side."""
+    """Write report.html, report.json and MODEL_CARD.md; several runs side by side, in the first one's folder."""
     from softedge.stages import report as stage
 
     typer.echo(stage.compare(runs) if compare else stage.report(*runs))

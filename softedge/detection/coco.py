@@ -19,6 +19,7 @@ from softedge.detection.orientation import Drawn, size_upright, upright
 from softedge.detection.pictures import header
 from softedge.detection.scenes import Scene, Scenes, Segmentation, refuse_two_spellings
 from softedge.errors import UserError
+from softedge.progress import plural
 from softedge.run import read_json
 
 Object = tuple[Mapping[str, Any], Segmentation]
@@ -136,7 +137,7 @@ def _scenes(classes: tuple[str, ...], scenes: list[Scene], notices: Notices) -> 
     learnable = [m for s in scenes for m, crowd in zip(s.masks, s.crowd) if not crowd]
     masks = bool(learnable) and all(m is not None for m in learnable)
     if not masks and (without := sum(m is None for m in learnable)) < len(learnable):
-        notices.add("kinds of annotation are mixed: only boxes are used", f"{without} of {len(learnable)} without mask")
+        notices.note(f"{without} of {plural(len(learnable), 'object')} have no mask: only boxes are used")
     return Scenes(classes, tuple(scenes), notices.lines(), masks)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from softedge.detection.counting import counted
 from softedge.detection.scenes import Scene, Scenes
 from softedge.errors import UserError
 from softedge.progress import plural, say
@@ -28,8 +29,8 @@ class Notices:
         self._lines.append(f"{self.where}: {line}")
 
     def lines(self) -> tuple[str, ...]:
-        counted = (f"{self.where}: {len(what)} {kind} ({shortened(what)})" for kind, what in self._items.items())
-        return (*self._lines, *counted)
+        lines = (f"{self.where}: {counted(len(what), kind)} ({shortened(what)})" for kind, what in self._items.items())
+        return (*self._lines, *lines)
 
 
 def shortened(items: Sequence[str]) -> str:

@@ -109,21 +109,26 @@ class TransferPlan:
 
     def lines(self, pictures: int) -> list[str]:
         """For a person, before it starts."""
-        passes = plural(round(self.iterations * self.batch / max(1, pictures)), "pass", "passes", str)
+        rounds = self.iterations * self.batch / max(1, pictures)
+        passes = plural(round(rounds), "pass", "passes", str) if rounds >= 0.5 else "less than one pass"
         lines = [
-            f"{self.head} at {self.side} pixels, {self.iterations} iterations of {self.batch} pictures "
+            f"{self.head} at {self.side} pixels, {_iterations(self.iterations)} of {plural(self.batch, 'picture')} "
             f"({passes}), about {_minutes(self.iterations * self.seconds_per_iteration)} on this {_PLACES[self.place]}"
         ]
         if self.iterations < self.wanted:
             needed = _minutes(self.wanted * self.seconds_per_iteration)
             lines.append(
-                f"{self.wanted} iterations would suit {pictures} pictures and take {needed}; give them with --set "
-                f"transfer.minutes={math.ceil(self.wanted * self.seconds_per_iteration / 60)}"
+                f"{_iterations(self.wanted)} would suit {plural(pictures, 'picture')} and take {needed}; give them "
+                f"with --set transfer.minutes={math.ceil(self.wanted * self.seconds_per_iteration / 60)}"
             )
         return lines
 
 
 _PLACES = {"cpu": "CPU", "cuda": "GPU"}
+
+
+def _iterations(count: int) -> str:
+    return plural(count, "iteration", written=str)
 
 
 def _minutes(seconds: float) -> str:

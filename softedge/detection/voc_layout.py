@@ -98,7 +98,10 @@ def _listed(folder: Path, roots: list[Path], train: Notices, test: Notices) -> t
         entries = [entry for root, split in chosen for entry in _of_lists(root, split, notices)]
         if not entries:
             lists = ", ".join(sorted({f"{name}.txt" for listed in names.values() for name in listed})) or "nothing"
-            raise UserError(f"{folder} has no usable {what} image; ImageSets/Main lists {lists}")
+            raise UserError(
+                f"{folder} has no usable {what} image; ImageSets/Main lists {lists}; list the images of each split in "
+                "train.txt and val.txt there, or remove ImageSets to have a fifth held out"
+            )
         splits.append(entries)
     return splits[0], splits[1]
 
@@ -106,7 +109,10 @@ def _listed(folder: Path, roots: list[Path], train: Notices, test: Notices) -> t
 def _of_lists(root: Path, split: str, notices: Notices) -> list[Entry]:
     lists = [root / "ImageSets" / "Main" / f"{part}.txt" for part in split.split("+")]
     if missing := [str(path) for path in lists if not path.is_file()]:
-        raise UserError(f"{missing[0]} is not there; a VOC folder lists the images of each split in ImageSets/Main")
+        raise UserError(
+            f"{missing[0]} is not there; list the images of each split in ImageSets/Main, or remove ImageSets to have "
+            "a fifth of the images held out"
+        )
     lines = [line.strip() for path in lists for line in _lines(path) if line.strip()]
     annotations = _annotations(root) or root / _ANNOTATIONS[0]
     pictures = _Pictures(root, annotations, notices)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
+from pathlib import PureWindowsPath
 from typing import Any
 
 from softedge.errors import UserError
@@ -76,11 +77,24 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
 
 
 def read_recipe(run: Run) -> Values:
-    """recipe.toml as plain values, unchecked: an old run must still be reportable."""
+    """recipe.toml as plain values, unchecked: an old run must still be reportable; without the folders of paths."""
     try:
-        return tomllib.loads(read_text(run.root / "recipe.toml", "utf-8"))
+        recipe: Values = without_folders(tomllib.loads(read_text(run.root / "recipe.toml", "utf-8")))
+        return recipe
     except (OSError, ValueError, RecursionError):
         return {}
+
+
+def without_folders(value: Any) -> Any:
+    """``value`` with the last part of each absolute path in it: a report that is passed on must not show where they
+    lie."""
+    if isinstance(value, dict):
+        return {without_folders(key): without_folders(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(one) for one in value]
+    if isinstance(value, str) and (value.startswith(("/", "~")) or PureWindowsPath(value).is_absolute()):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1] or value
+    return value
 
 
 def read_plan(run: Run) -> Values:
@@ -88,7 +102,7 @@ def read_plan(run: Run) -> Values:
     try:
         values = read_json(run.root / "plan.json")
         fits = [{**fit, "size_bytes": round(1e6 * fit["megabytes"])} for fit in values.get("fits", ())]
-        return {**values, "fits": fits}
+        return {**without_folders(values), "fits": fits}
     except (UserError, AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return {}
 
@@ -109,7 +123,7 @@ def _details(stage: StageRecord) -> Values:
 def _check(stage: StageRecord) -> Values:
     if stage.result is None:
         return {}
-    gates = stage.result.recipe.get("check")
+    gates = without_folders(stage.result.recipe.get("check"))
     values: Values = {"metrics": stage.result.metrics, "gates": gates if isinstance(gates, dict) else {}}
     kept = ("images", "sqnr_level", "against")
     return values | {key: stage.result.details[key] for key in kept if stage.result.details.get(key)}
@@ -237,7 +251,7 @@ def _provenance(run: Run, done: dict[str, StageRecord], recipe: Values) -> Value
             inputs |= {key: value for key, value in result.inputs.items() if isinstance(value, str)}
     return {
         "seed": recipe.get("seed"),
-        "inputs": dict(sorted(inputs.items())),
+        "inputs": dict(sorted(without_folders(inputs).items())),
         "environment": {
             k: latest[k] for k in ("os", "cpu", "gpu", "cores", "threads", "python", "git") if latest.get(k)
         },

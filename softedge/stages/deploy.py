@@ -17,7 +17,7 @@ from softedge.run import Run
 from softedge.stages import plan
 from softedge.stages.base import Performs
 from softedge.stages.data import changed, opened
-from softedge.stages.export import known_names
+from softedge.stages.export import for_labels, known_names
 from softedge.stages.fitting import Limits
 from softedge.stages.gate import optional_precisions
 from softedge.stages.opening import refuse_foreign, replaced, started
@@ -128,10 +128,7 @@ def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
             say("no labelled test images: nothing is fine-tuned, since its accuracy could not be measured")
             left_out |= {*NEED_TEST}
         return [name for name in STAGES if name not in left_out], recipe
-    if recipe.export.output == "probabilities":
-        say("no labelled images: the exported models return features; label a few images to get a classifier")
-        recipe = replaced(recipe, export={"output": "features"})
-    return [name for name in STAGES if name not in NEED_LABELS], recipe
+    return [name for name in STAGES if name not in NEED_LABELS], for_labels(recipe, images)
 
 
 def _refuse_unknown(recipe: Recipe) -> None:

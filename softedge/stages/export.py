@@ -29,6 +29,7 @@ from softedge.run import Run, differences, perform, set_aside, sha256_of
 from softedge.stages import classifier, integers
 from softedge.stages.artifact import Source, write
 from softedge.stages.base import INDEX, hashes, on_run
+from softedge.stages.opening import replaced
 
 PARITY_IMAGES = 32  # beyond the golden ones; the int8 files get their full test in `softedge check`
 
@@ -49,7 +50,21 @@ def export(
         done: list[Result] = plugin.export(run=run, targets=targets, precisions=precisions, set=set, force=force)
         return done
     asked = {"targets": targets, "precisions": precisions, "output": output}
-    return on_run(stage, run, set, force, export=asked)
+
+    def work(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> list[Result]:
+        return stage(run, recipe if output else for_labels(recipe, data, run), data, force)
+
+    return on_run(work, run, set, force, export=asked)
+
+
+def for_labels(recipe: config.Recipe, data: Data, run: Run | None = None) -> config.Recipe:
+    """The recipe for images without labels: its files give features, unless ``run`` has a classifier all the same."""
+    if len(data.train.every) or recipe.export.output != "probabilities" or recipe.export.source == "given":
+        return recipe
+    if run is not None and classifier.trained(run):
+        return recipe
+    say("no labelled images: the exported models return features; label a few images to get a classifier")
+    return replaced(recipe, export={"output": "features"})
 
 
 def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> list[Result]:
@@ -59,7 +74,7 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> l
     and tried again next time; the others go on.  Raises UserError when there is no network to export yet.
     """
     known_names(recipe)
-    checkpoint, output = _checkpoint(run, recipe)
+    checkpoint, output = _checkpoint(run, recipe, data)
     digest = sha256_of(run, checkpoint.relative_to(run.root).as_posix())
     _set_aside_others(run, checkpoint.relative_to(run.root).as_posix(), digest)
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
@@ -203,7 +218,7 @@ def perform_or_keep(
         return before
 
 
-def _checkpoint(run: Run, recipe: config.Recipe) -> tuple[Path, str]:
+def _checkpoint(run: Run, recipe: config.Recipe, data: Data) -> tuple[Path, str]:
     if recipe.export.source == "given":
         run.need("network", "export-file")
         return run.folder("network") / "network.safetensors", recipe.export.output
@@ -215,6 +230,8 @@ def _checkpoint(run: Run, recipe: config.Recipe) -> tuple[Path, str]:
             "export.output is scores, and the classifiers of this run were trained with a softmax over their classes; "
             "sigmoid scores are for networks from elsewhere: softedge export-file --activation sigmoid"
         )
+    if not len(data.train.every) and not classifier.trained(run):
+        raise UserError(f"{run.root} has no labelled images, and so no classifier to export; give --output features")
     source = classifier.source(run, recipe)
     if recipe.export.source == "best":
         say(classifier.why(run, source))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from softedge.errors import UserError
+from softedge.progress import say
 from softedge.stages import damage
 from softedge.stages.opening import reopen
 
@@ -19,6 +20,9 @@ def report(*runs: str | Path) -> Path:
 
     opened = [reopen(run)[0] for run in runs]
     page = write(opened)
+    if len(opened) > 1:
+        several = ", ".join(run.name for run in opened)
+        say(f"{page} now shows {several} side by side; of {opened[0].name} alone: softedge report {opened[0].root}")
     if damaged := [line for run in opened for line in damage.problems(run)]:
         more = f" (and {len(damaged) - 2} more)" if len(damaged) > 2 else ""
         raise UserError(f"{page} is written, and not to be relied on: {'; '.join(damaged[:2])}{more}")

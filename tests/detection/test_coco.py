@@ -52,7 +52,7 @@ def test_boxes_and_categories_are_read_in_the_order_of_their_ids(tmp_path):
 
 def test_one_box_of_two_classes_is_told(tmp_path):
     train, _ = coco.read(make(tmp_path, [image(1), image(2)], [thing(1), thing(2, category=90), thing(3, on=2)]))
-    assert "1 pictures give one box to several classes" in " ".join(train.notices) and "(1.jpg)" in train.notices[0]
+    assert "1 picture gives one box to several classes" in " ".join(train.notices) and "(1.jpg)" in train.notices[0]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_what_the_official_tools_ignore_is_ignored_with_a_line(tmp_path):
     train, _ = coco.read(make(tmp_path, [image(1)], annotations))
     assert len(train.scenes[0].boxes) == 2
     text = "\n".join(train.notices)
-    for words in ("image that is not listed", "category that is not listed", "no box of four", "share an id"):
+    for words in ("image that is not listed", "category that is not listed", "no box of four", "shares an id"):
         assert words in text
 
 
@@ -178,10 +178,10 @@ def changed(root, change):
         ({**thing(9), "bbox": [float("nan"), 1, 2, 3]}, "no box of four numbers"),
         ({**thing(9), "bbox": [1, 1, float("inf"), 3]}, "no box of four numbers"),
         ({**thing(9), "bbox": [1, 1, 1e30, 3]}, "no box of four numbers"),
-        (thing(9, segmentation={"size": [10, 10], "counts": [0, 100]}), "do not decode to their image's size"),
-        (thing(9, segmentation={"size": [30, 40], "counts": [0, 5000]}), "do not decode to their image's size"),
-        (thing(9, segmentation={"size": [30, 40], "counts": "zzz"}), "do not decode to their image's size"),
-        (thing(9, segmentation={"size": None, "counts": 5}), "do not decode to their image's size"),
+        (thing(9, segmentation={"size": [10, 10], "counts": [0, 100]}), "does not decode to its image's size"),
+        (thing(9, segmentation={"size": [30, 40], "counts": [0, 5000]}), "does not decode to its image's size"),
+        (thing(9, segmentation={"size": [30, 40], "counts": "zzz"}), "does not decode to its image's size"),
+        (thing(9, segmentation={"size": None, "counts": 5}), "does not decode to its image's size"),
         (thing(9, segmentation=[["a"] * 6]), "no polygon of three corners"),
         (thing(9, segmentation=[[float("nan")] * 6]), "no polygon of three corners"),
         (thing(9, segmentation=[1, 1, 5, 1, 5, 5]), "no polygon of three corners"),
@@ -324,11 +324,11 @@ def test_pictures_resized_after_they_were_annotated_are_told(tmp_path):
     large = {**image(1), "width": 80, "height": 60}
     train, _ = coco.read(make(tmp_path, [large, image(2)], [thing(1), thing(2, on=2)]))
     (line,) = train.notices
-    assert "1 pictures have another size than their annotations say" in line and "40 x 30, not 80 x 60" in line
+    assert "1 picture has another size than its annotation says" in line and "40 x 30, not 80 x 60" in line
 
 
 def test_an_object_listed_twice_is_told(tmp_path):
     root = make(tmp_path, [image(1), image(2)], [thing(1), thing(2), thing(3, on=2)])
     train, _ = coco.read(root)
     assert [len(scene.labels) for scene in train.scenes] == [2, 1]
-    assert any("1 pictures list an object twice" in line and "1.jpg: 1 object" in line for line in train.notices)
+    assert any("1 picture lists an object twice" in line and "1.jpg: 1 object" in line for line in train.notices)

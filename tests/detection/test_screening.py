@@ -29,7 +29,7 @@ def test_a_picture_of_the_test_split_is_not_trained_on(folder):
     copy.save(folder / "JPEGImages/train2.png", pnginfo=about)
     train, test, notices = screened(folder)
     assert [scene.path.stem for scene in train.scenes] == ["train0", "train1", "train3"] and len(test) == 3
-    assert "1 training pictures are in the test split" in notices[0] and "train2.png" in notices[0]
+    assert "1 training picture is in the test split" in notices[0] and "train2.png" in notices[0]
 
 
 def landscape(seed: int) -> Image.Image:
@@ -51,7 +51,7 @@ def test_a_near_duplicate_of_a_test_picture_is_not_trained_on(folder):
     train, test, notices = screened(folder)
     assert [scene.path.stem for scene in train.scenes] == ["train0", "train1", "train3"] and len(test) == 3
     assert notices == (
-        "voc (train): 1 training pictures nearly duplicate test pictures and are not trained on (train2.png: val1.png)",
+        "voc (train): 1 training picture nearly duplicates test pictures and is not trained on (train2.png: val1.png)",
     )
 
 
@@ -121,7 +121,7 @@ def test_a_training_picture_with_other_objects_under_another_name_is_set_aside_a
     train, test, notices = screened(folder)
     assert [scene.path.stem for scene in train.scenes] == ["train0", "train3"] and len(test) == 3
     (line,) = notices
-    assert "1 pictures are there under several names with different objects, and not trained on" in line
+    assert "1 picture is there under several names with different objects, and not trained on" in line
     assert part in line
 
 
@@ -142,12 +142,11 @@ def test_copies_within_the_test_split_and_across_it_are_named_with_what_differs(
     train, test, notices = screened(folder)
     assert len(train) == 3 and len(test) == 3
     assert (
-        "1 of them have other objects there: one of the two is wrong (train2.png: 1 blue; val2.png: 1 red)"
-        in notices[1]
+        "1 of them has other objects there: one of the two is wrong (train2.png: 1 blue; val2.png: 1 red)" in notices[1]
     )
     assert "no detector can find both (val1.png: 1 blue, 1 red; val2.png: 1 red)" in notices[2]
     (folder / "Annotations/val2.xml").write_text(objects(RED, BLUE))
-    assert "test pictures have copies in the test split: each counts (val1.png and val2.png)" in screened(folder)[2][2]
+    assert "test picture has copies in the test split: each counts (val1.png and val2.png)" in screened(folder)[2][2]
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

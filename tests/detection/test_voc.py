@@ -121,7 +121,7 @@ def test_of_two_pictures_of_one_name_the_one_that_the_annotation_names_is_used(t
     train, test = voc.read(root)
     names = {scene.path.name for scene in (*train.scenes, *test.scenes)}
     assert names == {"x.png", "y.jpg", "z.jpg", "v.jpg"}
-    line = "1 annotations could be of several pictures and do not say which: the first is used (y.jpg or y.png)"
+    line = "1 annotation could be of several pictures and does not say which: the first is used (y.jpg or y.png)"
     assert any(line in notice for notice in train.notices)
 
 

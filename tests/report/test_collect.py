@@ -8,7 +8,7 @@ import pytest
 import synthetic_run
 
 from softedge.report import cautions, compare, gains, phrases, report
-from softedge.report.collect import _without_places, collect
+from softedge.report.collect import _without_places, collect, without_folders
 from softedge.report.curves import curve
 from softedge.report.devices import kind
 from softedge.report.predictions import confusion
@@ -165,6 +165,18 @@ def test_commands_are_told_as_they_were_typed_without_the_places_of_folders(full
 def test_places_of_folders_are_left_out_of_a_command_and_addresses_stay(typed: str, shown: str | None) -> None:
     expected = shown or "softedge bench r --devices 'ssh://pi@board:22?config=c&python=python3'"
     assert _without_places(typed) == expected
+
+
+def test_paths_in_a_recipe_are_shown_by_their_last_part():
+    recipe = {"data": {"source": "/home/ann/photos/", "size": 96}, "distill": {"teacher": "C:\\runs\\big"}}
+    recipe |= {"finetune": {"init": "~/weights.pth", "files": ["/a/b", "imagenet"]}, "name": "a/b", "rate": "1/2"}
+    assert without_folders(recipe) == {
+        "data": {"source": "photos", "size": 96},
+        "distill": {"teacher": "big"},
+        "finetune": {"init": "weights.pth", "files": ["b", "imagenet"]},
+        "name": "a/b",
+        "rate": "1/2",
+    }
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,12 @@ def test_unlabelled_images_alone_give_a_feature_extractor(photos, tmp_path):
     contract = json.loads((run.root / "export" / "onnx-fp32" / "contract.json").read_text())
     assert "features" in json.dumps(contract["output"])
     assert run.result("probe") is None
+    softedge.export(run.root, precisions=["fp16"])  # chooses features as deploy does
+    assert "features" in (run.root / "export" / "onnx-fp16" / "contract.json").read_text()
+    with pytest.raises(UserError, match="has no labelled images, and so no classifier to export; give --output feat"):
+        softedge.export(run.root, output="probabilities")
+    for name in ("report.html", "report.json", "MODEL_CARD.md"):  # passed on, they do not show where the images lie
+        assert str(flat.parent) not in (run.root / name).read_text()
 
 
 def command(*words: object) -> int:

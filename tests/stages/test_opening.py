@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,3 +154,53 @@ def test_a_command_that_a_stage_refuses_puts_recipe_and_plan_back(tmp_path):
     with pytest.raises(UserError), started(tmp_path / "run", other):
         raise UserError("the disk is full")  # what was done is done with the recipe that was asked for
     assert contents(tmp_path / "run") != after
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_new_run_that_is_refused_before_any_work_leaves_nothing(tmp_path, there):
+    folder = tmp_path / "runs" / "mine"
+    if there:
+        folder.mkdir(parents=True)  # the user's own
+    with pytest.raises(UserError, match="no images"), started(folder, choose_recipe("digits", None)) as run:
+        write_text(run.root / PLAN, "{}")
+        (run.root / "data").mkdir()
+        raise UserError("no images")
+    assert [path.name for path in tmp_path.rglob("*")] == (["runs", "mine"] if there else [])
+
+
+def test_a_refused_run_keeps_what_is_no_recipe_or_plan(tmp_path):
+    folder = tmp_path / "mine"
+    with pytest.raises(UserError, match="no images"), started(folder, choose_recipe("digits", None)) as run:
+        write_text(run.root / "data.csv", "half a training")
+        raise UserError("no images")
+    assert {"recipe.toml", "data.csv"} <= {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["deploy", "--data", "nothere"], "data 'nothere' does not exist; did you mean 'nowhere'?"),
+        (["plan", "--data", "nothere"], "data 'nothere' does not exist"),
+        (["data", "a.jpg"], "data 'a.jpg' is a file"),
+        (["pretrain", "--data", " "], "the data set has an empty name"),
+        (["export", "nothere"], "nothere is not a softedge run"),
+    ],
+)
+def test_a_path_that_does_not_exist_is_refused_before_torch_is_imported(tmp_path, words, line):
+    (tmp_path / "nowhere").mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"")
+    program = (
+        "import sys; from softedge.cli import main\n"
+        f"try: main({words!r})\n"
+        "finally: print(*sorted({'torch', 'onnx', 'sklearn'} & set(sys.modules)))"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "\n") and line in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "nowhere"]
