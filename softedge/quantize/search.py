@@ -36,7 +36,7 @@ from softedge.progress import say
 from softedge.quantize.equalization import equalize
 from softedge.quantize.fine_tuning import Schedule, fine_tune
 from softedge.quantize.sensitivity import Sensitivity, at_most, fewest, rank
-from softedge.quantize.steps import Chosen, SearchResult, Step, recommend, score
+from softedge.quantize.steps import Chosen, SearchResult, Step, recommend, score, told
 from softedge.records import Artifact
 from softedge.run import size_bytes
 
@@ -335,8 +335,7 @@ class _Search:
             best = score(self.steps[0].measures)
         if not why or (not self.problem.accepts(measures) and (best is None or score(measures) > best)):
             self.chosen = Chosen(step, candidates, option, certain=not why)
-        agreement = f"agreement {score(measures):.4f}, " if "agreement" in measures else ""
-        say(f"int8 search, {name}: {agreement}{measures['sqnr_db']:.1f} dB, {'; '.join(why) or 'good enough'}")
+        say(f"int8 search, {name}: {told(measures, why)}")
 
     def _note(self, name: str, why: str) -> None:
         say(f"int8 search, {name}: {why}")

@@ -89,19 +89,19 @@ class SearchResult:
 
 
 def recommend(steps: Sequence[Step], chosen: Chosen | None, default_passes: bool) -> str:
-    """What to use and why, in one sentence.  default_passes: the plain gates accept the file as exported."""
+    """What is used and why, in one sentence.  default_passes: the plain gates accept the file as exported."""
     first = steps[0]
     if chosen is None and first.passed:
-        return f"Use the default int8 file: {_numbers(first)}."
+        return f"The file as exported is good enough: {_numbers(first)}."
     if chosen is None and default_passes:
-        return f"Use the default int8 file: {_numbers(first)}; no step does better ({'; '.join(first.why)})."
+        return f"The file as exported is kept: {_numbers(first)}; no step does better ({'; '.join(first.why)})."
     if chosen is not None:
         step = chosen.step
         slower = step.time_over_fp32 is not None and step.time_over_fp32 > 1
         speed = f", but it takes {step.time_over_fp32:.2f} times as long as fp32 here" if slower else ""
         unsure = "" if chosen.certain else f"; uncertain: {'; '.join(step.why)}"
         default = f"where the default has {_numbers(first)}"
-        return f"Use '{step.name}' ({step.what}): {_numbers(step)}, {default}{speed}{unsure}."
+        return f"Step '{step.name}' ({step.what}) is used: {_numbers(step)}, {default}{speed}{unsure}."
     measured = [step for step in steps if step.measures]
     best = max(measured, key=lambda step: (score(step.measures), step.measures.get("sqnr_db", 0.0)))  # few images tie
     return f"Use fp16 or fp32: the best int8 step, '{best.name}', has {_numbers(best)} ({'; '.join(best.why)})."
@@ -113,6 +113,13 @@ def score(measures: Measures) -> float:
     if "agreement" not in measures:
         return 1 - float(measures["distance"])
     return float(promised(measures)["agreement"])
+
+
+def told(measures: Measures, why: Sequence[str]) -> str:
+    """A step for the terminal; its agreement is told once: some reasons begin with it."""
+    counted = "agreement" in measures and not any(line.startswith("agreement") for line in why)
+    agreement = f"agreement {score(measures):.4f}, " if counted else ""
+    return f"{agreement}{measures['sqnr_db']:.1f} dB, {'; '.join(why) or 'good enough'}"
 
 
 def _numbers(step: Step) -> str:

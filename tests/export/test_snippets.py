@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from softedge.export import contract, snippet
 from softedge.export.onnx.format import Onnx
@@ -31,6 +32,20 @@ def test_python_snippet_passes_and_fails_when_the_expected_output_is_another(tar
     assert done.stdout.split()[0] in "abcde"
     np.save(folder / "golden" / "expected.npy", np.zeros((2, 5), np.float32))
     assert subprocess.run(command, capture_output=True).returncode == 1
+
+
+def test_a_damaged_photo_costs_one_line_and_the_exit_code_and_the_others_are_read(deployed, pictures, tmp_path):
+    folder = exported(Onnx(), deployed, pictures, tmp_path)
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(pictures[0]).save(tmp_path / name)
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:100])
+    command = [sys.executable, str(folder / "snippets" / "run.py")]
+    done = subprocess.run([*command, "a.png", "b.png", "d.png", "c.png"], cwd=tmp_path, capture_output=True, text=True)
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["a.png", "c.png"]
+    damaged, absent = done.stderr.splitlines()
+    assert damaged.startswith("b.png: cannot be read (") and absent.startswith("d.png: cannot be read (")
+    assert done.returncode == 1
+    assert subprocess.run([*command, "a.png"], cwd=tmp_path, capture_output=True).returncode == 0
 
 
 @pytest.mark.parametrize("target", [Onnx(), OpenVino()], ids=["onnx", "openvino"])

@@ -68,7 +68,7 @@ def test_a_file_that_is_good_enough_is_not_searched():
 
     result = search(problem(None, make=never), default(noise=0.01))
     assert result.chosen is None and names(result) == ["default"]
-    assert result.recommendation.startswith("Use the default int8 file")
+    assert result.recommendation.startswith("The file as exported is good enough")
 
 
 def test_the_search_stops_at_the_first_step_that_is_good_enough():
@@ -78,7 +78,7 @@ def test_the_search_stops_at_the_first_step_that_is_good_enough():
     assert result.chosen.option.what == "fine" and result.chosen.certain
     assert candidates.calls == ["poor", "fine"]
     assert set(result.steps[1].details["tried_db"]) == {"poor", "fine"}
-    assert "Use 'calibrated' (fine)" in result.recommendation
+    assert "Step 'calibrated' (fine) is used: " in result.recommendation
 
 
 def test_a_corrected_bias_is_kept_when_it_helps_and_ends_the_search_when_it_is_enough():

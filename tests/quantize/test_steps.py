@@ -23,7 +23,7 @@ from softedge.quantize.search import Problem, search
 from softedge.quantize.selection import as_hard, doubts, margins
 from softedge.quantize.sensitivity import fewest, rank
 from softedge.quantize.simulation import RoundedActivation, RoundedWeight, simulate
-from softedge.quantize.steps import Step, recommend
+from softedge.quantize.steps import Step, recommend, told
 from softedge.records import InputSpec
 
 SPEC = InputSpec(16, 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -243,7 +243,7 @@ def test_the_search_stops_at_the_first_step_that_is_good_enough():
     noisy = lambda measures: [] if measures["sqnr_db"] > 15 else ["too noisy"]  # noqa: E731
     result = search(onnx_problem(deployed, noisy), as_exported(deployed, noisy, spoilt=500.0))
     assert [(step.name, step.passed) for step in result.steps] == [("default", False), ("calibrated", True)]
-    assert "Use 'calibrated'" in result.recommendation
+    assert "Step 'calibrated'" in result.recommendation
 
 
 def test_a_gate_that_nothing_meets_ends_in_an_honest_recommendation():
@@ -370,3 +370,13 @@ def test_of_refused_steps_with_equal_agreement_the_one_with_less_noise_is_named_
         False,
     )
     assert "the best int8 step, 'bias', has 87.5 % of the answers" in named
+
+
+def test_a_step_tells_its_agreement_once():
+    measures = {"agreement": 0.9808, "sqnr_db": 28.4}
+    doubt = "agreement 0.981 on 52 selection images, less 0.031 for chance, is below 0.98"
+    assert told(measures, (doubt,)) == f"28.4 dB, {doubt}"
+    assert told(measures, ()) == "agreement 0.9808, 28.4 dB, good enough"
+    assert told({"sqnr_db": 19.0}, ("signal to noise 19.0 dB is below 20",)) == (
+        "19.0 dB, signal to noise 19.0 dB is below 20"
+    )
