@@ -143,6 +143,17 @@ def again(folder: Path) -> str:
     return f"make it again: softedge quantize {Path(folder).parent.parent}" if searched else "export the model again"
 
 
+def _without(folder: Path) -> str:
+    """Why a folder has no contract, and what to do."""
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        if "asked" in read_json(folder / "result.json")["recipe"]:  # of ``stages.quantize_file``
+            return (
+                "softedge quantize wrote it from a model file, and has compared it with that file; it has no golden "
+                "images to replay. On another machine, compare the answers of both files on a few images of yours"
+            )
+    return "not an export folder; give one like RUN/export/onnx-int8"
+
+
 def describe(folder: Path) -> dict[str, Any]:
     """The contract as plain values; UserError when ``folder`` has none or it is of another version."""
     folder = Path(folder)
@@ -151,7 +162,7 @@ def describe(folder: Path) -> dict[str, Any]:
         there = "is a file" if folder.exists() else "is not there"
         raise UserError(f"{folder} {there}; give an export folder like RUN/export/onnx-int8")
     if not path.is_file():
-        raise UserError(f"{folder} holds no {FILE}: not an export folder; give one like RUN/export/onnx-int8")
+        raise UserError(f"{folder} holds no {FILE}: {_without(folder)}")
     try:
         values = read_json(path)
     except UserError as error:

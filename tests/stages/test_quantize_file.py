@@ -12,6 +12,7 @@ import pytest
 from tiny_network import SPEC, images, planes_to_logits
 from typer.testing import CliRunner
 
+import softedge
 from softedge.cli import app
 from softedge.errors import UserError
 from softedge.export.onnx import given
@@ -101,6 +102,11 @@ def test_the_integers_of_another_model_are_not_replaced(quantized, float_file, p
     moved = shutil.copy(float_file, tmp_path / "moved.onnx")
     with pytest.raises(UserError, match="made with other settings"):  # the same model, another gate
         quantize_file(moved, picture_folder, out, ASKED, min_agreement=0.9)
+
+
+def test_verify_says_why_it_cannot_replay_what_was_made_of_a_file(quantized):
+    with pytest.raises(UserError, match="softedge quantize wrote it from a model file.*; it has no golden images"):
+        softedge.verify(quantized[1])
 
 
 def test_files_that_cannot_be_quantized_are_one_clear_line(float_file, quantized, picture_folder, tmp_path):
