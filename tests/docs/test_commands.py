@@ -75,14 +75,14 @@ def check_command(words: list[str]) -> None:
         assert program in OTHER_PROGRAMS, f"unknown program in {words}"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def photos_and_runs_are_the_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("softedge.data.naming.refuse_missing", lambda source: None)
     monkeypatch.setattr("softedge.stages.opening.reopen", lambda run: None)
 
 
 @pytest.mark.parametrize("block", SHELL, ids=str)
-def test_every_command_in_the_documentation_parses(block: Block):
+def test_every_command_in_the_documentation_parses(block: Block, photos_and_runs_are_the_readers: None):
     commands = block.commands()
     assert commands
     for words in commands:
@@ -101,7 +101,7 @@ def test_every_command_in_the_documentation_parses(block: Block):
         "wget http://example.org",
     ],
 )
-def test_a_command_that_does_not_exist_is_refused(line: str):
+def test_a_command_that_does_not_exist_is_refused(line: str, photos_and_runs_are_the_readers: None):
     with pytest.raises(Exception, match=r"."):
         check_command(line.split())
 
