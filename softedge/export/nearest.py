@@ -88,14 +88,20 @@ class Judge:
     def decibels(self, candidates: Candidates, option: Option) -> float:
         return decibels(self.measure(candidates, option))
 
-    def prefers(self, candidates: Candidates, option: Option, other: Option) -> bool:
-        """Whether ``option`` is nearer to fp32, on more than half of the images by more than chance (a sign test).
+    def nearer(self, candidates: Candidates, option: Option, other: Option) -> bool:
+        """Whether this judge prefers the answers of ``option``."""
+        return self.prefers(*(candidates.predict(each, self.images) for each in (option, other)))
+
+    def prefers(self, answers: Float32, others: Float32) -> bool:
+        """Whether ``answers`` (N, C) are nearer to fp32 than ``others``, on more than half of the images by more than
+        chance (a sign test).
 
         On all of 4 images, 11 of 16, 44 of 75.  Images differ more than options do: medians of a few say little.
         """
         exact = comparable(self.fp32, self.output)
-        answers = (comparable(candidates.predict(each, self.images), self.output) for each in (option, other))
-        after, before = (np.nan_to_num(sqnr_db(exact, each), nan=-np.inf) for each in answers)
+        after, before = (
+            np.nan_to_num(sqnr_db(exact, comparable(each, self.output)), nan=-np.inf) for each in (answers, others)
+        )
         count = len(exact)
         return int((after > before).sum()) >= count / 2 + _SURE * math.sqrt(count) / 2
 
@@ -253,19 +259,18 @@ def rounded_where_nearer(
     best, grid = choice.best_of_tiers(), candidates.largest_weight(choice.option)
     others = [best[tier] for tier in sorted(best) if tier != choice.option.tier and tier < _LEANER]
     others = [o for o in others if o.tier > choice.option.tier or candidates.largest_weight(o) == grid]
-    made = [
-        (option, unseen.measure(candidates, option))
-        for option in _with_rounded_weights(candidates, [choice.option, *others], network, fitted)
-    ]
-    made.sort(key=lambda pair: pair[0].tier)
-    if not made:
+    options = _with_rounded_weights(candidates, [choice.option, *others], network, fitted)
+    if not options:
         return choice
+    options.sort(key=lambda option: option.tier)
+    answers = [candidates.predict(option, unseen.images) for option in options]
+    made = [(option, unseen.compared(each)) for option, each in zip(options, answers, strict=True)]
     compared = [*choice.compared, *made]
     near = max(decibels(measures) for _, measures in made) - CLOSER
-    option, measures = next((option, measures) for option, measures in made if decibels(measures) >= near)
-    if not unseen.prefers(candidates, option, choice.option):
+    chosen = next(index for index, (_, measures) in enumerate(made) if decibels(measures) >= near)
+    if not unseen.prefers(answers[chosen], candidates.predict(choice.option, unseen.images)):
         return replace(choice, compared=compared)
-    return Choice(option, measures, compared)
+    return Choice(*made[chosen], compared)
 
 
 def with_nearer_weights(

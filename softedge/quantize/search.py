@@ -191,7 +191,7 @@ class _Search:
         fitted, unseen = parts
         option = with_rounded_weights(self.candidates, self.option, self.network, fitted)
         why = "this format's weights have grids of their own" if self.network else "needs the PyTorch weights"
-        if option is not None and unseen is not judge and not unseen.prefers(self.candidates, option, self.option):
+        if option is not None and unseen is not judge and not unseen.nearer(self.candidates, option, self.option):
             option, why = None, "no nearer on images that the weights were not rounded on"
         if self._take("rounded", option, why):
             self.plain = self.option
