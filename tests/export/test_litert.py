@@ -96,7 +96,7 @@ def test_all_that_the_converter_needs_but_torch_is_installed(monkeypatch, capsys
         "absl-py",
         "torch<2.15.0,>=2.4.0",
         "torchao>=0.17.0",
-        "ai-edge-litert[model-utils]<2.4.0",
+        "ai-edge-litert[x]<2.4.0",
         'x; extra == "y"',
     ]
     monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)

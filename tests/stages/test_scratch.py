@@ -9,8 +9,8 @@ from softedge import backbones, config
 from softedge.data.images import Data
 from softedge.errors import UserError
 from softedge.eval.features import extract
+from softedge.report.gains import labels_alone
 from softedge.report.trained import origin
-from softedge.report.usefulness import labels_alone
 from softedge.stages import finetune, scratch
 from softedge.stages.deploy import chain
 from softedge.stages.opening import replaced
