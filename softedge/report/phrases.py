@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from softedge.report import trained, words
-from softedge.report.cautions import interval
+from softedge.report.cautions import FEW_IMAGES, interval
 
 Values = dict[str, Any]
 
@@ -138,8 +138,10 @@ def files_lead(run: Values) -> Markup:
     if gates.get("min_agreement") is not None and gates.get("max_drop") is not None:
         text += (
             f" The gate asks for at least {words.percent(gates['min_agreement'], 0)} of fp32's answers and allows a "
-            f"drop of at most {words.points(gates['max_drop']).lstrip('+')} points; of few images, one may change."
+            f"drop of at most {words.points(gates['max_drop']).lstrip('+')} points"
         )
+        few = any(0 < (row.get("n") or FEW_IMAGES) < FEW_IMAGES for row in run["files"])
+        text += f"; of fewer than {FEW_IMAGES} images, one answer may change." if few else "."
     return Markup(escape(text))
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import synthetic_extras
 import synthetic_run
 from test_verdict import DEVICES, row
@@ -140,3 +141,10 @@ def test_a_run_without_a_file_to_ship_has_no_numbers_of_one_beside_another_and_d
     assert "not better than cheap" in row
     for column in ("top-1", "p90, ms", "size"):
         assert f'data-label="{column}" class="num">–</td>' in row
+
+
+@pytest.mark.parametrize(("n", "spared"), [(120, True), (359, False), (None, False)])
+def test_the_lead_says_that_one_answer_may_change_only_where_test_images_are_few(n, spared):
+    given = run(True) | {"check": {"gates": {"min_agreement": 0.98, "max_drop": 0.01}}, "devices": {}}
+    given["files"] = [{"artifact": "onnx-int8", "size_bytes": 1, "gate": "passed", "n": n, "devices": {}}]
+    assert ("of fewer than 200 images, one answer may change" in phrases.files_lead(given)) == spared
