@@ -17,6 +17,7 @@ import torch
 import softedge.bench.board
 from softedge.errors import UserError
 from softedge.export.contract import artifact_of
+from softedge.export.deployed import Deployed
 from softedge.export.finishing import finish
 from softedge.export.litert import candidates as litert_candidates
 from softedge.export.litert import environment as litert
@@ -186,25 +187,31 @@ def test_a_network_that_converts_to_other_layers_gives_no_weights_and_one_is_con
     monkeypatch.setattr(litert_candidates, "converted", lambda network, path: made.append(network))
 
     def described(path):
-        layers = ["a", "b"] if path.name == "float.tflite" or made[-1] == "alike" else ["a"]
+        layers = ["a", "b"] if path.name == "float.tflite" or made[-1] is alike else ["a"]
         operators = [{"kind": "CONV_2D", "outputs": [name], "weights": "float32"} for name in layers]
         end = {"kind": "SOFTMAX", "outputs": ["end"], "weights": None}
         return {"operators": [*operators, end], "outputs": [{"name": "end"}]}
 
     monkeypatch.setattr(litert_candidates, "described", described)
+    alike, unlike = (Deployed(deployed.model, deployed.spec, deployed.labels) for _ in range(2))
     candidates = litert_candidates.NetworkCandidates(deployed, None)
     options = [litert_candidates.Option("", litert_candidates.Quantization({"a": (0.0, 1.0)})) for _ in range(2)]
     assert candidates.file.layers == ("a", "b") and candidates.file.floats == ("end",)
-    first, second = (candidates.reweighted(option, "alike", {"b": (0.0, 2.0)}) for option in options)
+    first, second = (candidates.reweighted(option, alike, {"b": (0.0, 2.0)}) for option in options)
     assert first.model.source == second.model.source and first.model.ranges == {"a": (0.0, 1.0), "b": (0.0, 2.0)}
-    assert made == [deployed, "alike"]
-    assert candidates.reweighted(options[0], "of other layers", {}) is None
+    assert made == [deployed, alike]
+    assert candidates.reweighted(options[0], unlike, {}) is None
 
 
-def test_softmax_and_hard_swish_stay_in_float_whatever_else_does(monkeypatch, deployed, pictures):
+def test_softmax_and_hard_swish_stay_in_float_whatever_else_does_and_the_image_with_the_first_layer(
+    monkeypatch, deployed, pictures
+):
     operators = [
         {"kind": kind, "outputs": [name], "weights": "float32" if kind == "CONV_2D" else None}
-        for kind, name in [("CONV_2D", "a"), ("HARD_SWISH", "b"), ("CONV_2D", "c"), ("MUL", "d"), ("SOFTMAX", "e")]
+        for kind, name in [
+            *(("SUB", "less"), ("MUL", "normalised"), ("CONV_2D", "a")),
+            *(("HARD_SWISH", "b"), ("CONV_2D", "c"), ("MUL", "d"), ("SOFTMAX", "e")),
+        ]
     ]
     monkeypatch.setattr(
         litert_candidates, "described", lambda path: {"operators": operators, "outputs": [{"name": "e"}]}
@@ -218,8 +225,9 @@ def test_softmax_and_hard_swish_stay_in_float_whatever_else_does(monkeypatch, de
     for option in candidates.calibrations():
         candidates._made(option.model)
         asked.append(set(json.loads(plans[-1][1][1].read_text())["float"]))
-    assert asked[0] == {"^b;$", "^e;$"} and asked[1] == {"^a;$", "^b;$", "^e;$"}
-    assert asked[2] == {"^a;$", "^c;$", "^b;$", "^e;$"}
+    image = {"^less;$", "^normalised;$"}  # in float with the first layer, which would see a rounded image else
+    assert asked[0] == {"^b;$", "^e;$"} and asked[1] == {"^a;$", "^b;$", "^e;$"} | image
+    assert asked[2] == {"^a;$", "^c;$", "^b;$", "^e;$"} | image
 
 
 def test_the_network_from_grey_levels_gives_the_logits_whose_softmax_is_deployed(deployed, pictures):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from softedge.export.calibration import spread
 from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
 from softedge.export.given_file import Interface
+from softedge.export.grey_levels import on_grey_levels
 from softedge.export.litert.environment import work
 from softedge.export.litert.rounding import rounded
 from softedge.export.onnx.ranges import Method, Statistics
@@ -69,13 +70,21 @@ class Quantization:
 @dataclass(frozen=True)
 class File:
     """A float file.  layers: outputs of the operators with weights, in order of computation.  floats: those of
-    operators that every option computes in float (``floats_of``)."""
+    operators that every option computes in float (``floats_of``).  before: those of what prepares the image."""
 
     path: Path
     known: Interface
     spec: InputSpec
     layers: tuple[str, ...]
     floats: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, path: Path, about: Mapping[str, Any], known: Interface, spec: InputSpec) -> Self:
+        """about: what ``described`` says of the file."""
+        layers, outputs = layers_of(about), [op["outputs"][0] for op in about["operators"]]
+        before = outputs[: outputs.index(layers[0])] if layers else ()
+        return cls(path, known, spec, layers, floats_of(about), tuple(before))
 
     def feed(self) -> dict[str, Any]:
         """For the worker: see ``worker._feeder``."""
@@ -223,8 +232,10 @@ class FileCandidates(Candidates):
     def _made(self, plan: Quantization) -> Path:
         """The file of a plan; the last one is kept: it is asked for its answers, its size and its time."""
         if self.made is None or self.made[0] is not plan:
-            folder = Path(self.folder.name)
-            path, scopes = folder / "model.tflite", [*plan.in_float, *self.file.floats]
+            folder, file = Path(self.folder.name), self.file
+            path, scopes = folder / "model.tflite", [*plan.in_float, *file.floats]
+            if set(file.layers[:1]) & set(plan.in_float):
+                scopes += file.before  # else the image has been rounded already
             values = {
                 "ranges": plan.ranges,
                 "float": [f"^{re.escape(name)};$" for name in scopes],
@@ -274,19 +285,18 @@ class NetworkCandidates(FileCandidates):
 
     def __init__(self, deployed: Deployed, calibration: Uint8, like: Artifact | None = None):
         super().__init__(None, calibration)
-        self.deployed, self.like = deployed, like
+        self.deployed, self.like = on_grey_levels(deployed), like
         self.other: tuple[Deployed, Path, tuple[str, ...]] | None = None  # with its float file and that file's layers
 
     @cached_property
     def file(self) -> File:
         path = Path(self.folder.name) / "float.tflite"
         self._convert(self.deployed, path)
-        about = described(path)
         known = Interface(self.deployed.spec.size, False, "uint8", self.deployed.output, logits=False)
-        return File(path, known, self.deployed.spec, layers_of(about), floats_of(about))
+        return File.of(path, described(path), known, self.deployed.spec)
 
     def _convert(self, network: Deployed, path: Path) -> None:
-        converted(network, path)
+        converted(on_grey_levels(network), path)
 
     def calibrations(self) -> Iterator[Option]:
         tier = None
@@ -302,7 +312,7 @@ class NetworkCandidates(FileCandidates):
     def of_all_images(self) -> dict[str, tuple[float, float]]:
         """The ranges of normalised images, not only of those that were seen: tensors that hold nothing else.
 
-        Where all channels are normalised alike, each of the 256 pixel values then is one of the 256 integers.
+        Where all channels are normalised alike, each of the 256 grey levels then is an integer (``on_grey_levels``).
         """
         seen = self.normalised(self.calibration).reshape(len(self.calibration), -1)
         found = self.statistics

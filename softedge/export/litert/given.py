@@ -16,7 +16,6 @@ from softedge.export.litert.candidates import (
     File,
     FileCandidates,
     described,
-    floats_of,
     last_of,
     layers_of,
 )
@@ -41,7 +40,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
         raise UserError(f"{path} takes images of any size, which cannot be calibrated; convert it again for one size")
     known = interface(path, inputs, outputs, ENDS.get(last, last), asked.get("size"))
     spec = preprocessing(path, known, asked, _contract(path))
-    file = File(path, known, spec, layers, floats_of(about))
+    file = File.of(path, about, known, spec)
     return GivenModel(
         spec, file.answering(path), lambda calibration: FileCandidates(file, calibration), known.output, file.answering
     )
