@@ -1,6 +1,7 @@
 """The paper's additive study (Lin et al. 2022, Table II) at a small scale: its seven recipes, really run, as Markdown.
 
     python benchmarks/additive.py --out runs/additive [--recipe digits] [--data digits] [--epochs 50] [--seeds 0 1 2]
+    python benchmarks/additive.py --out runs/minutes --minutes 5    # equal processor minutes instead of equal epochs
 
 The seven recipes of ImageNet (``additive-1-base`` to ``additive-7-softnce``) are read and carried over to the small
 recipe, which gives network, images, augmentation, batch and weight decay. What is right at one scale is wrong at the
@@ -12,16 +13,20 @@ other, so that a value is carried over by what it is in the last of the seven, w
 - temperature, symmetric loss, α, K, cosine schedule: as they are.
 
 The last row is not in the paper: SoftNCE with the queue of the step before, to tell the loss from the queue.
-All rows take the same number of steps and see the same images in the same order. A process that was stopped goes on
-where it was. Every cell is the mean over the seeds, those themselves in brackets.
+All rows take the same number of steps and see the same images in the same order; with --minutes as many whole epochs
+as fit, by the pace of 40 steps after 40 others. A process that was stopped goes on where it was (the minutes of a
+training that was stopped are not noted). Every cell is the mean over the seeds, those themselves in brackets.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +52,8 @@ def main() -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--recipe", default="digits", help="the small recipe, of the method light-moco")
     parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--minutes", type=float, help="processor minutes of each training, in place of --epochs")
+    parser.add_argument("--rows", nargs="+", default=list(STEPS), choices=list(STEPS), metavar="ROW")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
@@ -54,18 +61,56 @@ def main() -> None:
     options = parser.parse_args()
     small = config.load(options.recipe, options.set)
     found: dict[tuple[str, int], dict[str, Any]] = {}
+    epochs = {name: epochs_of(small, name, options) for name in options.rows}
     for seed in options.seeds:  # a seed at a time: what is there when it is stopped is complete for some seeds
-        for name, paper in STEPS.items():
-            out = options.out / f"{paper}-seed{seed}"
-            values = carried_over(small, paper, options.epochs) | {"seed": seed}
-            values["probe"] |= {"random_baseline": name == "base"}
+        for name in options.rows:
+            out = options.out / f"{STEPS[name]}-seed{seed}"
+            values = carried_over(small, STEPS[name], epochs[name]) | {"seed": seed}
+            values["probe"] |= {"random_baseline": name == options.rows[0]}
             found[name, seed] = measured(config.build(values), options.data, out, options.threads)
             print(f"seed {seed}, {name}: {found[name, seed].get('knn_top1', 0):.3f}", file=sys.stderr, flush=True)
-    print("| recipe | what is set | k-NN | linear | linear, few labels |\n|---|---|---|---|---|")
-    print(f"| random weights | | {cells(found, 'base', options.seeds, 'random_')} |")
-    for name, paper in STEPS.items():
-        values = carried_over(small, paper, options.epochs)
-        print(f"| {name} | {described(values)} | {cells(found, name, options.seeds)} |")
+    print("| recipe | what is set | epochs | minutes | k-NN | linear | linear, few labels |")
+    print("|---|---|---|---|---|---|---|")
+    print(f"| random weights | | 0 | 0 | {cells(found, options.rows[0], options.seeds, 'random_')} |")
+    for name in options.rows:
+        values = carried_over(small, STEPS[name], epochs[name])
+        minutes = [found[name, seed]["minutes"] for seed in options.seeds]
+        spent = f"{epochs[name]} | {statistics.fmean(minutes):.1f}" if all(minutes) else f"{epochs[name]} | not noted"
+        print(f"| {name} | {described(values)} | {spent} | {cells(found, name, options.seeds)} |")
+
+
+def epochs_of(small: config.Recipe, name: str, options: argparse.Namespace) -> int:
+    """Epochs of a row: those asked for, or as many as fit into the processor minutes; kept in OUT/epochs.json."""
+    if not options.minutes:
+        epochs: int = options.epochs
+        return epochs
+    options.out.mkdir(parents=True, exist_ok=True)
+    kept = options.out / "epochs.json"
+    known: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.is_file() else {}
+    if name not in known:
+        known[name] = {"minutes": options.minutes, "pace": pace(small, STEPS[name], options)}
+        kept.write_text(json.dumps(known, indent=1))
+    if known[name]["minutes"] != options.minutes:
+        raise SystemExit(f"{options.out} was measured with --minutes {known[name]['minutes']:g}; choose another --out")
+    return max(1, round(60 * options.minutes / known[name]["pace"]))
+
+
+def pace(small: config.Recipe, paper: str, options: argparse.Namespace) -> float:
+    """Processor seconds of an epoch of a row, by its steps in this process."""
+    import torch
+    from gpu_parts import images_per_second
+
+    from softedge.data import load
+    from softedge.stages.data import prepare
+
+    torch.set_num_threads(options.threads)
+    recipe = config.build(carried_over(small, paper, 1))
+    with tempfile.TemporaryDirectory() as place:
+        run = Run(Path(place) / "run")
+        prepare(run, recipe, options.data)
+        data = load(run)
+        rate = images_per_second(recipe, data, Path(place) / "pace", 40, clock=time.process_time)
+    return len(data.pretrain) / rate
 
 
 def carried_over(small: config.Recipe, paper: str, epochs: int) -> dict[str, Any]:
@@ -102,6 +147,7 @@ def carried_over(small: config.Recipe, paper: str, epochs: int) -> dict[str, Any
 def measured(recipe: config.Recipe, data: str, out: Path, threads: int) -> dict[str, Any]:
     """Pretrain and probe in a process of its own; the probe's metrics."""
     out.mkdir(parents=True, exist_ok=True)
+    afresh = not (out / "pretrain").exists()
     (out / "wanted.toml").write_text(config.to_toml(recipe))
     child = [sys.executable, str(Path(__file__).with_name("methods.py")), "--row", "additive", "--data", data]
     done = subprocess.run(
@@ -109,7 +155,10 @@ def measured(recipe: config.Recipe, data: str, out: Path, threads: int) -> dict[
     )
     if done.returncode:
         raise SystemExit(f"{out.name}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    return Run(out).need("probe", "probe").metrics
+    spent = out / "minutes.txt"
+    if afresh:
+        spent.write_text(f"{json.loads(done.stdout.strip().splitlines()[-1])['seconds'] / 60:.3f}\n")
+    return {"minutes": float(spent.read_text()) if spent.is_file() else 0.0} | Run(out).need("probe", "probe").metrics
 
 
 def described(values: dict[str, Any]) -> str:
