@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+import numpy as np
 import pytest
 import torch
 from tiny_network import SPEC
@@ -12,6 +13,7 @@ from torch import nn
 from softedge.errors import UserError
 from softedge.export.contract import artifact_of
 from softedge.export.deployed import Deployed
+from softedge.export.executorch import format as executorch
 from softedge.export.executorch.candidates import ExecuTorchCandidates
 from softedge.export.executorch.format import ExecuTorch
 from softedge.export.executorch.quantizer import ANNOTATION, round_behind_clamps, without_first
@@ -124,3 +126,13 @@ def test_options_are_lowered_with_their_layers_in_float_and_their_own_weights(de
     other = candidates.reweighted(options[1], "rounded", {})
     candidates.predict(other, pictures)
     assert asked == [(deployed, 20, 2), ("rounded", 20, 1)], "what is written after it was asked is made once"
+
+
+def test_what_is_lowered_casts_the_image_first_and_answers_as_the_network(deployed, pictures):
+    program = executorch._cast_first(deployed)
+    with torch.no_grad():
+        answers = program(torch.from_numpy(pictures)).numpy()
+    np.testing.assert_allclose(answers, deployed.predict(pictures), atol=1e-6)
+    nodes = torch.export.export(program, (torch.from_numpy(pictures[:1]),)).graph.nodes
+    made = [value for node in nodes if isinstance(value := node.meta.get("val"), torch.Tensor)]
+    assert next(value for value in made if value.dtype == torch.float32 and value.dim() == 4).shape[-1] == 3

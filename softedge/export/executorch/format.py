@@ -87,7 +87,7 @@ def _lower(deployed: Deployed, calibration: Uint8 | None = None, in_float: int =
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    folded = deployed.folded()
+    folded = _cast_first(deployed.folded())
     example = (torch.zeros((1, deployed.spec.size, deployed.spec.size, 3), dtype=torch.uint8),)
     with torch.no_grad():
         if calibration is not None:
@@ -95,6 +95,24 @@ def _lower(deployed: Deployed, calibration: Uint8 | None = None, in_float: int =
         program = torch.export.export(folded, example, strict=True)
         edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         return bytes(edge.to_executorch().buffer)
+
+
+def _cast_first(network: Deployed) -> nn.Module:
+    """The same function for a program: the cast is ExecuTorch's own work, and XNNPACK turns the floats into planes.
+
+    Turned as bytes, it goes through two more of ExecuTorch's operators: 0.2 of 4.8 ms (EfficientNet-Lite0, int8).
+    """
+    import torch
+
+    class CastFirst(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.network.from_planes(image.to(torch.float32).permute(0, 3, 1, 2))
+
+    return CastFirst().eval()
 
 
 def _quantize(model: nn.Module, example: tuple[torch.Tensor], calibration: Uint8, in_float: int) -> Any:
