@@ -5,24 +5,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from softedge.data import label_table
 from softedge.data.inventory import printable
+from softedge.data.label_table import FILE, LABEL, Row, Table, class_name
 from softedge.data.layouts import Parts
 from softedge.errors import UserError
-from softedge.files import read_text
-from softedge.run import write_text
 
-FILE = "labels.csv"
-COLUMNS = ("name", "label", "state", "time")
-LABEL, WRONG, DUPLICATE, SKIP = STATES = ("label", "wrong", "duplicate", "skip")
+STATES = (LABEL, "wrong", "duplicate", "skip")
+WRONG, DUPLICATE, SKIP = STATES[1:]
 SET_ASIDE = {WRONG: "marked as wrong", DUPLICATE: "marked as duplicates"}  # state -> why it takes no part
 LONGEST = 100  # letters of a class name
 
@@ -33,103 +28,56 @@ Labelled = list[tuple[Parts, str | None]]  # path below the root, class
 class Decision:
     """state: "label" (the image is ``label``), "wrong" or "duplicate" (it takes no part), "skip" (as the folder says).
 
-    time: when, as ISO 8601 in UTC; empty where nothing says.  more: the columns that are somebody else's.
+    time: when, as ISO 8601 in UTC; empty where nothing says.
     """
 
     state: str
     label: str = ""
     time: str = ""
-    more: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def says(self) -> str:
+        """The class in quotes, or the state."""
+        return f"'{self.label}'" if self.state == LABEL else self.state
 
 
-def read(root: Path) -> dict[str, Decision] | None:
-    """Image name -> decision; {} without a file, None for a file of that name with other columns.
+def read(root: Path) -> dict[str, Decision]:
+    """Image name -> decision; {} without a file.
 
-    UserError for a damaged file, a state that is none, and a name with two different labels.
+    UserError for a file that is no table of labels, a state that is none, and an image with two different labels.
     """
+    return of_table(root, label_table.read(root))
+
+
+def of_table(root: Path, table: Table) -> dict[str, Decision]:
+    """``read`` of a table that was read from ``root``."""
     path = root / FILE
-    try:
-        rows = list(_rows(path))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}); fix it, or move it away and label again") from error
-    if not rows or not {"name", "label"} <= set(rows[0]):
-        return None
-    columns = rows[0]
     decisions: dict[str, Decision] = {}
-    above = (f"{root.as_posix()}/", f"{root.resolve().as_posix()}/", "./")
-    for number, row in enumerate(rows[1:], 2):
-        if not any(row):
-            continue
-        if len(row) != len(columns):
-            raise UserError(f"{path}, row {number}: {len(row)} values for {len(columns)} columns; fix the row")
-        values = dict(zip(columns, row))
-        name = _name(root, above, values["name"].strip())
-        decision = _decision(path, number, values)
+    lines: dict[str, int] = {}
+    for row in table.rows:
+        decision = _decision(path, table, row)
         if decision is None:
             continue
-        if (known := decisions.get(name)) and (known.state, known.label) != (decision.state, decision.label):
+        known = decisions.setdefault(row.name, decision)
+        if known.says() != decision.says():
             raise UserError(
-                f"{path} contradicts itself: row {number} says {_said(decision)} about {name}, an earlier one "
-                f"{_said(known)}; delete one of them"
+                f"{path} contradicts itself about {row.name}: line {lines[row.name]} says {known.says()}, line "
+                f"{row.line} {decision.says()}; correct one of them, or delete it"
             )
-        decisions[name] = decision
+        lines.setdefault(row.name, row.line)
     return decisions
 
 
-def _name(root: Path, above: Sequence[str], written: str) -> str:
-    """A name as softedge has it, of one that a spreadsheet or a script wrote: with backslashes, or from the root on.
-
-    above: what the root may be called there.
-    """
-    name = written
-    if "\\" in name and not os.path.exists(root / name):
-        name = name.replace("\\", "/")
-    for prefix in above:
-        name = name.removeprefix(prefix)
-    return name
-
-
-def _rows(path: Path) -> list[list[str]]:
-    text = read_text(path)  # spreadsheets begin with a mark
-    first = text.partition("\n")[0]
-    separator = ";" if first.count(";") > first.count(",") else ","  # spreadsheets where the comma is the decimal point
-    return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
-
-
-def _decision(path: Path, number: int, values: dict[str, str]) -> Decision | None:
+def _decision(path: Path, table: Table, row: Row) -> Decision | None:
     """One row; None where it decides nothing."""
-    label = class_name(values["label"])
-    state = values.get("state", "").strip() or (LABEL if label else "")
+    label, state = class_name(table.value(row, "label")), table.value(row, "state")
+    state = state or (LABEL if label else "")
     if not state:
         return None
     if state not in STATES:
-        raise UserError(f"{path}, row {number}: the state '{state}' is not one of {', '.join(STATES)}")
+        raise UserError(f"{path}, line {row.line}: the state '{state}' is not one of {', '.join(STATES)}")
     if state == LABEL and not label:
-        raise UserError(f"{path}, row {number}: the state is 'label', and the label is empty")
-    more = {key: value for key, value in values.items() if key not in COLUMNS}
-    return Decision(state, label if state == LABEL else "", values.get("time", ""), more)
-
-
-def class_name(text: str) -> str:
-    """A class as it is compared: composed letters, no spaces around it."""
-    return unicodedata.normalize("NFC", text).strip()
-
-
-def _said(decision: Decision) -> str:
-    return f"'{decision.label}'" if decision.state == LABEL else decision.state
-
-
-def write(root: Path, decisions: Mapping[str, Decision]) -> None:
-    """Write ``labels.csv``: whole or not at all, on the disk when this returns."""
-    columns = [*COLUMNS, *dict.fromkeys(key for decision in decisions.values() for key in decision.more)]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    for name, entry in sorted(decisions.items()):
-        writer.writerow({"name": name, "label": entry.label, "state": entry.state, "time": entry.time, **entry.more})
-    write_text(root / FILE, out.getvalue())
+        raise UserError(f"{path}, line {row.line}: the state is 'label', and the label is empty")
+    return Decision(state, label if state == LABEL else "", table.value(row, "time"))
 
 
 @dataclass

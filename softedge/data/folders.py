@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from softedge.data import decisions, runs, sessions
+from softedge.data import decisions, label_table, runs, sessions
 from softedge.data.companions import photos_among
 from softedge.data.decisions import Labelled
 from softedge.data.decoding import BadImage, Uint8, decode
@@ -89,7 +89,7 @@ def _without_table(listing: Listing) -> Listing:
     """``labels.csv`` is read: it does not count as an ignored file."""
     left = listing.ignored["not images"] - 1
     ignored = {why: count for why, count in {**listing.ignored, "not images": left}.items() if count}
-    return replace(listing, ignored=ignored, others=tuple(name for name in listing.others if name != decisions.FILE))
+    return replace(listing, ignored=ignored, others=tuple(name for name in listing.others if name != label_table.FILE))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -112,14 +112,14 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
     readable: folder name -> class name, where a data set names its folders by code.
     reviewed: put the decisions of ``labels.csv`` in place of the folders' labels.
     """
-    decided = decisions.read(root) if reviewed else {}
     listing = scan(root)
-    if decided:
+    if label_table.FILE in listing.others:
         listing = _without_table(listing)
     if not listing.names:
         passed = "; ".join(f"{count} {why}" for why, count in listing.ignored.items())
         raise UserError(f"no images in {root}{f' (ignored: {passed})' if passed else ''}; give a folder of images")
     refuse_detection(root, listing.others)
+    decided = decisions.read(root) if reviewed else {}
     notices: list[str] = []
     images = located(listing.names, notices)
     if tars := listing.ignored.get("tar files"):
@@ -143,12 +143,7 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
         groups = by_split(root, images, splits_of, notices) if splits_of else by_class(root, images, notices)
     except UserError as error:
         raise (UserError("; ".join([str(error), *without])) if thumbnails else error) from None
-    if decided is None:
-        notices.append(
-            f"{decisions.FILE} is not read: its first row has to name the columns 'name' (the path below this folder) "
-            "and 'label'"
-        )
-    elif decided:
+    if decided:
         folder_of = {shown: folder for folder, shown in (readable or {}).items()}
         names = [printable(name) for name in listing.names]
         applied = decisions.apply(root, groups, decided, names, folder_of)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from softedge.config import Recipe
-from softedge.data import decisions, origins
+from softedge.data import label_table, origins
 from softedge.data.decoding import BadImage, decode, read
 from softedge.data.folders import scan
 from softedge.data.images import FileImages
@@ -99,8 +99,8 @@ def shrink(source: str, out: Path, recipe: Recipe) -> Shrunk:
                 manifest.flush()  # a copy without its line is made again
     kept = {copy.origin.name: copy.origin for copy in done if copy.origin is not None}
     write_text(out / origins.FILE, "".join(origins.line(origin) for origin in kept.values()))
-    if (root / decisions.FILE).is_file():  # the copies have the names of their originals
-        write_bytes(out / decisions.FILE, (root / decisions.FILE).read_bytes())
+    if (root / label_table.FILE).is_file():  # the copies have the names of their originals
+        write_bytes(out / label_table.FILE, (root / label_table.FILE).read_bytes())
     kinds = [copy.kind for copy in done]
     return Shrunk(
         out,

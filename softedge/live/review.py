@@ -19,10 +19,11 @@ from PIL import Image
 
 from softedge.bench.browser.server import Inbox, Page, Refused, Server
 from softedge.bench.browser.serving import serving
-from softedge.data import decisions, folders
-from softedge.data.decisions import LABEL, LONGEST, STATES, Decision, class_name
+from softedge.data import decisions, folders, label_table
+from softedge.data.decisions import LONGEST, STATES, Decision
 from softedge.data.decoding import BadImage
 from softedge.data.images import EncodedImages
+from softedge.data.label_table import FILE, LABEL, Row, Table, class_name
 from softedge.errors import UserError
 from softedge.live.review_order import Order
 
@@ -58,27 +59,24 @@ class Review:
         self.version, self.count = 0, 0  # the number of the latest decision; decisions of this start
         self._lock, self._stamp = threading.Lock(), self._now()
         self._versions: dict[str, int] = {}
-        self._decisions = self._read()
+        self._table, self._decisions = self._read()
+        self._stood: dict[str, tuple[Decision | None, tuple[Row, ...]]] = {}  # before the first decision of this start
         self._pictures: OrderedDict[int, bytes] = OrderedDict()
         self._picture_lock = threading.Lock()
 
     def _now(self) -> tuple[int, int] | None:
         with contextlib.suppress(FileNotFoundError):
-            status = (self.root / decisions.FILE).stat()
+            status = (self.root / FILE).stat()
             return status.st_mtime_ns, status.st_size
         return None
 
-    def _read(self) -> dict[str, Decision]:
-        saved = decisions.read(self.root)
-        if saved is None:
-            raise UserError(
-                f"{self.root / decisions.FILE} has no columns 'name' and 'label': it is not from softedge review, "
-                "which would overwrite it; give it another name"
-            )
+    def _read(self) -> tuple[Table, dict[str, Decision]]:
+        table = label_table.read(self.root)
+        saved = decisions.of_table(self.root, table)
         for decision in saved.values():
             if decision.state == LABEL and decision.label not in self.classes:
                 self.classes.append(decision.label)
-        return saved
+        return table, saved
 
     def start(self) -> dict[str, Any]:
         """All that a window begins with, but the pictures."""
@@ -120,13 +118,12 @@ class Review:
             self._catch_up()
             stale = self._versions.get(name, 0) != seen
             if not stale:
-                decision = self._decision(state, label, self._decisions.get(name)) if state else None
-                self._save(name, decision)
+                self._save(name, self._decision(state, label) if state else None)
             answer = self._since(since)
             answer["changes"][image] = self._change(name)
             return {"stale": stale, **answer}
 
-    def _decision(self, state: str, label: str, before: Decision | None) -> Decision:
+    def _decision(self, state: str, label: str) -> Decision:
         if state == LABEL:
             label = class_name(label)
             if not label or len(label) > LONGEST or not label.isprintable():
@@ -136,21 +133,33 @@ class Review:
                 if twin is not None:
                     raise Refused(400, f"there is a class '{twin}' already")
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        return Decision(state, label if state == LABEL else "", now, before.more if before else {})
+        return Decision(state, label if state == LABEL else "", now)
 
     def _save(self, name: str, decision: Decision | None) -> None:
         after = {key: value for key, value in self._decisions.items() if key != name}
         if decision is not None:
             after[name] = decision
+        table = self._changed(name, decision)
         try:
-            decisions.write(self.root, after)
+            label_table.write(self.root, table)
         except OSError as error:
-            raise Refused(507, f"{decisions.FILE} cannot be written: {error.strerror or error}") from error
-        self._decisions, self._stamp = after, self._now()
+            raise Refused(507, f"{FILE} cannot be written: {error.strerror or error}") from error
+        self._stood.setdefault(name, (self._decisions.get(name), self._table.rows_of(name)))
+        self._table, self._decisions, self._stamp = table, after, self._now()
         self._number(name)
         self.count += 1
         if decision is not None and decision.state == LABEL and decision.label not in self.classes:
             self.classes.append(decision.label)
+
+    def _changed(self, name: str, decision: Decision | None) -> Table:
+        """The table with a decision; one that stood there before this start gets its own rows back."""
+        if name in self._stood:
+            before, rows = self._stood[name]
+            if (before and before.says()) == (decision and decision.says()):
+                return self._table.restored(name, rows)
+        if decision is None:
+            return self._table.cleared(name)
+        return self._table.decided(name, decision.state, decision.label, decision.time)
 
     def _number(self, name: str) -> None:
         self.version += 1
@@ -162,14 +171,18 @@ class Review:
         if now == self._stamp:
             return
         try:
-            saved = self._read()
+            table, saved = self._read()
         except UserError as error:
             text = str(error).replace(f"{self.root}/", "")
             raise Refused(409, f"{text}. Nothing was saved.") from error
         for name in saved.keys() | self._decisions.keys():
-            if saved.get(name) != self._decisions.get(name):
+            after, before = saved.get(name), self._decisions.get(name)
+            if (after and after.says()) != (before and before.says()):
                 self._number(name)
-        self._decisions, self._stamp = saved, now
+        for name in list(self._stood):
+            if table.rows_of(name) != self._table.rows_of(name):
+                del self._stood[name]
+        self._table, self._decisions, self._stamp = table, saved, now
 
     def picture(self, image: int) -> bytes:
         """A JPEG of about 1024 pixels.  Refused where the file is gone or no picture."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from softedge.data.decisions import FILE
+from softedge.data.label_table import FILE
 from softedge.errors import UserError
 from softedge.progress import say
 

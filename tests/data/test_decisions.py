@@ -9,12 +9,15 @@ import pytest
 from pictures import class_folders, save
 
 from softedge import config
-from softedge.data import decisions, describe_text, folders
+from softedge.data import decisions, describe_text, folders, label_table
 from softedge.data.decisions import Decision
 from softedge.data.shrinking import shrink
 from softedge.errors import UserError
+from softedge.live.review import Review
 from softedge.run import Run, read_json
 from softedge.stages.data import inspect, prepare
+from softedge.stages.deploy import deploy
+from softedge.stages.plan import plan
 
 
 def labels_of(root: Path) -> dict[str, str | None]:
@@ -88,29 +91,68 @@ def test_data_says_what_the_table_did(photos: Path) -> None:
         "name,label\ncat\\0.jpg,dog\n",
         "name,label\nROOT/cat/0.jpg,dog\n",
         "name,label\n./cat/0.jpg,dog\n",
+        "name\tlabel\ncat/0.jpg\tdog\n",
+        "sep=;\nname;label\ncat/0.jpg;dog\n",
+        '\ufeff"sep=,"\r\nname,label\r\ncat/0.jpg,dog\r\n',
+        "sep=\t\nname\tlabel\ncat/0.jpg\tdog\n",
+        "Name,LABEL\ncat/0.jpg,dog\n",
+        'name, label\ncat/0.jpg, "dog"\n',
+        '"a,b,c";name;label\n;cat/0.jpg;dog\n',
+        "\nname,label\ncat/0.jpg,dog\n",
     ],
-    ids=["windows", "spreadsheet", "order and comment", "twice the same", "backslashes", "absolute", "dot"],
+    ids=(
+        "windows, spreadsheet, order and comment, twice the same, backslashes, absolute, dot, tabs, sep line, "
+        "sep line in quotes, sep of tabs, capitals, spaces, commas in a title, blank line"
+    ).split(", "),
 )
 def test_tables_as_other_programs_write_them_are_read(photos: Path, text: str) -> None:
     assert labels_of(write(photos, text.replace("ROOT", str(photos))))["cat/0.jpg"] == "dog"
 
 
-def test_a_table_with_other_columns_is_ignored_with_a_notice(photos: Path) -> None:
-    before = labels_of(photos)
-    assert labels_of(write(photos, "id,breed\n0,beagle\n")) == before
-    assert any(
-        "labels.csv is not read" in notice and "'name'" in notice and "'label'" in notice
-        for notice in folders.find(photos, "folder").notices
-    )
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "is empty; its first row has to name the columns 'name'"),
+        (b"id,breed\n0,beagle\n", "begins with 'id,breed', and its first row has to name"),
+        (b"filename,label\ncat/0.jpg,dog\n", "begins with 'filename,label'"),
+        (b"name,lable\ncat/0.jpg,dog\n", "begins with 'name,lable'"),
+        ("name,label\ncat/0.jpg,dog\n".encode("utf-16"), "UTF-16 or no text; save it as UTF-8"),
+        ("name,label\ncat/0.jpg,dog\n".encode("utf-16-le"), "UTF-16 or no text; save it as UTF-8"),
+        ("name,label\ncat/0.jpg,kätzchen\n".encode("cp1252"), "line 2 has the byte 0xe4, which is no UTF-8; save"),
+        (b"name,label,label\ncat/0.jpg,cat,dog\n", "has 2 columns 'label'"),
+        (b"name,Label,label \ncat/0.jpg,dog,\n", "has 2 columns 'label'"),
+        (b"name,label,name\ncat/0.jpg,dog,x\n", "has 2 columns 'name'"),
+        (b"name,label,state,state\ncat/0.jpg,dog,,\n", "has 2 columns 'state'"),
+    ],
+)
+def test_what_is_no_table_of_labels_is_refused_by_every_command(photos: Path, data: bytes, words: str) -> None:
+    (photos / "labels.csv").write_bytes(data)
+    for command in (
+        inspect,
+        plan,
+        lambda data: deploy(data, out=photos.parent / "run"),
+        lambda data: Review(Path(data)),
+    ):
+        with pytest.raises(UserError, match=words) as refusal:
+            command(str(photos))
+        assert "\n" not in str(refusal.value)
+    assert (photos / "labels.csv").read_bytes() == data
+
+
+def test_two_columns_of_somebody_else_may_have_one_name(photos: Path) -> None:
+    assert labels_of(write(photos, "name,label,,\ncat/0.jpg,dog,,\n"))["cat/0.jpg"] == "dog"
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name,label\ncat/0.jpg,dog\ncat/0.jpg,cat\n", "contradicts itself: row 3"),
-        ("name,label,state\ncat/0.jpg,dog,perhaps\n", "row 2: the state 'perhaps' is not one of"),
-        ("name,label,state\ncat/0.jpg,,label\n", "row 2: the state is 'label', and the label is empty"),
-        ("name,label\ncat/0.jpg\n", "row 2: 1 values for 2 columns"),
+        (
+            "name,label\ncat/0.jpg,dog\ncat/0.jpg,cat\n",
+            "contradicts itself about cat/0.jpg: line 2 .*'dog', line 3 'cat'",
+        ),
+        ("name,label,state\ncat/0.jpg,dog,perhaps\n", "line 2: the state 'perhaps' is not one of"),
+        ("name,label,state\ncat/0.jpg,,label\n", "line 2: the state is 'label', and the label is empty"),
+        ("name,label\ncat/0.jpg\n", "line 2: 1 values for 2 columns"),
         ('name,label\ncat/0.jpg,"dog\n', "cannot be read"),
         ("name,label\n" + "".join(f"cat/{i}.jpg,dog\n" for i in range(3)), "only one class"),
     ],
@@ -141,14 +183,16 @@ def test_a_class_with_test_images_only_is_refused(tmp_path: Path) -> None:
         labels_of(tmp_path)
 
 
-def test_what_is_written_is_read_back_with_columns_of_others(tmp_path: Path) -> None:
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     made = {
-        'a "b", c.jpg': Decision("label", "häuser; klein", "2026-01-01T00:00:00+00:00", {"comment": "x\ny"}),
+        'a "b", c.jpg': Decision("label", "häuser; klein", "2026-01-01T00:00:00+00:00"),
         "b.jpg": Decision("wrong", "", "2026-01-02T00:00:00+00:00"),
     }
-    decisions.write(tmp_path, made)
-    found = decisions.read(tmp_path)
-    assert found == made and found['a "b", c.jpg'].more == {"comment": "x\ny"}
+    table = label_table.read(tmp_path)
+    for name, decision in made.items():
+        table = table.decided(name, decision.state, decision.label, decision.time)
+    label_table.write(tmp_path, table)
+    assert decisions.read(tmp_path) == made
     assert [path.name for path in tmp_path.iterdir()] == ["labels.csv"]
 
 

@@ -15,8 +15,7 @@ from asking import ask
 from PIL import Image
 
 from softedge.bench.browser.server import Refused
-from softedge.data import decisions
-from softedge.data.decisions import Decision
+from softedge.data import decisions, label_table
 from softedge.errors import UserError
 from softedge.live import review as live
 from softedge.live.review import Review
@@ -49,7 +48,7 @@ def test_every_decision_is_in_the_file_before_it_is_answered(photos: Path) -> No
     for name, (state, label) in made.items():
         answer = decide(review, review.names.index(name), state, label)
         assert not answer["stale"]
-        stored = (decisions.read(photos) or {})[name]
+        stored = decisions.read(photos)[name]
         assert (stored.state, stored.label) == (state, label) and stored.time.endswith("+00:00")
 
 
@@ -78,9 +77,9 @@ def test_a_window_that_has_not_seen_the_latest_decision_is_told(photos: Path) ->
     number = decide(review, 0, "label", "dog")["changes"][0][2]
     late = decide(review, 0, "wrong", seen=0)
     assert late["stale"] and late["changes"][0] == ["label", "dog", number]
-    assert (decisions.read(photos) or {})["cat/0.png"].label == "dog"
+    assert decisions.read(photos)["cat/0.png"].label == "dog"
     assert not decide(review, 0, "wrong", seen=number)["stale"]
-    assert (decisions.read(photos) or {})["cat/0.png"].state == "wrong"
+    assert decisions.read(photos)["cat/0.png"].state == "wrong"
 
 
 def test_many_windows_at_once_lose_no_decision(tmp_path: Path) -> None:
@@ -95,7 +94,7 @@ def test_many_windows_at_once_lose_no_decision(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(window, range(8)))
-    stored = decisions.read(photos) or {}
+    stored = decisions.read(photos)
     assert {name: made.label for name, made in stored.items()} == {n: f"class {i}" for i, n in enumerate(review.names)}
     assert review.version == review.count == 80
 
@@ -103,17 +102,15 @@ def test_many_windows_at_once_lose_no_decision(tmp_path: Path) -> None:
 def test_what_another_program_writes_meanwhile_is_kept(photos: Path) -> None:
     review = Review(photos)
     decide(review, 0, "label", "dog")
-    stored = decisions.read(photos) or {}
-    decisions.write(photos, {**stored, "dog/0.png": Decision("wrong", more={"comment": "blurred"})})
+    table = label_table.read(photos).decided("dog/0.png", "wrong", "", "")
+    label_table.write(photos, table)
     answer = decide(review, 1, "skip")
     assert answer["changes"][2][0] == "wrong"
-    stored = decisions.read(photos) or {}
-    assert {name: made.state for name, made in stored.items()} == {
+    assert {name: made.state for name, made in decisions.read(photos).items()} == {
         "cat/0.png": "label",
         "cat/1.png": "skip",
         "dog/0.png": "wrong",
     }
-    assert stored["dog/0.png"].more == {"comment": "blurred"}
 
 
 def test_a_file_that_was_damaged_meanwhile_stops_decisions_and_is_left_alone(photos: Path) -> None:
@@ -127,7 +124,7 @@ def test_a_file_that_was_damaged_meanwhile_stops_decisions_and_is_left_alone(pho
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [('name,label\n"half', "cannot be read"), ("id,breed\n1,pug\n", "is not from softedge review")]
+    ("text", "words"), [('name,label\n"half', "cannot be read"), ("id,breed\n1,pug\n", "it begins with 'id,breed'")]
 )
 def test_a_start_on_a_damaged_or_foreign_file_is_refused(photos: Path, text: str, words: str) -> None:
     (photos / "labels.csv").write_text(text)
@@ -139,7 +136,85 @@ def test_a_start_on_a_damaged_or_foreign_file_is_refused(photos: Path, text: str
 def test_rows_about_images_that_are_gone_stay_in_the_file(photos: Path) -> None:
     (photos / "labels.csv").write_text("name,label\ngone.png,cat\n")
     decide(Review(photos), 0, "wrong")
-    assert (decisions.read(photos) or {})["gone.png"].label == "cat"
+    assert decisions.read(photos)["gone.png"].label == "cat"
+
+
+ANNOTATED = """\
+\ufeffname;label;annotator;comment
+cat/0.png;cat;anna;"a; ""quoted"" one"
+cat/0.png;cat;bert;
+cat/1.png;;anna;unsure
+
+dog/0.png; ;bert;later
+dog/1.png;dog; anna;
+""".replace("\n", "\r\n")
+
+
+def test_a_decision_changes_its_own_row_of_somebody_elses_table_and_no_other_byte(photos: Path) -> None:
+    (photos / "labels.csv").write_bytes(ANNOTATED.encode())
+    review = Review(photos)
+    decide(review, 1, "label", "dog")
+    assert (photos / "labels.csv").read_bytes().decode() == ANNOTATED.replace("cat/1.png;;", "cat/1.png;dog;")
+    decide(review, 4, "label", "dog")  # an image that had no row
+    expected = ANNOTATED.replace("cat/1.png;;", "cat/1.png;dog;") + "loose.png;dog;;\r\n"
+    assert (photos / "labels.csv").read_bytes().decode() == expected
+
+
+def test_a_state_adds_its_columns_and_keeps_the_rest_of_the_table(photos: Path) -> None:
+    (photos / "labels.csv").write_bytes(ANNOTATED.encode())
+    decide(Review(photos), 2, "wrong")
+    lines = (photos / "labels.csv").read_bytes().decode().split("\r\n")
+    before = ANNOTATED.split("\r\n")
+    assert lines[0] == before[0] + ";state;time" and lines[4] == ""
+    assert all(lines[i] == before[i] + ";;" for i in (1, 2, 3, 6))
+    assert lines[5].startswith("dog/0.png;;bert;later;wrong;20")
+
+
+def test_both_rows_about_an_image_follow_a_decision(photos: Path) -> None:
+    (photos / "labels.csv").write_bytes(ANNOTATED.encode())
+    decide(Review(photos), 0, "label", "dog")
+    text = (photos / "labels.csv").read_bytes().decode()
+    assert "cat/0.png;dog;anna;" in text and "cat/0.png;dog;bert;" in text and ";cat;" not in text
+    assert decisions.read(photos)["cat/0.png"].label == "dog"
+
+
+def test_undo_gives_back_what_stood_there(photos: Path) -> None:
+    (photos / "labels.csv").write_bytes(ANNOTATED.encode())
+    review = Review(photos)
+    seen = {}
+    for image, label in ((0, "dog"), (1, "lion"), (4, "cat"), (3, "cat")):
+        seen[image] = decide(review, image, "label", label)["changes"][image][2]
+    for image, state, label in ((3, "label", "dog"), (4, "", ""), (1, "", ""), (0, "label", "cat")):
+        decide(review, image, state, label, seen[image])
+    assert (photos / "labels.csv").read_bytes().decode() == ANNOTATED
+
+
+def test_taking_back_an_earlier_sessions_decision_keeps_other_columns(photos: Path) -> None:
+    (photos / "labels.csv").write_bytes(ANNOTATED.encode())
+    review = Review(photos)
+    decide(review, 3, "")
+    assert (photos / "labels.csv").read_bytes().decode() == ANNOTATED.replace("dog/1.png;dog; anna", "dog/1.png;;anna")
+
+
+def test_a_last_line_without_an_end_is_not_continued(photos: Path) -> None:
+    (photos / "labels.csv").write_text("sep=\t\nName\tLabel\ncat/0.png\tdog")
+    decide(Review(photos), 1, "label", "dog")
+    text = (photos / "labels.csv").read_text()
+    assert text == "sep=\t\nName\tLabel\ncat/0.png\tdog\ncat/1.png\tdog\n"
+
+
+def test_a_value_of_two_lines_stays_one_value(photos: Path) -> None:
+    (photos / "labels.csv").write_text('name,label,comment\ncat/0.png,,"two\nlines"')
+    decide(Review(photos), 0, "label", "dog")
+    assert (photos / "labels.csv").read_text() == 'name,label,comment\ncat/0.png,dog,"two\nlines"'
+
+
+def test_rows_that_disagree_are_refused_at_the_start(photos: Path) -> None:
+    text = ANNOTATED.replace("cat/0.png;cat;bert", "cat/0.png;dog;bert")
+    (photos / "labels.csv").write_bytes(text.encode())
+    with pytest.raises(UserError, match="about cat/0.png: line 2 says 'cat', line 3 'dog'"):
+        Review(photos)
+    assert (photos / "labels.csv").read_bytes().decode() == text
 
 
 @pytest.mark.parametrize(
