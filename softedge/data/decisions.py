@@ -130,11 +130,6 @@ def _check(root: Path, groups: Mapping[str, Sequence[tuple[Parts, str | None]]])
         raise UserError(f"{root / FILE} sets every training image aside; change it with: softedge review {root}")
     known = {label for _, label in groups.get("train", []) if label is not None}
     tested = {label for _, label in groups.get("test", []) if label is not None}
-    if len(known) == 1:
-        raise UserError(
-            f"with {root / FILE} there is only one class ('{next(iter(known))}'); label images of another one: "
-            f"softedge review {root}"
-        )
     if tested - known:
         raise UserError(
             f"with {root / FILE} the test images have classes without a training image "

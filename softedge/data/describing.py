@@ -19,7 +19,7 @@ _SHOWN = 12
 
 
 def describe(source: str, recipe: Recipe, pairs: Path | None = None) -> dict[str, Any]:
-    """Find, screen and split as a run would. UserError as there.
+    """Find, screen and split as a run would. UserError as there, but labels that are too few are a notice.
 
     pairs: a file for the table of near-duplicates; nothing else is written.
     """
@@ -27,7 +27,7 @@ def describe(source: str, recipe: Recipe, pairs: Path | None = None) -> dict[str
 
     if pairs is not None and pairs.exists():
         raise UserError(f"{pairs} exists; give --pairs another name, or delete it")
-    examined = examine(source, recipe)
+    examined = examine(source, recipe, tolerant=True)
     values = facts(examined, recipe)
     if pairs is not None:
         write_text(pairs, table(examined.near))

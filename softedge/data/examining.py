@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from softedge.config import IMAGENET_MEAN, IMAGENET_STD, Recipe
-from softedge.data import near_copies, published, sources
+from softedge.data import decisions, near_copies, published, sources
 from softedge.data.images import UNLABELLED, ArrayImages, EncodedImages, FileImages, Images
 from softedge.data.inventory import Inventory, with_classes
+from softedge.data.label_table import FILE
 from softedge.data.near_pairs import NearPair, described
 from softedge.data.origins import origins_of
 from softedge.data.ranges import colour_notice, notice, white_of
 from softedge.data.screening import Look, screen
 from softedge.data.shards import TarImages
-from softedge.data.splitting import Item, contradictions, grouped, split
+from softedge.data.splitting import Item, TooFew, contradictions, grouped, split
 from softedge.errors import UserError
 from softedge.progress import plural
 from softedge.records import InputSpec
@@ -39,6 +42,7 @@ class Examined:
     white: dict[str, float]  # the range of pixels with more than 8 bits
     contradictions: list[list[str]]  # names of files that are one picture with two labels
     near: list[NearPair] = field(default_factory=list)  # near-duplicates
+    untrainable: str = ""  # why no classifier can be trained yet, where that was tolerated
 
     def counts(self) -> dict[str, int]:
         number = Counter(item.split for item in self.items)
@@ -63,8 +67,11 @@ class Examined:
         return table
 
 
-def examine(source: str, recipe: Recipe) -> Examined:
-    """Find, screen and split; writes nothing. UserError when there is nothing to work on."""
+def examine(source: str, recipe: Recipe, tolerant: bool = False) -> Examined:
+    """Find, screen and split; writes nothing. UserError when there is nothing to work on.
+
+    tolerant: of labels that are too few to train and test with; what is looked at or labelled next needs no more.
+    """
     inventory = with_classes(sources.find(source), recipe.data.classes)
     bad: list[dict[str, str]] = []
     items: list[Item] = []
@@ -83,8 +90,10 @@ def examine(source: str, recipe: Recipe) -> Examined:
         first = f"; the first is {bad[0]['name']}: {bad[0]['reason']}" if bad else ""
         raise UserError(f"none of the {len(inventory)} images in {source} can be read{first}")
     given = bool(recipe.data.classes)  # the classes of a network, not all of which need to be in the images
+    untrainable: list[str] = []
     if not given:
         _check_readable(inventory, items)
+        untrainable = _only_one_class(inventory)
     by_stem = isinstance(next(iter(inventory.splits.values())), FileImages)
     groups = grouped(items, by_stem)
     contrary = [_with_labels_apart([items[i] for i in group]) for group in contradictions(items, groups)]
@@ -94,17 +103,25 @@ def examine(source: str, recipe: Recipe) -> Examined:
     near = [pair for pair in pairs if groups[pair.first] != groups[pair.second]]
     tied = [(pair.first, pair.second) for pair in near]
     held_out = recipe.data.hold_out
+    few: tuple[int, ...] = ()
     try:
-        items = split(items, inventory.classes, recipe.data.test_fraction, recipe.seed, by_stem, held_out, tied)
-    except UserError as error:  # of a class with too few images: perhaps because they cannot be read
-        first = f"; set aside are {len(bad)}, first {bad[0]['name']}: {bad[0]['reason']}" if bad else ""
-        raise UserError(f"{error}{first}") from error
+        splits = functools.partial(
+            split, items, inventory.classes, recipe.data.test_fraction, recipe.seed, by_stem, held_out, tied
+        )
+        items = splits()
+    except TooFew as error:
+        untrainable.append(f"{error}; {_more_images(inventory, items, bad)}")
+        items, few = splits(tolerant=True), error.classes
+    if untrainable and not tolerant:
+        raise UserError(untrainable[0])
+    if untrainable:
+        inventory = replace(inventory, notices=(*inventory.notices, f"not ready for training: {untrainable[0]}"))
     near_pairs = described(near, items, inventory.classes)
     if not any(item.split in ("train", "unlabelled") for item in items):
         raise UserError(f"every training image of {inventory.source} is a copy of a test image; add others")
     if not given:
         _check_left(inventory, items)
-        if untested := _untested(inventory, items):
+        if untested := _untested(inventory, items, few):
             inventory = replace(inventory, notices=(*inventory.notices, untested))
     items.sort(key=lambda item: {"unlabelled": 1, "test": 2}.get(item.split, 0))
     white = white_of(look.wide for look in looks if look.wide)
@@ -114,7 +131,36 @@ def examine(source: str, recipe: Recipe) -> Examined:
         )
     if line := colour_notice([look.colour for look in looks if look.colour is not None]):
         inventory = replace(inventory, notices=(*inventory.notices, line))
-    return Examined(inventory, items, bad, max(look.longer_side for look in looks), white, contrary, near_pairs)
+    longest = max(look.longer_side for look in looks)
+    return Examined(inventory, items, bad, longest, white, contrary, near_pairs, "; ".join(untrainable[:1]))
+
+
+def _only_one_class(inventory: Inventory) -> list[str]:
+    """Why no classifier can be trained on the labels of one class; [] where there are others, or none."""
+    root = _labelled_root(inventory)
+    if root is None or len(inventory.classes) != 1:
+        return []
+    return [
+        f"with {root / FILE} there is only one class ('{inventory.classes[0]}'); label images of another one: "
+        f"softedge review {root}"
+    ]
+
+
+def _labelled_root(inventory: Inventory) -> Path | None:
+    """The folder of the images, if a ``labels.csv`` lies in it."""
+    first = next(iter(inventory.splits.values()))
+    return first.root if isinstance(first, FileImages) and (first.root / FILE).is_file() else None
+
+
+def _more_images(inventory: Inventory, items: Sequence[Item], bad: Sequence[Mapping[str, str]]) -> str:
+    """What to do about a class with too few images."""
+    unlabelled = sum(item.split == "unlabelled" for item in items)
+    advice = "add images, remove the class, or give a test/ folder"
+    if unlabelled:
+        images = plural(unlabelled, "unlabelled image")
+        advice = f"label more of the {images} (softedge label-next {inventory.source}), {advice}"
+    first = f"; set aside are {len(bad)}, first {bad[0]['name']}: {bad[0]['reason']}" if bad else ""
+    return f"{advice}{first}"  # perhaps the images are too few because others cannot be read
 
 
 def _with_labels_apart(group: Sequence[Item]) -> list[str]:
@@ -148,14 +194,14 @@ def _check_left(inventory: Inventory, items: Sequence[Item]) -> None:
     )
 
 
-def _untested(inventory: Inventory, items: Sequence[Item]) -> str:
+def _untested(inventory: Inventory, items: Sequence[Item], few: Sequence[int]) -> str:
     """The classes that are trained and have no test image, when others have; those that the source's own test split
-    lacks were named with the source."""
+    lacks were named with the source, and those with too few images (``few``) as such."""
     tested = {item.label for item in items if item.split == "test"}
     known = {item.label for item in items if item.split == "train" and item.label >= 0}
     given = inventory.splits.get("test")
     named = known - set(given.labels.tolist()) if given is not None else set()
-    missing = sorted(known - tested - named) if tested else []
+    missing = sorted(known - tested - named - {*few}) if tested else []
     if not missing:
         return ""
     shown = ", ".join(f"'{inventory.classes[label]}'" for label in missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -186,9 +232,12 @@ def _check_contradictions(inventory: Inventory, items: Sequence[Item], contrary:
     for number, name in enumerate(inventory.classes):
         if out and not any(i.label == number and i.split == "train" and i.name not in out for i in items):
             first = next(names for names in contrary if any(i.name in names for i in items if i.label == number))
+            root = _labelled_root(inventory)
+            by_hand = root is not None and not decisions.read(root).keys().isdisjoint(first)
+            advice = f"correct the labels in {FILE}: softedge review {root}" if by_hand else "remove one of the folders"
             raise UserError(
                 f"every picture of class '{name}' is in another class, too ({' and '.join(first[:2])}, "
-                f"{len(contrary)} in all); remove one of the folders"
+                f"{len(contrary)} in all); {advice}"
             )
 
 

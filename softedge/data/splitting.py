@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -22,28 +22,51 @@ _LARGEST = 0.2  # share of a class that near-duplicates may tie together, ...
 _FEW = 10  # ... or so many images, as long as they are not most of the class
 
 
+class TooFew(UserError):
+    """Classes with too few images to split.  classes: their numbers."""
+
+    def __init__(self, message: str, classes: Sequence[int]):
+        super().__init__(message)
+        self.classes = tuple(classes)
+
+
 def hold_out(
-    hashes: Sequence[str], labels: Sequence[int], classes: Sequence[str], fraction: float, seed: int
+    hashes: Sequence[str],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    fraction: float,
+    seed: int,
+    tolerant: bool = False,
 ) -> NDArray[np.bool_]:
     """Choose the test images of each class: True (N,) where an image is held out.
 
     Within a class the images are ranked by sha256(seed + content) and the first ``round(fraction * n)`` are held out,
     at least one and never all. The choice does not depend on names or order, and an added image moves at most one other
-    across the line. UserError when a class has too few images to split.
+    across the line. TooFew when a class has too few images to split; tolerant: they all stay training images.
     """
     held, rank = np.zeros(len(hashes), bool), _ranks(hashes, seed)
     of_class: dict[int, list[int]] = {number: [] for number in range(len(classes))}
     for index, label in enumerate(labels):
         of_class[label].append(index)
-    for number, members in of_class.items():
+    few = [number for number, members in of_class.items() if len(members) < 2]
+    if few and not tolerant:
+        raise TooFew(_too_few({classes[number]: len(of_class[number]) for number in few}), few)
+    for members in of_class.values():
         if len(members) < 2:
-            raise UserError(
-                f"class '{classes[number]}' has {plural(len(members), 'readable image')}, too few to train on one and"
-                " test on another (copies count once); add images, remove the class, or give a test/ folder"
-            )
+            continue
         chosen = min(max(1, round(fraction * len(members))), len(members) - 1)
         held[sorted(members, key=rank.__getitem__)[:chosen]] = True
     return held
+
+
+def _too_few(counts: Mapping[str, int]) -> str:
+    """counts: class -> images."""
+    why = "too few to train on one and test on another (copies count once)"
+    if len(counts) == 1:
+        ((name, count),) = counts.items()
+        return f"class '{name}' has {plural(count, 'readable image')}, {why}"
+    shown = ", ".join(f"'{name}' {count}" for name, count in list(counts.items())[:5])
+    return f"{len(counts)} classes have fewer than two readable images ({shown}{', ...' * (len(counts) > 5)}), {why}"
 
 
 def _ranks(hashes: Sequence[str], seed: int) -> list[bytes]:
@@ -148,10 +171,12 @@ def split(
     by_stem: bool = False,
     which: str = "labelled",
     near: Sequence[tuple[int, int]] = (),
+    tolerant: bool = False,
 ) -> list[Item]:
     """Hold out test images where none are given, and set aside copies of test images and contradictory labels.
 
     which: "labelled" images are held out, class by class; "all", whatever their label; or "none".
+    tolerant: a class with too few images to split has no test image; else TooFew.
 
     Of copies in the test split the first one stays; copies within training stay where they are.
     near: pairs of near-duplicates, by position. They fall on one side of the split, and a training image is set aside
@@ -171,7 +196,11 @@ def split(
         ranks = [min(items[i].rank or items[i].sha256 for i in copies) for copies in members.values()]
         labels = [items[copies[0]].label for copies in members.values()]
         by_class = which == "labelled"
-        held = hold_out(ranks, labels, classes, fraction, seed) if by_class else hold_out_any(ranks, fraction, seed)
+        held = (
+            hold_out(ranks, labels, classes, fraction, seed, tolerant)
+            if by_class
+            else hold_out_any(ranks, fraction, seed)
+        )
         for copies, out in zip(members.values(), held):
             for i in copies if out else ():
                 where[i] = "test"

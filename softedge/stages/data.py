@@ -29,11 +29,12 @@ from softedge.weights import starting
 _UPDATE = "softedge deploy --update trains on"
 
 
-def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Result:
+def prepare(run: Run, recipe: Recipe, source: str, force: bool = False, tolerant: bool = False) -> Result:
     """Stage "data": writes data/index.json and data/result.json; skipped when it was done before.
 
     Images that came since are named, and the run goes on with those it knows. Images that are gone or have changed are
     refused until the model is trained; then they are also named, and later stages use what the run kept.
+    tolerant: as ``examine``; a later call without it refuses what this one let pass.
     """
     settings = {**recipe.section("data")["data"], "source": sources.canonical(source), "seed": recipe.seed}
     settings.pop("workers")  # how fast, not what
@@ -58,11 +59,13 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Resul
         changes = since(run.folder("data") / "index.json", inventory, hashes)
         if (changes.gone or changes.changed) and not trained:
             raise UserError(f"the images of {run.root} are not those it was made with: {changes}; {_UPDATE} them")
+        if not tolerant and (why := done.details.get("untrainable")):
+            raise UserError(str(why))
         say(f"data: {changes} since this run was made; {_UPDATE} them" if changes else "data: already done, skipped")
         return done
 
     def work(folder: Path) -> Outcome:
-        examined = examine(source, recipe)
+        examined = examine(source, recipe, tolerant)
         announce(examined)
         spec = input_spec(examined, recipe)
         origin = preprocessing_origin(recipe)
@@ -71,6 +74,8 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False) -> Resul
         write_text(folder / "index.json", "".join(index_lines(examined, spec)))
         write_text(folder / near_pairs.FILE, near_pairs.table(examined.near))
         details = {**summary(examined, spec), "preprocessing": origin, "root": root_of(inventory)}
+        if examined.untrainable:
+            details["untrainable"] = examined.untrainable
         details |= _keep(examined, recipe, spec, folder)
         return Outcome(metrics=dict(examined.counts()), details=details)
 
@@ -103,9 +108,9 @@ def changed(run: Run, recipe: Recipe) -> bool:
     return index.is_file() and bool(since(index, inventory, content_hashes(inventory.splits, run.root / stamps.FILE)))
 
 
-def opened(run: Run, recipe: Recipe, force: bool = False) -> Data:
-    """The images of a run, prepared where that was not done yet."""
-    prepare(run, recipe, recipe.data.source, force=force)
+def opened(run: Run, recipe: Recipe, force: bool = False, tolerant: bool = False) -> Data:
+    """The images of a run, prepared where that was not done yet.  tolerant: of labels too few to train with."""
+    prepare(run, recipe, recipe.data.source, force=force, tolerant=tolerant)
     return load(run)
 
 

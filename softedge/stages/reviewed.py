@@ -36,7 +36,7 @@ def opened_for_review(
         if registry.owner(source):
             raise UserError(f"{source} is a detection run, and labels are reviewed of classes only")
         with reopened(source, set) as (run, recipe):
-            yield run, recipe, opened(run, recipe)
+            yield run, recipe, opened(run, recipe, tolerant=True)
         return
     recipe = choose_recipe(str(source), RECIPE, set)
     sources.find(recipe.data.source)  # a mistyped name shows before a folder is made
@@ -49,7 +49,7 @@ def opened_for_review(
     recipe = replaced(recipe, backbone={"weights": weights})
     name = Path(recipe.data.source).name
     with started(out or Path("runs") / f"{name}-review", recipe) as run:
-        data = opened(run, recipe, changed(run, recipe))
+        data = opened(run, recipe, changed(run, recipe), tolerant=True)
         kept = run.result("pretrain")
         outdated = kept is not None and kept.inputs.get(INDEX) != sha256(run.root / INDEX)
         pretrain.stage(run, recipe, data, outdated)

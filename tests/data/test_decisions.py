@@ -154,12 +154,28 @@ def test_two_columns_of_somebody_else_may_have_one_name(photos: Path) -> None:
         ("name,label,state\ncat/0.jpg,,label\n", "line 2: the state is 'label', and the label is empty"),
         ("name,label\ncat/0.jpg\n", "line 2: 1 values for 2 columns"),
         ('name,label\ncat/0.jpg,"dog\n', "cannot be read"),
-        ("name,label\n" + "".join(f"cat/{i}.jpg,dog\n" for i in range(3)), "only one class"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(photos: Path, text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         labels_of(write(photos, text))
+
+
+def test_a_single_class_is_shown_and_refused_by_training(photos: Path) -> None:
+    write(photos, "name,label\n" + "".join(f"cat/{i}.jpg,dog\n" for i in range(3)))
+    assert "not ready for training: with " in describe_text(inspect(str(photos)))
+    for command in (plan, lambda data: deploy(data, out=photos.parent / "run")):
+        with pytest.raises(UserError, match=r"only one class \('dog'\); label images of another one: softedge review"):
+            command(str(photos))
+
+
+def test_a_label_that_a_copy_contradicts_is_corrected_in_the_table(photos: Path) -> None:
+    (photos / "cat" / "copy.jpg").write_bytes((photos / "cat" / "0.jpg").read_bytes())
+    write(photos, "name,label\ncat/copy.jpg,lion\n")
+    with pytest.raises(
+        UserError, match=r"every picture of class 'lion' .*; correct the labels in labels.csv: softedge"
+    ):
+        inspect(str(photos))
 
 
 def test_bytes_that_are_no_text_are_refused(photos: Path) -> None:

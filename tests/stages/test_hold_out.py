@@ -147,6 +147,16 @@ def test_a_class_too_small_to_split_is_refused(tmp_path: Path, per_class: dict[s
         prepared(tmp_path, tmp_path / "images")
 
 
+def test_all_classes_too_small_to_split_are_named_with_the_images_that_could_be_labelled(tmp_path: Path) -> None:
+    images = class_folders(tmp_path / "images", {"a": 3, "b": 1, "c": 1})
+    shutil.copy(images / "a" / "0.jpg", images / "loose.jpg")
+    with pytest.raises(
+        UserError, match=r"2 classes have fewer than two readable images \('b' 1, 'c' 1\), too few"
+    ) as said:
+        prepared(tmp_path, images)
+    assert f"label more of the 1 unlabelled image (softedge label-next {images}), add images" in str(said.value)
+
+
 def test_a_class_whose_training_images_are_all_copies_of_test_images_is_refused(tmp_path: Path) -> None:
     class_folders(tmp_path / "train", {"cat": 4, "dog": 4})
     class_folders(tmp_path / "test", {"cat": 4, "dog": 2})

@@ -11,12 +11,14 @@ import pytest
 from PIL import Image
 from toy_run import SPEC, coloured_squares, toy  # noqa: F401
 
+import softedge
 from softedge import backbones, config
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
 from softedge.stages import features
 from softedge.stages import label_issues as issues
 from softedge.stages import label_next as following
+from softedge.stages.finetune import finetune
 
 CLASSES = ("red", "green", "blue")
 
@@ -127,6 +129,38 @@ def test_labels_that_have_changed_are_looked_at_again_and_nothing_else_is(toy, c
     again = issues.stage(run, recipe, mislabelled(data, [4]))
     assert again.inputs != first.inputs and again.details["issues"][0]["name"] == "4"
     assert "features: already done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("labels", [{0: 4, 1: 4, 2: 1}, {0: 1}], ids=["one image of a class", "one class"])
+def test_the_round_after_a_few_labels_needs_no_test_split_and_training_still_does(tmp_path, weights, colours, labels):
+    photos, images = tmp_path / "photos", coloured_squares(30, 0)
+    photos.mkdir()
+    table, left = "name,label\n", dict(labels)
+    for i, (image, label) in enumerate(zip(images.array, images.labels.tolist())):
+        Image.fromarray(image).save(photos / f"{i:03d}.png")
+        if left.get(label, 0):
+            table += f"{i:03d}.png,{CLASSES[label]}\n"
+            left[label] -= 1
+    (photos / "labels.csv").write_text(table)
+    run, labelled = tmp_path / "run", sum(labels.values())
+    result = following.label_next(photos, 5, run, weights)
+    assert result.metrics == {
+        "n_next": 5,
+        "n_unlabelled": 30 - labelled,
+        "n_labelled": labelled - 2 * (len(labels) > 1),
+    }
+    chosen = {row["name"] for row in rows_of(run / "label_next" / "label_next.csv")}
+    assert len(chosen) == 5 and not any(name in table for name in chosen)
+    if len(labels) > 1:
+        found = issues.label_issues(photos, run, weights)
+        assert found.metrics["n_labelled"] == 8 and found.skipped == {
+            "class blue": "a single picture, nothing to compare it with"
+        }
+    for train in (lambda: finetune(run), lambda: softedge.deploy(str(photos), out=tmp_path / "other", set=weights)):
+        with pytest.raises(
+            UserError, match="class 'blue' has 1 readable image" if len(labels) > 1 else "only one class"
+        ):
+            train()
 
 
 def test_an_image_is_asked_once_although_the_work_is_interrupted_or_images_come(toy, monkeypatch, colours):  # noqa: F811
