@@ -13,7 +13,7 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,20 +23,28 @@ from softedge.errors import UserError
 Numbers = dict[str, float]
 _MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "sec": 1e3, "seconds": 1e3}
 _LARGEST_FILE = 10_000_000
+_NUMBER, _UNIT = r"([0-9][0-9.,]*)", r"(µs|us|ms|s|%|[KMG]i?B)\b"
+_TIME = rf"{_NUMBER}\s*(µs|us|ms|s)\b"
 XCODE_CAVEAT = "Apple publishes no format of Xcode's report: compare these numbers with what its window shows"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a tool's output says: metrics by our names (milliseconds, counts, bytes), and what to know about them."""
+    """What a tool's output says: metrics by our names (milliseconds, counts, bytes), and what to know about them.
+
+    model: the file name of what was measured, "" where nothing says.  unlike: how the measurement differs from one
+    image at a time.
+    """
 
     tool: str
     metrics: Numbers
     details: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+    unlike: str = ""
 
 
 def read(path: Path) -> Reading:
-    """Recognise the tool by its words; UserError when none fits."""
+    """Recognise the tool by its words; UserError when none fits, and for what was not one image at a time."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is not a file; give the saved output of a benchmark tool")
@@ -50,11 +58,18 @@ def read(path: Path) -> Reading:
             reading = reader(text)
         except (ValueError, OverflowError):  # a number that is none: "1.2.3", or one of thousands of digits
             continue
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
         if reading is None or not all(map(math.isfinite, reading.metrics.values())):
             continue
         if wrong := [f"{value:.3g}" for key, value in reading.metrics.items() if not _possible(key, value)]:
             raise UserError(f"{path}: {reading.tool} says {wrong[0]}, which is no latency or count; measure it again")
         if {"mean_ms", "p50_ms"} & reading.metrics.keys():
+            if reading.unlike:
+                raise UserError(
+                    f"{path}: {reading.tool} measured {reading.unlike}, and the table is about one image at a time; "
+                    "measure again with -b 1 -hint latency"
+                )
             return reading
     raise UserError(
         f"{path} holds no latency that softedge can read; known: OpenVINO benchmark_app (JSON or text), "
@@ -85,7 +100,26 @@ def benchmark_app_json(text: str) -> Reading | None:
         metrics["load_ms"] = sum(loading)
     if "total number of iterations" in numbers:
         metrics["n"] = int(numbers["total number of iterations"])
-    return Reading("OpenVINO benchmark_app", metrics, {"options": options})
+    setup = values.get("configuration_setup")
+    setup = setup if isinstance(setup, dict) else {}
+    unlike = _unlike(
+        [str(options.get("-b", "")), str(setup.get("batch size", ""))],
+        [str(options.get("-nireq", "")), str(setup.get("number of parallel infer requests", ""))],
+        str(options.get("-hint", "")),
+    )
+    model = str(options.get("-m", options.get("--path_to_model", "")))
+    return Reading("OpenVINO benchmark_app", metrics, {"options": options}, model, unlike)
+
+
+def _unlike(batches: Sequence[str], requests: Sequence[str], hint: str) -> str:
+    """What differs from one image at a time, "" where nothing does.  batches, requests: as they are written."""
+    for texts, what in ((batches, "batches of {} images"), (requests, "{} requests at a time")):
+        most = max((int(number) for text in texts for number in re.findall(r"[0-9]+", text)), default=1)
+        if most > 1:
+            return what.format(most)
+    if re.fullmatch(r"(?i)(cumulative_)?throughput|c?tput", hint):
+        return f"with the hint {hint.lower()}"
+    return ""
 
 
 def benchmark_app_text(text: str) -> Reading | None:
@@ -105,7 +139,12 @@ def benchmark_app_text(text: str) -> Reading | None:
         metrics["load_ms"] += reading["load_ms"]  # as in its JSON
     if iterations := re.search(r"Count:\s+([0-9]+) iterations", text):
         metrics["n"] = int(iterations[1])
-    return Reading("OpenVINO benchmark_app", metrics)
+    unlike = _unlike(
+        re.findall(r"[Bb]atch size: ([0-9]+)", text),
+        re.findall(r"Start inference asynchronously, ([0-9]+) inference requests", text),
+        "".join(re.findall(r"PERFORMANCE_HINT: (?:PerformanceMode\.)?(\w+)", text)[:1]),
+    )
+    return Reading("OpenVINO benchmark_app", metrics, unlike=unlike)
 
 
 def perf_test(text: str) -> Reading | None:
@@ -149,17 +188,20 @@ def benchmark_model(text: str) -> Reading | None:
     # Includes the tool itself, as it says. Newer ones report the growth since the start, which is not a peak.
     if match := re.search(r"Peak memory footprint \(MB\):.*\boverall=([0-9.]+)", text):
         metrics["peak_memory_bytes"] = round(float(match[1]) * 1024 * 1024)
-    return Reading("LiteRT benchmark_model", metrics)
+    graph = re.search(r"\bGraph: \[(.+)\]", text)
+    return Reading("LiteRT benchmark_model", metrics, model=graph[1] if graph else "")
 
 
 def xcode(text: str) -> Reading | None:
     """Text copied from Xcode's Core ML performance report: median prediction, load and compilation times."""
-    prediction = re.search(r"Prediction\b[^0-9\n]*\n?\s*([0-9.,]+)\s*(µs|us|ms|s)\b", text)
+    text = text.replace("\N{GREEK SMALL LETTER MU}s", "\N{MICRO SIGN}s")
+    prediction = re.search(rf"Prediction\b[^0-9\n]*\n?\s*{_TIME}", text)
     if prediction is None:
         return None
-    metrics: Numbers = {"p50_ms": _decimal(prediction[1]) * _MS[prediction[2]]}
-    if loading := re.search(r"\bLoad\b[^0-9\n]*\n?\s*([0-9.,]+)\s*(µs|us|ms|s)\b", text):
-        metrics["load_ms"] = _decimal(loading[1]) * _MS[loading[2]]
+    sign = _decimal_sign(text)
+    metrics: Numbers = {"p50_ms": _decimal(prediction[1], sign) * _MS[prediction[2]]}
+    if loading := re.search(rf"\bLoad\b[^0-9\n]*\n?\s*{_TIME}", text):
+        metrics["load_ms"] = _decimal(loading[1], sign) * _MS[loading[2]]
     units = [unit for unit in ("Neural Engine", "GPU", "CPU") if unit in text]
     return Reading("Xcode performance report", metrics, {"compute_units_named": units, "caveat": XCODE_CAVEAT})
 
@@ -178,6 +220,35 @@ def _times(text: str, patterns: Mapping[str, str]) -> Numbers:
     return {name: float(match[1]) * _MS[match[2]] for name, match in matches.items() if match}
 
 
-def _decimal(text: str) -> float:
-    """A number as Xcode shows it: a lone comma is the decimal sign of many languages."""
-    return float(text.replace(",", ".") if "." not in text else text.replace(",", ""))
+def _decimal_sign(text: str) -> str:
+    """The decimal sign of a text in some language, "." or ",", by the numbers with a unit that leave no choice.
+
+    "" where none does, or they contradict each other.
+    """
+    found = {sign for number, _ in re.findall(rf"{_NUMBER}\s*{_UNIT}", text) if (sign := _its_sign(number))}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _its_sign(number: str) -> str:
+    """The decimal sign that a number shows by itself; "" for "5", and for "1,234", which may be of two sizes."""
+    signs = [letter for letter in number if letter in ".,"]
+    if not signs:
+        return ""
+    if len(signs) > 1:  # of thousands, but the last one if it is another
+        other = {".": ",", ",": "."}[signs[0]]
+        return signs[-1] if signs[-1] != signs[0] else other
+    before, after = re.split("[.,]", number)
+    return "" if len(after) == 3 and re.fullmatch("[1-9][0-9]{0,2}", before) else signs[0]
+
+
+def _decimal(number: str, sign: str) -> float:
+    """A number as Xcode shows it.  sign: the decimal sign of the text, where other numbers tell it.
+
+    UserError for "1,234" without such a sign: it may be 1234. A lone point is a decimal point unless a comma is.
+    """
+    sign = _its_sign(number) or sign or ("." if "," not in number else "")
+    if not sign:
+        plain, point = number.replace(",", ""), number.replace(",", ".")
+        raise UserError(f"'{number}' may be {plain} or {point}; write {plain}, or {point} with a point")
+    other = {".": ",", ",": "."}[sign]
+    return float(number.replace(other, "").replace(sign, "."))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
 
-from softedge.bench.imported import read
+from softedge.bench.imported import Reading, read
 from softedge.errors import UserError, did_you_mean
 from softedge.export import contract
 from softedge.records import Outcome, Result
@@ -26,6 +27,19 @@ def bring_in(run: str | Path, file: str | Path, artifact: str, device: str, forc
         return stage(opened, Path(file), artifact, device, force=force)
 
 
+def _refuse_another(path: Path, reading: Reading, artifact: str, name: str, known: Sequence[str]) -> None:
+    """UserError where the output names another model file.  name: of the artifact's file.  known: all artifacts."""
+    if not reading.model:
+        return
+    measured = PureWindowsPath(reading.model)  # of either slashes
+    folder = measured.parent.name
+    if measured.name != name or (folder in known and folder != artifact):
+        raise UserError(
+            f"{path}: {reading.tool} measured {reading.model}, and {artifact} is {artifact}/{name}; measure that file, "
+            f"or correct its name in {path} if it is a renamed copy"
+        )
+
+
 def stage(run: Run, path: Path, artifact: str, device: str, force: bool = False) -> Result:
     """Write the numbers of ``path`` as ``bench/<artifact>@elsewhere_<device>``."""
     known = tuple(run.results("export"))
@@ -35,6 +49,7 @@ def stage(run: Run, path: Path, artifact: str, device: str, force: bool = False)
         raise UserError("name the device it was measured on, for example --device 'iPhone 15 Pro'")
     reading = read(path)
     file = contract.read(run.folder(f"export/{artifact}"))
+    _refuse_another(path, reading, artifact, file.path.name, known)
     outcome = Outcome(
         metrics={**reading.metrics, "size_bytes": file.size_bytes, "valid": False},
         details={

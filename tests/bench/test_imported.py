@@ -179,6 +179,84 @@ def test_a_tools_numbers_are_read_and_no_others_are_made_up(
     assert reading.metrics == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("number", "others", "milliseconds"),
+    [
+        ("0,84 ms", "", 0.84),
+        ("0,234 ms", "", 0.234),  # nobody writes 0,234 for 234
+        ("1234,567 µs", "", 1.234567),
+        ("1,234.5 µs", "", 1.2345),
+        ("1.234,5 µs", "", 1.2345),
+        ("1,234,567 µs", "", 1234.567),
+        ("1.234 ms", "", 1.234),
+        ("84 \N{GREEK SMALL LETTER MU}s", "", 0.084),
+        ("1,234 µs", "Load 95.2 ms", 1.234),
+        ("1,234 ms", "Load 95,2 ms", 1.234),
+        ("1.234 µs", "Load 95,2 ms", 1.234),
+        ("1,234 µs", "Size 4.7 MB", 1.234),
+    ],
+)
+def test_commas_and_points_are_read_as_the_file_has_them(
+    tmp_path: Path, number: str, others: str, milliseconds: float
+) -> None:
+    (tmp_path / "a.txt").write_text(f"Prediction {number}\n{others}\n")
+    assert read(tmp_path / "a.txt").metrics["p50_ms"] == pytest.approx(milliseconds)
+
+
+@pytest.mark.parametrize("others", ["", "Load 1,500 ms", "Load 95,2 ms\nCompilation 1.5 s"])
+def test_a_number_that_may_be_of_two_sizes_is_refused(tmp_path: Path, others: str) -> None:
+    (tmp_path / "a.txt").write_text(f"Prediction 1,234 µs\n{others}\n")
+    with pytest.raises(UserError, match=r"a.txt: '1,234' may be 1234 or 1.234; write 1234, or 1.234 with a point"):
+        read(tmp_path / "a.txt")
+
+
+ONE_AT_A_TIME = {"batch size": "1", "number of parallel infer requests": "1"}
+
+
+@pytest.mark.parametrize(
+    ("options", "setup", "words"),
+    [
+        ({"-b": "8"}, {}, "batches of 8 images"),
+        ({}, {**ONE_AT_A_TIME, "batch size": "8"}, "batches of 8 images"),
+        ({"-hint": "latency"}, {**ONE_AT_A_TIME, "number of parallel infer requests": "4"}, "4 requests at a time"),
+        ({"-nireq": "2"}, {}, "2 requests at a time"),
+        ({"-hint": "throughput"}, {}, "with the hint throughput"),
+        ({"-hint": "tput"}, {}, "with the hint tput"),
+    ],
+)
+def test_what_was_not_one_image_at_a_time_is_refused(
+    tmp_path: Path, options: dict[str, str], setup: dict[str, str], words: str
+) -> None:
+    """Keys as benchmark_app of OpenVINO 2026.4 writes them."""
+    (tmp_path / "a.json").write_text(
+        json.dumps({**BENCHMARK_APP, "cmd_options": options, "configuration_setup": setup})
+    )
+    with pytest.raises(UserError, match=f"measured {words}, .*; measure again with -b 1 -hint latency"):
+        read(tmp_path / "a.json")
+    fine = {**BENCHMARK_APP, "cmd_options": {"-b": "1", "-hint": "latency"}, "configuration_setup": ONE_AT_A_TIME}
+    (tmp_path / "a.json").write_text(json.dumps(fine))
+    assert read(tmp_path / "a.json").metrics["p50_ms"] == 0.18
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("[ INFO ] Model batch size: 8", "batches of 8 images"),
+        ("[ INFO ]   PERFORMANCE_HINT: THROUGHPUT", "with the hint throughput"),
+        ("(Start inference asynchronously, 2 inference requests, limits: 1000 ms duration)", "2 requests at a time"),
+    ],
+)
+def test_the_same_of_what_benchmark_app_prints(tmp_path: Path, line: str, words: str) -> None:
+    (tmp_path / "a.txt").write_text(f"{line}\n{BENCHMARK_APP_TEXT}")
+    with pytest.raises(UserError, match=f"measured {words}"):
+        read(tmp_path / "a.txt")
+    alone = (
+        "[ INFO ] Model batch size: 1\n[ INFO ]   PERFORMANCE_HINT: LATENCY\n(Start inference synchronously, limits:"
+    )
+    (tmp_path / "a.txt").write_text(f"{alone}\n{BENCHMARK_APP_TEXT}")
+    assert read(tmp_path / "a.txt").metrics["n"] == 3862
+
+
 def test_another_percentile_than_the_median_is_not_called_p50(tmp_path: Path) -> None:
     values = {**BENCHMARK_APP, "cmd_options": {"-latency_percentile": "90"}}
     (tmp_path / "output").write_text(json.dumps(values))
@@ -231,6 +309,26 @@ def test_an_import_for_a_file_that_was_not_exported_is_refused(run: Run, tmp_pat
         bring_in(run, tmp_path / "perf.txt", "onnx-fp3", "Pixel 9")
     with pytest.raises(UserError, match="not a file"):
         bring_in(run, tmp_path / "nothing", "onnx-fp32", "Pixel 9")
+
+
+@pytest.mark.parametrize("name", ["other.onnx", "C:\\models\\other.onnx", "runs/a/export/onnx-int8/model.onnx"])
+def test_the_output_for_another_model_file_is_refused(run: Run, tmp_path: Path, name: str) -> None:
+    perform(run, "export/onnx-int8", lambda folder: Outcome(), recipe={}, inputs={})
+
+    def outputs(name: str) -> list[str]:
+        return [
+            json.dumps({**BENCHMARK_APP, "cmd_options": {"-m": name}}),
+            LITERT.replace("model.tflite", name),
+        ]
+
+    for text, fine in zip(outputs(name), outputs("/data/local/model.onnx")):
+        (tmp_path / "a.txt").write_text(text)
+        with pytest.raises(
+            UserError, match="measured .*, and onnx-fp32 is onnx-fp32/model.onnx; measure that file, or"
+        ):
+            bring_in(run, tmp_path / "a.txt", "onnx-fp32", "Pixel 9")
+        (tmp_path / "a.txt").write_text(fine)
+        bring_in(run, tmp_path / "a.txt", "onnx-fp32", "Pixel 9", force=True)
 
 
 def test_devices_whose_names_are_not_ascii_or_long_have_a_row_each(run: Run, tmp_path: Path) -> None:
