@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from softedge.report import facts, gains, phrases, trained, words
@@ -15,11 +16,16 @@ def card(run: Values) -> str:
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
-        loader=PackageLoader("softedge.report", "."), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=PackageLoader("softedge.report", "."),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_on_one_line,
     )
+    environment.filters["literal"] = literal
     return environment.get_template("model_card.md").render(
         run=run,
-        front=front_matter(run),
+        front=_Markdown(front_matter(run)),
         pick=run["verdict"]["picks"][0],
         words=words,
         about=phrases.about(run),
@@ -64,6 +70,23 @@ def front_matter(run: Values) -> str:
             f"      value: {row['top1']!r}",
         ]
     return "\n".join([*lines, "---"])
+
+
+class _Markdown(str):
+    """Text that goes into the card as it is."""
+
+
+def _on_one_line(value: Any) -> Any:
+    """What a user has named breaks no line or table of the card, and is no HTML."""
+    if not isinstance(value, str) or isinstance(value, _Markdown):
+        return value
+    return re.sub(r"(?<!\\)([<|])", r"\\\1", " ".join(re.split(r"[\r\n]+", value)))
+
+
+def literal(text: str) -> str:
+    """A name without any meaning in Markdown: ``*`` or ``[`` in it are shown as they are."""
+    marked = re.sub(r"([\\`*\[\]{}<>|~&#!$])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", marked)  # within a word it emphasises nothing
 
 
 def _plain(value: Any) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
@@ -146,6 +147,33 @@ def test_the_model_card_has_front_matter_that_yaml_reads(full: Run) -> None:
     assert front.count("- type: accuracy") == 9
     assert "| OpenVINO int8 | 0.80" in body
     assert "Not run: latency, top-1 on local" in body
+
+
+def test_class_names_are_shown_in_the_model_card_as_they_are(tmp_path: Path) -> None:
+    markdown = pytest.importorskip("markdown_it").MarkdownIt()
+    run = synthetic_run.make(tmp_path / "run")
+    path = run.folder("data") / "result.json"
+    values = json.loads(path.read_text())
+    names = [
+        "two\nlines",
+        "<i>tilted</i>",
+        "*bold*",
+        "a_b_c",
+        "_under_",
+        "[x](http://y.test)",
+        "a|b",
+        "back\\slash",
+        "`x`",
+        "&lt;",
+    ]
+    values["details"]["classes"] = names
+    values["details"]["notices"] = ["classes that differ: <b>x</b>\n| and 'X'"]
+    path.write_text(json.dumps(values))
+    report([run])
+    page = markdown.render((run.root / "MODEL_CARD.md").read_text())
+    shown = html.unescape(page)
+    assert f"<p>Classes: {', '.join(names).replace(chr(10), ' ')}</p>" in shown
+    assert "<i>" not in page and "<b>" not in page and "<em>" not in page and "<a " not in page
 
 
 def test_commands_are_told_as_they_were_typed_without_the_places_of_folders(full: Run) -> None:
