@@ -41,13 +41,16 @@ def completed(
         if not fitted.heads:
             return None
         ((head, tensors),) = fitted.heads.items()
+        there = {f"{head}.{leaf}": value for leaf, value in tensors.items()}
         if tensors.get("weight") is None or tensors["weight"].ndim != 2:
-            raise UserError(_incomplete({f"{head}.{leaf}": value for leaf, value in tensors.items()}, where))
+            raise UserError(_incomplete(there, where))
+        _refuse_contradiction(there, where)
         layer = layers[0] if layers else head
         given = {f"{layer}.{leaf}": value for leaf, value in tensors.items()}
     weights = _weights(given, layers)
     if not weights:
         raise UserError(_incomplete(given, where))
+    _refuse_contradiction(given, where)
     net = build(len(weights[0]))
     _refuse_other_shapes(given, net, fitted, name, where)
     net.load_state_dict({**fitted.tensors, **given}, strict=False)  # counters of BatchNorm batches may be absent
@@ -63,6 +66,18 @@ def _weights(given: Mapping[str, Tensor], layers: tuple[str, ...]) -> list[Tenso
 def _incomplete(given: Mapping[str, Tensor], where: str) -> str:
     has = listed([f"{key} of shape {tuple(value.shape)}" for key, value in given.items()])
     return f"the classifier in {where} has no weight of shape (classes, features), only {has}; {_ELSE} a complete file"
+
+
+def _refuse_contradiction(given: Mapping[str, Tensor], where: str) -> None:
+    """UserError for a linear layer whose weight and bias are of different numbers of classes."""
+    for key, weight in given.items():
+        layer, _, leaf = key.rpartition(".")
+        bias = given.get(f"{layer}.bias")
+        if leaf == "weight" and weight.ndim >= 2 and bias is not None and bias.shape != weight.shape[:1]:
+            raise UserError(
+                f"{where} contradicts itself: {key} has shape {tuple(weight.shape)} and {layer}.bias "
+                f"{tuple(bias.shape)}, so it may or may not have {len(weight)} classes; {_ELSE} a complete file"
+            )
 
 
 def _refuse_unclear(fitted: Fitted, name: str, where: str) -> None:

@@ -81,6 +81,14 @@ def test_an_incomplete_classifier_of_the_network_is_not_mended_by_a_foreign_one(
         read(path, NAME)
 
 
+@pytest.mark.parametrize("name", ["classifier", "fc"])
+def test_a_weight_and_a_bias_of_different_classes_are_refused_as_the_files_own_fault(net, path, name):
+    torch.save({**trunk(net), **head(name), f"{name}.bias": torch.zeros(3)}, path)
+    with pytest.raises(UserError, match=rf"itself: {name}.weight has shape \(4, 1024\) and {name}.bias \(3,\)") as said:
+        read(path, NAME)
+    assert NAME not in str(said.value)
+
+
 def test_a_classifier_of_another_shape_is_refused_with_both(net, path):
     torch.save({**trunk(net), **head("head", features=512)}, path)
     with pytest.raises(UserError, match=r"'classifier.weight': \(4, 512\)}, that of .* \(4, 1024\)} there; use"):
