@@ -183,5 +183,26 @@ class Result:
             raise ValueError("'files' is not a list")
         if not isinstance(values["seconds"], int | float) or not isinstance(values["started"], str):
             raise ValueError("'seconds' is not a number or 'started' not a string")
+        for name in ("metrics", "details"):
+            _check_shares(values.get(name, {}), name)
         known = {f.name for f in dataclasses.fields(cls)}
         return cls(**{k: v for k, v in values.items() if k in known})
+
+
+_SHARE = re.compile(r"(.*_)?(top1|top5|agreement)")  # names of values from 0 to 1
+
+
+def _check_shares(value: Any, where: str) -> None:
+    """ValueError for an accuracy or an agreement, however deep, that is none.  where: for its message."""
+    if isinstance(value, list):
+        for number, one in enumerate(value):
+            _check_shares(one, f"{where}[{number}]")
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            inside = f"{where}.{key}"
+            if isinstance(one, dict | list):
+                _check_shares(one, inside)
+            elif _SHARE.fullmatch(key) and one is not None:
+                possible = isinstance(one, int | float) and -1e-6 <= one <= 1 + 1e-6  # sums are rounded
+                if not possible:
+                    raise ValueError(f"{inside} is {one!r}, not a number from 0 to 1")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
+import re
 import signal
 import unicodedata
 from collections.abc import Iterator
@@ -13,11 +16,13 @@ import pytest
 import synthetic_run
 from PIL import Image
 
+from softedge.errors import UserError
 from softedge.report import report
 from softedge.report.collect import read_plan
 from softedge.report.curves import read_lines
 from softedge.report.pictures import of_check
 from softedge.run import Run
+from softedge.stages.report import report as softedge_report
 
 READ = ("plan.json", "pretrain/metrics.jsonl", "data/near_copies.csv", "label_issues/wrong_labels.csv", "map/map.json")
 
@@ -36,6 +41,30 @@ def test_a_report_is_written_whatever_the_files_beside_the_results_hold(tmp_path
     for path in replaced(run.root):
         path.write_bytes(content)
     assert "</html>" in report([run]).read_text()
+
+
+@pytest.mark.parametrize(
+    ("stage", "keys", "value", "words"),
+    [
+        ("check", ("details", "rows", 0, "top1"), 1.5, "details.rows[0].top1 is 1.5, not a number from 0 to 1"),
+        ("check", ("details", "rows", 1, "agreement"), "high", "details.rows[1].agreement is 'high', not a number"),
+        ("probe", ("metrics", "linear_top1"), -0.2, "metrics.linear_top1 is -0.2, not a number from 0 to 1"),
+    ],
+)
+def test_an_impossible_accuracy_is_named_with_its_file_and_left_out(
+    tmp_path: Path, stage: str, keys: tuple[str | int, ...], value: object, words: str
+):
+    run = synthetic_run.make(tmp_path / "run", pictures=False)
+    path = run.folder(stage) / "result.json"
+    values = json.loads(path.read_text())
+    inside = values
+    for key in keys[:-1]:
+        inside = inside[key]
+    inside[keys[-1]] = value
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=rf"is written, .*{stage}/result.json is damaged \({re.escape(words)}"):
+        softedge_report(run.root)
+    assert words in html.unescape((run.root / "report.html").read_text())
 
 
 @pytest.mark.parametrize("fits", ["3", "[3]", '[{"megabytes": "x"}]', '[{"megabytes": NaN}]', '[{"megabytes": 1e999}]'])
