@@ -124,7 +124,8 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
                         ignored["links to nothing before them"] += 1
                         continue
                     if not member.isfile() or any(is_junk(part) for part in path.parts if part != ".."):
-                        ignored["hidden"] += member.isfile()
+                        if member.isfile():
+                            ignored["hidden"] += 1
                         continue
                     if member.issparse() or member.size < 0 or member.offset_data + member.size > _LARGEST:
                         ignored["sparse members"] += 1

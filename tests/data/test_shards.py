@@ -61,6 +61,17 @@ def test_the_members_are_the_files_bit_for_bit(folder: Path) -> None:
     assert len(sources.find(str(folder / "shards" / "1.tar"))) == 8
 
 
+def test_folders_in_a_shard_are_not_counted_as_hidden_files(tmp_path: Path) -> None:
+    save(tmp_path / "0.png", 0)
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        for name in ("photos", "photos/.hidden"):
+            made = tarfile.TarInfo(name)
+            made.type = tarfile.DIRTYPE
+            archive.addfile(made)
+        archive.add(tmp_path / "0.png", "photos/0.png")
+    assert sources.find(str(tmp_path / "photos.tar")).ignored == {}
+
+
 def test_shards_go_through_the_data_stage(folder: Path) -> None:
     run, recipe = Run(folder / "run"), config.build({"data": {"size": 32, "mean": "auto", "std": "auto"}})
     result = prepare(run, recipe, str(folder / "shards"))
