@@ -60,10 +60,11 @@ def review(
     port: Annotated[int, typer.Option("--port", help="Port to listen on.", show_default="any free one")] = 0,
 ) -> None:
     """Label images in a browser; writes labels.csv beside them."""
+    from softedge.progress import plural
     from softedge.stages.review import review as serve
 
     count, file = serve(data, order, https=https, host=host, port=port)
-    typer.echo(f"{count} decisions, in {file}" if count else "nothing was decided")
+    typer.echo(f"{plural(count, 'decision')}, in {file}" if count else "nothing was decided")
 
 
 @app.command()

@@ -15,10 +15,11 @@ from softedge.data.inventory import printable
 from softedge.data.label_table import FILE, LABEL, Row, Table, class_name
 from softedge.data.layouts import Parts
 from softedge.errors import UserError
+from softedge.progress import plural
 
 STATES = (LABEL, "wrong", "duplicate", "skip")
 WRONG, DUPLICATE, SKIP = STATES[1:]
-SET_ASIDE = {WRONG: "marked as wrong", DUPLICATE: "marked as duplicates"}  # state -> why it takes no part
+SET_ASIDE = {WRONG: "marked as wrong", DUPLICATE: "marked as duplicate"}  # state -> why it takes no part
 LONGEST = 100  # letters of a class name
 
 Labelled = list[tuple[Parts, str | None]]  # path below the root, class
@@ -118,9 +119,15 @@ def apply(
                 out[split].append((path, folder))
     _check(root, out)
     strangers = len(decisions.keys() - set(names))
-    parts = [f"{labelled:,} labels, {moved:,} of them different from the folders'"] if labelled else []
-    parts += [f"{aside[state]:,} images {why} and set aside" for state, why in SET_ASIDE.items() if aside[state]]
-    parts += [f"{strangers:,} rows about images that are not here"] if strangers else []
+    parts = [f"{plural(labelled, 'label')}, {moved:,} of them different from the folders'"] if labelled else []
+    parts += [
+        f"{plural(aside[state], 'image')} {why} and set aside" for state, why in SET_ASIDE.items() if aside[state]
+    ]
+    parts += (
+        [f"{plural(strangers, 'row about an image that is', 'rows about images that are')} not here"]
+        if strangers
+        else []
+    )
     ignored = {f"{why} in {FILE}": aside[state] for state, why in SET_ASIDE.items() if aside[state]}
     return Applied(out, ignored, [f"{FILE}: {'; '.join(parts)}"] if parts else [])
 

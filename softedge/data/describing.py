@@ -52,11 +52,12 @@ def describe_text(values: Mapping[str, Any]) -> str:
         crop = f"shorter side to {spec['resize']}, centre crop of {spec['size']} pixels, {spec['interpolation']}"
         sizes = [f"  input          {crop}", f"  mean, std      {spec['mean']}, {spec['std']}"]
     unlabelled = values["n_pretrain"] - values["n_train"]
+    classes = plural(values["n_classes"], "class", "classes")
     lines = [
-        f"{values['source']}: {values['n_found']:,} images, the largest side is {values['longer_side']} pixels",
-        f"  pretraining    {values['n_pretrain']:,} images, {unlabelled:,} of them unlabelled",
-        f"  training       {values['n_train']:,} labelled images in {values['n_classes']} classes",
-        f"  test           {values['n_test']:,} images ({_TEST[values['test_split']]})",
+        f"{values['source']}: {plural(values['n_found'], 'image')}, the largest side is {values['longer_side']} pixels",
+        f"  pretraining    {plural(values['n_pretrain'], 'image')}, {unlabelled:,} of them unlabelled",
+        f"  training       {plural(values['n_train'], 'labelled image')} in {classes}",
+        f"  test           {plural(values['n_test'], 'image')} ({_TEST[values['test_split']]})",
         *sizes,
     ]
     if values["n_duplicates"]:
@@ -109,5 +110,5 @@ def _class_table(per_class: Mapping[str, Mapping[str, int]]) -> list[str]:
     for name in names[:_SHOWN] if len(names) > 2 * _SHOWN else names:
         lines.append(f"  {name[:width]:<{width}} " + "".join(f"{counts[name]:>10,}" for counts in per_class.values()))
     if len(names) > 2 * _SHOWN:
-        lines.append(f"  ... {len(names) - _SHOWN} more classes")
+        lines.append(f"  ... {plural(len(names) - _SHOWN, 'more class', 'more classes')}")
     return lines

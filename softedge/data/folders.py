@@ -124,8 +124,8 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
     images = located(listing.names, notices)
     if tars := listing.ignored.get("tar files"):
         notices.append(
-            f"{tars} tar files beside the images are not read: shards are, from a folder that holds nothing else, or "
-            "from train/ test/ unlabeled/ that all hold shards; unpack them to use them here"
+            f"{plural(tars, 'tar file')} beside the images left out: shards are read from a folder that holds nothing "
+            "else, or from train/ test/ unlabeled/ that all hold shards; unpack them to use them here"
         )
     if listing.runs:
         shown = ", ".join(map(printable, listing.runs[:3])) + (", ..." if len(listing.runs) > 3 else "")

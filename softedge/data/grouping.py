@@ -64,7 +64,7 @@ def by_split(
         raise UserError(f"{root} has a test split but neither train/ nor unlabeled/; add one of them")
     test_role = "test" if below["test"] else "val"
     if below["test"] and below["val"]:
-        notices.append(f"{len(below['val'])} images of the validation split are left out: there is a test split")
+        notices.append(plural(len(below["val"]), "image") + " of the validation split left out: there is a test split")
     inside = {
         role: [i for i in below[role] if len(i.at) > 2 and not is_unlabelled(i.at[1])] for role in ("train", test_role)
     }
@@ -115,4 +115,6 @@ def _check_classes(root: Path, train: Labelled, test: Labelled, role: str, notic
         )
     if test and known - tested:
         absent = ", ".join(f"'{c}'" for c in sorted(known - tested)[:5])
-        notices.append(f"{len(known - tested)} classes have no images in the {role} split ({absent})")
+        notices.append(
+            f"{plural(len(known - tested), 'class has', 'classes have')} no images in the {role} split ({absent})"
+        )

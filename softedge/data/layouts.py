@@ -13,6 +13,7 @@ from pathlib import Path
 
 from softedge.data.inventory import SPLITS, printable
 from softedge.errors import UserError
+from softedge.progress import plural
 
 Parts = tuple[str, ...]  # a path below the root, split at its slashes
 
@@ -39,7 +40,8 @@ def located(names: Sequence[str], notices: list[str]) -> list[Located]:
     """Images where they lie; a backslash in a name is a folder's, as some zip files made on Windows have it."""
     images = [Located(tuple(name.split("/")), tuple(name.replace("\\", "/").split("/"))) for name in names]
     if count := sum(image.path != image.at for image in images):
-        notices.append(f"{count} names have backslashes, as a zip file from Windows leaves them: read as folders")
+        have = plural(count, "name has", "names have")
+        notices.append(f"{have} backslashes, as a zip file from Windows leaves them: read as folders")
     return images
 
 
@@ -191,9 +193,9 @@ def _refuse_branches(root: Path, top: str, images: Sequence[Located], depth: int
         shown = ", ".join(printable(name) for name in named[:4]) + (", ..." if len(named) > 4 else "")
         what, advice = _holder(root, lying(root, images, depth), images[0].at[:depth])
         raise UserError(
-            f"{root} has the folder {what} folders ({shown}) and {f'{loose} loose' if loose else 'no'} "
-            f"images: if these folders are the classes, {advice}; if {printable(top)} is a class, put its images into "
-            "one folder"
+            f"{root} has the folder {what} folders ({shown}) and "
+            f"{plural(loose, 'loose image') if loose else 'no images'}: if these folders are the classes, {advice}; if "
+            f"{printable(top)} is a class, put its images into one folder"
         )
 
 

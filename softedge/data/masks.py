@@ -64,7 +64,9 @@ def without_masks(images: list[Located], look: Look, notices: list[str]) -> list
     kept = [i for i in images if not any(i.path[:depth] in masks for depth in range(1, len(i.path)))]
     if masks:
         shown = ", ".join(sorted("/".join(folder) for folder in masks)[:3])
-        notices.append(f"{len(images) - len(kept)} files in {shown} are taken for masks of the photos and left out")
+        notices.append(
+            f"{plural(len(images) - len(kept), 'file')} in {shown} taken for masks of the photos and left out"
+        )
     kept = _without_drawn_folders(kept, look, notices)
     return _without_masks_of_one_name(_without_named_masks(kept, look, notices), look, notices)
 
@@ -162,14 +164,13 @@ def _without_masks_of_one_name(images: list[Located], look: Look, notices: list[
     lossless = [i for files in pairs for i in files if _suffix(i.path) not in _JPEG[:2]]
     first = " and ".join(image.path[-1] for image in pairs[0][:2])
     if len(lossless) >= len(pairs) and _drawn(lossless, look):
-        notices.append(f"{len(lossless)} masks lie under the names of photos ({first}) and are left out")
+        notices.append(f"{plural(len(lossless), 'mask')} under the names of photos ({first}) left out")
         out = set(lossless)
         return [image for image in images if image not in out]
     kinds = Counter(tuple(sorted(_suffix(i.path) for i in files)) for files in pairs)
     shown = ", ".join(" and ".join(kind) for kind in list(kinds)[:2])
-    notices.append(
-        f"{len(pairs)} pictures lie there under one name with two types ({shown}; {first}): they stay in one split"
-    )
+    lie = plural(len(pairs), "picture lies", "pictures lie")
+    notices.append(f"{lie} there under one name with two types ({shown}; {first}): both files stay in one split")
     return images
 
 

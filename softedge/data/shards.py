@@ -153,7 +153,7 @@ def find(by_split: Mapping[str, Sequence[Path]], source: str) -> Inventory:
             notices.append(f"{shard.name} is damaged ({error}); what comes before the damage is used")
     if not members:
         why = f" ({'; '.join(notices)})" if notices else ""
-        raise UserError(f"no images in the {len(shards)} tar files of {source}{why}; give shards of images")
+        raise UserError(f"no images in the {plural(len(shards), 'tar file')} of {source}{why}; give shards of images")
     members = _photos(members, [shard for _, shard in shards], ignored, notices)
     classes = labels.by_image((member.name for member in members), notices)
     if labels.unused:

@@ -26,7 +26,7 @@ from softedge.data.origins import Origin
 from softedge.errors import UserError
 from softedge.files import make_folder
 from softedge.machine.threads import cores
-from softedge.progress import track
+from softedge.progress import plural, track
 from softedge.run import atomic_path, write_bytes, write_text
 
 _SAVED = {".jpg": {"quality": 95}, ".jpeg": {"quality": 95}, ".png": {}}  # suffix -> how Pillow writes it
@@ -48,11 +48,12 @@ class Shrunk:
     def text(self) -> str:
         """For a terminal."""
         lines = [
-            f"{self.smaller} images made smaller (shorter side {self.side} pixels), {self.copied} copied as they are: "
-            f"{self.bytes_before / 1e6:.1f} MB -> {self.bytes_after / 1e6:.1f} MB in {self.out}"
+            f"{plural(self.smaller, 'image')} made smaller (shorter side {self.side} pixels), {self.copied} copied as "
+            f"they are: {self.bytes_before / 1e6:.1f} MB -> {self.bytes_after / 1e6:.1f} MB in {self.out}"
         ]
         if self.removed:
-            lines.append(f"{self.removed} copies are gone, as their originals are")
+            gone = plural(self.removed, "copy of an original that is gone", "copies of originals that are gone")
+            lines.append(f"{gone} removed")
         lines += [f"left out: {name}: {reason}" for name, reason in self.bad]
         return "\n".join([*lines, f"train on them: softedge deploy --data {self.out}"])
 

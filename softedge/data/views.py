@@ -22,7 +22,7 @@ from softedge.data.loading import CACHE_BYTES, Chunk, ViewMaker, Workers, free_b
 from softedge.data.shards import TarImages
 from softedge.errors import UserError
 from softedge.machine.threads import cores
-from softedge.progress import say
+from softedge.progress import plural, say
 
 SMALL = 64  # pixels: up to here whole-batch augmentation is faster than one image at a time on a CPU
 _ON_DEVICE_BYTES = 8 << 30  # arrays up to this live on the GPU
@@ -64,7 +64,7 @@ class ViewLoader:
         self.steps_per_epoch = whole if drop_last else whole + (rest > 0)
         if self.steps_per_epoch == 0:
             raise UserError(
-                f"{self.count} images are fewer than one batch of {batch * world}; "
+                f"{plural(self.count, 'image is', 'images are')} fewer than one batch of {batch * world}; "
                 f"use a smaller one, for example --set ssl.batch={_power_of_two_below(self.count)}"
             )
         self.bad: dict[str, str] = {}  # name -> reason, of images found unreadable on the way

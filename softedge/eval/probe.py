@@ -17,7 +17,7 @@ from softedge.eval import linear, validation
 from softedge.eval.bootstrap import paired
 from softedge.eval.features import extract, save
 from softedge.eval.knn import knn_predict, topk
-from softedge.progress import say
+from softedge.progress import plural, say
 from softedge.records import Outcome
 
 _DRAWS = 5  # random choices of the few labels; the mean is reported, the spread stands in the details
@@ -34,7 +34,8 @@ def probe(folder: Path, recipe: Recipe, data: Data, weights: Path) -> Outcome:
     backbone = backbones.load(weights)
     train_images, test_images = data.train.prepared(data.spec), data.test.prepared(data.spec)
     keep, folds = validation.divided(data.train, recipe.probe.labels, recipe.seed)
-    say(f"probe: {len(keep)} labelled training images, {len(data.test)} test images, {len(data.classes)} classes")
+    labelled, tested = plural(len(keep), "labelled training image"), plural(len(data.test), "test image")
+    say(f"probe: {labelled}, {tested}, {len(data.classes)} classes")
 
     train, test = extract(backbone, train_images, data.spec), extract(backbone, test_images, data.spec)
     measured, best, logits = _measure(recipe, data, train, test, keep)

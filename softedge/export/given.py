@@ -15,7 +15,7 @@ from softedge.errors import UserError
 from softedge.export import folding
 from softedge.export.deployed import Deployed
 from softedge.files import read_text
-from softedge.progress import say
+from softedge.progress import plural, say
 from softedge.records import LABELLED, InputSpec, Output
 from softedge.run import write_bytes
 from softedge.weights import heads, layouts, starting
@@ -247,5 +247,7 @@ def _labels(labels: str | Path | Sequence[str] | None, classes: int) -> tuple[st
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{where} cannot be read as labels, one on each line ({error})") from error
     if len(labels) != classes:
-        raise UserError(f"{where} has {len(labels)} labels, the classifier {classes} classes")
+        raise UserError(
+            f"{where} has {plural(len(labels), 'label')}, the classifier {plural(classes, 'class', 'classes')}"
+        )
     return tuple(labels)

@@ -97,7 +97,7 @@ def _few_images(run: Values) -> list[str]:
         return []
     low, high = interval(row["top1"], row["n"])
     return [
-        f"Only {words.count(row['n'])} test images: an accuracy of {words.percent(row['top1'])} could as well be "
+        f"Only {words.plural(row['n'], 'test image')}: an accuracy of {words.percent(row['top1'])} could as well be "
         f"{words.percent(low)} or {words.percent(high)}."
     ]
 

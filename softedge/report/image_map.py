@@ -115,7 +115,7 @@ def _edges(x: float, y: float) -> list[tuple[str, bool]]:
 def title(values: Mapping[str, Any]) -> str:
     """What is to be seen, for those who do not see it."""
     parts = [
-        f"{sum(values['tested']):,} test images",
+        words.plural(sum(values["tested"]), "test image"),
         f"{sum(label < 0 for label in values['labels']):,} without a label",
     ]
     parts += [f"{len(values['suggested']):,} probably with a wrong one"] if values["suggested"] else []

@@ -45,7 +45,8 @@ def suggest(
     Raises UserError for fewer images than a batch of 16.
     """
     if images < 16:
-        raise UserError(f"{images} images are too few to pretrain on; give at least 16, preferably some hundreds")
+        few = plural(images, "image is", "images are")
+        raise UserError(f"{few} too few to pretrain on; give at least 16, preferably some hundreds")
     batch = _batch(images, gpus)
     per_epoch = max(images // batch, 1)
     affordable = minutes * 60 / (seconds * batch)

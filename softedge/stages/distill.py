@@ -14,7 +14,7 @@ from softedge.eval.distillation import teach
 from softedge.eval.features import extract
 from softedge.eval.finetune import fresh, measured, thinned
 from softedge.eval.knn import top1
-from softedge.progress import say
+from softedge.progress import plural, say
 from softedge.records import Outcome, Result
 from softedge.run import Run
 from softedge.stages import spreading, teachers
@@ -64,8 +64,8 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     settings, parts = recipe.distill, teachers.parts(data, recipe.seed)
     images = parts.images
     say(
-        f"distill: {settings.teacher} teaches with {len(images)} images, {parts.n_labelled} of them labelled; "
-        f"{len(data.test)} test images"
+        f"distill: {settings.teacher} teaches with {plural(len(images), 'image')}, {parts.n_labelled} of them "
+        f"labelled; {plural(len(data.test), 'test image')}"
     )
     taught = teachers.make(run, recipe, parts)
     backbone, spec = teachers.student(run, recipe, data)

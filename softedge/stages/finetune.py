@@ -61,8 +61,8 @@ def work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     settings = recipe.finetune
     keep, labelled, parts = _divided(data, settings.labels, recipe.seed)
     part = f"{parts[0].sum()} of them for validation" if len(parts) == 1 else f"validated in {len(parts)} folds"
-    of_them = f"{len(keep)} labelled images, {part}" if parts else f"{len(keep)} labelled images"
-    say(f"{folder.name}: from {settings.init}, {of_them}, {len(data.test)} test images")
+    of_them = plural(len(keep), "labelled image") + (f", {part}" if parts else "")
+    say(f"{folder.name}: from {settings.init}, {of_them}, {plural(len(data.test), 'test image')}")
 
     trainings = len(parts) if len(parts) == 1 else len(parts) + 1
     checkpoints: list[Path] = []  # one for each training

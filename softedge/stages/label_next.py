@@ -13,7 +13,7 @@ from softedge.data.images import Data
 from softedge.errors import UserError
 from softedge.eval import active_learning
 from softedge.files import csv_table, read_table
-from softedge.progress import say
+from softedge.progress import plural, say
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, write_text
 from softedge.stages import features
@@ -66,7 +66,8 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False, number: int
             for rank, (row, guess) in enumerate(zip(order.tolist(), guesses.tolist(), strict=True), start=1)
         ]
         write_text(folder / FILE, table(chosen))
-        say(f"label next: {len(chosen)} images, {active_learning.REASONS[why]}; all in {run.root / NAME / FILE}")
+        images = plural(len(chosen), "image")
+        say(f"label next: {images}, {active_learning.REASONS[why]}; all in {run.root / NAME / FILE}")
         metrics: dict[str, float | int | bool] = {
             "n_next": len(chosen),
             "n_unlabelled": int((labels < 0).sum()),

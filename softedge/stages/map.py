@@ -14,7 +14,7 @@ from softedge.data.images import Data, EncodedImages, Images, Uint8
 from softedge.errors import UserError
 from softedge.eval.features import extract
 from softedge.eval.layout import FEWEST, lay_out, sheet, thumbnail, walk
-from softedge.progress import say
+from softedge.progress import plural, say
 from softedge.records import Outcome, Result
 from softedge.run import Run, write_bytes, write_json
 from softedge.stages.base import BACKBONE, INDEX, Stage, on_run
@@ -33,7 +33,9 @@ def map(run: str | Path, set: Sequence[str] = (), force: bool = False) -> Result
 def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     total = len(data.pretrain) + len(data.test)
     if total < FEWEST:
-        return Outcome({"n": 0, "n_images": total}, skipped={"map": f"{total} images are too few"})
+        return Outcome(
+            {"n": 0, "n_images": total}, skipped={"map": f"{plural(total, 'image is', 'images are')} too few"}
+        )
     chosen = np.sort(np.random.default_rng(recipe.seed).permutation(total)[:AT_MOST])
     before = len(data.pretrain)
     parts = [(data.pretrain, chosen[chosen < before]), (data.test, chosen[chosen >= before] - before)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from softedge.data.label_table import FILE
 from softedge.errors import UserError
-from softedge.progress import say
+from softedge.progress import plural, say
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -34,9 +34,9 @@ def review(
     if order is not None:
         chosen = review_order.read(Path(order), {name: i for i, name in enumerate(reviewed.names)})
         if chosen.missing:
-            say(f"review: {chosen.missing} rows of {order} name no image of {data} and are left out")
+            say(f"review: {plural(chosen.missing, 'row')} of {order} without an image of {data} left out")
     with live.page(reviewed, chosen, host, port, https=https) as server:
-        say(f"review: {len(reviewed.names):,} images; open {server.url}")
+        say(f"review: {plural(len(reviewed.names), 'image')}; open {server.url}")
         if host not in _LOCAL:
             address.show_qr(server.url)
         until_interrupted("review: Ctrl-C ends it; every decision is kept at once")

@@ -77,7 +77,7 @@ def test_data_says_what_the_table_did(photos: Path) -> None:
     )
     text = describe_text(inspect(str(photos)))
     assert "2 labels, 1 of them different from the folders'" in text
-    assert "1 images marked as wrong and set aside" in text and "1 rows about images that are not here" in text
+    assert "1 image marked as wrong and set aside" in text and "1 row about an image that is not here" in text
     assert "5 images" in text and "not images" not in text
 
 

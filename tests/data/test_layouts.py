@@ -153,7 +153,7 @@ def test_masks_under_the_names_of_photos_are_left_out(tmp_path: Path) -> None:
             mask(tmp_path / name / f"{number}.png", number)
     inventory = sources.find(str(tmp_path))
     assert len(inventory) == 12 and all(name.endswith(".jpg") for name in inventory.splits["train"].names)
-    assert inventory.ignored["masks"] == 12 and "12 masks lie under the names of photos" in inventory.notices[0]
+    assert inventory.ignored["masks"] == 12 and "12 masks under the names of photos" in inventory.notices[0]
 
 
 @pytest.mark.parametrize("name", ["a/{}_depth.png", "a/{}-disparity.jpg", "a/depth/{}.png"])
@@ -194,7 +194,7 @@ def test_photos_of_one_name_with_two_types_are_kept_and_named(tmp_path: Path) ->
     inventory = sources.find(str(tmp_path))
     assert (
         len(inventory) == 7
-        and "1 pictures lie there under one name with two types (.jpg and .webp" in inventory.notices[0]
+        and "1 picture lies there under one name with two types (.jpg and .webp" in inventory.notices[0]
     )
 
 
@@ -270,7 +270,7 @@ def test_a_loose_picture_does_not_make_a_class_of_a_folder_of_classes(tmp_path: 
     small(tmp_path / "animals", {"cat": 12, "dog": 12})
     small(tmp_path, {"plants": 12}, 40)
     save(tmp_path / "animals" / "cover.jpg", 99)
-    with pytest.raises(UserError, match=r"the folder animals that holds folders \(cat, dog\) and 1 loose images"):
+    with pytest.raises(UserError, match=r"the folder animals that holds folders \(cat, dog\) and 1 loose image:"):
         sources.find(str(tmp_path))
 
 

@@ -199,7 +199,7 @@ def test_a_class_folder_that_is_empty_in_the_test_split_is_named_and_counted(tmp
         (tmp_path / "test" / name).mkdir()
     inventory = sources.find(str(tmp_path))
     assert inventory.classes == ("a", "b", "c") and inventory.ignored == {"class folders without images": 2}
-    assert "1 classes have no images in the test split ('c')" in inventory.notices
+    assert "1 class has no images in the test split ('c')" in inventory.notices
     assert any("test/c: 0 other files; test/d: 0 other files" in line for line in inventory.notices)
 
 

@@ -127,7 +127,7 @@ def test_a_class_that_is_not_tested_moves_no_label(trained: str, tested: str, em
     inventory = sources.find(str(tmp_path))
     test = inventory.splits["test"]
     assert [inventory.classes[label] for label in test.labels] == [name.split("/")[1] for name in test.names]
-    assert any("have no images in the val split" in line for line in inventory.notices)
+    assert any("1 class has no images in the val split" in line for line in inventory.notices)
     assert inventory.ignored.get("class folders without images", 0) == len(empty)
 
 

@@ -173,6 +173,4 @@ def test_compressed_shards_in_the_folders_of_splits_and_beside_images_are_seen(t
     save(tmp_path / "photos" / "0.jpg", 0)
     (tmp_path / "photos" / "more.tgz").write_bytes(b"x")
     inventory = sources.find(str(tmp_path / "photos"))
-    assert (
-        inventory.ignored == {"tar files": 1} and "1 tar files beside the images are not read" in inventory.notices[0]
-    )
+    assert inventory.ignored == {"tar files": 1} and "1 tar file beside the images left out" in inventory.notices[0]

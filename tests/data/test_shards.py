@@ -122,7 +122,7 @@ def test_shards_beside_image_files_are_named_as_not_read(tmp_path: Path) -> None
     shard(tmp_path / "u.tar", 3).rename(tmp_path / "data" / "unlabeled" / "u.tar")
     inventory = sources.find(str(tmp_path / "data"))
     assert len(inventory) == 2
-    assert inventory.notices[0].startswith("1 tar files beside the images are not read")
+    assert inventory.notices[0].startswith("1 tar file beside the images left out")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -167,5 +167,5 @@ def test_a_shard_that_was_cut_off_is_used_as_far_as_it_goes(folder: Path) -> Non
 def test_tars_without_images_are_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w"):
         pass
-    with pytest.raises(UserError, match="no images in the 1 tar files"):
+    with pytest.raises(UserError, match="no images in the 1 tar file of"):
         sources.find(str(tmp_path))

@@ -84,7 +84,7 @@ def test_val_is_the_test_split_only_when_there_is_no_test(tmp_path: Path) -> Non
     class_folders(tmp_path / "test", {"a": 1, "b": 1}, start=20)
     inventory = sources.find(str(tmp_path))
     assert names(inventory, "test") == ["test/a/0.jpg", "test/b/0.jpg"]
-    assert "2 images of the validation split are left out" in inventory.notices[0]
+    assert "2 images of the validation split left out" in inventory.notices[0]
 
 
 @pytest.mark.parametrize(
