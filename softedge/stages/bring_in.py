@@ -31,7 +31,7 @@ def _refuse_another(path: Path, reading: Reading, artifact: str, name: str, know
     """UserError where the output names another model file.  name: of the artifact's file.  known: all artifacts."""
     if not reading.model:
         return
-    measured = PureWindowsPath(reading.model)  # of either slashes
+    measured = PureWindowsPath(reading.model)  # splits at both kinds of slash
     folder = measured.parent.name
     if measured.name != name or (folder in known and folder != artifact):
         raise UserError(
