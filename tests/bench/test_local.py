@@ -3,19 +3,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
+import runpy
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from colour_model import SPEC, colour_model, colours
+from colour_model import SPEC, colour_model, colours, export
 
 from softedge.bench import job
 from softedge.bench.base import DeviceError, Measurement, TimingPlan, open_device
 from softedge.export import contract
+from softedge.export.base import open_format
 from softedge.records import Artifact
 from softedge.run import sha256
 
@@ -80,6 +85,56 @@ def test_threads_and_precision_are_read_back_from_the_runtime(artifacts: list[Ar
             assert measurement.effective_precision == "f32"
             assert measurement.details["kernels"]
     assert measurement.runtime.startswith("openvino 20")
+
+
+def test_a_file_is_timed_in_f32_as_it_was_checked_unless_another_precision_is_asked_for(
+    tmp_path: Path, plan: TimingPlan
+) -> None:
+    half = export(tmp_path / "openvino-fp16", "openvino", "fp16")
+    (measured,) = open_device("local").run([half], plan)
+    assert measured.effective_precision == "f32" and measured.outputs is not None
+    np.testing.assert_allclose(measured.outputs, open_format("openvino").load(half)(colours()[0]), atol=1e-6)
+    (other,) = open_device("local:precision=bf16").run([half], plan)
+    bf16 = "avx512_bf16" in open_device("local").describe()["isa"]
+    assert other.effective_precision == ("bf16" if bf16 else "f32")
+
+
+def hint_of(settings: dict[str, Any], machine: str, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """The precision that a board of this kind asks OpenVINO for; None: it leaves it to OpenVINO."""
+    asked: list[dict[str, Any]] = []
+
+    class Core:
+        available_devices = ("CPU", "GPU")
+
+        def read_model(self, path: str) -> Any:
+            shape = SimpleNamespace(get_partial_shape=lambda: [1, 8, 8, 3])
+            return SimpleNamespace(inputs=[shape], reshape=lambda shapes: None)
+
+        def compile_model(self, model: Any, device: str, options: dict[str, Any]) -> Any:
+            asked.append(options)
+            return SimpleNamespace(create_infer_request=lambda: None, outputs=[])
+
+    for name in ("detections", "kernels"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=Core))  # type: ignore[arg-type]
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    runpy.run_path(str(open_format("openvino").board_runtime()))["Runtime"]("model.xml", settings)
+    return asked[0].get("INFERENCE_PRECISION_HINT")
+
+
+@pytest.mark.parametrize(
+    ("machine", "device", "hint"),
+    [("x86_64", None, "f32"), ("aarch64", None, None), ("x86_64", "GPU", None), ("aarch64", "CPU", None)],
+)
+def test_a_board_computes_fp16_files_in_half_precision_where_that_is_what_they_are_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, device: str | None, hint: str | None
+) -> None:
+    asked = {"device": device} if device else {}
+    half = export(tmp_path / "openvino-fp16", "openvino", "fp16")
+    settings = {"threads": 1, **open_format("openvino").board_settings(half, asked)}
+    assert hint_of(settings, machine, monkeypatch) == hint
+    here = open_device("local").settings  # type: ignore[attr-defined]
+    assert hint_of({"threads": 1, **open_format("openvino").board_settings(half, here)}, machine, monkeypatch) == "f32"
 
 
 def test_the_machine_describes_itself() -> None:

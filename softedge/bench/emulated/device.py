@@ -1,7 +1,7 @@
 """Other processors by emulation, for numerics only, never for time: ``emulated:arm64``, ``emulated:avx2``.
 
 An int8 file that is right here can be wrong elsewhere: on x86 without VNNI the u8 x s8 products saturate in 16 bits
-(measured: 22% of the answers change), OpenVINO computes fp16 files in f16 on ARM and in bf16 on a server.
+(measured: 22% of the answers change), OpenVINO computes fp16 files in f16 on ARM.
 """
 
 from __future__ import annotations

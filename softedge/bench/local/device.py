@@ -2,7 +2,8 @@
 
 ``python`` names another interpreter with its own runtimes.  The other options are those of the formats' runtimes:
 ``provider`` is onnxruntime's execution provider, ``device`` OpenVINO's device (GPU, NPU), ``precision`` the type that
-OpenVINO computes in.
+OpenVINO and ncnn compute in: f32 unless another one is asked for, which gets a row, an accuracy and an agreement with
+the check of its own.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Local(FolderDevice):
         if address:
             raise UserError(f"device {spec}: local takes options only, for example local:threads=2")
         self.python = self.options.get("python", sys.executable)
-        self.settings: Mapping[str, str] = self.options  # of the runtimes
+        # What check judges and the snippets compute in; a GPU or NPU that was asked for has its own.
+        held = {"precision": "f32"} if self.options.get("device", "CPU") == "CPU" else {}
+        self.settings: Mapping[str, str] = {**held, **self.options}  # of the runtimes
 
     @functools.cache  # noqa: B019  (one device, one answer)
     def describe(self) -> dict[str, Any]:

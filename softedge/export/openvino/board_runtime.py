@@ -5,11 +5,14 @@ Travels to boards: Python 3.8, NumPy and openvino; no softedge import.  See ``be
 
 from __future__ import annotations
 
+import platform
 import time
 from typing import Any
 
 import detections  # type: ignore[import-not-found]
 import kernels  # type: ignore[import-not-found]
+
+ARM = ("aarch64", "arm64", "armv7l", "armv8l")
 
 
 class Runtime:
@@ -27,7 +30,8 @@ class Runtime:
         options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
         if self.device == "CPU":
             options["INFERENCE_NUM_THREADS"] = settings["threads"]
-        if settings.get("precision"):
+        natively = settings.get("half_natively") and (self.device != "CPU" or platform.machine().lower() in ARM)
+        if settings.get("precision") and not natively:
             options["INFERENCE_PRECISION_HINT"] = settings["precision"]
         begun = time.perf_counter()
         model = self.engine.read_model(path)

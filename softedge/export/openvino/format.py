@@ -121,15 +121,17 @@ class OpenVino(Format):
             yield modules[op.get_friendly_name()], np.asarray(values[output.get_any_name()], np.float32)
 
     def board_settings(self, artifact: Artifact, options: Mapping[str, str]) -> dict[str, Any]:
-        """Left alone, OpenVINO computes in bf16 or f16 where the processor can.
+        """Every file is held to f32, which the check judges and the snippets compute in.
 
-        fp32 and int8 files are held to f32, fp16 files get what the device prefers.  ``precision=f32|f16|bf16|default``
-        in the device's address overrides.
+        Left alone, OpenVINO takes bf16 or f16 where the processor has it.  fp16 files get what an ARM board, a GPU or
+        an NPU prefers (``half_natively``, see ``board_runtime.py``): there half precision is what they are for.
+        ``precision=f32|f16|bf16|default`` in the device's address overrides.
         """
         settings = {"device": options["device"]} if "device" in options else {}
+        if (asked := options.get("precision")) is not None:
+            return settings if asked == "default" else {**settings, "precision": asked}
         half = Precision.named(artifact.precision).weights == 16
-        precision = options.get("precision", "default" if half else "f32")
-        return settings if precision == "default" else {**settings, "precision": precision}
+        return {**settings, "precision": "f32", **({"half_natively": True} if half else {})}
 
 
 def _stored(path: Path) -> dict[str, str]:

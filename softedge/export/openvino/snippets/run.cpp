@@ -27,7 +27,9 @@ static std::vector<float> predict(const fs::path &model, std::vector<char> image
   auto network = core.read_model(model.string());
   // A batch left open is slower, and with some int8 files OpenVINO 2026.4.1 then answers one image wrongly.
   network->reshape(ov::Shape{1, size, size, 3});
-  // Left alone, OpenVINO computes in bf16 or f16 where the processor has it: faster, and other numbers.
+  // f32 is what the check judged and what bench times on a PC. Left alone, OpenVINO computes in bf16 or f16 where the
+  // processor has it: faster, and other answers. bench times fp16 files so on ARM boards; on a PC, with
+  // --devices local:precision=default.
   auto compiled = core.compile_model(network, "CPU", ov::hint::inference_precision(ov::element::f32));
   auto request = compiled.create_infer_request();
   request.set_input_tensor(ov::Tensor(ov::element::u8, {1, size, size, 3}, image.data()));
