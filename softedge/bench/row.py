@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.bench import latency
+from softedge.bench import answers, latency
 from softedge.bench.base import Measurement, TimingPlan
 from softedge.data.images import UNLABELLED
 from softedge.records import Artifact, Outcome
@@ -30,7 +30,7 @@ class Session:
     """What one run on one device gave for all artifacts, measured side by side.
 
     labels: int64 (N,), UNLABELLED where unknown; names: of the N images.
-    here: artifact -> classes that the same file gave for these images on this machine, where that was measured.
+    checked: artifact -> what the same file answered in the check, by the names of its images.
     """
 
     began: str
@@ -39,7 +39,7 @@ class Session:
     measured: tuple[Measurement, ...]
     labels: NDArray[np.int64]
     names: Sequence[str]
-    here: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    checked: Mapping[str, answers.Classes] = field(default_factory=dict)
 
     @functools.cached_property
     def top1(self) -> dict[str, float | None]:
@@ -78,9 +78,10 @@ class Session:
         if artifact.output != "probabilities":
             outcome.skipped["top1"] = f"not run: the file gives {artifact.output}, not one class an image"
             return
-        if artifact.name in self.here and measurement.outputs is not None:
-            same = measurement.outputs.argmax(axis=1) == np.asarray(self.here[artifact.name])
-            outcome.metrics["agreement_local"] = float(same.mean())
+        if artifact.name in self.checked and measurement.outputs is not None:
+            found = measurement.outputs.argmax(axis=1).tolist()
+            if (compared := answers.agreement(self.checked[artifact.name], self.names, found)) is not None:
+                outcome.metrics["agreement_local"] = compared[0]
         value = self.top1[artifact.name]
         if value is None:
             outcome.skipped["top1"] = "not run: no labelled test images"

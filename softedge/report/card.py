@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from softedge.report import facts, gains, phrases, trained, words
+from softedge.report import computed, facts, gains, phrases, trained, words
 
 Values = dict[str, Any]
 
@@ -38,6 +38,7 @@ def card(run: Values) -> str:
         probes=phrases.probe_rows(run) if run["probe"] else [],
         missing=facts.grouped(run["not_run"], run["devices"]),
         name=words.artifact_name,
+        note=computed.note,
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from softedge.report import detectors, words
+from softedge.report.few import FEW_IMAGES, interval
 
 Values = dict[str, Any]
 
-FEW_IMAGES = 200
 MANY_BAD = 0.02
 _SPLITS = {"pretrain": "training", "train": "labelled training", "test": "test"}
 WIDE = 2.0  # p90 over p50, an assumption
@@ -26,14 +25,6 @@ def cautions_of(run: Values, chosen: str = "") -> list[str]:
         *_few_images(run),
     ]
     return [*sentences, *_caveats(run), *_disturbed(run), *_drift(run, chosen), *_bad_images(run), *_training(run)]
-
-
-def interval(fraction: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a measured fraction (Wilson 1927)."""
-    z = 1.96
-    centre = (fraction + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _called(run: Values, device: str) -> str:

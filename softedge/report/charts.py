@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from softedge import registry
-from softedge.report import svg, words
+from softedge.report import computed, svg, words
 from softedge.report.placement import Box, place
 
 WIDE, HALF, NARROW = 940.0, 420.0, 335.0
@@ -33,17 +33,17 @@ def accuracy_latency(identity: str, width: float, rows: Sequence[Values], device
     shown = [r for r in rows if r.get("top1") is not None and r["devices"].get(device, {}).get("p90_ms")]
     height, left, right, top, bottom = (370.0 if width > HALF else 330.0), 58.0, width - 14, 40.0, 46.0
     p90 = [r["devices"][device]["p90_ms"] for r in shown]
-    top1 = [r["top1"] for r in shown]
+    top1 = [computed.top1(r, r["devices"][device]) or 0.0 for r in shown]
     x = svg.Scale(*svg.log_padded(min(p90), max(p90), 2.0, 1.18), left, right, log=True)
     floor = _floor(shown)
     low, high = svg.padded(min([*top1, *floor]), min(1.0, max(top1)), least=0.025, share=0.12)
     y = svg.Scale(low, high, height - bottom, top)
     biggest = max(max(r.get("size_bytes") or 1, 1) for r in shown)
     marks, labels, sizes = [], [], []
-    for row in shown:
+    for row, accuracy in zip(shown, top1):
         radius = 4 + 8 * math.sqrt(max(row.get("size_bytes") or 0, 0) / biggest)
         halo = 5 if row["artifact"] == chosen else 0
-        marks.append((x(row["devices"][device]["p90_ms"]), y(row["top1"]), radius + halo))
+        marks.append((x(row["devices"][device]["p90_ms"]), y(accuracy), radius + halo))
         labels.append(words.artifact_name(row["artifact"]))
         sizes.append((svg.text_width(labels[-1], 14 if halo else 13) + 4, 16.0))
     frame = Box(left, top - 14, right, height - bottom)
@@ -68,9 +68,9 @@ def accuracy_latency(identity: str, width: float, rows: Sequence[Values], device
     for i, box in enumerate(place(marks, sizes, frame)):
         parts.append(_label(labels[i], box, marks[i], series(shown[i]["target"]), shown[i]["artifact"] == chosen))
     about = "; ".join(
-        f"{words.artifact_name(r['artifact'])} {words.percent(r['top1'])} at "
+        f"{words.artifact_name(r['artifact'])} {words.percent(accuracy)} at "
         f"{words.milliseconds(r['devices'][device]['p90_ms'])}"
-        for r in shown
+        for r, accuracy in zip(shown, top1)
     )
     return svg.chart(identity, width, height, f"Accuracy over p90 latency on {device}", about, *parts)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from softedge.bench import answers
 from softedge.errors import UserError
 from softedge.records import Result
 from softedge.report.stages import StageRecord
@@ -41,7 +42,6 @@ _TIMED = (
     "valid",
     "top1",
     "n_images",
-    "agreement_local",
     "end_to_end_p90_ms",
     "peak_memory_bytes",
 )
@@ -128,9 +128,11 @@ def _row(
         if checked.get("superseded_by"):
             row["superseded_by"] = checked["superseded_by"]
         row["gate"] = {True: "passed", False: "failed"}.get(checked.get("passed"), "not run")  # type: ignore[arg-type]
-        limit = _max_drop(check)
+        limit = _gate(check, "max_drop")
         if limit is not None and is_number(row.get("top1_fp32")):
             row["gate_floor"] = row["top1_fp32"] - limit
+        if (least := _gate(check, "min_agreement")) is not None:
+            row["gate_agreement"] = least
     if row["gate"] == "not run" and "export" not in row["not_run"]:
         row["not_run"]["check"] = (
             _skipped(check, name) or row.get("why") or check.reason or "the check does not mention it"
@@ -138,7 +140,7 @@ def _row(
     row["devices"] = {}
     for device, result in timed.items():
         if result.metrics:
-            row["devices"][device] = _timing(result)
+            row["devices"][device] = _timing(result) | _agreement(run, name, device, result)
         for cell, reason in result.skipped.items():
             row["not_run"][f"{cell} on {device}"] = reason
     if not timed and "export" not in row["not_run"]:
@@ -211,9 +213,9 @@ def _anywhere(stage: StageRecord, name: str) -> str:
     return ""
 
 
-def _max_drop(check: StageRecord) -> float | None:
+def _gate(check: StageRecord, name: str) -> float | None:
     settings = check.result.recipe.get("check") if check.result else None
-    limit = settings.get("max_drop") if isinstance(settings, dict) else None
+    limit = settings.get(name) if isinstance(settings, dict) else None
     return limit if is_number(limit) else None
 
 
@@ -233,6 +235,20 @@ def _timing(result: Result) -> Row:
     if ratios:
         row["ratios"] = ratios
     return row
+
+
+def _agreement(run: Run, name: str, device: str, result: Result) -> Row:
+    """How often the device answers as the same file did in the check; nothing where either kept no answers.
+
+    By what both stored, not by the number in the result: earlier versions compared with another bench.
+    """
+    digest, checked = answers.read(run.folder("check")).get(name, ("", {}))
+    stored = _json(run.folder(f"bench/{name}@{device}") / "samples.json")
+    found, names = stored.get("predictions"), stored.get("names")
+    if digest != result.details.get("sha256") or not isinstance(found, list) or not isinstance(names, list):
+        return {}
+    compared = answers.agreement(checked, names, found) if len(found) == len(names) else None
+    return {"agreement_local": compared[0], "n_compared": compared[1]} if compared else {}
 
 
 def _ratios(stored: Any) -> dict[str, dict[str, Any]]:

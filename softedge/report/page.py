@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from softedge.report import (
     charts,
+    computed,
     curves,
     detectors,
     facts,
@@ -89,6 +90,8 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         file_of=lambda run, name: next((r for r in run["files"] if r["artifact"] == name), {}),
         change_cell=change_cell,
         timings=timings.rows,
+        note=computed.note,
+        timed_top1=computed.top1,
         untimed_reasons=untimed_reasons,
         compared=compared,
         moved=moved,

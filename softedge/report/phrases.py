@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from softedge.report import trained, words
-from softedge.report.cautions import FEW_IMAGES, interval
+from softedge.report import computed, trained, words
+from softedge.report.few import FEW_IMAGES, known_to
 
 Values = dict[str, Any]
 
@@ -152,8 +152,7 @@ def files_caption(run: Values) -> Markup:
         "Agreement: share of images with the same top-1 class."
     )
     if row is not None:
-        low, high = interval(row["top1"], row["n"])
-        half = words.points((high - low) / 2).lstrip("+")
+        half = known_to(row["top1"], row["n"])
         text += Markup(" With {} test images an accuracy is known to about ± {} points (95 % interval).").format(
             SHOW["count"](row["n"]), half
         )
@@ -171,6 +170,9 @@ def scatter_caption(run: Values, device: str) -> str:
     text = f"Accuracy over p90 latency on {run['devices'][device]['called']}. The area of a dot shows the file size."
     if any(row["gate"] == "failed" for row in run["files"]):
         text += " Hollow dots failed the gate."
+    timings = [row["devices"].get(device) or {} for row in run["files"]]
+    if any(computed.otherwise(timing) for timing in timings):
+        text += " Where the device did not compute what was checked, the accuracy is the device's."
     if untimed:
         text += f" Not timed here: {words.listing(untimed)}."
     return text

@@ -81,6 +81,7 @@ class Timing(Entry):
     top1: float | None = Field(default=None, ge=0, le=1)
     n_images: int | None = None
     agreement_local: float | None = Field(default=None, ge=0, le=1)
+    n_compared: int | None = None
     end_to_end_p90_ms: float | None = None
     end_to_end: Free = {}
     peak_memory_bytes: int | None = None
@@ -128,6 +129,7 @@ class FileRow(Entry):
     gate: Literal["passed", "failed", "not run"]
     why: str = ""
     gate_floor: float | None = None
+    gate_agreement: float | None = None
     calibration: Free = {}
     layers: list[Free] = []
     search: list[Free] = []

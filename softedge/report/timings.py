@@ -65,6 +65,13 @@ def _valid(timing: Values) -> Markup | str:
     return Markup('<span class="warn">no</span>') + (Markup(": {}").format(why) if why else "")
 
 
+def _agreement(timing: Values) -> Markup | str:
+    """With the answers of the check; those of earlier versions kept none."""
+    if words.is_number(timing.get("agreement_local")):
+        return phrases.SHOW["percent"](timing["agreement_local"])
+    return "not known" if words.is_number(timing.get("top1")) else ""
+
+
 MEASURES: tuple[tuple[str, Cell], ...] = (
     *((f"{name}, ms", _measure(f"{name}_ms", "number")) for name in ("p50", "p90", "p99", "mean", "min")),
     ("samples", _measure("n", "count")),
@@ -77,7 +84,7 @@ MEASURES: tuple[tuple[str, Cell], ...] = (
     ("peak memory", _measure("peak_memory_bytes", "size")),
     ("top-1 on the device", _measure("top1", "percent")),
     ("of the fp32 accuracy", _quality),
-    ("agreement with this machine", _measure("agreement_local", "percent")),
+    ("agreement with the check", _agreement),
     ("computed in", _word("effective_precision")),
     ("runs on", _accelerator),
 )

@@ -1,8 +1,9 @@
 """Which file to ship to which device, and why: a pure function of the numbers in the files table.
 
-The rule: of the files that passed the gate and have valid latencies on the device, the one with the lowest p90. Files
-whose p90 is not measurably different count as equally fast; of those the smallest wins, then the more
-accurate. A gate that failed, or a measurement that does not exist, is reported, never hidden.
+The rule: of the files that passed the gate, in the check and with what the device answered, and have valid latencies
+there, the one with the lowest p90. Files whose p90 is not measurably different count as equally fast; of those the
+smallest wins, then the more accurate. A gate that failed, or a measurement that does not exist, is reported, never
+hidden.
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from softedge.report import headline, words
+from softedge.report import computed, headline, words
 
 Row = Mapping[str, Any]
 
 # Without a confidence interval of the paired ratio, p90s this close count as equal (run-to-run noise, an assumption).
 SAME_SPEED = 1.05
-# A device whose answers differ more often from those of the checking machine is not running the file that was checked.
-SAME_ANSWERS = 0.98
 
 _SMALLER = 0.98  # of the size of the file to ship: one that is hardly smaller is no alternative
 
@@ -94,7 +93,7 @@ def _for_device(files: Sequence[Row], device: str, called: str) -> Pick:
     pool = valid or runnable
     fastest = min(pool, key=lambda row: _p90(row, device) or math.inf)
     equals = [row for row in pool if _as_fast(row, fastest, device)]
-    best = min(equals, key=lambda row: (row.get("size_bytes") or math.inf, -(row.get("top1") or 0.0)))
+    best = min(equals, key=lambda row: (row.get("size_bytes") or math.inf, -_top1(row, device)))
     why = _why(best, fastest, pool, files, device)
     if not valid:
         reason = best["devices"][device].get("why_not_valid") or "too few samples"
@@ -104,11 +103,8 @@ def _for_device(files: Sequence[Row], device: str, called: str) -> Pick:
 
 def _merits(row: Row, device: str) -> str:
     """Accuracy, p90, size, gate."""
-    parts = []
-    if row.get("top1") is not None:
-        of = f" on {words.count(row['n'])} test images" if row.get("n") else " on the test images"
-        fp32 = f" ({_against_fp32(row)})" if row.get("drop") is not None else ""
-        parts.append(f"top-1 {words.percent(row['top1'])}{of}{fp32}")
+    accuracy = computed.accuracy(row, row["devices"].get(device) or {})
+    parts = [accuracy] if accuracy else []
     p90 = _p90(row, device)
     if p90 is not None:
         parts.append(f"p90 latency {words.milliseconds(p90)}")
@@ -116,13 +112,6 @@ def _merits(row: Row, device: str) -> str:
         parts.append(words.size(row["size_bytes"]))
     parts.append("gate passed")
     return ", ".join(parts)
-
-
-def _against_fp32(row: Row) -> str:
-    if round(abs(row["drop"]) * 100, 1) == 0:
-        return "no accuracy lost"
-    gained = row["drop"] < 0
-    return f"{words.points(abs(row['drop'])).lstrip('+')} points {'above' if gained else 'below'} fp32"
 
 
 def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], device: str) -> str:
@@ -257,20 +246,22 @@ def _compared(row: Row, fastest: Row, device: str) -> bool:
 
 
 def _sound(row: Row, device: str) -> bool:
-    """Whether the file answers on the device as it did in the check; integer kernels can saturate elsewhere."""
-    timing = row["devices"].get(device) or {}
-    passed = (timing.get("quality") or {}).get("passed") or {}
-    agreement = timing.get("agreement_local")
-    return passed.get("98%", True) and (agreement is None or agreement >= SAME_ANSWERS)
+    """Whether the file answers on the device as it did in the check; integer kernels saturate, floats lose bits."""
+    return not computed.refused(row, row["devices"].get(device) or {})
 
 
 def _changed(rows: Sequence[Row], device: str) -> str:
-    names = [_name(row) for row in rows if not _sound(row, device)]
-    if not names:
+    changed = [row for row in rows if not _sound(row, device)]
+    if not changed:
         return ""
-    return (
-        f"{words.listing(names)} passed the gate but {'gives' if len(names) == 1 else 'give'} different answers there"
-    )
+    names = words.listing([_name(row) for row in changed])
+    how = [computed.refused(row, row["devices"][device]) for row in changed]
+    why = how[0] if len(how) == 1 else "; ".join(f"{_name(row)} {line}" for row, line in zip(changed, how))
+    return f"{names} passed the gate but {'gives' if len(changed) == 1 else 'give'} different answers there ({why})"
+
+
+def _top1(row: Row, device: str) -> float:
+    return computed.top1(row, row["devices"].get(device) or {}) or 0.0
 
 
 def _p90(row: Row, device: str) -> float | None:

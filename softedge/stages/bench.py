@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softedge import registry
+from softedge.bench import answers
 from softedge.bench.base import PRESETS, Device, DeviceError, Measurement, TimingPlan, open_device
 from softedge.bench.row import Session
 from softedge.config import Recipe
@@ -23,7 +24,7 @@ from softedge.export import contract
 from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.records import Artifact, InputSpec, Outcome, Result
-from softedge.run import Run, perform, read_json, sha256
+from softedge.run import Run, perform, sha256
 from softedge.stages import gate
 from softedge.stages.base import on_run
 
@@ -164,8 +165,9 @@ class Benchmark:
         except UserError as error:  # something that this device needs could not be made or fetched
             raise DeviceError(f"{self.device.label}: {error}") from error
         names = [str(name) for name in self.images.images.names]
-        here = {a.name: classes for a in artifacts if (classes := self._local_classes(a, names))}
-        session = Session(began, about, plan, measured, self.images.labels, names, here)
+        stored = answers.read(self.run.folder("check"))
+        checked = {a.name: stored[a.name][1] for a in artifacts if stored.get(a.name, ("",))[0] == a.sha256}
+        session = Session(began, about, plan, measured, self.images.labels, names, checked)
         return [
             self._perform(artifact, functools.partial(self._row, session, artifact, measurement), True)
             for artifact, measurement in zip(artifacts, measured, strict=True)
@@ -211,16 +213,6 @@ class Benchmark:
             "seed": self.recipe.seed,  # which of the images
         }
         return perform(self.run, self.stage(artifact), work, recipe=recipe, inputs=self._inputs(artifact), force=force)
-
-    def _local_classes(self, artifact: Artifact, names: list[str]) -> list[int] | None:
-        """What this machine answered for the same file and images, when ``local`` was benched before."""
-        result = self.run.result(f"bench/{artifact.name}@local")
-        path = self.run.folder(f"bench/{artifact.name}@local") / "samples.json"
-        if self.device.label == "local" or result is None or not path.exists():
-            return None
-        stored = read_json(path)
-        same = result.inputs.get("model") == artifact.sha256 and stored["names"] == names
-        return stored["predictions"] if same else None
 
     def _inputs(self, artifact: Artifact) -> dict[str, str]:
         index = self.run.folder("data") / "index.json"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softedge import registry
+from softedge.bench import answers
 from softedge.config import Check, Recipe
 from softedge.data import late
 from softedge.data.images import UNLABELLED, Data, Images, Uint8
@@ -155,6 +156,8 @@ def _check(
     failed = [
         f"{row['artifact']}: {row['why']}" for row in rows if row.get("passed") is False and "superseded_by" not in row
     ]
+    single = [a for a in artifacts if a.name in outputs and a.output == "probabilities"]
+    answers.write(folder, sample.names, {a.name: (a.sha256, outputs[a.name].argmax(1).tolist()) for a in single})
     shown = [a for a in artifacts if a.name in outputs and a.output in LABELLED]
     details: dict[str, Any] = {
         "rows": rows,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from softedge.bench import answers as checked_answers
 from softedge.records import Result
 from softedge.run import Run, write_json, write_text
 
@@ -270,6 +271,8 @@ def _check(run: Run, rng: np.random.Generator) -> None:
     }
     metrics = {"passed": False, "n": N_TEST, "files": 9, "files_passed": 8, "files_failed": 1, "files_not_run": 0}
     recipe = {"check": {"max_drop": 0.01, "min_agreement": 0.98, "images": 1000}, "seed": 0}
+    answered = {artifact: (digest(artifact), [0] * N_TEST) for artifact in FILES}
+    checked_answers.write(run.folder("check"), list(map(str, range(N_TEST))), answered)
     result(run, "check", metrics, details=details, recipe=recipe)
 
 

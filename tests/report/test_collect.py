@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import synthetic_run
 
-from softedge.report import cautions, compare, gains, phrases, report
+from softedge.report import cautions, compare, few, gains, phrases, report
 from softedge.report.collect import _without_places, collect, without_folders
 from softedge.report.curves import curve
 from softedge.report.devices import kind
@@ -79,7 +79,7 @@ def test_a_gain_within_the_noise_of_the_test_images_is_a_caution(tmp_path, inter
 
 
 def test_few_test_images_are_a_caution_with_the_wilson_interval() -> None:
-    low, high = cautions.interval(0.9, 100)
+    low, high = few.interval(0.9, 100)
     assert (round(low, 4), round(high, 4)) == (0.8256, 0.9448)  # Wilson 1927, as in R's binom.confint
 
 

@@ -37,6 +37,14 @@ def test_every_checked_file_is_a_row_with_its_latency(run):
     assert detectors.files(run, "coco") == []
 
 
+def test_another_precision_than_was_checked_is_said_with_its_own_precision_average(run):
+    folder = Run(run.folder("transfer/voc"))
+    result(folder, "bench/onnx-fp32@board", {"p90_ms": 5.0, "AP": 0.402}, details={"effective_precision": "bf16"})
+    assert detectors.files(run, "voc")[0]["notes"] == {"board": "in bf16, AP 40.2\u202f%"}
+    table = re.search(r"Table of exported detectors.*?</table>", report([run]).read_text(), re.S)
+    assert table is not None and "on board (in bf16, AP 40.2\u202f%)" in table[0]
+
+
 def test_the_page_shows_the_files_and_the_caution(run):
     assert "Detector voc: AP 0.000: this detector finds nothing" in cautions.cautions_of(collect(run, layout=False))
     table = re.search(r"Table of exported detectors.*?</table>", report([run]).read_text(), re.S)

@@ -151,6 +151,55 @@ def test_a_file_that_answers_otherwise_on_the_device_is_not_shipped_to_it(troubl
     assert "ONNX int8 passed the gate but gives different answers there" in pick.reason
 
 
+def in_bf16(agreement: float | None, top1: float | None, n: int = 1000) -> list[dict[str, Any]]:
+    """fp32 and fp16 files of top-1 92.5 % in the check; the fp16 file was timed in bf16."""
+    checked = {"top1": 0.925, "top1_fp32": 0.925, "n": n, "gate_floor": 0.915, "gate_agreement": 0.98}
+    rows = [row("openvino-fp32", 2.8, **checked), row("openvino-fp16", 1.2, **checked)]
+    answers = {"top1": top1, "n_images": n, "agreement_local": agreement, "n_compared": n}
+    rows[1]["devices"]["local"] |= {k: value for k, value in answers.items() if value is not None}
+    rows[1]["devices"]["local"]["effective_precision"] = "bf16"
+    return rows
+
+
+def test_the_headline_has_the_accuracy_of_the_computation_that_was_timed() -> None:
+    pick = decide(in_bf16(0.985, 0.92), DEVICES).headline
+    assert pick.artifact == "openvino-fp16"
+    assert "top-1 92.0\u202f% on 1\u202f000 test images there, computed in bf16" in pick.answer
+    assert (
+        "(in the check 92.5\u202f%, 98.5\u202f% of the answers the same)" in pick.answer and "lost" not in pick.answer
+    )
+
+
+@pytest.mark.parametrize(
+    ("agreement", "top1", "n", "why"),
+    [
+        (0.919, 0.925, 1000, "91.9\u202f% are those of the check, computed in bf16; the gate asks for 98.0\u202f%"),
+        (0.985, 0.910, 1000, "top-1 91.0\u202f%, computed in bf16; the gate asks for 91.5\u202f%"),
+        (0.95, 0.90, 40, "95.0\u202f% are those of the check"),
+        (0.975, 0.90, 40, ""),  # one answer of 40, as in the check
+    ],
+)
+def test_another_precision_is_held_to_the_gates_of_the_check(agreement: float, top1: float, n: int, why: str) -> None:
+    pick = decide(in_bf16(agreement, top1, n), DEVICES).headline
+    assert pick.artifact == ("openvino-fp32" if why else "openvino-fp16")
+    assert not why or f"OpenVINO fp16 passed the gate but gives different answers there ({why}" in pick.reason
+
+
+def test_an_accuracy_that_was_not_measured_in_that_precision_is_said_to_be_the_checks() -> None:
+    answer = decide(in_bf16(None, None), DEVICES).headline.answer
+    assert "top-1 92.5\u202f% on 1\u202f000 test images in the check, not measured in bf16," in answer
+    old = decide(in_bf16(None, 0.92), DEVICES).headline.answer  # its check kept no answers
+    assert "top-1 92.0\u202f%" in old and "same answers not known" in old
+
+
+def test_answers_that_are_the_checks_are_not_judged_twice() -> None:
+    """One right answer fewer than fp32 of 37: the check let it pass, and the device gives the very same answers."""
+    rows = [row("onnx-fp32", 2.0), row("onnx-int8", 1.0, n=37)]
+    lost = {"top1_fp32": 36 / 37, "ratio": 35 / 36, "passed": {"98%": False}}
+    rows[1]["devices"]["local"] |= {"agreement_local": 1.0, "top1": 35 / 37, "n_images": 37, "quality": lost}
+    assert decide(rows, DEVICES).headline.artifact == "onnx-int8"
+
+
 def test_each_device_gets_its_own_answer() -> None:
     rows = [row("onnx-fp32", 1.0), row("onnx-int8", 2.0)]
     rows[0]["devices"]["board"] = {"p90_ms": 90.0, "valid": True}

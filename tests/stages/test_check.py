@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from softedge import backbones, config, registry
+from softedge.bench import answers
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
 from softedge.eval.measures import centred_logits, compare, knn_overlap, sqnr_db
@@ -107,6 +108,20 @@ def test_equal_files_pass_and_changed_answers_fail_with_the_numbers(run):
     assert "agreement 0.750 is below 0.98" in result.details["failed"][0]
     assert result.metrics["passed"] is False
     assert rows["fake-int8"]["size_ratio"] == pytest.approx(len("0.25 0") / len("0 0"))
+
+
+def test_the_answers_of_every_file_are_kept_for_the_devices(run):
+    add(run, "fp32", "0 0")
+    add(run, "int8", "0.25 0")
+    result = quantization.stage(run, RECIPE, data())
+    stored = answers.read(run.folder("check"))
+    for row in result.details["rows"]:
+        digest, classes = stored[row["artifact"]]
+        assert digest == row["sha256"] and len(classes) == row["n"]
+    same, n = answers.agreement(stored["fake-fp32"][1], *zip(*stored["fake-int8"][1].items()))
+    assert same == result.details["rows"][1]["agreement"] < 1 and n == 40
+    (run.folder("check") / answers.FILE).write_text("{")
+    assert answers.read(run.folder("check")) == {}
 
 
 def test_labels_edited_in_a_contract_fail_the_check_until_they_are_restored(run, monkeypatch):
