@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from softedge.report import detectors, words
+from softedge.report import detectors, trained, words
 from softedge.report.few import FEW_IMAGES, interval
 
 Values = dict[str, Any]
@@ -23,6 +23,7 @@ def cautions_of(run: Values, chosen: str = "") -> list[str]:
         *_set_aside(run),
         *_no_better_than_random(run),
         *_few_images(run),
+        *filter(None, [trained.passed_over(run)]),
     ]
     return [*sentences, *_caveats(run), *_disturbed(run), *_drift(run, chosen), *_bad_images(run), *_training(run)]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from softedge.report import words
-from softedge.report.few import FEW_IMAGES
+from softedge.report.few import FEW_IMAGES, known_to
 
 Row = Mapping[str, Any]
 
@@ -106,7 +106,11 @@ def _on(n: int | None) -> str:
 
 
 def _against_fp32(row: Row) -> str:
-    if round(abs(row["drop"]) * 100, 1) == 0:
-        return "no accuracy lost"
+    """What was lost, and of few images what they can show."""
     gained = row["drop"] < 0
-    return f"{words.points(abs(row['drop'])).lstrip('+')} points {'above' if gained else 'below'} fp32"
+    said = f"{words.points(abs(row['drop'])).lstrip('+')} points {'above' if gained else 'below'} fp32"
+    same = round(abs(row["drop"]) * 100, 1) == 0
+    if not 0 < (row.get("n") or 0) < FEW_IMAGES:
+        return "no accuracy lost" if same else said
+    shown = f"so few show an accuracy to about ± {known_to(row['top1'], row['n'])} points"
+    return f"{'none lost on these' if same else said}; {shown}"

@@ -21,3 +21,14 @@ def known_to(fraction: float, n: int) -> str:
     """Half the width of that interval in points, without a sign: ``5.2``."""
     low, high = interval(fraction, n)
     return words.points((high - low) / 2).lstrip("+")
+
+
+def clearly_above(higher: float, lower: float, n: int) -> bool:
+    """Whether two accuracies on the same n images differ by more than noise.
+
+    Which images each got right is not known here: the 95 % interval of two independent samples (Newcombe 1998) has to
+    exclude zero, and so has a sign test in the clearest case, where the worse was right on no image alone.
+    """
+    (low, _), (_, high) = interval(higher, n), interval(lower, n)
+    apart = higher - lower > math.hypot(higher - low, high - lower)
+    return apart and 2 * 0.5 ** round((higher - lower) * n) < 0.05

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from softedge.report import words
+from softedge.report.few import clearly_above
 
 Values = dict[str, Any]
 
@@ -77,3 +78,41 @@ def exported_from(run: Values) -> str:
         if row.get("source"):
             return str(row["source"])
     return str(run["baselines"].get("classifier", ""))
+
+
+_CALLED = {"probe": "linear", "scratch": "trained on labels alone", "finetune": "fine-tuned", "distill": "taught"}
+
+
+def passed_over(run: Values) -> str:
+    """Why another classifier of the run, with a higher accuracy on the test images, was not exported; "" where none
+    has."""
+    chosen, metrics = exported_from(run), {name: run.get(name, {}).get("metrics", {}) for name in _CALLED}
+    top1 = {name: found.get("linear_top1" if name == "probe" else "top1") for name, found in metrics.items()}
+    known = {name: value for name, value in top1.items() if words.is_number(value)}
+    n = metrics.get(chosen, {}).get("n_test") or run["data"].get("n_test") or 0
+    best = max(known, key=lambda name: known[name], default="")
+    if chosen not in known or not n or round((known[best] - known[chosen]) * n) < 1:
+        return ""
+    more = round((known[best] - known[chosen]) * n)
+    beyond = "beyond" if clearly_above(known[best], known[chosen], n) else "not clearly beyond"
+    why = _chosen_on(run, chosen, best, metrics)
+    return (
+        f"The {_CALLED[best]} classifier has {words.percent(known[best])} on the {words.count(n)} test images, the "
+        f"exported {_CALLED[chosen]} one {words.percent(known[chosen])}: {why}, never on test images; "
+        f"a difference of {words.plural(more, 'test image')} is {beyond} noise."
+    )
+
+
+def _chosen_on(run: Values, chosen: str, best: str, metrics: Values) -> str:
+    if run["recipe"].get("export", {}).get("source", "best") != "best":
+        return "it was chosen by the recipe (export.source)"
+    value, other = (metrics[name].get("val_top1") for name in (chosen, best))
+    if not words.is_number(value) or not words.is_number(other):
+        return "it was chosen as the last of the chain, since not every classifier was validated"
+    n = metrics[chosen].get("n_val")
+    images = f"{words.count(n)} validation images" if n else "validation images"
+    kept = ", not clearly ahead" if other > value else ""
+    return (
+        f"it was chosen on {images} ({_CALLED[chosen]} {words.percent(value)}, {_CALLED[best]} "
+        f"{words.percent(other)}{kept})"
+    )

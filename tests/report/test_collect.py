@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import synthetic_run
 
-from softedge.report import cautions, compare, few, gains, phrases, report
+from softedge.report import cautions, compare, few, gains, phrases, report, trained
 from softedge.report.collect import _without_places, collect, without_folders
 from softedge.report.curves import curve
 from softedge.report.devices import kind
@@ -252,3 +252,24 @@ def test_images_that_a_stage_was_done_without_are_a_caution_and_a_difference(tmp
     assert said in page.read_text() and said in (b.root / "MODEL_CARD.md").read_text()
     assert "none -> probe: 1 of 400 set aside (7/cut.png)" in compare(a, b)
     assert not [line for line in gather([a])["runs"][0]["verdict"]["cautions"] if "no longer" in line]
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "noise"), [(67, 67, "5 test images is not clearly beyond noise"), (650, 670, "is beyond noise")]
+)
+def test_a_classifier_with_a_higher_test_accuracy_was_passed_over_for_a_reason(
+    full: Run, right: int, n: int, noise: str
+) -> None:
+    values = collect(full, layout=False)
+    values["probe"]["metrics"] |= {"linear_top1": right / n, "val_top1": 0.788, "n_val": 264}
+    values["finetune"] = {
+        "metrics": {"top1": (62 if n == 67 else 600) / n, "val_top1": 0.81, "n_val": 264, "n_test": n}
+    }
+    for row in values["files"]:
+        row["source"] = "finetune"
+    said = trained.passed_over(values)
+    assert said.startswith(f"The linear classifier has {100 * right / n:.1f}\u202f% on the {n} test images")
+    assert "chosen on 264 validation images (fine-tuned 81.0\u202f%, linear 78.8\u202f%), never on test images" in said
+    assert noise in said and said in cautions.cautions_of(values)
+    values["finetune"]["metrics"]["top1"] = right / n
+    assert trained.passed_over(values) == ""

@@ -192,6 +192,14 @@ def test_an_accuracy_that_was_not_measured_in_that_precision_is_said_to_be_the_c
     assert "top-1 92.0\u202f%" in old and "same answers not known" in old
 
 
+@pytest.mark.parametrize(("drop", "said"), [(0.0, "none lost on these"), (1 / 37, "2.7 points below fp32")])
+def test_of_few_test_images_the_headline_says_what_they_can_show(drop: float, said: str) -> None:
+    answer = decide([row("onnx-fp32", 1.0, n=37, top1=34 / 37, drop=drop)], DEVICES).headline.answer
+    # Wilson 1927, 34 of 37: (0.9189 + 0.0519) / 1.1038 ± 0.0925
+    assert f"{said}; so few show an accuracy to about ± 9.3 points" in answer
+    assert "no accuracy lost" not in answer
+
+
 def test_answers_that_are_the_checks_are_not_judged_twice() -> None:
     """One right answer fewer than fp32 of 37: the check let it pass, and the device gives the very same answers."""
     rows = [row("onnx-fp32", 2.0), row("onnx-int8", 1.0, n=37)]
