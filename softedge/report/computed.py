@@ -45,7 +45,7 @@ def accuracy(row: Row, timing: Row) -> str:
         computed = f", computed in {half(timing)}" if half(timing) else ""
         there = f"top-1 {words.percent(timing['top1'])}{_on(timing.get('n_images'))} there{computed}"
         same = timing.get("agreement_local")
-        answers = f", {words.percent(same)} of the answers the same" if same is not None else ", same answers not known"
+        answers = f", {words.percent(same)} of the answers the same" if same is not None else ", agreement not known"
         return f"{there} (in the check {words.percent(row['top1'])}{answers})"
     if (half(timing) or timing.get("measured_elsewhere")) and not _answered(timing):
         missing = f"not measured in {half(timing)}" if half(timing) else "not measured there"

@@ -189,7 +189,7 @@ def test_an_accuracy_that_was_not_measured_in_that_precision_is_said_to_be_the_c
     answer = decide(in_bf16(None, None), DEVICES).headline.answer
     assert "top-1 92.5\u202f% on 1\u202f000 test images in the check, not measured in bf16," in answer
     old = decide(in_bf16(None, 0.92), DEVICES).headline.answer  # its check kept no answers
-    assert "top-1 92.0\u202f%" in old and "same answers not known" in old
+    assert "top-1 92.0\u202f%" in old and "agreement not known" in old
 
 
 @pytest.mark.parametrize(("drop", "said"), [(0.0, "none lost on these"), (1 / 37, "2.7 points below fp32")])
