@@ -104,7 +104,11 @@ def recommend(steps: Sequence[Step], chosen: Chosen | None, default_passes: bool
         return f"Step '{step.name}' ({step.what}) is used: {_numbers(step)}, {default}{speed}{unsure}."
     measured = [step for step in steps if step.measures]
     best = max(measured, key=lambda step: (score(step.measures), step.measures.get("sqnr_db", 0.0)))  # few images tie
-    return f"Use fp16 or fp32: the best int8 step, '{best.name}', has {_numbers(best)} ({'; '.join(best.why)})."
+    images = f"{n} selection images" if (n := best.measures.get("n")) else "selection images"
+    return (
+        f"No int8 step reached the aim on the {images}: the best, '{best.name}', has {_numbers(best)} "
+        f"({'; '.join(best.why)})."
+    )
 
 
 def score(measures: Measures) -> float:

@@ -28,6 +28,7 @@ _CHECKED = (
     "size_ratio",
     "runtime",
     "why",
+    "allowed",
     "quantized_ops",
 )
 _TIMED = (

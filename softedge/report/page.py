@@ -122,6 +122,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
                 "cheap_lead",
                 "curves_note",
                 "int8_lead",
+                "what_counts",
                 "further",
                 "device_lead",
             )

@@ -226,10 +226,12 @@ def int8_lead(run: Values) -> str:
     passed = [words.artifact_name(row["artifact"]) for row in eight if row["gate"] == "passed"]
     failed = [words.artifact_name(row["artifact"]) for row in eight if row["gate"] == "failed"]
     parts = []
+    n = next((row["n"] for row in eight if row.get("n")), 0)
+    gate = f"the gate on {words.count(n)} test images" if n else "the gate"
     if passed:
-        parts.append(f"{words.listing(passed)} passed the gate")
+        parts.append(f"{words.listing(passed)} passed {gate}")
     if failed:
-        parts.append(f"{words.listing(failed)} {'did not' if passed else 'failed the gate'}")
+        parts.append(f"{words.listing(failed)} {'did not' if passed else f'failed {gate}'}")
     calibrated = next((row["calibration"] for row in eight if (row.get("calibration") or {}).get("images")), None)
     if calibrated:
         parts.append(
@@ -238,6 +240,23 @@ def int8_lead(run: Values) -> str:
         )
     gained = any((row.get("drop") or 0) < 0 for row in eight)
     return "; ".join(parts) + "." + (" An int8 accuracy above fp32 is chance, not a gain." if gained else "")
+
+
+def what_counts(row: Values) -> str:
+    """What the check says of a file of which the int8 search was not sure; "" where it was, or nothing was checked."""
+    if (
+        row["gate"] == "not run"
+        or row.get("superseded_by")
+        or any(step.get("passed") for step in row.get("search") or [])
+    ):
+        return ""
+    images = f"the {words.count(row['n'])} test images" if row.get("n") else "the test images"
+    found = f" {words.percent(row['agreement'])} of the answers of fp32" if row.get("agreement") is not None else " it"
+    why = row.get("allowed") or row.get("why")
+    judged = f"the gate {'passed' if row['gate'] == 'passed' else 'refused'} the exported file" + (
+        f" ({why})" if why else ""
+    )
+    return f"What counts is the check: on {images} it measured{found}, and {judged}."
 
 
 def device_lead(run: Values, device: str) -> str:

@@ -128,6 +128,7 @@ class FileRow(Entry):
     quantized_ops: dict[str, int] = {}
     gate: Literal["passed", "failed", "not run"]
     why: str = ""
+    allowed: str = ""
     gate_floor: float | None = None
     gate_agreement: float | None = None
     calibration: Free = {}

@@ -27,7 +27,7 @@ from softedge.export.base import open_format
 from softedge.export.metadata import contradictions
 from softedge.export.tolerance import of
 from softedge.progress import say
-from softedge.quantize.gates import SEARCHED, quality_on_test, size
+from softedge.quantize.gates import SEARCHED, allowance, quality_on_test, size
 from softedge.quantize.gates import against as compared_with
 from softedge.records import LABELLED, Artifact, InputSpec, Outcome, Result
 from softedge.run import Run, perform, sha256, sha256_of
@@ -221,6 +221,8 @@ def _row(
     large = size(row, recipe.check)
     why = contradicted + refusals(row, recipe.check, artifact) + large
     row.update(passed=not why, why="; ".join(why))
+    if not why and (allowed := allowance(row, recipe.check, artifact.output)):
+        row["allowed"] = allowed
     if large:
         row["too_large"] = True
     if contradicted:
@@ -331,4 +333,5 @@ def _line(row: dict[str, Any]) -> str:
     for key, text in (("agreement", "agreement {:.4f}"), ("top1", "top-1 {:.4f}"), ("max_abs_diff", "max diff {:.2g}")):
         if key in row:
             parts.append(text.format(row[key]))
-    return ", ".join(parts) + (f" ({row['why']})" if row["why"] else "")
+    said = row["why"] or row.get("allowed")
+    return ", ".join(parts) + (f" ({said})" if said else "")

@@ -35,6 +35,11 @@ from softedge.stages import distill, finetune
 from softedge.stages.base import on_run
 from softedge.stages.check import exported_from, network
 
+CHECK_DECIDES = (
+    "The gate of 'softedge check' decides about the exported file, on the test images; where it refuses the file, use "
+    "fp16 or fp32."
+)
+
 
 def quantize(run: str | Path, set: Sequence[str] = (), force: bool = False) -> list[Result]:
     """Judge each exported int8 file on training images, and search for a better one where it may not pass the gates."""
@@ -149,6 +154,8 @@ class _Session:
         )
         result = search(problem, default)
         self.layers = result.layers or self.layers
+        if why and result.chosen is None:
+            result = dataclasses.replace(result, recommendation=f"{result.recommendation} {CHECK_DECIDES}")
         say(f"{artifact.name}: {result.recommendation}")
         details |= result.to_dict()
         if result.chosen is not None:

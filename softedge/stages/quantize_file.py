@@ -179,6 +179,7 @@ class _Work:
         }
         option = result.chosen.option if result.chosen else choice.option
         if result.chosen is None and self._accepts(choice.measures):
+            details["recommendation"] += " Use fp16 or fp32."
             return Outcome({"passed": False}, details)
         path = candidates.write(option, folder)
         measures = compare(

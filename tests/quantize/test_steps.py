@@ -18,7 +18,7 @@ from softedge.export.onnx.candidates import OnnxCandidates
 from softedge.export.onnx.quantizer import Scheme
 from softedge.quantize.equalization import equalize, imbalance
 from softedge.quantize.fine_tuning import Schedule, fine_tune
-from softedge.quantize.gates import against, quality, quality_on_test, size
+from softedge.quantize.gates import against, allowance, quality, quality_on_test, size
 from softedge.quantize.search import Problem, search
 from softedge.quantize.selection import as_hard, doubts, margins
 from softedge.quantize.sensitivity import fewest, rank
@@ -208,6 +208,13 @@ def test_one_changed_answer_of_few_test_images_refuses_no_file(measures, gates, 
     assert (quality_on_test(measures, gates, "probabilities") == []) is passes
 
 
+def test_an_allowance_is_said_where_it_was_needed_and_nowhere_else():
+    said = "1 of 37 answers changed, which is allowed of fewer than 200 test images"
+    assert allowance(changed(1, 37), Check(), "probabilities") == said
+    for measures in (changed(0, 37), changed(2, 37), changed(1, 150), changed(1, 37, sqnr_db=19.0)):
+        assert allowance(measures, Check(), "probabilities") == ""
+
+
 def test_a_refusal_by_few_test_images_says_what_to_do():
     advice = "; test on more images, or allow more with --min-agreement and --max-drop)"
     assert quality_on_test(changed(2, 40), Check(), "probabilities") == [
@@ -263,7 +270,7 @@ def test_a_gate_that_nothing_meets_ends_in_an_honest_recommendation():
         "tuned",
         "weights",
     ]
-    assert result.recommendation.startswith("Use fp16 or fp32")
+    assert result.recommendation.startswith("No int8 step reached the aim on the")
     assert onnx_graph.trace(deployed).graph.output[0].name == "probabilities"
 
 
@@ -369,7 +376,7 @@ def test_of_refused_steps_with_equal_agreement_the_one_with_less_noise_is_named_
         None,
         False,
     )
-    assert "the best int8 step, 'bias', has 87.5 % of the answers" in named
+    assert "on the 8 selection images: the best, 'bias', has 87.5 % of the answers" in named
 
 
 def test_a_step_tells_its_agreement_once():

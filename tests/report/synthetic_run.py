@@ -222,6 +222,7 @@ def _check(run: Run, rng: np.random.Generator) -> None:
                 "runtime": "reference interpreter 0.1.0" if target == "coreml" else f"{target} 1.31.1",
                 "passed": passed,
                 "quantized_ops": {"conv": 50, "conv_float": 2, "linear_float": 1} if eight else {"conv_float": 52},
+                **({"allowed": "1 of 120 answers changed"} if artifact == "onnx-int8" else {}),
                 "why": "" if passed else "agreement 0.931 is below 0.98; top-1 drop 0.058 is above 0.01",
             }
         )  # fmt: skip

@@ -3,6 +3,7 @@ from __future__ import annotations
 import html
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -273,3 +274,41 @@ def test_a_classifier_with_a_higher_test_accuracy_was_passed_over_for_a_reason(
     assert noise in said and said in cautions.cautions_of(values)
     values["finetune"]["metrics"]["top1"] = right / n
     assert trained.passed_over(values) == ""
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        (
+            {"gate": "passed", "allowed": "1 of 37 answers changed"},
+            "passed the exported file (1 of 37 answers changed).",
+        ),
+        ({"gate": "failed", "why": "agreement 0.9"}, "refused the exported file (agreement 0.9)."),
+        ({"gate": "not run"}, ""),
+        ({"gate": "failed", "superseded_by": "coreml-int8-search"}, ""),
+    ],
+)
+def test_what_counts_of_a_file_that_the_search_was_not_sure_of_is_the_check(gate: dict[str, str], said: str) -> None:
+    row = {"n": 37, "agreement": 0.973, "search": [{"passed": False}], **gate}
+    counted = (
+        "What counts is the check: on the 37 test images it measured 97.3\u202f% of the answers of fp32, and the gate "
+    )
+    assert phrases.what_counts(row) == (counted + said if said else "")
+    assert phrases.what_counts({**row, "search": [{"passed": False}, {"passed": True}]}) == ""
+
+
+def test_agreement_is_with_what_the_check_kept_and_not_known_without(tmp_path: Path) -> None:
+    """The bench of an earlier version wrote 100 %, against another bench in the same precision."""
+    run = synthetic_run.make(tmp_path / "run", extras=True)
+    path = run.folder("bench/onnx-int8@emulated_avx2") / "result.json"
+    stored = read_json(path)
+    stored["metrics"]["agreement_local"] = 1.0
+    write_json(path, stored)
+
+    def timing() -> dict[str, Any]:
+        rows = {row["artifact"]: row for row in collect(run, layout=False)["files"]}
+        return rows["onnx-int8"]["devices"]["emulated_avx2"]
+
+    assert timing()["agreement_local"] == round(0.78 * 120) / 120 and timing()["n_compared"] == 120
+    (run.folder("check") / "answers.json").unlink()
+    assert "agreement_local" not in timing()

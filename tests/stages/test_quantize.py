@@ -140,7 +140,9 @@ def test_when_nothing_helps_the_run_fails(run, monkeypatch):
     monkeypatch.setattr(checking, "refusals", lambda row, gates, artifact: ["agreement 0.5 is below 0.98"])
     result = quantize(run, recipe(), DATA)[0]
     assert result.details["file"] == "onnx-int8" and result.metrics["good"] is False
-    assert result.details["recommendation"].startswith("Use fp16 or fp32")
+    said = result.details["recommendation"]
+    assert said.startswith("No int8 step reached the aim on the ") and " selection images: the best, " in said
+    assert "'softedge check' decides about the exported file, on the test images" in said
     checked = check(run, recipe(), DATA)
     assert checked.details["failed"] == ["onnx-int8: agreement 0.5 is below 0.98"]
 
