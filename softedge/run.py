@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from softedge import previous
 from softedge.errors import OtherSettings, UserError
 from softedge.files import a_place_for, finite, make_folder, read_json, temporary_files_in, write_json
 from softedge.files import atomic_path as atomic_path
@@ -30,7 +31,6 @@ from softedge.progress import say
 from softedge.records import Outcome, Result
 
 _MADE_BY = {"pretrain": "pretrain --out", "network": "export-file ... --out", "features": "label-issues"}
-_NOT_LISTED = (".safetensors", ".npz", ".pt")  # they have hashes, or serve to resume
 _PARTED = ("export", "quantize", "bench")
 
 
@@ -73,9 +73,23 @@ class Run:
         """The result of a stage that must be done before; UserError names the command that does it."""
         result = self.result(stage)
         if result is None:
+            if interrupted := self.interrupted(stage, command):
+                raise UserError(interrupted)
             where = f"--out {self.root}" if command == "pretrain" else f"{self.root}"
             raise UserError(f"{self.root} has no finished '{stage}' stage yet; run: softedge {command} {where}")
         return result
+
+    def interrupted(self, stage: str, command: str) -> str:
+        """What to do about a stage that was begun and is not finished; "" for others.  command: what does it."""
+        folder = self.folder(stage)
+        if not (folder / previous.BEGUN).exists() or (folder / previous.RESULT).exists():
+            return ""
+        where = f"--out {self.root}" if command == "pretrain" else f"{self.root}"
+        line = f"'{stage}' was interrupted; to go on, run: softedge {command} {where}"
+        if not previous.is_kept(self.root, stage):
+            return line
+        kept = previous.folder(self.root, stage)
+        return f"{line} (the finished version before it is in {kept}; to restore it, replace {folder} with it)"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -99,7 +113,21 @@ class Run:
                     f"another softedge process is using {self.root}; wait for it to finish, or use another run"
                 ) from error
             with temporary_files_in(self.root):
+                previous.restore(self.root)
                 yield
+
+    def in_use(self) -> bool:
+        """Whether a process, this one included, is at work in the run."""
+        try:
+            import fcntl
+
+            with open(self.root / ".lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (ImportError, FileNotFoundError):  # Windows; never locked
+            return False
+        except OSError:
+            return True
+        return False
 
 
 def sha256_of(run: Run, name: str) -> str:
@@ -179,7 +207,7 @@ def perform(
     begun = _begun(begun_path)
     replaced = done is not None or damaged
     if replaced or (begun is not None and force):
-        replaced &= set_aside(run, stage)
+        replaced &= previous.set_aside(run.root, stage, replaced)
     elif begun is not None and resumable and (changed := differences({key: begun.get(key) for key in asked}, asked)):
         raise OtherSettings(
             f"{folder} holds unfinished work with other settings ({'; '.join(changed[:6])}); "
@@ -193,7 +221,7 @@ def perform(
     clock = time.monotonic()
     try:
         make_folder(folder)
-        write_json(begun_path, asked | {"start": start})
+        write_json(begun_path, asked | {"start": start, "resumable": resumable})
         outcome = work(folder)
         result = Result(
             stage=stage,
@@ -219,16 +247,18 @@ def perform(
         with contextlib.suppress(OSError):
             folder.rmdir()  # if it is empty
         if replaced and not done_or_half:
-            _put_back(run, stage)
+            previous.put_back(run.root, stage)
+            say(f"{stage}: not redone; what was finished before stays")
         raise
     with contextlib.suppress(FileNotFoundError):
         begun_path.unlink()
+    previous.finished(run.root, stage)
     return result
 
 
 def _listed(folder: Path) -> list[str]:
     """What a stage leaves behind besides its records, weights and arrays."""
-    names = sorted(path.name for path in folder.iterdir() if path.suffix not in _NOT_LISTED)
+    names = sorted(path.name for path in folder.iterdir() if path.suffix not in previous.HALF)
     return [name for name in names if name not in ("begun.json", "result.json") and not name.startswith(".")]
 
 
@@ -268,32 +298,3 @@ def _earlier(folder: Path, begun: Mapping[str, Any]) -> dict[str, Any]:
         return {"started": str(start["started"]), "spent": float(start["spent"]) + max(last - start["at"], 0.0)}
     except (KeyError, TypeError, ValueError):  # only the clock is lost
         return {}
-
-
-def set_aside(run: Run, stage: str) -> bool:
-    """Keep the one previous version of a stage that is redone: days of training may be in it. Returns whether it was.
-
-    A finished version is never replaced by an unfinished one, nor files by a mere record that none could be made.
-    """
-    previous = run.root / ".previous" / stage
-    less = not (run.folder(stage) / "result.json").exists() or (_files(previous) and not _files(run.folder(stage)))
-    if (previous / "result.json").exists() and less:
-        shutil.rmtree(run.folder(stage))
-        return False
-    if previous.exists():
-        shutil.rmtree(previous)
-    previous.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(run.folder(stage), previous)
-    return True
-
-
-def _files(folder: Path) -> bool:
-    return folder.is_dir() and any(path.name not in ("result.json", "begun.json") for path in folder.iterdir())
-
-
-def _put_back(run: Run, stage: str) -> None:
-    """The version that ``set_aside`` kept, in place of the one that failed."""
-    if run.folder(stage).exists():
-        shutil.rmtree(run.folder(stage))
-    os.replace(run.root / ".previous" / stage, run.folder(stage))
-    say(f"{stage}: not redone; what was finished before stays")

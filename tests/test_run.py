@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from softedge import previous
 from softedge.errors import UserError, exit_code_and_line
 from softedge.records import Outcome
 from softedge.run import Run, atomic_path, differences, perform, sha256, write_json, write_text
@@ -255,3 +258,83 @@ def test_a_folder_where_the_system_lets_nobody_write_is_one_line(folder):
     for write in (lock, lambda: write_text(f"{folder}/report.html", "x")):
         with pytest.raises(UserError, match=r"/proc.* cannot be made: .*use another folder"):
             write()
+
+
+def killed(run: Run, stage: str, file: str, **options) -> None:
+    """A redo in another process, which is gone when it has written ``file``."""
+
+    def dies(folder: Path) -> Outcome:
+        (folder / file).write_text("half")
+        os._exit(9)
+
+    if (child := os.fork()) == 0:
+        with contextlib.suppress(BaseException), run.locked():
+            perform(run, stage, dies, recipe={"a": 2}, inputs={}, force=True, **options)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+
+
+@forks
+@pytest.mark.parametrize("resumable", [False, True])
+def test_what_a_killed_process_was_redoing_is_back_at_the_next_start(tmp_path, capsys, resumable):
+    """Hardly begun, a resumable stage has nothing to resume from, too."""
+    run = Run(tmp_path / "r")
+    first = perform(run, "export/onnx-fp32", work([]), recipe={"a": 1}, inputs={}, resumable=resumable)
+    for _ in range(2):
+        killed(run, "export/onnx-fp32", "model.onnx", resumable=resumable)
+        assert run.result("export/onnx-fp32") is None
+        with run.locked():
+            assert run.result("export/onnx-fp32") == first
+        said = "export/onnx-fp32: doing it again was interrupted; what was finished before is back"
+        assert said in capsys.readouterr().err
+        assert sorted(path.name for path in run.folder("export/onnx-fp32").iterdir()) == ["made.txt", "result.json"]
+
+
+@forks
+def test_a_kill_between_setting_aside_and_beginning_loses_nothing(tmp_path, monkeypatch):
+    run = Run(tmp_path / "r")
+    first = perform(run, "probe", work([]), recipe={"a": 1}, inputs={})
+    with monkeypatch.context() as patch:
+        patch.setattr("softedge.run.make_folder", lambda path: os._exit(9) if path.name == "probe" else None)
+        killed(run, "probe", "")
+    assert not run.folder("probe").exists()
+    with run.locked():
+        assert run.result("probe") == first
+
+
+@forks
+def test_half_a_killed_training_is_kept_to_be_resumed_and_the_finished_one_is_named(tmp_path):
+    run = Run(tmp_path / "r")
+    perform(run, "finetune", work([]), recipe={"a": 1}, inputs={}, resumable=True)
+    killed(run, "finetune", "checkpoint-0.pt", resumable=True)
+    with run.locked():
+        assert (run.folder("finetune") / "checkpoint-0.pt").read_text() == "half"
+    with pytest.raises(UserError) as caught:
+        run.need("finetune", "finetune")
+    assert str(caught.value) == (
+        f"'finetune' was interrupted; to go on, run: softedge finetune {run.root} (the finished version before it is "
+        f"in {run.root}/.previous/finetune; to restore it, replace {run.root}/finetune with it)"
+    )
+    perform(run, "finetune", work([]), recipe={"a": 2}, inputs={}, resumable=True)  # resumed to its end
+    shutil.rmtree(run.folder("finetune"))
+    with run.locked():  # who removes a finished stage wants no other
+        assert not run.folder("finetune").exists()
+
+
+def test_a_version_that_was_set_aside_for_good_is_not_put_back(tmp_path):
+    run = Run(tmp_path / "r")
+    perform(run, "export/onnx-fp32", work([]), recipe={"a": 1}, inputs={})
+    assert previous.set_aside(run.root, "export/onnx-fp32")
+    with run.locked():
+        assert not run.folder("export/onnx-fp32").exists()
+
+
+def test_a_run_is_in_use_while_it_is_locked(tmp_path):
+    run = Run(tmp_path / "r")
+    assert not run.in_use()
+    with run.locked():
+        assert run.in_use()
+    assert not run.in_use()

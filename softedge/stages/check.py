@@ -31,7 +31,7 @@ from softedge.quantize.gates import SEARCHED, allowance, quality_on_test, size
 from softedge.quantize.gates import against as compared_with
 from softedge.records import LABELLED, Artifact, InputSpec, Outcome, Result
 from softedge.run import Run, perform, sha256, sha256_of
-from softedge.stages import gate
+from softedge.stages import gate, incomplete
 from softedge.stages.base import hashes, on_run
 from softedge.stages.opening import reopen
 
@@ -97,7 +97,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
 
     def work(folder: Path) -> Outcome:
         outcome = _check(run, recipe, data, artifacts, contradicting, folder)
-        outcome = dataclasses.replace(outcome, skipped={**outcome.skipped, **stale})
+        outcome = dataclasses.replace(outcome, skipped={**outcome.skipped, **stale, **incomplete.files(run, recipe)})
         return late.recorded(outcome, late.record(data))
 
     result = perform(run, "check", work, recipe=settings, inputs=inputs, force=force, renew=True)
@@ -278,6 +278,9 @@ def exported_from(run: Run, artifact: Artifact) -> Path:
     for name, digest in recorded.items():
         current = sha256_of(run, name)
         if digest not in (current, "absent"):
+            stage = name.rpartition("/")[0]
+            if current == "absent" and (interrupted := run.interrupted(stage, stage)):
+                raise UserError(f"export/{artifact.name} was made from {name}, which is not there: {interrupted}")
             what = "is missing" if current == "absent" else "is not the one"
             raise UserError(
                 f"{run.root / name} {what} that export/{artifact.name} was made from; bring it back, or export again: "

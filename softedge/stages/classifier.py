@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from softedge.config import Recipe
 from softedge.errors import UserError
@@ -19,9 +19,21 @@ def source(run: Run, recipe: Recipe) -> str:
         run.need(asked, asked)
         return asked
     done = trained(run)
+    refuse_interrupted(run, "--set export.source", done)
     if not done:
         run.need("probe", "probe")
     return best_of(done)
+
+
+def refuse_interrupted(run: Run, option: str, done: Iterable[str], stages: Iterable[str] = SOURCES) -> None:
+    """UserError where one of ``stages`` is half done: it may be the best, and no other is taken without being asked.
+
+    option: names one of those that are ``done`` instead.
+    """
+    for name in stages:
+        if line := run.interrupted(name, name):
+            others = " or ".join(f"{option}{'=' if '.' in option else ' '}{other}" for other in done)
+            raise UserError(f"{line}; to do without it: {others}" if others else line)
 
 
 def trained(run: Run) -> dict[str, Result]:

@@ -6,14 +6,14 @@ import contextlib
 import dataclasses
 import functools
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from softedge import __version__, backbones, config, registry
+from softedge import __version__, backbones, config, previous, registry
 from softedge.backbones import Backbone, Classifier
 from softedge.data import late
 from softedge.data.images import Data, EncodedImages, Images
@@ -25,7 +25,7 @@ from softedge.export.metadata import contradictions
 from softedge.files import refuse_full
 from softedge.progress import say
 from softedge.records import Outcome, Result
-from softedge.run import Run, differences, perform, set_aside, sha256_of
+from softedge.run import Run, differences, perform, read_result, sha256_of
 from softedge.stages import classifier, integers
 from softedge.stages.artifact import Source, write
 from softedge.stages.base import INDEX, hashes, on_run
@@ -76,7 +76,9 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> l
     known_names(recipe)
     checkpoint, output = _checkpoint(run, recipe, data)
     digest = sha256_of(run, checkpoint.relative_to(run.root).as_posix())
-    _set_aside_others(run, checkpoint.relative_to(run.root).as_posix(), digest)
+    pairs = asked(recipe)
+    made = {f"{format_.name}-{precision}" for format_, precision in pairs}
+    _set_aside_others(run, checkpoint.relative_to(run.root).as_posix(), digest, made)
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
     settings["source"] = checkpoint.parent.name if output != "features" else "probe"  # "best" is one of them
     settings.pop("strict")  # more files, and no others
@@ -85,7 +87,7 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> l
             settings.pop(name)
     return export_formats(
         run,
-        asked(recipe),
+        pairs,
         lambda: _source(recipe, data, checkpoint, digest, output),
         recipe={"export": {**settings, "output": output}, "seed": recipe.seed},
         # The images, too: they calibrate, and some of them travel with the file.
@@ -167,7 +169,7 @@ def export_formats(
 def _put_aside(run: Run, stage: str) -> Result | None:
     """The version of a stage that ``run.perform`` keeps while it is done again; None where it cannot be read."""
     with contextlib.suppress(UserError):
-        return Run(run.root / ".previous").result(stage)
+        return read_result(previous.folder(run.root, stage) / previous.RESULT)
     return None
 
 
@@ -238,13 +240,18 @@ def _checkpoint(run: Run, recipe: config.Recipe, data: Data) -> tuple[Path, str]
     return run.folder(source) / "classifier.safetensors", "probabilities"
 
 
-def _set_aside_others(run: Run, name: str, digest: str) -> None:
-    """Files of another classifier leave ``export/``: what lies there together must answer alike."""
+def _set_aside_others(run: Run, name: str, digest: str, made: Collection[str]) -> None:
+    """Files of another classifier leave ``export/``: what lies there together must answer alike.
+
+    made: those that are made anew now.
+    """
     for folder, result in run.results("export").items():
         networks = {key: value for key, value in result.inputs.items() if key.endswith(".safetensors")}
         if networks and networks != {name: digest}:
-            say(f"export/{folder} was made from {', '.join(networks)}; made anew from {name}")
-            set_aside(run, f"export/{folder}")
+            kept = previous.set_aside(run.root, f"export/{folder}")
+            what = f"set aside in {previous.FOLDER}/" if kept else "removed, a mere record that no file was made"
+            anew = f"made anew from {name}" if folder in made else what
+            say(f"export/{folder} was made from {', '.join(networks)}; {anew}")
 
 
 def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, output: str) -> Source:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge import backbones, registry
+from softedge import backbones, previous, registry
 from softedge.backbones import Backbone
 from softedge.config import Recipe
 from softedge.data.images import Data, EncodedImages, Images
@@ -52,7 +52,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Features
 
     def work(folder: Path) -> Outcome:
         known = _Known(identity)
-        known.read(run.root / ".previous" / NAME)
+        known.read(previous.folder(run.root, NAME))
         known.read(folder)
         for images in (data.pretrain, data.test):
             for number, keys_, vectors in _missing(backbone, images, data.spec, known):

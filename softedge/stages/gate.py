@@ -20,6 +20,7 @@ from softedge.progress import say
 from softedge.quantize.gates import SEARCHED
 from softedge.records import Precision, Result
 from softedge.run import Run, write_json
+from softedge.stages import incomplete
 from softedge.stages.opening import reopen
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def gate(
     """GateFailed when a file of the run is refused or missing, naming each and the reason.
 
     max_p90: milliseconds that an int8 file may take on every device that it was timed on; None: the recipe's.
-    allow_missing: do not require files of the recipe that could not be made.
+    allow_missing: do not require files of the recipe that could not be made; those begun, or gone since, are.
     strict: files of optional precisions have to pass as well, because somebody has set a limit for them.
     """
     root = run.root if isinstance(run, Run) else run
@@ -49,7 +50,7 @@ def gate(
     optional, checked = () if strict else limits.optional, judged(opened, limits)
     exports = [] if allow_missing else wanted(opened, recipe)
     failed, cautions = _missing(exports, optional, _passed(checked, optional) if checked else ())
-    failed += [] if allow_missing else unfinished(opened, recipe)
+    failed += [f"{name} {why}" for name, why in incomplete.files(opened, recipe).items()]
     if checked is not None:
         refused, more = failures(checked, optional)
         failed, cautions = failed + refused, cautions + more
@@ -114,24 +115,11 @@ def optional_precisions(chosen: Recipe, asked: bool, set: Sequence[str]) -> tupl
 
 def wanted(run: Run, recipe: Recipe) -> list[Result]:
     """The results of the exports that the recipe asks for, of those that were tried."""
-    tried = run.results("export")
-    return [tried[name] for name in _asked(recipe) if name in tried]
-
-
-def _asked(recipe: Recipe) -> list[str]:
     from softedge.stages.export import asked  # imports torch
 
-    return [f"{format_.name}-{precision}" for format_, precision in asked(recipe)]
-
-
-def unfinished(run: Run, recipe: Recipe) -> list[str]:
-    """A line for each export that the recipe asks for and that was begun and stopped."""
-    folders = {name: run.folder(f"export/{name}") for name in _asked(recipe)}
-    return [
-        f"{name} was not made: its export was stopped; run: softedge export {run.root}"
-        for name, folder in folders.items()
-        if (folder / "begun.json").is_file() and not (folder / "result.json").is_file()
-    ]
+    tried = run.results("export")
+    names = [f"{format_.name}-{precision}" for format_, precision in asked(recipe)]
+    return [tried[name] for name in names if name in tried]
 
 
 def missing(exports: Sequence[Result]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from softedge.errors import UserError
 from softedge.progress import say
-from softedge.stages import damage
+from softedge.stages import damage, incomplete
 from softedge.stages.opening import reopen
 
 
@@ -18,11 +18,16 @@ def report(*runs: str | Path) -> Path:
     """
     from softedge.report import report as write
 
-    opened = [reopen(run)[0] for run in runs]
+    recipes = [reopen(run) for run in runs]
+    opened = [run for run, _ in recipes]
     page = write(opened)
     if len(opened) > 1:
         several = ", ".join(run.name for run in opened)
         say(f"{page} now shows {several} side by side; of {opened[0].name} alone: softedge report {opened[0].root}")
+    for run, recipe in recipes:
+        if not run.in_use():  # else somebody is at it
+            for line in (*incomplete.stages(run), *(f"{n} {why}" for n, why in incomplete.files(run, recipe).items())):
+                say(f"caution: {line}")
     if damaged := [line for run in opened for line in damage.problems(run)]:
         more = f" (and {len(damaged) - 2} more)" if len(damaged) > 2 else ""
         raise UserError(f"{page} is written, and not to be relied on: {'; '.join(damaged[:2])}{more}")

@@ -106,9 +106,12 @@ def resolve(run: Run, recipe: Recipe, data: Data) -> str:
     asked = recipe.distill.teacher
     if asked == "auto":
         asked = "ensemble" if mostly_unlabelled(data) else "best"
-    if asked != "best":
+    if asked not in ("best", "ensemble"):
         return asked
     done = {name: result for name, result in classifier.trained(run).items() if name in ("probe", "finetune")}
+    classifier.refuse_interrupted(run, "--teacher", done, ("probe", "finetune"))
+    if asked == "ensemble":
+        return asked
     if not done:
         run.need("probe", "probe")
     return classifier.best_of(done)

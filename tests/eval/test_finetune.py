@@ -263,6 +263,12 @@ def test_a_file_is_checked_against_the_checkpoint_it_was_exported_from(toy):
     tuned.write_bytes(b"another")
     with pytest.raises(UserError, match="is not the one that export/onnx-fp32 was made from"):
         exported_from(run, fp32)
+    tuned.unlink()
+    with pytest.raises(UserError, match="classifier.safetensors is missing that export/onnx-fp32 was made from"):
+        exported_from(run, fp32)
+    (run.folder("finetune") / "begun.json").write_text("{}")
+    with pytest.raises(UserError, match="which is not there: 'finetune' was interrupted; to go on, run: softedge fine"):
+        exported_from(run, fp32)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.95])

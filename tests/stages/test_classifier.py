@@ -91,7 +91,24 @@ def test_labels_alone_are_exported_where_they_are_better_and_never_teach(toy):  
     assert teachers.resolve(run, replaced(recipe, distill={"teacher": "best"}), data) == "finetune"
 
 
-def test_a_change_of_the_classifier_leaves_no_file_of_the_other_one(toy):  # noqa: F811
+@pytest.mark.parametrize("name", ["finetune", "probe"])
+def test_no_other_classifier_is_taken_while_one_is_half_made(toy, name):  # noqa: F811
+    run, recipe, data = toy("run")
+    other = {"finetune": "probe", "probe": "finetune"}[name]
+    trained(run, other, 0, val_top1=0.8)
+    run.folder(name).mkdir()
+    (run.folder(name) / "begun.json").write_text("{}")
+    go_on = f"^'{name}' was interrupted; to go on, run: softedge {name} {run.root}; to do without it: "
+    for use in (export.stage, baselines.stage):
+        with pytest.raises(UserError, match=f"{go_on}--set export.source={other}$"):
+            use(run, recipe, data)
+    for teacher in ("best", "ensemble"):
+        with pytest.raises(UserError, match=f"{go_on}--teacher {other}$"):
+            teachers.resolve(run, replaced(recipe, distill={"teacher": teacher}), data)
+    assert classifier.source(run, replaced(recipe, export={"source": other})) == other
+
+
+def test_a_change_of_the_classifier_leaves_no_file_of_the_other_one(toy, capsys):  # noqa: F811
     run, recipe, data = toy("run")
     recipe = recipe.model_copy(update={"export": recipe.export.model_copy(update={"targets": ("onnx",)})})
     both = recipe.model_copy(update={"export": recipe.export.model_copy(update={"precisions": ("fp32", "fp16")})})
@@ -102,6 +119,9 @@ def test_a_change_of_the_classifier_leaves_no_file_of_the_other_one(toy):  # noq
     trained(run, "finetune", 1, val_top1=0.9)
     export.stage(run, one, data)  # without --force
     assert set(run.results("export")) == {"onnx-fp32"}
+    said = capsys.readouterr().err
+    other = "was made from probe/classifier.safetensors"
+    assert f"onnx-fp16 {other}; set aside in .previous/" in said and f"onnx-fp32 {other}; made anew from" in said
     made = run.result("export/onnx-fp32")
     assert made.details["sha256"] != before
     assert "finetune/classifier.safetensors" in made.inputs and "probe/classifier.safetensors" not in made.inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -171,11 +172,25 @@ def test_a_file_that_the_export_refused_has_the_consequence_of_one_that_check_re
         gate.gate(run)
 
 
-def test_an_export_that_was_stopped_is_missing(run):
+def test_an_export_that_was_interrupted_and_one_that_is_gone_fail_whatever_may_be_missing(run, capsys):
+    """check asks with ``allow_missing``: not for what nobody has made yet, but for what was begun or there before."""
+    shutil.rmtree(run.folder("export/onnx-fp32"))
     (run.folder("export/onnx-int8") / "result.json").rename(run.folder("export/onnx-int8") / "begun.json")
-    with pytest.raises(GateFailed, match="onnx-int8 was not made: its export was stopped; run: softedge export"):
-        gate.gate(run)
-    gate.gate(run, allow_missing=True)
+    again = f"run: softedge export {run.root}"
+    gone = f"onnx-fp32 is missing; bring it back, or make it again: softedge export {run.root}"
+    for allow_missing in (False, True):
+        with pytest.raises(GateFailed, match=f"^onnx-int8 was not made: its export was interrupted; {again}; {gone}$"):
+            gate.gate(run, allow_missing=allow_missing)
+    capsys.readouterr()
+    softedge.report(run.root)
+    assert f"caution: {gone}" in capsys.readouterr().err
+    with run.locked():  # somebody may be making it
+        softedge.report(run.root)
+    assert "caution" not in capsys.readouterr().err
+    for stage in ("check", "bench"):
+        shutil.rmtree(run.folder(stage))
+    with pytest.raises(GateFailed, match=f"^onnx-int8 [^;]*; {again}$"):  # fp32 may never have been asked for
+        gate.gate(run, allow_missing=True)
 
 
 def test_what_was_tried_once_and_is_not_in_the_recipe_is_not_asked_for(run):
