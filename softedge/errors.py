@@ -16,6 +16,7 @@ from types import FrameType
 from softedge.progress import on_one_line
 
 BUG = 70  # the exit code of a bug: EX_SOFTWARE of BSD's sysexits.h, since 1 says that a gate failed
+ADD_FORCE = "add --force (Python: force=True)"
 _KEPT = 10  # tracebacks
 _IN_THE_WAY = (
     *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),

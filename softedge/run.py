@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge import previous
-from softedge.errors import OtherSettings, UserError
+from softedge.errors import ADD_FORCE, OtherSettings, UserError
 from softedge.files import a_place_for, finite, make_folder, read_json, temporary_files_in, write_json
 from softedge.files import atomic_path as atomic_path
 from softedge.files import fsync_folder as fsync_folder
@@ -41,7 +41,7 @@ def read_result(path: str | Path) -> Result:
     except (ValueError, UserError) as error:
         folder = Path(path).parent
         part = folder.parent.name in _PARTED  # looked at beside others, so that --force stops at it, too
-        remedy = f"delete {folder}, and" if part else f"add --force, or delete {folder}, and"
+        remedy = f"delete {folder}, and" if part else f"{ADD_FORCE}, or delete {folder}, and"
         raise UserError(f"{path} is damaged ({error}); {remedy} repeat its stage") from error
 
 
@@ -201,7 +201,7 @@ def perform(
         elif not force and not (renew and not differences({"recipe": done.recipe}, {"recipe": asked["recipe"]})):
             raise OtherSettings(
                 f"{folder} was made with other settings ({'; '.join(changed[:6])}); "
-                "add --force to redo it, or use another run"
+                f"{ADD_FORCE} to redo it, or use another run"
             )
     begun_path = folder / "begun.json"
     begun = _begun(begun_path)
@@ -211,7 +211,7 @@ def perform(
     elif begun is not None and resumable and (changed := differences({key: begun.get(key) for key in asked}, asked)):
         raise OtherSettings(
             f"{folder} holds unfinished work with other settings ({'; '.join(changed[:6])}); "
-            "add --force to start over, or use another run"
+            f"{ADD_FORCE} to start over, or use another run"
         )
     elif folder.exists() and not resumable:
         shutil.rmtree(folder)

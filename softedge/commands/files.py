@@ -120,7 +120,7 @@ def check(
     typer.echo(tables.checks(compare(run, max_drop, min_agreement, set_ or (), force, max_size, max_p90, against)))
     limits = (max_drop, min_agreement, max_size, max_p90)
     strict = any(limit is not None for limit in limits) or any(item.startswith("check.m") for item in set_ or ())
-    gate(run, max_p90, allow_missing=True, strict=strict)
+    gate(run, max_p90, allow_missing=True, strict=strict, set=set_ or ())
 
 
 @app.command()

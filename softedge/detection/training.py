@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from softedge.detection.batches import Batches
 from softedge.detection.models import parameter_groups
 from softedge.detection.settings import Transfer
-from softedge.errors import Interrupted, UserError
+from softedge.errors import ADD_FORCE, Interrupted, UserError
 from softedge.progress import say, track
 from softedge.ssl.signals import StopRequest
 from softedge.weights import checkpoints
@@ -142,7 +142,7 @@ class DetectorTraining:
         try:
             state = checkpoints.read(path)
         except checkpoints.Damaged as error:
-            raise UserError(f"{path} is damaged ({error}); add --force to start over") from error
+            raise UserError(f"{path} is damaged ({error}); {ADD_FORCE} to start over") from error
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.losses, self.curve = list(state["losses"]), list(state["curve"])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from softedge.backbones import Classifier
-from softedge.errors import UserError
+from softedge.errors import ADD_FORCE, UserError
 from softedge.eval.crops import Crops
 from softedge.eval.pace import large_layers
 from softedge.machine import threads
@@ -205,7 +205,7 @@ def _resume(
     try:
         content = checkpoints.read(path)
     except checkpoints.Damaged as error:
-        raise UserError(f"{path} is damaged: {error}; add --force to start over") from error
+        raise UserError(f"{path} is damaged: {error}; {ADD_FORCE} to start over") from error
     classifier.load_state_dict(content["classifier"])
     optimizer.load_state_dict(content["optimizer"])
     average.load(content["average"], len(content["losses"]))

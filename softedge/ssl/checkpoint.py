@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from softedge import distributed
-from softedge.errors import NO_SPACE, UserError, no_space
+from softedge.errors import ADD_FORCE, NO_SPACE, UserError, no_space
 from softedge.progress import say
 from softedge.weights import checkpoints
 
@@ -65,17 +65,17 @@ def load(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     if content is None:
         return None
     if content.get("version") != VERSION:
-        raise UserError(f"{path} is of another version ({content.get('version')}); add --force to start over")
+        raise UserError(f"{path} is of another version ({content.get('version')}); {ADD_FORCE} to start over")
     if content["world"] != distributed.world():
         raise UserError(
             f"{path} was written by {content['world']} ranks and cannot be resumed exactly on {distributed.world()}; "
-            f"use {content['world']}, or add --force to start over"
+            f"use {content['world']}, or {ADD_FORCE} to start over"
         )
     method.load_state_dict(content["method"])
     try:
         optimizer.load_state_dict(content["optimizer"])
     except ValueError as error:  # another version grouped the parameters otherwise
-        raise UserError(f"{path} does not fit this version's optimizer ({error}); add --force to start over") from error
+        raise UserError(f"{path} does not fit this version's optimizer ({error}); {ADD_FORCE} to start over") from error
     _restore_own(method, content["own"][distributed.rank()])
     states = content["random"]
     torch.set_rng_state(states["torch"][distributed.rank()].clone())  # torch crashes on a row of a larger tensor
@@ -103,7 +103,7 @@ def newest(path: Path) -> dict[str, Any] | None:
             return content
     if damaged:
         raise UserError(
-            f"no checkpoint can be used ({'; '.join(damaged)}); put sound copies there, or add --force to start over"
+            f"no checkpoint can be used ({'; '.join(damaged)}); put sound copies there, or {ADD_FORCE} to start over"
         )
     return None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from softedge.config import Recipe
-from softedge.errors import UserError
+from softedge.errors import ADD_FORCE, UserError
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, read_json, sha256, sha256_of, write_json
 from softedge.stages.opening import reopened
@@ -92,7 +92,7 @@ class Stage:
         if (aside or mark.exists()) and _begun_on_others(folder, aside):
             raise UserError(
                 f"{folder} holds unfinished work on other images: some were set aside, or brought back, since; "
-                "add --force to start over"
+                f"{ADD_FORCE} to start over"
             )
         if aside:
             write_json(mark, aside)

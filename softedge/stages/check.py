@@ -16,22 +16,20 @@ import numpy as np
 
 from softedge import registry
 from softedge.bench import answers
-from softedge.config import Check, Recipe
+from softedge.config import Recipe
 from softedge.data import late
 from softedge.data.images import UNLABELLED, Data, Images, Uint8
 from softedge.errors import UserError
 from softedge.eval.examples import Sample
 from softedge.eval.measures import Float32, compare
-from softedge.export import contract, parity
+from softedge.export import contract
 from softedge.export.base import open_format
 from softedge.export.metadata import contradictions
-from softedge.export.tolerance import of
 from softedge.progress import say
-from softedge.quantize.gates import SEARCHED, allowance, quality_on_test, size
-from softedge.quantize.gates import against as compared_with
+from softedge.quantize.gates import SEARCHED
 from softedge.records import LABELLED, Artifact, InputSpec, Outcome, Result
 from softedge.run import Run, perform, sha256, sha256_of
-from softedge.stages import gate, incomplete
+from softedge.stages import gate, incomplete, judging
 from softedge.stages.base import hashes, on_run
 from softedge.stages.opening import reopen
 
@@ -54,7 +52,8 @@ def check(
     """Read every exported file back and compare it with PyTorch; ``gate`` then raises for those that lost too much.
 
     max_size (bytes) and max_p90 (ms) are for the int8 files.  against: an earlier run to compare with.
-    Latency is judged on what was benched last, also where the comparison with PyTorch was done before.
+    A run that was checked before is judged anew by other limits, or compared with another run, without measuring again;
+    latency on what was benched last.
     """
     gates = {"max_drop": max_drop, "min_agreement": min_agreement, "max_size": max_size, "max_p90": max_p90}
     if plugin := registry.owner(run):
@@ -100,6 +99,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
         outcome = dataclasses.replace(outcome, skipped={**outcome.skipped, **stale, **incomplete.files(run, recipe)})
         return late.recorded(outcome, late.record(data))
 
+    force = force or judging.again(run, recipe, settings, inputs, artifacts, contradicting)
     result = perform(run, "check", work, recipe=settings, inputs=inputs, force=force, renew=True)
     late.tell_change("check", result, data)
     return result
@@ -148,14 +148,7 @@ def _check(
             skipped[artifact.name] = row["why"].removeprefix("not run: ")
         else:
             outputs[artifact.name] = output
-    passed = {row["artifact"] for row in rows if row["passed"]}
-    for row in rows:
-        if row["passed"] is False and "contradicted" not in row and f"{row['artifact']}{SEARCHED}" in passed:
-            row["superseded_by"] = f"{row['artifact']}{SEARCHED}"
-    _add_size_ratios(rows)
-    failed = [
-        f"{row['artifact']}: {row['why']}" for row in rows if row.get("passed") is False and "superseded_by" not in row
-    ]
+    failed, totals = judging.totals(rows)
     single = [a for a in artifacts if a.name in outputs and a.output == "probabilities"]
     answers.write(folder, sample.names, {a.name: (a.sha256, outputs[a.name].argmax(1).tolist()) for a in single})
     shown = [a for a in artifacts if a.name in outputs and a.output in LABELLED]
@@ -177,8 +170,7 @@ def _check(
             for a in artifacts
             if a.is_int8 and a.name in outputs and open_format(a.target).saturation_advice
         }
-    if recipe.check.against:
-        details["against"] = compared_with(rows, Run(recipe.check.against))
+    details |= judging.compared(rows, recipe.check)
     if shown:
         from softedge.eval.examples import examples
 
@@ -187,15 +179,7 @@ def _check(
         details["examples"] = examples(
             sample, references[source], chosen, shown[0].labels, folder / "examples", EXAMPLES, shown[0].output
         )
-    measured = [row for row in rows if row["passed"] is not None]
-    metrics: dict[str, float | int | bool] = {
-        "passed": bool(measured) and not failed,
-        "n": len(sample.images),
-        "files": len(rows),
-        "files_passed": sum(row["passed"] is True for row in rows),
-        "files_failed": len(failed),
-        "files_not_run": len(rows) - len(measured),
-    }
+    metrics = {"passed": totals["passed"], "n": len(sample.images), **totals}
     return Outcome(metrics, details, skipped)
 
 
@@ -218,15 +202,7 @@ def _row(
     row.update(compare(fp32, outputs, sample.labels, artifact.output))
     row["runtime"] = target.runtime()
     row["quantized_ops"] = target.integer_operations(artifact)
-    large = size(row, recipe.check)
-    why = contradicted + refusals(row, recipe.check, artifact) + large
-    row.update(passed=not why, why="; ".join(why))
-    if not why and (allowed := allowance(row, recipe.check, artifact.output)):
-        row["allowed"] = allowed
-    if large:
-        row["too_large"] = True
-    if contradicted:
-        row["contradicted"] = True
+    row.update(judging.verdict(row, recipe.check, artifact, contradicted))
     say(f"check: {_line(row)}")
     return row, outputs
 
@@ -302,24 +278,6 @@ def exported_from(run: Run, artifact: Artifact) -> Path:
             f"softedge export {run.root}"
         )
     return source
-
-
-def refusals(row: dict[str, Any], gates: Check, artifact: Artifact) -> list[str]:
-    """Why the gates refuse a file, one line per reason; empty when it passes.
-
-    fp32 and fp16: too far from PyTorch, as at the export.  All: accuracy drop and agreement as the recipe says.
-    """
-    allowed = of(open_format(artifact.target).tolerance(artifact.precision), artifact.output)
-    departs = parity.refusal(row, artifact.precision, artifact.output, allowed)
-    return [*([departs] if departs else []), *quality_on_test(row, gates, artifact.output)]
-
-
-def _add_size_ratios(rows: list[dict[str, Any]]) -> None:
-    """Size relative to the fp32 file of the same target, where there is one."""
-    fp32 = {row["target"]: row["size_bytes"] for row in rows if row["precision"] == "fp32"}
-    for row in rows:
-        if row["target"] in fp32:
-            row["size_ratio"] = row["size_bytes"] / fp32[row["target"]]
 
 
 def _not_exported(run: Run) -> dict[str, str]:

@@ -33,19 +33,24 @@ FAILED = "failed: "  # begins the reason of a bench row where a device tried the
 
 
 def gate(
-    run: str | Path | Run, max_p90: float | None = None, allow_missing: bool = False, strict: bool = False
+    run: str | Path | Run,
+    max_p90: float | None = None,
+    allow_missing: bool = False,
+    strict: bool = False,
+    set: Sequence[str] = (),
 ) -> None:
     """GateFailed when a file of the run is refused or missing, naming each and the reason.
 
     max_p90: milliseconds that an int8 file may take on every device that it was timed on; None: the recipe's.
     allow_missing: do not require files of the recipe that could not be made; those begun, or gone since, are.
+    set: values for the recipe, as ``check`` was given them.
     strict: files of optional precisions have to pass as well, because somebody has set a limit for them.
     """
     root = run.root if isinstance(run, Run) else run
     if plugin := registry.owner(root):
         plugin.gate(run=root)
         return
-    opened, recipe = reopen(root)
+    opened, recipe = reopen(root, set)
     limits = recipe.check if max_p90 is None else recipe.check.model_copy(update={"max_p90": max_p90})
     optional, checked = () if strict else limits.optional, judged(opened, limits)
     exports = [] if allow_missing else wanted(opened, recipe)

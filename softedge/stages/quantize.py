@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from softedge.quantize.selection import Selection, broken, doubts, promised, sel
 from softedge.quantize.sensitivity import Sensitivity
 from softedge.quantize.steps import Chosen, Step
 from softedge.records import Artifact, Outcome, Result
-from softedge.run import Run, perform, sha256_of
+from softedge.run import Run, differences, perform, sha256_of
 from softedge.stages import distill, finetune
 from softedge.stages.base import on_run
 from softedge.stages.check import exported_from, network
@@ -75,6 +75,12 @@ _UNSEEN: dict[str, Callable[[Result, Data], Images | None]] = {
 }
 
 
+def _other_limits(done: Result | None, settings: Mapping[str, Any]) -> list[str]:
+    """What differs, where nothing but limits of ``check`` does: the search follows them."""
+    changed = differences(done.recipe, settings) if done is not None else []
+    return changed if all(line.startswith(("check.min_agreement:", "check.max_size:")) for line in changed) else []
+
+
 def _whole(folder: Path) -> bool:
     """Whether an export is there with all its files, as they were made."""
     try:
@@ -104,6 +110,9 @@ class _Session:
         settings = {**self.recipe.section("quantize"), "check": gates, "export": export, "seed": self.recipe.seed}
         done = self.run.result(name)
         lost = done is not None and done.details.get("file") == made.name and not _whole(made)
+        limits = _other_limits(done, settings)
+        if limits and not force:
+            say(f"{artifact.name} is judged anew: {'; '.join(limits)}")
 
         def work(folder: Path) -> Outcome:
             del folder
@@ -112,7 +121,9 @@ class _Session:
                 shutil.rmtree(made)
             return outcome
 
-        return perform(self.run, name, work, recipe=settings, inputs=inputs, force=force or lost, renew=True)
+        return perform(
+            self.run, name, work, recipe=settings, inputs=inputs, force=force or lost or bool(limits), renew=True
+        )
 
     def _work(self, artifact: Artifact, format_: Format) -> Outcome:
         late.require(self.data, "pretrain")

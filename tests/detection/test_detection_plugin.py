@@ -89,6 +89,10 @@ def test_a_file_that_loses_average_precision_is_refused_by_the_gate(trained, mon
     monkeypatch.setattr(detector_check, "score", lambda *_: next(scores))
     checked = softedge.check(folder, max_drop=0.05)
     assert checked.metrics["passed"] is False
+    monkeypatch.setattr(detector_check, "_check", lambda *_: pytest.fail("the files were run again"))
+    assert softedge.check(folder, max_drop=1.0).metrics["passed"] is True
+    again = softedge.check(folder, max_drop=0.05)
+    assert (again.metrics, again.details) == (checked.metrics, checked.details)
     with pytest.raises(GateFailed, match="AP drop 0.100 is above 0.05"):
         softedge.gate(folder)
 

@@ -204,6 +204,45 @@ def test_examples_show_what_int8_loses_first(run):
     assert (run.folder("check") / first["file"]).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    "limits", [{"min_agreement": 0.7, "max_drop": 0.9}, {"max_size": 5}, {"max_drop": 0.0}, {"against": "earlier"}]
+)
+def test_other_limits_judge_what_was_measured_as_a_check_from_the_start_would(run, monkeypatch, limits, capsys):
+    for precision, text in {"fp32": "0 0", "int8": "0.25 0", "int8-search": "0.05 0", "fp16": "absent"}.items():
+        add(run, precision, text)
+    first = quantization.stage(run, RECIPE, data())
+    if limits.get("against"):
+        shutil.copytree(run.root, run.root.parent / "earlier")
+        (run.root.parent / "earlier/recipe.toml").touch()
+        limits = {"against": str(run.root.parent / "earlier")}
+    recipe = replaced(RECIPE, check=limits)
+    fresh = quantization.stage(run, recipe, data(), force=True)
+    quantization.stage(run, RECIPE, data(), force=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(quantization, "_check", lambda *rest: pytest.fail("the files were run again"))
+        judged = quantization.stage(run, recipe, data())
+        assert run.result("check") == judged
+        line = next(line for line in capsys.readouterr().err.splitlines() if "measured before" in line)
+        assert all(f"{name}: " in line for name in limits)
+        assert quantization.stage(run, recipe, data()) == judged
+        back = quantization.stage(run, RECIPE, data())
+    for now, then in ((judged, fresh), (back, first)):
+        for part in ("metrics", "skipped", "recipe", "inputs"):
+            assert getattr(now, part) == getattr(then, part)
+        rows = [[{key: row[key] for key in sorted(row)} for row in result.details["rows"]] for result in (now, then)]
+        assert rows[0] == rows[1] and {**now.details, "rows": 0} == {**then.details, "rows": 0}
+
+
+def test_other_limits_for_other_files_measure_again_and_other_images_are_refused(run):
+    add(run, "fp32", "0 0")
+    quantization.stage(run, RECIPE, data())
+    add(run, "int8", "0.25 0")
+    result = quantization.stage(run, replaced(RECIPE, check={"min_agreement": 0.7, "max_drop": 0.9}), data())
+    assert result.metrics["files_passed"] == 2
+    with pytest.raises(UserError, match=r"check.images: 40 -> 20.*--force \(Python: force=True\)"):
+        quantization.stage(run, replaced(RECIPE, check={"images": 20, "max_drop": 0.9}), data())
+
+
 def test_an_earlier_run_that_is_none_is_refused_before_anything_is_compared(run, tmp_path, monkeypatch):
     add(run, "fp32", "0 0")
     monkeypatch.setattr(quantization, "_check", lambda *rest: pytest.fail("the files were compared first"))

@@ -72,6 +72,13 @@ def test_a_file_that_is_too_slow_on_one_device_fails_by_name_with_the_numbers(ru
         softedge.gate(run.root, max_p90=1.0)
 
 
+def test_a_limit_that_is_set_for_this_command_decides_its_exit_code(run):
+    gate.gate(run, set=["check.max_p90=10"])
+    with pytest.raises(GateFailed, match="^onnx-int8: p90 8.00 ms on phone above the limit of 5 ms$"):
+        gate.gate(run, set=["check.max_p90=5"])
+    gate.gate(run)
+
+
 def test_new_latencies_are_seen_without_checking_again(run):
     timed(run, "onnx-int8@phone", "b", 4.0)
     softedge.gate(run.root, max_p90=5.0)
@@ -216,12 +223,13 @@ def test_check_with_a_limit_is_strict_also_where_the_comparison_was_done_before(
 
     path, asked = run.folder("check") / "result.json", []
     monkeypatch.setattr(check, "check", lambda *given, **more: run.result("check"))
-    monkeypatch.setattr(gate, "gate", lambda *given, strict, **more: asked.append(strict))
+    monkeypatch.setattr(gate, "gate", lambda *given, strict, set, **more: asked.append((strict, set)))
     assert path.exists()
     for options in ([], ["--min-agreement", "0.98"], ["--set", "check.max_drop=0.01"], ["--set", "seed=1"]):
         with pytest.raises(SystemExit):
             main(["check", str(run.root), *options])
-    assert asked == [False, True, True, False]
+    assert [strict for strict, _ in asked] == [False, True, True, False]
+    assert [*asked[2][1]] == ["check.max_drop=0.01"]
 
 
 def test_fp16_and_int8_are_optional_until_somebody_asks_for_it_or_sets_a_limit():

@@ -30,7 +30,7 @@ from softedge.quantize.selection import select
 from softedge.quantize.steps import score
 from softedge.records import InputSpec
 from softedge.run import Run
-from softedge.stages import check as checking
+from softedge.stages import judging
 from softedge.stages import quantize as stage
 from softedge.stages.check import stage as check
 from softedge.stages.quantize import stage as quantize
@@ -89,9 +89,9 @@ def recipe(search=True, **gates):
 
 def refused(monkeypatch, name="onnx-int8"):
     """The gates refuse the file as exported, on the selection images and in the check; the steps of the search pass."""
-    refusals = checking.refusals
+    refusals = judging.refusals
     monkeypatch.setattr(
-        checking,
+        judging,
         "refusals",
         lambda row, gates, artifact: ["refused"] if artifact.name == name else refusals(row, gates, artifact),
     )
@@ -137,7 +137,7 @@ def test_when_nothing_helps_the_run_fails(run, monkeypatch):
     monkeypatch.setattr(OnnxCandidates, "bias_corrected", lambda *rest: None)
     monkeypatch.setattr(OnnxCandidates, "roundings", lambda *rest: ())
     monkeypatch.setattr(stage, "quality", lambda measures, gates, output: ["refused"])
-    monkeypatch.setattr(checking, "refusals", lambda row, gates, artifact: ["agreement 0.5 is below 0.98"])
+    monkeypatch.setattr(judging, "refusals", lambda row, gates, artifact: ["agreement 0.5 is below 0.98"])
     result = quantize(run, recipe(), DATA)[0]
     assert result.details["file"] == "onnx-int8" and result.metrics["good"] is False
     said = result.details["recommendation"]
@@ -224,6 +224,18 @@ def test_a_search_that_is_stopped_leaves_the_file_of_the_last_one(run, monkeypat
         quantize(run, recipe(), DATA, force=True)
     assert (made / "kept").is_file()
     shutil.rmtree(made)
+
+
+def test_the_search_follows_other_limits_of_the_check_and_no_other_settings(run, monkeypatch, capsys):
+    before = stage.stage(run, recipe(search=False), DATA)
+    capsys.readouterr()
+    limited = recipe(search=False)
+    limited = limited.model_copy(update={"check": limited.check.model_copy(update={"max_size": 1000})})
+    (result,) = stage.stage(run, limited, DATA)
+    assert "onnx-int8 is judged anew: check.max_size: 0 -> 1000" in capsys.readouterr().err
+    assert result.recipe["check"]["max_size"] == 1000 and before[0].recipe["check"]["max_size"] == 0
+    with pytest.raises(UserError, match="quantize.search: false -> true"):
+        stage.stage(run, recipe(search=True), DATA)
 
 
 def test_size_limit_refuses_says_the_bytes_and_starts_no_search(run, monkeypatch):
