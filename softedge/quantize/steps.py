@@ -91,16 +91,18 @@ class SearchResult:
 def recommend(steps: Sequence[Step], chosen: Chosen | None, default_passes: bool) -> str:
     """What is used and why, in one sentence.  default_passes: the plain gates accept the file as exported."""
     first = steps[0]
+    exported = first.name == "default"  # else of a file from elsewhere: the int8 file that the search began with
+    name = "The file as exported" if exported else f"The int8 file ({first.what})"
     if chosen is None and first.passed:
-        return f"The file as exported is good enough: {_numbers(first)}."
+        return f"{name} is good enough: {_numbers(first)}."
     if chosen is None and default_passes:
-        return f"The file as exported is kept: {_numbers(first)}; no step does better ({'; '.join(first.why)})."
+        return f"{name} is kept: {_numbers(first)}; no step does better ({'; '.join(first.why)})."
     if chosen is not None:
         step = chosen.step
         slower = step.time_over_fp32 is not None and step.time_over_fp32 > 1
         speed = f", but it takes {step.time_over_fp32:.2f} times as long as fp32 here" if slower else ""
         unsure = "" if chosen.certain else f"; uncertain: {'; '.join(step.why)}"
-        default = f"where the default has {_numbers(first)}"
+        default = f"where {'the default' if exported else first.what} has {_numbers(first)}"
         return f"Step '{step.name}' ({step.what}) is used: {_numbers(step)}, {default}{speed}{unsure}."
     measured = [step for step in steps if step.measures]
     best = max(measured, key=lambda step: (score(step.measures), step.measures.get("sqnr_db", 0.0)))  # few images tie

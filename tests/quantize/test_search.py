@@ -71,6 +71,13 @@ def test_a_file_that_is_good_enough_is_not_searched():
     assert result.recommendation.startswith("The file as exported is good enough")
 
 
+def test_a_file_from_elsewhere_is_not_called_exported():
+    """``quantize model.onnx`` begins with the nearest calibration of somebody else's file."""
+    began = dataclasses.replace(default(noise=0.01), name="calibrated", what="calibration by minmax")
+    result = search(problem(None, make=lambda network: None), began)
+    assert result.recommendation.startswith("The int8 file (calibration by minmax) is good enough: ")
+
+
 def test_the_search_stops_at_the_first_step_that_is_good_enough():
     candidates = ToyCandidates({"poor": (0, (1, 1, 1, 1)), "fine": (0, (0.01,) * 4)}, bias=0.5, weights=0.0)
     result = search(problem(candidates), default())
