@@ -70,12 +70,13 @@ def softedge(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; the one place where errors become a line and an exit code."""
     from softedge.errors import BUG, Terminated, bug_line, exit_code_and_line, terminating
-    from softedge.machine import threads
+    from softedge.machine import names, threads
 
     threads.prepare()
     given, line = sys.argv[1:] if arguments is None else arguments, ""
     arguments = [word for word in given if word != TRACEBACK]
     try:
+        names.refuse_unnamable(arguments)
         with terminating():
             code = app(arguments, standalone_mode=False)
         if code == 130:  # how typer passes Ctrl-C on: no command returns a number

@@ -20,6 +20,7 @@ from softedge.data.inventory import EXTENSIONS, Inventory, printable
 from softedge.data.layouts import is_junk, located, plain, refuse_detection, roles
 from softedge.data.tar_files import is_tar
 from softedge.errors import UserError
+from softedge.machine.names import refuse_unnamable
 from softedge.progress import plural
 
 
@@ -82,6 +83,7 @@ def scan(root: Path) -> Listing:
             empty[prefix.rstrip("/")] = len(others) - before[1]
 
     visit(root, "", frozenset())
+    refuse_unnamable([str(root), *names])
     return Listing(tuple(sorted(names)), dict(ignored), tuple(others), empty, tuple(within))
 
 

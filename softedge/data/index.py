@@ -16,6 +16,7 @@ from softedge.data.images import Data, EncodedImages, FileImages, Images
 from softedge.data.inventory import Inventory
 from softedge.data.naming import NAMES
 from softedge.errors import UserError
+from softedge.machine.names import refuse_unnamable
 from softedge.progress import plural, say
 from softedge.records import InputSpec
 from softedge.run import Run, read_json
@@ -60,6 +61,8 @@ def _loaded(run: Run, index: dict[str, Any], root: str | None) -> Data:
     everything = images_of(inventory, root, known, spec, index.get("white"))
     if isinstance(everything, EncodedImages):
         everything.kept = keeping.folder(run.folder("data"))
+    if isinstance(everything, FileImages):
+        refuse_unnamable(str(everything.source_file(i)) for i in range(len(rows)) if everything.copy(i) is None)
     of_split = {split: [i for i, row in enumerate(rows) if row["split"] == split] for split in _USED}
     return Data(
         source=index["source"],

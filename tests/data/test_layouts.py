@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -256,6 +258,22 @@ def test_names_that_are_not_utf8_are_escaped_and_still_found(tmp_path: Path) -> 
     assert inventory.classes == ("b", r"caf\xe9")
     assert sorted(inventory.splits["train"].names) == [r"b/\xfe.jpg", r"b/\xff.jpg", r"caf\xe9/0.jpg"]
     assert all(inventory.splits["train"].decode(i).ndim == 3 for i in range(3))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere names do not depend on the locale")
+def test_a_locale_that_cannot_name_the_files_is_said_in_one_line(tmp_path: Path) -> None:
+    """In place of a class without a readable image."""
+    small(tmp_path / "data", {"a": 2, "émoji": 2})
+    small(tmp_path / "é", {"a": 2, "b": 2})
+    small(tmp_path / "plain", {"a": 20, "b": 20})
+    python = [sys.executable, "-m", "softedge", "data"]
+    for folder, code, name in (("data", 2, "émoji/0.jpg"), ("é", 2, "é"), ("plain", 0, "")):
+        environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "utf-8"}
+        done = subprocess.run([*python, folder], cwd=tmp_path, env=environment, capture_output=True)
+        said = done.stderr.decode()
+        assert done.returncode == code, said
+        line = f"cannot name files such as {name}; set LC_ALL=C.UTF-8, or PYTHONUTF8=1\n"
+        assert not name or (said.endswith(line) and said.count("\n") == 1)
 
 
 def test_a_link_to_itself_ends_nothing(tmp_path: Path) -> None:
