@@ -81,7 +81,9 @@ MaxP90Option = Annotated[
 ]
 MinAccuracyOption = Annotated[
     float | None,
-    typer.Option("--min-accuracy", help="Least top-1 on the test images, e.g. 0.9.", show_default="no limit"),
+    typer.Option(
+        "--min-accuracy", help="Least top-1 on the test images, e.g. 0.9.", show_default="the run's, else none"
+    ),
 ]
 MinutesOption = Annotated[
     float | None,

@@ -14,7 +14,7 @@ from softedge.data.images import Data
 from softedge.export.base import open_format
 from softedge.progress import say
 from softedge.run import Run
-from softedge.stages import plan
+from softedge.stages import kept, plan
 from softedge.stages.base import Performs
 from softedge.stages.data import changed, opened
 from softedge.stages.export import for_labels, known_names
@@ -90,6 +90,8 @@ def deploy(
         "min_accuracy": min_accuracy,
     }
     replaced(Recipe(), check=gates)
+    sizing = {"minutes": minutes, "max_ms": max_ms, "max_mb": max_mb}
+    options = kept.asked(set, **sizing, targets=targets, precisions=precisions, devices=devices)
     chosen, planned = plan.recipe_for(
         data, recipe, set, out, minutes, Limits(max_ms, max_mb, (devices or Bench().devices)[0]), force or update
     )
@@ -101,10 +103,17 @@ def deploy(
         check=gates | {"optional": optional_precisions(chosen, asked, set)},
     )
     _refuse_unknown(resolved)
-    with started(out or plan.default_out(resolved.data.source), resolved, force) as run:
+    out = out or plan.default_out(resolved.data.source)
+    resumed = planned is None and recipe is None and (Path(out) / "recipe.toml").is_file()
+    with started(out, resolved, force) as run:
         if planned is not None:
             plan.announce(planned)
             plan.write(run, planned)
+        if resumed and (data is None or Path(data).expanduser().is_dir()):  # named sets have recipes of their own
+            for line in kept.lines(run, chosen.check, options | kept.asked((), **gates)):
+                say(line)
+            options = kept.before(run) | options
+        kept.keep(run, options)
         force = force or (update and changed(run, resolved))
         images = opened(run, resolved, force)
         names, resolved = chain(resolved, images)

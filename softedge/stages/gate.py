@@ -20,7 +20,7 @@ from softedge.progress import say
 from softedge.quantize.gates import SEARCHED
 from softedge.records import Precision, Result
 from softedge.run import Run, write_json
-from softedge.stages import incomplete
+from softedge.stages import incomplete, kept
 from softedge.stages.opening import reopen
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def gate(
     for line in cautions:
         say(f"caution: {line}; other files of the format passed, and --precisions did not ask for this one")
     if failed:
-        raise GateFailed("; ".join(failed))
+        raise GateFailed("; ".join([*failed, *(kept.notes(opened, checked, limits) if checked is not None else [])]))
 
 
 def failures(checked: Result, optional: Sequence[str]) -> tuple[list[str], list[str]]:

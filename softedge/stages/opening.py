@@ -20,7 +20,8 @@ IDENTITY = ("seed", "data", "backbone", "augment", "ssl", "optim")
 DEFAULT_RECIPE = {"digits": "digits"}
 FOLDER_RECIPE = "small-domain"
 PLAN = "plan.json"
-_ASKED = ("recipe.toml", PLAN)
+ASKED = "asked.json"  # the options that deploy was given
+_ASKED = ("recipe.toml", PLAN, ASKED)
 
 
 def choose_recipe(
@@ -58,7 +59,7 @@ def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Ru
         if path.exists():
             before = config.load(str(path))
             changed = differences(before.section(*IDENTITY), recipe.section(*IDENTITY))
-            if changed and not force and _has_work(run):
+            if changed and not force and has_work(run):
                 raise UserError(
                     f"{out} holds a run with another recipe ({'; '.join(changed[:6])}); "
                     "use another --out, or --force to redo what depends on it"
@@ -68,8 +69,11 @@ def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Ru
         try:
             yield run
         except OtherSettings:
-            for name, content in kept.items():
-                write_bytes(run.root / name, content)
+            for name in _ASKED:
+                if name in kept:
+                    write_bytes(run.root / name, kept[name])
+                else:
+                    (run.root / name).unlink(missing_ok=True)
             raise
 
 
@@ -121,7 +125,7 @@ def refuse_another(run: Run, stage: str, file: Path, inputs: Mapping[str, str]) 
         )
 
 
-def _has_work(run: Run) -> bool:
+def has_work(run: Run) -> bool:
     """Whether anything would be lost or mixed: a command that was stopped early leaves a recipe and nothing else."""
     return run.folder("pretrain").exists() or any(run.root.rglob("result.json"))
 

@@ -21,7 +21,7 @@ from softedge.run import Run, read_json, write_json
 from softedge.ssl import sizing
 from softedge.stages import front, spreading
 from softedge.stages.fitting import Limits, largest, with_smaller
-from softedge.stages.opening import FOLDER_RECIPE, PLAN, choose_recipe, replaced
+from softedge.stages.opening import FOLDER_RECIPE, PLAN, choose_recipe, has_work, replaced
 from softedge.stages.planned import Plan
 from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Pace, choose, sizes_for, with_student, within
 from softedge.weights import packages, starting
@@ -74,13 +74,19 @@ def recipe_for(
     A named recipe, a named data set and the recipe of an existing run are taken as they are; ``--set`` wins over all.
     UserError for a run that was planned for other minutes, unless ``force`` does all of it again.
     """
+    if data is None and recipe is None and out is not None:
+        data = _planned_for(Path(out))
     folder = data is not None and Path(data).expanduser().is_dir()
     if folder and out is None and data is not None:
         out = default_out(data)
     if out is not None and recipe is None and (kept := _kept(out, data, minutes, limits)):
-        return config.build(kept.model_dump(mode="json"), set), None
-    if folder and out is not None and recipe is None and minutes is not None and not force:
-        _refuse_other_minutes(Path(out), minutes)
+        resumed = config.build(kept.model_dump(mode="json"), set)
+        if resumed == kept or not folder or has_work(Run(out)):  # else a new plan costs nothing
+            return resumed, None
+    if folder and out is not None and recipe is None and not force:
+        if minutes is not None:
+            _refuse_other_minutes(Path(out), minutes)
+        minutes = minutes or _minutes_of(Path(out))
     if recipe is not None or not folder or data is None:
         if minutes is not None:
             raise UserError("--minutes plans for a folder of images without --recipe; here set ssl.epochs instead")
@@ -119,12 +125,24 @@ def _kept(out: str | Path, data: str | None, minutes: float | None, limits: Limi
     return recipe if same_data and same_minutes and same_ms and same_mb else None
 
 
+def _planned_for(root: Path) -> str | None:
+    """The folder of images that a run was planned for; None for others."""
+    if not (root / PLAN).is_file() or not (root / "recipe.toml").is_file():
+        return None
+    return config.load(str(root / "recipe.toml")).data.source
+
+
+def _minutes_of(root: Path) -> float | None:
+    before = read_json(root / PLAN).get("minutes") if (root / PLAN).is_file() else None
+    return before if isinstance(before, int | float) else None
+
+
 def _refuse_other_minutes(root: Path, minutes: float) -> None:
     if not (root / PLAN).is_file() or not any(root.rglob("result.json")):
         return
-    before = read_json(root / PLAN).get("minutes")
+    before = _minutes_of(root)
     if before != minutes:
-        told = plural(before, "minute", written="{:g}".format) if isinstance(before, int | float) else "other minutes"
+        told = plural(before, "minute", written="{:g}".format) if before is not None else "other minutes"
         raise UserError(
             f"{root} was planned for {told}, and --minutes {minutes:g} would train another network: "
             "use another --out, or --force to do all of it again"

@@ -105,9 +105,12 @@ def test_a_second_start_does_nothing_again(deployed, photos):
     assert {p: p.stat().st_mtime_ns for p in deployed.rglob("result.json")} == before
 
 
-def test_the_run_folder_alone_is_enough_to_go_on(deployed):
+def test_the_run_folder_alone_is_enough_to_go_on(deployed, capsys):
     before = {p: p.stat().st_mtime_ns for p in deployed.rglob("result.json")}
     softedge.deploy(out=deployed)
+    said = capsys.readouterr().err
+    assert f"{deployed} resumes as it was begun, with --targets onnx, --set data.size=32, " in said
+    assert "limit kept from an earlier start: --min-agreement 0.0 (--min-agreement 0.98 is the default)" in said
     assert {p: p.stat().st_mtime_ns for p in deployed.rglob("result.json")} == before
 
 

@@ -13,7 +13,7 @@ from softedge import config
 from softedge.errors import GateFailed
 from softedge.report import report
 from softedge.run import Run, write_json
-from softedge.stages import gate
+from softedge.stages import gate, kept
 
 
 @pytest.fixture
@@ -77,6 +77,61 @@ def test_a_limit_that_is_set_for_this_command_decides_its_exit_code(run):
     with pytest.raises(GateFailed, match="^onnx-int8: p90 8.00 ms on phone above the limit of 5 ms$"):
         gate.gate(run, set=["check.max_p90=5"])
     gate.gate(run)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "refused", "remedy"),
+    [
+        ("min_accuracy", 0.95, {"top1": 0.9}, "0.95; to remove it: {} --min-accuracy 0"),
+        ("max_size", 5, {"too_large": True}, "5; to remove it: {} --max-size 0"),
+        ("max_p90", 5.0, {}, "5.0; to remove it: {} --max-p90 0"),
+        ("max_drop", 0.0, {"drop": 0.005}, "0.0; for the default: {} --max-drop 0.01"),
+        ("min_agreement", 1.0, {"agreement": 0.99}, "1.0; for the default: {} --min-agreement 0.98"),
+    ],
+)
+def test_a_limit_that_the_run_keeps_is_named_with_the_way_to_remove_it_where_it_refuses(
+    run, limit, value, refused, remedy
+):
+    limits = config.Check(**{limit: value})
+    checked = run.result("check").to_dict()
+    checked["recipe"] = {"check": limits.model_dump(mode="json")}
+    row = checked["details"]["rows"][1]
+    row.update(refused)
+    if refused and limit != "min_accuracy":
+        row.update(passed=False)
+        checked["details"]["failed"] = ["onnx-int8: refused"]
+    write_json(run.folder("check") / "result.json", checked)
+    recipe = config.load(str(run.root / "recipe.toml")).model_copy(update={"check": limits})
+    (run.root / "recipe.toml").write_text(config.to_toml(recipe))
+    with pytest.raises(GateFailed) as failed:
+        softedge.gate(run.root)
+    said = f"the run keeps --{limit.replace('_', '-')} {remedy.format(f'softedge deploy --out {run.root}')}"
+    assert str(failed.value).endswith(said) and str(failed.value).count("the run keeps") == 1
+    if limit == "max_p90":
+        with pytest.raises(GateFailed) as failed:  # a limit of this command alone
+            softedge.gate(run.root, max_p90=6.0)
+        assert "the run keeps" not in str(failed.value)
+
+
+def test_a_start_says_what_is_kept_of_earlier_ones_and_was_not_given_again(run):
+    sets = ["finetune.epochs=3", "check.max_drop=0.5"]
+    early = kept.asked(sets, minutes=30, targets=["onnx"], precisions=None, max_mb=4)
+    assert early == {"--minutes": "30", "--targets": "onnx", "--max-mb": "4"} | {
+        "--set finetune.epochs": "3",
+        "--set check.max_drop": "0.5",
+    }
+    limits = config.Check(max_drop=0.5, max_size=4_000_000, min_accuracy=0.95)
+    kept.keep(run, early)
+    assert [*kept.lines(run, limits, early | kept.asked((), min_accuracy=0.95))] == []
+    assert [*kept.lines(run, limits, kept.asked((), targets=["ncnn"]))] == [
+        f"{run.root} resumes as it was begun, with --minutes 30, --max-mb 4, --set finetune.epochs=3; to start anew, "
+        "give another --out",
+        "limit kept from an earlier start: --min-accuracy 0.95 (--min-accuracy 0 removes it)",
+        "limit kept from an earlier start: --max-drop 0.5 (--max-drop 0.01 is the default)",
+        "limit kept from an earlier start: --max-size 4000000 (--max-size 0 removes it)",
+    ]
+    (run.root / "asked.json").write_text("[")
+    assert len([*kept.lines(run, limits, {})]) == 3
 
 
 def test_new_latencies_are_seen_without_checking_again(run):

@@ -17,7 +17,7 @@ from softedge.errors import OtherSettings, UserError
 from softedge.records import Outcome
 from softedge.run import Run, perform, write_text
 from softedge.stages import plan
-from softedge.stages.opening import PLAN, choose_recipe, reopen, reopened, started
+from softedge.stages.opening import ASKED, PLAN, choose_recipe, reopen, reopened, started
 
 
 @contextmanager
@@ -147,10 +147,11 @@ def test_a_command_that_a_stage_refuses_puts_recipe_and_plan_back(tmp_path):
     with pytest.raises(OtherSettings), started(tmp_path / "run", other) as run:
         assert contents(tmp_path / "run") != before
         write_text(run.root / PLAN, "{1}")
+        write_text(run.root / ASKED, "{}")  # by an earlier version there was none
         perform(run, "check", lambda folder: Outcome(), recipe={"min_accuracy": 0.0}, inputs={})
         perform(run, "check", lambda folder: Outcome(), recipe={"min_accuracy": 0.99}, inputs={})
     after = contents(tmp_path / "run")
-    assert {name: after[name] for name in before} == before
+    assert {name: after[name] for name in before} == before and ASKED not in after
     with pytest.raises(UserError), started(tmp_path / "run", other):
         raise UserError("the disk is full")  # what was done is done with the recipe that was asked for
     assert contents(tmp_path / "run") != after

@@ -177,6 +177,21 @@ def test_a_run_keeps_its_plan_when_the_machine_has_become_slower(photos, tmp_pat
         plan.recipe_for(str(photos), None, out=out, minutes=1)
     assert plan.recipe_for(str(photos), None, out=out, minutes=1, force=True)[1] is not None
     assert plan.recipe_for(str(photos), None, out=out, minutes=15)[0] == recipe
+    with pytest.raises(UserError, match="was planned for 15 minutes"):
+        plan.recipe_for(None, None, out=out, minutes=1)  # its data are known
+
+
+def test_options_that_change_the_plan_are_planned_with_as_long_as_nothing_was_done(photos, tmp_path):
+    out = tmp_path / "run"
+    recipe, made = plan.recipe_for(str(photos), None, out=out, minutes=2)
+    write_text(out / "recipe.toml", config.to_toml(recipe))
+    write_text(out / opening.PLAN, json.dumps(made.to_dict()))
+    assert plan.recipe_for(None, None, ["data.size=64"], out=out)[1] is None  # which it is
+    other, planned = plan.recipe_for(None, None, ["data.size=96"], out=out)
+    assert planned is not None and (other.data.size, planned.size, planned.minutes) == (96, 96, 2)
+    write_text(out / "probe/result.json", "{}")
+    kept, planned = plan.recipe_for(None, None, ["data.size=96"], out=out)  # which ``started`` refuses
+    assert planned is None and kept.finetune.epochs == recipe.finetune.epochs
 
 
 def test_pixels_that_are_set_are_planned_and_epochs_that_are_set_are_said(photos):
