@@ -26,7 +26,6 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -115,8 +114,7 @@ def reconstructed(
     """The network, BatchNorm folded, with weights on their steps by ``method``.
 
     images: uint8 (N, S, S, 3).  start: what ``export.rounding`` made.  roundings: activations that are rounded while
-    weights are learned, on the first of ``images``; qdrop's.  Biases are corrected for the rounding of weights alone,
-    as the export does: corrected for that of activations, files were farther from fp32.
+    weights are learned, on the first of ``images``; qdrop's.
     """
     torch.manual_seed(settings.seed)
     exact, student = simulate(deployed, (), images[:1]), simulate(deployed, roundings, images[:1])
@@ -135,24 +133,20 @@ def reconstructed(
         for (aim, _), (part, names) in pairs if means else ():
             layers = [layer for name, layer in layers_of(learning) if name in names]
             soft = [started(layer.weight, begun[name].weight, settings.start) for name, layer in zip(names, layers)]
-            for name, layer, rounding in zip(names, layers, soft):
+            for layer, rounding in zip(layers, soft):
                 layer.requires_grad_(False)
-                if (bias := begun[name].bias) is not None:
-                    cast(Tensor, layer.bias).copy_(bias)
                 parametrize.register_parametrization(layer, "weight", rounding, unsafe=True)
             reads, true, aims = x, clean if roundings else x, targets
             if part is not learning:
                 reads = true = read_by(learning, layers[0], x)
                 aims = batched(aim, read_by(unit, unit.get_submodule(names[0]), clean))
-            right = [] if roundings else [means[name] for name in names]
-            before, after = reconstruct(part, reads, aims, true, soft, right, settings)
+            before, after = reconstruct(part, reads, aims, true, soft, [means[name] for name in names], settings)
             for layer in layers:
                 parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
             change, seconds = after / max(before, 1e-20), time.monotonic() - began
             print(f"{method}, unit {number + 1} of {len(units)}: error {change:.3f}, {seconds:.0f} s", flush=True)
         clean, x = targets, batched(learning.eval(), x)
-    made = Deployed(student.float_network().eval(), deployed.spec, deployed.labels, deployed.output)
-    return reconstructed(deployed, images, made, "biases", (), replace(settings, iterations=0)) if roundings else made
+    return Deployed(student.float_network().eval(), deployed.spec, deployed.labels, deployed.output)
 
 
 def plain(simulation: Simulation, drop: float) -> None:
