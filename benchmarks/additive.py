@@ -98,7 +98,7 @@ def epochs_of(small: config.Recipe, name: str, options: argparse.Namespace) -> i
 def pace(small: config.Recipe, paper: str, options: argparse.Namespace) -> float:
     """Processor seconds of an epoch of a row, by its steps in this process."""
     import torch
-    from gpu_parts import images_per_second
+    from pace import images_per_second
 
     from softedge.data import load
     from softedge.stages.data import prepare

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from cifar import knn, probed, read
 from cifar_speed import Minutes, held_out, sized
-from gpu_parts import images_per_second
+from pace import images_per_second
 
 from softedge import backbones, config
 from softedge.data.images import Data

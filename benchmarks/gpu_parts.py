@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from cifar import PLACE, generated, pack, probed, read
 from gpu_session import Rows, Session, child
 from numpy.typing import NDArray
+from pace import images_per_second
 
 from softedge import backbones, config, registry
 from softedge.data.images import Data
@@ -106,33 +107,6 @@ def _stopped_after(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def images_per_second(
-    recipe: config.Recipe,
-    data: Data,
-    folder: Path,
-    steps: int,
-    full_queue: bool = False,
-    clock: Callable[[], float] = time.perf_counter,
-) -> float:
-    """Of whole training steps, after as many to warm up.  clock: seconds of the wall, or of the processor."""
-    folder.mkdir(parents=True, exist_ok=True)
-    training = Training(Run(folder), recipe, data, folder)
-    if full_queue:
-        queue: Any = training.method.queue
-        queue.enqueue(torch.nn.functional.normalize(torch.randn(queue.keys.shape, device=PLACE), dim=1))
-    done, began = 0, 0.0
-    for epoch in range(10**6):
-        for views, index in training.views.epoch(epoch):
-            if done in (steps, 2 * steps):
-                _wait()
-                if done == 2 * steps:
-                    return steps * recipe.ssl.batch / (clock() - began)
-                began = clock()
-            training.update(views, index)
-            done += 1
-    raise AssertionError
-
-
 def _afresh() -> None:
     """Drop what earlier rows have left: torch.compile takes 8 networks in a process and runs further ones uncompiled,
     and compiled networks and their CUDA graphs hold memory that would count as this row's."""
@@ -152,11 +126,6 @@ def _compiles() -> bool:
         print(f"torch.compile does not work here: {(str(error).splitlines() or [''])[0][:200]}", flush=True)
         return False
     return True
-
-
-def _wait() -> None:
-    if PLACE.type == "cuda":
-        torch.cuda.synchronize()
 
 
 # --- parts
