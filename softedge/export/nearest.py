@@ -296,12 +296,15 @@ def write_nearest(
     """Write the option that is nearest to fp32 on the candidates' own comparison images; the path of the file.
 
     Its weights are rounded for each layer's output where that brings it nearer.  calibration: uint8 (N, S, S, 3).
-    others: see ``nearest``.
+    others: see ``nearest``.  Their weights were rounded on the calibration images that ``apart`` gives them: where
+    there are any, all options are compared on the rest.
     """
     images = candidates.comparison()
     if not len(images):
         raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
     judge = Judge.of(deployed, images)
+    if others and (parts := apart(judge, calibration)) is not None:
+        judge = parts[1]
     choice = nearest(candidates, judge, others)
     choice = rounded_where_nearer(candidates, choice, judge, deployed, calibration)
     if (noise := decibels(choice.measures)) < FLOOR_DB:

@@ -11,7 +11,15 @@ from torch import nn
 
 from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
-from softedge.export.nearest import Judge, apart, decibels, nearest, rounded_where_nearer, with_nearer_weights
+from softedge.export.nearest import (
+    Judge,
+    apart,
+    decibels,
+    nearest,
+    rounded_where_nearer,
+    with_nearer_weights,
+    write_nearest,
+)
 from softedge.export.onnx import candidates as onnx_candidates
 from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.wide import WideCandidates
@@ -142,3 +150,49 @@ def test_a_format_that_compares_its_calibrations_on_all_images_judges_the_roundi
     found = rounded_where_nearer(candidates, choice, judge, None, NOISE)
     assert len(candidates.seen) == 48 and (found.option.model == "rounded") == taken
     assert len(found.compared) == 2 and found.compared[1][1]["n"] == 16
+
+
+class Beside(Candidates):
+    """A calibration of some noise, and a file of another format without any on the images that it was rounded on."""
+
+    def __init__(self, network, images, fitted, noise):
+        self.network, self.images, self.noise = network, images, noise
+        self.fitted, self.asked, self.written = contents(fitted), [], None
+
+    def calibrations(self):
+        yield Option("its own", "own")
+
+    def from_file(self, artifact):
+        return Option("another file's", "theirs")
+
+    def comparison(self):
+        return self.images
+
+    def predict(self, option, images):
+        self.asked.append(images)
+        exact = self.network.predict(images)
+        known = np.array([option.model == "theirs" and image.tobytes() in self.fitted for image in images])
+        strength = np.where(known, 0.0, self.noise[option.model])[:, None]
+        return (exact + strength * np.random.default_rng(0).normal(size=exact.shape)).clip(1e-9).astype(np.float32)
+
+    def write(self, option, out):
+        self.written = option.what
+        return out
+
+
+@pytest.mark.parametrize(("theirs", "taken"), [(3e-3, "its own"), (3e-5, "another file's")])
+def test_integers_of_another_file_are_compared_on_images_that_they_were_not_rounded_on(
+    network, tmp_path, theirs, taken
+):
+    images = alike(32)
+    fitted, unseen = apart(Judge.of(network, images), images)
+    candidates = Beside(network, images, fitted, {"own": 3e-4, "theirs": theirs})
+    first = nearest(candidates, Judge.of(network, images), ["a file"])
+    assert first.option.what == "another file's", "on all of them it would be taken in both cases"
+    candidates.asked.clear()
+    write_nearest(candidates, network, images, tmp_path, ["a file"])
+    assert candidates.written == taken
+    assert all(contents(each) == contents(unseen.images) for each in candidates.asked)
+    candidates.asked.clear()
+    write_nearest(candidates, network, images, tmp_path)
+    assert contents(candidates.asked[0]) == contents(images), "without such a file there is nothing to set apart"
