@@ -77,8 +77,7 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> l
     checkpoint, output = _checkpoint(run, recipe, data)
     digest = sha256_of(run, checkpoint.relative_to(run.root).as_posix())
     pairs = asked(recipe)
-    made = {f"{format_.name}-{precision}" for format_, precision in pairs}
-    _set_aside_others(run, checkpoint.relative_to(run.root).as_posix(), digest, made)
+    _set_aside_others(run, checkpoint.relative_to(run.root).as_posix(), digest, file_names(pairs))
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
     settings["source"] = checkpoint.parent.name if output != "features" else "probe"  # "best" is one of them
     settings.pop("strict")  # more files, and no others
@@ -109,6 +108,11 @@ def asked(recipe: config.Recipe) -> list[tuple[Format, str]]:
             raise UserError(f"export.strict: {titles} has no files in integers alone; formats that have: {others}")
         pairs += [entry for entry in able if entry[1] not in wanted.precisions]
     return pairs
+
+
+def file_names(pairs: Sequence[tuple[Format, str]]) -> list[str]:
+    """Of the files of ``asked``: "onnx-int8"."""
+    return [f"{format_.name}-{precision}" for format_, precision in pairs]
 
 
 def known_names(recipe: config.Recipe) -> None:

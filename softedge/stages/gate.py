@@ -120,11 +120,10 @@ def optional_precisions(chosen: Recipe, asked: bool, set: Sequence[str]) -> tupl
 
 def wanted(run: Run, recipe: Recipe) -> list[Result]:
     """The results of the exports that the recipe asks for, of those that were tried."""
-    from softedge.stages.export import asked  # imports torch
+    from softedge.stages.export import asked, file_names  # imports torch
 
     tried = run.results("export")
-    names = [f"{format_.name}-{precision}" for format_, precision in asked(recipe)]
-    return [tried[name] for name in names if name in tried]
+    return [tried[name] for name in file_names(asked(recipe)) if name in tried]
 
 
 def missing(exports: Sequence[Result]) -> list[str]:

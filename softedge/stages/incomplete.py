@@ -18,14 +18,14 @@ def files(run: Run, recipe: Recipe) -> dict[str, str]:
 
     Nobody misses a file that the recipe asks for and that no command has made yet.
     """
-    from softedge.stages.export import asked  # imports torch
+    from softedge.stages.export import asked, file_names  # imports torch
 
     lines = {}
     for path in sorted(run.folder("export").glob(f"*/{previous.BEGUN}")):
         name = path.parent.name
         if not (path.parent / previous.RESULT).is_file():
             lines[name] = f"was not made: its export was interrupted; run: {_command(run, name)}"
-    for name in [f"{format_.name}-{precision}" for format_, precision in asked(recipe)]:
+    for name in file_names(asked(recipe)):
         if not run.folder(f"export/{name}").is_dir() and _was_there(run, name):
             lines[name] = f"is missing; bring it back, or make it again: {_command(run, name)}"
     return lines

@@ -296,7 +296,7 @@ class NetworkCandidates(FileCandidates):
         return File.of(path, described(path), known, self.deployed.spec)
 
     def _convert(self, network: Deployed, path: Path) -> None:
-        converted(on_grey_levels(network), path)
+        converted(network, path)
 
     def calibrations(self) -> Iterator[Option]:
         tier = None
@@ -341,7 +341,7 @@ class NetworkCandidates(FileCandidates):
         """None where the converter makes other layers of ``network``."""
         if self.other is None or self.other[0] is not network:
             path = Path(tempfile.mkdtemp(dir=self.folder.name)) / "other.tflite"  # earlier options keep their own
-            self._convert(network, path)
+            self._convert(on_grey_levels(network), path)
             self.other = network, path, layers_of(described(path))
         _, path, layers = self.other
         if layers != self.file.layers:

@@ -22,7 +22,6 @@ from softedge.export.candidates import Option
 from softedge.export.deployed import Deployed
 from softedge.export.finishing import finish
 from softedge.export.given_file import Interface
-from softedge.export.grey_levels import on_grey_levels
 from softedge.export.litert.candidates import (
     INTEGERS_ALONE,
     File,
@@ -64,7 +63,7 @@ class StrictCandidates(NetworkCandidates):
 
     def _convert(self, network: Deployed, path: Path) -> None:
         size = network.spec.size
-        convert(FromPixels(on_grey_levels(network)), torch.zeros((1, size, size, 3)), path)
+        convert(FromPixels(network), torch.zeros((1, size, size, 3)), path)
 
     def calibrations(self) -> Iterator[Option]:
         for option in super().calibrations():
