@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
@@ -48,11 +48,13 @@ def pack(
     plan: TimingPlan,
     options: Mapping[str, str],
     natives: Mapping[str, Path] = MappingProxyType({}),
+    pythons: Mapping[str, str] = MappingProxyType({}),
     **more: Any,
 ) -> dict[str, list[str]]:
     """Fill ``folder``; ``more`` goes into plan.json (timed, temporary, environment).
 
     natives: format -> the library that its runtime needs there (``native.library``).
+    pythons: format -> the interpreter that has its runtime, where it is another than the worker's.
 
     Returns the hash of every model file by artifact name, to compare with what the device says it loaded.
     """
@@ -83,6 +85,7 @@ def pack(
                 "name": artifact.name,
                 "runtime": module,
                 "packages": list(format_.board_packages.values()),
+                "python": pythons.get(format_.name),
                 "files": [f"{artifact.name}/{file.name}" for file in files],
                 "settings": {
                     **format_.board_settings(artifact, options),
@@ -198,10 +201,19 @@ def end(process: subprocess.Popen[bytes]) -> None:
                 stream.close()
 
 
-def describe(command: Sequence[str], spec: str, limit_s: float, env: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What the worker, started by the words of ``command``, says of its machine; DeviceError when it does not start."""
+def describe(
+    command: Sequence[str],
+    spec: str,
+    limit_s: float,
+    env: Mapping[str, str] | None = None,
+    packages: Iterable[str] | None = None,
+) -> dict[str, Any]:
+    """What the worker, started by the words of ``command``, says of its machine; DeviceError when it does not start.
+
+    packages: of which it says the versions, by pip's names; by default those of all runtimes.
+    """
     words = [*command, str(Path(__file__).parent / "board" / "worker.py"), "describe"]
-    words += runtime_packages().values()
+    words += runtime_packages().values() if packages is None else packages
     try:
         done = subprocess.run(words, capture_output=True, timeout=limit_s, check=True, env=env)
     except (OSError, subprocess.SubprocessError) as error:

@@ -57,12 +57,14 @@ class Environment:
 
     folder: where it is, or will be.  size: on disk, in words.  complete: whether it is there.  make: makes it in
     ``folder``, also over one that was left half made; UserError with the reason when it cannot be made.
+    python: its interpreter, where that runs the format's files as well: it has ``board_packages``.
     """
 
     folder: Path
     size: str
     complete: bool
     make: Callable[[], object]
+    python: Path | None = None
 
 
 class Format(ABC):

@@ -51,8 +51,10 @@ class Failed(Exception):
 class Turn:
     """One artifact's process: send it a command, wait for its answer."""
 
-    def __init__(self, folder: str, index: int, environment: dict[str, str]):
-        command = [sys.executable, os.path.abspath(__file__), "serve", folder, str(index)]
+    def __init__(self, folder: str, index: int, python: str | None, environment: dict[str, str]):
+        if python:  # this one's packages are not for it
+            environment = {key: value for key, value in environment.items() if not key.startswith("PYTHON")}
+        command = [python or sys.executable, os.path.abspath(__file__), "serve", folder, str(index)]
         self.errors = open(os.path.join(folder, f"errors-{index}.txt"), "w+b")  # noqa: SIM115  (closed in end)
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=environment
@@ -128,7 +130,7 @@ def run(folder: str) -> None:
     before = system.conditions()
     try:
         for index, name in enumerate(names):  # one after the other: loading is timed too
-            turns[name] = Turn(folder, index, environment)
+            turns[name] = Turn(folder, index, plan["artifacts"][index].get("python"), environment)
             results[name].update(ask(name, ""))
         if plan["timed"]:
             _rounds(plan, results, turns, ask)

@@ -69,7 +69,8 @@ class LiteRt(Format):
         )
 
     def environment(self) -> Environment:
-        return Environment(environment.folder(), environment.SIZE, complete(), environment.make)
+        python = environment.interpreter()
+        return Environment(environment.folder(), environment.SIZE, complete(), environment.make, python)
 
     def runtime(self) -> str:
         return "LiteRT interpreter (XNNPACK) in its own environment"
