@@ -30,7 +30,6 @@ CLOSER = 1.0  # dB that an option of a higher tier must gain, and the integers o
 FAR_CLOSER = 3.0  # dB; half the layers of an EfficientNet-Lite0 in float gained an OpenVINO file 0.7
 SURE_DB = 20.0  # noise of a tenth; noisier files changed more answers on new images than on those they were chosen on
 SPARE_DB = 2.0  # that integers made for speed may lose to another file's; noise a quarter larger
-PLENTY_DB = 28.0  # beyond it they may lose more: noise of a twenty-fifth
 SPARE_ANSWERS = 0.005  # the share of answers that they may be expected to lose by either
 JUDGES = 4  # images that rounded weights are judged on, at least; with fewer even all of them may be chance
 ROUNDING = "rounding"  # among an option's details: how its weights were rounded, where not to the nearest step
@@ -146,8 +145,8 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
     others: int8 files of the network in other formats.  Their integers are options of a last tier, measured first; the
     calibrations end where integers with little noise (``SURE_DB``) are out of their reach, of the ``fewest`` at least.
     Where those integers are not farther than this format's own, ``leaner`` ones come in, the fastest first.  The first
-    is taken that is nearer than the own ones, and as near as those of the file, or within ``SPARE_DB`` of them, or has
-    ``PLENTY_DB``; the last two only if they keep the answers (``_keeps``).
+    is taken that is nearer than the own ones, and as near as those of the file, or within ``SPARE_DB`` of them if it
+    keeps the answers (``_keeps``).
     """
     best: dict[float, tuple[float, Option, Measures]] = {}
     compared: list[tuple[Option, Measures]] = []
@@ -179,7 +178,7 @@ def nearest(candidates: Candidates, judge: Judge, others: Sequence[Artifact] = (
         for leaner in candidates.leaner(best[math.inf][1]):
             compare_with_fp32(leaner, _LEANER)
             less = decibels(compared[-1][1])
-            spared = less >= min(theirs - SPARE_DB, PLENTY_DB) and _keeps(judge, candidates, leaner, best[math.inf][1])
+            spared = less >= theirs - SPARE_DB and _keeps(judge, candidates, leaner, best[math.inf][1])
             if less > own + CLOSER and (spared or less >= theirs - CLOSER):
                 return Choice(*compared[-1], compared)
     near = max(value for value, *_ in best.values()) - CLOSER

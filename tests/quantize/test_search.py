@@ -159,6 +159,15 @@ def test_clearly_nearer_integers_of_another_format_are_taken_over_even_where_the
     assert names(result) == ["default"] and result.chosen is None
 
 
+def test_faster_integers_that_the_export_took_are_not_undone_for_what_they_were_allowed_to_lose():
+    def steps(noise):
+        candidates = ToyCandidates(BAD, files={"onnx": noise})
+        return names(search(problem(candidates, others=["onnx"], taken_over=True), default(noise=0.01)))
+
+    assert steps(0.0085) == ["default"], "by one decibel and a half"
+    assert steps(0.006) == ["default", "translated"], "by four"
+
+
 def test_equalization_is_kept_where_it_brings_the_file_nearer(monkeypatch):
     balanced = Deployed(NETWORK.model, NETWORK.spec, NETWORK.labels)
     monkeypatch.setattr(module, "equalize", lambda network, images: (balanced, 3))
@@ -404,7 +413,7 @@ def test_leaner_integers_take_the_place_of_another_files_unless_they_lose_what_m
     assert chosen(0.08, 0.085, 0.01) == ("leaner 1", 1), "the fastest that loses nothing"
     assert chosen(0.05, 0.062) == ("leaner 1", 1), "within two decibels, and no answer lost"
     assert chosen(0.05, 0.08) == (theirs, 1), "four decibels are too many,"
-    assert chosen(0.02, 0.034) == ("leaner 1", 1), "but not so near to fp32"
+    assert chosen(0.02, 0.034) == (theirs, 1), "near fp32 as well"
     assert chosen(0.05, 0.08, 0.04) == ("leaner 2", 2), "slower ones may be as near"
     assert chosen(0.095, 0.001) == ("leaner 1", 1), "the file itself is hardly nearer than the format's own"
     assert chosen(0.095, 0.095, 0.095) == ("own", 2), "neither are they"
