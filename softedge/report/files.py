@@ -156,7 +156,7 @@ def _search(quantize: StageRecord, name: str) -> Row:
     if all(step.get("passed") for step in steps):
         return {}
     values = {
-        "search": [_with_verdict(step) for step in steps],
+        "search": [_with_verdict(step, details.get("step")) for step in steps],
         "layers": details.get("layers"),
         "selection": details.get("selection"),
         "advice": details.get("recommendation"),
@@ -170,11 +170,14 @@ def _emulated(check: StageRecord, name: str) -> Row:
     return {"emulated": hardware[name]} if isinstance(hardware, dict) and hardware.get(name) else {}
 
 
-def _with_verdict(step: Row) -> Row:
-    """A step of the search with its verdict in a word or two; the numbers beside it say why."""
+def _with_verdict(step: Row, used: Any = None) -> Row:
+    """A step of the search with its verdict in a word or two; the numbers beside it say why.
+
+    used: the name of the step whose file was written; where it is not sure to pass, the best of those that are not.
+    """
     if not is_number(step.get("sqnr_db")) and not is_number(step.get("agreement")):
         return {**step, "verdict": "not run", "size_bytes": None}
-    verdict = "passes" if step.get("passed") else "refused"
+    verdict = "passes" if step.get("passed") else "used, not sure to pass" if step.get("step") == used else "refused"
     return {**step, "verdict": verdict + ("" if step.get("kept", True) else ", not kept")}
 
 

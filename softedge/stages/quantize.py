@@ -67,6 +67,11 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Res
     return results
 
 
+def in_float(operations: Mapping[str, int]) -> bool:
+    """Whether a file computes in float throughout, its weights alone in 8 bits, by ``Format.integer_operations``."""
+    return bool(operations) and not any(operations.get(name) for name in ("conv", "linear"))
+
+
 # What each stage that leaves a classifier kept back from its training; the probe's last fit is on all images.
 _UNSEEN: dict[str, Callable[[Result, Data], Images | None]] = {
     "scratch": finetune.unseen,
@@ -240,8 +245,12 @@ class _Session:
             )
             answers = format_.load(made)(golden.images)
             kept = contract.Golden(golden.images, answers, golden.pytorch, golden.names)
-            shared = ("checkpoint", "calibration", "versions", "made_on")
+            integers = format_.bits(made.precision).activations == 8
+            floats = integers and in_float(format_.integer_operations(made))
+            shared = ("checkpoint", *(() if floats else ("calibration",)), "versions", "made_on")
             about = {key: described[key] for key in shared if key in described}
+            if floats:
+                about["bits"] = {"weights": 8, "activations": 32}
             if notes := format_.notes(made):
                 about["notes"] = notes
             contract.write(folder, made, kept, {**about, "search": recommendation})

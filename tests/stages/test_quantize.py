@@ -13,7 +13,7 @@ from softedge import backbones, config
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
 from softedge.export.base import open_format
-from softedge.export.contract import Golden, artifact_of, read, write
+from softedge.export.contract import Golden, artifact_of, describe, read, write
 from softedge.export.deployed import Deployed
 from softedge.export.nearest import nearest
 from softedge.export.onnx.candidates import OnnxCandidates
@@ -27,7 +27,7 @@ from softedge.quantize import search as searching
 from softedge.quantize import selection
 from softedge.quantize.gates import quality
 from softedge.quantize.selection import select
-from softedge.quantize.steps import score
+from softedge.quantize.steps import Chosen, SearchResult, Step, score
 from softedge.records import InputSpec
 from softedge.run import Run
 from softedge.stages import judging
@@ -209,6 +209,22 @@ def test_layers_in_float_still_have_their_weights_in_eight_bits(run):
     assert counted["linear"] == 1
     assert counted["conv"] > 40
     assert counted.get("conv_float", 0) + counted.get("conv_weights", 0) == 2
+
+
+def test_a_searched_file_with_8_bit_weights_alone_does_not_say_that_it_computes_in_integers(run, monkeypatch):
+    def weights_alone(problem, default):
+        candidates = problem.make(problem.network)
+        step = Step("weights", "8-bit weights, float arithmetic", {})
+        return SearchResult((default, step), Chosen(step, candidates, candidates.weights_only(), True), (), "smaller")
+
+    monkeypatch.setattr(stage, "search", weights_alone)
+    quantize(run, recipe(), DATA, force=True)
+    folder = run.folder("export") / "onnx-int8-search"
+    told = describe(folder)
+    assert told["bits"] == {"weights": 8, "activations": 32} and "calibration" not in told
+    counted = open_format("onnx").integer_operations(read(folder))
+    assert counted["conv_weights"] > 40 and not {"conv", "linear"} & counted.keys()
+    shutil.rmtree(folder)
 
 
 def test_a_search_that_is_stopped_leaves_the_file_of_the_last_one(run, monkeypatch):
