@@ -42,18 +42,22 @@ def say(text: str) -> None:
     print(on_one_line(text), file=sys.stderr, flush=True)
 
 
-def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Yield ``items`` while showing how far along they are."""
+def track(items: Iterable[T], what: str, total: int | None = None, before: int = 0) -> Iterator[T]:
+    """Yield ``items`` while showing how far along they are.
+
+    total: of all, those before included.  before: how many an earlier start has done.
+    """
     if total is None and hasattr(items, "__len__"):
         total = len(items)  # type: ignore[arg-type]
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import track as rich_track
 
-        yield from rich_track(items, description=what, total=total, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        yield from rich_track(items, what, total=total, completed=before, console=console, transient=True)
         return
     last = time.monotonic()
-    for done, item in enumerate(items, start=1):
+    for done, item in enumerate(items, start=before + 1):
         yield item
         if time.monotonic() - last > _PLAIN_EVERY_SECONDS:
             say(f"{what}: {done}/{total if total is not None else '?'}")

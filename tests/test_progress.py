@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pictures import class_folders
 
+from softedge import progress
 from softedge.cli import main
 from softedge.commands import tables
 from softedge.progress import on_one_line, say
@@ -54,3 +55,9 @@ def test_a_table_of_data_shows_odd_names_of_files(tmp_path: Path, capsys: pytest
     assert "\x1b" not in captured.out + captured.err
     assert r"cat/bad\x1b[31m\n.png: not an image in a known format" in captured.out
     assert r"dog/\xff.png" in captured.out
+
+
+def test_what_goes_on_counts_what_was_done_before(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setattr(progress, "_PLAIN_EVERY_SECONDS", -1.0)
+    assert list(progress.track("ab", "steps", 5, before=3)) == ["a", "b"]
+    assert capsys.readouterr().err.splitlines() == ["steps: 4/5", "steps: 5/5"]

@@ -58,8 +58,8 @@ def optimise(
     """Train ``classifier`` in place and leave the averaged weights in it, on the CPU in eval mode; the loss per step.
 
     rng: what the loss draws from; kept in the checkpoint.  shown: the word before the progress; "" for none.
-    checkpoint: written after an epoch, at most every ``STEPS_BETWEEN`` steps, for the caller to remove; training
-        resumes from it in the same bits, with as many threads as it was begun with.
+    checkpoint: written after an epoch, at most every ``STEPS_BETWEEN`` steps, and at the end, for the caller to remove;
+        training resumes from it in the same bits, with as many threads as it was begun with.
     cores: threads to compute with where the layers are large and no other process decodes; 0 leaves them as they are.
     """
     worth = cores and crops.in_memory and large_layers(classifier.backbone, classifier.spec.size, crops.batch)
@@ -79,7 +79,7 @@ def optimise(
             losses = _resume(checkpoint, classifier, optimizer, average, rng)
         kept = len(losses)
         stream = zip(range(len(losses), steps), crops.forever(len(losses)))
-        progress: Iterator[Any] = track(stream, shown, total=steps - len(losses)) if shown else stream
+        progress: Iterator[Any] = track(stream, shown, steps, before=len(losses)) if shown else stream
         for step, (batch, labels) in progress:
             scale = rate(step, steps, settings.warmup)
             for group in optimizer.param_groups:
@@ -95,6 +95,8 @@ def optimise(
             if checkpoint is not None and ended and len(losses) - kept >= STEPS_BETWEEN:
                 _keep(checkpoint, classifier, optimizer, average, rng, losses)
                 kept = len(losses)
+        if checkpoint is not None and len(losses) > kept:  # another training may follow before the stage is done
+            _keep(checkpoint, classifier, optimizer, average, rng, losses)
         average.copy_to(classifier)
         cpu_layers.take_off(classifier)
         optimizer.zero_grad(set_to_none=True)

@@ -123,7 +123,7 @@ class Training:
     def _shown(self, steps: Iterator[int]) -> Iterator[int]:
         if distributed.rank() != 0:
             return steps
-        return iter(track(steps, f"pretraining ({self.recipe.ssl.method})", self.steps - self.step))
+        return iter(track(steps, f"pretraining ({self.recipe.ssl.method})", self.steps, before=self.step))
 
     def _batches(self) -> Iterator[int]:
         """Run all steps that are left; yields after each, when the state is complete."""
