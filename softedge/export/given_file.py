@@ -6,10 +6,10 @@ The same for every format: it gives names, dimensions and types of its tensors, 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,11 @@ from softedge.records import InputSpec, Output
 
 _CROP = 0.875
 _SCORES = ("float", "f16", "bf16", "f64")  # what scores may be: OpenVINO converts its own kinds of float
+_MOVED = ("identity", "reshape", "flatten", "squeeze", "unsqueeze", "expanddims", "transpose", "slice", "stridedslice")
+_CHANGED = ("cast", "convert", "convertlike", "clip", "clamp", "min", "max", "minimum", "maximum")
+_SAME = {*_MOVED, *_CHANGED}  # operators, as any format names them, behind which scores are scores still
 Kind = Literal["float", "uint8"]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,19 @@ class Interface:
             return values
         shares = np.exp(values - values.max(axis=1, keepdims=True))
         return shares / shares.sum(axis=1, keepdims=True)
+
+
+def end_of(value: Value, made: Callable[[Value], tuple[str, Value | None]]) -> tuple[str, Value]:
+    """The operator that makes the values of an output, in lower case, and its own output.
+
+    "softmax" and "sigmoid" are found behind a reshape, a conversion or a clip as well.  made: what makes a value, and
+    the first operand of that.
+    """
+    kind, source = made(value)
+    while kind.lower().replace("_", "") in _SAME and source is not None:
+        value = source
+        kind, source = made(value)
+    return kind.lower(), value
 
 
 def interface(

@@ -21,6 +21,7 @@ from softedge.export.nearest import SURE_DB
 from softedge.export.openvino import given
 from softedge.export.openvino.core import core
 from softedge.export.openvino.format import OpenVino
+from softedge.export.openvino.network import F32
 from softedge.quantize import selection
 from softedge.stages.quantize_file import quantize_file
 
@@ -144,6 +145,19 @@ def test_a_file_of_one_image_that_ends_in_a_sigmoid_is_judged_label_by_label(dep
     pixels = images(4, seed=5)
     logits = deployed.model(torch.from_numpy(planes(pixels))).detach().numpy()
     assert np.abs(given.read(path, ASKED).predict(pixels) - 1 / (1 + np.exp(-logits))).max() < 0.01
+
+
+@pytest.mark.parametrize("end", [op.softmax, op.sigmoid])
+def test_scores_that_are_clipped_and_converted_afterwards_are_scores_still(network, end, tmp_path):
+    network = network.clone()
+    logits = network.outputs[0].get_node().input_value(0)
+    last = op.clamp(op.unsqueeze(end(logits, axis=1) if end is op.softmax else end(logits), np.int64(2)), 1e-7, 1.0)
+    last = op.convert(op.squeeze(last, np.int64(2)), "f16")
+    path = saved(ov.Model([last], network.get_parameters()), tmp_path / "net.xml")
+    read, pixels = given.read(path, ASKED), images(4, seed=5)
+    wanted = core().compile_model(core().read_model(path), "CPU", F32)(planes(pixels))[0]
+    assert read.output == ("scores" if end is op.sigmoid else "probabilities")
+    assert np.abs(read.predict(pixels) - wanted).max() < 1e-2
 
 
 def test_where_nothing_is_good_enough_biases_are_corrected_and_at_last_no_file_is_written(

@@ -131,7 +131,7 @@ def behind(model: onnx.ModelProto, *nodes: tuple[str, dict[str, object]], shape:
         model.graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), "shape"))
     for index, (kind, attributes) in enumerate(nodes, start=1):
         result = "logits" if index == len(nodes) else f"behind{index}"
-        read = [f"behind{index - 1}", "shape"] if kind in ("Reshape", "TopK") else [f"behind{index - 1}"]
+        read = [f"behind{index - 1}", *{"Reshape": ["shape"], "TopK": ["shape"], "Clip": ["low", "high"]}.get(kind, [])]
         made = ["unused", result] if kind == "TopK" else [result]
         model.graph.node.append(helper.make_node(kind, read, made, **attributes))
     model.graph.output[0].name = "logits"
@@ -163,6 +163,30 @@ def test_a_softmax_that_is_converted_afterwards_is_not_followed_by_another(float
     onnx.save(model, tmp_path / "cast.onnx")
     found = given.read(tmp_path / "cast.onnx", ASKED).predict(pictures)
     assert np.abs(found - deployed.predict(pictures)).max() < 1e-5
+
+
+CLIP = ("Clip", {})
+
+
+@pytest.mark.parametrize(
+    ("ends", "output", "expected"),
+    [
+        ([("Softmax", {"axis": 1}), CLIP], "probabilities", lambda z: z.softmax(1)),
+        ([("Sigmoid", {}), CLIP], "scores", torch.sigmoid),
+    ],
+)
+def test_scores_that_are_clipped_afterwards_are_scores_still(
+    float_file, deployed, pictures, tmp_path, ends, output, expected
+):
+    """No softmax is put behind them, and labels of a sigmoid are judged one by one, not by the largest alone."""
+    model = onnx.load(float_file)
+    model.graph.initializer.extend(numpy_helper.from_array(np.float32(v), k) for k, v in (("low", 1e-7), ("high", 1)))
+    behind(model, *ends)
+    onnx.save(model, tmp_path / "ends.onnx")
+    read = given.read(tmp_path / "ends.onnx", ASKED)
+    with torch.no_grad():
+        wanted = expected(deployed.model(deployed.normalised(torch.from_numpy(pictures).permute(0, 3, 1, 2)))).numpy()
+    assert read.output == output and np.abs(read.predict(pictures) - wanted).max() < 1e-5
 
 
 def test_files_without_float_scores_or_without_a_network_are_one_clear_line(float_file, tmp_path):

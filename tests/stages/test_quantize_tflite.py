@@ -117,6 +117,16 @@ def test_files_that_are_no_float_classifiers_are_refused_in_one_line(monkeypatch
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("kind", "output"), [("LOGISTIC", "scores"), ("SOFTMAX", "probabilities")])
+def test_scores_that_are_reshaped_or_clipped_afterwards_are_scores_still(monkeypatch, tmp_path, kind, output):
+    behind = [("a", kind, "s"), ("s", "EXPAND_DIMS", "e"), ("e", "RESHAPE", "r"), ("r", "MINIMUM", "m")]
+    operators = [LAYER, *({**operator(each, after), "source": before} for before, each, after in behind)]
+    about = {"inputs": [IMAGE], "outputs": [{**tensor(1, 5), "name": "m"}], "operators": operators}
+    monkeypatch.setattr(candidates, "work", lambda verb, path, out: out.write_text(json.dumps(about)))
+    assert given.read(tmp_path / "net.tflite", ASKED).output == output
+    assert candidates.floats_of(about) == ("s",), "what makes the scores stays in float"
+
+
 def test_without_the_environment_one_line_says_how_to_make_it(monkeypatch, tmp_path, picture_folder):
     monkeypatch.setenv("SOFTEDGE_LITERT", str(tmp_path / "none"))
     (tmp_path / "net.tflite").write_text("")

@@ -18,7 +18,7 @@ from softedge.export.base import Float32, Predictor, Uint8
 from softedge.export.calibration import spread
 from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
-from softedge.export.given_file import Interface
+from softedge.export.given_file import Interface, end_of
 from softedge.export.grey_levels import on_grey_levels
 from softedge.export.litert.environment import work
 from softedge.export.litert.rounding import rounded
@@ -40,7 +40,7 @@ WEIGHTED = {
     "FULLY_CONNECTED": "linear",
     "BATCH_MATMUL": "linear",
 }
-ENDS = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}  # operators that make scores of logits
+ENDS = {"softmax": "softmax", "logistic": "sigmoid"}  # operators that make scores of logits
 INTEGERS_ALONE = "int8-strict"
 SLOW = ("HARD_SWISH",)  # whose integers XNNPACK leaves to LiteRT's own kernels, a layer that waits for others
 METHODS: tuple[Method, ...] = ("mean", "minmax", "percentile", "mse")
@@ -133,14 +133,14 @@ def floats_of(about: Mapping[str, Any]) -> tuple[str, ...]:
 
     With hard-swish in integers a MobileNetV3-Small took 1.7 times as long as in fp32, in float 0.6; one rounding less.
     """
-    ends = [about["outputs"][0]["name"]] if last_of(about) in ENDS else []
+    ends = [name for kind, name in [last_of(about)] if kind in ENDS]
     return (*(op["outputs"][0] for op in about["operators"] if op["kind"] in SLOW), *ends)
 
 
-def last_of(about: Mapping[str, Any]) -> str:
-    """What the output is made by: "SOFTMAX"."""
-    makers = {name: op["kind"] for op in about["operators"] for name in op["outputs"]}
-    return str(makers.get(about["outputs"][0]["name"], ""))
+def last_of(about: Mapping[str, Any]) -> tuple[str, str]:
+    """What the output is made by, "softmax", and the name of its own output."""
+    makers = {name: (op["kind"], op.get("source")) for op in about["operators"] for name in op["outputs"]}
+    return end_of(about["outputs"][0]["name"], lambda tensor: makers.get(tensor, ("", None)))
 
 
 def converted(network: Deployed, path: Path) -> None:

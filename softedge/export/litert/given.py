@@ -35,7 +35,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
         what = ", ".join([*sorted(integers), *(f"weights in {kind}" for kind in sorted(kinds))])
         raise UserError(f"{path} is quantized already, or stored in 16 bits ({what}); give the float32 file")
     inputs, outputs = ([_tensor(one) for one in about[name]] for name in ("inputs", "outputs"))
-    last = last_of(about) if outputs else ""
+    last = last_of(about)[0] if outputs else ""
     if any(0 in tensor.dims[1:] for tensor in inputs):
         raise UserError(f"{path} takes images of any size, which cannot be calibrated; convert it again for one size")
     known = interface(path, inputs, outputs, ENDS.get(last, last), asked.get("size"))

@@ -62,8 +62,8 @@ def run(path: str, images: str, outputs: str, feed: str | None = None) -> None:
 def read(path: str, about: str) -> None:
     """Write inputs, outputs and operators, in order of computation, of a file.
 
-    dims: 0 where the file takes any.  weights: their type in the file, None where an operator has none.  input, output:
-    the types of its first ones.  scale, zero_point: of integers.
+    dims: 0 where the file takes any.  source: what an operator reads first.  weights: their type in the file, None
+    where it has none.  input, output: the types of its first ones.  scale, zero_point: of integers.
     """
     interpreter = _interpreter(path)
     tensors = {one["index"]: one for one in interpreter.get_tensor_details()}
@@ -89,6 +89,7 @@ def read(path: str, about: str) -> None:
             {
                 "kind": operator["op_name"],
                 "outputs": [tensors[index]["name"] for index in operator["outputs"]],
+                "source": next((tensors[index]["name"] for index in operator["inputs"][:1] if index in tensors), None),
                 "weights": weights(operator),
                 **{
                     end: np.dtype(tensors[operator[f"{end}s"][0]]["dtype"]).name if len(operator[f"{end}s"]) else None

@@ -16,7 +16,7 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from softedge.errors import UserError, first_line
 from softedge.export.base import GivenModel, Uint8
 from softedge.export.contract import INPUT
-from softedge.export.given_file import Interface, Tensor, interface, own_words, preprocessing
+from softedge.export.given_file import Interface, Tensor, end_of, interface, own_words, preprocessing
 from softedge.export.onnx.candidates import GraphCandidates
 from softedge.export.onnx.graph import IR_VERSION
 from softedge.export.onnx.ranges import run
@@ -27,7 +27,6 @@ OURS = "softedge_"  # begins the names of the nodes that are put around the grap
 _THEIRS = "given_"  # put before all names of a graph that has some of those
 OLDEST_OPSET = 13  # the first with scales per channel
 _OPSET = 17  # that older files are converted to
-_SAME = ("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")  # change no value
 _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 
 
@@ -137,7 +136,8 @@ def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 def _edges(model: onnx.ModelProto, path: Path, size: int | None) -> Edges:
     inputs, outputs = list(model.graph.input), list(model.graph.output)
-    ends_in = _maker(model, outputs[0].name).lower() if outputs else ""
+    makers = {name: (node.op_type, next(iter(node.input), None)) for node in model.graph.node for name in node.output}
+    ends_in = end_of(outputs[0].name, lambda tensor: makers.get(tensor, ("", None)))[0] if outputs else ""
     known = interface(path, [*map(_tensor, inputs)], [*map(_tensor, outputs)], ends_in, size)
     return Edges(inputs[0], outputs, known)
 
@@ -147,16 +147,6 @@ def _tensor(value: onnx.ValueInfoProto) -> Tensor:
     kind = value.type.tensor_type.elem_type
     dims = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
     return Tensor(value.name, dims, kinds.get(kind, TensorProto.DataType.Name(kind).lower()))
-
-
-def _maker(model: onnx.ModelProto, tensor: str) -> str:
-    """The kind of operator that makes the values of a tensor, whatever only reshapes or converts them afterwards."""
-    for node in reversed(model.graph.node):
-        if tensor in node.output:
-            if node.op_type not in _SAME:
-                return node.op_type
-            tensor = node.input[0]
-    return ""
 
 
 def _names(graph: onnx.GraphProto) -> Iterator[str]:

@@ -16,7 +16,7 @@ import numpy as np
 from softedge.errors import UserError
 from softedge.export.base import Float32, GivenModel, Predictor, Uint8
 from softedge.export.candidates import Option
-from softedge.export.given_file import Interface, Tensor, interface, own_words, preprocessing
+from softedge.export.given_file import Interface, Tensor, end_of, interface, own_words, preprocessing
 from softedge.export.onnx.speed import raced
 from softedge.export.openvino.candidates import NetworkCandidates, Quantization
 from softedge.export.openvino.core import core
@@ -167,11 +167,14 @@ def _has_weights(op: Any) -> bool:
 
 
 def _interface(network: Any, path: Path, size: int | None) -> Interface:
-    last = ""
-    if network.outputs:
-        last = network.outputs[0].get_node().input_value(0).get_node().get_type_name().lower()
+    last = end_of(network.outputs[0].get_node().input_value(0), _made)[0] if network.outputs else ""
     inputs, outputs = ([_tensor(port) for port in ports] for ports in (network.inputs, network.outputs))
     return interface(path, inputs, outputs, last, size)
+
+
+def _made(value: Any) -> tuple[str, Any]:
+    node = value.get_node()
+    return str(node.get_type_name()), node.input_value(0) if node.get_input_size() else None
 
 
 def _tensor(port: Any) -> Tensor:
