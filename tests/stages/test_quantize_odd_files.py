@@ -189,6 +189,40 @@ def test_scores_that_are_clipped_afterwards_are_scores_still(
     assert read.output == output and np.abs(read.predict(pictures) - wanted).max() < 1e-5
 
 
+def resized(opset: int, scale: float, mode: str) -> onnx.ModelProto:
+    """Random weights: convolution, a map resized by an old operator, pool, linear layer."""
+    rng, shapes = np.random.default_rng(0), {"w": (8, 3, 3, 3), "v": (8, 8, 3, 3), "head": (8, 5)}
+    held = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    kind = "Upsample" if opset < 10 else "Resize"
+    nodes = [("Conv", ["pixels", "w"], {}), (kind, ["Conv", "scales"], {"mode": mode}), ("Conv", [kind, "v"], {})]
+    nodes = [helper.make_node(op, read, [f"{op}2" if "v" in read else op], **more) for op, read, more in nodes]
+    for before, op, after, *more in (("Conv2", "GlobalAveragePool", "p"), ("p", "Flatten", "f")):
+        nodes.append(helper.make_node(op, [before, *more], [after]))
+    nodes.append(helper.make_node("MatMul", ["f", "head"], ["logits"]))
+    ends = [("pixels", ["n", 3, 16, 16]), ("logits", ["n", 5])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends]
+    held = {**held, "scales": np.float32([1, 1, scale, scale])}
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(v, k) for k, v in held.items()])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=5)
+
+
+@pytest.mark.parametrize(("opset", "scale"), [(9, 2), (10, 2), (10, 0.6)])
+def test_maps_that_an_old_file_resizes_stay_where_they_were(pictures, tmp_path, opset, scale):
+    """Before opset 11 a pixel lay at x / scale, since then at the middle of its cell: onnx's converter moved them."""
+    onnx.save(resized(opset, scale, "linear"), tmp_path / "old.onnx")
+    planes = ((pictures / 255 - SPEC.mean) / SPEC.std).transpose(0, 3, 1, 2).astype(np.float32)
+    logits = ort.InferenceSession(tmp_path / "old.onnx").run(None, {"pixels": planes})[0]
+    wanted = torch.from_numpy(logits).softmax(1).numpy()
+    assert np.abs(given.read(tmp_path / "old.onnx", ASKED).predict(pictures) - wanted).max() < 1e-4
+
+
+def test_an_old_file_that_converting_changes_is_refused(tmp_path):
+    """onnxruntime rounds the nearest pixel up where such an operator makes a map smaller, the newer one down."""
+    onnx.save(resized(10, 0.4, "nearest"), tmp_path / "old.onnx")
+    with pytest.raises(UserError, match=r"has opset 10, and its answers change by .* export it again with opset 17"):
+        given.read(tmp_path / "old.onnx", ASKED)
+
+
 def test_files_without_float_scores_or_without_a_network_are_one_clear_line(float_file, tmp_path):
     (tmp_path / "empty.onnx").touch()
     with pytest.raises(UserError, match="holds no network: it is empty, or damaged"):

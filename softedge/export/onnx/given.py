@@ -19,7 +19,7 @@ from softedge.export.contract import INPUT
 from softedge.export.given_file import Interface, Tensor, end_of, interface, own_words, preprocessing
 from softedge.export.onnx.candidates import GraphCandidates
 from softedge.export.onnx.graph import IR_VERSION
-from softedge.export.onnx.ranges import run
+from softedge.export.onnx.ranges import run, session
 from softedge.export.onnx.rewrite import copied, inner_graphs, without_unused
 from softedge.records import InputSpec
 
@@ -27,6 +27,8 @@ OURS = "softedge_"  # begins the names of the nodes that are put around the grap
 _THEIRS = "given_"  # put before all names of a graph that has some of those
 OLDEST_OPSET = 13  # the first with scales per channel
 _OPSET = 17  # that older files are converted to
+_OF_HALF_PIXELS = 11  # the first whose Resize says where pixels lie; before, at x / scale, the nearest one rounded down
+_ROUNDING = 1e-3  # largest difference of an answer that a rewritten graph may have
 _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 
 
@@ -47,6 +49,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     known = {entry.key: entry.value for entry in model.metadata_props}
     spec = preprocessing(path, edges.interface, asked, own_words(path, known.get("softedge.input")))
     wrapped, edges = _wrapped(model, edges, spec)
+    _refuse_changed(path, edges, spec, wrapped)
     return GivenModel(
         spec,
         lambda images: run(wrapped, images),
@@ -85,10 +88,9 @@ def _plain(path: Path) -> onnx.ModelProto:
     if kinds & _QUANTIZED:
         raise UserError(f"{path} is quantized already ({', '.join(sorted(kinds & _QUANTIZED))}); give the fp32 file")
     _refuse_half(model, path)
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if opset < OLDEST_OPSET:
+    if (opset := _opset(model)) < OLDEST_OPSET:
         try:
-            model = onnx.version_converter.convert_version(model, _OPSET)
+            model = _converted(model, opset)
         except Exception as error:  # the converter has no kind of its own
             first = first_line(error)
             raise UserError(
@@ -106,6 +108,34 @@ def _plain(path: Path) -> onnx.ModelProto:
         node.name = node.name if node.name and node.name not in used else f"{node.op_type}_{index}"
         used.add(node.name)
     return model
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """``model`` with the operators of a newer opset."""
+    model = onnx.version_converter.convert_version(model, _OPSET)
+    for node in model.graph.node if opset < _OF_HALF_PIXELS else ():
+        if node.op_type == "Resize":  # the converter leaves them to the newer default: other positions
+            for key, value in (("coordinate_transformation_mode", "asymmetric"), ("nearest_mode", "floor")):
+                node.attribute.append(helper.make_attribute(key, value))
+    return model
+
+
+def _refuse_changed(path: Path, edges: Edges, spec: InputSpec, wrapped: onnx.ModelProto) -> None:
+    """UserError where the graph of an old file, converted to a newer opset, answers otherwise than the file."""
+    if (opset := _opset(onnx.load(str(path), load_external_data=False))) >= OLDEST_OPSET:
+        return
+    images = np.random.default_rng(0).integers(0, 256, (1, spec.size, spec.size, 3), dtype=np.uint8)
+    fed = {edges.image.name: edges.interface.fed(images, spec)}
+    given = edges.interface.answers(session(onnx.load(str(path))).run(None, fed)[0].astype(np.float32))
+    if not (differ := float(np.abs(given - run(wrapped, images)).max())) <= _ROUNDING:
+        raise UserError(
+            f"{path} has opset {opset}, and its answers change by {differ:.2g} when it is converted to opset {_OPSET}; "
+            f"export it again with opset {_OPSET}"
+        )
 
 
 def _refuse_half(model: onnx.ModelProto, path: Path) -> None:
