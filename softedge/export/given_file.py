@@ -102,10 +102,13 @@ def interface(
         raise UserError(f"{path} takes {dims[0]} images at once; export it again for one or any number (dynamic batch)")
     planes = dims[1] == 3
     height, width = dims[2:] if planes else dims[1:3]
-    if not (height or size):
+    sides = {side for side in (height, width, size) if side}
+    if not sides:
         raise UserError(f"{path} takes images of any size; say which with --size, such as --size 224")
-    if height != width or (size and height and size != height):
-        raise UserError(f"{path} takes images of {height} x {width} pixels; --size must be that, and both sides equal")
+    if len(sides) > 1:
+        raise UserError(
+            f"{path} takes images of {height or '?'} x {width or '?'} pixels; --size must be that, and both sides equal"
+        )
     if len(outputs) != 1:
         raise UserError(f"{path} has {len(outputs)} outputs; a classifier has one, a row of class scores")
     (scores,) = outputs
@@ -117,7 +120,7 @@ def interface(
             f"the output of {path} is {scores}; a classifier gives [N, classes], two or more, or ends in a sigmoid"
         )
     kind: Kind = "uint8" if image.kind == "uint8" else "float"
-    return Interface(height or int(size or 0), planes, kind, gives, logits=ends_in not in ("sigmoid", "softmax"))
+    return Interface(sides.pop(), planes, kind, gives, logits=ends_in not in ("sigmoid", "softmax"))
 
 
 def preprocessing(

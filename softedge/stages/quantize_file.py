@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from softedge import registry
 from softedge.config import Check, build
 from softedge.errors import UserError, first_line
@@ -33,6 +35,8 @@ CALIBRATION = 300  # images that set ranges, at most
 TEST = 1000  # images that the written file is tested on, at most
 _FEWEST = 8  # images below which nothing can be split
 _ONE_BY_ONE = "export it again with a batch size of one, not of any number"
+_ALONE = 2  # images that are also asked one by one
+_SAME = 1e-3  # largest difference of an answer between asking an image alone and with others: what rounding explains
 
 
 def quantize_file(
@@ -139,6 +143,12 @@ class _Work:
             raise UserError(f"{file} cannot be run on several images ({first_line(error)}); {_ONE_BY_ONE}") from error
         if len(answers) != len(images):
             raise UserError(f"{file} gives {len(answers)} rows of scores for {len(images)} images; {_ONE_BY_ONE}")
+        alone = np.concatenate([self.given.predict(images[i : i + 1]) for i in range(min(_ALONE, len(images)))])
+        if np.abs(alone - answers[: len(alone)]).max() > _SAME:
+            raise UserError(
+                f"{file} answers differently when an image comes alone and with others, or when it is asked twice: "
+                "BatchNorm or dropout is in training mode, or an operator mixes the batch; export it again in eval mode"
+            )
         return answers
 
     def into(self, folder: Path) -> Outcome:

@@ -15,6 +15,7 @@ from tiny_network import SPEC, planes_to_logits
 from torch import nn
 
 from softedge.errors import UserError
+from softedge.export.given_file import Tensor, interface
 from softedge.export.onnx import given
 from softedge.files import write_json
 from softedge.records import Result
@@ -221,6 +222,37 @@ def test_an_old_file_that_converting_changes_is_refused(tmp_path):
     onnx.save(resized(10, 0.4, "nearest"), tmp_path / "old.onnx")
     with pytest.raises(UserError, match=r"has opset 10, and its answers change by .* export it again with opset 17"):
         given.read(tmp_path / "old.onnx", ASKED)
+
+
+def training(model: onnx.ModelProto) -> None:
+    """A BatchNorm of the pixels in training mode in front."""
+    rename(model, "pixels", "inner")
+    model.graph.input[0].name = "pixels"
+    for name, value in (("one", 1), ("zero", 0)):
+        model.graph.initializer.append(numpy_helper.from_array(np.full(3, value, np.float32), name))
+    read, made = ["pixels", "one", "zero", "zero", "one"], ["inner", "new_mean", "new_variance"]
+    model.graph.node.insert(0, helper.make_node("BatchNormalization", read, made, training_mode=1))
+
+
+def over_the_batch(model: onnx.ModelProto) -> None:
+    behind(model, ("Softmax", {"axis": 0}))
+
+
+@pytest.mark.parametrize("change", [training, over_the_batch])
+def test_a_file_whose_answers_depend_on_the_other_images_is_refused(float_file, picture_folder, tmp_path, change):
+    model = onnx.load(float_file)
+    change(model)
+    onnx.save(model, tmp_path / "mixed.onnx")
+    with pytest.raises(UserError, match="answers differently when an image comes alone and with others"):
+        quantize_file(tmp_path / "mixed.onnx", picture_folder, tmp_path / "out", ASKED)
+
+
+@pytest.mark.parametrize(("sides", "size", "found"), [((16, 0), None, 16), ((0, 16), 16, 16), ((0, 0), 24, 24)])
+def test_the_side_that_a_file_states_is_its_size(tmp_path, sides, size, found):
+    ends = [Tensor("pixels", (0, 3, *sides), "float")], [Tensor("logits", (0, 5), "float")]
+    assert interface(tmp_path, *ends, "gemm", size).size == found
+    with pytest.raises(UserError, match=r"images of 16 x \? pixels; --size must be that"):
+        interface(tmp_path, [Tensor("pixels", (0, 3, 16, 0), "float")], ends[1], "gemm", 24)
 
 
 def test_files_without_float_scores_or_without_a_network_are_one_clear_line(float_file, tmp_path):
