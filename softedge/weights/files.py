@@ -16,8 +16,15 @@ from softedge.errors import UserError
 from softedge.progress import say
 from softedge.weights import unpickling
 
-AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # averaged weights, better than the trained ones
-NESTED = ("state_dict", "model_state_dict", "model", "net", "module")
+AVERAGED = (
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema_model",
+    "params_ema",
+    "ema",
+)  # better than trained ones
+NESTED = ("state_dict", "model_state_dict", "model", "net", "module", "params")
 CHECKSUM = "sha256"  # of the weights and their description, in files that softedge writes
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DDP, torch.compile and trainers' own
 
@@ -32,9 +39,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise UserError(f"weights file {path} does not exist")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty (0 bytes); copy or download it again")
-    state = _state_in(_read(path), path)
+    content = _read(path)
+    state = _state_in(content, path)
     if state is None:
-        raise UserError(f"{path} holds no state dict (name -> tensor)")
+        inside = (
+            [f"'{key}'" for key, value in content.items() if _state_in(value, path)]
+            if isinstance(content, Mapping)
+            else []
+        )
+        there = f"; it has some inside {', '.join(inside)}: save one of them alone" if inside else ""
+        raise UserError(f"{path} holds no state dict (name -> tensor){there}")
     if "n_averaged" in state:  # torch.optim.swa_utils.AveragedModel's counter
         del state["n_averaged"]
     return unwrapped(state)
@@ -103,15 +117,41 @@ def _digest(state: Mapping[str, Tensor], about: str) -> str:
 def _state_in(content: Any, path: Path) -> dict[str, Tensor] | None:
     if not isinstance(content, Mapping):
         return None
-    for key in (*AVERAGED, *NESTED):
-        inner = _state_in(content.get(key), path)
-        if inner:
-            if key in AVERAGED and any(isinstance(content.get(other), Mapping) for other in NESTED):
-                say(f"weights: {path} holds averaged weights ('{key}') beside the trained ones; the averaged are used")
-            return inner
+    states = {key: state for key in (*AVERAGED, *NESTED) if (state := _state_in(content.get(key), path))}
+    if states:
+        chosen = next(iter(states))
+        _name_others(content, states, chosen, path)
+        return states[chosen]
     if content and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
         return dict(content)
     return None
+
+
+def _name_others(content: Mapping[Any, Any], states: dict[str, dict[str, Tensor]], chosen: str, path: Path) -> None:
+    """Say which weights of the network a checkpoint has beside the ``chosen`` ones.
+
+    UserError where two of them differ and neither is an average: nobody says which is meant.
+    """
+    used = unwrapped(states[chosen])
+    trained = [key for key in states if key in NESTED]
+    if chosen in AVERAGED and trained:
+        say(f"weights: {path} holds averaged weights ('{chosen}') beside the trained ones; the averaged are used")
+        content = {key: value for key, value in content.items() if key not in trained}
+    others = {key: states.get(key) or _state_in(content[key], path) or {} for key in content if key != chosen}
+    differ = [str(key) for key, other in others.items() if _other_weights(unwrapped(other), used)]
+    for key in differ:
+        if key in trained:
+            raise UserError(
+                f"{path} holds two networks, '{chosen}' and '{key}'; save the state_dict of one of them alone"
+            )
+        say(f"weights: {path} holds other weights of the network ('{key}'); those in '{chosen}' are used")
+
+
+def _other_weights(other: Mapping[str, Tensor], used: Mapping[str, Tensor]) -> bool:
+    """Whether ``other`` has most of the names of ``used``, and other values."""
+    both = other.keys() & used.keys()
+    same = (other[name].shape == used[name].shape and bool((other[name] == used[name]).all()) for name in both)
+    return 2 * len(both) > len(used) and not all(same)
 
 
 def unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:

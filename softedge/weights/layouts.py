@@ -135,7 +135,7 @@ def _is_of(key: str, layers: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class _Reading:
-    """inner: tensors under ``prefix``, renamed.  outer: its beginning, which most names in the file carry."""
+    """inner: tensors under ``prefix``, renamed.  outer: its beginning, which many names in the file carry."""
 
     inner: State
     prefix: str = ""
@@ -144,7 +144,7 @@ class _Reading:
 
 def _readings(state: State, net: nn.Module, name: str) -> Iterator[_Reading]:
     """Readings of the names, the likeliest first."""
-    for outer in ("", *_carried_by_most(state)):
+    for outer in ("", *_carried_by_many(state)):
         below = {k.removeprefix(outer): v for k, v in state.items() if k.startswith(outer)}
         if (renamed := _translated(below, net, name.partition(".")[0])) is not None:
             yield _Reading(renamed, outer, outer)
@@ -153,16 +153,16 @@ def _readings(state: State, net: nn.Module, name: str) -> Iterator[_Reading]:
                 yield _Reading(inner, outer + inside, outer)
 
 
-def _carried_by_most(state: State) -> list[str]:
-    """Prefixes that more than half of the names carry, the shortest first: ``model.`` in Lightning's checkpoints."""
-    prefixes: list[str] = []
-    while True:
-        before = prefixes[-1] if prefixes else ""
-        parts = Counter(k.removeprefix(before).split(".")[0] for k in state if k.startswith(before))
-        part, count = parts.most_common(1)[0] if parts else ("", 0)
-        if 2 * count <= len(state):
-            return prefixes
-        prefixes.append(f"{before}{part}.")
+def _carried_by_many(state: State) -> list[str]:
+    """Prefixes that a third of the names carry, the commonest and shortest first: ``model.`` in Lightning.
+
+    Not more than a third, since an average of the network beside it (``ema.module.``) has as many names.
+    """
+    counts: Counter[str] = Counter()
+    for key in state:
+        parts = key.split(".")
+        counts.update(".".join(parts[:depth]) + "." for depth in range(1, len(parts)))
+    return [prefix for prefix, count in counts.most_common() if 3 * count > len(state)]
 
 
 def _translated(state: State, net: nn.Module, architecture: str) -> State | None:

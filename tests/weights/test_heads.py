@@ -150,6 +150,16 @@ def test_two_copies_of_the_network_are_refused_by_their_prefixes(net, path):
         read(path, NAME)
 
 
+@pytest.mark.parametrize("average", ["ema.", "ema_model.module."])
+def test_an_average_beside_a_lightning_network_is_refused_by_both_prefixes(net, path, average):
+    """Each has no more than half of the names; the refusal said that the file lacks the network."""
+    state = {**under("model.", net.state_dict()), **under(average, net.state_dict())}
+    torch.save({"state_dict": {**state, "ema_model.n_averaged": torch.tensor(3)}}, path)
+    with pytest.raises(UserError, match=r"holds two networks .*; save the state_dict of one of them alone") as error:
+        read(path, NAME)
+    assert "'model.'" in str(error.value) and f"'{average}'" in str(error.value)
+
+
 def test_a_tensor_like_no_classifiers_own_is_not_dropped_with_one(net, path):
     torch.save({**net.state_dict(), **head("head"), "head.scale": torch.ones(1)}, path)
     with pytest.raises(UserError, match=r"1 of its tensors have no place in the network, the first is 'head.scale'"):

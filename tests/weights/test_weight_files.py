@@ -55,12 +55,33 @@ def test_prefixes_and_checkpoints_of_trainers_give_the_same_features(tmp_path, l
     assert torch.equal(features(tmp_path / "w.pth"), expected(net))
 
 
-@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema"])
+@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "ema_model"])
 def test_averaged_weights_are_preferred_and_named(tmp_path, capsys, key):
     trained, averaged = network(seed=1), network(seed=2)
     torch.save({"state_dict": trained.state_dict(), key: averaged.state_dict()}, tmp_path / "w.pth")
     assert torch.equal(features(tmp_path / "w.pth"), expected(averaged))
     assert f"holds averaged weights ('{key}')" in capsys.readouterr().err
+
+
+def test_two_networks_in_a_checkpoint_are_refused_and_one_twice_is_not(tmp_path):
+    one, other = network(seed=1), network(seed=2)
+    torch.save({"model": one.state_dict(), "state_dict": other.state_dict()}, tmp_path / "two.pth")
+    with pytest.raises(UserError, match="holds two networks, 'state_dict' and 'model'; save the state_dict of one"):
+        files.read_state(tmp_path / "two.pth")
+    torch.save({"model": one.state_dict(), "state_dict": prefixed(one.state_dict(), "module.")}, tmp_path / "one.pth")
+    assert torch.equal(features(tmp_path / "one.pth"), expected(one))
+
+
+def test_weights_of_the_network_under_another_name_are_named(tmp_path, capsys):
+    one, other = network(seed=1), network(seed=2)
+    beside = {"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}, "rng_states": {"cpu": torch.ones(4)}}
+    torch.save({"model": one.state_dict(), "teacher": other.state_dict(), **beside}, tmp_path / "w.pth")
+    assert torch.equal(features(tmp_path / "w.pth"), expected(one))
+    line = f"weights: {tmp_path}/w.pth holds other weights of the network ('teacher'); those in 'model' are used"
+    assert [said for said in capsys.readouterr().err.splitlines() if "holds" in said] == [line]
+    torch.save({"student": one.state_dict(), "teacher": other.state_dict()}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"no state dict .*; it has some inside 'student', 'teacher': save one of them"):
+        files.read_state(tmp_path / "w.pth")
 
 
 def test_an_averaged_model_of_pytorch_is_read(tmp_path):
