@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -41,6 +43,7 @@ class Deployed(nn.Module):
         self.model = model
         self.spec = spec
         self.about: dict[str, str] = {}  # written into the file: where the weights come from
+        self.options: dict[str, Any] = {}  # of timm's create_model, where the network is not timm's default
         self.traced: dict[bool, bytes] = {}  # ONNX graphs by "dynamic batch", see onnx_graph.trace
         self.register_buffer("shift", torch.tensor(spec.mean).reshape(1, 3, 1, 1) * 255)
         self.register_buffer("scale", torch.tensor(spec.std).reshape(1, 3, 1, 1) * 255)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from softedge import backbones
 from softedge.backbones import Backbone, Classifier
-from softedge.errors import UserError
+from softedge.errors import UserError, first_line
 from softedge.export import folding
 from softedge.export.deployed import Deployed
 from softedge.files import read_text
@@ -21,6 +21,7 @@ from softedge.run import write_bytes
 from softedge.weights import heads, layouts, starting
 from softedge.weights.files import description, serialized
 from softedge.weights.preprocessing import Preprocessing, beside, of_timm
+from softedge.weights.timm_config import options_beside
 
 KIND = "network"  # of a file written by ``save``, beside "classifier" and "backbone"
 
@@ -114,15 +115,18 @@ def read(
         kind: Output = "features" if about["kind"] == "backbone" else output
         return Deployed(model, spec, known, kind), name
     starting.refuse_unknown(backbone)
-    net, classes = _timm(weights, state, backbone, output)
+    net, classes, options = _timm(weights, state, backbone, output)
     spec = _announced(*_known(weights, backbone, preprocessing), preprocessing)
     if classes == 0:
         if labels is not None and output != "features":
             raise UserError(f"{weights} has no classifier, and --labels names its classes; leave one of the two out")
         if output == "scores":
             raise UserError(f"{weights} has no classifier, and --activation says what is behind one; leave it out")
-        return Deployed(net, spec, output="features"), backbone
-    return Deployed(net, spec, _labels(labels, classes), output), backbone
+        deployed = Deployed(net, spec, output="features")
+    else:
+        deployed = Deployed(net, spec, _labels(labels, classes), output)
+    deployed.options = options
+    return deployed, backbone
 
 
 def save(path: Path, deployed: Deployed, name: str) -> None:
@@ -131,7 +135,8 @@ def save(path: Path, deployed: Deployed, name: str) -> None:
     if isinstance(deployed.model, Classifier | Backbone):
         backbones.save(path, deployed.model, deployed.spec, given=given)
         return
-    about = {"kind": KIND, "backbone": {"name": name}, "spec": deployed.spec.to_dict(), "given": given}
+    network = {"name": name, **({"options": deployed.options} if deployed.options else {})}
+    about = {"kind": KIND, "backbone": network, "spec": deployed.spec.to_dict(), "given": given}
     state = {key: value.detach().contiguous().clone() for key, value in deployed.model.state_dict().items()}
     write_bytes(path, serialized(state, about))
 
@@ -150,12 +155,13 @@ def load(path: Path) -> Deployed:
     else:
         state = backbones.read_state(path)
         classes = len(given["labels"]) if given["output"] in LABELLED else 0
-        net = timm.create_model(about["backbone"]["name"], num_classes=classes).eval()
+        options = about["backbone"].get("options", {})
+        net = timm.create_model(about["backbone"]["name"], num_classes=classes, **options).eval()
         if net.state_dict().keys() != state.keys():  # its branches were merged before
             net = folding.merge_branches(net)
         net.load_state_dict(state)
     deployed = Deployed(net, spec, tuple(given["labels"]), given["output"])
-    deployed.about = dict(given["about"])
+    deployed.about, deployed.options = dict(given["about"]), dict(about["backbone"].get("options", {}))
     return deployed
 
 
@@ -168,32 +174,54 @@ def _all_finite(state: Mapping[str, Tensor], weights: Path) -> None:
         )
 
 
-def _timm(weights: Path, state: Mapping[str, Tensor], name: str, output: str) -> tuple[nn.Module, int]:
-    """The timm network with the weights loaded, and its number of classes (0: features)."""
-    import timm
-
-    net, fitted, merged = _fitted(weights, state, name)
+def _timm(weights: Path, state: Mapping[str, Tensor], name: str, output: str) -> tuple[nn.Module, int, dict[str, Any]]:
+    """The timm network with the weights loaded, its number of classes (0: features), and timm's options for it."""
+    build, options = _builder(weights, name)
+    net, fitted, merged = _fitted(weights, state, name, build)
     fitted.left_out(str(weights))
     if output != "features":
 
-        def build(classes: int) -> nn.Module:
-            full: nn.Module = timm.create_model(name, num_classes=classes)
+        def with_classes(classes: int) -> nn.Module:
+            full = build(classes)
             return folding.merge_branches(full) if merged else full
 
-        if complete := heads.completed(fitted, build, layouts.classifiers(net), name, str(weights)):
-            return complete[0].eval(), complete[1]
+        if complete := heads.completed(fitted, with_classes, layouts.classifiers(net), name, str(weights)):
+            return complete[0].eval(), complete[1], options
     net.load_state_dict(fitted.tensors, strict=False)  # counters of BatchNorm batches may be absent
-    return net.eval(), 0
+    return net.eval(), 0, options
 
 
-def _fitted(weights: Path, state: Mapping[str, Tensor], name: str) -> tuple[nn.Module, layouts.Fitted, bool]:
+def _builder(weights: Path, name: str) -> tuple[Callable[[int], nn.Module], dict[str, Any]]:
+    """What makes the network for a number of classes, and how that differs from timm's default: ``config.json``."""
+    import timm
+
+    there = (weights.parent / "config.json").is_file()
+    options = options_beside(weights, name, timm.create_model(name, num_classes=2)) if there else {}
+
+    def build(classes: int) -> nn.Module:
+        net: nn.Module = timm.create_model(name, num_classes=classes, **options)
+        return net
+
+    if options:
+        config, what = weights.parent / "config.json", ", ".join(f"{key} = {value}" for key, value in options.items())
+        try:
+            build(2)
+        except Exception as error:  # each network has its own checks of its options
+            raise UserError(
+                f"{config} says {what}, with which timm cannot build {name} ({first_line(error)})"
+            ) from error
+        say(f"weights: {name} is built with {what}, from {config}")
+    return build, options
+
+
+def _fitted(
+    weights: Path, state: Mapping[str, Tensor], name: str, build: Callable[[int], nn.Module]
+) -> tuple[nn.Module, layouts.Fitted, bool]:
     """The network without its classifier, the tensors in the file, and whether branches are merged.
 
     Checkpoints of MobileOne, FastViT or RepViT may have been reparameterized already: then the network must be.
     """
-    import timm
-
-    net, full = (timm.create_model(name, num_classes=classes) for classes in (0, 2))
+    net, full = build(0), build(2)
     try:
         return net, layouts.fit_with_head(state, net, name, str(weights), heads.own_names(full, net)), False
     except UserError as error:

@@ -114,6 +114,7 @@ def export_file(
         refuse_another(Run(out), "network", weights, inputs)
     with started(out, recipe, force) as run:
         kept = {"backbone": name, "labels": list(deployed.labels), "output": deployed.output, "spec": spec.to_dict()}
+        kept |= {"options": deployed.options} if deployed.options else {}
         perform(
             run,
             "network",

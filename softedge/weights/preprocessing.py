@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from softedge.errors import UserError
-from softedge.files import read_text
+from softedge.weights.timm_config import UNREADABLE, settings_beside
 
 Channels = tuple[float, float, float]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -49,6 +48,7 @@ def of_timm(name: str, origin: str = "") -> Preprocessing | None:
         "interpolation": settings.interpolation,
         "crop_pct": settings.crop_pct,
         "input_size": settings.input_size,
+        "crop_mode": settings.crop_mode,
     }
     return _from_values(values, origin or f"from timm's settings of {tagged}")
 
@@ -60,13 +60,8 @@ def beside(path: Path, name: str, instead: str = "data.mean and data.std") -> Pr
     instead: what the user can set, for the UserError of a file that cannot be read.
     """
     config = path.parent / "config.json"
-    if not config.is_file():
-        return None
     try:
-        content = json.loads(read_text(config, "utf-8"))
-        if not isinstance(content, dict):
-            raise TypeError("not an object")
-        if content.get("architecture", name).split(".")[0] != name.split(".")[0]:
+        if (content := settings_beside(path, name)) is None:
             return None
         values = {**content, **(content.get("pretrained_cfg") or {})}
         values.setdefault("mean", values.get("image_mean"))
@@ -74,7 +69,7 @@ def beside(path: Path, name: str, instead: str = "data.mean and data.std") -> Pr
         if values["mean"] is None or values["std"] is None:
             return None
         return _from_values(values, f"from {config}")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"{config} cannot be read as settings of weights ({error}); mend it, or remove it and set {instead}"
         ) from error
@@ -86,10 +81,27 @@ def _from_values(values: Mapping[str, Any], origin: str) -> Preprocessing:
         raise ValueError("mean and std need three values")
     if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
         raise ValueError(f"mean is {list(mean)} and std {list(std)}; they are numbers, and std is positive")
-    crop, size = float(values.get("crop_pct") or 1.0), int((values.get("input_size") or (3, 224, 224))[-1])
+    if max(mean) > 1:
+        raise ValueError(f"mean is {list(mean)}, of x; it is of x / 255, between 0 and 1 (divide mean and std by 255)")
+    sides = [int(side) for side in (values.get("input_size") or (3, 224, 224))[1:]]
+    crop, size = float(values.get("crop_pct") or 1.0), sides[-1]
     if not 0.1 <= crop < math.inf or size < 1:
         raise ValueError(
             f"crop_pct is {crop:g} and input_size {size}; they are a share of the shorter side, and pixels"
         )
-    interpolation: Interpolation = "bicubic" if values.get("interpolation") == "bicubic" else "bilinear"
-    return Preprocessing(mean, std, interpolation, crop, size, origin)  # type: ignore[arg-type]
+    stated = str(values.get("interpolation") or "bilinear")
+    interpolation: Interpolation = "bicubic" if stated in ("bicubic", "lanczos") else "bilinear"
+    for other in _done_otherwise(values, sides, stated):
+        origin += f", but {other}"
+    return Preprocessing(mean, std, interpolation, min(crop, 1.0), size, origin)  # type: ignore[arg-type]
+
+
+def _done_otherwise(values: Mapping[str, Any], sides: list[int], interpolation: str) -> list[str]:
+    """What the weights were evaluated with and softedge does not do."""
+    shape = {"squash": "squashed to a square", "border": "padded to a square"}.get(values.get("crop_mode") or "")
+    found = [f"there images were {shape}, here their centre is cropped"] if shape else []
+    if len(set(sides)) > 1:
+        found.append(f"there images had {sides[0]} x {sides[1]} pixels, here they are square")
+    if interpolation not in ("bilinear", "bicubic", "random"):
+        found.append(f"'{interpolation}' is not done here")
+    return found

@@ -112,3 +112,69 @@ def test_a_file_of_softedge_says_its_own_preprocessing(tmp_path, capsys):
     assert read(path)[0].spec == spec
     assert read(path, NAME)[0].spec == spec, "also where its architecture is named"
     assert said(capsys) == [f"weights: normalisation 0.5/0.2, bicubic, from {path}"] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "stated", "options"),
+    [
+        (RESNET, {"global_pool": "max"}, {"global_pool": "max"}),
+        (RESNET, {"global_pool": "avg", "model_args": {"act_layer": "leaky_relu"}}, {"act_layer": "leaky_relu"}),
+        ("vit_tiny_patch16_224", {"global_pool": "avg"}, {"global_pool": "avg"}),
+    ],
+)
+def test_a_network_that_config_json_builds_otherwise_is_that_network(tmp_path, capsys, name, stated, options):
+    """Most of its tensors have the names and shapes of timm's default, which would answer otherwise."""
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=3, **options).eval()
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    settings = {"mean": [0, 0, 0], "std": [1, 1, 1], "input_size": [3, 224, 224]}
+    content = {"architecture": name, "num_classes": 3, **stated, "pretrained_cfg": settings}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    deployed, _ = read(tmp_path / "w.safetensors", name)
+    given.save(tmp_path / "kept.safetensors", deployed, name)
+    kept = given.load(tmp_path / "kept.safetensors")
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        expected, default = net(images), timm.create_model(name, num_classes=3).eval()
+        default.load_state_dict(net.state_dict(), strict=False)
+        assert (default(images) - expected).abs().max() > 1e-3
+        assert torch.equal(deployed.model(images), expected) and torch.equal(kept.model(images), expected)
+    key, value = next(iter(options.items()))
+    assert f"weights: {name} is built with {key} = {value}, from {tmp_path}/config.json" in capsys.readouterr().err
+
+
+def test_options_that_timm_does_not_know_are_one_line(resnet):
+    content = {"architecture": RESNET, "model_args": {"checkpoint_path": "/etc/passwd", "no_such": 3}}
+    resnet.with_name("config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"config.json says no_such = 3, with which timm cannot build") as error:
+        read(resnet, RESNET)
+    assert "\n" not in str(error.value) and "passwd" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("stated", "line"),
+    [
+        (
+            {"crop_mode": "squash"},
+            "0/1, bilinear, from {}, but there images were squashed to a square, here their centre is",
+        ),
+        (
+            {"input_size": [3, 48, 96]},
+            "0/1, bilinear, from {}, but there images had 48 x 96 pixels, here they are square",
+        ),
+        ({"interpolation": "lanczos"}, "0/1, bicubic, from {}, but 'lanczos' is not done here"),
+    ],
+)
+def test_what_the_weights_were_evaluated_with_and_is_not_done_here_is_said(resnet, capsys, stated, line):
+    config_json = resnet.with_name("config.json")
+    settings = {"mean": [0, 0, 0], "std": [1, 1, 1], "crop_pct": 1.0, "input_size": [3, 96, 96], **stated}
+    config_json.write_text(json.dumps({"architecture": RESNET, "pretrained_cfg": settings}))
+    read(resnet, RESNET)
+    assert line.format(config_json) in said(capsys)[0]
+
+
+def test_a_mean_of_grey_levels_in_config_json_is_refused_as_the_option_is(resnet):
+    settings = {"mean": [123.7, 116.3, 103.5], "std": [58.4, 57.1, 57.4]}
+    resnet.with_name("config.json").write_text(json.dumps({"architecture": RESNET, "pretrained_cfg": settings}))
+    with pytest.raises(UserError, match=r"of x / 255, between 0 and 1 \(divide mean and std by 255\)"):
+        read(resnet, RESNET)
