@@ -125,6 +125,16 @@ def test_the_normalisation_that_the_model_api_notes_is_used_and_what_the_user_sa
     assert given.read(path, {"mean": (0.0,) * 3, "std": (1.0,) * 3}).spec.std == (1.0,) * 3
 
 
+def test_numbers_of_the_model_api_are_read_with_sign_and_exponent_or_not_at_all(network, tmp_path):
+    noted = network.clone()
+    noted.set_rt_info("1.02e+02, 1.275e2, 153.", ["model_info", "mean_values"])
+    noted.set_rt_info("[51 63.75 76.5]", ["model_info", "scale_values"])
+    assert np.allclose(given.read(saved(noted, tmp_path / "net.xml"), {}).spec.mean, SPEC.mean)
+    noted.set_rt_info("-102 -127.5 -153", ["model_info", "mean_values"])
+    with pytest.raises(UserError, match="does not say how they are normalised: give --mean and --std"):
+        given.read(saved(noted, tmp_path / "negative.xml"), {})
+
+
 def test_images_of_any_size_are_quantized_at_the_size_asked_for_and_stay_of_any_size(
     deployed, picture_folder, tmp_path
 ):

@@ -27,6 +27,7 @@ from softedge.records import InputSpec
 
 _ROUNDED = ("FakeQuantize", "FakeConvert")
 _NARROW = re.compile(r"[iu][1248]|nf4|f4e2m1|f8e\w+")  # element types of quantized weights; indices have 32 or 64 bits
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _SECONDS = 2.0  # of processor time to compare one option with fp32
 
 
@@ -202,7 +203,7 @@ def _model_api(network: Any) -> dict[str, Any]:
     """Normalisation as OpenVINO's Model API notes it (OTX, Geti): "123.675 116.28 103.53", of x."""
     own: dict[str, Any] = {}
     for entry, name in (("mean_values", "mean"), ("scale_values", "std")):
-        numbers = [float(text) / 255 for text in re.findall(r"[\d.]+", _noted(network, "model_info", entry) or "")]
+        numbers = [float(text) / 255 for text in _NUMBER.findall(_noted(network, "model_info", entry) or "")]
         if len(numbers) == 3:
             own[name] = tuple(numbers)
     valid = len(own) == 2 and all(0 <= m <= 1 for m in own["mean"]) and all(0 < s <= 1 for s in own["std"])
