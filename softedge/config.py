@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
-from pydantic_core import InitErrorDetails
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from softedge import registry
 from softedge.errors import UserError
@@ -20,7 +20,7 @@ from softedge.recipes import files as recipe_files
 from softedge.recipes import methods
 from softedge.recipes.files import available as available
 from softedge.recipes.files import parse_override as parse_override
-from softedge.recipes.section import Fraction, Positive, Section, Widths
+from softedge.recipes.section import Fraction, Fractions, Positive, PositiveNumbers, Range, Section, Widths
 from softedge.recipes.supervised import Distill as Distill
 from softedge.recipes.supervised import Finetune as Finetune
 
@@ -75,7 +75,7 @@ class Augment(Section):
     hue: float = Field(default=0.1, ge=0.0, le=0.5)
     grey: Fraction = 0.2
     blur: Fraction = 0.5
-    blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels at 224; scaled with the image size when blur_scales is set
+    blur_sigma: Range = (0.1, 2.0)  # pixels at 224; scaled with the image size when blur_scales is set
     blur_scales: bool = False
 
 
@@ -137,7 +137,7 @@ class Knn(Section):
 class Probe(Section):
     """A linear classifier on frozen features."""
 
-    weight_decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2)  # the sweep; chosen on a part of the training set
+    weight_decays: PositiveNumbers = (1e-5, 1e-4, 1e-3, 1e-2)  # the sweep; chosen on a part of the training set
     labels: float = Field(default=1.0, gt=0.0, le=1.0)  # fraction of the training labels to use, stratified
     few_labels: int = Field(default=10, ge=0)  # labels per class of the few-label comparison; 0: leave it out
     random_baseline: bool = True  # the same probe on random weights beside it
@@ -146,10 +146,10 @@ class Probe(Section):
 class Labels(Section):
     """Was pretraining worth it? Accuracy by number of labels, with and without it."""
 
-    fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
+    fractions: Fractions = (0.01, 0.1, 1.0)
     seeds: Annotated[int, Field(ge=2)] = 3
     given: tuple[str, ...] = ()  # further initial weights: "imagenet" or files
-    methods: tuple[Literal["probe", "finetune"], ...] = ("probe", "finetune")
+    methods: Annotated[tuple[Literal["probe", "finetune"], ...], Field(min_length=1)] = ("probe", "finetune")
     int8: str = registry.DEFAULT_FORMATS[0]  # measure the exported int8 file of every classifier too; "": do not
 
 
@@ -283,8 +283,8 @@ class Recipe(Section):
 
 def _within(section: str, error: Any) -> InitErrorDetails:
     """An error of a section as one of the recipe."""
-    located: InitErrorDetails = {"type": error["type"], "loc": (section, *error["loc"]), "input": error["input"]}
-    return {**located, "ctx": error["ctx"]} if "ctx" in error else located
+    kind = PydanticCustomError(error["type"], error["msg"])  # pydantic knows its own kinds by name, not a section's
+    return {"type": kind, "loc": (section, *error["loc"]), "input": error["input"]}
 
 
 def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:

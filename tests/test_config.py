@@ -40,6 +40,20 @@ def test_every_default_is_visible():
         ("ssl.epochs", "expected KEY=VALUE"),
         ("seed.a=1", "'seed' is a value"),
         ("nonsense=1", "unknown key 'nonsense'"),
+        ("ssl.epochs=true", "ssl.epochs in --set: input should be a number, found true"),
+        ("seed=false", "seed in --set: input should be a number, found false"),
+        ("transfer.short_sides=[true]", r"transfer.short_sides in --set: input should be a number, found \[true\]"),
+        ("probe.weight_decays=[]", r"probe.weight_decays in --set: input should have at least one entry, found \[\]"),
+        ("probe.weight_decays=[0.0]", r"probe.weight_decays.0 in --set: input should be greater than 0, found 0.0"),
+        ("labels.fractions=[2.0]", r"labels.fractions.0 in --set: input should be less than or equal to 1, found 2.0"),
+        ("labels.methods=[]", "labels.methods in --set: input should have at least one entry"),
+        ("augment.blur_sigma=[2.0, 0.1]", r"augment.blur_sigma in --set: .*smaller number first, found \[2.0, 0.1\]"),
+        ("augment.blur_sigma=[-1, 0]", "augment.blur_sigma.0 in --set: input should be greater than or equal to 0"),
+        ("export.targets=onnx,openvino", r'should be a list, such as \["onnx", "openvino"\], found \'onnx,openvino\''),
+        ("export.targets=[onnx]", r'should be a list, such as \["onnx"\], found'),
+        ("data.source=2024-01-01", r"text, found 2024-01-01; write it in quotes: --set 'data.source=\"2024-01-01\"'"),
+        ("ssl=5", "ssl in --set: input should be a section with keys of its own, found 5"),
+        ("seed=1\nname='x'", "seed in --set: .*unable to parse"),
     ],
 )
 def test_a_mistake_is_one_clear_line(override, message):
@@ -54,6 +68,16 @@ def test_overrides_are_read_as_toml_and_as_plain_words():
     )
     assert (recipe.ssl.epochs, recipe.optim.lr, recipe.ssl.projector) == (3, 0.5, (64, 32))
     assert (recipe.backbone.name, recipe.ssl.symmetric) == ("resnet18", False)
+
+
+def test_true_stays_true_where_a_switch_may_also_have_a_name():
+    assert config.build({}, ["optim.compile=true", "plan.scratch=true"]).optim.compile is True
+
+
+def test_a_recipe_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "notepad.toml"
+    path.write_bytes(b"\xef\xbb\xbf[ssl]\r\nepochs = 3\r\n")
+    assert config.load(str(path)).ssl.epochs == 3
 
 
 def test_a_damaged_recipe_file_is_named(tmp_path):

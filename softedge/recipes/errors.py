@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
 from softedge import registry
 from softedge.errors import did_you_mean
+from softedge.recipes.files import OVERRIDE
 
 
 def explain(error: ValidationError, known: Sequence[str], origin: Callable[[str], str]) -> str:
@@ -25,4 +28,33 @@ def explain(error: ValidationError, known: Sequence[str], origin: Callable[[str]
     if first["type"] == "unknown_method":
         name = str(first["ctx"]["method"])
         return f"unknown method '{name}' in {origin('ssl.method')}{did_you_mean(name, tuple(registry.METHODS))}"
-    return f"{key} in {source}: {first['msg'].lower()}, found {first['input']!r}"
+    found = first["input"]
+    if first["type"] == "string_type" and isinstance(found, int | float | datetime.date | datetime.time):
+        quoted = f"--set '{key}=\"{found}\"'" if source == OVERRIDE else f'"{found}"'  # a shell takes plain quotes away
+        return f"{key} in {source}: input should be text, found {found}; write it in quotes: {quoted}"
+    return f"{key} in {source}: {_expected(first['type'], first['msg'], found)}, found {_shown(found)}"
+
+
+def _expected(kind: str, message: str, value: Any) -> str:
+    """What should be there, in the words of a recipe; a list is shown as it may have been meant."""
+    if kind == "tuple_type":
+        parts = [part.strip(" []'\"") for part in value.split(",")] if isinstance(value, str) else [value]
+        return f"input should be a list, such as {_shown([part for part in parts if part != ''])}"
+    if kind == "too_short":
+        return "input should have at least one entry"
+    if kind.startswith(("model_", "dict_")):
+        return "input should be a section with keys of its own"
+    return message.lower()
+
+
+def _shown(value: Any) -> str:
+    """As TOML has it where that differs from Python; a list of texts as one would type it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_quoted, value))}]"
+    return repr(value)
+
+
+def _quoted(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else _shown(value)

@@ -104,7 +104,7 @@ def layers(name_or_path: str) -> list[RecipeFile]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(read_text(path, "utf-8"))
+        return tomllib.loads(read_text(path, "utf-8-sig"))  # Windows' Notepad writes a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise UserError(f"recipe {path} cannot be read: {error}") from error
 
@@ -116,9 +116,10 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not sign or not key:
         raise UserError(f"--set {text}: expected KEY=VALUE, for example --set ssl.epochs=50")
     try:
-        return key, tomllib.loads(f"v = {value}")["v"]
+        parsed = tomllib.loads(f"v = {value}")
     except (tomllib.TOMLDecodeError, RecursionError):
         return key, value.strip()
+    return key, parsed["v"] if parsed.keys() == {"v"} else value.strip()  # a line break may begin another key
 
 
 def override(text: str) -> RecipeFile:
