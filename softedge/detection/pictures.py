@@ -15,6 +15,7 @@ from softedge.errors import UserError
 
 Uint8 = NDArray[np.uint8]
 _ORIENTATION = 0x0112
+_WIDTH, _HEIGHT = 256, 257  # tags of a TIFF
 _MARKS = (b"eXIf", b"exif", b"adobe.xmp")  # of metadata in a PNG
 
 
@@ -48,10 +49,13 @@ def header(path: Path) -> tuple[tuple[int, int], int] | None:
 
     try:
         with Image.open(path) as image:
+            size = image.size
+            if tags := getattr(image, "tag_v2", None):  # of a TIFF, whose size Pillow has turned already
+                size = int(tags.get(_WIDTH, size[0])), int(tags.get(_HEIGHT, size[1]))
             # Pillow decodes a whole PNG to look for Exif data behind the pixels.
             if image.format == "PNG" and not any(mark in path.read_bytes() for mark in _MARKS):
-                return image.size, 1
+                return size, 1
             orientation = image.getexif().get(_ORIENTATION, 1)
-            return image.size, orientation if orientation in range(1, 9) else 1
+            return size, orientation if orientation in range(1, 9) else 1
     except Exception:  # Pillow's readers raise many kinds on damaged files
         return None

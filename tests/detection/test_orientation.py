@@ -22,7 +22,8 @@ def photo(path, orientation: int, size=STORED, box=BOX):
     array[box[1] : box[3], box[0] : box[2], 0] = 255
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(array).save(path, exif=exif, quality=100, subsampling=0)
+    exact = {"quality": 100, "subsampling": 0} if path.suffix == ".jpg" else {"lossless": path.suffix == ".webp"}
+    Image.fromarray(array).save(path, exif=exif, **exact)
 
 
 def upright_box(orientation: int) -> tuple[int, int, int, int]:
@@ -38,14 +39,14 @@ def red(scene) -> list[int]:
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-def voc_folder(root, photos: dict[str, tuple[int, tuple[int, int], tuple[int, int, int, int]]]):
+def voc_folder(root, photos: dict[str, tuple[int, tuple[int, int], tuple[int, int, int, int]]], ending="jpg"):
     """photos: name -> (orientation, width and height in the annotation, box in it)."""
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
     for split in ("train", "val"):
         (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(photos))
     for name, (orientation, (width, height), (x1, y1, x2, y2)) in photos.items():
-        photo(root / f"JPEGImages/{name}.jpg", orientation)
+        photo(root / f"JPEGImages/{name}.{ending}", orientation)
         box = f"<xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
         size = f"<size><width>{width}</width><height>{height}</height></size>"
         text = f"<annotation>{size}<object><name>a</name><bndbox>{box}</bndbox></object></annotation>"
@@ -67,6 +68,18 @@ def test_voc_boxes_drawn_on_the_upright_photo_stay(tmp_path, orientation):
     (scene,) = train.scenes
     assert scene.boxes.tolist() == [list(box)] == [red(scene)]
     assert train.notices == ()
+
+
+@pytest.mark.parametrize("drawn", ["stored", "upright"])
+@pytest.mark.parametrize("ending", ["png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_boxes_lie_on_the_object_in_every_format_that_has_an_orientation(tmp_path, orientation, ending, drawn):
+    photos = {"x": (orientation, STORED, BOX), "side": (6, STORED, BOX)}
+    if drawn == "upright":
+        size = STORED[::-1] if orientation > 4 else STORED
+        photos = {"x": (orientation, size, upright_box(orientation)), "side": (6, STORED[::-1], upright_box(6))}
+    train, _ = voc.read(voc_folder(tmp_path / "voc", photos, ending))
+    assert [scene.boxes[0].tolist() for scene in train.scenes] == [red(scene) for scene in train.scenes]
 
 
 def test_a_half_turn_follows_the_other_photos_of_the_data_set(tmp_path):
