@@ -59,7 +59,8 @@ def _frame(drawn: Drawn) -> Frame | None:
 
 def _turned(drawn: Drawn, usual: Frame, voted: bool, notices: Notices) -> Scene:
     fitting = (drawn.stored, size_upright(drawn.stored, drawn.orientation))
-    if drawn.annotated is not None and all(drawn.annotated) and drawn.annotated not in fitting:
+    used = (drawn.scene.width, drawn.scene.height) == fitting[1]  # else it is left out and named when it is screened
+    if used and drawn.annotated is not None and all(drawn.annotated) and drawn.annotated not in fitting:
         (width, height), (real_width, real_height) = drawn.annotated, drawn.stored
         notices.add(
             "pictures have another size than their annotations say: boxes are taken as pixels of the picture; if the "

@@ -10,6 +10,7 @@ from PIL import Image
 
 from softedge.detection import coco
 from softedge.detection.masks import decode
+from softedge.detection.screening import screen
 from softedge.errors import UserError
 
 
@@ -322,9 +323,14 @@ def test_boxes_in_fractions_of_the_sides_are_refused(tmp_path):
 
 def test_pictures_resized_after_they_were_annotated_are_told(tmp_path):
     large = {**image(1), "width": 80, "height": 60}
-    train, _ = coco.read(make(tmp_path, [large, image(2)], [thing(1), thing(2, on=2)]))
-    (line,) = train.notices
-    assert "1 picture has another size than its annotation says" in line and "40 x 30, not 80 x 60" in line
+    train, test = coco.read(make(tmp_path, [large, image(2)], [thing(1), thing(2, on=2)]))
+    assert train.notices == ()
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "val2017" / "2.jpg")  # no copy of the training picture
+    left_out = screen(train, test, "coco")
+    assert [scene.path.name for scene in left_out.apply(train, test)[0].scenes] == ["2.jpg"]
+    line = next(line for line in left_out.notices if "(train)" in line)
+    assert "1 picture cannot be used and is left out" in line
+    assert "1.jpg: 40 x 30 pixels, its annotation says 80 x 60; boxes would be misplaced" in line
 
 
 def test_an_object_listed_twice_is_told(tmp_path):
