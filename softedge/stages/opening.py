@@ -16,6 +16,8 @@ from softedge.run import Run, differences, write_bytes, write_text
 # A run is one training: these sections may not change under it. The others belong to single stages, which compare
 # their own settings.
 IDENTITY = ("seed", "data", "backbone", "augment", "ssl", "optim")
+# In them: how fast, and what is written beside. A training resumes with others to the same bits.
+_HOW = {"data": ("workers",), "ssl": ("log", "checkpoint_every")}
 
 DEFAULT_RECIPE = {"digits": "digits"}
 FOLDER_RECIPE = "small-domain"
@@ -35,13 +37,13 @@ def choose_recipe(
         return config.build(config.load(str(Path(out) / "recipe.toml")).model_dump(mode="json"), overrides)
     if recipe is None:
         recipe = DEFAULT_RECIPE.get(data or "digits", FOLDER_RECIPE)
-    chosen = config.load(recipe)
-    source = data or chosen.data.source
-    if Path(source).expanduser().is_dir():
-        source = str(Path(source).expanduser().resolve())  # a later command may start elsewhere
-    values = chosen.model_dump(mode="json")
-    values["data"]["source"] = source
-    return config.build(values, overrides, source=f"{recipe}.toml with --set")
+    values = config.load(recipe).model_dump(mode="json")
+    values["data"]["source"] = data or values["data"]["source"]
+    chosen = config.build(values, overrides, source=f"{recipe}.toml with --set")
+    source = Path(chosen.data.source).expanduser()
+    if chosen.data.source.strip() and source.is_dir():  # a later command may start elsewhere
+        return replaced(chosen, data={"source": str(source.resolve())})
+    return chosen
 
 
 @contextlib.contextmanager
@@ -49,16 +51,16 @@ def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Ru
     """Create the run folder, or open it again when it was made with the same training recipe; hold it locked.
 
     The lock comes first: a refused command must not change the recipe of a run that another process is working on.  Nor
-    does one that a stage refuses (``OtherSettings``): recipe and plan are put back, and the run resumes as before.  A
-    new run that is refused before any work leaves nothing.
+    does one that a stage refuses (``OtherSettings``), nor one that fails while the earlier training stands: recipe and
+    plan are put back, and the run goes on as before.  A new run that is refused before any work leaves nothing.
     """
     refuse_foreign(Path(out))
     run = Run(out)
     with _without_leftovers(run), run.locked():
         path = run.root / "recipe.toml"
-        if path.exists():
-            before = config.load(str(path))
-            changed = differences(before.section(*IDENTITY), recipe.section(*IDENTITY))
+        before = config.load(str(path)) if path.exists() else None
+        if before is not None:
+            changed = differences(identity(before), identity(recipe))
             if changed and not force and has_work(run):
                 raise UserError(
                     f"{out} holds a run with another recipe ({'; '.join(changed[:6])}); "
@@ -68,8 +70,9 @@ def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Ru
         write_text(path, config.to_toml(recipe))
         try:
             yield run
-        except OtherSettings:
-            for name in _ASKED:
+        except BaseException as error:
+            stands = before is not None and _edited(run, recipe) and not _edited(run, before)
+            for name in _ASKED if stands or isinstance(error, OtherSettings) else ():
                 if name in kept:
                     write_bytes(run.root / name, kept[name])
                 else:
@@ -170,16 +173,29 @@ def refuse_edited(run: Run, recipe: Recipe) -> None:
 
     Compared are the values that both have: a setting that a later version added does not make a trained run useless.
     """
-    trained = run.result("pretrain")
-    if trained is None:
-        return
-    now = recipe.section(*IDENTITY)
-    changed = differences(_shared(trained.recipe, now), _shared(now, trained.recipe))
-    if changed:
+    run.result("pretrain")  # one that is damaged is refused
+    if changed := _edited(run, recipe):
         raise UserError(
             f"{run.root / 'recipe.toml'} was changed since the run was trained ({'; '.join(changed[:4])}); "
             "change it back, or train another run with softedge pretrain --out"
         )
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """What makes the run the training that it is, as plain values."""
+    values = recipe.section(*IDENTITY)
+    for section, keys in _HOW.items():
+        values[section] = {key: value for key, value in values[section].items() if key not in keys}
+    return values
+
+
+def _edited(run: Run, recipe: Recipe) -> list[str]:
+    """What the finished training of the run was done with otherwise; nothing where there is none."""
+    with contextlib.suppress(UserError):
+        if (trained := run.result("pretrain")) is not None:
+            now = recipe.section(*IDENTITY)
+            return differences(_shared(trained.recipe, now), _shared(now, trained.recipe))
+    return []
 
 
 def _shared(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +212,7 @@ def with_overrides(run: Run, recipe: Recipe, overrides: Sequence[str]) -> Recipe
     if not overrides:
         return recipe
     changed = config.build(recipe.model_dump(mode="json"), overrides, source="recipe.toml with --set")
-    if touched := differences(recipe.section(*IDENTITY), changed.section(*IDENTITY)):
+    if touched := differences(identity(recipe), identity(changed)):
         raise UserError(
             f"--set would change what {run.root} was trained with ({'; '.join(touched[:4])}); "
             "start another run with softedge pretrain --out"

@@ -24,7 +24,7 @@ from softedge.ssl import sizing
 from softedge.ssl.train import Training
 from softedge.stages.base import BACKBONE, INDEX
 from softedge.stages.data import opened
-from softedge.stages.opening import choose_recipe, started
+from softedge.stages.opening import choose_recipe, identity, started
 from softedge.weights import starting
 
 NAME = "pretrain"
@@ -159,11 +159,8 @@ def _better(outcome: Outcome, recipe: Recipe, data: Data, folder: Path) -> Outco
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """What the weights depend on: where the images lie and how fast they are read is not among it."""
-    values = {**recipe.section("data", "backbone", "augment", "ssl", "optim", "knn"), "seed": recipe.seed}
-    for key in ("workers", "source"):  # how fast and from where, not what: the index says which images
-        values["data"].pop(key)
-    for key in ("log", "checkpoint_every"):
-        values["ssl"].pop(key)
+    values = {**identity(recipe), **recipe.section("knn")}
+    values["data"].pop("source")  # from where, not what: the index says which images
     if _judged(recipe):
         values["weight_decays"] = list(recipe.probe.weight_decays)
     else:

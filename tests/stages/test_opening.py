@@ -157,6 +157,38 @@ def test_a_command_that_a_stage_refuses_puts_recipe_and_plan_back(tmp_path):
     assert contents(tmp_path / "run") != after
 
 
+def test_a_training_that_fails_while_the_one_before_stands_leaves_the_recipe_of_that(toy):
+    run, recipe = trained(toy)
+    before = contents(run.root)
+    other = config.build(recipe.model_dump(mode="json"), ["optim.lr=1e30"])
+    with pytest.raises(UserError, match="the loss is nan"), started(run.root, other, force=True):
+        raise UserError("the loss is nan")
+    assert contents(run.root) == before
+    with reopened(run.root):
+        pass
+    with pytest.raises(UserError, match="stopped"), started(run.root, other, force=True):
+        (run.folder("pretrain") / "result.json").unlink()  # set aside, and half of the new one is there
+        raise UserError("stopped")
+    assert config.load(str(run.root / "recipe.toml")).optim.lr == 1e30  # it resumes
+
+
+def test_how_fast_a_run_reads_and_what_it_writes_beside_may_change_at_any_time(toy):
+    run, recipe = trained(toy)
+    sets = ["data.workers=7", "ssl.checkpoint_every=3", 'ssl.log=["tensorboard"]']
+    with started(run.root, config.build(recipe.model_dump(mode="json"), sets)):
+        pass
+    with reopened(run.root, ["data.workers=0"]) as (_, opened):
+        assert (opened.data.workers, opened.ssl.checkpoint_every) == (0, 3)
+
+
+@pytest.mark.parametrize("given", ["data", "--set"])
+def test_a_relative_folder_of_images_is_found_from_elsewhere_later(tmp_path, monkeypatch, given):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    data, sets = ("photos", []) if given == "data" else (None, ["data.source=photos"])
+    assert choose_recipe(data, "small-domain", sets).data.source == str(tmp_path / "photos")
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_a_new_run_that_is_refused_before_any_work_leaves_nothing(tmp_path, there):
     folder = tmp_path / "runs" / "mine"
