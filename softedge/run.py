@@ -241,9 +241,7 @@ def perform(
         write_json(folder / "result.json", result.to_dict())
     except BaseException:
         # What was finished is worth more than what was hardly begun; half a training stays, to be resumed.
-        done_or_half = (folder / "result.json").exists() or (
-            resumable and folder.exists() and any(path != begun_path for path in folder.iterdir())
-        )
+        done_or_half = (folder / "result.json").exists() or (resumable and previous.half(folder))
         with contextlib.suppress(OSError):
             folder.rmdir()  # if it is empty
         if replaced and not done_or_half:

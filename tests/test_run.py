@@ -248,6 +248,21 @@ def test_half_a_new_training_stays_and_the_finished_one_is_kept_however_often_it
         assert kept["recipe"] == {"a": 1}, "never replaced by an unfinished one"
 
 
+def test_a_redo_that_fails_with_nothing_to_resume_from_puts_the_finished_one_back_at_once(tmp_path):
+    run = Run(tmp_path / "r")
+    perform(run, "pretrain", work([]), recipe={"a": 1}, inputs={}, resumable=True)
+    before = sorted(path.name for path in run.folder("pretrain").iterdir())
+
+    def explodes(folder: Path) -> Outcome:
+        (folder / "metrics.jsonl").write_text("the loss is nan")
+        raise UserError("the loss is nan")
+
+    with pytest.raises(UserError):
+        perform(run, "pretrain", explodes, recipe={"a": 2}, inputs={}, resumable=True, force=True)
+    assert run.result("pretrain").recipe == {"a": 1}
+    assert sorted(path.name for path in run.folder("pretrain").iterdir()) == before
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
 @pytest.mark.parametrize("folder", ["/proc/softedge", "/proc/softedge/below", "/proc"])
 def test_a_folder_where_the_system_lets_nobody_write_is_one_line(folder):
