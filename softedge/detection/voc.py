@@ -34,6 +34,12 @@ def read(folder: str | Path) -> tuple[Scenes, Scenes]:
             raise UserError(f"{folder} has no usable {what} image{first}")
         drawn.append([one for one, _ in known])
         names.append([labels for _, labels in known])
+    if _from_zero(drawn):
+        drawn = [[_shifted(one) for one in split] for split in drawn]
+        notices[0].note(
+            "boxes begin at pixel 0, so they are taken as corners counted from 0, not as pixels counted from 1, as the "
+            "VOC devkit has them"
+        )
     classes = tuple(sorted({name for split in names for labels in split for name in labels}))
     if not classes:
         raise UserError(f"{folder}: no annotation holds a single object; check the <object> entries in Annotations/")
@@ -78,6 +84,22 @@ def _drawn(entry: Entry, notices: Notices) -> tuple[Drawn, list[str]] | None:
         difficult=np.array([thing.difficult for thing in annotation.objects], bool),
     )
     return Drawn(scene, stored, orientation, annotation.size), [thing.name for thing in annotation.objects]
+
+
+def _from_zero(drawn: Sequence[Sequence[Drawn]]) -> bool:
+    """Whether the boxes of a data set are counted from 0: objects at its left and top edges tell.
+
+    ``voc_xml`` has taken them as counted from 1, where such an object begins at 1 and becomes 0; counted from 0 it has
+    become -1.
+    """
+    corners = np.concatenate([one.scene.boxes[:, :2].ravel() for split in drawn for one in split])
+    return bool((corners == -1).sum() > (corners == 0).sum())
+
+
+def _shifted(drawn: Drawn) -> Drawn:
+    boxes = drawn.scene.boxes + np.array([1, 1, 0, 0], np.float32)
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    return replace(drawn, scene=replace(drawn.scene, boxes=boxes, area=sides.prod(1)))
 
 
 def _labelled(

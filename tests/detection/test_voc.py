@@ -65,6 +65,25 @@ def test_boxes_outside_or_without_area_are_noticed_clipped_and_not_learnt(tmp_pa
     assert any("outside" in line for line in train.notices) and any("pixel or less" in line for line in train.notices)
 
 
+def test_boxes_counted_from_zero_are_corners_and_the_devkits_are_pixels(tmp_path):
+    """An object that fills the picture of 40 x 30: corners from 0 are 0 0 40 30, the devkit writes 1 1 40 30."""
+    for name, first in (("zero", 0), ("one", 1)):
+        boxes = [("a", (first, first, 40, 30), 0), ("a", (first + 3, first + 5, 10, 12), 0)]
+        train, test = voc.read(make(tmp_path / name, {"train": {"x": boxes}, "val": {"y": boxes[1:]}}))
+        assert train.scenes[0].boxes.tolist() == [[0, 0, 40, 30], [3, 5, 10, 12]]
+        assert train.scenes[0].area.tolist() == [1200, 49]
+        assert test.scenes[0].boxes.tolist() == [[3, 5, 10, 12]]  # the whole data set tells
+        assert any("counted from 0" in line for line in train.notices) == (first == 0)
+        assert not any("outside" in line for line in train.notices)
+
+
+def test_one_box_at_zero_among_more_at_one_is_a_slip(tmp_path):
+    boxes = [("a", (1, 1, 20, 20), 0), ("a", (0, 3, 9, 9), 0)]
+    train, _ = voc.read(make(tmp_path, {"train": {"x": boxes}, "val": {"y": boxes[:1]}}))
+    assert train.scenes[0].boxes.tolist() == [[0, 0, 20, 20], [-1, 2, 9, 9]]
+    assert any("outside" in line for line in train.notices)
+
+
 def test_missing_and_damaged_files_are_left_out_with_one_line_each_kind(tmp_path):
     box = [("a", (1, 1, 20, 20), 0)]
     root = make(tmp_path, {"train": dict.fromkeys(("ok", "gone", "broken", "bare", "torn"), box), "val": {"v": box}})
