@@ -24,7 +24,7 @@ from softedge.progress import say
 from softedge.weights import checkpoints
 
 VERSION = 1
-PREVIOUS = "previous.pt"
+LAST, PREVIOUS = "last.pt", "previous.pt"
 _SHARED = ("queue.", "prototypes.")  # float buffers that are the same on all ranks
 
 
@@ -153,9 +153,9 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and _nearly_full(folder):
             error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if isinstance(error, OSError) and error.errno in NO_SPACE:
-            raise UserError(
-                f"{no_space(error, folder)}, and run the same command again; it resumes from the last checkpoint"
-            ) from error
+            kept = any((folder / name).exists() for name in (LAST, PREVIOUS))
+            then = "resumes from the last checkpoint" if kept else "starts at step 0: there is no checkpoint yet"
+            raise UserError(f"{no_space(error, folder)}, and run the same command again; it {then}") from error
         raise
 
 

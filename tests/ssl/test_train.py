@@ -285,11 +285,12 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(tmp_path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint.torch, "save", full)
-    with pytest.raises(
-        UserError, match=r"the disk is full \(.*last\.pt\); free some space, and run the same command again"
-    ):
+    line = r"the disk is full \(.*last\.pt\); free some space, and run the same command again; it "
+    with pytest.raises(UserError, match=line + "resumes from the last checkpoint"):
         pretrain.stage(run, recipe(), data())
     assert same(state_of(run), before)
+    with pytest.raises(UserError, match=line + "starts at step 0: there is no checkpoint yet"):
+        pretrain.stage(Run(tmp_path / "new"), recipe(), data())
 
 
 def test_a_folder_of_this_name_cannot_shadow_the_standard_library():
