@@ -16,25 +16,31 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from softedge.data import near_copies
-from softedge.data.decoding import BadImage, decode
+from softedge.data import near_copies, ranges
+from softedge.data.decoding import BadImage, decode, wide_pixels
 from softedge.detection.copies import difference, groups
 from softedge.detection.notices import Notices
 from softedge.detection.pictures import check_size
 from softedge.detection.scenes import Scene, Scenes
 from softedge.errors import UserError
-from softedge.progress import track
+from softedge.progress import plural, track
 
+_NEARLY_BLACK = 64  # of 255: 14 bits of 16
 _MANY, _FEW = 0.2, 3  # share of the training pictures, and number, that may be left out as near-duplicates
 
 
 @dataclass(frozen=True)
 class Look:
-    """content: a hash of the pixels.  bad: why the picture cannot be used.  thumbnail: None for plain or small ones."""
+    """content: a hash of the pixels.  bad: why the picture cannot be used.  thumbnail: None for plain or small ones.
+
+    grey: the highest value of a picture with more than 8 bits, and what it became of 255.  colour: the highest value.
+    """
 
     content: str
     bad: str = ""
     thumbnail: near_copies.Uint8 | None = None
+    grey: tuple[int, int] | None = None
+    colour: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ def screen(train: Scenes, test: Scenes, where: str) -> LeftOut:
     """Read every picture; UserError when a split has nothing left."""
     looks = [_look_at(split.scenes) for split in (train, test)]
     notices = Notices(f"{where} (train)"), Notices(f"{where} (test)")
+    for line in _dark([*looks[0], *looks[1]]):
+        notices[0].note(line)
     names: list[set[str]] = [set(), set()]
     tested = {look.content: scene for scene, look in zip(test.scenes, looks[1]) if not look.bad}
     for number, split in enumerate((train, test)):
@@ -112,6 +120,21 @@ def _copies(split: Scenes, looks: Sequence[Look], left_out: set[str], notices: N
     return aside
 
 
+def _dark(looks: Sequence[Look]) -> list[str]:
+    """What to do about pictures of more than 8 bits that leave their upper bits empty: a detector reads all 16."""
+    grey = [look.grey for look in looks if look.grey is not None]
+    colour = ranges.colour_notice([look.colour for look in looks if look.colour is not None])
+    lines = [colour] if colour else []
+    if grey and max(became for _, became in grey) < _NEARLY_BLACK:
+        pictures = plural(len(grey), "picture in grey has", "pictures in grey have")
+        used = max(1, *(top for top, _ in grey)).bit_length()
+        lines.append(
+            f"{pictures} more than 8 bits, of which they use {used}: detectors read 16, so these "
+            "are nearly black; multiply the values to fill 16 bits"
+        )
+    return lines
+
+
 def _near(train: Sequence[Look], test: Sequence[Look]) -> list[tuple[int, int]]:
     """Training and test pictures that are near-duplicates, by position in their split."""
     pairs = near_copies.pairs_among([look.thumbnail for look in (*train, *test)])  # first < second
@@ -127,10 +150,13 @@ def _look_at(scenes: Sequence[Scene]) -> list[Look]:
 
 def _look(scene: Scene) -> Look:
     try:
-        image = decode(scene.read())
+        data = scene.read()
+        image = decode(data)
         check_size(scene, image)
+        wide = wide_pixels(data)
         # Of the pixels: the same picture with other metadata is the same picture.
         content = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
-        return Look(content, thumbnail=near_copies.thumbnail(image))
+        grey = (int(wide[0][1]), int(image.max())) if wide is not None and wide[0][0] == "I" else None
+        return Look(content, "", near_copies.thumbnail(image), grey, ranges.colour_maximum(data))
     except BadImage as error:
         return Look("", str(error))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from voc_squares import squares
 
-from softedge.detection import screening, voc
+from softedge.detection import pictures, screening, voc
 from softedge.errors import UserError
 
 
@@ -156,3 +156,17 @@ def test_a_split_without_an_object_to_learn_or_find_is_refused(folder, split):
     what = {"train": "training", "val": "test"}[split]
     with pytest.raises(UserError, match=rf"no {what} picture has an object with a box \(\d are crowds or have no area"):
         screened(folder)
+
+
+@pytest.mark.parametrize(("bits", "told"), [(12, True), (16, False)])
+@pytest.mark.parametrize("mode", ["grey", "colour"])
+def test_pictures_of_more_bits_than_they_use_are_told_to_be_nearly_black(folder, bits, told, mode):
+    import cv2
+
+    for path in (folder / "JPEGImages").glob("*.png"):
+        pixels = np.asarray(Image.open(path)).astype(np.uint16) << (bits - 8)
+        cv2.imwrite(str(path), pixels[:, :, 0] if mode == "grey" else pixels)
+    train, _, notices = screened(folder)
+    assert (pictures.pixels(train.scenes[0]).max() < 16) == told
+    lines = [line for line in notices if "nearly black" in line]
+    assert len(lines) == told and all("7 pictures in" in line and f"use {bits}" in line for line in lines)
