@@ -92,6 +92,14 @@ def _libraries(run: Path) -> Path:
     return run / f".tmp-{os.getpid()}-libraries"
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with ``~`` as the home folder: no shell expands that of ``--out=~/runs``, and Python never does.
+
+    A name like ``~old``, which is no user's, stays as it is.
+    """
+    return Path(os.path.expanduser(path))
+
+
 @contextlib.contextmanager
 def libraries_inside() -> Iterator[None]:
     """Let a library make its temporary files in the run that is open, where they stay until that is closed.

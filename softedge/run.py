@@ -19,7 +19,7 @@ from typing import Any
 
 from softedge import previous
 from softedge.errors import ADD_FORCE, OtherSettings, UserError
-from softedge.files import a_place_for, finite, make_folder, read_json, temporary_files_in, write_json
+from softedge.files import a_place_for, expanded, finite, make_folder, read_json, temporary_files_in, write_json
 from softedge.files import atomic_path as atomic_path
 from softedge.files import fsync_folder as fsync_folder
 from softedge.files import sha256 as sha256
@@ -48,8 +48,15 @@ def read_result(path: str | Path) -> Result:
 class Run:
     """A run folder that exists. ``recipe.toml`` says what was asked; each stage has a folder of its own."""
 
-    def __init__(self, root: str | Path):
-        self.root = Path(root)
+    def __init__(self, root: str | os.PathLike[str]):
+        self.root = expanded(root)
+
+    def __fspath__(self) -> str:
+        """A run stands for its folder wherever one is asked for: ``softedge.bench(softedge.deploy(...))``."""
+        return str(self.root)
+
+    def __str__(self) -> str:
+        return str(self.root)
 
     @property
     def name(self) -> str:

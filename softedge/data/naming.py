@@ -6,8 +6,19 @@ from pathlib import Path
 
 from softedge.data import tar_files
 from softedge.errors import UserError, did_you_mean
+from softedge.files import expanded
 
 NAMES = ("digits", "cifar10", "cifar100", "stl10", "imagenet")
+
+
+def text_of(source: object) -> str:
+    """A name or a path, which Python may give as a ``Path``; UserError for pixels and the like."""
+    if not isinstance(source, str | Path):
+        raise UserError(
+            f"data is a {type(source).__name__}; images are read from files: give the path of their folder, or one of "
+            f"{', '.join(NAMES)}"
+        )
+    return str(source)
 
 
 def refuse_missing(source: str) -> None:
@@ -16,7 +27,7 @@ def refuse_missing(source: str) -> None:
         return
     if not source.strip():  # of a shell's variable that is not set; Path("") is the folder one is in
         raise UserError("the data set has an empty name; give a folder of images, or . for this one")
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir() or (path.is_file() and tar_files.shards_of(path.resolve())):
         return
     if path.exists():

@@ -24,7 +24,7 @@ from softedge.data.inventory import printable
 from softedge.data.loading import pixels_needed
 from softedge.data.origins import Origin
 from softedge.errors import UserError
-from softedge.files import make_folder
+from softedge.files import expanded, make_folder
 from softedge.machine.threads import cores
 from softedge.progress import plural, track
 from softedge.run import atomic_path, write_bytes, write_text
@@ -65,10 +65,10 @@ def shrink(source: str, out: Path, recipe: Recipe) -> Shrunk:
     evaluation's resize where that is more. A copy that was made from the same file is left: an interrupted run resumes.
     Copies of files that are gone or have changed go or are made again. Copies are split as their originals are.
     """
-    root = Path(source).expanduser().resolve()
+    root = expanded(source).resolve()
     if not root.is_dir():
         raise UserError(f"--shrink copies a folder of images; '{source}' is not one")
-    out = out.expanduser().resolve()
+    out = expanded(out).resolve()
     if out == root or root in out.parents or out in root.parents:
         raise UserError(f"--shrink {out} and {root} overlap; choose a separate folder")
     size = recipe.data.size

@@ -10,11 +10,12 @@ from softedge.data import folders, published, shards, tar_files
 from softedge.data.inventory import Inventory, local_root
 from softedge.data.naming import NAMES, refuse_missing
 from softedge.data.spelling import bare
+from softedge.files import expanded
 
 
 def canonical(source: str) -> str:
     """The name of a data set as it is, a folder as its absolute path: what a run remembers."""
-    return source if source in NAMES else str(Path(source).expanduser().resolve())
+    return source if source in NAMES else str(expanded(source).resolve())
 
 
 def find(source: str) -> Inventory:
@@ -25,7 +26,7 @@ def find(source: str) -> Inventory:
             return folders.find(own, source, published.readable_classes(own))
         return _read_once(source, local_root())
     refuse_missing(source)
-    path = Path(source).expanduser()
+    path = expanded(source)
     tars = tar_files.shards_of(path.resolve())
     if tars:
         return _with_doubts(shards.find(tars, canonical(source)))

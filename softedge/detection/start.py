@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 from softedge import config
@@ -12,7 +13,7 @@ from softedge.stages.opening import reopened, with_overrides
 
 
 def transfer(
-    run: str | Path,
+    run: str | PathLike[str],
     task: str,
     data: str | Path,
     init: str | None = None,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from softedge.errors import UserError, did_you_mean
-from softedge.files import read_text
+from softedge.files import expanded, read_text
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OVERRIDE = "--set"
@@ -71,7 +71,7 @@ def locate(name_or_path: str, folder: Path = Path()) -> Path:
         raise UserError("the name of the recipe is empty; leave it out, or choose one that softedge recipes lists")
     if name_or_path in known:
         return known[name_or_path]
-    path = folder / Path(name_or_path).expanduser()
+    path = folder / expanded(name_or_path)
     if path.suffix == ".toml" or path.exists():
         if path.is_file():
             return path
@@ -120,6 +120,14 @@ def parse_override(text: str) -> tuple[str, Any]:
     except (tomllib.TOMLDecodeError, RecursionError):
         return key, value.strip()
     return key, parsed["v"] if parsed.keys() == {"v"} else value.strip()  # a line break may begin another key
+
+
+def texts(overrides: Iterable[str]) -> list[str]:
+    """``overrides`` as a list; UserError for what Python lets one give in place of one, and takes apart silently."""
+    given = [] if isinstance(overrides, str | Mapping) else list(overrides)
+    if isinstance(overrides, str | Mapping) or not all(isinstance(text, str) for text in given):
+        raise UserError(f"set={overrides!r}: give a list of texts, for example set=['ssl.epochs=50']")
+    return given
 
 
 def override(text: str) -> RecipeFile:

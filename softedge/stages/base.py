@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -113,7 +114,11 @@ def _begun_on_others(folder: Path, aside: Mapping[str, Any]) -> bool:
 
 
 def on_run(
-    stage: Performs[R], run: str | Path, set: Sequence[str] = (), force: bool = False, **sections: dict[str, Any]
+    stage: Performs[R],
+    run: str | PathLike[str],
+    set: Sequence[str] = (),
+    force: bool = False,
+    **sections: dict[str, Any],
 ) -> R:
     """Run a stage on an existing run. ``sections``: the options of the command, as values of the recipe's sections.
 

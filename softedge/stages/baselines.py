@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from softedge.stages.base import INDEX, Stage, on_run
 PREDICTIONS = "predictions.npz"
 
 
-def baselines(run: str | Path, set: Sequence[str] = (), force: bool = False) -> Result:
+def baselines(run: str | PathLike[str], set: Sequence[str] = (), force: bool = False) -> Result:
     """Majority class, SVMs on colour histogram and HOG, and the paired comparison with the classifier that is exported.
 
     Metrics: top1 (the classifier), cheap_top1 (the strongest of the cheap ones, chosen on held-out training images),

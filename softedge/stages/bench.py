@@ -6,6 +6,7 @@ import datetime
 import functools
 import shutil
 from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ ENCODED_IMAGES = 16  # files for the end-to-end samples, used in turn
 
 
 def bench(
-    run: str | Path,
+    run: str | PathLike[str],
     devices: Sequence[str] | None = None,
     preset: str | None = None,
     set: Sequence[str] = (),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path, PureWindowsPath
 
 from softedge.bench.imported import Reading, read
@@ -17,7 +18,7 @@ from softedge.stages.opening import reopened
 _LONGEST = 80  # characters of a device's name in the name of its folder
 
 
-def bring_in(run: str | Path, file: str | Path, artifact: str, device: str, force: bool = False) -> Result:
+def bring_in(run: str | PathLike[str], file: str | Path, artifact: str, device: str, force: bool = False) -> Result:
     """Take another tool's latency numbers for an exported file into the run, marked "measured elsewhere".
 
     artifact: which exported file was measured ("coreml-fp16"); its hash is recorded, that it is the same file is the

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ EXAMPLES = 12
 
 
 def check(
-    run: str | Path,
+    run: str | PathLike[str],
     max_drop: float | None = None,
     min_agreement: float | None = None,
     set: Sequence[str] = (),

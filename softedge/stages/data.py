@@ -17,9 +17,11 @@ from softedge.data.examining import Examined, examine, input_spec, preprocessing
 from softedge.data.images import Data, EncodedImages
 from softedge.data.index import announce, fingerprint, images_of, index_lines, root_of, summary
 from softedge.data.inventory import with_classes
+from softedge.data.naming import text_of
 from softedge.data.stamps import content_hashes
 from softedge.errors import UserError
 from softedge.export import calibration
+from softedge.files import expanded
 from softedge.progress import say
 from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, differences, perform, write_text
@@ -115,7 +117,7 @@ def opened(run: Run, recipe: Recipe, force: bool = False, tolerant: bool = False
 
 
 def inspect(
-    data: str, recipe: str | None = None, set: Sequence[str] = (), pairs: str | Path | None = None
+    data: str | Path, recipe: str | None = None, set: Sequence[str] = (), pairs: str | Path | None = None
 ) -> dict[str, Any]:
     """What is in a data set: images, classes, bad files, near-duplicates, and how it would be split.
 
@@ -123,13 +125,15 @@ def inspect(
     """
     from softedge.data import describe
 
-    planned = recipe is None and not set and Path(data).expanduser().is_dir()
+    data = text_of(data)
+    planned = recipe is None and not set and expanded(data).is_dir()
     found = describe(data, choose_recipe(data, recipe, set), Path(pairs) if pairs else None)
     return {**found, "planned": planned}
 
 
-def shrink(data: str, out: str | Path, recipe: str | None = None, set: Sequence[str] = ()) -> str:
+def shrink(data: str | Path, out: str | Path, recipe: str | None = None, set: Sequence[str] = ()) -> str:
     """Copy a folder with its large photos made as small as the recipe allows; what was done, as text."""
     from softedge.data.shrinking import shrink as copy
 
+    data = text_of(data)
     return copy(data, Path(out), choose_recipe(data, recipe, set)).text()

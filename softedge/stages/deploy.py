@@ -11,7 +11,9 @@ from softedge.bench.base import open_device
 from softedge.config import Bench, Recipe
 from softedge.data import late
 from softedge.data.images import Data
+from softedge.data.naming import text_of
 from softedge.export.base import open_format
+from softedge.files import expanded
 from softedge.progress import say
 from softedge.run import Run
 from softedge.stages import kept, plan
@@ -44,7 +46,7 @@ NEED_TEST = ("finetune", "distill", "scratch", "baselines")  # labelled images t
 
 
 def deploy(
-    data: str | None = None,
+    data: str | Path | None = None,
     recipe: str | None = None,
     out: str | Path | None = None,
     targets: Sequence[str] | None = None,
@@ -76,12 +78,14 @@ def deploy(
     max_ms, max_mb: what an image may take on the first device (p90) and an int8 file may weigh: they choose input size
     and network of a planned folder, and are gates afterwards.
     """
+    data = None if data is None else text_of(data)
+    replaced(Recipe(), export={"targets": targets, "precisions": precisions}, bench={"devices": devices})
     for name in targets or ():  # a plan takes a while: what it does not depend on is refused first
         open_format(name)
     for device in devices or ():
         open_device(device)
     if out is not None:
-        refuse_foreign(Path(out))
+        refuse_foreign(Run(out).root)
     gates: dict[str, Any] = {
         "max_drop": max_drop,
         "min_agreement": min_agreement,
@@ -104,12 +108,12 @@ def deploy(
     )
     _refuse_unknown(resolved)
     out = out or plan.default_out(resolved.data.source)
-    resumed = planned is None and recipe is None and (Path(out) / "recipe.toml").is_file()
+    resumed = planned is None and recipe is None and (Run(out).root / "recipe.toml").is_file()
     with started(out, resolved, force) as run:
         if planned is not None:
             plan.announce(planned)
             plan.write(run, planned)
-        if resumed and (data is None or Path(data).expanduser().is_dir()):  # named sets have recipes of their own
+        if resumed and (data is None or expanded(data).is_dir()):  # named sets have recipes of their own
             for line in kept.lines(run, chosen.check, options | kept.asked((), **gates)):
                 say(line)
             options = kept.before(run) | options

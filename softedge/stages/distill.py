@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ _CHECKPOINT = "checkpoint.pt"
 
 
 def distill(
-    run: str | Path,
+    run: str | PathLike[str],
     teacher: str | None = None,
     backbone: str | None = None,
     size: int | None = None,

@@ -8,6 +8,7 @@ import functools
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ PARITY_IMAGES = 32  # beyond the golden ones; the int8 files get their full test
 
 
 def export(
-    run: str | Path,
+    run: str | PathLike[str],
     targets: Sequence[str] | None = None,
     precisions: Sequence[str] | None = None,
     output: str | None = None,

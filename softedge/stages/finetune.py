@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from softedge.stages.classifier import val_top1
 
 
 def finetune(
-    run: str | Path,
+    run: str | PathLike[str],
     init: str | None = None,
     labels: float | None = None,
     set: Sequence[str] = (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 from softedge import backbones
@@ -16,7 +17,7 @@ from softedge.stages.base import BACKBONE, INDEX, Stage, on_run
 
 
 def knn(
-    run: str | Path,
+    run: str | PathLike[str],
     k: int | None = None,
     temperature: float | None = None,
     preset: str | None = None,

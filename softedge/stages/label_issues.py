@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ class Issue:
 
 
 def label_issues(
-    source: str | Path, out: str | Path | None = None, set: Sequence[str] = (), force: bool = False
+    source: str | PathLike[str], out: str | Path | None = None, set: Sequence[str] = (), force: bool = False
 ) -> Result:
     """Likely wrong labels of a run or a folder, the worst first; writes ``label_issues/wrong_labels.csv`` into the run.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ class Next:
 
 
 def label_next(
-    source: str | Path,
+    source: str | PathLike[str],
     number: int = 50,
     out: str | Path | None = None,
     set: Sequence[str] = (),

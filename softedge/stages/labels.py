@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from softedge.run import Run
 from softedge.stages.base import INDEX, Stage, network, on_run, start_files
 
 
-def labels(run: str | Path, set: Sequence[str] = (), force: bool = False) -> Result:
+def labels(run: str | PathLike[str], set: Sequence[str] = (), force: bool = False) -> Result:
     """Accuracy by number of labels, with and without pretraining, and a sentence that says what it was worth."""
     return on_run(stage, run, set, force)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from softedge.run import Run
 from softedge.stages.base import BACKBONE, INDEX, Stage, hashes, on_run
 
 
-def linear(run: str | Path, protocol: str | None = None, set: Sequence[str] = (), force: bool = False) -> Result:
+def linear(
+    run: str | PathLike[str], protocol: str | None = None, set: Sequence[str] = (), force: bool = False
+) -> Result:
     """Linear accuracy by a paper's full protocol, with augmentation, on the frozen network.
 
     Metrics: top1, top5 (more than 5 classes), n_train, n_test, epochs, batch, and where the fast probe on cached

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ SHEET_BYTES = 1_200_000
 FILE, SHEET = "map.json", "thumbnails.jpg"
 
 
-def map(run: str | Path, set: Sequence[str] = (), force: bool = False) -> Result:
+def map(run: str | PathLike[str], set: Sequence[str] = (), force: bool = False) -> Result:
     """Lay out the images of a run by its pretrained features (PCA, t-SNE); ``softedge report`` shows it."""
     return on_run(_stage, run, set, force)
 

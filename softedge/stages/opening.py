@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from softedge import config
 from softedge.config import Recipe
 from softedge.errors import OtherSettings, UserError
-from softedge.files import read_bytes
+from softedge.files import expanded, read_bytes
 from softedge.run import Run, differences, write_bytes, write_text
 
 # A run is one training: these sections may not change under it. The others belong to single stages, which compare
@@ -33,14 +34,14 @@ def choose_recipe(
 
     ``--set`` values win.
     """
-    if recipe is None and data is None and out is not None and (Path(out) / "recipe.toml").is_file():
-        return config.build(config.load(str(Path(out) / "recipe.toml")).model_dump(mode="json"), overrides)
+    if recipe is None and data is None and out is not None and (kept := Run(out).root / "recipe.toml").is_file():
+        return config.build(config.load(str(kept)).model_dump(mode="json"), overrides)
     if recipe is None:
         recipe = DEFAULT_RECIPE.get(data or "digits", FOLDER_RECIPE)
     values = config.load(recipe).model_dump(mode="json")
     values["data"]["source"] = data or values["data"]["source"]
     chosen = config.build(values, overrides, source=f"{recipe}.toml with --set")
-    source = Path(chosen.data.source).expanduser()
+    source = expanded(chosen.data.source)
     if chosen.data.source.strip() and source.is_dir():  # a later command may start elsewhere
         return replaced(chosen, data={"source": str(source.resolve())})
     return chosen
@@ -54,8 +55,8 @@ def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Ru
     does one that a stage refuses (``OtherSettings``), nor one that fails while the earlier training stands: recipe and
     plan are put back, and the run goes on as before.  A new run that is refused before any work leaves nothing.
     """
-    refuse_foreign(Path(out))
     run = Run(out)
+    refuse_foreign(run.root)
     with _without_leftovers(run), run.locked():
         path = run.root / "recipe.toml"
         before = config.load(str(path)) if path.exists() else None
@@ -108,7 +109,7 @@ def refuse_foreign(out: Path) -> None:
 
 def absolute(file: Path) -> str:
     """Where a file is, as a run remembers it."""
-    return str(file.expanduser().resolve())
+    return str(expanded(file).resolve())
 
 
 def refuse_another(run: Run, stage: str, file: Path, inputs: Mapping[str, str]) -> None:
@@ -133,18 +134,19 @@ def has_work(run: Run) -> bool:
     return run.folder("pretrain").exists() or any(run.root.rglob("result.json"))
 
 
-def reopen(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Run, Recipe]:
+def reopen(run: str | PathLike[str], overrides: Sequence[str] = ()) -> tuple[Run, Recipe]:
     """An existing run and its recipe, with ``--set`` values applied for this command."""
-    path = Path(run) / "recipe.toml"
+    run = Run(run).root
+    path = run / "recipe.toml"
     if not path.is_file():
-        if Path(run).suffix and not Path(run).exists():  # a mistyped name of a file, or of a run
+        if run.suffix and not run.exists():  # a mistyped name of a file, or of a run
             raise UserError(f"{run} is not there; give a run folder, e.g. runs/mine, or a file that exists")
-        around = next((p for p in Path(run).resolve().parents if (p / "recipe.toml").is_file()), None)
-        if Path(run).exists() and around is not None:
+        around = next((p for p in run.resolve().parents if (p / "recipe.toml").is_file()), None)
+        if run.exists() and around is not None:
             raise UserError(f"{run} is part of the run {around}; give the run's folder")
-        if Path(run).is_file():
+        if run.is_file():
             raise UserError(f"{run} is a file, not a run; softedge export-file makes a run of trained weights")
-        if not Path(run).exists():
+        if not run.exists():
             raise UserError(
                 f"{run} is not a softedge run (there is no such folder); make one with: "
                 f"softedge deploy --data PHOTOS --out {run}"
@@ -158,7 +160,7 @@ def reopen(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Run, Recipe]
 
 @contextlib.contextmanager
 def reopened(
-    run: str | Path, overrides: Sequence[str] = (), **sections: dict[str, Any]
+    run: str | PathLike[str], overrides: Sequence[str] = (), **sections: dict[str, Any]
 ) -> Iterator[tuple[Run, Recipe]]:
     """``reopen`` under the run's lock, with the values of a command's own options replaced (None: not given)."""
     reopen(run)  # a folder that is not a run is refused before a lock file is put into it

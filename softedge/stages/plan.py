@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from softedge import backbones, config, registry
 from softedge.bench.base import open_device
 from softedge.config import Recipe
+from softedge.data.naming import text_of
 from softedge.data.sources import canonical
 from softedge.errors import UserError
 from softedge.eval.validation import LEAST, few_counts
+from softedge.files import expanded
 from softedge.progress import plural, say
 from softedge.run import Run, read_json, write_json
 from softedge.ssl import sizing
@@ -42,7 +44,7 @@ GIVEN_RECIPE = "photos"  # for folders where there are weights to start from
 
 
 def plan(
-    data: str,
+    data: str | Path,
     minutes: float = 15.0,
     set: Sequence[str] = (),
     max_ms: float | None = None,
@@ -54,7 +56,8 @@ def plan(
     max_ms, max_mb: what an image may take on the device (p90) and a file may weigh: they limit the input size, and
     choose a smaller network, taught by the larger one, where that meets them at no size.
     """
-    if not Path(data).expanduser().is_dir():
+    data = text_of(data)
+    if not expanded(data).is_dir():
         raise UserError(f"--data {data} is not a folder; plans are for folders of images, the named sets have recipes")
     open_device(device)  # nothing is connected yet; a mistyped one is refused where no limit is measured on it, too
     return _made(data, minutes, set, Limits(max_ms, max_mb, device))[0]
@@ -75,8 +78,8 @@ def recipe_for(
     UserError for a run that was planned for other minutes, unless ``force`` does all of it again.
     """
     if data is None and recipe is None and out is not None:
-        data = _planned_for(Path(out))
-    folder = data is not None and Path(data).expanduser().is_dir()
+        data = _planned_for(Run(out).root)
+    folder = data is not None and expanded(data).is_dir()
     if folder and out is None and data is not None:
         out = default_out(data)
     if out is not None and recipe is None and (kept := _kept(out, data, minutes, limits)):
@@ -85,8 +88,8 @@ def recipe_for(
             return resumed, None
     if folder and out is not None and recipe is None and not force:
         if minutes is not None:
-            _refuse_other_minutes(Path(out), minutes)
-        minutes = minutes or _minutes_of(Path(out))
+            _refuse_other_minutes(Run(out).root, minutes)
+        minutes = minutes or _minutes_of(Run(out).root)
     if recipe is not None or not folder or data is None:
         if minutes is not None:
             raise UserError("--minutes plans for a folder of images without --recipe; here set ssl.epochs instead")
@@ -104,7 +107,7 @@ def recipe_for(
 
 def default_out(source: str) -> str:
     """The run folder where none is named."""
-    return f"runs/{Path(source).expanduser().resolve().name}"
+    return f"runs/{expanded(source).resolve().name}"
 
 
 def write(run: Run, chosen: Plan) -> None:
@@ -114,7 +117,7 @@ def write(run: Run, chosen: Plan) -> None:
 
 def _kept(out: str | Path, data: str | None, minutes: float | None, limits: Limits) -> Recipe | None:
     """The recipe of a run that was planned for the same data, minutes and limits; None to plan anew."""
-    root = Path(out)
+    root = Run(out).root
     if not (root / PLAN).is_file() or not (root / "recipe.toml").is_file():
         return None
     recipe = config.load(str(root / "recipe.toml"))

@@ -15,6 +15,7 @@ from softedge import backbones, distributed, registry
 from softedge.config import Recipe
 from softedge.data import late
 from softedge.data.images import Data
+from softedge.data.naming import text_of
 from softedge.errors import UserError
 from softedge.eval import starts
 from softedge.progress import say
@@ -33,7 +34,7 @@ TRAINED = "trained.safetensors"
 
 
 def pretrain(
-    data: str | None = None,
+    data: str | Path | None = None,
     recipe: str | None = None,
     out: str | Path = "runs/default",
     set: Sequence[str] = (),
@@ -42,6 +43,7 @@ def pretrain(
     nodes: int = 1,
 ) -> Result:
     """Pretrain a backbone without labels into the run folder ``out``; resumes where an earlier start was killed."""
+    data = None if data is None else text_of(data)
     resolved = choose_recipe(data, recipe, set, out)
     if max(gpus, nodes) > 1 or "WORLD_SIZE" in os.environ or "SLURM_PROCID" in os.environ:
         from softedge.stages import ranks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 from softedge.config import Recipe
@@ -14,7 +15,9 @@ from softedge.run import Run
 from softedge.stages.base import BACKBONE, INDEX, Stage, on_run
 
 
-def probe(run: str | Path, labels: float | None = None, set: Sequence[str] = (), force: bool = False) -> Result:
+def probe(
+    run: str | PathLike[str], labels: float | None = None, set: Sequence[str] = (), force: bool = False
+) -> Result:
     """k-NN and linear accuracy of the frozen features; writes the classifier that is exported.
 
     labels: fraction of the training labels to use.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ CHECK_DECIDES = (
 )
 
 
-def quantize(run: str | Path, set: Sequence[str] = (), force: bool = False) -> list[Result]:
+def quantize(run: str | PathLike[str], set: Sequence[str] = (), force: bool = False) -> list[Result]:
     """Judge each exported int8 file on training images, and search for a better one where it may not pass the gates."""
     return on_run(stage, run, set, force)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from softedge import config
+from softedge.files import expanded
 
 
 def available() -> dict[str, Path]:
@@ -27,5 +28,5 @@ def suggest(data: str, minutes: float = 30.0, size: int = 0) -> str:
     from softedge.stages.planning import SSL_EPOCHS
 
     text = for_data(data, minutes, size, most=SSL_EPOCHS[1]).text(data)
-    whole = f" The whole deployment: softedge plan --data {data}" if Path(data).expanduser().is_dir() else ""
+    whole = f" The whole deployment: softedge plan --data {data}" if expanded(data).is_dir() else ""
     return f"{text}\n\nThis is for pretraining from random weights.{whole}"

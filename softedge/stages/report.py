@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 from softedge.errors import UserError
@@ -11,7 +12,7 @@ from softedge.stages import damage, incomplete
 from softedge.stages.opening import reopen
 
 
-def report(*runs: str | Path) -> Path:
+def report(*runs: str | PathLike[str]) -> Path:
     """Write report.html, report.json and MODEL_CARD.md of the first run; further runs stand beside it.
 
     UserError, after they are written, when something of the runs is damaged: the report is not whole then.

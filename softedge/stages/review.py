@@ -7,6 +7,7 @@ from pathlib import Path
 
 from softedge.data.label_table import FILE
 from softedge.errors import UserError
+from softedge.files import expanded
 from softedge.progress import plural, say
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -24,7 +25,7 @@ def review(
     from softedge.live import review_order
     from softedge.live.serve import until_interrupted
 
-    root = Path(data).expanduser().resolve()
+    root = expanded(data).resolve()
     if not root.is_dir():
         raise UserError(f"review goes through a folder of image files, and '{data}' is none")
     if not os.access(root, os.W_OK):

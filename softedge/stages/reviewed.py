@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from os import PathLike
 from pathlib import Path
 
 from softedge import registry
 from softedge.config import Recipe
 from softedge.data import sources
 from softedge.data.images import Data
+from softedge.data.naming import text_of
 from softedge.errors import UserError
 from softedge.run import Run, sha256
 from softedge.stages import pretrain
@@ -23,14 +25,14 @@ RECIPE = "photos"  # starting weights, no pretraining
 
 @contextlib.contextmanager
 def opened_for_review(
-    source: str | Path, out: str | Path | None = None, set: Sequence[str] = ()
+    source: str | PathLike[str], out: str | Path | None = None, set: Sequence[str] = ()
 ) -> Iterator[tuple[Run, Recipe, Data]]:
     """A run with its images, held locked.
 
     source: a run, or images: a folder or a known name.  Of images the run ``out`` is made (runs/NAME-review by
     default), which keeps the starting weights; where images or labels have changed since, it follows them.
     """
-    if (Path(source) / "recipe.toml").is_file():
+    if (Run(source).root / "recipe.toml").is_file():
         if out is not None:
             raise UserError(f"{source} is a run, and --out is for a folder of images; leave it out")
         if registry.owner(source):
@@ -38,7 +40,7 @@ def opened_for_review(
         with reopened(source, set) as (run, recipe):
             yield run, recipe, opened(run, recipe, tolerant=True)
         return
-    recipe = choose_recipe(str(source), RECIPE, set)
+    recipe = choose_recipe(text_of(source), RECIPE, set)
     sources.find(recipe.data.source)  # a mistyped name shows before a folder is made
     weights = starting.resolve(recipe.backbone).weights
     if recipe.ssl.epochs == 0 and weights == "random":

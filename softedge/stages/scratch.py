@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from softedge.stages.plan import views
 NAME = "scratch"
 
 
-def scratch(run: str | Path, set: Sequence[str] = (), force: bool = False) -> Result:
+def scratch(run: str | PathLike[str], set: Sequence[str] = (), force: bool = False) -> Result:
     """Train the run's network from random weights on its labels, with as many images as pretraining and fine-tuning
     had together, and compare; write ``scratch/classifier.safetensors``.
 

@@ -21,6 +21,7 @@ from softedge.eval.distillation import Answers, Teacher, ViewClassifier
 from softedge.eval.features import extract, softmax
 from softedge.eval.knn import top1
 from softedge.eval.spreading import LEAST, spread, whitened
+from softedge.files import expanded
 from softedge.records import InputSpec
 from softedge.run import Run
 from softedge.stages import classifier, spreading
@@ -121,7 +122,7 @@ def refuse_unknown(name: str) -> None:
     """UserError for a teacher that is no word of ``distill.teacher``, no path and no timm network."""
     import timm
 
-    if name in (*classifier.SOURCES, *SPREADING) or Path(name).expanduser().exists():
+    if name in (*classifier.SOURCES, *SPREADING) or expanded(name).exists():
         return
     known = timm.list_models()
     if name.partition(".")[0] not in known:
@@ -156,8 +157,7 @@ def _read_from(run: Run, recipe: Recipe) -> list[str | Path]:
         return [] if run.result("finetune") is None else ["finetune/classifier.safetensors"]
     if name == "spread":
         return []
-    path = Path(name).expanduser()
-    if path.is_dir():
+    if (path := expanded(name)).is_dir():
         other = Run(path)
         return [other.folder(classifier.source(other, _export_best(recipe))) / "classifier.safetensors"]
     if path.is_file():
@@ -173,7 +173,7 @@ def make(run: Run, recipe: Recipe, parts: Parts) -> Taught:
         return _spreading(run, recipe, parts)
     if name == "ensemble":
         return _ensemble(run, recipe, parts)
-    if name in classifier.SOURCES or Path(name).expanduser().exists():
+    if name in classifier.SOURCES or expanded(name).exists():
         model = _loaded(run, _read_from(run, recipe)[0], parts)
     else:
         model = _on_features(recipe, parts)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import softedge
@@ -237,3 +238,61 @@ def test_a_path_that_does_not_exist_is_refused_before_torch_is_imported(tmp_path
     )
     assert (done.returncode, done.stdout) == (2, "\n") and line in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "nowhere"]
+
+
+def test_a_tilde_is_the_home_folder_in_every_path_and_a_name_that_is_no_users_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home/photos").mkdir(parents=True)
+    (tmp_path / "~nobody_of_this_name").mkdir()
+    monkeypatch.chdir(tmp_path)
+    recipe = choose_recipe("~/photos", "small-domain")
+    assert recipe.data.source == str(tmp_path / "home/photos")
+    with started("~/run", recipe):
+        pass
+    assert (tmp_path / "home/run/recipe.toml").is_file() and not (tmp_path / "~").exists()
+    assert reopen("~/run")[0].root == tmp_path / "home/run"
+    with pytest.raises(UserError, match="no images|holds no"):
+        softedge.inspect("~nobody_of_this_name")  # pathlib raises RuntimeError for such a name
+
+
+def test_a_run_stands_for_its_folder(toy):
+    run, _ = trained(toy)
+    assert os.fspath(run) == str(run) == str(run.root)
+    assert reopen(run)[0].root == run.root
+    with reopened(run) as (opened, _):
+        assert opened.root == run.root
+
+
+def test_data_may_be_a_path_in_every_function_that_takes_it_and_pixels_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for function in (softedge.inspect, softedge.plan, softedge.pretrain, softedge.deploy, softedge.label_next):
+        out = {} if function in (softedge.inspect, softedge.plan) else {"out": tmp_path / "run"}
+        with pytest.raises(UserError, match=f"no images in {tmp_path / 'empty'}"):
+            function(tmp_path / "empty", **out)
+    for function in (softedge.inspect, softedge.plan, softedge.pretrain, softedge.deploy):
+        with pytest.raises(UserError, match="data is a ndarray; images are read from files: give the path"):
+            function(np.zeros((4, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize("given", ["ssl.epochs=3", {"ssl.epochs": 3}, [3]])
+def test_values_for_the_recipe_in_another_form_than_a_list_of_texts_are_one_clear_line(toy, tmp_path, given):
+    run, _ = trained(toy)
+    for call in (
+        lambda: softedge.probe(run, set=given),
+        lambda: softedge.pretrain("digits", out=tmp_path / "a", set=given),
+        lambda: softedge.deploy("digits", out=tmp_path / "a", set=given),
+    ):
+        with pytest.raises(UserError, match=r"^set=.*: give a list of texts, for example set=\['ssl.epochs=50'\]$"):
+            call()
+
+
+def test_one_text_in_place_of_a_list_is_not_taken_letter_by_letter(toy, tmp_path):
+    run, _ = trained(toy)
+    for call in (
+        lambda: softedge.deploy("digits", out=tmp_path / "a", targets="onnx"),
+        lambda: softedge.export(run, targets="onnx"),
+    ):
+        with pytest.raises(UserError, match=r'should be a list, such as \["onnx"\], found'):
+            call()
+    with pytest.raises(UserError, match=r'should be a list, such as \["local"\], found'):
+        softedge.deploy("digits", out=tmp_path / "a", devices="local")
