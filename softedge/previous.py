@@ -18,12 +18,18 @@ BEGUN = "begun.json"  # what unfinished work was begun with
 RESULT = "result.json"
 _REPLACED = "replaced.json"  # its replacement was begun and is not finished
 _RECORDS = (RESULT, BEGUN, _REPLACED)
+TRAINING = "pretrain"  # the stage that ``recipe.toml`` is about
 HALF = (".pt", ".npz", ".safetensors")  # files from which a stage resumes
 
 
 def folder(root: Path, stage: str) -> Path:
     """Where the previous version of a stage is kept, or would be."""
     return root / FOLDER / stage
+
+
+def recipe(root: Path) -> Path:
+    """Where the recipe of the training that is being redone is kept, to be put back with it after a kill."""
+    return root / FOLDER / "recipe.toml"
 
 
 def is_kept(root: Path, stage: str) -> bool:
@@ -79,6 +85,8 @@ def restore(root: Path) -> None:
             mark.unlink()
         elif not half(root / stage):
             put_back(root, stage)
+            if stage == TRAINING and (kept := recipe(root)).is_file():
+                os.replace(kept, root / kept.name)
             say(f"{stage}: doing it again was interrupted; what was finished before is back")
 
 

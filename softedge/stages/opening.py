@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from softedge import config
+from softedge import config, previous
 from softedge.config import Recipe
 from softedge.errors import OtherSettings, UserError
 from softedge.files import expanded, read_bytes
@@ -68,6 +68,8 @@ def started(out: str | Path, recipe: Recipe, force: bool = False) -> Iterator[Ru
                     "use another --out, or --force to redo what depends on it"
                 )
         kept = {name: read_bytes(run.root / name) for name in _ASKED if (run.root / name).is_file()}
+        if force and before is not None:
+            write_bytes(previous.recipe(run.root), kept[path.name])
         write_text(path, config.to_toml(recipe))
         try:
             yield run

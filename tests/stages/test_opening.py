@@ -19,6 +19,7 @@ from softedge.records import Outcome
 from softedge.run import Run, perform, write_text
 from softedge.stages import plan
 from softedge.stages.opening import ASKED, PLAN, choose_recipe, reopen, reopened, started
+from softedge.stages.pretrain import settings
 
 
 @contextmanager
@@ -88,8 +89,6 @@ def test_deploy_refuses_the_folder_and_the_limits_before_it_plans(tmp_path, monk
 def trained(toy) -> tuple[Run, config.Recipe]:
     """A run whose pretraining recorded what it was done with."""
     import json
-
-    from softedge.stages.pretrain import settings
 
     run, recipe, _ = toy("run")
     (run.root / "recipe.toml").write_text(config.to_toml(recipe))
@@ -164,13 +163,31 @@ def test_a_training_that_fails_while_the_one_before_stands_leaves_the_recipe_of_
     other = config.build(recipe.model_dump(mode="json"), ["optim.lr=1e30"])
     with pytest.raises(UserError, match="the loss is nan"), started(run.root, other, force=True):
         raise UserError("the loss is nan")
-    assert contents(run.root) == before
+    after = contents(run.root)
+    assert {name: after[name] for name in before} == before
     with reopened(run.root):
         pass
     with pytest.raises(UserError, match="stopped"), started(run.root, other, force=True):
         (run.folder("pretrain") / "result.json").unlink()  # set aside, and half of the new one is there
         raise UserError("stopped")
     assert config.load(str(run.root / "recipe.toml")).optim.lr == 1e30  # it resumes
+
+
+def test_a_redo_with_another_recipe_that_is_killed_leaves_the_recipe_of_the_training_that_is_back(toy):
+    run, recipe = trained(toy)
+    other = config.build(recipe.model_dump(mode="json"), ["optim.lr=0.5"])
+
+    def killed(folder: Path) -> Outcome:
+        os._exit(9)
+
+    child = os.fork()
+    if child == 0:
+        with started(run.root, other, force=True):
+            perform(run, "pretrain", killed, recipe=settings(other), inputs={}, resumable=True, force=True)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert run.result("pretrain") is None and config.load(str(run.root / "recipe.toml")).optim.lr == 0.5
+    with reopened(run.root) as (_, opened):
+        assert opened.optim.lr == recipe.optim.lr and run.result("pretrain") is not None
 
 
 def test_how_fast_a_run_reads_and_what_it_writes_beside_may_change_at_any_time(toy):
