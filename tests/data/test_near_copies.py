@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pictures import photo
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -21,7 +22,6 @@ from softedge.data.near_copies import pairs, thumbnail
 from softedge.data.near_pairs import sentence
 from softedge.data.splitting import Item, split
 from softedge.errors import UserError
-from tests.pictures import photo
 
 
 def scene(seed: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import json
 import numpy as np
 import pytest
 from exporting import export
+from toy_format import Toy
 
 from softedge import config, registry
 from softedge.errors import CannotRunHere, UserError
@@ -19,7 +20,6 @@ from softedge.export.onnx.quantizer import Scheme
 from softedge.export.openvino.format import OpenVino
 from softedge.run import Run
 from softedge.stages import export as stage
-from tests.toy_format import Toy
 
 
 class Broken(Onnx):

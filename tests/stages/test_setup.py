@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from toy_format import Toy
 
 from softedge import registry
 from softedge.cli import main
 from softedge.errors import UserError
 from softedge.export.base import Environment
 from softedge.stages import setup as stage
-from tests.toy_format import Toy
 
 
 class Walled(Toy):
