@@ -44,6 +44,7 @@ class Interface:
     """Of an image classifier.  size: input height = width.  planes: channels come first.  kind: of the input.
 
     output: what it gives; "scores" where it ends in a sigmoid.  logits: whether probabilities need a softmax.
+    map: whether it gives a map of one pixel, [N, C, 1, 1] or [N, 1, 1, C], in place of a row.
     """
 
     size: int
@@ -51,6 +52,7 @@ class Interface:
     kind: Kind
     output: Output
     logits: bool
+    map: bool = False
 
     def fed(self, images: Uint8, spec: InputSpec) -> NDArray[Any]:
         """What the file takes for uint8 RGB (N, S, S, 3): normalised where it takes floats, planes where it does."""
@@ -62,6 +64,7 @@ class Interface:
 
     def answers(self, values: Float32) -> Float32:
         """Probabilities or scores (N, C) from what the file gives."""
+        values = values.reshape(len(values), -1)
         if not self.logits:
             return values
         shares = np.exp(values - values.max(axis=1, keepdims=True))
@@ -115,12 +118,15 @@ def interface(
     if scores.kind not in _SCORES:
         raise UserError(f"the output of {path} is {scores.kind}; a classifier gives scores as float (fp32)")
     gives: Output = "scores" if ends_in == "sigmoid" else "probabilities"
-    if len(scores.dims) != 2 or (scores.dims[1] == 1 and gives == "probabilities"):
+    classes = [size for size in scores.dims[1:] if size != 1] or [1]
+    if len(scores.dims) not in (2, 4) or len(classes) > 1 or (classes == [1] and gives == "probabilities"):
         raise UserError(
-            f"the output of {path} is {scores}; a classifier gives [N, classes], two or more, or ends in a sigmoid"
+            f"the output of {path} is {scores}; a classifier gives [N, classes] or [N, classes, 1, 1], two or more, or "
+            "ends in a sigmoid"
         )
     kind: Kind = "uint8" if image.kind == "uint8" else "float"
-    return Interface(sides.pop(), planes, kind, gives, logits=ends_in not in ("sigmoid", "softmax"))
+    logits = ends_in not in ("sigmoid", "softmax")
+    return Interface(sides.pop(), planes, kind, gives, logits, map=len(scores.dims) == 4)
 
 
 def preprocessing(

@@ -258,6 +258,19 @@ def planes_of_scores(one):
     return op.convolution(one, np.ones((5, 3, 1, 1), np.float32), [1, 1], [0, 0], [0, 0], [1, 1])
 
 
+def test_scores_that_are_a_map_of_one_pixel_are_read_as_a_row(pictures, tmp_path):
+    weights = np.random.default_rng(0).normal(size=(5, 3, 1, 1)).astype(np.float32)
+
+    def head(one):
+        pooled = op.reduce_mean(one, np.array([2, 3]), keep_dims=True)
+        return op.convolution(pooled, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+
+    ov.save_model(of(-1, 3, 16, 16, head=head), tmp_path / "net.xml", compress_to_fp16=False)
+    logits = planes(pictures).mean(axis=(2, 3)) @ weights[:, :, 0, 0].T
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(given.read(tmp_path / "net.xml", ASKED).predict(pictures), shares, atol=1e-5)
+
+
 def sized(one):
     """Of images of one size alone, whatever its input says."""
     flat = op.reshape(one, np.array([0, 768]), special_zero=True)

@@ -102,6 +102,24 @@ def test_a_network_of_linear_layers_alone_is_quantized(picture_folder, tmp_path)
     assert path.stat().st_size > 2 * (tmp_path / "out/onnx-int8/model.onnx").stat().st_size
 
 
+@pytest.mark.parametrize("ends", [[], [("Softmax", {"axis": 1})]])
+def test_scores_that_are_a_map_of_one_pixel_are_read_as_a_row_and_stay_a_map(
+    float_file, deployed, pictures, tmp_path, ends
+):
+    model = onnx.load(float_file)
+    behind(model, ("Reshape", {}), *ends, shape=[0, -1, 1, 1])
+    classes = len(deployed.labels)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes, 1, 1]))
+    onnx.save(model, tmp_path / "net.onnx")
+    read = given.read(tmp_path / "net.onnx", ASKED)
+    np.testing.assert_allclose(read.predict(pictures), deployed.predict(pictures), atol=1e-5)
+    made = (candidates := read.candidates(pictures[:8])).write(next(candidates.calibrations()), tmp_path)
+    assert ort.InferenceSession(made).get_outputs()[0].shape == ["batch", classes, 1, 1]
+    found = read.read_back(made)(pictures)
+    assert found.shape == (len(pictures), classes)
+    assert (found.argmax(1) == deployed.predict(pictures).argmax(1)).mean() > 0.8
+
+
 def test_a_layer_that_is_zero_on_every_image_has_a_range(float_file, pictures, tmp_path):
     """The gate of a squeeze-excite block can die in training; its range by entropy was a division by zero."""
     model = onnx.load(float_file)

@@ -216,13 +216,15 @@ def _wrapped(model: onnx.ModelProto, edges: Edges, spec: InputSpec) -> tuple[onn
         source = result
     del graph.input[:]
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [batch, spec.size, spec.size, 3]))
-    last = graph.output[0]
-    after = []
-    if known.logits:
-        after.append(helper.make_node("Softmax", [last.name], [f"{OURS}probabilities"], f"{OURS}Softmax", axis=1))
-        dims = [d.dim_value or d.dim_param or None for d in last.type.tensor_type.shape.dim]
+    last, after = graph.output[0], []
+    result, dims = last.name, [d.dim_value or d.dim_param or None for d in last.type.tensor_type.shape.dim]
+    for kind in ["Flatten"] * known.map + ["Softmax"] * known.logits:
+        after.append(helper.make_node(kind, [result], [f"{OURS}{kind.lower()}"], f"{OURS}{kind}", axis=1))
+        result = f"{OURS}{kind.lower()}"
+    if after:
+        classes = next((size for size in dims[1:] if size != 1), 1)
         del graph.output[:]
-        graph.output.append(helper.make_tensor_value_info(f"{OURS}probabilities", TensorProto.FLOAT, dims))
+        graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, [dims[0], classes]))
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in (*before, *graph.node, *after)]
     del graph.node[:]
     graph.node.extend(nodes)
