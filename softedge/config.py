@@ -1,6 +1,6 @@
 """Recipes: frozen, typed, every default visible, unknown keys refused with a suggestion.
 
-A recipe is a TOML file. ``load("light-moco", overrides=["ssl.epochs=50"])`` resolves it; ``to_toml`` spells it out.
+A recipe is a TOML file. ``load("light-moco", overrides=["finetune.epochs=20"])`` resolves it, ``to_toml`` writes it.
 ``[ssl]`` belongs to the method that it names, and a plug-in may bring a section of its own (``registry.SECTIONS``).
 """
 
@@ -288,7 +288,7 @@ def _within(section: str, error: Any) -> InitErrorDetails:
 
 
 def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe and what it is based on, and apply ``--set`` overrides ("ssl.epochs=50").
+    """Read a recipe and what it is based on, and apply ``--set`` overrides ("finetune.epochs=20").
 
     Every mistake is one UserError line that names the file it is in.
     """

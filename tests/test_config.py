@@ -33,6 +33,9 @@ def test_every_default_is_visible():
     ("override", "message"),
     [
         ("optim.lrr=1", "unknown key 'optim.lrr'.*did you mean 'optim.lr'"),
+        ("epochs=3", "unknown key 'epochs'.*did you mean 'finetune.epochs', 'ssl.epochs' or 'distill.epochs'"),
+        ("epoch=3", "unknown key 'epoch'.*did you mean 'finetune.epochs'"),
+        ("queue=3", "unknown key 'queue'.*did you mean 'ssl.queue'"),
         ("ssl.quee=1", "unknown key 'ssl.quee'.*did you mean 'ssl.queue'"),
         ("ssl.method=light-mocco", "unknown method 'light-mocco'.*did you mean 'light-moco'"),
         ("ssl.queue=-3", "ssl.queue.*greater than 0, found -3"),

@@ -48,7 +48,7 @@ RecipeOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Override a recipe value: ssl.epochs=50. Repeatable.", show_default=False),
+    typer.Option("--set", help="Override a recipe value: finetune.epochs=20. Repeatable.", show_default=False),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Repeat finished work.")]
 InitOption = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ def explain(error: ValidationError, known: Sequence[str], origin: Callable[[str]
     key = ".".join(p for p in place if not p.startswith(("literal[", "tuple[", "function-")))
     source = origin(".".join(place[:2])) if len(place) > 1 else origin(key)
     if first["type"] == "extra_forbidden":
-        near = did_you_mean(key, list(known))
+        near = _sections_of(key, known) or did_you_mean(key, list(known))
         return f"unknown key '{key}' in {source}{near if 'did you mean' in near else '; see: softedge recipes show'}"
     if first["type"] == "unknown_method":
         name = str(first["ctx"]["method"])
@@ -58,3 +59,19 @@ def _shown(value: Any) -> str:
 
 def _quoted(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else _shown(value)
+
+
+def _sections_of(word: str, known: Sequence[str]) -> str:
+    """The keys of all sections that a word without one may mean; of the trainings that most runs have, first."""
+    if "." in word:
+        return ""
+    sections: dict[str, list[str]] = {}
+    for key in known:
+        section, _, name = key.rpartition(".")
+        sections.setdefault(name, []).append(section)
+    near = difflib.get_close_matches(word, list(sections), n=1, cutoff=0.8)
+    if not near or "" in sections[near[0]]:
+        return ""
+    first = sorted(sections[near[0]], key=lambda section: (section != "finetune", section != "ssl"))[:3]
+    *others, last = [f"'{section}.{near[0]}'" for section in first]
+    return f"; did you mean {', '.join(others)} or {last}?" if others else f"; did you mean {last}?"

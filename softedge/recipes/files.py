@@ -114,7 +114,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, sign, value = text.partition("=")
     key = key.strip()
     if not sign or not key:
-        raise UserError(f"--set {text}: expected KEY=VALUE, for example --set ssl.epochs=50")
+        raise UserError(f"--set {text}: expected KEY=VALUE, for example --set finetune.epochs=20")
     try:
         parsed = tomllib.loads(f"v = {value}")
     except (tomllib.TOMLDecodeError, RecursionError):

@@ -24,6 +24,7 @@ from softedge.ssl import sizing
 from softedge.stages import front, spreading
 from softedge.stages.fitting import Limits, largest, with_smaller
 from softedge.stages.opening import FOLDER_RECIPE, PLAN, choose_recipe, has_work, replaced
+from softedge.stages.overridden import with_epochs, with_least_steps
 from softedge.stages.planned import Plan
 from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Pace, choose, sizes_for, with_student, within
 from softedge.weights import packages, starting
@@ -190,7 +191,8 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     if limits.max_ms is not None:
         starts = {recipe.backbone.name: recipe for recipe in (own, base) if recipe.backbone.weights != "random"}
         chosen = _with_accuracy(chosen, starts, examined, sizes, limits, own_pace)
-    if chosen.values.get("ssl.epochs") and 2 <= counts.pretrain < base.ssl.batch:
+    pretrained = chosen.values.get("ssl.epochs") or any(item.startswith("ssl.epochs") for item in set)
+    if pretrained and 2 <= counts.pretrain < base.ssl.batch:
         chosen = dataclasses.replace(chosen, values=chosen.values | {"ssl.batch": sizing.batch_for(counts.pretrain)})
     values: dict[str, dict[str, Any]] = {}
     for key, value in chosen.values.items():
@@ -202,8 +204,10 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     if limits.max_mb is not None:
         values.setdefault("check", {})["max_size"] = int(limits.max_mb * 1e6)
     planned = replaced(base, **values)
-    recipe = _resolved(config.build(planned.model_dump(mode="json"), set, source="the plan with --set"))
-    return dataclasses.replace(chosen, notes=(*chosen.notes, *_set_otherwise(chosen, planned, recipe))), recipe
+    first = config.build(planned.model_dump(mode="json"), set, source="the plan with --set")
+    stepped = with_least_steps(planned, first, counts)
+    recipe = _resolved(config.build(stepped.model_dump(mode="json"), set, source="the plan with --set"))
+    return with_epochs(chosen, planned, recipe, counts, pace), recipe
 
 
 def _with_accuracy(
@@ -229,16 +233,6 @@ def _with_accuracy(
     fits, right = front.judged(fits, starts, examined, items)
     said = front.lines(fits, right, last.network, chosen.size) if right else [front.NO_LABELS]
     return dataclasses.replace(chosen, fits=fits, notes=(*chosen.notes, *said))
-
-
-def _set_otherwise(chosen: Plan, planned: Recipe, recipe: Recipe) -> list[str]:
-    """A line for the trainings that ``--set`` made longer or shorter than the plan."""
-    lines = []
-    for stage, section in {"pretrain": "ssl", "finetune": "finetune", "distill": "distill"}.items():
-        before, now = getattr(planned, section).epochs, getattr(recipe, section).epochs
-        if before != now and any(step.stage == stage for step in chosen.steps):
-            lines.append(f"--set {section}.epochs={now}: the minutes above are for {plural(before, 'epoch')}")
-    return lines
 
 
 def _based(data: str, set: Sequence[str], network: str | None = None) -> Recipe:

@@ -31,6 +31,7 @@ _SPREADING = 0.25  # of the minutes, at most, where other networks' features joi
 # more in the same minutes (benchmarks/results/starting.md); where few have, distillation on all images follows as well.
 _TUNED = 4.0
 _FEW_TUNED = 2 / 3
+NOT_PRETRAINED = "from ImageNet weights it lowered accuracy on TrashNet (benchmarks/results/starting.md)"
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,9 @@ def choose(
         values["plan.threads"] = pace.threads
     if tuned and counts.taught:
         values |= _spread_over(counts, given)
-        values |= {"distill.epochs": tuned, "distill.min_steps": min(200, max(20, tuned * counts.taught // batch))}
+        values |= {"distill.epochs": tuned, "distill.min_steps": least_steps(tuned, counts.taught, batch)}
     if tuned:
-        values |= {"finetune.epochs": tuned, "finetune.min_steps": min(200, max(20, tuned * counts.train // batch))}
+        values |= {"finetune.epochs": tuned, "finetune.min_steps": least_steps(tuned, counts.train, batch)}
     least_tuned, least_taught = (values.get(f"{stage}.min_steps", 0) * batch for stage in ("finetune", "distill"))
     steps = _steps(counts, given, ssl, tuned, size, pace, least_tuned, least_taught)
     return Plan(network, weights, size, minutes, pace.seconds, steps, values, tuple(notes))
@@ -163,7 +164,7 @@ def with_student(
     answering = 0.0 if spread else FORWARD * pace.at(plan.size)
     sizes = [size for size in SIZES[1:] if size <= student.size] or [student.size]
     epoch = {size: _minutes(counts.pretrain * (student_pace.at(size) + answering)) for size in sizes}
-    spreading = _spreading(counts, True, plan.size, pace)
+    spreading = spreading_minutes(counts, True, plan.size, pace)
     left = rest - sum(step.minutes for step in steps) - spreading
     least, worth, most = _STUDENT_EPOCHS
     size = next((size for size in reversed(sizes) if left >= worth * epoch[size]), sizes[0])
@@ -175,7 +176,7 @@ def with_student(
         "distill.backbone": student.network,
         "distill.size": size,
         "distill.epochs": epochs,
-        "distill.min_steps": min(200, max(20, epochs * counts.pretrain // batch)),
+        "distill.min_steps": least_steps(epochs, counts.pretrain, batch),
         "export.source": "distill",
         "plan.minutes": minutes,
     }
@@ -195,22 +196,18 @@ def _steps(
 ) -> tuple[PlannedStage, ...]:
     """least_tuned, least_taught: images that fine-tuning and distillation see, however few there are."""
     second = pace.at(size)
-    what = "left out: from ImageNet weights it lowered accuracy on TrashNet (benchmarks/results/starting.md)"
+    what = f"left out: {NOT_PRETRAINED}"
     if ssl:
         what = f"{plural(ssl, 'epoch')} on {counts.pretrain:,} images"
     steps = [PlannedStage("pretrain", what, _minutes(counts.views * ssl * counts.pretrain * second))]
     if counts.train:
         steps.append(PlannedStage("probe", "a linear layer on frozen features", _probe(counts, second)))
         if counts.tuned:
-            seen = max(tuned * counts.train, least_tuned)
-            what = f"{plural(round(seen / counts.train), 'epoch')} on {counts.train:,} labelled images"
-            if counts.few:  # each fold trains on what the others hold
-                seen += max(tuned * counts.train * (TRAINED_FOLDS - 1), TRAINED_FOLDS * least_tuned)
-                what = f"{what}, and on {TRAINED_FOLDS} parts of them to judge it"
+            what, seen = tuned_on(counts, tuned, least_tuned)
             steps.append(PlannedStage("finetune", what, _minutes(seen * second)))
         if counts.taught:
             epochs = max(tuned, least_taught / counts.taught)
-            spent = epochs * _taught(counts, second) + _spreading(counts, given, size, pace)
+            spent = epochs * _taught(counts, second) + spreading_minutes(counts, given, size, pace)
             what = "the better classifier answers"
             if counts.spread:
                 what = "labels spread to similar images" if counts.few else "the better classifiers answer together"
@@ -223,6 +220,21 @@ def _steps(
         steps.append(PlannedStage("baselines", "cheap classifiers beside it", spent))
     steps.append(PlannedStage("export", "then the int8 search, check, timing and report", _others(second)))
     return tuple(steps)
+
+
+def least_steps(epochs: int, images: int, batch: int) -> int:
+    """The fewest steps of a planned training: those of its epochs, but no fewer than 20 and no more than 200."""
+    return min(200, max(20, epochs * images // batch))
+
+
+def tuned_on(counts: Counts, epochs: int, least: int) -> tuple[str, int]:
+    """What fine-tuning does, in words, and the images it sees; at least ``least`` in each training, however few."""
+    seen = max(epochs * counts.train, least)
+    what = f"{plural(round(seen / counts.train), 'epoch')} on {counts.train:,} labelled images"
+    if counts.few:  # each fold trains on what the others hold
+        seen += max(epochs * counts.train * (TRAINED_FOLDS - 1), TRAINED_FOLDS * least)
+        what = f"{what}, and on {TRAINED_FOLDS} parts of them to judge it"
+    return what, seen
 
 
 def _worth(size: int, counts: Counts) -> int:
@@ -250,7 +262,7 @@ def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: flo
     labelled = _minutes(counts.tuned * second * (1 + TRAINED_FOLDS if counts.few else 1)) + _taught(counts, second)
     an_epoch = labelled if given else _minutes(counts.views * counts.pretrain * second) + _tuned(counts) * labelled
     an_epoch *= 2 if counts.scratch else 1
-    rest += _spreading(counts, given, size, pace)
+    rest += spreading_minutes(counts, given, size, pace)
     if not an_epoch:
         return math.inf if rest <= minutes else 0.0
     return max(0.0, minutes - rest) / max(1e-9, an_epoch)
@@ -261,7 +273,7 @@ def _taught(counts: Counts, second: float) -> float:
     return _minutes(counts.taught * second * (1 if counts.few else 1 + FORWARD))
 
 
-def _spreading(counts: Counts, given: bool, size: int, pace: Pace) -> float:
+def spreading_minutes(counts: Counts, given: bool, size: int, pace: Pace) -> float:
     """Features of all training images, over which labels spread; 0 where they do not."""
     pixels, networks = (_SPREAD_AT, 1 + sum(cost for _, cost in counts.beside)) if given else (size, 1.0)
     return _minutes(counts.taught * pace.at(pixels) * FORWARD * networks) if counts.spread else 0.0
@@ -283,7 +295,7 @@ def within(counts: Counts, given: bool, pace: Pace, minutes: float) -> Counts:
         return replace(counts, beside=())
     for kept in range(len(counts.beside), -1, -1):
         fewer = replace(counts, beside=tuple(sorted(counts.beside, key=lambda one: one[1])[:kept]))
-        if _spreading(fewer, given, _SPREAD_AT, pace) <= _SPREADING * minutes:
+        if spreading_minutes(fewer, given, _SPREAD_AT, pace) <= _SPREADING * minutes:
             return fewer
     return replace(counts, beside=(), spread=counts.few)
 

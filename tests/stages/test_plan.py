@@ -11,7 +11,7 @@ from pictures import class_folders
 from softedge import config
 from softedge.errors import UserError
 from softedge.run import write_text
-from softedge.stages import deploy, fitting, front, opening, plan, planning
+from softedge.stages import deploy, fitting, front, opening, overridden, plan, planning
 from softedge.stages.planned import Plan, PlannedStage
 from softedge.stages.planning import SIZES, Counts, Pace, choose, with_student
 from softedge.weights import hub, packages
@@ -65,7 +65,7 @@ def test_distillation_on_few_images_is_planned_with_the_fewest_steps_it_takes():
     assert few.values["distill.epochs"] == many.values["distill.epochs"] == 1
     assert few.values["distill.min_steps"] * 32 / 179 == pytest.approx(3.6, abs=0.05)
     assert ": 4 epochs on 179 images" in taught.what and ": 1 epoch on 1,790 images" in once.what
-    features = planning._spreading(Counts(179, 30, 50, 512), True, few.size, Pace(LITE0 * 3))
+    features = planning.spreading_minutes(Counts(179, 30, 50, 512), True, few.size, Pace(LITE0 * 3))
     assert taught.minutes - features == pytest.approx(20 * 32 * Pace(LITE0 * 3).at(few.size) / 60)
 
 
@@ -194,13 +194,68 @@ def test_options_that_change_the_plan_are_planned_with_as_long_as_nothing_was_do
     assert planned is None and kept.finetune.epochs == recipe.finetune.epochs
 
 
-def test_pixels_that_are_set_are_planned_and_epochs_that_are_set_are_said(photos):
-    made = plan.plan(str(photos), set=["data.size=48", "finetune.epochs=3"])
+def test_pixels_that_are_set_are_planned(photos):
+    made = plan.plan(str(photos), set=["data.size=48"])
     assert (made.size, made.values["data.size"]) == (48, 48) and "at 48 pixels" in made.text()
     assert made.total < plan.plan(str(photos), set=["data.size=224"]).total
-    planned = made.values["finetune.epochs"]
-    assert f"--set finetune.epochs=3: the minutes above are for {planned} epochs" in made.text()
-    assert "--set" not in plan.plan(str(photos), set=["data.size=48"]).text()
+    assert "--set" not in made.text()
+
+
+def minutes_of(made, stage):
+    return next(step.minutes for step in made.steps if step.stage == stage)
+
+
+def test_pretraining_that_is_set_has_its_minutes_in_the_plan_and_in_the_total(photos, monkeypatch):
+    monkeypatch.setattr("softedge.eval.pace.measured", lambda *_: (1.0, 0))  # a second an image
+    recipe, made = plan.recipe_for(str(photos), None, ["ssl.epochs=20", "ssl.batch=4"], minutes=15)
+    without = plan.plan(str(photos), 15)
+    images = 20 * 2 * 20  # 20 epochs, two views, 20 of the 24 photos train
+    assert minutes_of(made, "pretrain") == pytest.approx(images * Pace(1.0).at(64) / 60)
+    assert made.total == pytest.approx(without.total + minutes_of(made, "pretrain")) and recipe.ssl.epochs == 20
+    line = next(line for line in made.text().splitlines() if " pretrain " in line)
+    assert "20 epochs on 20 images; from ImageNet weights it lowered accuracy" in line and "left out" not in made.text()
+
+
+@pytest.mark.parametrize("epochs", [3, 60])
+def test_fine_tuning_that_is_set_takes_these_epochs_and_no_fewest_steps_of_the_plan_undo_it(photos, epochs):
+    folder = class_folders(photos.parent / "more", {"cat": 200, "dog": 200})
+    recipe, made = plan.recipe_for(str(folder), None, [f"finetune.epochs={epochs}"], minutes=5)
+    planned = plan.plan(str(folder), 5)
+    assert made.size == planned.size and f"  {epochs} epochs on 320 labelled images" in made.text()
+    assert recipe.finetune.min_steps * recipe.finetune.batch <= epochs * 320
+    assert minutes_of(made, "finetune") / minutes_of(planned, "finetune") == pytest.approx(
+        epochs / planned.values["finetune.epochs"], rel=0.02
+    )
+    assert f"--set finetune.epochs={epochs} in place of the {planned.values['finetune.epochs']} planned" in made.text()
+
+
+def test_a_total_beyond_the_minutes_is_said_of_what_was_set(photos, monkeypatch):
+    monkeypatch.setattr("softedge.eval.pace.measured", lambda *_: (1.0, 0))
+    made = plan.plan(str(photos), 15, ["finetune.epochs=2000"])
+    over = round(made.total - 15)
+    assert over > 100 and f"about {over} minutes beyond --minutes 15 in all" in made.text()
+    assert f"about {made.total:.0f} minutes on this machine, 15 were asked for" in made.text()
+
+
+def test_distillation_and_labels_alone_follow_the_epochs_that_are_set():
+    counts = dataclasses.replace(COUNTS, train=600, scratch=True)
+    before = choose(counts, "a network", "package", Pace(LITE0), 30)
+    recipe = config.load("photos")
+    planned = opening.replaced(recipe, **sections(before.values))
+    twice = {name: {"epochs": 2 * before.values[f"{name}.epochs"]} for name in ("finetune", "distill")}
+    after = overridden.with_epochs(before, planned, opening.replaced(planned, **twice), counts, Pace(LITE0))
+    once = planning.spreading_minutes(counts, True, before.size, Pace(LITE0))
+    assert minutes_of(after, "distill") - once == pytest.approx(2 * (minutes_of(before, "distill") - once))
+    assert minutes_of(after, "scratch") == pytest.approx(2 * minutes_of(before, "scratch"))
+    assert f": {2 * before.values['distill.epochs']} epochs on 2,000 images" in after.text()
+
+
+def sections(values):
+    nested = {}
+    for key, value in values.items():
+        section, name = key.split(".")
+        nested.setdefault(section, {})[name] = value
+    return nested
 
 
 def test_weights_of_another_network_are_refused_before_anything_is_written(photos, tmp_path, monkeypatch):
