@@ -115,8 +115,8 @@ def choose(
     notes = []
     if affordable[size] < least:
         notes.append(_too_few(minutes))
-    elif affordable[size] < enough:
-        notes.append(f"more minutes would help: {enough} epochs are worth more than {epochs}")
+    elif (done := max(epochs, _least_epochs(counts, epochs, batch)) if tuning else epochs) < enough:
+        notes.append(f"more minutes would help: {enough} epochs are worth more than {done}")
     if not given:
         notes.append(
             "random weights: on a few thousand photos pretrained starting weights are worth up to 25 points of accuracy"
@@ -225,6 +225,12 @@ def _steps(
 def least_steps(epochs: int, images: int, batch: int) -> int:
     """The fewest steps of a planned training: those of its epochs, but no fewer than 20 and no more than 200."""
     return min(200, max(20, epochs * images // batch))
+
+
+def _least_epochs(counts: Counts, epochs: int, batch: int) -> int:
+    """Epochs that ``least_steps`` come to, of the training that labels are for: with few images more than planned."""
+    images = counts.tuned or counts.taught
+    return round(least_steps(epochs, images, batch) * batch / images)
 
 
 def tuned_on(counts: Counts, epochs: int, least: int) -> tuple[str, int]:

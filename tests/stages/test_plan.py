@@ -216,6 +216,19 @@ def test_pretraining_that_is_set_has_its_minutes_in_the_plan_and_in_the_total(ph
     assert "20 epochs on 20 images; from ImageNet weights it lowered accuracy" in line and "left out" not in made.text()
 
 
+@pytest.mark.parametrize("images", [90, 240, 2000])
+def test_a_note_on_epochs_names_those_of_the_line_for_fine_tuning(images):
+    """20 steps of 32 images are 2.7 epochs on 240 and 7 on 90, of which it is not said that 7 are worth more."""
+    budgets = (step / 100 for step in range(1, 5000))
+    minutes = next(m for m in budgets if of(m, train=images, pretrain=images).values["finetune.epochs"] == 2)
+    made = of(minutes, train=images, pretrain=images)
+    line = next(step.what for step in made.steps if step.stage == "finetune")
+    done = {90: 7, 240: 3, 2000: 2}[images]
+    assert line.startswith(f"{done} epochs on")
+    more = [note for note in made.notes if note.startswith("more minutes would help")]
+    assert more == ([] if done == 7 else [f"more minutes would help: 7 epochs are worth more than {done}"])
+
+
 @pytest.mark.parametrize("epochs", [3, 60])
 def test_fine_tuning_that_is_set_takes_these_epochs_and_no_fewest_steps_of_the_plan_undo_it(photos, epochs):
     folder = class_folders(photos.parent / "more", {"cat": 200, "dog": 200})
