@@ -18,9 +18,14 @@ def report(
     ] = False,
 ) -> None:
     """Write report.html, report.json and MODEL_CARD.md; several runs side by side, in the first one's folder."""
+    from softedge.commands import tables
     from softedge.stages import report as stage
 
-    typer.echo(stage.compare(runs) if compare else stage.report(*runs))
+    if compare:
+        typer.echo(stage.compare(runs))
+        return
+    page = stage.report(*runs)
+    typer.echo("\n".join([str(page), "", *tables.verdict(page.parent)]))
 
 
 @app.command()

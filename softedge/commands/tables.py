@@ -9,7 +9,7 @@ from typing import Any
 
 from softedge.progress import on_one_line
 from softedge.records import Result
-from softedge.run import Run
+from softedge.run import Run, read_json
 
 _AVERAGE_PRECISION = re.compile("(mask_|voc07_|voc12_)?AP")
 _FRACTIONS = ("top1", "top5", "drop", "agreement")
@@ -204,8 +204,16 @@ def deployment(run: Run) -> str:
                 "gate": {True: "passed", False: "FAILED", None: "not judged"}[row.get("passed")],
             }
         )
-    lines += [table(rows), *missing(wanted(opened, recipe)), "", f"report: {run.root / 'report.html'}"]
-    return "\n".join(lines)
+    lines += [table(rows), *missing(wanted(opened, recipe)), "", f"report: {run.root / 'report.html'}", ""]
+    return "\n".join([*lines, *verdict(run.root)])
+
+
+def verdict(root: Path) -> list[str]:
+    """What report.json of a run says to ship and why, and what to know before: a line each."""
+    decided = read_json(root / "report.json")["runs"][0]["verdict"]
+    pick = decided["picks"][0]
+    lines = [f"verdict: {pick['answer']} {pick['reason']}", *(f"caution: {line}" for line in decided["cautions"])]
+    return [on_one_line(line.replace("\u202f", " ")).rstrip() for line in lines]  # a terminal may lack the narrow space
 
 
 def _timed(benched: Result) -> str:

@@ -16,6 +16,7 @@ _DROPPED = (
     r"^finetune: validation accuracy .* is below |^  ONNX fp32: (top-1|p90)",  # by the accuracy, and whether it differs
     r"^fetching |^weights: ",  # by what a cache holds
     r"^int8, comparing: ",  # where a comparison takes ten seconds
+    r"^caution: [A-Z].*\.$",  # of the report: by speed and accuracy
 )
 
 # In this order. Each: what is looked for, and what stands for it.
@@ -32,6 +33,7 @@ _MASKS = (
     (r"^(\S+@local  .*|baselines  useful)  (yes|no)\b", r"\1  <yes or no>"),
     (r"\b\d{5,}( bytes)", r"<n>\1"),
     (r"\b(clearly worse|not clearly better|clearly better)\b", "<better or not>"),
+    (r"^verdict: .*", "verdict: <verdict>"),
     (r"^(Pretraining|labels: Pretraining) .*", r"\1 <verdict>"),
     (r"(the|classifier:) (probe|finetune|distill)\b", r"\1 <classifier>"),
     (r"(SVM on (HOG|a colour histogram( and HOG)?)|majority class)", "<cheap classifier>"),

@@ -1,5 +1,7 @@
 """What the terminal says after a command."""
 
+import json
+
 import pytest
 
 from softedge.commands import tables
@@ -44,3 +46,17 @@ def test_features_that_were_never_pretrained_are_not_called_so(metrics, details,
 
 def test_a_loss_that_rounds_to_nothing_has_no_sign():
     assert tables.number("drop", -0.0001) == "0.0 %" and tables.number("drop", -0.012) == "-1.2 %"
+
+
+def test_the_verdict_is_a_line_and_every_caution_another(tmp_path):
+    picks = [
+        {"answer": "Do not ship ONNX int8 yet: the network gets 43.3\u202f% right.", "reason": "What may help: labels."},
+        {"answer": "Ship it to a board.", "reason": "It is fast there."},
+    ]
+    values = {"runs": [{"verdict": {"picks": picks, "cautions": ["Only 60 test images.", "Two\nlines."]}}, {}]}
+    (tmp_path / "report.json").write_text(json.dumps(values))
+    assert tables.verdict(tmp_path) == [
+        "verdict: Do not ship ONNX int8 yet: the network gets 43.3 % right. What may help: labels.",
+        "caution: Only 60 test images.",
+        "caution: Two\\nlines.",
+    ]

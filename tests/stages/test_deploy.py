@@ -114,6 +114,17 @@ def test_the_run_folder_alone_is_enough_to_go_on(deployed, capsys):
     assert {p: p.stat().st_mtime_ns for p in deployed.rglob("result.json")} == before
 
 
+@pytest.mark.parametrize("command", [["deploy", "--out"], ["report"]])
+def test_deploy_and_report_end_with_the_verdict_and_the_cautions_of_the_report(deployed, capsys, command):
+    with pytest.raises(SystemExit):
+        main([*command, str(deployed)])
+    said = capsys.readouterr().out.replace("\u202f", " ").splitlines()
+    decided = json.loads((deployed / "report.json").read_text())["runs"][0]["verdict"]
+    pick, cautions = decided["picks"][0], decided["cautions"]
+    expected = [f"verdict: {pick['answer']} {pick['reason']}", *(f"caution: {line}" for line in cautions)]
+    assert cautions and said[-len(expected) :] == [line.replace("\u202f", " ") for line in expected]
+
+
 def test_another_recipe_is_refused_and_nothing_is_lost(deployed, photos):
     weights = (deployed / "pretrain" / "backbone.safetensors").read_bytes()
     with pytest.raises(UserError, match=r"another recipe.*ssl.epochs: 2 -> 3"):
