@@ -132,6 +132,18 @@ class Latency:
     why_not_valid: str = ""
 
 
+DISTURBED = 2.0  # p90 over p50, an assumption: on an idle device the two are near each other
+
+
+def disturbance(p50_ms: float | None, p90_ms: float | None) -> float | None:
+    """p90 over p50 where other work disturbed the timing; None where it did not, or one of the two is missing.
+
+    The one rule for the table of ``bench``, the report, the latency gate and the plan.
+    """
+    ratio = p90_ms / p50_ms if p50_ms and p90_ms else 0.0
+    return ratio if ratio > DISTURBED else None
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a stage's work returns; ``run.perform`` turns it into a ``Result`` on disk.

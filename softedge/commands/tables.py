@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from softedge.progress import on_one_line
-from softedge.records import Result
+from softedge.progress import on_one_line, plural
+from softedge.records import DISTURBED, Result, disturbance
 from softedge.run import Run, read_json
 
 _AVERAGE_PRECISION = re.compile("(mask_|voc07_|voc12_)?AP")
@@ -60,7 +60,7 @@ def stage(result: Result) -> str:
 def stages(results: Sequence[Result]) -> str:
     """Several stages of a kind as one table, then what was left out."""
     rows = [
-        {"": result.stage.split("/", 1)[-1], **{k: number(k, v) for k, v in result.metrics.items()}}
+        {"": result.stage.split("/", 1)[-1], **{k: _cell(k, result.metrics) for k in result.metrics}}
         for result in results
         if result.metrics
     ]
@@ -70,6 +70,22 @@ def stages(results: Sequence[Result]) -> str:
         for reason in result.skipped.values()
     )
     return "\n".join([table(rows), *map(on_one_line, skipped)]).strip("\n")
+
+
+def _cell(name: str, metrics: Mapping[str, Any]) -> str:
+    """A metric of a table; a timing that other work disturbed is not called valid there."""
+    if name == "valid" and metrics[name] and disturbance(metrics.get("p50_ms"), metrics.get("p90_ms")):
+        return "disturbed"
+    return number(name, metrics[name])
+
+
+def disturbed(measured: Sequence[Result]) -> list[str]:
+    """A line on the rows of ``stages`` that say so."""
+    rows = [r for r in measured if r.metrics.get("valid") and _cell("valid", r.metrics) == "disturbed"]
+    if not rows:
+        return []
+    files = f"{len(rows)} of {plural(sum('p90_ms' in r.metrics for r in measured), 'row')}"
+    return [f"disturbed: other work ran meanwhile ({files}: p90 above {DISTURBED:g} x p50); measure again with --force"]
 
 
 def checks(result: Result) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
+from softedge.records import disturbance
 from softedge.report import detectors, trained, words
 from softedge.report.few import FEW_IMAGES, interval
 
@@ -11,7 +13,6 @@ Values = dict[str, Any]
 
 MANY_BAD = 0.02
 _SPLITS = {"pretrain": "training", "train": "labelled training", "test": "test"}
-WIDE = 2.0  # p90 over p50, an assumption
 
 
 def cautions_of(run: Values, chosen: str = "") -> list[str]:
@@ -40,7 +41,7 @@ def _other_file(run: Values) -> list[str]:
                 name = words.artifact_name(row["artifact"])
                 sentences.append(
                     f"{name} on {_called(run, device)}: the file that was timed is not the file that was checked; "
-                    "bench it again."
+                    f"{_again(run, device) or 'measure it again'}"
                 )
     return sentences
 
@@ -105,19 +106,35 @@ def _caveats(run: Values) -> list[str]:
 
 
 def _disturbed(run: Values) -> list[str]:
-    """An idle machine keeps p90 near p50; far above it, something else was running."""
+    """Devices where something else was running, by the rule of ``records.disturbance``."""
     sentences = []
     for device in run["devices"]:
         timings = [row["devices"].get(device, {}) for row in run["files"]]
-        ratios = [t["p90_ms"] / t["p50_ms"] for t in timings if t.get("p50_ms") and t.get("p90_ms")]
-        wide = sum(ratio > WIDE for ratio in ratios)
+        timed = [t for t in timings if t.get("p50_ms") and t.get("p90_ms")]
+        wide = [ratio for t in timed if (ratio := disturbance(t["p50_ms"], t["p90_ms"])) is not None]
         if wide:
-            of = f"{wide} of {words.plural(len(ratios), 'file')}"
+            of = f"{len(wide)} of {words.plural(len(timed), 'file')}"
+            again = _again(run, device, force=True) or "measure again"
             sentences.append(
-                f"On {_called(run, device)}, p90 is up to {words.times(max(ratios))} p50 ({of}): "
-                "other work disturbed the measurement; run softedge bench again when the device is idle."
+                f"On {_called(run, device)}, p90 is up to {words.times(max(wide))} p50 ({of}): "
+                f"other work disturbed the measurement; when the device is idle, {again}"
             )
     return sentences
+
+
+def _again(run: Values, device: str, force: bool = False) -> str:
+    """The command that measures on a device again, without a full stop, to be copied; empty where another tool did.
+
+    force: what is done would be skipped otherwise.
+    """
+    about = run["devices"].get(device, {})
+    if about.get("kind") == "elsewhere":
+        return ""
+    preset = about.get("preset") or ""
+    other = preset and preset != run.get("recipe", {}).get("bench", {}).get("preset", "quick")
+    address = shlex.quote(about.get("address") or device)
+    options = f" --devices {address}{f' --preset {preset}' if other else ''}{' --force' if force else ''}"
+    return f"run: softedge bench {shlex.quote(run.get('folder') or 'RUN')}{options}"
 
 
 def _drift(run: Values, chosen: str) -> list[str]:

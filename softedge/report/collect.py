@@ -47,6 +47,7 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
     recipe = read_recipe(run)
     values: Values = {
         "name": run.name,
+        "folder": stages.place(run),
         "recipe": recipe,
         "stages": [done[name].to_dict() for name in STAGES if name not in OPTIONAL or done[name].results],
         "data": _data(done["data"]),

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from softedge.records import DISTURBED
 from softedge.report import words
-from softedge.report.cautions import WIDE
 from softedge.report.devices import KINDS
 
 Row = Mapping[str, Any]
@@ -34,7 +34,7 @@ def doubt(files: Sequence[Row], device: str) -> str:
     if not any(timing.get("valid", True) for timing in timings):
         return "its latencies are not valid"
     ratios = [timing["p90_ms"] / timing["p50_ms"] for timing in timings if timing.get("p50_ms")]
-    if ratios and statistics.median(ratios) > WIDE:
+    if ratios and statistics.median(ratios) > DISTURBED:
         return f"its measurement was disturbed (p90 {words.times(statistics.median(ratios))} p50)"
     return ""
 

@@ -230,6 +230,7 @@ class Missing(Entry):
 
 class RunEntry(Entry):
     name: str
+    folder: str = ""
     verdict: Verdict
     recipe: Free
     stages: list[StageEntry]

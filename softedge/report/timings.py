@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from softedge.records import disturbance
 from softedge.report import phrases, words
 
 Values = dict[str, Any]
@@ -60,7 +61,9 @@ def _valid(timing: Values) -> Markup | str:
     if "p90_ms" not in timing:
         return ""
     if timing.get("valid"):
-        return "yes"
+        ratio = disturbance(timing.get("p50_ms"), timing.get("p90_ms"))
+        note = Markup('<span class="small warn">disturbed: p90 {} p50</span>').format(words.times(ratio or 0))
+        return Markup("yes{}").format(note) if ratio else "yes"
     why = timing.get("why_not_valid")
     return Markup('<span class="warn">no</span>') + (Markup(": {}").format(why) if why else "")
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from softedge.records import disturbance
 from softedge.report import computed, headline, words
 
 Row = Mapping[str, Any]
@@ -107,7 +108,8 @@ def _merits(row: Row, device: str) -> str:
     parts = [accuracy] if accuracy else []
     p90 = _p90(row, device)
     if p90 is not None:
-        parts.append(f"p90 latency {words.milliseconds(p90)}")
+        noise = " (disturbed by other work)" if disturbance(row["devices"][device].get("p50_ms"), p90) else ""
+        parts.append(f"p90 latency {words.milliseconds(p90)}{noise}")
     if row.get("size_bytes"):
         parts.append(words.size(row["size_bytes"]))
     parts.append("gate passed")
@@ -148,6 +150,7 @@ def _price(best: Row, others: Sequence[Row], equals: Sequence[Row], device: str)
     reference = next((r for r in others if r["target"] == best["target"] and r["precision"] == "fp32"), None)
     if reference is not None and best["precision"] != "fp32" and reference not in equals:
         text += f", {words.times(_times_as_long(reference, best, device))} as fast as {_name(reference)}"
+        text += _by(reference, best, device)
     limit = _SMALLER * (best.get("size_bytes") or 0)
     smaller = [row for row in others if (row.get("size_bytes") or math.inf) < limit]
     if smaller:
@@ -155,6 +158,7 @@ def _price(best: Row, others: Sequence[Row], equals: Sequence[Row], device: str)
         slower = _times_as_long(small, best, device)
         size = words.size(small["size_bytes"])
         text += f"; {_name(small)} is smaller ({size}) but takes {words.times(slower)} as long"
+        text += _by(small, best, device)
     return text
 
 
@@ -228,6 +232,12 @@ def _times_as_long(row: Row, than: Row, device: str) -> float:
     """How much longer a file takes: the paired ratio where it was measured (what slows both cancels), else p90s."""
     pair = (row["devices"][device].get("ratios") or {}).get(than["artifact"])
     return pair["ratio"] if pair else (_p90(row, device) or 0.0) / (_p90(than, device) or math.inf)
+
+
+def _by(row: Row, than: Row, device: str) -> str:
+    """Of what the ratio is: the p90s that stand beside it have another where other work disturbed them."""
+    paired = than["artifact"] in (row["devices"][device].get("ratios") or {})
+    return " in paired rounds" if paired else " by p90"
 
 
 def _as_fast(row: Row, fastest: Row, device: str) -> bool:

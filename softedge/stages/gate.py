@@ -7,6 +7,7 @@ from both, whichever of them was run last.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from softedge.errors import GateFailed
 from softedge.export.nearest import SURE_DB
 from softedge.progress import say
 from softedge.quantize.gates import SEARCHED
-from softedge.records import Precision, Result
+from softedge.records import Precision, Result, disturbance
 from softedge.run import Run, write_json
 from softedge.stages import incomplete, kept
 from softedge.stages.opening import reopen
@@ -222,17 +223,28 @@ def too_slow(run: Run, row: Mapping[str, Any], limits: Check) -> tuple[list[str]
     """Why the latency gate refuses an int8 file on each device it was timed on; and why it could not be judged."""
     if not limits.max_p90 or not Precision.named(row["precision"]).is_int8:
         return [], None
-    timed = {
-        name.partition("@")[2]: result.metrics["p90_ms"]
+    benched = {
+        name.partition("@")[2]: result
         for name, result in run.results("bench").items()
-        if name.partition("@")[0] == row["artifact"]
-        and "p90_ms" in result.metrics
-        and result.details.get("sha256", row["sha256"]) == row["sha256"]
+        if name.partition("@")[0] == row["artifact"] and result.details.get("sha256", row["sha256"]) == row["sha256"]
     }
+    timed = {device: result.metrics for device, result in benched.items() if "p90_ms" in result.metrics}
     if not timed:
+        tried = {device: why for device, result in benched.items() if (why := result.skipped.get("latency"))}
+        if tried:  # a device answered that it cannot: asking it again gives the same
+            reasons = "; ".join(f"on {device}: {why.removeprefix('not run: ')}" for device, why in tried.items())
+            return [], f"max_p90: {row['artifact']} could not be timed {reasons}"
         return [], f"max_p90: {row['artifact']} was not timed; run: softedge bench {run.root}, then check again"
-    slow = [f"p90 {p90:.2f} ms on {device}" for device, p90 in timed.items() if p90 > limits.max_p90]
-    return ([f"{' and '.join(slow)} above the limit of {limits.max_p90:g} ms"] if slow else []), None
+    slow = {device: metrics for device, metrics in timed.items() if metrics["p90_ms"] > limits.max_p90}
+    if not slow:
+        return [], None
+    times = [f"p90 {metrics['p90_ms']:.2f} ms on {device}" for device, metrics in slow.items()]
+    said = f"{' and '.join(times)} above the limit of {limits.max_p90:g} ms"
+    if any(disturbance(metrics.get("p50_ms"), metrics["p90_ms"]) for metrics in slow.values()):
+        asked = ",".join(str(benched[device].recipe.get("device", device)) for device in slow)
+        again = f"softedge bench {run.root} --devices {shlex.quote(asked)} --force"
+        said += f" (disturbed by other work; when the device is idle, run: {again})"
+    return [said], None
 
 
 def too_often_wrong(row: Mapping[str, Any], limits: Check) -> list[str]:

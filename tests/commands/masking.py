@@ -16,7 +16,8 @@ _DROPPED = (
     r"^finetune: validation accuracy .* is below |^  ONNX fp32: (top-1|p90)",  # by the accuracy, and whether it differs
     r"^fetching |^weights: ",  # by what a cache holds
     r"^int8, comparing: ",  # where a comparison takes ten seconds
-    r"^caution: [A-Z].*\.$",  # of the report: by speed and accuracy
+    r"^disturbed: other work ran meanwhile",  # of bench: by the machine
+    r"^caution: [A-Z]",  # of the report: by speed and accuracy
 )
 
 # In this order. Each: what is looked for, and what stands for it.
@@ -30,7 +31,7 @@ _MASKS = (
     (r", [\d.]+ x the time of fp32 here", ""),  # left out where it is not clear
     (r"  time_over_fp32\b", ""),  # so is its column
     (r"^(  ONNX int8: gate: )(passed|failed)\b", r"\1<passed or failed>"),  # its float layers are chosen by time
-    (r"^(\S+@local  .*|baselines  useful)  (yes|no)\b", r"\1  <yes or no>"),
+    (r"^(\S+@local  .*|baselines  useful)  (yes|no|disturbed)\b", r"\1  <yes or no>"),
     (r"\b\d{5,}( bytes)", r"<n>\1"),
     (r"\b(clearly worse|not clearly better|clearly better)\b", "<better or not>"),
     (r"^verdict: .*", "verdict: <verdict>"),

@@ -48,15 +48,26 @@ def test_a_loss_that_rounds_to_nothing_has_no_sign():
     assert tables.number("drop", -0.0001) == "0.0 %" and tables.number("drop", -0.012) == "-1.2 %"
 
 
+def test_a_row_that_the_report_calls_disturbed_is_not_called_valid():
+    calm, busy, short = (
+        Result(f"bench/onnx-{name}@local", "r", {"p50_ms": 1.0, "p90_ms": p90, "valid": valid}, {}, {}, {}, "", 1.0)
+        for name, p90, valid in (("fp32", 1.9, True), ("int8", 2.1, True), ("fp16", 9.0, False))
+    )
+    rows = {line.split()[0]: line.split()[-1] for line in tables.stages([calm, busy, short]).splitlines()[1:]}
+    assert rows == {"onnx-fp32@local": "yes", "onnx-int8@local": "disturbed", "onnx-fp16@local": "no"}
+    (said,) = tables.disturbed([calm, busy, short])
+    assert "1 of 3 rows" in said and "--force" in said and not tables.disturbed([calm])
+
+
 def test_the_verdict_is_a_line_and_every_caution_another(tmp_path):
     picks = [
-        {"answer": "Do not ship ONNX int8 yet: the network gets 43.3\u202f% right.", "reason": "What may help: labels."},
+        {"answer": "Do not ship ONNX int8 yet: the network gets 43.3\u202f% right.", "reason": "Label more."},
         {"answer": "Ship it to a board.", "reason": "It is fast there."},
     ]
     values = {"runs": [{"verdict": {"picks": picks, "cautions": ["Only 60 test images.", "Two\nlines."]}}, {}]}
     (tmp_path / "report.json").write_text(json.dumps(values))
     assert tables.verdict(tmp_path) == [
-        "verdict: Do not ship ONNX int8 yet: the network gets 43.3 % right. What may help: labels.",
+        "verdict: Do not ship ONNX int8 yet: the network gets 43.3 % right. Label more.",
         "caution: Only 60 test images.",
         "caution: Two\\nlines.",
     ]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from softedge.report import cautions, timings
 from softedge.report.verdict import decide
 
 DEVICES = {"local": "this machine"}
@@ -260,5 +261,42 @@ def test_when_nothing_was_measured_soundly_the_headline_says_so() -> None:
     assert device == "phone" and "no device gave a sound measurement" in why
 
 
+def test_a_ratio_of_paired_rounds_says_so_where_the_p90s_beside_it_have_another() -> None:
+    """Of a busy machine: 6.73 / 5.02 is 1.3, side by side it was 2.8."""
+    rows = [row("onnx-fp32") | {"devices": measured("local", 2.65, 6.73)}]
+    rows += [row("onnx-int8") | {"devices": measured("local", 1.02, 5.02)}]
+    assert "1.3\u202f× as fast as ONNX fp32 by p90" in decide(rows, DEVICES).headline.reason
+    pair = {"ratio": 2.8, "low": 2.6, "high": 3.2, "different": True}
+    rows[0]["devices"]["local"]["ratios"] = {"onnx-int8": pair}
+    pick = decide(rows, DEVICES).headline
+    assert "2.8\u202f× as fast as ONNX fp32 in paired rounds" in pick.reason
+    assert "p90 latency 5.02\u202fms (disturbed by other work)" in pick.answer
+
+
+@pytest.mark.parametrize(
+    ("device", "command"),
+    [
+        ({"address": "local", "preset": "quick"}, "run: softedge bench runs/mine --devices local --force"),
+        (
+            {"address": "ssh://pi@board?python=python3", "preset": "standard"},
+            "run: softedge bench runs/mine --devices 'ssh://pi@board?python=python3' --preset standard --force",
+        ),
+        ({"address": "iPhone", "kind": "elsewhere"}, "measure again"),
+    ],
+)
+def test_the_caution_on_a_disturbed_measurement_ends_in_the_command_that_repeats_it(device, command) -> None:
+    run = {"folder": "runs/mine", "devices": {"place": {"short": "it", **device}}, "recipe": {}}
+    (said,) = cautions._disturbed(run | {"files": [{"devices": measured("place", 1.0, 4.9)}]})
+    assert said.endswith(f"when the device is idle, {command}") and "4.9\u202f× p50 (1 of 1 file)" in said
+    assert cautions._disturbed(run | {"files": [{"devices": measured("place", 1.0, 1.9)}]}) == []
+
+
 def test_one_device_needs_no_reason_for_standing_first() -> None:
     assert first(local=measured("local", 1.0, 1.1)) == ("local", "")
+
+
+@pytest.mark.parametrize(("p90", "said"), [(1.9, False), (2.1, True)])
+def test_the_table_of_timings_follows_the_rule_of_the_caution(p90: float, said: bool) -> None:
+    run = {"files": [row("onnx-fp32") | {"devices": measured("local", 1.0, p90)}], "verdict": {"picks": []}}
+    ((cell,),) = (cells for title, cells in timings.rows(run, "local") if title == "preset kept")
+    assert ("disturbed: p90 2.1" in cell) == said

@@ -147,6 +147,24 @@ def test_latencies_of_another_file_of_that_name_do_not_count(run):
     softedge.gate(run.root, max_p90=5.0)
 
 
+def test_a_device_that_cannot_time_a_file_is_not_to_be_asked_again(run):
+    (run.folder("bench/onnx-int8@phone") / "result.json").unlink()
+    write(run, "bench/onnx-int8@local", {}, {"sha256": "b"}, {"latency": "not run: it runs on macOS only"})
+    unjudged = gate.judged(run, config.Check(max_p90=5.0)).skipped["max_p90 onnx-int8"]
+    assert unjudged == "max_p90: onnx-int8 could not be timed on local: it runs on macOS only"
+
+
+def test_a_time_above_the_limit_that_other_work_disturbed_says_so_and_how_to_measure_it_again(run):
+    details = {"sha256": "b", "device": {}}
+    write(run, "bench/onnx-int8@phone", {"p50_ms": 3.0, "p90_ms": 8.0, "valid": True}, details)
+    again = rf"disturbed by other work; .* run: softedge bench {run.root} --devices phone --force"
+    with pytest.raises(GateFailed, match=again):
+        softedge.gate(run.root, max_p90=5.0)
+    timed(run, "onnx-int8@phone", "b", 8.0)
+    with pytest.raises(GateFailed, match="limit of 5 ms$"):
+        softedge.gate(run.root, max_p90=5.0)
+
+
 def test_a_file_that_was_not_timed_is_said_to_be_unjudged(run):
     for device in ("local", "phone"):
         (run.folder(f"bench/onnx-int8@{device}") / "result.json").unlink()
