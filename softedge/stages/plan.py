@@ -22,7 +22,7 @@ from softedge.progress import plural, say
 from softedge.run import Run, read_json, write_json
 from softedge.ssl import sizing
 from softedge.stages import front, spreading
-from softedge.stages.fitting import Limits, largest, with_smaller
+from softedge.stages.fitting import Limits, disturbed, largest, with_smaller
 from softedge.stages.opening import FOLDER_RECIPE, PLAN, choose_recipe, has_work, replaced
 from softedge.stages.overridden import with_epochs, with_least_steps
 from softedge.stages.planned import Plan
@@ -187,7 +187,7 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
         chosen = choose(counts, start.name, start.weights, pace, minutes, base.finetune.batch, at_most, only=only)
     if base.backbone.name != network.name:
         chosen = dataclasses.replace(chosen, notes=(*chosen.notes, f"{network.name} does not meet {limits.text()}"))
-    chosen = dataclasses.replace(chosen, fits=fits)
+    chosen = dataclasses.replace(chosen, fits=fits, notes=(*chosen.notes, *disturbed(fits, limits)))
     if limits.max_ms is not None:
         starts = {recipe.backbone.name: recipe for recipe in (own, base) if recipe.backbone.weights != "random"}
         chosen = _with_accuracy(chosen, starts, examined, sizes, limits, own_pace)
