@@ -312,6 +312,8 @@ def cheap_lead(run: Values) -> Markup:
     """Is the network worth it, in a sentence with the interval."""
     metrics, rival = run["baselines"]["metrics"], run["baselines"]["rival"]
     verdict = "The network is clearly better" if metrics["useful"] else "The network is not clearly better"
+    if metrics["gain_high"] < 0:
+        verdict = "The network is clearly worse"
     return Markup(
         "{} than the cheap classifier that did best on held-out training images, {}: "
         "{} against {}, {} points (95 % {} to {})."

@@ -29,10 +29,14 @@ def _held_back(pick: Pick, run: Values) -> Pick:
     )
     interval = f"{words.points(metrics['gain_low'])} to {words.points(metrics['gain_high'])}"
     reason = (
-        f"The difference is {words.points(metrics['gain'])} points (95 % interval {interval}), not clearly above zero. "
+        f"The difference is {words.points(metrics['gain'])} points (95 % interval {interval}), {_sign(metrics)}. "
         f"What may help: {words.listing(_advice(run), 'or')}."
     )
     return Pick(pick.device, "not better than cheap", "", answer, reason)
+
+
+def _sign(metrics: Values) -> str:
+    return "clearly below zero" if metrics["gain_high"] < 0 else "not clearly above zero"
 
 
 def _called(rival: str) -> str:

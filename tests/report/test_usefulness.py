@@ -33,6 +33,20 @@ def test_a_network_below_a_colour_histogram_is_not_headlined_ship() -> None:
         assert advice in pick.reason
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said", "page"),
+    [
+        (-0.039, -0.003, "clearly below zero", "clearly worse than"),
+        (-0.039, 0.003, "not clearly above zero", "not clearly better than"),
+    ],
+)
+def test_an_interval_below_zero_is_called_so(low: float, high: float, said: str, page: str) -> None:
+    values = run(useful=False)
+    values["baselines"]["metrics"] |= {"gain": -0.02, "gain_low": low, "gain_high": high}
+    reason = usefulness.judged(decide([row("onnx-int8", 1.0)], DEVICES), values).headline.reason
+    assert f"), {said}. " in reason and f"The network is {page}" in phrases.cheap_lead(values)
+
+
 def test_a_run_that_was_not_planned_is_not_sent_to_an_option_that_it_would_refuse() -> None:
     decided = decide([row("onnx-int8", 1.0)], DEVICES)
     reason = usefulness.judged(decided, run(useful=False, plan={})).headline.reason
