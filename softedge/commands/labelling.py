@@ -29,9 +29,11 @@ def label_issues(
     Changes no image and no label. Of a folder of images a run is made, which keeps what was computed.
     """
     from softedge.commands import tables
+    from softedge.stages.label_issues import doubts
     from softedge.stages.label_issues import label_issues as find
 
-    typer.echo(tables.label_issues(find(source, out, set_ or (), force=force)))
+    found = find(source, out, set_ or (), force=force)
+    typer.echo("\n".join([tables.label_issues(found), *doubts(source, found)]))
 
 
 @app.command("label-next")

@@ -15,6 +15,8 @@ import softedge
 from softedge import backbones, config
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
+from softedge.records import Result
+from softedge.run import write_text
 from softedge.stages import features
 from softedge.stages import label_issues as issues
 from softedge.stages import label_next as following
@@ -97,6 +99,18 @@ def test_wrong_labels_of_training_and_test_images_head_the_table(toy, colours): 
         shown = np.asarray(picture)
     of_split = data.train if first["split"] == "train" else data.test
     assert np.array_equal(shown, of_split.decode(list(of_split.names).index(first["name"])))
+
+
+@pytest.mark.parametrize(("agreed", "size", "said"), [(0.67, 64, 2), (0.67, 160, 1), (0.67, 0, 1), (0.81, 64, 0)])
+def test_a_list_of_weak_features_says_so_and_names_the_command_with_better_ones(tmp_path, agreed, size, said):
+    """size: of the run; 0: a folder of images."""
+    if size:
+        recipe = config.build({"data": {"source": "my photos/", "size": size}})
+        write_text(tmp_path / "recipe.toml", config.to_toml(recipe))
+    found = Result("label_issues", "r", {"cv_top1": agreed, "n_issues": 75, "n_labelled": 300}, {}, {}, {}, "", 1.0)
+    line = "weak features: most of these labels are probably right"
+    better = "; better, at 160 pixels instead of 64: softedge label-issues 'my photos/'"
+    assert issues.doubts(tmp_path, found) == [[], [line], [line + better]][said]
 
 
 def test_features_that_were_damaged_since_are_made_again(tmp_path, weights, capsys):
