@@ -25,6 +25,7 @@ def cautions_of(run: Values, chosen: str = "") -> list[str]:
         *_no_better_than_random(run),
         *_few_images(run),
         *filter(None, [trained.passed_over(run)]),
+        *_few_pixels(run),
     ]
     return [*sentences, *_caveats(run), *_disturbed(run), *_drift(run, chosen), *_bad_images(run), *_training(run)]
 
@@ -93,6 +94,15 @@ def _few_images(run: Values) -> list[str]:
         f"Only {words.plural(row['n'], 'test image')}: an accuracy of {words.percent(row['top1'])} could as well be "
         f"{words.percent(low)} or {words.percent(high)}."
     ]
+
+
+def _few_pixels(run: Values) -> list[str]:
+    """What the plan said of its pixels, unless the run was trained at others."""
+    plan = run.get("plan", {})
+    few, planned = plan.get("few_pixels"), plan.get("values", {}).get("data.size")
+    if not few or planned != run.get("recipe", {}).get("data", {}).get("size"):
+        return []
+    return [f"{few[0].upper()}{few[1:]}."]
 
 
 def _caveats(run: Values) -> list[str]:

@@ -31,6 +31,7 @@ class Plan:
     values: dict[str, Any]
     notes: tuple[str, ...] = field(default_factory=tuple)
     fits: tuple[Fit, ...] = ()  # what was measured on the device, where it set a limit
+    few_pixels: str = ""  # a clause where minutes are why they are few; the report has it as a caution
 
     @property
     def total(self) -> float:
@@ -57,4 +58,5 @@ class Plan:
         lines += [f"  {step.stage:<10} {step.minutes:5.1f} min  {step.what}" for step in self.steps]
         for fit in sorted(self.fits, key=lambda fit: (fit.network, fit.size)):
             lines.append(f"  the device: {fit.network} takes {fit.text()}{', meets the limits' if fit.met else ''}")
-        return "\n".join(map(on_one_line, [*lines, *(f"  note: {note}" for note in self.notes)]))
+        notes = [*self.notes, *filter(None, [self.few_pixels])]
+        return "\n".join(map(on_one_line, [*lines, *(f"  note: {note}" for note in notes)]))

@@ -18,6 +18,14 @@ from softedge.report.write import gather
 from softedge.run import Run, read_json, write_json
 
 
+@pytest.mark.parametrize(("trained_at", "said"), [(64, True), (160, False)])
+def test_pixels_that_the_minutes_left_are_a_caution_unless_the_run_has_others(trained_at: int, said: bool) -> None:
+    few = "planned at 64 of 224 pixels because of --minutes 3: more minutes are likely to be worth more"
+    run = {"plan": {"few_pixels": few, "values": {"data.size": 64}}, "recipe": {"data": {"size": trained_at}}}
+    assert cautions._few_pixels(run) == ([f"P{few[1:]}."] if said else [])
+    assert cautions._few_pixels({"plan": {}, "recipe": {}}) == [], "a run of an earlier version, or without a plan"
+
+
 def test_every_sample_is_in_the_histogram(full: Run) -> None:
     for row in collect(full, layout=False)["files"]:
         for device, timing in row["devices"].items():

@@ -42,6 +42,29 @@ def test_given_weights_are_fine_tuned_and_random_ones_pretrained_first():
     assert any("starting weights are worth" in note for note in random.notes)
 
 
+def test_minutes_that_leave_half_the_pixels_or_less_are_named_in_the_plan():
+    few, enough = of(5, seconds=LITE0 * 2), of(60)
+    assert few.size == 64 and few.few_pixels == (
+        "planned at 64 of 224 pixels because of --minutes 5: more minutes are likely to be worth more"
+    )
+    assert f"note: {few.few_pixels}" in few.text() and few.to_dict()["few_pixels"] == few.few_pixels
+    assert (enough.size, enough.few_pixels) == (224, "")
+    assert not of(5, seconds=LITE0 * 2, longer_side=64).few_pixels, "the images have no more"
+    limited = choose(COUNTS, "a network", "package", Pace(LITE0 * 2), 5, largest=96)
+    assert limited.size == 64 and not limited.few_pixels, "nor does the device allow twice as many"
+    assert not choose(COUNTS, "a network", "package", Pace(LITE0), 5, only=64).few_pixels, "they were asked for"
+
+
+def test_the_minutes_of_a_search_for_better_int8_files_are_said_where_there_may_be_one(photos):
+    searched = plan.plan(str(photos), 5).text()
+    assert "searched for a better one, roughly " in searched and " more for each of 3 formats" in searched
+    for off in ("quantize.search=false", "export.precisions=['fp32']"):
+        assert "search" not in plan.plan(str(photos), 5, [off]).text()
+    one = plan.plan(str(photos), 5, ["export.targets=['onnx']"])
+    minutes = round(one.steps[-1].minutes + 5 / 3)
+    assert one.text().splitlines()[-1].endswith(f"is searched for a better one, roughly {minutes} minutes more")
+
+
 def test_too_few_minutes_give_the_least_plan_and_say_so():
     found = of(0.1)
     assert found.size == SIZES[0] and found.values["finetune.epochs"] == 1
