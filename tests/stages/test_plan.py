@@ -451,6 +451,7 @@ def test_a_disturbed_time_above_the_limit_is_measured_again_and_the_calmest_coun
 
     assert at(1.0, times) == ((0.3, 2.0), 1), "three timings"
     assert at(5.0, times) == ((0.3, 4.4), 3), "it meets the limit all the same"
+    assert at(0.2, times) == ((0.3, 4.4), 3), "half of its images are too slow: no idle device would make it meet"
     assert at(1.0, [(3.9, 4.4), *times]) == ((3.9, 4.4), 4), "slow, and not disturbed"
 
 
