@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +256,27 @@ def test_the_ssl_folder_never_shadows_the_standard_library():
     code = f"import sys; sys.path.insert(0, {str(package)!r}); import ssl; print(ssl.SSLContext, ssl.__file__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "softedge" not in done.stdout.split("'", 2)[2]
+
+
+def test_a_folder_that_holds_the_clone_does_not_hide_the_package(tmp_path):
+    """``cd parent; python -c "import softedge"``, where parent/softedge is the clone that was installed from."""
+    root, clone, site = Path(__file__).resolve().parents[2], tmp_path / "softedge", tmp_path / "site"
+    site.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "softedge/__init__.py", "softedge/ssl/losses.py"):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, clone / name)
+    (clone / "softedge" / "files.py").write_text("def compiler_caches(): return {}")
+    build = f"from setuptools import build_meta; build_meta.build_editable({str(site)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=clone, check=True, capture_output=True)
+    with zipfile.ZipFile(next(site.glob("*.whl"))) as wheel:
+        wheel.extractall(site)
+    code = (  # without this environment's own installation, which may be an editable one, too
+        f"import site; site.addsitedir({str(site)!r}); import softedge, softedge.ssl;"
+        "print(softedge.__version__, softedge.__file__, *softedge.ssl.__path__)"
+    )
+    done = subprocess.run([sys.executable, "-ES", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    package = clone / "softedge"
+    assert done.stdout.split()[1:] == [str(package / "__init__.py"), str(package / "ssl")], done.stderr
 
 
 @pytest.mark.parametrize(
