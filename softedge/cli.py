@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 from softedge import __version__, registry
-from softedge.commands import data, devices, evaluation, files, labelling, reports, training
+from softedge.commands import data, devices, evaluation, files, hints, labelling, reports, training
 
 
 class Commands(typer.core.TyperGroup):
@@ -19,6 +19,8 @@ class Commands(typer.core.TyperGroup):
         name, sign, verb = args[0].rpartition("-")
         if sign and verb == "setup":
             args = [verb, name, *args[1:]]
+        if args[0] in hints.ELSEWHERE and args[0] not in self.commands:
+            ctx.fail(f"No such command '{args[0]}'. Instead: {hints.ELSEWHERE[args[0]]}")
         found, command, rest = super().resolve_command(ctx, args)
         return found, command, [_as_named(command, word) for word in rest]
 
@@ -87,6 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
         code, line = exit_code_and_line(ended.__context__) or (141, "")  # the parser says 1: here, a gate that failed
     except (Exception, Terminated) as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # a wrong flag: the parser explains it
+            hints.add(error, arguments)
             error.show()
             raise SystemExit(error.exit_code) from None
         answer = exit_code_and_line(KeyboardInterrupt() if isinstance(error, typer.Abort) else error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from softedge import config
 from softedge.cli import main
+from softedge.commands import hints
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -277,6 +279,48 @@ def test_a_folder_that_holds_the_clone_does_not_hide_the_package(tmp_path):
     done = subprocess.run([sys.executable, "-ES", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     package = clone / "softedge"
     assert done.stdout.split()[1:] == [str(package / "__init__.py"), str(package / "ssl")], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("deploy photos/", "(photos/). Did you mean --data photos/?"),
+        ("deploy --minutes 5 photos/", "Did you mean --data photos/?"),
+        ("pretrain photos/ --out x", "Did you mean --data photos/?"),
+        ("plan photos/", "Missing option '--data'. Did you mean --data photos/?"),
+        ("recipes suggest photos/", "Did you mean --data photos/?"),
+        ("review --data photos/", "No such option: --data. Did you mean: softedge review photos/"),
+        ("label-next --data=photos/", "Did you mean: softedge label-next photos/"),
+        ("probe --data photos/", "softedge probe RUN. To make one: softedge deploy --data photos/"),
+        ("check --run runs/x", "Did you mean: softedge check runs/x"),
+        ("export-file w --data photos/", "Did you mean --images photos/?"),
+        ("predict photo.jpg", "python RUN/export/onnx-int8/snippets/run.py photo.jpg"),
+        ("classify", "softedge try RUN"),
+        ("train photos/", "softedge deploy --data PHOTOS"),
+        ("quantise", "softedge quantize RUN"),
+        ("deploi", "Did you mean 'deploy'?"),
+    ],
+)
+def test_a_line_that_cannot_be_parsed_is_answered_with_what_was_meant(capsys, line, hint):
+    code, out, err = run(capsys, *line.split())
+    assert (code, out) == (2, "") and hint in err
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["deploy --data a b", "plan --minutes", "transfer . voc", "deploy photos/ --datta x", "verify --data photos/"],
+)
+def test_a_folder_is_not_guessed_where_something_else_is_wrong(capsys, line):
+    code, _, err = run(capsys, *line.split())
+    assert code == 2 and "--data b?" not in err and "--data photos/" not in err and "mean --data voc" not in err
+
+
+def test_the_commands_that_stand_in_for_unknown_ones_are_there(helped):
+    commands = helped["commands"]
+    for word, hint in hints.ELSEWHERE.items():
+        assert word not in commands
+        for name in re.findall(r"softedge ((?:recipes )?[a-z-]+)", hint):
+            assert name in commands, hint
 
 
 @pytest.mark.parametrize(
