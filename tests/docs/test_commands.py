@@ -65,6 +65,8 @@ def check_command(words: list[str]) -> None:
         check_values(parse(words))
     elif program == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
+    elif program == "python" and (exported := re.search(r"/export/(\w+)-\w+/snippets/run\.py$", words[1])):
+        assert (ROOT / "softedge" / "export" / exported[1] / "snippets" / "run.py.txt").is_file(), words
     elif program == "python" and words[1] != "-m":
         assert (ROOT / words[1]).is_file(), words
     elif program in ("pip", "git", "cd", "python"):
@@ -98,6 +100,7 @@ def test_every_command_in_the_documentation_parses(block: Block, photos_and_runs
         "softedge bench RUN --devices lokal",
         "softedge pretrain --set ssl.epoch=3",
         "make demmo",
+        "python runs/mine/export/onyx-int8/snippets/run.py photo.jpg",
         "wget http://example.org",
     ],
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,9 @@ def test_the_model_card_has_front_matter_that_yaml_reads(full: Run) -> None:
     assert front.count("- type: accuracy") == 9
     assert "| OpenVINO int8 | 0.80" in body
     assert "Not run: latency, top-1 on local" in body
+    program = re.findall(r"^python export/([\w-]+)/snippets/run.py photo.jpg$", body, re.MULTILINE)
+    picks = json.loads((full.root / "report.json").read_text())["runs"][0]["verdict"]["picks"]
+    assert program == [picks[0]["artifact"]]
 
 
 def test_class_names_are_shown_in_the_model_card_as_they_are(tmp_path: Path) -> None:
