@@ -322,7 +322,7 @@ def _read(layers: list[recipe_files.RecipeFile], overrides: Iterable[str]) -> tu
 
 
 def _resolve(layers: list[recipe_files.RecipeFile], overrides: Iterable[str]) -> tuple[Recipe, recipe_files.Merged]:
-    given = [recipe_files.override(text) for text in recipe_files.texts(overrides)]
+    given = recipe_files.layered(overrides)
     merged = recipe_files.Merged()
     for layer in layers:
         methods.leave_to_others(merged, [layer])

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -102,6 +102,18 @@ def _end_when_asked(parent: int) -> None:
         if signal.sigwaitinfo({signal.SIGTERM}).si_pid == parent:
             os._exit(0)
     os._exit(128 + signal.SIGTERM)
+
+
+def need_lists(**given: object) -> None:
+    """UserError where a function was given one text, or a mapping, for a list of texts: ``set="ssl.epochs=5"``."""
+    for name, value in given.items():
+        if isinstance(value, str):
+            raise UserError(f"{name}={value!r} is a single text; give a list: {name}=[{value!r}]")
+        if isinstance(value, Mapping):
+            items = [f"{key}={item}" for key, item in value.items()]
+            raise UserError(f"{name}={value!r} is a mapping; give a list of texts: {name}={items!r}")
+        if isinstance(value, Iterable) and (others := [item for item in value if not isinstance(item, str)]):
+            raise UserError(f"{name} holds {others[0]!r}; give a list of texts")
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import tomllib
 
 import pytest
 
+import softedge
 from softedge import config, registry
 from softedge.errors import UserError
 from softedge.recipes import methods
@@ -179,3 +181,36 @@ def test_reading_the_sections_imports_neither_torch_nor_a_method():
 def test_values_that_no_memory_or_division_can_bear_are_refused(values, line):
     with pytest.raises(UserError, match=line):
         config.build(values)
+
+
+LISTS = [
+    (name, parameter)
+    for name in softedge.__all__
+    for parameter in inspect.signature(getattr(softedge, name)).parameters
+    if parameter in ("set", "targets", "precisions", "devices")
+]
+
+
+@pytest.mark.parametrize(("name", "parameter"), LISTS, ids=lambda word: word)
+@pytest.mark.parametrize(
+    ("value", "instead"),
+    [
+        ("finetune.epochs=3", "is a single text; give a list: {}=['finetune.epochs=3']"),
+        ({"finetune.epochs": 3}, "is a mapping; give a list of texts: {}=['finetune.epochs=3']"),
+        ([("finetune.epochs", 3)], "holds ('finetune.epochs', 3); give a list of texts"),
+    ],
+    ids=["text", "mapping", "pairs"],
+)
+def test_every_function_refuses_a_text_or_a_mapping_for_a_list_in_one_line(tmp_path, name, parameter, value, instead):
+    root = tmp_path / "run"
+    root.mkdir()
+    (root / "recipe.toml").write_text(config.to_toml(config.load("digits")))
+    given = {"run": root, "source": root, "data": "digits", "out": tmp_path / "new", "images": tmp_path}
+    given |= {"weights": tmp_path / "none.pth", "task": "voc"} | ({"data": tmp_path} if name == "plan" else {})
+    function = getattr(softedge, name)
+    known = inspect.signature(function).parameters
+    asked = {key: value for key, value in given.items() if key in known and (key != "out" or "source" not in known)}
+    with pytest.raises(UserError) as refused:
+        function(**asked, **{parameter: value})
+    assert instead.format(parameter) in str(refused.value) and "\n" not in str(refused.value)
+    assert not (tmp_path / "new").exists()

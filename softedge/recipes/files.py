@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from softedge.errors import UserError, did_you_mean
+from softedge.errors import UserError, did_you_mean, need_lists
 from softedge.files import expanded, read_text
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -122,12 +122,11 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key, parsed["v"] if parsed.keys() == {"v"} else value.strip()  # a line break may begin another key
 
 
-def texts(overrides: Iterable[str]) -> list[str]:
-    """``overrides`` as a list; UserError for what Python lets one give in place of one, and takes apart silently."""
-    given = [] if isinstance(overrides, str | Mapping) else list(overrides)
-    if isinstance(overrides, str | Mapping) or not all(isinstance(text, str) for text in given):
-        raise UserError(f"set={overrides!r}: give a list of texts, for example set=['ssl.epochs=50']")
-    return given
+def layered(overrides: Iterable[str]) -> list[RecipeFile]:
+    """Every ``a.b=value`` as a layer; UserError for one text, or a mapping, in place of a list."""
+    texts = overrides if isinstance(overrides, str | Mapping) else [*overrides]
+    need_lists(set=texts)
+    return [override(text) for text in texts]
 
 
 def override(text: str) -> RecipeFile:

@@ -20,7 +20,7 @@ from softedge.bench.row import Session
 from softedge.config import Recipe
 from softedge.data import late
 from softedge.data.images import Data, FileImages, Images
-from softedge.errors import UserError
+from softedge.errors import UserError, need_lists
 from softedge.export import contract
 from softedge.files import temporary_folder
 from softedge.progress import say
@@ -40,6 +40,7 @@ def bench(
     force: bool = False,
 ) -> list[Result]:
     """Measure latency and accuracy of the exported files on devices."""
+    need_lists(devices=devices, set=set)
     if plugin := registry.owner(run):
         done: list[Result] = plugin.bench(run=run, devices=devices, preset=preset, set=set, force=force)
         return done

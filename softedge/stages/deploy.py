@@ -12,6 +12,7 @@ from softedge.config import Bench, Recipe
 from softedge.data import late
 from softedge.data.images import Data
 from softedge.data.naming import text_of
+from softedge.errors import need_lists
 from softedge.export.base import open_format
 from softedge.files import expanded
 from softedge.progress import say
@@ -79,7 +80,7 @@ def deploy(
     and network of a planned folder, and are gates afterwards.
     """
     data = None if data is None else text_of(data)
-    replaced(Recipe(), export={"targets": targets, "precisions": precisions}, bench={"devices": devices})
+    need_lists(targets=targets, precisions=precisions, devices=devices, set=set)
     for name in targets or ():  # a plan takes a while: what it does not depend on is refused first
         open_format(name)
     for device in devices or ():

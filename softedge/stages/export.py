@@ -18,7 +18,7 @@ from softedge import __version__, backbones, config, previous, registry
 from softedge.backbones import Backbone, Classifier
 from softedge.data import late
 from softedge.data.images import Data, EncodedImages, Images
-from softedge.errors import Refused, UserError, first_line
+from softedge.errors import Refused, UserError, first_line, need_lists
 from softedge.export import calibration, contract, given
 from softedge.export.base import Format, combinations, open_format
 from softedge.export.deployed import Deployed
@@ -47,6 +47,7 @@ def export(
 
     run: a run, or a folder of a plug-in (RUN/transfer/voc): then its detector is exported.
     """
+    need_lists(targets=targets, precisions=precisions, set=set)
     if plugin := registry.owner(run):
         done: list[Result] = plugin.export(run=run, targets=targets, precisions=precisions, set=set, force=force)
         return done

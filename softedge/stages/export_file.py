@@ -16,7 +16,7 @@ import numpy as np
 from softedge import config, registry
 from softedge.data import load
 from softedge.data.images import UNLABELLED, FileImages
-from softedge.errors import UserError
+from softedge.errors import UserError, need_lists
 from softedge.export import calibration, given
 from softedge.export.base import Float32, combinations
 from softedge.export.given import AS_KNOWN, GivenPreprocessing, read
@@ -69,6 +69,7 @@ def export_file(
     labels an image) the files give "scores", one for each label.
     Raises UserError for weights, labels or images that do not fit.
     """
+    need_lists(targets=targets, precisions=precisions, set=set)
     if output not in ("probabilities", "features") or batch not in ("dynamic", "one"):
         raise UserError(f"output is probabilities or features, batch dynamic or one; found '{output}' and '{batch}'")
     if activation not in ("softmax", "sigmoid"):

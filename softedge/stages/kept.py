@@ -8,7 +8,6 @@ from typing import Any
 
 from softedge.config import Check, Recipe
 from softedge.errors import UserError
-from softedge.recipes.files import texts
 from softedge.records import Result
 from softedge.run import Run, read_json, write_json
 from softedge.stages.opening import ASKED, reopen
@@ -28,7 +27,7 @@ _SIZING = {"max_p90": "--max-ms", "max_size": "--max-mb"}  # options that set a 
 def asked(set: Sequence[str], **options: float | Sequence[str] | None) -> dict[str, str]:
     """The options that were given: ``{"--minutes": "30", "--set finetune.epochs": "3"}``."""
     given = {f"--{name.replace('_', '-')}": _text(value) for name, value in options.items() if value is not None}
-    return given | {f"--set {key}": value for key, _, value in (item.partition("=") for item in texts(set))}
+    return given | {f"--set {key}": value for key, _, value in (item.partition("=") for item in set)}
 
 
 def _text(value: float | Sequence[str]) -> str:
