@@ -47,7 +47,14 @@ class OtherSettings(UserError):
 
 
 class GateFailed(Exception):
-    """The work was done and the answer is no: a check, a verification or a gate failed. Exit code 1."""
+    """The work was done and the answer is no: a check, a verification or a gate failed. Exit code 1.
+
+    lines: one for each reason, with the files that it holds for.
+    """
+
+    def __init__(self, *lines: str):
+        super().__init__("\n".join(lines))
+        self.lines = lines
 
 
 class Interrupted(Exception):
@@ -127,7 +134,9 @@ def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
 
 
 def exit_code_and_line(error: BaseException) -> tuple[int, str] | None:
-    """The exit code and the one line for an expected error; None for a bug."""
+    """The exit code and the one line for an expected error, one for each reason of a gate; None for a bug."""
+    if isinstance(error, GateFailed):
+        return 1, "\n".join(on_one_line(f"failed: {line}") for line in error.lines)
     answer = _code_and_text(error)
     return answer and (answer[0], on_one_line(answer[1]))
 
@@ -135,8 +144,6 @@ def exit_code_and_line(error: BaseException) -> tuple[int, str] | None:
 def _code_and_text(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, UserError):
         return 2, f"error: {error}"
-    if isinstance(error, GateFailed):
-        return 1, f"failed: {error}"
     if isinstance(error, Interrupted):
         return error.code, f"stopped: {error}"
     if isinstance(error, KeyboardInterrupt | Terminated):

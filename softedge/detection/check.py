@@ -22,6 +22,7 @@ from softedge.export.metadata import contradictions
 from softedge.progress import say, track
 from softedge.records import Artifact, Outcome, Precision, Result
 from softedge.run import Run, differences, perform, write_json
+from softedge.stages.refused import by_reason
 
 
 def check(trained: Trained, force: bool = False) -> Result:
@@ -32,7 +33,7 @@ def check(trained: Trained, force: bool = False) -> Result:
     """
     artifacts = trained.files()
     if lines := [f"{artifact.name}: {line}" for artifact in artifacts for line in contradictions(artifact)]:
-        raise GateFailed("; ".join(lines))
+        raise GateFailed(*by_reason(lines))
     inputs = {**trained.inputs(), **{a.name: a.sha256 for a in artifacts}}
     settings = trained.recipe.section("check")["check"]
     recipe = {key: settings[key] for key in ("max_drop", "min_agreement", "max_size", "images")}

@@ -15,6 +15,7 @@ from softedge.detection.folder import around, is_transfer
 from softedge.errors import GateFailed, UserError
 from softedge.records import Result
 from softedge.run import Run
+from softedge.stages.refused import by_reason
 
 if TYPE_CHECKING:
     import typer
@@ -77,7 +78,7 @@ class Detection:
         """GateFailed when a file failed its check, naming each and the reason."""
         checked = Run(run).result("check")
         if checked is not None and (failed := checked.details.get("failed", [])):
-            raise GateFailed("; ".join(failed))
+            raise GateFailed(*by_reason(failed))
 
     def verify(self, folder: str | Path) -> dict[str, Any]:
         """Replay the golden pictures of an export folder; GateFailed when detections do not come again."""

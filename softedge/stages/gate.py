@@ -23,6 +23,7 @@ from softedge.records import Precision, Result, disturbance
 from softedge.run import Run, write_json
 from softedge.stages import incomplete, kept
 from softedge.stages.opening import reopen
+from softedge.stages.refused import by_reason
 
 if TYPE_CHECKING:
     from softedge.data.images import Data
@@ -60,10 +61,10 @@ def gate(
     if checked is not None:
         refused, more = failures(checked, optional)
         failed, cautions = failed + refused, cautions + more
-    for line in cautions:
+    for line in by_reason(cautions):
         say(f"caution: {line}; other files of the format passed, and --precisions did not ask for this one")
     if failed:
-        raise GateFailed("; ".join([*failed, *(kept.notes(opened, checked, limits) if checked is not None else [])]))
+        raise GateFailed(*by_reason(failed), *(kept.notes(opened, checked, limits) if checked is not None else []))
 
 
 def failures(checked: Result, optional: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -145,10 +146,10 @@ def require(run: str | Path, exports: Sequence[Result], asked: bool = False) -> 
     names = [e.stage.removeprefix("export/").partition("-") for e in exports if "model" not in e.skipped]
     made = {target for target, _, precision in names if not _is_in(optional, precision)}
     failed, cautions = _missing(exports, optional, made)
-    for line in cautions:
+    for line in by_reason(cautions):
         say(f"caution: {line}; other files of the format were made, and --precisions did not ask for this one")
     if failed:
-        raise GateFailed("; ".join(failed))
+        raise GateFailed(*by_reason(failed))
 
 
 def require_close(run: str | Path, exports: Sequence[Result]) -> None:
@@ -191,7 +192,7 @@ def require_measured(benched: Iterable[Result]) -> None:
         if (why := str(row.skipped.get("latency", ""))).startswith(FAILED)
     ]
     if lines:
-        raise GateFailed("; ".join(lines))
+        raise GateFailed(*by_reason(lines))
 
 
 def require_passed(result: Result) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 import softedge
 from softedge import config
-from softedge.errors import GateFailed
+from softedge.errors import GateFailed, exit_code_and_line
 from softedge.report import report
 from softedge.run import Run, write_json
 from softedge.stages import gate, kept
+from softedge.stages.refused import by_reason
 
 
 @pytest.fixture
@@ -134,6 +135,30 @@ def test_a_start_says_what_is_kept_of_earlier_ones_and_was_not_given_again(run):
     assert len([*kept.lines(run, limits, {})]) == 3
 
 
+def test_files_with_the_same_reason_share_a_line():
+    few = "of 40 images; test on more images, or allow more with --max-drop"
+    lines = [
+        "onnx-fp32: top-1 0.8811 is below the least accuracy 0.9",
+        f"onnx-int8: agreement 0.95 is below 0.98 (2 {few}); top-1 0.8790 is below the least accuracy 0.9",
+        f"openvino-int8: agreement 0.925 is below 0.98 (3 {few}); p90 8.00 ms on ssh://pi@10.0.0.2",
+        "coreml-fp16: top-1 0.8811 is below the least accuracy 0.9",
+        "ncnn-int8 was not made: no ncnn; install it",
+        "ncnn-fp16 was not made: no ncnn; install it",
+        "litert-int8 is missing; bring it back, or make it again: softedge export runs/1",
+    ]
+    assert by_reason(lines) == [
+        "onnx-fp32, onnx-int8, coreml-fp16: top-1 0.8790 to 0.8811 is below the least accuracy 0.9",
+        f"onnx-int8, openvino-int8: agreement 0.925 to 0.95 is below 0.98 (2 to 3 {few})",
+        "openvino-int8: p90 8.00 ms on ssh://pi@10.0.0.2",
+        "ncnn-int8, ncnn-fp16 were not made: no ncnn; install it",
+        "litert-int8 is missing; bring it back, or make it again: softedge export runs/1",
+    ]
+    assert exit_code_and_line(GateFailed(*by_reason(lines[:1]), "two\nlines")) == (
+        1,
+        "failed: onnx-fp32: top-1 0.8811 is below the least accuracy 0.9\nfailed: two\\nlines",
+    )
+
+
 def test_new_latencies_are_seen_without_checking_again(run):
     timed(run, "onnx-int8@phone", "b", 4.0)
     softedge.gate(run.root, max_p90=5.0)
@@ -178,7 +203,7 @@ def test_the_reasons_of_check_and_bench_stand_together(run):
     checked["details"]["rows"][1] |= {"passed": False, "why": "agreement 0.5 is below 0.98"}
     checked["details"]["failed"] = ["onnx-int8: agreement 0.5 is below 0.98"]
     path.write_text(json.dumps(checked))
-    with pytest.raises(GateFailed, match=r"^onnx-int8: agreement 0.5 is below 0.98; p90 8.00 ms on phone"):
+    with pytest.raises(GateFailed, match=r"^onnx-int8: agreement 0.5 is below 0.98\nonnx-int8: p90 8.00 ms on phone"):
         softedge.gate(run.root, max_p90=5.0)
 
 
@@ -190,17 +215,17 @@ def test_a_refused_file_that_nobody_asked_for_is_a_caution_where_another_of_its_
     rows.append({**rows[1], "artifact": "onnx-int8-search", "precision": "int8-search"})
     checked["details"]["failed"] = [f"{row['artifact']}: {row['why']}" for row in rows[1:]]
     path.write_text(json.dumps(checked))
-    with pytest.raises(GateFailed, match="onnx-int8: agreement 0.5 is below 0.98; onnx-int8-search: "):
+    with pytest.raises(GateFailed, match="^onnx-int8, onnx-int8-search: agreement 0.5 is below 0.98$"):
         softedge.gate(run.root)
     recipe = config.load(str(run.root / "recipe.toml"))
     recipe = recipe.model_copy(update={"check": config.Check(optional=("int8",))})
     (run.root / "recipe.toml").write_text(config.to_toml(recipe))
     softedge.gate(run.root)
     said = capsys.readouterr().err
-    assert said.count("caution: onnx-int8") == 2 and "agreement 0.5 is below 0.98" in said
-    with pytest.raises(GateFailed, match=r"^onnx-int8: agreement 0.5 is below 0.98; p90 8.00 ms on phone"):
+    assert said.count("caution: onnx-int8, onnx-int8-search: ") == 1 and "agreement 0.5 is below 0.98" in said
+    with pytest.raises(GateFailed, match=r"^onnx-int8: agreement 0.5 is below 0.98\nonnx-int8: p90 8.00 ms on phone"):
         softedge.gate(run.root, max_p90=5.0)  # a limit that somebody set
-    with pytest.raises(GateFailed, match="onnx-int8: agreement 0.5 is below 0.98; onnx-int8-search: "):
+    with pytest.raises(GateFailed, match="^onnx-int8, onnx-int8-search: agreement 0.5 is below 0.98$"):
         softedge.gate(run.root, strict=True)
     rows[1]["too_large"] = True
     path.write_text(json.dumps(checked))
@@ -210,7 +235,7 @@ def test_a_refused_file_that_nobody_asked_for_is_a_caution_where_another_of_its_
     rows[0] |= {"passed": False, "why": "max_abs_diff 1"}
     checked["details"]["failed"].insert(0, "onnx-fp32: max_abs_diff 1")
     path.write_text(json.dumps(checked))
-    with pytest.raises(GateFailed, match="^onnx-fp32: max_abs_diff 1; onnx-int8: "):  # nothing of the format is left
+    with pytest.raises(GateFailed, match="^onnx-fp32: max_abs_diff 1\nonnx-int8, "):  # nothing of the format is left
         softedge.gate(run.root)
 
 
@@ -259,7 +284,7 @@ def test_an_export_that_was_interrupted_and_one_that_is_gone_fail_whatever_may_b
     again = f"run: softedge export {run.root}"
     gone = f"onnx-fp32 is missing; bring it back, or make it again: softedge export {run.root}"
     for allow_missing in (False, True):
-        with pytest.raises(GateFailed, match=f"^onnx-int8 was not made: its export was interrupted; {again}; {gone}$"):
+        with pytest.raises(GateFailed, match=f"^onnx-int8 was not made: its export was interrupted; {again}\n{gone}$"):
             gate.gate(run, allow_missing=allow_missing)
     capsys.readouterr()
     softedge.report(run.root)
