@@ -226,6 +226,8 @@ def open_device(spec: str) -> Device:
     ``ssh://pi@board?python=/opt/py/bin/python3``, ``adb://SERIAL``, ``browser:``, ``macos:``, ``emulated:arm64``.
     """
     name, _, rest = spec.strip().partition(":")
+    if name not in registry.DEVICES and "@" in name:
+        raise UserError(f"unknown device '{spec.strip()}'; did you mean 'ssh://{spec.strip()}'?")
     kind = registry.lookup(registry.DEVICES, name, "device")
     if rest.startswith("//"):
         address, _, tail = rest[2:].partition("?")

@@ -26,7 +26,7 @@ from softedge.run import Run, atomic_path, perform, write_text
 from softedge.stages import features
 from softedge.stages.base import INDEX, hashes
 from softedge.stages.opening import reopen
-from softedge.stages.reviewed import RECIPE, opened_for_review
+from softedge.stages.reviewed import RECIPE, opened_for_review, say_what_follows
 
 NAME = "label_issues"
 FILE = "wrong_labels.csv"
@@ -56,14 +56,23 @@ def label_issues(
 
     out: the run that is made of a folder.  ``details["issues"]`` of the result has the first ones.
     """
-    with opened_for_review(source, out, set) as (run, recipe, data):
-        return stage(run, recipe, data, force)
+    with opened_for_review(source, out, set, _labelled) as (run, recipe, data):
+        result = stage(run, recipe, data, force)
+        if result.metrics["n_issues"]:
+            say_what_follows(data, run.root / NAME / FILE)
+        return result
+
+
+def _labelled(data: Data) -> None:
+    if not len(data.train):
+        raise UserError(
+            f"{data.source} has no labelled images to look for wrong labels in; add class folders to the data"
+        )
 
 
 def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     """As every stage; done again where images, labels or near-duplicates have changed."""
-    if not len(data.train):
-        raise UserError(f"{run.root} has no labelled images to look for wrong labels in; add class folders to the data")
+    _labelled(data)
     extracted = features.stage(run, recipe, data)
     return perform(
         run,

@@ -19,7 +19,7 @@ from softedge.records import Outcome, Result
 from softedge.run import Run, perform, write_text
 from softedge.stages import features
 from softedge.stages.base import INDEX, hashes
-from softedge.stages.reviewed import opened_for_review
+from softedge.stages.reviewed import opened_for_review, say_what_follows
 
 NAME = "label_next"
 FILE = "label_next.csv"
@@ -49,14 +49,20 @@ def label_next(
     """
     if number < 1:
         raise UserError(f"--number is {number}; give how many images you want to label, such as 50")
-    with opened_for_review(source, out, set) as (run, recipe, data):
-        return stage(run, recipe, data, force, number)
+    with opened_for_review(source, out, set, _unlabelled) as (run, recipe, data):
+        result = stage(run, recipe, data, force, number)
+        say_what_follows(data, run.root / NAME / FILE)
+        return result
+
+
+def _unlabelled(data: Data) -> None:
+    if len(data.pretrain) == len(data.train):
+        raise UserError(f"every training image of {data.source} has a label; put images without one into unlabeled/")
 
 
 def stage(run: Run, recipe: Recipe, data: Data, force: bool = False, number: int = 50) -> Result:
     """As every stage: a list of another length is refused without ``force``, new labels make a new one."""
-    if len(data.pretrain) == len(data.train):
-        raise UserError(f"every training image of {run.root} has a label; put images without one into unlabeled/")
+    _unlabelled(data)
     extracted = features.stage(run, recipe, data)
 
     def work(folder: Path) -> Outcome:

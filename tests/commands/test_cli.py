@@ -334,6 +334,8 @@ def test_the_commands_that_stand_in_for_unknown_ones_are_there(helped):
         (["deploy", "--set", "ssl.epoch=3"], "did you mean 'ssl.epochs'?"),
         (["deploy", "--recipe", "missing.toml"], "missing.toml"),
         (["deploy", "--devices", "lokal"], "unknown device 'lokal'; did you mean 'local'?"),
+        (["deploy", "--devices", "pi@board"], "unknown device 'pi@board'; did you mean 'ssh://pi@board'?"),
+        (["deploy", "--devices", "pi@board:2222"], "did you mean 'ssh://pi@board:2222'?"),
         (["deploy", "--recipe", " "], "the name of the recipe is empty"),
         (["probe", "no-run"], "no-run is not a softedge run"),
         (["quantize", "mistyped.onnx"], "mistyped.onnx is not there"),

@@ -294,6 +294,31 @@ def test_a_folder_is_followed_when_its_labels_change(tmp_path, weights, colours)
     assert found.metrics["n_labelled"] == 36
 
 
+def test_a_command_that_refuses_a_folder_leaves_nothing(tmp_path, weights, colours):
+    labelled = pictures(tmp_path / "labelled", 12)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in labelled.rglob("*.png"):
+        shutil.copy(path, flat / path.name)
+    with pytest.raises(UserError, match=f"every training image of {labelled} has a label"):
+        following.label_next(labelled, 6, tmp_path / "run", weights)
+    with pytest.raises(UserError, match=f"{flat} has no labelled images"):
+        issues.label_issues(flat, tmp_path / "run", weights)
+    assert not (tmp_path / "run").exists()
+    following.label_next(flat, 6, tmp_path / "run", weights)
+    with pytest.raises(UserError, match="no labelled images"):  # a run that was there stays
+        issues.label_issues(flat, tmp_path / "run", weights)
+    assert (tmp_path / "run" / "label_next" / "label_next.csv").is_file()
+
+
+def test_the_list_is_followed_by_the_command_that_shows_it(tmp_path, weights, colours, capsys):
+    folder, out = pictures(tmp_path / "my photos", 60, unlabelled=30), tmp_path / "run"
+    for _ in range(2):  # done, and done before
+        following.label_next(folder, 6, out, weights)
+        line = f"softedge review '{folder}' --order {out / 'label_next' / 'label_next.csv'}\n"
+        assert capsys.readouterr().err.endswith(line)
+
+
 def test_random_weights_are_refused_before_anything_is_written(tmp_path, weights):
     folder = pictures(tmp_path / "photos", 12)
     with pytest.raises(UserError, match="random ones say nothing"):
