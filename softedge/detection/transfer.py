@@ -37,7 +37,7 @@ from softedge.eval import finetune
 from softedge.progress import say
 from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, perform, write_bytes
-from softedge.stages.base import INDEX, hashes, start_files
+from softedge.stages.base import INDEX, begun_from, hashes, start_files
 
 
 def train(
@@ -147,8 +147,9 @@ class _Transfer:
         torch.manual_seed(self.recipe.seed)  # heads start alike, whatever the backbone starts from
         sides = self.settings.short_sides
         model = build(backbone, head, len(self.train.classes), masks, self.settings, spec, sides).to(place)
+        start = begun_from(self.run, self.recipe, self.settings.init)
         say(
-            f"transfer: {self.task.name} with {backbone.settings.name} from {self.settings.init}, {len(self.train)} "
+            f"transfer: {self.task.name} with {backbone.settings.name} from {start}, {len(self.train)} "
             f"training and {len(self.test)} test images"
         )
         settings = {**backbone.settings.model_dump(mode="json"), "weights": "random"}

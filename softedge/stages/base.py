@@ -163,6 +163,20 @@ def start_files(inits: Iterable[str]) -> list[str | Path]:
     return files
 
 
+def begun_from(run: Run, recipe: Recipe, init: str) -> str:
+    """What "ssl", "random", "imagenet" or a weights file is in this run, in words: "ssl" need not have been trained."""
+    if init == "random":
+        return "random weights"
+    if init != "ssl":
+        return "ImageNet weights" if init == "imagenet" else Path(init).name
+    from softedge.weights import starting
+
+    done = run.result("pretrain")
+    if recipe.ssl.epochs == 0 or (done is not None and done.details.get("kept") == "start"):
+        return starting.in_words(recipe.backbone.weights)
+    return f"the network pretrained with {recipe.ssl.method}"
+
+
 def need_labels(run: Run, data: Data, what_for: str) -> None:
     """UserError where a classifier cannot be trained, or nothing could say how good it is."""
     if not len(data.train.every):

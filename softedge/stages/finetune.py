@@ -20,7 +20,7 @@ from softedge.eval.finetune import initial, measured, thinned, train
 from softedge.progress import plural, say
 from softedge.records import Outcome, Result
 from softedge.run import Run
-from softedge.stages.base import INDEX, Stage, hashes, need_labels, network, on_run, start_files
+from softedge.stages.base import INDEX, Stage, begun_from, hashes, need_labels, network, on_run, start_files
 from softedge.stages.classifier import val_top1
 
 
@@ -63,7 +63,8 @@ def work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     keep, labelled, parts = _divided(data, settings.labels, recipe.seed)
     part = f"{parts[0].sum()} of them for validation" if len(parts) == 1 else f"validated in {len(parts)} folds"
     of_them = plural(len(keep), "labelled image") + (f", {part}" if parts else "")
-    say(f"{folder.name}: from {settings.init}, {of_them}, {plural(len(data.test), 'test image')}")
+    start = begun_from(run, recipe, settings.init)
+    say(f"{folder.name}: from {start}, {of_them}, {plural(len(data.test), 'test image')}")
 
     trainings = len(parts) if len(parts) == 1 else len(parts) + 1
     checkpoints: list[Path] = []  # one for each training

@@ -44,6 +44,14 @@ def resolve(settings: Backbone) -> Backbone:
     return settings.model_copy(update={"weights": "random"})
 
 
+def in_words(weights: str) -> str:
+    """``backbone.weights`` for a line; of a file the name alone, since a report must not show where it is stored."""
+    if weights == "random":
+        return "random weights"
+    source = {"package": " (ImageNet)", "imagenet": " (ImageNet)", "auto": ""}
+    return f"the starting weights{source.get(weights, f' ({Path(weights).name})')}"
+
+
 def refuse_unknown(name: str) -> None:
     """UserError for a name that timm has no network of, or a tag behind a dot that it has no weights of."""
     import timm

@@ -11,7 +11,9 @@ from softedge.errors import UserError
 from softedge.eval.features import extract
 from softedge.report.gains import labels_alone
 from softedge.report.trained import origin
+from softedge.run import Run
 from softedge.stages import finetune, scratch
+from softedge.stages.base import begun_from
 from softedge.stages.deploy import chain
 from softedge.stages.opening import replaced
 
@@ -104,3 +106,20 @@ def test_a_run_from_given_weights_says_that_the_labels_alone_were_not_measured()
 
 def test_a_classifier_of_labels_alone_is_not_called_pretrained():
     assert origin(described()) == "It was trained from random weights on 300 labelled images alone."
+
+
+@pytest.mark.parametrize(
+    ("init", "ssl", "weights", "words"),
+    [
+        ("ssl", {"epochs": 3, "method": "simco"}, "random", "the network pretrained with simco"),
+        ("ssl", {"epochs": 0}, "package", "the starting weights (ImageNet)"),
+        ("ssl", {"epochs": 0}, "imagenet", "the starting weights (ImageNet)"),
+        ("ssl", {"epochs": 0}, "/home/me/mine.pth", "the starting weights (mine.pth)"),
+        ("ssl", {"epochs": 0}, "random", "random weights"),
+        ("random", {"epochs": 3}, "package", "random weights"),
+        ("imagenet", {"epochs": 3}, "random", "ImageNet weights"),
+    ],
+)
+def test_a_training_says_what_it_starts_from(tmp_path, init, ssl, weights, words):
+    recipe = config.build({"ssl": ssl, "backbone": {"weights": weights}})
+    assert begun_from(Run(tmp_path), recipe, init) == words
