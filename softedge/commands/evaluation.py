@@ -76,7 +76,7 @@ def finetune(
     set_: SetOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Train the whole network on the labels. To export it: softedge export RUN --set export.source=finetune."""
+    """Train the whole network on the labels. Then softedge export RUN takes it, unless an earlier one is better."""
     from softedge.commands import tables
     from softedge.stages.finetune import finetune as train
 

@@ -146,7 +146,8 @@ def export_file(
         ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="A text file, one label on each line.", show_default=False)
+        Path | None,
+        typer.Option("--labels", help="A text file with the class names, one on each line.", show_default=False),
     ] = None,
     size: SizeOption = None,
     mean: MeanOption = None,

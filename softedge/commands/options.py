@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +28,11 @@ def existing_data(data: str | None) -> str | None:
 
         refuse_missing(data)
     return data
+
+
+def _default(names: Sequence[str], known: Iterable[str]) -> str:
+    """The help of a list: what is taken where it is not given, and what else there is."""
+    return f"Default: {','.join(names)}; more: {', '.join(name for name in known if name not in names)}."
 
 
 RunFolder = Annotated[
@@ -56,33 +61,32 @@ InitOption = Annotated[
     typer.Option("--init", help="ssl, random, imagenet or a weights file", show_default="the recipe's"),
 ]
 LabelsOption = Annotated[
-    float | None, typer.Option("--labels", help="Fraction of the training labels to use.", show_default="all")
+    float | None, typer.Option("--labels", help="A share of the training labels to use, e.g. 0.1.", show_default="all")
 ]
 MaxDropOption = Annotated[
     float | None,
-    typer.Option("--max-drop", help="Largest loss of top-1 against fp32, e.g. 0.01.", show_default="the recipe's"),
+    typer.Option("--max-drop", help="Gate: largest loss of top-1, e.g. 0.01.", show_default="the recipe's"),
 ]
 MinAgreementOption = Annotated[
     float | None,
     typer.Option(
         "--min-agreement",
-        help="Smallest share of images with the same answer as fp32, e.g. 0.98.",
+        help="Gate: least share of fp32's answers, e.g. 0.98.",
         show_default="the recipe's",
     ),
 ]
 MaxSizeOption = Annotated[
-    int | None, typer.Option("--max-size", help="Largest int8 file, in bytes.", show_default="the recipe's")
+    int | None,
+    typer.Option("--max-size", help="Gate: largest int8 file, in bytes.", show_default="the recipe's"),
 ]
 MaxP90Option = Annotated[
     float | None,
-    typer.Option(
-        "--max-p90", help="Largest p90 latency of an int8 file, in milliseconds.", show_default="the recipe's"
-    ),
+    typer.Option("--max-p90", help="Gate: largest p90 of an int8 file, in ms.", show_default="the recipe's"),
 ]
 MinAccuracyOption = Annotated[
     float | None,
     typer.Option(
-        "--min-accuracy", help="Least top-1 on the test images, e.g. 0.9.", show_default="the run's, else none"
+        "--min-accuracy", help="Gate: least top-1 on the test images, e.g. 0.9.", show_default="the run's, else none"
     ),
 ]
 MinutesOption = Annotated[
@@ -91,16 +95,21 @@ MinutesOption = Annotated[
 ]
 MaxMsOption = Annotated[
     float | None,
-    typer.Option("--max-ms", help="p90 on the device; sets size and network.", min=0.001),
+    typer.Option("--max-ms", help="Plan: p90 in ms, sets size and network.", min=0.001),
 ]
-MaxMbOption = Annotated[float | None, typer.Option("--max-mb", help="Size of an int8 file.", min=0.001)]
+MaxMbOption = Annotated[
+    float | None, typer.Option("--max-mb", help="Plan: MB of an int8 file, as --max-ms.", min=0.001)
+]
 AllowMissingOption = Annotated[
-    bool, typer.Option("--allow-missing", help="Exit with 0 when a format asked for could not be made.")
+    bool, typer.Option("--allow-missing", help="Exit with 0 where a format could not be made.")
 ]
 TargetsOption = Annotated[
-    str | None, typer.Option("--targets", help=",".join(registry.DEFAULT_FORMATS), show_default=False)
+    str | None, typer.Option("--targets", help=_default(registry.DEFAULT_FORMATS, registry.FORMATS.own))
 ]
-PrecisionsOption = Annotated[str | None, typer.Option("--precisions", help="fp32,fp16,int8", show_default=False)]
+PrecisionsOption = Annotated[
+    str | None,
+    typer.Option("--precisions", help=_default(("fp32", "fp16", "int8"), ("w8a16", "w8a32", "w8a8", "int8-strict"))),
+]
 DevicesOption = Annotated[
     str | None, typer.Option("--devices", help="local, ssh://user@host, adb://SERIAL, browser: ...", show_default=False)
 ]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from softedge import config
+from softedge import config, registry
 from softedge.cli import main
 from softedge.commands import hints
 
@@ -85,6 +85,24 @@ def test_device_and_devices_are_both_understood(words, tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit):
         main(words)
     assert "unknown device 'a'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["deploy", "export", "export-file"])
+def test_the_help_names_every_format_and_precision_and_what_is_the_default(helped, command):
+    words = " ".join(helped["commands"][command]["help"].replace("│", " ").split())
+    formats, export = [*registry.formats()], config.Export()
+    for default, every in (
+        (export.targets, [format_.name for format_ in formats if format_.name in registry.FORMATS.own]),
+        (export.precisions, [name for format_ in formats for name in format_.precisions]),
+    ):
+        named = re.search(rf"Default: {','.join(default)}; more: ([^.]+)\.", words)
+        assert named is not None and {*default, *re.findall(r"[\w-]+", named[1])} == {*every}
+
+
+def test_limits_that_plan_and_limits_that_judge_are_told_apart(helped):
+    words = " ".join(helped["commands"]["deploy"]["help"].replace("│", " ").split())
+    for option, kind in {"max-ms": "Plan", "max-mb": "Plan", "max-p90": "Gate", "max-size": "Gate"}.items():
+        assert re.search(rf"--{option} <[^>]+> (\[\S+\] )?{kind}: ", words), option
 
 
 def test_a_section_in_brackets_survives_in_a_help_text(helped):
