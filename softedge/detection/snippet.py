@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from softedge.export import contract
-from softedge.export.snippet import preprocessing
+from softedge.export.snippet import chosen, preprocessing, white
 from softedge.run import write_text
 
 TEMPLATES = Path(__file__).parent / "snippets"
@@ -18,7 +18,8 @@ def write(folder: Path) -> Path:
     """Write ``folder/snippets/run.py`` for the detector in ``folder``, whose contract is there."""
     values = contract.describe(folder)
     text = (TEMPLATES / f"{values['target']}.py.txt").read_text()
-    upright = preprocessing(".py.txt", "upright").replace("@WHITE@", repr(values.get("white", {})))
+    facts = ["white"] if values.get("white") else []
+    upright = chosen(preprocessing(".py.txt", "upright"), facts).replace("@WHITE@", white(values))
     text = text.replace("@UPRIGHT@", upright).replace("@MODEL@", values["model"])
     path = folder / "snippets" / "run.py"
     write_text(path, text)

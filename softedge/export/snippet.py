@@ -5,15 +5,19 @@ The templates are files in the ``snippets`` folder of each format, whole program
 the contract. @PHOTO@ is the preprocessing, one text a language in ``photos``: orientation, transparency, resizing and
 crop as ``softedge.data.decoding`` does them, so that an app cannot get them wrong. What else the programs of a language
 share, whatever runs the model, is in ``programs``: @BEGIN@ reads the files beside the model, @NAME@ says an answer in
-words, @END@ checks the golden image; @READ@ takes the output of
-a file that holds it in float or in integers, from ``reading`` beside the templates. The compiled ones read the names of
-the outputs from ``labels.txt``, one on each line: C++ and Kotlin bring no JSON.
+words, @END@ checks the golden image; @READ@ takes the output of a file that holds it in float or in integers, from
+``reading`` beside the templates. What depends on the kind of the output stands between lines @IF kind@ and @FI@: a
+program has the code of its own model alone. The compiled ones read the names of the outputs from ``labels.txt``, one on
+each line: C++ and Kotlin bring no JSON.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from softedge.export import contract
 from softedge.export.base import open_format
@@ -23,6 +27,8 @@ from softedge.run import write_text
 PHOTOS = Path(__file__).parent / "photos"
 PROGRAMS = Path(__file__).parent / "programs"
 
+_CONDITION = re.compile(r"^@IF ([a-z ]+)@\n(.*?)^@FI@(?:\n|\Z)", re.MULTILINE | re.DOTALL)
+
 
 def preprocessing(ending: str, *parts: str) -> str:
     """What makes of a photo what a model expects, in the language of ``ending`` (``.py.txt``, ``.cpp`` ...).
@@ -31,6 +37,25 @@ def preprocessing(ending: str, *parts: str) -> str:
     """
     files = sorted(PHOTOS.glob(f"*{ending}"), reverse=True)  # upright before photo, which calls it
     return "\n\n\n".join(f.read_text().rstrip("\n") for f in files if not parts or f.name.split(".")[0] in parts)
+
+
+def chosen(text: str, facts: Collection[str]) -> str:
+    """``text`` with the lines between ``@IF a b@`` and ``@FI@`` where one of the names is among ``facts``."""
+    return _CONDITION.sub(lambda found: found[2] if {*found[1].split()} & {*facts} else "", text)
+
+
+def facts(values: Mapping[str, Any]) -> set[str]:
+    """What templates ask of a contract: the kind of the output, "exponential" where the program has to compute it from
+    integers, "white" where the value of white is known.
+    """
+    kind = values["output"]["name"]
+    found = {kind, *(["white"] if values.get("white") else [])}
+    return found | ({"exponential"} if values["output"]["dtype"] == "uint8" and kind != "features" else set())
+
+
+def white(values: Mapping[str, Any]) -> str:
+    """The value of white by the first letter of Pillow's mode, in Python."""
+    return json.dumps(values.get("white", {}))
 
 
 def write(folder: Path) -> list[Path]:
@@ -48,7 +73,7 @@ def write(folder: Path) -> list[Path]:
         "@TENSOR@": values["output"].get("tensor", values["output"]["name"]),
         "@SCALE@": repr(float(values["output"].get("scale", 1))),
         "@ZERO@": str(values["output"].get("zero_point", 0)),
-        "@WHITE@": repr(values.get("white", {})),
+        "@WHITE@": white(values),
         "@TOLERANCE@": repr(float(values["tolerance"]["replay"])),
     }
     written = []
@@ -64,6 +89,7 @@ def write(folder: Path) -> list[Path]:
             text = text.replace("@READ@", reader.read_text().rstrip("\n"))
         if "@PHOTO@" in text:
             text = text.replace("@PHOTO@", preprocessing(ending))
+        text = chosen(text, facts(values))
         for key, value in filled.items():
             text = text.replace(key, value)
         path = folder / "snippets" / template.name.removesuffix(".txt")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_snippets_compiled import EDGES, for_doubles
 
+from softedge import registry
 from softedge.export import contract, snippet
+from softedge.export.base import open_format
 from softedge.export.onnx.format import Onnx
 from softedge.export.openvino.format import OpenVino
 
@@ -77,3 +82,41 @@ def test_labels_stand_one_on_each_line_in_the_order_of_the_outputs(deployed, pic
 def test_every_file_in_a_snippets_folder_is_a_template_that_is_written():
     for folder in (Path(snippet.__file__).parent).glob("*/snippets"):
         assert {path.stem.removesuffix(".py") for path in folder.iterdir()} == {"run"}, folder
+
+
+OUTPUTS = [
+    (target, integers)
+    for target in registry.FORMATS.own
+    for integers in (False, True)
+    if open_format(target).strict or not integers
+]
+
+
+@pytest.mark.parametrize("output", ["probabilities", "scores", "features"])
+@pytest.mark.parametrize(("target", "integers"), OUTPUTS)
+def test_a_program_has_the_code_of_its_own_model_alone(target, output, integers, tmp_path, monkeypatch):
+    if integers:
+        monkeypatch.setattr(type(open_format(target)), "integer_edges", lambda self, artifact: EDGES)
+    folder = for_doubles(target, tmp_path, output)
+    programs = [path for path in (folder / "snippets").iterdir() if path.name != "labels.txt"]
+    assert any(path.suffix == ".py" for path in programs)
+    for path in programs:
+        text = path.read_text()
+        assert not re.findall(r"@[A-Z]+\b.*@", text), path
+        assert not re.findall(r'"(?:probabilities|scores|features)"\)? *[!=]=', text), path
+        if path.suffix == ".py":
+            assert ".get(image.mode" not in text and "\n\n\n\n" not in text
+            done = subprocess.run(
+                [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "E9,F,PLR0133,SIM", str(path)],
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stdout
+
+
+def test_the_known_value_of_white_stands_in_the_program(tmp_path):
+    folder = for_doubles("onnx", tmp_path)
+    values = json.loads((folder / "contract.json").read_text()) | {"white": {"I": 4095.0}}
+    (folder / "contract.json").write_text(json.dumps(values))
+    snippet.write(folder)
+    assert 'white = {"I": 4095.0}.get(image.mode[0], white)' in (folder / "snippets" / "run.py").read_text()

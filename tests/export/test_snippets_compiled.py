@@ -29,11 +29,13 @@ DOUBLES = Path(__file__).parent / "doubles"
 LABELS = ("a cat", 'a "dog" at $5\\', "größer", "d", "e")
 MODELS = {
     "onnx": "model.onnx",
+    "openvino": "model.xml",
     "executorch": "model.pte",
     "litert": "model.tflite",
     "coreml": "model.mlpackage",
     "ncnn": "model.param",
 }
+EDGES = {"output": {"tensor": "logits", "dtype": "uint8", "scale": 0.07, "zero_point": 120}}
 WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
 
 pytestmark = pytest.mark.hardware
@@ -145,10 +147,11 @@ def test_cpp_snippet_for_onnxruntime_passes_on_the_wheels_library(deployed, pict
 
 
 @needs_gpp
+@pytest.mark.parametrize("integers", [False, True])
 @pytest.mark.parametrize("output", ["probabilities", "scores", "features"])
-def test_cpp_snippet_of_a_file_in_integers_alone_compiles(output, tmp_path, monkeypatch):
-    edges = {"output": {"tensor": "logits", "dtype": "uint8", "scale": 0.07, "zero_point": 120}}
-    monkeypatch.setattr(Onnx, "integer_edges", lambda self, artifact: edges)
+def test_cpp_snippet_of_every_kind_of_output_compiles(output, integers, tmp_path, monkeypatch):
+    if integers:
+        monkeypatch.setattr(Onnx, "integer_edges", lambda self, artifact: EDGES)
     folder = for_doubles("onnx", tmp_path, output)
     compiled(["g++", *WARNINGS, "-fsyntax-only", "-isystem", DOUBLES, folder / "snippets" / "run.cpp"])
 

@@ -26,9 +26,14 @@ func readNpy(_ url: URL, _ wanted: Int) throws -> [UInt8] {
     return Array(bytes[header..<header + wanted])
 }
 
-/// The names of the outputs; none where the model gives features.
+@IF features@
+/// None: the model gives features.
+func readLabels(_ folder: URL) throws -> [String] { [] }
+@FI@
+@IF probabilities scores@
+/// The names of the outputs.
 func readLabels(_ folder: URL) throws -> [String] {
-    guard "@OUTPUT@" != "features" else { return [] }
     let text = String(decoding: try contents(folder.appendingPathComponent("snippets/labels.txt")), as: UTF8.self)
     return text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
 }
+@FI@

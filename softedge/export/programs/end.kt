@@ -4,12 +4,25 @@ fun label(folder: File, output: Int): String {
     return if (labels.exists()) labels.readLines()[output] else output.toString()
 }
 
-/** What is likeliest; of scores every label that has 0.5 or more; the largest feature of a model without labels. */
+@IF probabilities@
+/** The likeliest label, and how likely it is. */
+@FI@
+@IF scores@
+/** Every label that has 0.5 or more, else the highest. */
+@FI@
+@IF features@
+/** The largest feature: the model has no labels. */
+@FI@
 fun answer(folder: File, found: FloatArray): String {
     val best = found.indices.maxByOrNull { found[it] }!!
-    val present = if ("@OUTPUT@" == "scores") found.indices.filter { found[it] >= 0.5f } else listOf(best)
+@IF scores@
+    val present = found.indices.filter { found[it] >= 0.5f }
     if (present.isEmpty()) return "no label, the highest: ${label(folder, best)} ${found[best]}"
     return present.joinToString { "${label(folder, it)} ${found[it]}" }
+@FI@
+@IF probabilities features@
+    return "${label(folder, best)} ${found[best]}"
+@FI@
 }
 
 /** True when the golden image gives the output that it gave on the machine that exported the model. */
@@ -22,7 +35,12 @@ fun checkGolden(folder: File): Boolean {
     val found = predict(File(folder, "@MODEL@"), image)
 
     val difference = expected.indices.maxOf { abs(found[it] - expected[it]) }
-    val allowed = @TOLERANCE@f * if ("@OUTPUT@" == "features") expected.maxOf { abs(it) } else 1f
+@IF features@
+    val allowed = @TOLERANCE@f * expected.maxOf { abs(it) }
+@FI@
+@IF probabilities scores@
+    val allowed = @TOLERANCE@f
+@FI@
     println("${answer(folder, found)}, largest difference to the expected output $difference (allowed $allowed)")
     return difference <= allowed // false for NaN, too
 }

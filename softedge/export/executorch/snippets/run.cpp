@@ -25,7 +25,7 @@
 
 @PHOTO@
 
-// uint8 RGB, size x size x 3 -> probabilities (or features). An app loads the module once and keeps it.
+// uint8 RGB, size x size x 3 -> @OUTPUT@. An app loads the module once and keeps it.
 static std::vector<float> predict(const fs::path &model, std::vector<char> image) {
   executorch::extension::Module module(model.string());
   auto tensor = executorch::extension::from_blob(image.data(), {1, size, size, 3}, executorch::aten::ScalarType::Byte);

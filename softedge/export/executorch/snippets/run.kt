@@ -16,7 +16,7 @@ import org.pytorch.executorch.Tensor
 
 @PHOTO@
 
-/** uint8 RGB, SIZE x SIZE x 3 -> probabilities (or features). An app loads the module once and keeps it. */
+/** uint8 RGB, SIZE x SIZE x 3 -> @OUTPUT@. An app loads the module once and keeps it. */
 fun predict(model: File, image: ByteArray): FloatArray {
     val module = Module.load(model.path)
     try {

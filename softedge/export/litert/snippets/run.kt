@@ -8,14 +8,16 @@ import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import kotlin.math.abs
+@IF exponential@
 import kotlin.math.exp
+@FI@
 import org.tensorflow.lite.Interpreter
 
 @BEGIN@
 
 @PHOTO@
 
-/** uint8 RGB, SIZE x SIZE x 3 -> probabilities (or features). An app makes the interpreter once and keeps it. */
+/** uint8 RGB, SIZE x SIZE x 3 -> @OUTPUT@. An app makes the interpreter once and keeps it. */
 fun predict(model: File, image: ByteArray): FloatArray {
     val input = ByteBuffer.allocateDirect(image.size).order(ByteOrder.nativeOrder()).put(image).apply { rewind() }
 @READ@

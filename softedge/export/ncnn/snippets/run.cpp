@@ -22,7 +22,7 @@
 
 @PHOTO@
 
-// uint8 RGB, size x size x 3 -> probabilities (or features). An app loads the network once and keeps it.
+// uint8 RGB, size x size x 3 -> @OUTPUT@. An app loads the network once and keeps it.
 static std::vector<float> predict(const fs::path &model, std::vector<char> image) {
   fs::path weights = model;
   weights.replace_extension(".bin");

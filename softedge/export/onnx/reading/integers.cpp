@@ -4,13 +4,13 @@
   const uint8_t *integers = results[0].GetTensorData<uint8_t>();
   std::vector<float> values(integers, integers + results[0].GetTensorTypeAndShapeInfo().GetElementCount());
   for (float &value : values) value = @SCALE@f * (value - @ZERO@);
-  const std::string output = "@OUTPUT@";
+@IF scores@
+  for (float &value : values) value = 1 / (1 + std::exp(-value));
+@FI@
+@IF probabilities@
   const float largest = *std::max_element(values.begin(), values.end());
   float sum = 0;
-  for (float &value : values) {
-    if (output == "scores") value = 1 / (1 + std::exp(-value));
-    if (output == "probabilities") sum += value = std::exp(value - largest);
-  }
-  if (output == "probabilities")
-    for (float &value : values) value /= sum;
+  for (float &value : values) sum += value = std::exp(value - largest);
+  for (float &value : values) value /= sum;
+@FI@
   return values;

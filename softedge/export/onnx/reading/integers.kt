@@ -2,7 +2,13 @@
                 val integers = ByteArray(OUTPUTS)
                 (results["@TENSOR@"].get() as OnnxTensor).byteBuffer.get(integers)
                 val values = FloatArray(OUTPUTS) { @SCALE@f * ((integers[it].toInt() and 255) - @ZERO@) }
-                if ("@OUTPUT@" == "scores") return FloatArray(OUTPUTS) { 1 / (1 + exp(-values[it])) }
-                if ("@OUTPUT@" != "probabilities") return values
+@IF probabilities@
                 val powers = FloatArray(OUTPUTS) { exp(values[it] - values.max()) }
                 return FloatArray(OUTPUTS) { powers[it] / powers.sum() }
+@FI@
+@IF scores@
+                return FloatArray(OUTPUTS) { 1 / (1 + exp(-values[it])) }
+@FI@
+@IF features@
+                return values
+@FI@

@@ -23,7 +23,7 @@
 
 @PHOTO@
 
-// uint8 RGB, size x size x 3 -> probabilities (or features). An app makes the session once and keeps it.
+// uint8 RGB, size x size x 3 -> @OUTPUT@. An app makes the session once and keeps it.
 static std::vector<float> predict(const fs::path &model, std::vector<char> image) {
   Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "softedge");
   Ort::SessionOptions options;

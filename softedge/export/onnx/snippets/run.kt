@@ -11,14 +11,16 @@ import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import kotlin.math.abs
+@IF exponential@
 import kotlin.math.exp
+@FI@
 import kotlin.system.exitProcess
 
 @BEGIN@
 
 @PHOTO@
 
-/** uint8 RGB, SIZE x SIZE x 3 -> probabilities (or features). An app makes the session once and keeps it. */
+/** uint8 RGB, SIZE x SIZE x 3 -> @OUTPUT@. An app makes the session once and keeps it. */
 fun predict(model: File, image: ByteArray): FloatArray {
     val environment = OrtEnvironment.getEnvironment()
     environment.createSession(model.path).use { session ->

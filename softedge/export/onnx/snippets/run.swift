@@ -9,7 +9,7 @@ import OnnxRuntimeBindings
 
 @BEGIN@
 
-/// uint8 RGB, size x size x 3 -> probabilities (or features). An app makes the session once and keeps it.
+/// uint8 RGB, size x size x 3 -> @OUTPUT@. An app makes the session once and keeps it.
 func predict(model: URL, image: [UInt8]) throws -> [Float] {
     let environment = try ORTEnv(loggingLevel: .error)
     let session = try ORTSession(env: environment, modelPath: model.path, sessionOptions: nil)

@@ -21,7 +21,7 @@
 
 @PHOTO@
 
-// uint8 RGB, size x size x 3 -> probabilities (or features). An app compiles the model once and keeps the request.
+// uint8 RGB, size x size x 3 -> @OUTPUT@. An app compiles the model once and keeps the request.
 static std::vector<float> predict(const fs::path &model, std::vector<char> image) {
   ov::Core core;
   auto network = core.read_model(model.string());
