@@ -186,7 +186,7 @@ def test_values_that_no_memory_or_division_can_bear_are_refused(values, line):
 LISTS = [
     (name, parameter)
     for name in softedge.__all__
-    for parameter in inspect.signature(getattr(softedge, name)).parameters
+    for parameter in inspect.signature(softedge._command(name)).parameters
     if parameter in ("set", "targets", "precisions", "devices")
 ]
 
@@ -207,7 +207,7 @@ def test_every_function_refuses_a_text_or_a_mapping_for_a_list_in_one_line(tmp_p
     (root / "recipe.toml").write_text(config.to_toml(config.load("digits")))
     given = {"run": root, "source": root, "data": "digits", "out": tmp_path / "new", "images": tmp_path}
     given |= {"weights": tmp_path / "none.pth", "task": "voc"} | ({"data": tmp_path} if name == "plan" else {})
-    function = getattr(softedge, name)
+    function = softedge._command(name)  # softedge.export may be the package by now
     known = inspect.signature(function).parameters
     asked = {key: value for key, value in given.items() if key in known and (key != "out" or "source" not in known)}
     with pytest.raises(UserError) as refused:
