@@ -1,6 +1,6 @@
 """softedge: from unlabelled images to a checked, timed classifier for phones and IoT boards.
 
-The functions are the commands: ``softedge.deploy(data="photos/", out="runs/mine")``.
+The functions are those of the commands: ``softedge.deploy(data="photos/", out="runs/mine")``.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 import sys
 import tomllib
@@ -13,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from pages import PAGES, RESULTS, ROOT, Block, blocks
 
 import softedge
 from softedge import backbones, config, registry
+from softedge.cli import app
 from softedge.export.deployed import Deployed
 from softedge.records import InputSpec
 
@@ -83,10 +86,41 @@ def test_toml_in_the_documentation_is_toml(block: Block):
 
 
 def test_functions_named_on_the_python_page_exist():
-    page = (ROOT / "docs" / "python.md").read_text()
+    page = (ROOT / "docs" / "python.md").read_text().partition("## What differs")[0]
     named = {name for row in re.findall(r"^\| (`.+?`) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
     assert {"deploy", "check", "gate"} <= named
     assert not [name for name in named if not callable(getattr(softedge, name, None))]
+
+
+def differences() -> set[tuple[str, str]]:
+    """(command, "") without a function of that name, (command, option) without a parameter of that name."""
+    found = set()
+    for name, command in typer.main.get_command(app).commands.items():
+        function = name.replace("-", "_")
+        if function not in softedge.__all__:
+            found.add((name, ""))
+            continue
+        known = inspect.signature(softedge._command(function)).parameters
+        options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+        found |= {(name, option) for option in options if option[2:].replace("-", "_") not in {*known, "help"}}
+    return found
+
+
+def test_the_python_page_says_where_functions_differ_from_commands():
+    table = (ROOT / "docs" / "python.md").read_text().partition("## What differs")[2].partition("## Results")[0]
+    said = set()
+    for cell in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE):
+        command = ""
+        for span in re.findall(r"`([^`]+)`", cell):
+            words = span.split()
+            command = command if words[0].startswith("--") else words[0]
+            said.add((command, next((word for word in words if word.startswith("--")), "")))
+    assert said == differences()
+
+
+def test_every_function_is_on_the_python_page():
+    page = (ROOT / "docs" / "python.md").read_text().partition("## What differs")[0]
+    assert not [name for name in softedge.__all__ if f"`{name}`" not in page]
 
 
 def example(page: str) -> dict[str, object]:
