@@ -25,6 +25,7 @@ FOLDER_RECIPE = "small-domain"
 PLAN = "plan.json"
 ASKED = "asked.json"  # the options that deploy was given
 _ASKED = ("recipe.toml", PLAN, ASKED)
+_MARKS = (".lock", ".stamps.json", "begun.json")  # of no use without what they were made for
 
 
 def choose_recipe(
@@ -92,7 +93,7 @@ def _without_leftovers(run: Run) -> Iterator[None]:
         yield
     except UserError:
         there = [path for path in run.root.rglob("*") if not path.is_dir()]
-        if not had and all(path.name in (*_ASKED, ".lock", "begun.json") for path in there):
+        if not had and all(path.name in (*_ASKED, *_MARKS) for path in there):
             for path in there:
                 path.unlink(missing_ok=True)
             for folder in (*sorted(run.root.rglob("*"), reverse=True), *made):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -300,6 +301,8 @@ def test_a_command_that_refuses_a_folder_leaves_nothing(tmp_path, weights, colou
     flat.mkdir()
     for path in labelled.rglob("*.png"):
         shutil.copy(path, flat / path.name)
+    for path in (*labelled.rglob("*.png"), *flat.glob("*.png")):
+        os.utime(path, (1, 1))  # files that were there for long are remembered by their times
     with pytest.raises(UserError, match=f"every training image of {labelled} has a label"):
         following.label_next(labelled, 6, tmp_path / "run", weights)
     with pytest.raises(UserError, match=f"{flat} has no labelled images"):
