@@ -173,7 +173,7 @@ def begun_from(run: Run, recipe: Recipe, init: str) -> str:
 
     done = run.result("pretrain")
     if recipe.ssl.epochs == 0 or (done is not None and done.details.get("kept") == "start"):
-        return starting.in_words(recipe.backbone.weights)
+        return starting.in_words(recipe.backbone)
     return f"the network pretrained with {recipe.ssl.method}"
 
 

@@ -121,7 +121,7 @@ def _as_begun(data: Data, folder: Path) -> Data:
 def _start(recipe: Recipe, data: Data, folder: Path) -> Outcome:
     """The starting weights as they are, where the later stages look for a backbone."""
     backbones.save(folder / "backbone.safetensors", backbones.build(recipe.backbone, recipe.seed), data.spec)
-    say(f"pretrain: ssl.epochs = 0, the backbone keeps {starting.in_words(recipe.backbone.weights)}")
+    say(f"pretrain: ssl.epochs = 0, the backbone keeps {starting.in_words(recipe.backbone)}")
     return Outcome({"epochs": 0, "steps": 0}, {"start": recipe.backbone.weights})
 
 
@@ -147,7 +147,7 @@ def _better(outcome: Outcome, recipe: Recipe, data: Data, folder: Path) -> Outco
     rest = (
         "these are kept"
         if scores.paid
-        else f"{starting.in_words(recipe.backbone.weights)} are kept, the trained ones are in {TRAINED}"
+        else f"{starting.in_words(recipe.backbone)} are kept, the trained ones are in {TRAINED}"
     )
     say(
         f"pretrain: of {scores.n:,} held-out training images a linear layer on the features answers "

@@ -44,10 +44,13 @@ def resolve(settings: Backbone) -> Backbone:
     return settings.model_copy(update={"weights": "random"})
 
 
-def in_words(weights: str) -> str:
-    """``backbone.weights`` for a line; of a file the name alone, since a report must not show where it is stored."""
+def in_words(settings: Backbone) -> str:
+    """The weights in a line; of a file the name alone, since a report must not show where it is stored."""
+    weights = settings.weights
     if weights == "random":
         return "random weights"
+    if weights == "auto" and packages.installed(settings.name) is not None:
+        weights = "package"
     source = {"package": " (ImageNet)", "imagenet": " (ImageNet)", "auto": ""}
     return f"the starting weights{source.get(weights, f' ({Path(weights).name})')}"
 

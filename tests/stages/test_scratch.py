@@ -113,6 +113,7 @@ def test_a_classifier_of_labels_alone_is_not_called_pretrained():
     [
         ("ssl", {"epochs": 3, "method": "simco"}, "random", "the network pretrained with simco"),
         ("ssl", {"epochs": 0}, "package", "the starting weights (ImageNet)"),
+        ("ssl", {"epochs": 0}, "auto", "the starting weights (ImageNet)"),
         ("ssl", {"epochs": 0}, "imagenet", "the starting weights (ImageNet)"),
         ("ssl", {"epochs": 0}, "/home/me/mine.pth", "the starting weights (mine.pth)"),
         ("ssl", {"epochs": 0}, "random", "random weights"),
@@ -121,5 +122,5 @@ def test_a_classifier_of_labels_alone_is_not_called_pretrained():
     ],
 )
 def test_a_training_says_what_it_starts_from(tmp_path, init, ssl, weights, words):
-    recipe = config.build({"ssl": ssl, "backbone": {"weights": weights}})
+    recipe = config.build({"ssl": ssl, "backbone": {"name": "tf_efficientnet_lite0", "weights": weights}})
     assert begun_from(Run(tmp_path), recipe, init) == words
