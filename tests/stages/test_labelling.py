@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from toy_run import SPEC, coloured_squares, toy  # noqa: F401
 
 import softedge
 from softedge import backbones, config
+from softedge.data import stamps
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
 from softedge.records import Result
@@ -295,14 +295,13 @@ def test_a_folder_is_followed_when_its_labels_change(tmp_path, weights, colours)
     assert found.metrics["n_labelled"] == 36
 
 
-def test_a_command_that_refuses_a_folder_leaves_nothing(tmp_path, weights, colours):
+def test_a_command_that_refuses_a_folder_leaves_nothing(tmp_path, weights, colours, monkeypatch):
     labelled = pictures(tmp_path / "labelled", 12)
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in labelled.rglob("*.png"):
         shutil.copy(path, flat / path.name)
-    for path in (*labelled.rglob("*.png"), *flat.glob("*.png")):
-        os.utime(path, (1, 1))  # files that were there for long are remembered by their times
+    monkeypatch.setattr(stamps, "_FRESH_NS", 0)  # as of files that were there for long: their times are remembered
     with pytest.raises(UserError, match=f"every training image of {labelled} has a label"):
         following.label_next(labelled, 6, tmp_path / "run", weights)
     with pytest.raises(UserError, match=f"{flat} has no labelled images"):
