@@ -21,7 +21,7 @@ ELSEWHERE = {
     **dict.fromkeys(("train", "fit", "build", "start", "resume"), _TRAIN),
     **dict.fromkeys(("eval", "evaluate", "validate", "test", "score", "accuracy"), _MEASURE),
     **dict.fromkeys(("benchmark", "profile", "time", "latency", "measure"), _TIME),
-    **dict.fromkeys(("convert", "onnx", "compile"), _EXPORT),
+    **dict.fromkeys(("convert", "compile"), _EXPORT),
     **dict.fromkeys(("label", "annotate", "tag"), _LABEL),
     **dict.fromkeys(("quantise", "quantization", "quantisation", "ptq"), "softedge quantize RUN"),
     **dict.fromkeys(("serve", "demo", "live", "camera", "app"), "softedge try RUN shows a file live on a phone"),
