@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from softedge.records import disturbance
-from softedge.report import detectors, trained, words
+from softedge.report import computed, detectors, trained, words
 from softedge.report.few import FEW_IMAGES, interval
 
 Values = dict[str, Any]
@@ -38,7 +38,7 @@ def _other_file(run: Values) -> list[str]:
     sentences = []
     for row in run["files"]:
         for device, timing in row["devices"].items():
-            if timing.get("sha256") and row.get("sha256") and timing["sha256"] != row["sha256"]:
+            if computed.of_another_file(row, timing):
                 name = words.artifact_name(row["artifact"])
                 sentences.append(
                     f"{name} on {_called(run, device)}: the file that was timed is not the file that was checked; "

@@ -275,7 +275,8 @@ def _top1(row: Row, device: str) -> float:
 
 
 def _p90(row: Row, device: str) -> float | None:
-    return (row["devices"].get(device) or {}).get("p90_ms")
+    timing = row["devices"].get(device) or {}
+    return None if computed.of_another_file(row, timing) else timing.get("p90_ms")
 
 
 def _name(row: Row) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import synthetic_run
 
-from softedge.report import cautions, compare, few, gains, phrases, report, trained
+from softedge.report import cautions, compare, few, gains, phrases, report, trained, verdict
 from softedge.report.collect import _without_places, collect, without_folders
 from softedge.report.curves import curve
 from softedge.report.devices import kind
@@ -52,8 +52,11 @@ def test_a_file_that_was_changed_between_check_and_bench_is_a_caution(tmp_path: 
     stored = read_json(path)
     stored["details"]["sha256"] = "0" * 64
     write_json(path, stored)
-    said = cautions.cautions_of(collect(run, layout=False))
+    found = collect(run, layout=False)
+    said = cautions.cautions_of(found)
     assert any("ONNX int8 on local: the file that was timed is not the file that was checked" in s for s in said)
+    row = next(row for row in found["files"] if row["artifact"] == "onnx-int8")
+    assert verdict._p90(row, "local") is None, "its latency is another file's, and decides nothing"
 
 
 def test_pretraining_that_bought_nothing_is_a_caution(tmp_path: Path) -> None:
