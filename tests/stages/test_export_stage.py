@@ -113,7 +113,7 @@ def test_the_contract_states_the_range_of_wide_pixels(tmp_path, source):
     export(Run(tmp_path / "wide"), [Onnx()], dataclasses.replace(source, white={"I": 4095.0}))
     folder = tmp_path / "wide" / "export" / "onnx-fp32"
     assert contract.describe(folder)["white"] == {"I": 4095.0}
-    assert "{'I': 4095.0}.get(image.mode[0], white)" in (folder / "snippets" / "run.py").read_text()
+    assert '{"I": 4095.0}.get(image.mode[0], white)' in (folder / "snippets" / "run.py").read_text()
 
 
 def test_failing_and_missing_targets_are_recorded_and_the_others_go_on(tmp_path, source, capsys):
