@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pixels_epochs import PARTS, parts_of, recipe_of
 
-from softedge import backbones, config
+from softedge import backbones
 from softedge.data.images import Data, Images
 from softedge.eval import optimising
 from softedge.eval.bootstrap import bits, from_bits, paired
@@ -30,10 +31,6 @@ from softedge.eval.features import extract
 from softedge.eval.finetune import train
 from softedge.run import Run
 from softedge.stages.data import opened
-from softedge.stages.opening import replaced
-from softedge.weights import starting
-
-PARTS = 5
 
 
 def main() -> None:
@@ -63,15 +60,12 @@ def main() -> None:
 
 def watched(folder: Path, size: int, epochs: int, fold: int) -> dict[str, Any]:
     """One training: accuracies (epochs,) of the averaged weights on the photos that choose and on those that judge."""
-    values = [f"data.size={size}", f"finetune.epochs={epochs}", "finetune.min_steps=1", "data.workers=0"]
-    recipe = config.load("photos", [f"data.source={folder.resolve()}", *values])
-    recipe = replaced(recipe, backbone={"weights": starting.resolve(recipe.backbone).weights})
+    recipe = recipe_of(folder, size, epochs)
     with tempfile.TemporaryDirectory() as root:
         data = opened(Run(root), recipe)
-        order = np.random.default_rng(7).permutation(len(data.train))
-        parts = [np.sort(order[place::PARTS]) for place in range(PARTS)]
+        parts = parts_of(data.train)
         choosing, judging = parts[fold], parts[(fold + 1) % PARTS]
-        rest = data.train.subset(np.setdiff1d(order, np.concatenate([choosing, judging])))
+        rest = data.train.subset(np.setdiff1d(np.arange(len(data.train)), np.concatenate([choosing, judging])))
         answers: list[list[NDArray[np.bool_]]] = []
 
         class Watching(optimising.Average):

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from softedge import backbones, config
+from softedge.data.images import Images
 from softedge.eval.features import extract
 from softedge.eval.finetune import train
 from softedge.run import Run
@@ -41,14 +43,24 @@ def main() -> None:
             print(json.dumps(row), flush=True)
 
 
-def measured(folder: Path, size: int, epochs: int, fold: int) -> dict[str, float]:
+def recipe_of(folder: Path, size: int, epochs: int) -> config.Recipe:
+    """Fine-tuning for whole epochs from the best starting weights."""
     values = [f"data.size={size}", f"finetune.epochs={epochs}", "finetune.min_steps=1", "data.workers=0"]
     recipe = config.load("photos", [f"data.source={folder.resolve()}", *values])
-    recipe = replaced(recipe, backbone={"weights": starting.resolve(recipe.backbone).weights})
+    return replaced(recipe, backbone={"weights": starting.resolve(recipe.backbone).weights})
+
+
+def parts_of(images: Images) -> list[NDArray[np.int64]]:
+    """``PARTS`` parts of the images by chance, the same for every script."""
+    order = np.random.default_rng(7).permutation(len(images))
+    return [np.sort(order[part::PARTS]) for part in range(PARTS)]
+
+
+def measured(folder: Path, size: int, epochs: int, fold: int) -> dict[str, float]:
+    recipe = recipe_of(folder, size, epochs)
     with tempfile.TemporaryDirectory() as root:
         data = opened(Run(root), recipe)
-        order = np.random.default_rng(7).permutation(len(data.train))
-        held = np.sort(order[fold::PARTS])
+        held = parts_of(data.train)[fold]
         backbone = backbones.build(recipe.backbone, seed=recipe.seed)
         begun = time.process_time()
         rest = data.train.subset(np.setdiff1d(np.arange(len(data.train)), held))

@@ -16,14 +16,8 @@ from softedge.errors import UserError
 from softedge.progress import say
 from softedge.weights import unpickling
 
-AVERAGED = (
-    "state_dict_ema",
-    "model_ema",
-    "ema_state_dict",
-    "ema_model",
-    "params_ema",
-    "ema",
-)  # better than trained ones
+# Averaged weights, better than the trained ones.
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "params_ema", "ema")
 NESTED = ("state_dict", "model_state_dict", "model", "net", "module", "params")
 CHECKSUM = "sha256"  # of the weights and their description, in files that softedge writes
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DDP, torch.compile and trainers' own
