@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pixels_epochs import PARTS, parts_of
 from torch import nn
 
 from softedge import backbones, config
@@ -37,7 +38,6 @@ from softedge.stages.data import opened
 from softedge.stages.opening import replaced
 from softedge.weights import starting
 
-PARTS = 5
 BATCH = 64
 
 
@@ -153,8 +153,7 @@ class Bench:
     """One held-out fifth of the training photos, the other four to train on."""
 
     def __init__(self, data: Data, recipe: config.Recipe, fold: int, out: Path):
-        order = np.random.default_rng(7).permutation(len(data.train))
-        held = np.sort(order[fold::PARTS])
+        held = parts_of(data.train)[fold]
         self.rest = data.train.subset(np.setdiff1d(np.arange(len(data.train)), held))
         self.held, self.data, self.recipe, self.fold, self.out = data.train.subset(held), data, recipe, fold, out
 
