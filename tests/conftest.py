@@ -11,7 +11,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it fo
 
 import pytest
 
-pytest_plugins = ["toy_run", "tiny_network", "colour_model"]  # fixtures that several folders share
+pytest_plugins = ["toy_run", "tiny_network", "colour_model", "swift_programs"]  # fixtures that several folders share
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,10 +5,10 @@ The templates are files in the ``snippets`` folder of each format, whole program
 the contract. @PHOTO@ is the preprocessing, one text a language in ``photos``: orientation, transparency, resizing and
 crop as ``softedge.data.decoding`` does them, so that an app cannot get them wrong. What else the programs of a language
 share, whatever runs the model, is in ``programs``: @BEGIN@ reads the files beside the model, @NAME@ says an answer in
-words, @END@ checks the golden image; @READ@ takes the output of a file that holds it in float or in integers, from
-``reading`` beside the templates. What depends on the kind of the output stands between lines @IF kind@ and @FI@: a
-program has the code of its own model alone. The compiled ones read the names of the outputs from ``labels.txt``, one on
-each line: C++ and Kotlin bring no JSON.
+words, @INTEGERS@ makes the output of a tensor of integers, @END@ checks the golden image, @ANDROID@ says how the files
+get into an app. What depends on the model stands between lines @IF fact@ and @FI@ (``facts``): a program has the code
+of its own model alone. The compiled ones read the names of the outputs from ``labels.txt``, one on each line: C++ and
+Kotlin bring no JSON.
 """
 
 from __future__ import annotations
@@ -45,12 +45,21 @@ def chosen(text: str, facts: Collection[str]) -> str:
 
 
 def facts(values: Mapping[str, Any]) -> set[str]:
-    """What templates ask of a contract: the kind of the output, "exponential" where the program has to compute it from
-    integers, "white" where the value of white is known.
+    """What templates ask of a contract: the kind of the output; whether its tensor is "float" or "integers", and then
+    what the program computes of them ("softmax", "sigmoid" or "identity"); "white" and "runtime" where these are known.
     """
     kind = values["output"]["name"]
-    found = {kind, *(["white"] if values.get("white") else [])}
-    return found | ({"exponential"} if values["output"]["dtype"] == "uint8" and kind != "features" else set())
+    known = {name for name, value in (("white", values.get("white")), ("runtime", runtime(values))) if value}
+    if values["output"]["dtype"] != "uint8":
+        return {kind, "float", *known}
+    return {kind, "integers", values["output"].get("activation", "identity"), *known}
+
+
+def runtime(values: Mapping[str, Any]) -> str:
+    """What runs the file, with the version that was installed at export: "onnxruntime 1.32.0"; "" where unknown."""
+    known = values.get("versions", {})
+    name = next(iter(open_format(values["target"]).board_packages.values()), "")
+    return f"{name} {known[name]}" if name in known else ""
 
 
 def white(values: Mapping[str, Any]) -> str:
@@ -74,19 +83,16 @@ def write(folder: Path) -> list[Path]:
         "@SCALE@": repr(float(values["output"].get("scale", 1))),
         "@ZERO@": str(values["output"].get("zero_point", 0)),
         "@WHITE@": white(values),
+        "@RUNTIME@": runtime(values),
         "@TOLERANCE@": repr(float(values["tolerance"]["replay"])),
     }
     written = []
     for template in open_format(values["target"]).snippets():
         text = template.read_text()
         ending = template.name.removeprefix("run")
-        for part in ("begin", "name", "end"):
+        for part in ("android", "begin", "name", "integers", "end"):
             if (mark := f"@{part.upper()}@") in text:
                 text = text.replace(mark, (PROGRAMS / f"{part}{ending}").read_text().rstrip("\n"))
-        if "@READ@" in text:  # the output, from a file in float or in integers
-            kind = "integers" if values["output"]["dtype"] == "uint8" else "float"
-            reader = template.parents[1] / "reading" / f"{kind}{ending}"
-            text = text.replace("@READ@", reader.read_text().rstrip("\n"))
         if "@PHOTO@" in text:
             text = text.replace("@PHOTO@", preprocessing(ending))
         text = chosen(text, facts(values))

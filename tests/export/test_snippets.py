@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_snippets_compiled import EDGES, for_doubles
+from test_snippets_compiled import for_doubles
 
 from softedge import registry
 from softedge.export import contract, snippet
@@ -94,10 +94,8 @@ OUTPUTS = [
 
 @pytest.mark.parametrize("output", ["probabilities", "scores", "features"])
 @pytest.mark.parametrize(("target", "integers"), OUTPUTS)
-def test_a_program_has_the_code_of_its_own_model_alone(target, output, integers, tmp_path, monkeypatch):
-    if integers:
-        monkeypatch.setattr(type(open_format(target)), "integer_edges", lambda self, artifact: EDGES)
-    folder = for_doubles(target, tmp_path, output)
+def test_a_program_has_the_code_of_its_own_model_alone(target, output, integers, tmp_path):
+    folder = for_doubles(target, tmp_path, output, integers)
     programs = [path for path in (folder / "snippets").iterdir() if path.name != "labels.txt"]
     assert any(path.suffix == ".py" for path in programs)
     for path in programs:
@@ -120,3 +118,58 @@ def test_the_known_value_of_white_stands_in_the_program(tmp_path):
     (folder / "contract.json").write_text(json.dumps(values))
     snippet.write(folder)
     assert 'white = {"I": 4095.0}.get(image.mode[0], white)' in (folder / "snippets" / "run.py").read_text()
+
+
+IN_APPS = [
+    (target, output) for target in ("onnx", "executorch", "litert", "coreml") for output in ("scores", "features")
+]
+
+
+@pytest.mark.parametrize(("target", "output"), IN_APPS)
+def test_the_part_of_a_program_that_an_app_takes_has_declarations_alone(target, output, tmp_path):
+    """Swift allows statements in main.swift alone, and Kotlin nowhere."""
+    declared = re.compile(
+        r"(//|/\*\*| \*|import |let |const val |(private )?(final )?(struct|class|fun|func) |[}#)]|$)"
+    )
+    for path in (for_doubles(target, tmp_path, output) / "snippets").iterdir():
+        if path.suffix in (".kt", ".swift"):
+            part = path.read_text().partition("\n// Command line:")[0]
+            assert [line for line in part.splitlines() if line[:1] != " " and not declared.match(line)] == [], path
+            predict = part.partition("predict(")[2].partition("\n    }")[0]
+            assert "class Classifier" in part and not re.search(
+                r"createSession|ORTSession\(|Interpreter\(|load\(", predict
+            )
+
+
+@pytest.mark.parametrize(("target", "output"), IN_APPS)
+def test_a_program_for_apps_says_package_version_files_thread_and_licence(target, output, tmp_path):
+    folder = for_doubles(target, tmp_path, output)
+    package = {"onnx": "onnxruntime", "executorch": "executorch", "litert": "ai-edge-litert", "coreml": "coremltools"}[
+        target
+    ]
+    values = json.loads((folder / "contract.json").read_text())
+    (folder / "contract.json").write_text(json.dumps(values | {"versions": {package: "9.8.7", "torch": "1.2.3"}}))
+    snippet.write(folder)
+    for path in (folder / "snippets").iterdir():
+        head = re.split(r"^(?:import|package) ", path.read_text(), maxsplit=1, flags=re.MULTILINE)[0]
+        if path.name != "labels.txt":
+            assert re.match(r"(//|#) SPDX-License-Identifier: Apache-2.0\n", head), path
+        if path.suffix == ".kt":
+            assert "implementation(" in head and "src/main/assets/" in head and "Dispatchers.Default" in head
+            assert "package" in head and f"Exported with {package} 9.8.7" in head
+        if path.suffix == ".swift":
+            assert "folder references" in head and "Task.detached" in head and "iOS 1" in head
+            assert target == "coreml" or f"Exported with {package} 9.8.7" in head
+
+
+@pytest.mark.parametrize("ending", [".kt", ".swift", ".cpp", ".py.txt"])
+def test_one_function_of_a_language_makes_the_output_of_integers(ending):
+    root = Path(snippet.__file__).parent
+    assert [path.name for path in root.rglob(f"*{ending}") if "@SCALE@" in path.read_text()] == [f"integers{ending}"]
+
+
+def test_the_labels_in_a_program_are_as_many_as_the_outputs(tmp_path):
+    """labels.txt ends with a line end: split at these it has one more, empty label."""
+    folder = for_doubles("onnx", tmp_path)
+    assert (folder / "snippets" / "labels.txt").read_text().count("\n") == 5
+    assert "omittingEmptySubsequences: false).dropLast()" in (folder / "snippets" / "run.swift").read_text()

@@ -11,14 +11,16 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from swift_programs import swift
 
 from softedge.export import contract, snippet
+from softedge.export.base import open_format
 from softedge.export.executorch.format import ExecuTorch
 from softedge.export.ncnn.format import Ncnn
 from softedge.export.onnx.format import Onnx
@@ -35,7 +37,7 @@ MODELS = {
     "coreml": "model.mlpackage",
     "ncnn": "model.param",
 }
-EDGES = {"output": {"tensor": "logits", "dtype": "uint8", "scale": 0.07, "zero_point": 120}}
+EDGES: dict[str, dict[str, Any]] = {"output": {"tensor": "logits", "dtype": "uint8", "scale": 0.07, "zero_point": 120}}
 WARNINGS = ("-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
 
 pytestmark = pytest.mark.hardware
@@ -50,20 +52,40 @@ def exported(target, deployed, pictures, precision: str, folder: Path) -> Path:
     return folder
 
 
-def for_doubles(target: str, folder: Path, output="probabilities") -> Path:
+def as_integers(output: str, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Integers as in ``EDGES`` whose output is about ``answers``, and what it is exactly, with NumPy."""
+    edge = EDGES["output"]
+    before = {"probabilities": np.log(answers), "scores": np.log(answers / (1 - answers)), "features": 5 * answers}
+    integers = np.clip(np.round(before[output] / edge["scale"]) + edge["zero_point"], 0, 255)
+    values = edge["scale"] * (integers - edge["zero_point"])
+    powers = np.exp(values)
+    after = {
+        "probabilities": powers / powers.sum(1, keepdims=True),
+        "scores": powers / (1 + powers),
+        "features": values,
+    }
+    return integers.astype(np.uint8), after[output].astype(np.float32)
+
+
+def for_doubles(target: str, folder: Path, output="probabilities", integers: bool = False) -> Path:
     """An export folder with snippets whose model the doubles understand."""
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (2, 6, 6, 3), dtype=np.uint8)
-    expected = draw.dirichlet(np.ones(5), 2).astype(np.float32)
+    answers = expected = draw.dirichlet(np.ones(5), 2).astype(np.float32)
+    if integers:
+        answers, expected = as_integers(output, answers)
     folder.mkdir(exist_ok=True)
     model = folder / MODELS[target]
-    model.write_bytes(expected[0].tobytes() + images[0].tobytes())
+    model.write_bytes(answers[0].tobytes() + images[0].tobytes())
     for other in contract.model_files(model, target)[1:]:
         other.write_bytes(b"weights")
     labels = LABELS if output != "features" else ()
     spec = InputSpec(6, 7, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     artifact = contract.artifact_of(model, target, "fp32", spec, labels, output)
-    contract.write(folder, artifact, contract.Golden(images, expected, expected))
+    with pytest.MonkeyPatch.context() as patch:
+        if integers:
+            patch.setattr(type(open_format(target)), "integer_edges", lambda self, artifact: EDGES)
+        contract.write(folder, artifact, contract.Golden(images, expected, expected))
     snippet.write(folder)
     return folder
 
@@ -88,7 +110,7 @@ def tells_the_golden_output_from_another(
     done = run(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     name, rest = done.stdout.split(", largest difference")[0].rsplit(" ", 1)
-    assert name.splitlines()[-1] == label(best)
+    assert name.splitlines()[-1].removeprefix("no label, the highest: ") == label(best)
     assert float(rest) == pytest.approx(expected[0, best], rel=1e-4)
     for other in (expected + np.float32(0.06) * (np.arange(expected.shape[1]) == best), expected * np.nan):
         np.save(golden, other.astype(np.float32))
@@ -98,7 +120,7 @@ def tells_the_golden_output_from_another(
     np.save(golden, expected)
     model = folder / contract.describe(folder)["model"]
     model.rename(folder / "elsewhere")
-    for where, missing in ((folder, model.name), (folder / "none", "images.npy")):
+    for where, missing in ((folder, model.name), (folder / "none", str(folder / "none"))):
         failed = run(where)
         assert failed.returncode not in (0, -6) and missing in failed.stderr
     (folder / "elsewhere").rename(model)
@@ -149,10 +171,8 @@ def test_cpp_snippet_for_onnxruntime_passes_on_the_wheels_library(deployed, pict
 @needs_gpp
 @pytest.mark.parametrize("integers", [False, True])
 @pytest.mark.parametrize("output", ["probabilities", "scores", "features"])
-def test_cpp_snippet_of_every_kind_of_output_compiles(output, integers, tmp_path, monkeypatch):
-    if integers:
-        monkeypatch.setattr(Onnx, "integer_edges", lambda self, artifact: EDGES)
-    folder = for_doubles("onnx", tmp_path, output)
+def test_cpp_snippet_of_every_kind_of_output_compiles(output, integers, tmp_path):
+    folder = for_doubles("onnx", tmp_path, output, integers)
     compiled(["g++", *WARNINGS, "-fsyntax-only", "-isystem", DOUBLES, folder / "snippets" / "run.cpp"])
 
 
@@ -229,69 +249,88 @@ def test_cpp_snippet_of_a_model_without_labels_names_the_largest_feature(tmp_pat
     tells_the_golden_output_from_another([program], folder, str)
 
 
-# Kotlin
+# Kotlin and Swift: every kind of output, from float and from integers
+
+
+def kinds(*targets: str) -> list[tuple[str, str, bool]]:
+    """What the snippets of ``targets`` are written for: target, output, whether its tensor is of integers."""
+    outputs = ("probabilities", "scores", "features")
+    edges = [(target, integers) for target in targets for integers in (False, True)]
+    return [(t, o, i) for t, i in edges if open_format(t).strict or not i for o in outputs]
+
+
+def labelled(output: str) -> Callable[[int], str]:
+    return str if output == "features" else lambda i: LABELS[i]
+
+
+KOTLIN = kinds("onnx", "executorch", "litert")
 
 
 @pytest.fixture(scope="module")
-def kotlin(tmp_path_factory) -> tuple[list[str], dict[str, Path]]:
-    """The three Kotlin snippets with their doubles in one jar, for the compiler takes seconds to start."""
+def kotlin(tmp_path_factory) -> tuple[list[str], dict[tuple[str, str, bool], Path]]:
+    """All Kotlin snippets with their doubles in one jar, for the compiler takes seconds to start."""
     if shutil.which("kotlinc") is None or shutil.which("java") is None:
         pytest.skip("kotlinc or java is not installed")
-    root = tmp_path_factory.mktemp("kotlin")
-    folders, sources = {}, []
-    for target in ("onnx", "executorch", "litert"):
-        folders[target] = for_doubles(target, root / target)
-        text = (folders[target] / "snippets" / "run.kt").read_text()
+    root, folders, sources = tmp_path_factory.mktemp("kotlin"), {}, []
+    for number, kind in enumerate(KOTLIN):
+        folders[kind] = for_doubles(kind[0], root / str(number), *kind[1:])
+        text = (folders[kind] / "snippets" / "run.kt").read_text()
         if "fun main" not in text:  # an Android app calls checkGolden itself
             text += "\nfun main(a: Array<String>) { if (!checkGolden(File(a[0]))) kotlin.system.exitProcess(1) }\n"
-        # Each in a package of its own: the same functions stand in all three.
-        (root / f"{target}.kt").write_text(f"package {target}\n\n{text}")
-        sources.append(root / f"{target}.kt")
+        # Each in a package of its own: the same functions stand in all of them.
+        (root / f"snippet{number}.kt").write_text(f"package snippet{number}\n\n{text}")
+        sources.append(root / f"snippet{number}.kt")
     jar = root / "run.jar"
     compiled(["kotlinc", "-Werror", *sources, *sorted(DOUBLES.glob("*.kt")), "-include-runtime", "-d", jar])
     return ["java", "-cp", str(jar)], folders
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["onnx", "executorch", "litert"])
-def test_kotlin_snippet_passes_on_a_double(kotlin, target):
+@pytest.mark.parametrize("kind", KOTLIN, ids=str)
+def test_kotlin_snippet_passes_on_a_double(kotlin, kind):
     java, folders = kotlin
-    name = f"{target}.{target.capitalize()}Kt"
-    tells_the_golden_output_from_another([*java, name], folders[target], lambda i: LABELS[i])
-
-
-# Swift
-
-
-def swift(folder: Path, modules: Sequence[str]) -> Path:
-    """The Swift snippet of ``folder`` as a program, linked with the doubles of ``modules``."""
-    if shutil.which("swiftc") is None:
-        pytest.skip("swiftc is not installed")
-    if sys.platform == "darwin":
-        pytest.skip("the doubles would hide the frameworks of this Mac")
-    for name in modules:
-        library = folder / f"lib{name}.so"
-        made = ["-emit-library", "-emit-module", "-emit-module-path", folder / f"{name}.swiftmodule", "-o", library]
-        links = [f"-l{other}" for other in modules[: modules.index(name)]]
-        compiled(["swiftc", "-module-name", name, *made, "-I", folder, "-L", folder, *links, DOUBLES / f"{name}.swift"])
-    program, links = folder / "run", [f"-l{name}" for name in modules]
-    link = ["-I", folder, "-L", folder, *links, "-Xlinker", "-rpath", "-Xlinker", folder]
-    compiled(["swiftc", "-warnings-as-errors", folder / "snippets" / "run.swift", *link, "-o", program])
-    return program
+    number = KOTLIN.index(kind)
+    tells_the_golden_output_from_another(
+        [*java, f"snippet{number}.Snippet{number}Kt"], folders[kind], labelled(kind[1])
+    )
 
 
 @pytest.mark.slow
-def test_swift_snippet_for_onnxruntime_passes_on_a_double(tmp_path):
-    folder = for_doubles("onnx", tmp_path)
-    program = swift(folder, ["OnnxRuntimeBindings"])
-    tells_the_golden_output_from_another([program], folder, lambda i: LABELS[i])
+def test_the_way_of_files_into_an_android_app_compiles(kotlin, tmp_path):
+    """The lines of the comment, against a double of Android's AssetManager, unpack a folder in a folder."""
+    _, folders = kotlin
+    text = (folders[KOTLIN[0]] / "snippets" / "run.kt").read_text()
+    function = re.search(r"^//     fun unpack.*?^//     }$", text, re.MULTILINE | re.DOTALL)
+    assert function is not None
+    (tmp_path / "unpack.kt").write_text(ANDROID + function[0].replace("//     ", ""))
+    jar = tmp_path / "unpack.jar"
+    compiled(["kotlinc", "-Werror", tmp_path / "unpack.kt", "-include-runtime", "-d", jar])
+    compiled(["java", "-cp", jar, "UnpackKt", folders[KOTLIN[0]].parent, folders[KOTLIN[0]].name, tmp_path / "to"])
+    for name in ("model.onnx", "golden/images.npy", "snippets/labels.txt"):
+        assert (tmp_path / "to" / name).read_bytes() == (folders[KOTLIN[0]] / name).read_bytes()
+
+
+ANDROID = """
+import java.io.File
+
+class AssetManager(private val root: File) {
+    fun list(path: String): Array<String>? = File(root, path).list() ?: arrayOf()
+    fun open(name: String) = File(root, name).inputStream()
+}
+
+fun main(a: Array<String>) = unpack(AssetManager(File(a[0])), a[1], File(a[2]))
+
+"""
+
+
+SWIFT = kinds("onnx", "coreml")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("output", ["probabilities", "features"])
-def test_swift_snippet_for_core_ml_passes_on_a_double(tmp_path, output):
-    folder = for_doubles("coreml", tmp_path, output)
-    program = swift(folder, ["CoreVideo", "CoreML"])
-    known = output == "probabilities"
-    environment = {"LABELS": ",".join(LABELS)} if known else None
-    tells_the_golden_output_from_another([program], folder, lambda i: LABELS[i] if known else str(i), environment)
+@pytest.mark.parametrize("kind", SWIFT, ids=str)
+def test_swift_snippet_passes_on_a_double(swift_doubles, tmp_path, kind):
+    target, output, integers = kind
+    folder = for_doubles(target, tmp_path, output, integers)
+    program = swift(folder / "snippets" / "run.swift", target, swift_doubles, folder / "run")
+    environment = {"OUTPUT": output, "LABELS": ",".join(LABELS)}
+    tells_the_golden_output_from_another([program], folder, labelled(output), environment)

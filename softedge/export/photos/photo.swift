@@ -1,5 +1,5 @@
-/// Pillow's antialiased resampling of a line of `from` pixels to `to`, for the outputs first ..< first + size: where each
-/// begins, and its weights, in double precision, rounded to 22 bits (Pillow, src/libImaging/Resample.c).
+/// Pillow's antialiased resampling of a line of `from` pixels to `to`, for the outputs first ..< first + size: where
+/// each begins, and its weights, in double precision, rounded to 22 bits (Pillow, src/libImaging/Resample.c).
 func taps(_ from: Int, _ to: Int, _ first: Int) -> [(start: Int, weights: [Int])] {
     let scale = Double(from) / Double(to)
     let stretch = max(scale, 1)

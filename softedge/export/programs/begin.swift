@@ -31,9 +31,9 @@ func readNpy(_ url: URL, _ wanted: Int) throws -> [UInt8] {
 func readLabels(_ folder: URL) throws -> [String] { [] }
 @FI@
 @IF probabilities scores@
-/// The names of the outputs.
+/// The names of the outputs, one on each line.
 func readLabels(_ folder: URL) throws -> [String] {
     let text = String(decoding: try contents(folder.appendingPathComponent("snippets/labels.txt")), as: UTF8.self)
-    return text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+    return text.split(separator: "\n", omittingEmptySubsequences: false).dropLast().map(String.init)
 }
 @FI@

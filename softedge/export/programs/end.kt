@@ -32,7 +32,7 @@ fun checkGolden(folder: File): Boolean {
     val expected = FloatArray(OUTPUTS)
     readNpy(File(folder, "golden/expected.npy")).asFloatBuffer().get(expected)
 
-    val found = predict(File(folder, "@MODEL@"), image)
+    val found = Classifier(File(folder, "@MODEL@")).use { it.predict(image) }
 
     val difference = expected.indices.maxOf { abs(found[it] - expected[it]) }
 @IF features@

@@ -1,5 +1,5 @@
 // A double of the part of Core ML that the snippet uses. Its "model" is a file of the float32 answers, then the image they
-// are for; the labels that a classifier gives come from the environment, for a real model holds them.
+// are for; what it gives, and the labels of a classifier come from the environment, for a real model holds them.
 import CoreVideo
 import Foundation
 
@@ -76,9 +76,11 @@ public final class MLModel {
         guard model.suffix(image.count) == image else { throw Failure(errorDescription: "not the golden image") }
         let answer = Data(model.dropLast(image.count)).withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
         let numbers = answer.map { NSNumber(value: $0) }
-        guard let names = ProcessInfo.processInfo.environment["LABELS"]?.split(separator: ",").map(String.init) else {
-            return try MLDictionaryFeatureProvider(dictionary: ["features": MLFeatureValue(numbers)])
+        let environment = ProcessInfo.processInfo.environment
+        if let output = environment["OUTPUT"], output != "probabilities" {
+            return try MLDictionaryFeatureProvider(dictionary: [output: MLFeatureValue(numbers)])
         }
+        let names = environment["LABELS"]!.split(separator: ",").map(String.init)
         let probabilities = Dictionary(uniqueKeysWithValues: zip(names.map { AnyHashable($0) }, numbers))
         return try MLDictionaryFeatureProvider(
             dictionary: ["label": MLFeatureValue(string: names[0]), "probabilities": MLFeatureValue(probabilities)])

@@ -23,13 +23,22 @@ open class ORTRunOptions: NSObject {}
 
 open class ORTValue: NSObject {
     let data: NSMutableData
+    let own: UnsafeMutableRawBufferPointer?
 
     public init(tensorData: NSMutableData, elementType: ORTTensorElementDataType, shape: [NSNumber]) throws {
         guard shape.map(\.intValue).reduce(1, *) == tensorData.length else { throw Failure(errorDescription: "shape") }
-        data = tensorData
+        (data, own) = (tensorData, nil)
     }
 
-    init(_ answer: Data) { data = NSMutableData(data: answer) }
+    /// An output, whose memory is gone with it.
+    init(_ answer: Data) {
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: answer.count, alignment: 16)
+        answer.copyBytes(to: memory)
+        own = memory
+        data = NSMutableData(bytesNoCopy: memory.baseAddress!, length: memory.count, freeWhenDone: false)
+    }
+
+    deinit { own?.initializeMemory(as: UInt8.self, repeating: 255) }  // NaN; leaked, so that a late reader sees it
 
     public func tensorData() throws -> NSMutableData { data }
 }

@@ -15,8 +15,12 @@ class Interpreter(modelFile: File) : AutoCloseable {
         val image = ByteArray(buffer.remaining()).also { buffer.get(it) }
         val split = model.size - image.size
         check(image.contentEquals(model.copyOfRange(split, model.size))) { "not the golden image" }
-        val rows = output as Array<*>
-        ByteBuffer.wrap(model, 0, split).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer().get(rows[0] as FloatArray)
+        val answer = ByteBuffer.wrap(model, 0, split).order(ByteOrder.LITTLE_ENDIAN)
+        when (val row = (output as Array<*>)[0]) {
+            is FloatArray -> answer.asFloatBuffer().get(row)
+            is ByteArray -> answer.get(row)
+            else -> error("neither floats nor bytes")
+        }
     }
 
     override fun close() = Unit

@@ -16,7 +16,8 @@ interface OnnxValue : AutoCloseable {
 
 class OnnxTensor private constructor(val bytes: ByteArray) : OnnxValue {
     override val value: Any get() = throw UnsupportedOperationException()
-    val floatBuffer: FloatBuffer get() = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer()
+    val byteBuffer: ByteBuffer get() = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN)
+    val floatBuffer: FloatBuffer get() = byteBuffer.asFloatBuffer()
 
     override fun close() = Unit
 
@@ -42,7 +43,7 @@ class OrtSession internal constructor(private val model: ByteArray) : AutoClosea
         val image = inputs.getValue("image").bytes
         val split = model.size - image.size
         check(image.contentEquals(model.copyOfRange(split, model.size))) { "not the golden image" }
-        return Result(mapOf("probabilities" to OnnxTensor.of(model.copyOf(split))))
+        return Result(listOf("probabilities", "scores", "features", "logits").associateWith { OnnxTensor.of(model.copyOf(split)) })
     }
 
     override fun close() = Unit

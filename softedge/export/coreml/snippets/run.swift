@@ -1,14 +1,23 @@
-// Runs the model on photos, and on a golden image to check itself, with Core ML on macOS 13 or later.
-//   swiftc run.swift -o run && ./run ..
-// In an app Xcode compiles @MODEL@: load it with MLModel(contentsOf: Bundle.main.url(forResource: "model",
-// withExtension: "mlmodelc")!), once, and call predict.
-// A photo: predict(..., image: try prepare(photo: url)); on the command line after the folder: ./run .. PHOTO ...
+// SPDX-License-Identifier: Apache-2.0
+// Runs the model on photos, and on a golden image to check itself, with Core ML on iOS 16, macOS 13 or later; w8a8
+// needs iOS 17 or macOS 14. On a Mac: swiftc run.swift -o run && ./run ..
+// App: leave out the end of this file, from "Command line" on. Put @MODEL@, golden/ and snippets/labels.txt
+// into a folder "model", drag it into Xcode and choose folder references. Then, off the main actor (Task.detached { ... }):
+//     let folder = Bundle.main.url(forResource: "model", withExtension: nil)!
+//     let classifier = try await Classifier(compiled: compile(folder), labels: readLabels(folder))  // once
+//     try checkGolden(folder, classifier)  // in a test on the device: true where the answer is as it was at export
+//     let found = try classifier.predict(prepare(photo: url))
+//     name(found, try readLabels(folder))  // in words
+// A model that is added to the target by itself, Xcode compiles: Bundle.main.url(forResource: "model", withExtension:
+// "mlmodelc")! then is the compiled one.
 
 import CoreML
 import CoreVideo
 import Foundation
 
 @BEGIN@
+
+@PHOTO@
 
 /// uint8 RGB -> the BGRA pixel buffer that Core ML's image inputs take.
 func pixelBuffer(_ rgb: [UInt8]) throws -> CVPixelBuffer {
@@ -28,61 +37,50 @@ func pixelBuffer(_ rgb: [UInt8]) throws -> CVPixelBuffer {
     return buffer
 }
 
-/// uint8 RGB, size x size x 3 -> probabilities in the order of the labels (or features).
-func predict(model: MLModel, image: [UInt8], labels: [String]) throws -> [Float] {
-    let value = MLFeatureValue(pixelBuffer: try pixelBuffer(image))
-    let result = try model.prediction(from: MLDictionaryFeatureProvider(dictionary: ["image": value]))
-    for name in result.featureNames {
-        guard let value = result.featureValue(for: name) else { continue }
-        if value.type == .dictionary {
-            return labels.map { value.dictionaryValue[$0]?.floatValue ?? .nan }
-        }
-        if let array = value.multiArrayValue, array.count == outputs {
-            return (0..<outputs).map { array[$0].floatValue }
-        }
-    }
-    throw Unusable("the model gave neither probabilities nor features")
+/// The compiled model of the folder that holds @MODEL@: a folder of the system's for temporary files.
+func compile(_ folder: URL) async throws -> URL {
+    try await MLModel.compileModel(at: folder.appendingPathComponent("@MODEL@"))
 }
 
-@PHOTO@
+/// The model, loaded once.
+final class Classifier {
+    private let model: MLModel
+    private let labels: [String]
 
-@NAME@
-
-/// True when the golden image gives the output that it gave on the machine that exported the model.
-func checkGolden(_ folder: URL) async throws -> Bool {
-    let image = try readNpy(folder.appendingPathComponent("golden/images.npy"), size * size * 3)  // the first of several
-    let golden = try readNpy(folder.appendingPathComponent("golden/expected.npy"), outputs * MemoryLayout<Float>.size)
-    let expected = golden.withUnsafeBytes { bytes in
-        (0..<outputs).map { bytes.loadUnaligned(fromByteOffset: $0 * MemoryLayout<Float>.size, as: Float.self) }
+    init(compiled: URL, labels: [String]) throws {
+        model = try MLModel(contentsOf: compiled)
+        self.labels = labels
     }
-    let labels = try readLabels(folder)
 
-    let compiled = try await MLModel.compileModel(at: folder.appendingPathComponent("@MODEL@"))
-    let found = try predict(model: try MLModel(contentsOf: compiled), image: image, labels: labels)
-
-    let differences = zip(found, expected).map { abs($0 - $1) }
-    let allowed = @TOLERANCE@ * (labels.isEmpty ? expected.map { abs($0) }.max()! : 1)
-    print("\(name(found, labels)), largest difference to the expected output \(differences.max()!) (allowed \(allowed))")
-    return differences.allSatisfy { $0 <= allowed }  // max() may pass over a NaN
+    /// uint8 RGB, size x size x 3 -> @OUTPUT@ in the order of the labels.
+    func predict(_ image: [UInt8]) throws -> [Float] {
+        let value = MLFeatureValue(pixelBuffer: try pixelBuffer(image))
+        let result = try model.prediction(from: MLDictionaryFeatureProvider(dictionary: ["image": value]))
+        for name in result.featureNames {
+            guard let value = result.featureValue(for: name) else { continue }
+@IF probabilities@
+            if value.type == .dictionary {
+                return labels.map { value.dictionaryValue[$0]?.floatValue ?? .nan }
+            }
+@FI@
+@IF scores features@
+            if let array = value.multiArrayValue, array.count == outputs {
+                return (0..<outputs).map { array[$0].floatValue }
+            }
+@FI@
+        }
+        throw Unusable("the model gave no @OUTPUT@")
+    }
 }
 
+@END@
+
+// Command line: ./run FOLDER checks the model of an export folder, ./run FOLDER PHOTO ... reads photos.
 do {
     let folder = URL(fileURLWithPath: CommandLine.arguments.count > 1 ? CommandLine.arguments[1] : "..")
-    #if canImport(ImageIO)
-    if CommandLine.arguments.count > 2 {
-        let labels = try readLabels(folder)
-        let compiled = try await MLModel.compileModel(at: folder.appendingPathComponent("@MODEL@"))
-        let model = try MLModel(contentsOf: compiled)
-        for path in CommandLine.arguments.dropFirst(2) {
-            let image = try prepare(photo: URL(fileURLWithPath: path))
-            let found = try predict(model: model, image: image, labels: labels)
-            print("\(path): \(name(found, labels))")
-        }
-        exit(0)
-    }
-    #endif
-    exit(try await checkGolden(folder) ? 0 : 1)
+    let compiled = try await compile(folder)
+    exit(try run(folder, try Classifier(compiled: compiled, labels: readLabels(folder))) ? 0 : 1)
 } catch {
-    FileHandle.standardError.write(Data("\(error.localizedDescription)\n".utf8))
+    complain("\(error.localizedDescription)")
     exit(2)
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Runs the model on photos, and on a golden image to check itself, with ExecuTorch's C++ API.
 //   cmake 3.28 or later: find_package(executorch REQUIRED),
 //   target_link_libraries(run executorch::runtime executorch::kernels_optimized executorch::backend_xnnpack); ./run ..

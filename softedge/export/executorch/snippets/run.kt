@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
 // Runs the model on photos, and on a golden image to check itself, with ExecuTorch on Android.
 // Gradle: implementation("org.pytorch:executorch-android:latest.release")
-// Put @MODEL@, golden/ and snippets/labels.txt into a folder of the app (context.filesDir) and call
-// checkGolden(folder).
-// A photo: predict(model, prepare(argb, width, height, orientation(file.readBytes()))), see prepare.
+@IF runtime@
+// Exported with @RUNTIME@: before you release an app, pin that version or a newer one.
+@FI@
+@ANDROID@
 
 import java.io.File
 import java.nio.ByteBuffer
@@ -16,15 +18,17 @@ import org.pytorch.executorch.Tensor
 
 @PHOTO@
 
-/** uint8 RGB, SIZE x SIZE x 3 -> @OUTPUT@. An app loads the module once and keeps it. */
-fun predict(model: File, image: ByteArray): FloatArray {
-    val module = Module.load(model.path)
-    try {
+/** The model, loaded once. One thread at a time may call predict. */
+class Classifier(model: File) : AutoCloseable {
+    private val module = Module.load(model.path)
+
+    /** uint8 RGB, SIZE x SIZE x 3 -> @OUTPUT@. */
+    fun predict(image: ByteArray): FloatArray {
         val shape = longArrayOf(1, SIZE.toLong(), SIZE.toLong(), 3)
         return module.forward(EValue.from(Tensor.fromBlobUnsigned(image, shape)))[0].toTensor().dataAsFloatArray
-    } finally {
-        module.destroy()
     }
+
+    override fun close() = module.destroy()
 }
 
 @END@

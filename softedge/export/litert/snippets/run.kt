@@ -1,14 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
 // Runs the model on photos, and on a golden image to check itself, with LiteRT on Android.
 // Gradle: implementation("com.google.ai.edge.litert:litert:latest.release")
-// Put @MODEL@, golden/ and snippets/labels.txt into a folder of the app (context.filesDir) and call
-// checkGolden(folder).
-// A photo: predict(model, prepare(argb, width, height, orientation(file.readBytes()))), see prepare.
+@IF runtime@
+// Exported with @RUNTIME@: before you release an app, pin that version or a newer one.
+@FI@
+@ANDROID@
 
 import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import kotlin.math.abs
-@IF exponential@
+@IF softmax sigmoid@
 import kotlin.math.exp
 @FI@
 import org.tensorflow.lite.Interpreter
@@ -17,10 +19,23 @@ import org.tensorflow.lite.Interpreter
 
 @PHOTO@
 
-/** uint8 RGB, SIZE x SIZE x 3 -> @OUTPUT@. An app makes the interpreter once and keeps it. */
-fun predict(model: File, image: ByteArray): FloatArray {
-    val input = ByteBuffer.allocateDirect(image.size).order(ByteOrder.nativeOrder()).put(image).apply { rewind() }
-@READ@
+@INTEGERS@
+/** The model, loaded once. One thread at a time may call predict. */
+class Classifier(model: File) : AutoCloseable {
+    private val interpreter = Interpreter(model)
+
+    /** uint8 RGB, SIZE x SIZE x 3 -> @OUTPUT@. */
+    fun predict(image: ByteArray): FloatArray {
+        val input = ByteBuffer.allocateDirect(image.size).order(ByteOrder.nativeOrder()).put(image).apply { rewind() }
+@IF float@
+        return arrayOf(FloatArray(OUTPUTS)).also { interpreter.run(input, it) }[0]
+@FI@
+@IF integers@
+        return fromIntegers(arrayOf(ByteArray(OUTPUTS)).also { interpreter.run(input, it) }[0])
+@FI@
+    }
+
+    override fun close() = interpreter.close()
 }
 
 @END@

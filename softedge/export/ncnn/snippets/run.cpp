@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Runs the model on photos, and on a golden image to check itself, with ncnn's C++ API.
 //   cmake: find_package(ncnn REQUIRED), target_link_libraries(run ncnn); then ./run ..
 // configured with -Dncnn_DIR=NCNN/lib/cmake/ncnn, NCNN an unpacked release from https://github.com/Tencent/ncnn/releases

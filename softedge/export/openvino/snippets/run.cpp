@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Runs the model on photos, and on a golden image to check itself, with OpenVINO's C++ API.
 //   cmake: find_package(OpenVINO REQUIRED), target_link_libraries(run openvino::runtime); then ./run ..
 // ./run .. PHOTO ... classifies photos; for these put stb_image.h beside this file.

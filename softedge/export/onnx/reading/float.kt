@@ -1,3 +1,0 @@
-                val output = FloatArray(OUTPUTS)
-                (results["@OUTPUT@"].get() as OnnxTensor).floatBuffer.get(output)
-                return output
