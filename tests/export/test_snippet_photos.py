@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from odd_photos import UNUSUAL, odd_photos
 from PIL import Image
+from swift_programs import swift
 
 from softedge.data.decoding import decode, prepare
 from softedge.export import contract, snippet
@@ -99,17 +100,26 @@ def test_the_python_program_answers_photos_as_the_model_does(photos, deployed, p
         assert float(probability) == pytest.approx(float(output.max()), rel=1e-4)
 
 
+def test_kotlins_lines_for_the_jvm_read_the_samples_of_a_grey_photo(tmp_path: Path) -> None:
+    """Java's getRGB takes grey for linear light: 192 would become 225. What the lines do is compiled and run below."""
+    text = (with_snippets("onnx", SPECS[0], tmp_path) / "run.kt").read_text()
+    lines = text.partition(" * JVM:")[2].partition(" */")[0]
+    assert "colorModel.numComponents < 3" in lines and "raster.getSample(" in lines
+
+
 # The other languages: raw pixels in, prepared pixels out
 
 
-def raw(photos: Sequence[Path], folder: Path) -> list[Path]:
-    """Each photo as its decoder leaves it: ``NAME.rgba`` with width and height as 4 bytes each, then the pixels."""
+def raw(photos: Sequence[Path], folder: Path, turns: bool = False) -> list[Path]:
+    """Each photo as its decoder leaves it: ``NAME.rgba`` with width and height (``turns``: and the orientation, of JPEG
+    alone, as the programs do) as 4 bytes each, then the pixels."""
     written = []
     for photo in photos:
         with Image.open(photo) as image:
-            rgba = image.convert("RGBA")
+            rgba, turn = image.convert("RGBA"), image.getexif().get(274, 1) if turns and image.format == "JPEG" else 1
         written.append(folder / f"{photo.name}.rgba")
-        written[-1].write_bytes(np.array(rgba.size, "<u4").tobytes() + rgba.tobytes())
+        head = [*rgba.size, *([turn] if turns else [])]
+        written[-1].write_bytes(np.array(head, "<u4").tobytes() + rgba.tobytes())
     return written
 
 
@@ -124,9 +134,11 @@ def prepared(command: Sequence[str | Path], spec: InputSpec) -> Iterator[np.ndar
     yield from np.frombuffer(done.stdout, np.uint8).reshape(-1, spec.size, spec.size, 3)
 
 
-def same_bits(command: Sequence[str | Path], photos: list[Path], spec: InputSpec, folder: Path) -> None:
+def same_bits(
+    command: Sequence[str | Path], photos: list[Path], spec: InputSpec, folder: Path, turns: bool = False
+) -> None:
     """``command`` is followed by pairs of a photo and its pixels."""
-    both = [path for pair in zip(photos, raw(photos, folder)) for path in pair]
+    both = [path for pair in zip(photos, raw(photos, folder, turns)) for path in pair]
     for photo, found in zip(photos, prepared([*command, *both], spec), strict=True):
         np.testing.assert_array_equal(found, prepare(decode(photo), spec), err_msg=photo.name)
 
@@ -226,7 +238,16 @@ def test_javascript_gives_the_same_bits_from_upright_pixels(
 
 
 KOTLIN = """
+fun decoded(file: File): ByteArray {
+    @JVM@
+    return prepare(argb, photo.width, photo.height, orientation(file.readBytes()))
+}
+
 fun main(a: Array<String>) {
+    if (a[0] == "decode") {
+        a.drop(1).forEach { System.out.write(decoded(File(it))) }
+        return System.out.flush()
+    }
     for (i in a.indices step 2) {
         val raw = ByteBuffer.wrap(File(a[i + 1]).readBytes()).order(ByteOrder.LITTLE_ENDIAN)
         val (width, height) = raw.getInt() to raw.getInt()
@@ -240,14 +261,43 @@ fun main(a: Array<String>) {
 
 @pytest.mark.slow
 @pytest.mark.hardware
-def test_kotlin_gives_the_same_bits_from_the_same_pixels(photos: list[Path], tmp_path: Path) -> None:
+def test_kotlin_gives_the_same_bits_from_the_same_pixels_and_javas_decoder_is_near(
+    photos: list[Path], tmp_path: Path
+) -> None:
     if shutil.which("kotlinc") is None or shutil.which("java") is None:
         pytest.skip("kotlinc or java is not installed")
     spec = SPECS[2]
-    source = (with_snippets("litert", spec, tmp_path) / "run.kt").read_text() + KOTLIN
-    (tmp_path / "driver.kt").write_text(source)
+    text = (with_snippets("litert", spec, tmp_path) / "run.kt").read_text()
+    lines = text.partition(" * JVM:")[2].partition(" */")[0].replace("\n *", "\n")  # of the comment
+    lines = lines.replace("ImageIO.", "javax.imageio.ImageIO.")
+    (tmp_path / "driver.kt").write_text(text + KOTLIN.replace("@JVM@", lines))
     jar = tmp_path / "driver.jar"
     command = ["kotlinc", "-Werror", tmp_path / "driver.kt", DOUBLES / "litert.kt", "-include-runtime", "-d", jar]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     same_bits(["java", "-cp", jar, "DriverKt"], usual(photos), spec, tmp_path)
+    taken = [photo for photo in usual(photos) if photo.suffix in (".jpg", ".png", ".bmp")]
+    for photo, found in zip(taken, prepared(["java", "-cp", jar, "DriverKt", "decode", *taken], spec), strict=True):
+        difference = np.abs(found.astype(int) - prepare(decode(photo), spec))
+        assert difference.mean() < (1.0 if photo.suffix == ".jpg" else 1e-9), photo.name  # another decoder of JPEG
+
+
+SWIFT = """
+for path in CommandLine.arguments.dropFirst() where path.hasSuffix(".rgba") {
+    FileHandle.standardOutput.write(Data(try prepare(photo: URL(fileURLWithPath: path))))
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.hardware
+@by_spec
+def test_swift_gives_the_same_bits_from_the_same_pixels(
+    photos: list[Path], spec: InputSpec, swift_doubles: Path, tmp_path: Path
+) -> None:
+    """The file without its end, as an app has it; the doubles of Image I/O and Core Graphics decode and draw."""
+    source = tmp_path / "app" / "main.swift"
+    source.parent.mkdir()
+    text = (with_snippets("coreml", spec, tmp_path) / "run.swift").read_text()
+    source.write_text(text.partition("// Command line:")[0] + SWIFT)
+    same_bits([swift(source, "coreml", swift_doubles, tmp_path / "driver")], usual(photos), spec, tmp_path, turns=True)

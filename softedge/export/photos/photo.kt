@@ -59,10 +59,15 @@ fun orientation(file: ByteArray): Int {
  * A photo as the model expects it: upright, on white, shorter side to RESIZE pixels, centre crop; uint8 RGB.
  *
  * argb: [width] x [height] pixels as they were decoded. turn: orientation(file.readBytes()).
- * Android: val bitmap = BitmapFactory.decodeFile(path); val argb = IntArray(bitmap.width * bitmap.height)
+ * Android: val bitmap = BitmapFactory.decodeFile(path) // null where it is not a photo
+ *          val argb = IntArray(bitmap.width * bitmap.height)
  *          bitmap.getPixels(argb, 0, bitmap.width, 0, 0, bitmap.width, bitmap.height)
- * JVM:     val image = ImageIO.read(file)
- *          val argb = image.getRGB(0, 0, image.width, image.height, null, 0, image.width)
+ * JVM:     val photo = ImageIO.read(file) // null where it is not a photo
+ *          val argb = photo.getRGB(0, 0, photo.width, photo.height, null, 0, photo.width)
+ *          if (photo.colorModel.numComponents < 3) for (i in argb.indices) { // grey, which getRGB takes for linear light
+ *              val grey = photo.raster.getSample(i % photo.width, i / photo.width, 0)
+ *              argb[i] = (argb[i] ushr 24 shl 24) or grey * 0x10101
+ *          }
  */
 fun prepare(argb: IntArray, width: Int, height: Int, turn: Int): ByteArray {
     val turned = turn in 5..8
