@@ -135,10 +135,19 @@ def test_the_part_of_a_program_that_an_app_takes_has_declarations_alone(target, 
         if path.suffix in (".kt", ".swift"):
             part = path.read_text().partition("\n// Command line:")[0]
             assert [line for line in part.splitlines() if line[:1] != " " and not declared.match(line)] == [], path
-            predict = part.partition("predict(")[2].partition("\n    }")[0]
-            assert "class Classifier" in part and not re.search(
-                r"createSession|ORTSession\(|Interpreter\(|load\(", predict
-            )
+
+
+LOADS = r"createSession|[sS]ession\(|Session session|Interpreter\(|[lL]oad\(|read_model|compile_model|load_param|Module module|MLModel\("
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "executorch", "litert", "coreml", "ncnn"])
+def test_a_program_loads_the_model_once_for_all_photos(target, tmp_path):
+    for path in (for_doubles(target, tmp_path) / "snippets").iterdir():
+        if path.suffix in (".kt", ".swift", ".cpp"):
+            before, _, after = path.read_text().partition("class Classifier")
+            predict = after.partition(" predict(")[2].partition("\n    }" if path.suffix != ".cpp" else "\n  }")[0]
+            assert len(predict.splitlines()) > 2 and not re.search(LOADS, predict), path
+            assert re.search(LOADS, before + after), path
 
 
 @pytest.mark.parametrize(("target", "output"), IN_APPS)

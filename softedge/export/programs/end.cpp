@@ -28,13 +28,13 @@ static std::string answer(const fs::path &folder, const std::vector<float> &foun
 @FI@
 
 // True when the golden image gives the output that it gave on the machine that exported the model.
-static bool check_golden(const fs::path &folder) {
+static bool check_golden(const fs::path &folder, Classifier &classifier) {
   const std::vector<char> image = read_npy(folder / "golden" / "images.npy", size * size * 3);  // the first of several
   const std::vector<char> golden = read_npy(folder / "golden" / "expected.npy", outputs * sizeof(float));
   std::vector<float> expected(outputs);
   std::memcpy(expected.data(), golden.data(), golden.size());
 
-  const std::vector<float> found = predict(folder / "@MODEL@", image);
+  const std::vector<float> found = classifier.predict(image);
   if (found.size() != outputs) throw std::runtime_error("the model gave another number of outputs");
 
 @IF features@
@@ -61,6 +61,7 @@ static bool check_golden(const fs::path &folder) {
 int main(int argc, char **argv) {
   try {
     const fs::path folder = argc > 1 ? argv[1] : "..";
+    Classifier classifier(folder / "@MODEL@");
     bool unread = false;
     for (int i = 2; i < argc; ++i) {
       std::vector<char> image;
@@ -71,10 +72,10 @@ int main(int argc, char **argv) {
         unread = true;
         continue;
       }
-      std::printf("%s: %s\n", argv[i], answer(folder, predict(folder / "@MODEL@", image)).c_str());
+      std::printf("%s: %s\n", argv[i], answer(folder, classifier.predict(image)).c_str());
     }
     if (argc > 2) return unread ? 1 : 0;
-    return check_golden(folder) ? 0 : 1;
+    return check_golden(folder, classifier) ? 0 : 1;
   } catch (const std::exception &error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 2;

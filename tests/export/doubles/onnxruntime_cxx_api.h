@@ -22,7 +22,8 @@ struct Exception : std::runtime_error {
 };
 
 struct Env {
-  Env(OrtLoggingLevel, const char *) {}
+  int level;
+  Env(OrtLoggingLevel level, const char *) : level(level) {}
 };
 
 struct SessionOptions {

@@ -26,16 +26,25 @@
 
 @PHOTO@
 
-// uint8 RGB, size x size x 3 -> @OUTPUT@. An app loads the module once and keeps it.
-static std::vector<float> predict(const fs::path &model, std::vector<char> image) {
-  executorch::extension::Module module(model.string());
-  auto tensor = executorch::extension::from_blob(image.data(), {1, size, size, 3}, executorch::aten::ScalarType::Byte);
-  const auto result = module.forward(tensor);
-  if (!result.ok())
-    throw std::runtime_error(model.string() + " did not run (error " + std::to_string(int(result.error())) + ")");
-  const auto output = result->at(0).toTensor();
-  const float *found = output.const_data_ptr<float>();
-  return {found, found + output.numel()};
-}
+// The model, loaded once, at the first image. One thread at a time may call predict.
+class Classifier {
+ public:
+  explicit Classifier(const fs::path &model) : module(model.string()) {}
+
+  // uint8 RGB, size x size x 3 -> @OUTPUT@.
+  std::vector<float> predict(std::vector<char> image) {
+    const auto bytes = executorch::aten::ScalarType::Byte;
+    auto tensor = executorch::extension::from_blob(image.data(), {1, size, size, 3}, bytes);
+    const auto result = module.forward(tensor);
+    if (!result.ok())
+      throw std::runtime_error("@MODEL@ did not run (error " + std::to_string(int(result.error())) + ")");
+    const auto output = result->at(0).toTensor();
+    const float *found = output.const_data_ptr<float>();
+    return {found, found + output.numel()};
+  }
+
+ private:
+  executorch::extension::Module module;
+};
 
 @END@

@@ -22,22 +22,32 @@
 
 @PHOTO@
 
-// uint8 RGB, size x size x 3 -> @OUTPUT@. An app compiles the model once and keeps the request.
-static std::vector<float> predict(const fs::path &model, std::vector<char> image) {
+// The model, compiled once. One thread at a time may call predict.
+class Classifier {
+ public:
+  explicit Classifier(const fs::path &model) {
+    auto network = core.read_model(model.string());
+    // A batch left open is slower, and with some int8 files OpenVINO 2026.4.1 then answers one image wrongly.
+    network->reshape(ov::Shape{1, size, size, 3});
+    // f32 is what the check judged and what bench times on a PC. Left alone, OpenVINO computes in bf16 or f16 where the
+    // processor has it: faster, and other answers. bench times fp16 files so on ARM boards; on a PC, with
+    // --devices local:precision=default.
+    auto compiled = core.compile_model(network, "CPU", ov::hint::inference_precision(ov::element::f32));
+    request = compiled.create_infer_request();
+  }
+
+  // uint8 RGB, size x size x 3 -> @OUTPUT@.
+  std::vector<float> predict(std::vector<char> image) {
+    request.set_input_tensor(ov::Tensor(ov::element::u8, {1, size, size, 3}, image.data()));
+    request.infer();
+    const ov::Tensor output = request.get_output_tensor();
+    const float *found = output.data<float>();
+    return {found, found + output.get_size()};
+  }
+
+ private:
   ov::Core core;
-  auto network = core.read_model(model.string());
-  // A batch left open is slower, and with some int8 files OpenVINO 2026.4.1 then answers one image wrongly.
-  network->reshape(ov::Shape{1, size, size, 3});
-  // f32 is what the check judged and what bench times on a PC. Left alone, OpenVINO computes in bf16 or f16 where the
-  // processor has it: faster, and other answers. bench times fp16 files so on ARM boards; on a PC, with
-  // --devices local:precision=default.
-  auto compiled = core.compile_model(network, "CPU", ov::hint::inference_precision(ov::element::f32));
-  auto request = compiled.create_infer_request();
-  request.set_input_tensor(ov::Tensor(ov::element::u8, {1, size, size, 3}, image.data()));
-  request.infer();
-  const ov::Tensor output = request.get_output_tensor();
-  const float *found = output.data<float>();
-  return {found, found + output.get_size()};
-}
+  ov::InferRequest request;
+};
 
 @END@
