@@ -137,7 +137,10 @@ def test_the_part_of_a_program_that_an_app_takes_has_declarations_alone(target, 
             assert [line for line in part.splitlines() if line[:1] != " " and not declared.match(line)] == [], path
 
 
-LOADS = r"createSession|[sS]ession\(|Session session|Interpreter\(|[lL]oad\(|read_model|compile_model|load_param|Module module|MLModel\("
+LOADS = (
+    r"createSession|[sS]ession\(|Session session|Interpreter\(|[lL]oad\(|read_model|compile_model|load_param"
+    r"|Module module|MLModel\("
+)
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino", "executorch", "litert", "coreml", "ncnn"])
