@@ -1,5 +1,5 @@
-// Android: set `package` on top of this file. Put @MODEL@, golden/ and snippets/labels.txt into the app's
-// src/main/assets/model/; runtimes open files, so unpack these once:
+// Android: set `package` on top of this file. Put @MODEL@, golden/ and snippets/labels.txt, with these paths, into the
+// app's src/main/assets/model/; runtimes open files, so unpack these once:
 //     fun unpack(assets: AssetManager, from: String, to: File) {
 //         val inside = assets.list(from).orEmpty()
 //         inside.forEach { unpack(assets, "$from/$it", File(to, it)) }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs the model on photos, and on a golden image to check itself, with Core ML on iOS 16, macOS 13 or later; w8a8
 // needs iOS 17 or macOS 14. On a Mac: swiftc run.swift -o run && ./run ..
-// App: leave out the end of this file, from "Command line" on. Put @MODEL@, golden/ and snippets/labels.txt
-// into a folder "model", drag it into Xcode and choose folder references. Then, off the main actor (Task.detached { ... }):
+// App: leave out the end of this file, from "Command line" on. Put @MODEL@, golden/ and snippets/labels.txt,
+// with these paths, into a folder "model", drag it into Xcode and choose folder references. Then, off the main actor
+// (Task.detached { ... }):
 //     let folder = Bundle.main.url(forResource: "model", withExtension: nil)!
 //     let classifier = try await Classifier(compiled: compile(folder), labels: readLabels(folder))  // once
 //     try checkGolden(folder, classifier)  // in a test on the device: true where the answer is as it was at export

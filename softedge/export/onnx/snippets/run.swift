@@ -5,8 +5,9 @@
 @IF runtime@
 // Exported with @RUNTIME@: before you release an app, take that version or a newer one.
 @FI@
-// App: leave out the end of this file, from "Command line" on. Put @MODEL@, golden/ and snippets/labels.txt into a
-// folder "model", drag it into Xcode and choose folder references. Then, off the main actor (Task.detached { ... }):
+// App: leave out the end of this file, from "Command line" on. Put @MODEL@, golden/ and snippets/labels.txt,
+// with these paths, into a folder "model", drag it into Xcode and choose folder references. Then, off the main actor
+// (Task.detached { ... }):
 //     let folder = Bundle.main.url(forResource: "model", withExtension: nil)!
 //     let classifier = try Classifier(folder)  // once
 //     try checkGolden(folder, classifier)  // in a test on the device: true where the answer is as it was at export
