@@ -38,7 +38,6 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         "series": charts.series,
         "moment": words.moment,
         "chosen": chosen,
-        "eight_bit": words.is_int8,
         "with_roles": with_roles,
         "timed_on": lambda rows, device: [r for r in rows if r["devices"].get(device)],
     }

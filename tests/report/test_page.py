@@ -152,6 +152,13 @@ def test_tables_can_be_read_by_a_screen_reader(page: Page) -> None:
         assert head["text"].strip()
 
 
+def test_an_image_that_int8_gets_wrong_shows_what_each_int8_file_says(page: Page) -> None:
+    cards = [e["text"] for e in page.elements if e["tag"] == "li" and "fp32 says" in e["text"]]
+    assert len(cards) == 2  # the two of the made-up run
+    for card in cards:
+        assert re.findall(r"✗ (.+?) says 9, 61\s%", card) == ["ONNX int8", "OpenVINO int8", "Core ML int8"]
+
+
 def test_pictures_have_a_text_for_those_who_do_not_see_them(page: Page) -> None:
     for image in page.all("img"):
         assert image["at"].get("alt")
