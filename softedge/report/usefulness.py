@@ -56,7 +56,11 @@ def _advice(run: Values) -> list[str]:
     per_class = metrics["n_train"] / max(1, len(run["data"].get("classes") or []))
     minutes = recipe.get("plan", {}).get("minutes", 15.0)
     said.append(f"more labels (now {round(per_class)} a class)" if per_class < 200 else "more labels")
-    planned = bool(run.get("plan"))  # --minutes is refused where nothing was planned: a named recipe or data set
-    said.append(f"more time (--minutes {2 * minutes:g})" if planned else "more epochs (--set ssl.epochs=...)")
-    said.append("larger images (data.size)")
+    plan = run.get("plan") or {}  # --minutes is refused where nothing was planned: a named recipe or data set
+    more = plan.get("more_minutes")  # with fewer, the same would be planned again
+    if not plan:
+        said.append("more epochs (--set ssl.epochs=...)")
+    elif more != 0:
+        said.append(f"more time (--minutes {max(2 * minutes, more or 0):g})")
+    said.append("larger images (--set data.size=...)")
     return said[:4]

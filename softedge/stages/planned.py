@@ -8,6 +8,8 @@ from typing import Any
 from softedge.progress import on_one_line, plural
 from softedge.stages.fitting import Fit
 
+_OVER = 1.1  # times the minutes asked for, above which a plan says that it takes longer
+
 
 @dataclass(frozen=True)
 class PlannedStage:
@@ -32,6 +34,7 @@ class Plan:
     notes: tuple[str, ...] = field(default_factory=tuple)
     fits: tuple[Fit, ...] = ()  # what was measured on the device, where it set a limit
     few_pixels: str = ""  # a clause where minutes are why they are few; the report has it as a caution
+    more_minutes: int | None = None  # from which there are more pixels, or all epochs; 0: neither; None: not known
 
     @property
     def total(self) -> float:
@@ -42,7 +45,10 @@ class Plan:
         return {**asdict(self), "total": round(self.total, 1)}
 
     def _time(self) -> str:
-        needed, asked = f"{self.total:.0f}" if self.total >= 1 else f"{self.total:.1f}", f"{self.minutes:g}"
+        # "2 of 2 minutes" would hide that 2.3 are more than 2
+        hidden = round(self.total) <= self.minutes < self.total / _OVER
+        exact = self.total < 1 or hidden
+        needed, asked = f"{self.total:.1f}" if exact else f"{self.total:.0f}", f"{self.minutes:g}"
         if float(needed) <= self.minutes:
             return f"about {needed} of {plural(self.minutes, 'minute', written='{:g}'.format)} on this machine"
         unit, were = ("minute" if needed == "1" else "minutes"), ("was" if asked == "1" else "were")

@@ -138,8 +138,13 @@ def choose(
         values |= {"finetune.epochs": tuned, "finetune.min_steps": least_steps(tuned, counts.train, batch)}
     least_tuned, least_taught = (values.get(f"{stage}.min_steps", 0) * batch for stage in ("finetune", "distill"))
     steps = _steps(counts, given, ssl, tuned, size, pace, least_tuned, least_taught)
-    few = few_pixels(size, sizes[-1], minutes)
-    return Plan(network, weights, size, minutes, pace.seconds, steps, values, tuple(notes), few_pixels=few)
+    larger = next((s for s in sizes if s > size), size)
+    rest, an_epoch = _costs(counts, given, pace, larger, others)
+    more = math.ceil(rest + (worth[larger] if larger > size else most) * an_epoch)
+    if larger == size and epochs == most:
+        more = 0
+    few = few_pixels(size, sizes[-1], minutes, f" ({larger} pixels from about {more} on)")
+    return Plan(network, weights, size, minutes, pace.seconds, steps, values, tuple(notes), (), few, more)
 
 
 def with_student(
@@ -186,16 +191,19 @@ def with_student(
     if left < least * epoch[size]:
         notes = (_too_few(minutes),)
     few = few_pixels(size, sizes[-1], minutes)
-    return replace(plan, minutes=minutes, steps=tuple(steps), values=values, notes=notes, few_pixels=few)
+    changed: dict[str, Any] = {"steps": tuple(steps), "values": values, "notes": notes, "few_pixels": few}
+    return replace(plan, minutes=minutes, more_minutes=None, **changed)
 
 
-def few_pixels(size: int, most: int, minutes: float) -> str:
-    """A clause where the minutes leave half of the pixels or less, a side, that images and device allow."""
+def few_pixels(size: int, most: int, minutes: float, larger: str = "") -> str:
+    """A clause where the minutes leave half of the pixels or less, a side, that images and device allow.
+
+    larger: its end, from how many minutes on there are more pixels.
+    """
     if _FEW_PIXELS * size > most:
         return ""
-    return (
-        f"planned at {size} of {most} pixels because of --minutes {minutes:g}: more minutes are likely to be worth more"
-    )
+    why = f"planned at {size} of {most} pixels because of --minutes {minutes:g}"
+    return f"{why}: more minutes are likely to be worth more{larger}"
 
 
 def _too_few(minutes: float) -> str:
@@ -275,15 +283,19 @@ def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: flo
 
     Infinitely many where nothing is trained (starting weights and no labels), if the rest fits.
     """
+    rest, an_epoch = _costs(counts, given, pace, size, others)
+    if not an_epoch:
+        return math.inf if rest <= minutes else 0.0
+    return max(0.0, minutes - rest) / max(1e-9, an_epoch)
+
+
+def _costs(counts: Counts, given: bool, pace: Pace, size: int, others: float | None) -> tuple[float, float]:
+    """Minutes of what is no training, and of an epoch of it."""
     second = pace.at(size)
     rest = (_others(second) if others is None else others) + (_probe(counts, second) + 0.2 if counts.train else 0.0)
     labelled = _minutes(counts.tuned * second * (1 + TRAINED_FOLDS if counts.few else 1)) + _taught(counts, second)
     an_epoch = labelled if given else _minutes(counts.views * counts.pretrain * second) + _tuned(counts) * labelled
-    an_epoch *= 2 if counts.scratch else 1
-    rest += spreading_minutes(counts, given, size, pace)
-    if not an_epoch:
-        return math.inf if rest <= minutes else 0.0
-    return max(0.0, minutes - rest) / max(1e-9, an_epoch)
+    return rest + spreading_minutes(counts, given, size, pace), an_epoch * (2 if counts.scratch else 1)
 
 
 def _taught(counts: Counts, second: float) -> float:

@@ -53,6 +53,16 @@ def test_a_run_that_was_not_planned_is_not_sent_to_an_option_that_it_would_refus
     assert "--minutes" not in reason and "--set ssl.epochs=" in reason
 
 
+@pytest.mark.parametrize(
+    ("more", "said"), [(None, "--minutes 30"), (20, "--minutes 30"), (52, "--minutes 52"), (0, "")]
+)
+def test_more_time_is_advised_in_minutes_that_change_the_plan(more: int | None, said: str) -> None:
+    planned = {"minutes": 15.0} | ({} if more is None else {"more_minutes": more})
+    decided = decide([row("onnx-int8", 1.0)], DEVICES)
+    reason = usefulness.judged(decided, run(useful=False, plan=planned)).headline.reason
+    assert said in reason if said else "--minutes" not in reason
+
+
 def test_a_useful_network_and_a_run_without_the_comparison_are_left_alone() -> None:
     decided = decide([row("onnx-int8", 1.0)], DEVICES)
     assert usefulness.judged(decided, run(useful=True)) is decided

@@ -45,7 +45,8 @@ def test_given_weights_are_fine_tuned_and_random_ones_pretrained_first():
 def test_minutes_that_leave_half_the_pixels_or_less_are_named_in_the_plan():
     few, enough = of(5, seconds=LITE0 * 2), of(60)
     assert few.size == 64 and few.few_pixels == (
-        "planned at 64 of 224 pixels because of --minutes 5: more minutes are likely to be worth more"
+        "planned at 64 of 224 pixels because of --minutes 5: more minutes are likely to be worth more "
+        f"(96 pixels from about {few.more_minutes} on)"
     )
     assert f"note: {few.few_pixels}" in few.text() and few.to_dict()["few_pixels"] == few.few_pixels
     assert (enough.size, enough.few_pixels) == (224, "")
@@ -53,6 +54,28 @@ def test_minutes_that_leave_half_the_pixels_or_less_are_named_in_the_plan():
     limited = choose(COUNTS, "a network", "package", Pace(LITE0 * 2), 5, largest=96)
     assert limited.size == 64 and not limited.few_pixels, "nor does the device allow twice as many"
     assert not choose(COUNTS, "a network", "package", Pace(LITE0), 5, only=64).few_pixels, "they were asked for"
+
+
+def test_the_minutes_that_a_plan_names_give_more_pixels_and_one_less_does_not():
+    minutes, named = 1, []
+    while (made := of(minutes)).more_minutes:
+        before, after = of(made.more_minutes - 1), of(made.more_minutes)
+        if made.size < SIZES[-1]:
+            assert before.size == made.size < after.size
+        else:  # epochs are all that is left to have more of
+            assert before.values["finetune.epochs"] < after.values["finetune.epochs"]
+        named.append(minutes := made.more_minutes)
+    assert len(named) >= 3 and of(10 * minutes).values == of(minutes).values | {"plan.minutes": 10 * minutes}
+    assert choose(COUNTS, "a network", "package", Pace(LITE0), 2, only=64).more_minutes > 2, "for more epochs"
+
+
+def test_a_plan_beyond_its_minutes_does_not_round_them_down_to_what_was_asked():
+    step = planning.PlannedStage("export", "", 2.3)
+    made = Plan("a network", "package", 64, 2, 0.01, (step,), {})
+    assert made.text().startswith("plan: a network at 64 pixels from ImageNet weights (package), about 2.3 minutes ")
+    assert ", 2 were asked for" in made.text()
+    fits = dataclasses.replace(made, minutes=15, steps=(dataclasses.replace(step, minutes=15.4),))
+    assert "about 15 of 15 minutes on this machine" in fits.text()
 
 
 def test_the_minutes_of_a_search_for_better_int8_files_are_said_where_there_may_be_one(photos):
