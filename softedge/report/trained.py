@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from softedge.report import words
@@ -111,8 +112,19 @@ def _chosen_on(run: Values, chosen: str, best: str, metrics: Values) -> str:
         return "it was chosen as the last of the chain, since not every classifier was validated"
     n = metrics[chosen].get("n_val")
     images = f"{words.count(n)} validation images" if n else "validation images"
+    if metrics[best].get("kept", True) and other - value > _lead(chosen, other, n or 0):
+        return (
+            f"it was asked for (export.source), though the {_CALLED[best]} one is ahead on {images} "
+            f"({words.percent(other)}, {_CALLED[chosen]} {words.percent(value)})"
+        )
     kept = ", not clearly ahead" if other > value else ""
     return (
         f"it was chosen on {images} ({_CALLED[chosen]} {words.percent(value)}, {_CALLED[best]} "
         f"{words.percent(other)}{kept})"
     )
+
+
+def _lead(chosen: str, top: float, n: int) -> float:
+    """How far another classifier has to be ahead of ``chosen`` to be exported (``stages.classifier.best``)."""
+    error = math.sqrt(top * (1 - top) / n) if n else 0.0
+    return 1.96 * error if chosen == "distill" else error

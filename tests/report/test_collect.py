@@ -17,6 +17,7 @@ from softedge.report.devices import kind
 from softedge.report.predictions import confusion
 from softedge.report.write import gather
 from softedge.run import Run, read_json, write_json
+from softedge.stages.classifier import best
 
 
 @pytest.mark.parametrize(("trained_at", "said"), [(64, True), (160, False)])
@@ -289,6 +290,23 @@ def test_a_classifier_with_a_higher_test_accuracy_was_passed_over_for_a_reason(
     assert noise in said and said in cautions.cautions_of(values)
     values["finetune"]["metrics"]["top1"] = right / n
     assert trained.passed_over(values) == ""
+
+
+@pytest.mark.parametrize(("chosen", "n_val"), [("finetune", 160), ("finetune", 20), ("distill", 160), ("distill", 40)])
+@pytest.mark.parametrize("probe", [0.52, 0.55, 0.58, 0.61, 0.64])
+def test_a_classifier_that_the_validation_images_would_not_choose_is_said_to_be_asked_for(
+    full: Run, chosen: str, n_val: int, probe: float
+) -> None:
+    """``export --set export.source=...`` leaves no trace in the run's recipe; the rule of the export says the rest."""
+    values = collect(full, layout=False)
+    values["finetune"] = values["distill"] = {}
+    values["probe"]["metrics"] |= {"linear_top1": 0.65, "val_top1": probe, "n_val": n_val}
+    values[chosen] = {"metrics": {"top1": 0.6, "val_top1": 0.525, "n_val": n_val, "n_test": 40}}
+    for row in values["files"]:
+        row["source"] = chosen
+    said, by_rule = trained.passed_over(values), best({"probe": probe, chosen: 0.525}, n_val)
+    assert ("it was asked for (export.source), though the linear one is ahead" in said) == (by_rule == "probe")
+    assert ("it was chosen on" in said) == (by_rule == chosen)
 
 
 @pytest.mark.parametrize(
