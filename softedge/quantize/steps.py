@@ -8,6 +8,7 @@ from typing import Any
 
 from softedge.export.candidates import Candidates, Option
 from softedge.export.nearest import Measures
+from softedge.progress import plural
 from softedge.quantize.selection import promised
 from softedge.quantize.sensitivity import Sensitivity
 
@@ -94,9 +95,9 @@ def recommend(steps: Sequence[Step], chosen: Chosen | None, default_passes: bool
     exported = first.name == "default"  # else of a file from elsewhere: the int8 file that the search began with
     name = "The file as exported" if exported else f"The int8 file ({first.what})"
     if chosen is None and first.passed:
-        return f"{name} is good enough: {_numbers(first)}."
+        return f"{name} is good enough: {_numbers(first)} on {_images(first)}."
     if chosen is None and default_passes:
-        return f"{name} is kept: {_numbers(first)}; no step does better ({'; '.join(first.why)})."
+        return f"{name} is kept: {_numbers(first)} on {_images(first)}; no step does better ({'; '.join(first.why)})."
     if chosen is not None:
         step = chosen.step
         slower = step.time_over_fp32 is not None and step.time_over_fp32 > 1
@@ -106,9 +107,8 @@ def recommend(steps: Sequence[Step], chosen: Chosen | None, default_passes: bool
         return f"Step '{step.name}' ({step.what}) is used: {_numbers(step)}, {default}{speed}{unsure}."
     measured = [step for step in steps if step.measures]
     best = max(measured, key=lambda step: (score(step.measures), step.measures.get("sqnr_db", 0.0)))  # few images tie
-    images = f"{n} selection images" if (n := best.measures.get("n")) else "selection images"
     return (
-        f"No int8 step reached the aim on the {images}: the best, '{best.name}', has {_numbers(best)} "
+        f"No int8 step reached the aim on the {_images(best)}: the best, '{best.name}', has {_numbers(best)} "
         f"({'; '.join(best.why)})."
     )
 
@@ -126,6 +126,10 @@ def told(measures: Measures, why: Sequence[str]) -> str:
     counted = "agreement" in measures and not any(line.startswith("agreement") for line in why)
     agreement = f"agreement {score(measures):.4f}, " if counted else ""
     return f"{agreement}{measures['sqnr_db']:.1f} dB, {'; '.join(why) or 'good enough'}"
+
+
+def _images(step: Step) -> str:
+    return plural(int(n), "selection image") if (n := step.measures.get("n")) else "selection images"
 
 
 def _numbers(step: Step) -> str:
