@@ -113,6 +113,8 @@ def choose(run: Path, file: str | None = None) -> LiveModel:
         raise UserError(f"{name} is kept in several files, which the page cannot load; export a smaller network")
     if artifact.sha256 == refused.get(name, ("", ""))[0]:
         say(f"caution: {name} failed the check: {refused[name][1]}")
+    elif file is None and name != there[0]:
+        say(f"try: {there[0]} failed the check, so this is {name}; to see it all the same: --file {there[0]}")
     return LiveModel(artifact, contract.read_golden(exports / name))
 
 

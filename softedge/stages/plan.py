@@ -198,7 +198,8 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     for key, value in chosen.values.items():
         section, name = key.split(".")
         values.setdefault(section, {})[name] = value
-    values["quantize"] = {"tune_minutes": min(base.quantize.tune_minutes, minutes / _TUNING)}
+    tuning = max(0.01, round(minutes / _TUNING, 2))  # short in messages and in the recipe
+    values["quantize"] = {"tune_minutes": min(base.quantize.tune_minutes, tuning)}
     if limits.max_ms is not None:
         values["check"] = {"max_p90": limits.max_ms}
     if limits.max_mb is not None:

@@ -49,7 +49,9 @@ def write_app(run: str | Path, folder: str | Path, file: str | None = None) -> i
     from softedge.live.subject import choose
 
     _refuse_detector(run)
-    return web_app.write(choose(Path(run), file), Path(folder), Path(run).resolve().name)
+    subject = choose(Path(run), file)
+    say(f"try: the app holds {subject.artifact.name}")
+    return web_app.write(subject, Path(folder), Path(run).resolve().name)
 
 
 def _refuse_detector(run: str | Path) -> None:

@@ -148,7 +148,9 @@ def test_a_file_that_failed_a_gate_is_not_shown_where_another_passed(tmp_path, c
     row = {"artifact": "onnx-int8", "sha256": choose(run).artifact.sha256, "why": "agreement 0.762 is below 0.98"}
     rows = [{**row, "passed": False}]
     perform(Run(run), "check", lambda _: Outcome(details={"rows": rows}), recipe={}, inputs={})
-    assert not choose(run).artifact.is_int8 and not capsys.readouterr().err
+    assert not choose(run, "onnx-fp32").artifact.is_int8 and not capsys.readouterr().err
+    assert not choose(run).artifact.is_int8
+    assert "try: onnx-int8 failed the check, so this is onnx-fp32; to see it all" in capsys.readouterr().err
     assert choose(run, "onnx-int8").artifact.is_int8
     assert "caution: onnx-int8 failed the check: agreement 0.762 is below 0.98" in capsys.readouterr().err
 

@@ -482,6 +482,7 @@ def test_few_minutes_bound_the_fine_tuning_of_int8_as_well(photos, measured, eve
     def minutes(budget, set=()):
         return plan.recipe_for(str(photos), None, set, minutes=budget)[0].quantize.tune_minutes
 
+    assert (minutes(1), minutes(0.01)) == (0.33, 0.01), "a number that a message can quote"
     assert minutes(1.5) == 0.5 and minutes(60) == config.build({}, ()).quantize.tune_minutes
     assert minutes(1.5, ["quantize.tune_minutes=4"]) == 4, "--set wins"
 
