@@ -204,7 +204,7 @@ def _row(
     row["runtime"] = target.runtime()
     row["quantized_ops"] = target.integer_operations(artifact)
     row.update(judging.verdict(row, recipe.check, artifact, contradicted))
-    say(f"check: {_line(row)}")
+    say(f"check: {_line(row, gate.too_often_wrong(row, recipe.check))}")
     return row, outputs
 
 
@@ -290,10 +290,11 @@ def _not_exported(run: Run) -> dict[str, str]:
     return skipped
 
 
-def _line(row: dict[str, Any]) -> str:
-    parts = [f"{row['artifact']}: {'passed' if row['passed'] else 'FAILED'}"]
+def _line(row: dict[str, Any], wrong: list[str]) -> str:
+    """wrong: what ``gate.with_late_gates`` will add, so that no file is first said to pass."""
+    parts = [f"{row['artifact']}: {'passed' if row['passed'] and not wrong else 'FAILED'}"]
     for key, text in (("agreement", "agreement {:.4f}"), ("top1", "top-1 {:.4f}"), ("max_abs_diff", "max diff {:.2g}")):
         if key in row:
             parts.append(text.format(row[key]))
-    said = row["why"] or row.get("allowed")
+    said = "; ".join(filter(None, [row["why"], *wrong])) or row.get("allowed")
     return ", ".join(parts) + (f" ({said})" if said else "")

@@ -233,6 +233,17 @@ def test_other_limits_judge_what_was_measured_as_a_check_from_the_start_would(ru
         assert rows[0] == rows[1] and {**now.details, "rows": 0} == {**then.details, "rows": 0}
 
 
+@pytest.mark.parametrize("least", [0.0, 0.999])
+def test_no_file_below_the_least_accuracy_is_first_said_to_pass(run, capsys, least):
+    add(run, "fp32", "0 0")
+    recipe = replaced(RECIPE, check={"min_accuracy": least})
+    checked = gate.with_late_gates(quantization.stage(run, recipe, data()), run, recipe.check)
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("check: fake-fp32"))
+    (row,) = checked.details["rows"]
+    assert row["passed"] == (row["top1"] >= least) == ("passed" in line)
+    assert ("is below the least accuracy 0.999" in line) == ("FAILED" in line) == (not row["passed"])
+
+
 def test_other_limits_for_other_files_measure_again_and_other_images_are_refused(run):
     add(run, "fp32", "0 0")
     quantization.stage(run, RECIPE, data())
