@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,16 @@ def deploy(
     replaced(Recipe(), check=gates)
     sizing = {"minutes": minutes, "max_ms": max_ms, "max_mb": max_mb}
     options = kept.asked(set, **sizing, targets=targets, precisions=precisions, devices=devices)
+    files = {"export.targets": targets, "export.precisions": precisions}  # the plan measures and counts them
+    exported = [f"{key}={json.dumps(list(names))}" for key, names in files.items() if names is not None]
     chosen, planned = plan.recipe_for(
-        data, recipe, set, out, minutes, Limits(max_ms, max_mb, (devices or Bench().devices)[0]), force or update
+        data,
+        recipe,
+        [*set, *exported],
+        out,
+        minutes,
+        Limits(max_ms, max_mb, (devices or Bench().devices)[0]),
+        force or update,
     )
     asked = precisions is not None or max_drop is not None or min_agreement is not None
     resolved = replaced(

@@ -430,6 +430,19 @@ def every_size(monkeypatch):
     monkeypatch.setattr(planning, "sizes_for", lambda counts: list(SIZES))
 
 
+def test_a_deployment_plans_with_the_formats_and_precisions_of_its_command_line(photos, tmp_path, monkeypatch):
+    asked = []
+
+    def measured(recipe, size, limits):
+        asked.append((recipe.export.targets, recipe.export.precisions))
+        raise UserError("that is all")
+
+    monkeypatch.setattr(fitting, "_measured", measured)
+    with pytest.raises(UserError, match="that is all"):
+        deploy.deploy(str(photos), out=tmp_path / "run", targets=["openvino"], precisions=["fp32"], max_mb=4)
+    assert asked == [(("openvino",), ("fp32",))]
+
+
 def test_a_device_too_small_for_the_network_gets_a_smaller_one(photos, measured, every_size, monkeypatch):
     limits = fitting.Limits(max_ms=1.5)
     recipe, made = plan.recipe_for(str(photos), None, minutes=60, limits=limits)
