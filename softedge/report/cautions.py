@@ -20,6 +20,7 @@ def cautions_of(run: Values, chosen: str = "") -> list[str]:
     sentences = [
         *_other_file(run),
         *detectors.cautions(run),
+        *_features_alone(run),
         *_not_held_out(run),
         *_set_aside(run),
         *_no_better_than_random(run),
@@ -83,6 +84,19 @@ def _no_better_than_random(run: Values) -> list[str]:
                 f"with random weights {words.percent(untrained)}{within}."
             ]
     return []
+
+
+def _features_alone(run: Values) -> list[str]:
+    """A folder of one class is taken for one without labels: whoever meant classes should not ship the file."""
+    labelled = run["data"].get("n_train")
+    given = run["recipe"].get("export", {}).get("source") == "given"  # its labels are those of the weights
+    features = any(row.get("distance") is not None and row.get("agreement") is None for row in run["files"])
+    if labelled != 0 or given or not features:
+        return []
+    return [
+        "No image has a label, so the files return features, not classes. For a classifier, label some images, or give "
+        "--data the folder that holds a folder for each class."
+    ]
 
 
 def _few_images(run: Values) -> list[str]:

@@ -151,5 +151,7 @@ def layer_name(layer: Mapping[str, Any]) -> str:
 
 
 def pretrained(run: Mapping[str, Any]) -> bool:
-    """Whether the run trained without labels, and did not keep the weights it started from."""
+    """Whether the run trained without labels, and did not keep the weights it started from, or was given others."""
+    if run.get("recipe", {}).get("export", {}).get("source") == "given":
+        return False
     return run["pretrain"].get("metrics", {}).get("epochs") != 0 and run["pretrain"].get("kept") != "start"

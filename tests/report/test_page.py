@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import synthetic_run
 
-from softedge.report import charts, report
+from softedge.report import charts, phrases, report, words
+from softedge.report.collect import collect
 from softedge.run import Run
 
 VOID = {"meta", "br", "img", "hr", "input", "link"}
@@ -260,8 +261,23 @@ def test_files_that_give_features_are_reported_without_an_accuracy(tmp_path: Pat
         row |= {"distance": 0.002, "passed": True, "why": ""}
     stored["details"]["examples"] = []
     path.write_text(json.dumps(stored))
-    text = Page(report([run]).read_text()).all("p")[1]["text"]
-    assert text.startswith("Ship Core ML int8 (latency not measured): 0.71")
+    page = report([run]).read_text()
+    assert Page(page).all("p")[1]["text"].startswith("Ship Core ML int8 (latency not measured): 0.71")
+    assert "return features, not classes" not in page, "features of labelled images were asked for"
+    path = run.folder("data") / "result.json"
+    stored = json.loads(path.read_text())
+    stored["metrics"]["n_train"] = 0
+    path.write_text(json.dumps(stored))
+    assert "No image has a label, so the files return features, not classes." in report([run]).read_text()
+
+
+def test_a_run_that_was_given_its_weights_names_no_method_of_pretraining(full: Run) -> None:
+    values = collect(full, layout=False)
+    method = values["recipe"]["ssl"]["method"]
+    assert method in phrases.about(values)
+    values["recipe"]["export"] = {"source": "given"}
+    values["pretrain"] = {}
+    assert method not in phrases.about(values) and not words.pretrained(values)
 
 
 def test_a_device_that_is_only_emulated_shows_answers_and_no_latency(tmp_path: Path) -> None:
