@@ -37,9 +37,21 @@ def card(run: Values) -> str:
         labels_alone=_plain(gains.labels_alone(run)) if run.get("scratch") else "",
         probes=phrases.probe_rows(run) if run["probe"] else [],
         missing=facts.grouped(run["not_run"], run["devices"]),
+        outputs=_outputs(run),
         name=words.artifact_name,
         note=computed.note,
     )
+
+
+def _outputs(run: Values) -> str:
+    """What the files return: "`probabilities`: float32"; files in integers alone return other numbers."""
+    found: dict[str, list[str]] = {}
+    for row in run["files"]:
+        if row.get("size_bytes"):
+            name, _, dtype = row.get("output", "probabilities: float32").partition(": ")
+            found.setdefault(f"`{name}`: {dtype}", []).append(words.artifact_name(row["artifact"]))
+    first, *others = found or ["`probabilities`: float32"]
+    return "; ".join([first, *(f"of {words.listing(found[other])} {other}" for other in others)])
 
 
 def front_matter(run: Values) -> str:

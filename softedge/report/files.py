@@ -191,6 +191,9 @@ def _exported(run: Run, name: str, result: Result) -> Row:
             row[key] = value
     if contract.get("model"):
         row["file"] = f"export/{name}/{contract['model']}"
+    output = contract.get("output")
+    if isinstance(output, dict) and output.get("name"):
+        row["output"] = f"{output.get('tensor') or output['name']}: {output.get('dtype') or 'float32'}"
     if isinstance(contract.get("calibration"), dict):
         row["calibration"] = {key: contract["calibration"].get(key) for key in ("images", "source", "warnings")}
     if isinstance(contract.get("notes"), dict):

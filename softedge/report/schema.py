@@ -112,6 +112,7 @@ class FileRow(Entry):
     size_bytes: int | None = None
     checkpoint_sha256: str = ""
     source: str = ""
+    output: str = ""
     export_seconds: float | None = None
     top1: float | None = Field(default=None, ge=0, le=1)
     top1_fp32: float | None = Field(default=None, ge=0, le=1)

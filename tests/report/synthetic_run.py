@@ -199,7 +199,7 @@ def _export(run: Run, rng: np.random.Generator) -> None:
         values = {
             "schema": 1, "target": target, "precision": precision, "model": "model.onnx", "sha256": digest(artifact),
             "size_bytes": round(megabytes * 1e6), "checkpoint": {"checkpoint_sha256": digest("classifier")},
-            "notes": {"calibration": "mse of 300 images"},
+            "notes": {"calibration": "mse of 300 images"}, "output": {"name": "probabilities", "dtype": "float32"},
             "calibration": {"images": 300, "source": "pretraining images", "warnings": []},
         }  # fmt: skip
         write_json(run.folder(f"export/{artifact}") / "contract.json", values)

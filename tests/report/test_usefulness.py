@@ -10,7 +10,9 @@ import synthetic_run
 from test_verdict import DEVICES, row
 
 from softedge.report import card, gains, phrases, report, trained, usefulness, words
+from softedge.report.collect import collect
 from softedge.report.verdict import decide
+from softedge.run import Run
 
 
 def run(useful: bool, **more: Any) -> dict[str, Any]:
@@ -86,6 +88,23 @@ def test_the_card_says_how_the_classifier_was_trained() -> None:
     assert trained.origin(given) == (
         "It started from ImageNet weights and was fine-tuned in all layers on 1\u202f912 labelled images."
     )
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("", "Output `probabilities`: float32."),
+        ("features: float32", "Output `features`: float32; of ONNX fp16 `probabilities`: float32."),
+    ],
+)
+def test_the_card_names_the_output_that_the_files_have(output: str, said: str, full: Run) -> None:
+    values = collect(full, layout=False)
+    for file in values["files"]:
+        if output and file["artifact"] != "onnx-fp16":
+            file["output"] = output
+    values["verdict"] = json.loads((full.root / "report.json").read_text())["runs"][0]["verdict"]
+    text = card.card(values)
+    assert said in text and "\n\n## How to use a file\n" in text
 
 
 def test_pretraining_that_did_not_help_is_said_once_and_not_claimed() -> None:
