@@ -26,7 +26,7 @@ def bench(
     from softedge.stages.gate import require_measured
 
     measured = measure(run, addresses(devices), preset, set_ or (), force=force)
-    typer.echo("\n".join([tables.stages(measured), *tables.disturbed(measured)]))
+    typer.echo("\n".join([tables.timings(measured), *tables.disturbed(measured)]))
     require_measured(measured)
 
 

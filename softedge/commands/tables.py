@@ -57,10 +57,32 @@ def stage(result: Result) -> str:
     return "\n".join(map(on_one_line, lines))
 
 
-def stages(results: Sequence[Result]) -> str:
-    """Several stages of a kind as one table, then what was left out."""
+_TIMED = {
+    "p90_ms": "p90", "p50_ms": "p50", "n": "samples", "top1": "top-1", "AP": "AP", "AP50": "AP50",
+    "agreement_local": "as checked", "size_bytes": "size", "valid": "valid",
+}  # fmt: skip
+
+
+def timings(results: Sequence[Result]) -> str:
+    """The table of ``softedge bench``: what decides.  The report has every measure, in more columns than a terminal.
+
+    Of rows without a time, such as those of an emulator, all measures.
+    """
+    untimed = {key: key for result in results if "p90_ms" not in result.metrics for key in result.metrics}
+    return stages(results, _TIMED | {key: title for key, title in untimed.items() if key not in _TIMED})
+
+
+def stages(results: Sequence[Result], titles: Mapping[str, str] | None = None) -> str:
+    """Several stages of a kind as one table, then what was left out.
+
+    titles: of the metrics to show; None: all, by their names.
+    """
+    shown = titles or {key: key for result in results for key in result.metrics}
     rows = [
-        {"": result.stage.split("/", 1)[-1], **{k: _cell(k, result.metrics) for k in result.metrics}}
+        {
+            "": result.stage.split("/", 1)[-1],
+            **{title: _cell(key, result.metrics) for key, title in shown.items() if key in result.metrics},
+        }
         for result in results
         if result.metrics
     ]
@@ -80,7 +102,7 @@ def _cell(name: str, metrics: Mapping[str, Any]) -> str:
 
 
 def disturbed(measured: Sequence[Result]) -> list[str]:
-    """A line on the rows of ``stages`` that say so."""
+    """A line on the rows of ``timings`` that say so."""
     rows = [r for r in measured if r.metrics.get("valid") and _cell("valid", r.metrics) == "disturbed"]
     if not rows:
         return []

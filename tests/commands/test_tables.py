@@ -53,10 +53,23 @@ def test_a_row_that_the_report_calls_disturbed_is_not_called_valid():
         Result(f"bench/onnx-{name}@local", "r", {"p50_ms": 1.0, "p90_ms": p90, "valid": valid}, {}, {}, {}, "", 1.0)
         for name, p90, valid in (("fp32", 1.9, True), ("int8", 2.1, True), ("fp16", 9.0, False))
     )
-    rows = {line.split()[0]: line.split()[-1] for line in tables.stages([calm, busy, short]).splitlines()[1:]}
+    rows = {line.split()[0]: line.split()[-1] for line in tables.timings([calm, busy, short]).splitlines()[1:]}
     assert rows == {"onnx-fp32@local": "yes", "onnx-int8@local": "disturbed", "onnx-fp16@local": "no"}
     (said,) = tables.disturbed([calm, busy, short])
     assert "1 of 3 rows" in said and "--force" in said and not tables.disturbed([calm])
+
+
+def test_the_table_of_timings_fits_a_terminal_and_begins_with_the_headline():
+    metrics = {"size_bytes": 13_540_000, "agreement_local": 1.0, "top1": 0.65, "n_images": 476, "p50_ms": 40.12}
+    metrics |= {"p90_ms": 41.5, "p99_ms": 144.2, "mean_ms": 40.8, "min_ms": 39.9, "n": 13644, "load_ms": 325.95}
+    metrics |= {"first_ms": 103.4, "valid": True, "peak_memory_bytes": 143_230_000, "end_to_end_p90_ms": 55.5}
+    rows = [Result(f"bench/openvino-int8-search@{d}", "r", metrics, {}, {}, {}, "", 1.0) for d in ("local", "ssh_pi")]
+    first, *others = tables.timings(rows).splitlines()
+    assert first.split() == ["p90", "p50", "samples", "top-1", "as", "checked", "size", "valid"]
+    assert others[0].split()[:3] == ["openvino-int8-search@local", "41.50", "ms"] and len(others) == 2
+    assert max(map(len, (first, *others))) <= 100
+    answers = Result("bench/onnx-int8@emulated", "r", {"top1": 0.6, "changed": 0.1}, {}, {}, {}, "", 1.0)
+    assert tables.timings([*rows, answers]).splitlines()[-1].split() == ["onnx-int8@emulated", "60.0", "%", "0.1"]
 
 
 def test_the_verdict_is_a_line_and_every_caution_another(tmp_path):
