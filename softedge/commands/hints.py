@@ -14,6 +14,8 @@ _MEASURE = "the exported files: softedge check RUN; the frozen features: softedg
 _TIME = "softedge bench RUN measures latency"
 _EXPORT = "a run: softedge export RUN; weights from elsewhere: softedge export-file WEIGHTS --images PHOTOS"
 _LABEL = "softedge review PHOTOS labels in the browser; softedge label-next PHOTOS says which images are worth it"
+_DEVICES = "softedge doctor shows formats and devices that work here; softedge bench RUN --devices ... times on them"
+_REPORT = "softedge report RUN writes RUN/report.html; softedge deploy goes on with a run"
 
 # Commands that softedge has under another name, by the name that other tools have given them.
 ELSEWHERE = {
@@ -30,6 +32,11 @@ ELSEWHERE = {
     **dict.fromkeys(("embed", "features"), "softedge export RUN --output features"),
     **dict.fromkeys(("detect", "detector"), "softedge transfer RUN --task voc --data VOC trains a detector"),
     **dict.fromkeys(("config", "configs", "models"), "softedge recipes list, softedge recipes show NAME"),
+    **dict.fromkeys(("devices", "device", "targets", "formats"), _DEVICES),
+    **dict.fromkeys(("compare", "diff"), "softedge report RUN RUN shows runs side by side, --compare what changed"),
+    **dict.fromkeys(("status", "summary", "show", "open", "metrics", "results"), _REPORT),
+    **dict.fromkeys(("help", "commands"), "the option -h lists the commands; softedge deploy -h explains one"),
+    **dict.fromkeys(("version",), "the option --version"),
     **dict.fromkeys(("install", "init", "env"), "softedge doctor shows what is missing; softedge setup FORMAT"),
 }
 

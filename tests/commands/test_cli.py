@@ -333,6 +333,15 @@ def test_a_folder_is_not_guessed_where_something_else_is_wrong(capsys, line):
     assert code == 2 and "--data b?" not in err and "--data photos/" not in err and "mean --data voc" not in err
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("devices", "softedge doctor"), ("compare", "softedge report RUN RUN"), ("version", "--version"), ("help", "-h")],
+)
+def test_a_word_that_is_no_command_leads_to_the_one_that_does_it(capsys, word, said):
+    code, _, err = run(capsys, word)
+    assert code == 2 and f"No such command '{word}'. Instead: " in err and said in err and "Did you mean" not in err
+
+
 def test_the_commands_that_stand_in_for_unknown_ones_are_there(helped):
     commands = helped["commands"]
     for word, hint in hints.ELSEWHERE.items():
