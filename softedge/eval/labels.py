@@ -123,8 +123,8 @@ def _rows(measured: dict[Cell, dict[str, Any]], recipe: Recipe) -> list[dict[str
                     "n_labels": measured[cell]["n_labels"],
                     "top1": values,
                     "mean": mean.mean,
-                    "low": mean.low,
-                    "high": mean.high,
+                    "low": max(0.0, mean.low),
+                    "high": min(1.0, mean.high),
                 }
             )
     return sorted(rows, key=lambda r: (r["file"] != "pytorch", r["file"], r["fraction"], r["method"], r["init"]))

@@ -92,8 +92,8 @@ def comparisons(rows: Sequence[dict[str, Any]], rights: Rights | None = None) ->
                 "top1": row["mean"],
                 "random_top1": other["mean"],
                 "gain": gain.mean,
-                "low": gain.low,
-                "high": gain.high,
+                "low": max(-1.0, gain.low),  # few seeds give a wide t: no gain is beyond 100 points
+                "high": min(1.0, gain.high),
                 "n_seeds": gain.n,
                 "judgement": judgement,
             }
@@ -113,6 +113,8 @@ def verdict(rows: Sequence[dict[str, Any]], rights: Rights | None = None) -> dic
     if not methods:
         return {"answer": "not run", "headline": "Not measured: there is no pretrained row.", "sentences": []}
     answer, headline = _headline(_judged(every, methods[0]), METHOD_WORDS[methods[0]])
+    if answer == "not shown" and all(c["n_seeds"] == 2 for c in every):
+        headline += " Two seeds show only differences that hardly vary: repeat with --set labels.seeds=3 or more."
     for method in methods[1:]:
         by = _judged(every, method)
         shown = [f"{verb} at {_list(by[key])}" for key, verb in (("helped", "gained"), ("hurt", "lost")) if by[key]]

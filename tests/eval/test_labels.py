@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from softedge import registry
-from softedge.eval.labels_verdict import compare, mean_and_interval, verdict
+from softedge.eval.labels_verdict import compare, comparisons, mean_and_interval, verdict
 from softedge.export.base import Format
 from softedge.records import Precision
 from softedge.stages.labels import stage as labels
@@ -42,6 +42,16 @@ def test_the_gain_is_paired_by_seed():
     assert judgement == "helped" and gain.mean == pytest.approx(0.0533, abs=1e-4)
     assert compare([0.40, 0.50, 0.60], [0.45, 0.55, 0.66])[1] == "hurt"
     assert compare([0.40, 0.60, 0.50], [0.50, 0.50, 0.50])[1] == "not shown"
+
+
+def test_no_interval_of_a_gain_is_beyond_100_points_and_two_seeds_are_said_to_be_few():
+    """Student's t with one degree of freedom: 41 points more on 40 images, and +-83 for the interval."""
+    for values in ([0.175, 0.30], [0.65, 0.05]):
+        rows = [row("random", 1.0, values), row("ssl", 1.0, [0.65, 0.65])]
+        (compared,) = comparisons(rows)
+        assert -1 <= compared["low"] <= compared["gain"] <= compared["high"] <= 1
+    assert "labels.seeds=3" in verdict(rows)["headline"]
+    assert "labels.seeds" not in verdict([row("random", 1.0, [0.2, 0.5, 0.4]), row("ssl", 1.0, [0.4] * 3)])["headline"]
 
 
 def test_the_headline_says_yes_partly_no_or_not_shown():
