@@ -73,6 +73,14 @@ def quantize(
     std: StdOption = None,
     interpolation: InterpolationOption = None,
     crop: CropOption = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            "--activation",
+            help="For a file: softmax, or sigmoid if it gives logits of a multi-label classifier.",
+            show_default="the network's, else softmax",
+        ),
+    ] = None,
     min_agreement: MinAgreementOption = None,
     set_: SetOption = None,
     force: ForceOption = False,
@@ -82,7 +90,7 @@ def quantize(
     from softedge.stages.quantize import quantize as search
 
     for_files = {"images": images, "out": out, "size": size, "mean": mean, "std": std, "crop": crop}
-    for_files |= {"interpolation": interpolation, "min-agreement": min_agreement}
+    for_files |= {"interpolation": interpolation, "activation": activation, "min-agreement": min_agreement}
     if not run.is_file():
         refuse_options(for_files if run.is_dir() else {}, f"{run} is a folder: this is for model files alone")
         typer.echo(tables.stages(search(run, set_ or (), force=force)))
@@ -92,7 +100,7 @@ def quantize(
     from softedge.stages.gate import require_passed
     from softedge.stages.quantize_file import quantize_file
 
-    asked = dataclasses.asdict(preprocessing(size, mean, std, interpolation, crop))
+    asked = {**dataclasses.asdict(preprocessing(size, mean, std, interpolation, crop)), "activation": activation}
     folder = out or Path("runs/quantized")
     result = quantize_file(run, images, folder, asked, min_agreement, force=force)
     typer.echo(tables.candidates(result, folder))

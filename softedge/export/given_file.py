@@ -6,25 +6,23 @@ The same for every format: it gives names, dimensions and types of its tensors, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softedge.errors import UserError
+from softedge.eval.measures import PRESENT
 from softedge.export.base import Float32, Uint8
 from softedge.records import InputSpec, Output
 
 _CROP = 0.875
+HARD = 6  # logits between the two ends of a hard sigmoid, as in MobileNetV3; of others it is a scale
 _SCORES = ("float", "f16", "bf16", "f64")  # what scores may be: OpenVINO converts its own kinds of float
-_MOVED = ("identity", "reshape", "flatten", "squeeze", "unsqueeze", "expanddims", "transpose", "slice", "stridedslice")
-_CHANGED = ("cast", "convert", "convertlike", "clip", "clamp", "min", "max", "minimum", "maximum")
-_SAME = {*_MOVED, *_CHANGED}  # operators, as any format names them, behind which scores are scores still
 Kind = Literal["float", "uint8"]
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,9 @@ class Tensor:
 class Interface:
     """Of an image classifier.  size: input height = width.  planes: channels come first.  kind: of the input.
 
-    output: what it gives; "scores" where it ends in a sigmoid.  logits: whether probabilities need a softmax.
-    map: whether it gives a map of one pixel, [N, C, 1, 1] or [N, 1, 1, C], in place of a row.
+    output: what it gives; "scores" where it ends in a sigmoid.  logits: whether probabilities need a softmax, scores a
+    sigmoid.  map: whether it gives a map of one pixel, [N, C, 1, 1] or [N, 1, 1, C], in place of a row.
+    hard: whether its scores are of a hard sigmoid, 0 or 1 beyond some logit.
     """
 
     size: int
@@ -53,6 +52,7 @@ class Interface:
     output: Output
     logits: bool
     map: bool = False
+    hard: bool = False
 
     def fed(self, images: Uint8, spec: InputSpec) -> NDArray[Any]:
         """What the file takes for uint8 RGB (N, S, S, 3): normalised where it takes floats, planes where it does."""
@@ -65,31 +65,28 @@ class Interface:
     def answers(self, values: Float32) -> Float32:
         """Probabilities or scores (N, C) from what the file gives."""
         values = values.reshape(len(values), -1)
+        if self.output == "scores":
+            # In logits a hard sigmoid is not 0 or 1 but -3 or 3: between 0 and 1e-6 lies no noise that matters.
+            logits = np.float32(HARD) * (values - np.float32(PRESENT)) if self.hard else values
+            return (1 / (1 + np.exp(-logits))).astype(np.float32) if self.hard or self.logits else values
         if not self.logits:
             return values
         shares = np.exp(values - values.max(axis=1, keepdims=True))
         return shares / shares.sum(axis=1, keepdims=True)
 
 
-def end_of(value: Value, made: Callable[[Value], tuple[str, Value | None]]) -> tuple[str, Value]:
-    """The operator that makes the values of an output, in lower case, and its own output.
-
-    "softmax" and "sigmoid" are found behind a reshape, a conversion or a clip as well.  made: what makes a value, and
-    the first operand of that.
-    """
-    kind, source = made(value)
-    while kind.lower().replace("_", "") in _SAME and source is not None:
-        value = source
-        kind, source = made(value)
-    return kind.lower(), value
-
-
 def interface(
-    path: Path, inputs: Sequence[Tensor], outputs: Sequence[Tensor], ends_in: str, size: int | None
+    path: Path,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    ends_in: str,
+    size: int | None,
+    activation: str | None = None,
 ) -> Interface:
     """Raises UserError for anything but one image in and one row of scores out.
 
-    ends_in: "softmax", "sigmoid" or else.  size: what the user says, where the file takes images of any size.
+    ends_in: "softmax", "sigmoid", "hardsigmoid" or else.  size: what the user says, where the file takes images of any
+    size.  activation: what the user says that the classifier was trained with.
     """
     if len(inputs) != 1:
         names = ", ".join(tensor.name for tensor in inputs)
@@ -117,15 +114,15 @@ def interface(
     (scores,) = outputs
     if scores.kind not in _SCORES:
         raise UserError(f"the output of {path} is {scores.kind}; a classifier gives scores as float (fp32)")
-    gives: Output = "scores" if ends_in == "sigmoid" else "probabilities"
+    gives: Output = "scores" if "sigmoid" in (activation, ends_in.removeprefix("hard")) else "probabilities"
     classes = [size for size in scores.dims[1:] if size != 1] or [1]
     if len(scores.dims) not in (2, 4) or len(classes) > 1 or (classes == [1] and gives == "probabilities"):
         raise UserError(
             f"the output of {path} is {scores}; a classifier gives [N, classes] or [N, classes, 1, 1], two or more, or "
-            "ends in a sigmoid"
+            "ends in a sigmoid (--activation sigmoid where that is not in the file)"
         )
     kind: Kind = "uint8" if image.kind == "uint8" else "float"
-    logits = ends_in not in ("sigmoid", "softmax")
+    logits = ends_in not in ("sigmoid", "hardsigmoid", "softmax")
     return Interface(sides.pop(), planes, kind, gives, logits, map=len(scores.dims) == 4)
 
 

@@ -50,14 +50,16 @@ def quantize_file(
 ) -> Result:
     """Write ``out/<format>-int8/model.*`` with the input and outputs of ``file``, where a candidate passes the gates.
 
-    images: a folder of real images; no labels are used.  asked: size, mean, std, interpolation, crop, where the file
-    does not say them itself.  details: steps (what was tried, measured on the selection images), file.  metrics:
-    agreement and noise of the written file on the test images, read back.
+    images: a folder of real images; no labels are used.  asked: size, mean, std, interpolation, crop, activation
+    ("softmax" or "sigmoid"), where the file does not say them itself.  details: steps (what was tried, measured on the
+    selection images), file.  metrics: agreement and noise of the written file on the test images, read back.
     ``metrics["passed"]`` is False when no candidate passes; then no file is written.  Raises UserError for a file that
     is not a float classifier.
     """
     if images is None:
         raise UserError(f"int8 ranges of {file} need real images; give a folder of them with --images")
+    if (activation := (asked or {}).get("activation")) not in (None, "softmax", "sigmoid"):
+        raise UserError(f"--activation is softmax or sigmoid; found '{activation}'")
     file, root = Path(file), Path(images)
     limits = {} if min_agreement is None else {"min_agreement": min_agreement}
     gates = build({"check": limits}, source="the command line").check
@@ -181,6 +183,7 @@ class _Work:
             "steps": [step.to_dict() for step in steps],
             "layers": [layer.to_dict() for layer in result.layers],
             "spec": self.given.spec.to_dict(),
+            "output": self.given.output,
             "images": {
                 "calibration": len(self.calibration),
                 "selection": len(self.judge.images),

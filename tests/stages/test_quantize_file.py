@@ -138,11 +138,25 @@ def _with_head(float_file, out, kind, inputs, width, **attributes):
     return out
 
 
+def raw(file, pixels):
+    """What the file gives for planes that were normalised here."""
+    x = (pixels / 255.0 - np.array(ASKED["mean"])) / np.array(ASKED["std"])
+    session = ort.InferenceSession(file)
+    return session.run(None, {session.get_inputs()[0].name: x.transpose(0, 3, 1, 2).astype(np.float32)})[0]
+
+
 def test_a_head_of_one_score_without_a_sigmoid_is_refused(float_file, picture_folder, tmp_path):
     """A softmax over one score would agree with anything."""
     file = _with_head(float_file, tmp_path / "head.onnx", "ReduceMax", ["logits", "axes"], 1, keepdims=1)
-    with pytest.raises(UserError, match=r"is \? x 1; a classifier gives .* or ends in a sigmoid"):
+    with pytest.raises(
+        UserError, match=r"is \? x 1; a classifier gives .* or ends in a sigmoid \(--activation sigmoid"
+    ):
         quantize_file(file, picture_folder, tmp_path / "out", ASKED)
+    asked = {**ASKED, "activation": "sigmoid"}
+    result = quantize_file(file, picture_folder, tmp_path / "out", asked, min_agreement=0.1)
+    assert result.metrics["passed"] and result.details["output"] == "scores"
+    pixels = images(4, seed=5)
+    assert np.abs(given.read(file, asked).predict(pixels) - 1 / (1 + np.exp(-raw(file, pixels)))).max() < 1e-5
 
 
 def test_a_file_that_ends_in_a_sigmoid_is_judged_label_by_label(float_file, picture_folder, tmp_path):
@@ -151,10 +165,8 @@ def test_a_file_that_ends_in_a_sigmoid_is_judged_label_by_label(float_file, pict
     assert result.metrics["passed"] and "top1" not in result.metrics
     read = given.read(file, ASKED)
     pixels = images(4, seed=5)
-    x = (pixels / 255.0 - np.array(ASKED["mean"])) / np.array(ASKED["std"])
-    session = ort.InferenceSession(float_file)
-    logits = session.run(None, {session.get_inputs()[0].name: x.transpose(0, 3, 1, 2).astype(np.float32)})[0]
-    assert read.output == "scores" and np.abs(read.predict(pixels) - 1 / (1 + np.exp(-logits))).max() < 1e-5
+    wanted = 1 / (1 + np.exp(-raw(float_file, pixels)))
+    assert read.output == "scores" and np.abs(read.predict(pixels) - wanted).max() < 1e-5
 
 
 def test_files_of_old_exporters_that_list_weights_as_inputs_are_read(float_file, deployed, pictures, tmp_path):

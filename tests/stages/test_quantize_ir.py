@@ -311,3 +311,14 @@ def test_files_in_8_bits_already_and_floats_of_unknown_normalisation_are_refused
         quantize_file(float_file, picture_folder, tmp_path / "out")
     with pytest.raises(UserError, match="takes images of 16 x 16 pixels; --size must be that"):
         quantize_file(float_file, picture_folder, tmp_path / "out", {**ASKED, "size": 32})
+
+
+def test_a_network_that_ends_in_a_hard_sigmoid_is_judged_label_by_label(deployed, pictures, tmp_path):
+    network = converted(deployed, -1, 3, 16, 16)
+    logits = network.outputs[0].get_node().input_value(0)
+    ends = op.hard_sigmoid(logits, op.constant(np.float32(0.2)), op.constant(np.float32(0.5)))
+    read = given.read(saved(ov.Model([ends], network.get_parameters()), tmp_path / "hard.xml"), ASKED)
+    with torch.no_grad():
+        z = deployed.model(deployed.normalised(torch.from_numpy(pictures).permute(0, 3, 1, 2)))
+    wanted = torch.sigmoid(6 * (torch.clamp(0.2 * z + 0.5, 0, 1) - 0.5)).numpy()
+    assert read.output == "scores" and np.abs(read.predict(pictures) - wanted).max() < 0.01

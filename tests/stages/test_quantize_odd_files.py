@@ -185,27 +185,91 @@ def test_a_softmax_that_is_converted_afterwards_is_not_followed_by_another(float
 
 
 CLIP = ("Clip", {})
+SIGMOID_IN_PARTS = [("Neg", {}), ("Exp", {}), ("Add", {"with": "one"}), ("Reciprocal", {})]
+SOFTMAX_IN_PARTS = [("Softmax", {"axis": 1}), ("Mul", {"with": "two"}), ("Div", {"with": "two"})]
+HARD = [("Add", {"with": "three"}), ("Clip", {"with": "six"}), ("Div", {"with": "six_alone"})]
+
+
+def ending_in(float_file, path, ends):
+    """The file with nodes behind its logits; ``with``: the constants that a node reads."""
+    constants = {"one": [1], "two": [2], "three": [3], "six": [0, 6], "six_alone": [6], "low": [1e-7, 1]}
+    model = onnx.load(float_file)
+    rename(model, "logits", "behind0")
+    for index, (kind, attributes) in enumerate(ends, start=1):
+        given = constants[attributes["with"]] if "with" in attributes else []
+        names = [f"constant{index}_{number}" for number in range(len(given))]
+        model.graph.initializer.extend(numpy_helper.from_array(np.float32(v), k) for k, v in zip(names, given))
+        result = "logits" if index == len(ends) else f"behind{index}"
+        more = {key: value for key, value in attributes.items() if key != "with"}
+        model.graph.node.append(helper.make_node(kind, [f"behind{index - 1}", *names], [result], **more))
+    model.graph.output[0].name = "logits"
+    onnx.save(model, path)
+    return path
+
+
+def hard_score(logits, slope=1 / 6):
+    return torch.sigmoid(6 * (torch.clamp(slope * logits + 0.5, 0, 1) - 0.5))
 
 
 @pytest.mark.parametrize(
-    ("ends", "output", "expected"),
+    ("ends", "activation", "output", "expected"),
     [
-        ([("Softmax", {"axis": 1}), CLIP], "probabilities", lambda z: z.softmax(1)),
-        ([("Sigmoid", {}), CLIP], "scores", torch.sigmoid),
+        ([("Softmax", {"axis": 1}), ("Clip", {"with": "low"})], None, "probabilities", lambda z: z.softmax(1)),
+        (SOFTMAX_IN_PARTS, None, "probabilities", lambda z: z.softmax(1)),
+        ([("LogSoftmax", {"axis": 1})], None, "probabilities", lambda z: z.softmax(1)),
+        ([("Softplus", {})], None, "probabilities", lambda z: nn.functional.softplus(z).softmax(1)),
+        ([("Sigmoid", {}), ("Clip", {"with": "low"})], None, "scores", torch.sigmoid),
+        (SIGMOID_IN_PARTS, "sigmoid", "scores", torch.sigmoid),
+        ([("Identity", {})], "sigmoid", "scores", torch.sigmoid),
+        ([("HardSigmoid", {"alpha": 1 / 6})], None, "scores", hard_score),
+        ([("HardSigmoid", {}), ("Identity", {})], "sigmoid", "scores", lambda z: hard_score(z, 0.2)),
+        (HARD, None, "scores", hard_score),
     ],
 )
-def test_scores_that_are_clipped_afterwards_are_scores_still(
-    float_file, deployed, pictures, tmp_path, ends, output, expected
+def test_what_a_file_ends_in_says_what_its_values_are(
+    float_file, deployed, pictures, tmp_path, ends, activation, output, expected
 ):
-    """No softmax is put behind them, and labels of a sigmoid are judged one by one, not by the largest alone."""
-    model = onnx.load(float_file)
-    model.graph.initializer.extend(numpy_helper.from_array(np.float32(v), k) for k, v in (("low", 1e-7), ("high", 1)))
-    behind(model, *ends)
-    onnx.save(model, tmp_path / "ends.onnx")
-    read = given.read(tmp_path / "ends.onnx", ASKED)
+    """No softmax is put behind probabilities, and labels of sigmoids are judged one by one, not by the largest alone.
+
+    The logits of a hard sigmoid are compared between its two ends: 0 and 1 are no noise of a million.
+    """
+    read = given.read(ending_in(float_file, tmp_path / "ends.onnx", ends), {**ASKED, "activation": activation})
     with torch.no_grad():
         wanted = expected(deployed.model(deployed.normalised(torch.from_numpy(pictures).permute(0, 3, 1, 2)))).numpy()
     assert read.output == output and np.abs(read.predict(pictures) - wanted).max() < 1e-5
+    made = (candidates := read.candidates(pictures[:8])).write(next(candidates.calibrations()), tmp_path)
+    assert np.abs(read.read_back(made)(pictures) - wanted).mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("ends", "activation", "line"),
+    [
+        (SIGMOID_IN_PARTS, None, "values between 0 and 1 by 'reciprocal', .*: say --activation sigmoid if .*, softmax"),
+        ([("Softmax", {"axis": 1})], "sigmoid", "softmax itself; leave out --activation sigmoid"),
+        ([("LogSoftmax", {"axis": 1})], "sigmoid", "logsoftmax itself; leave out --activation sigmoid"),
+        ([("HardSigmoid", {})], "softmax", "hardsigmoid itself; leave out --activation softmax"),
+        (SOFTMAX_IN_PARTS, "sigmoid", "values that sum to 1, as behind a softmax; leave out --activation sigmoid"),
+    ],
+)
+def test_an_end_that_only_the_user_knows_is_asked_for_and_a_wrong_word_about_it_is_refused(
+    float_file, tmp_path, ends, activation, line
+):
+    with pytest.raises(UserError, match=line):
+        given.read(ending_in(float_file, tmp_path / "ends.onnx", ends), {**ASKED, "activation": activation})
+
+
+@pytest.mark.parametrize(
+    ("ends", "line"),
+    [
+        ([("Identity", {})], "probabilities of one label an image, from its logits; --activation sigmoid for a multi-"),
+        ([("LogSoftmax", {"axis": 1})], "probabilities of one label an image, from its logsoftmax"),
+        ([("HardSigmoid", {})], "a score for each label by itself, from its hardsigmoid"),
+        (SOFTMAX_IN_PARTS, "probabilities of one label an image"),
+    ],
+)
+def test_a_line_says_what_the_values_are_taken_for(float_file, tmp_path, capsys, ends, line):
+    given.read(ending_in(float_file, tmp_path / "ends.onnx", ends), ASKED)
+    assert f"ends.onnx: the answers are {line}" in capsys.readouterr().err
 
 
 def resized(opset: int, scale: float, mode: str) -> onnx.ModelProto:

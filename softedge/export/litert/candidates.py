@@ -18,7 +18,8 @@ from softedge.export.base import Float32, Predictor, Uint8
 from softedge.export.calibration import spread
 from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
-from softedge.export.given_file import Interface, end_of
+from softedge.export.given_ends import End, end_of
+from softedge.export.given_file import Interface
 from softedge.export.grey_levels import on_grey_levels
 from softedge.export.litert.environment import work
 from softedge.export.litert.rounding import rounded
@@ -133,12 +134,12 @@ def floats_of(about: Mapping[str, Any]) -> tuple[str, ...]:
 
     With hard-swish in integers a MobileNetV3-Small took 1.7 times as long as in fp32, in float 0.6; one rounding less.
     """
-    ends = [name for kind, name in [last_of(about)] if kind in ENDS]
+    ends = [end.value for end in [last_of(about)] if end.kind in ENDS]
     return (*(op["outputs"][0] for op in about["operators"] if op["kind"] in SLOW), *ends)
 
 
-def last_of(about: Mapping[str, Any]) -> tuple[str, str]:
-    """What the output is made by, "softmax", and the name of its own output."""
+def last_of(about: Mapping[str, Any]) -> End[str]:
+    """What the output is made by, and the name of its own output."""
     makers = {name: (op["kind"], op.get("source")) for op in about["operators"] for name in op["outputs"]}
     return end_of(about["outputs"][0]["name"], lambda tensor: makers.get(tensor, ("", None)))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from softedge.errors import UserError
 from softedge.export import contract
 from softedge.export.base import GivenModel
+from softedge.export.given_ends import End, judged
 from softedge.export.given_file import Tensor, interface, preprocessing
 from softedge.export.litert.candidates import (
     ENDS,
@@ -18,6 +20,7 @@ from softedge.export.litert.candidates import (
     described,
     last_of,
     layers_of,
+    run,
 )
 
 _INTEGERS = ("QUANTIZE", "DEQUANTIZE")
@@ -35,12 +38,15 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
         what = ", ".join([*sorted(integers), *(f"weights in {kind}" for kind in sorted(kinds))])
         raise UserError(f"{path} is quantized already, or stored in 16 bits ({what}); give the float32 file")
     inputs, outputs = ([_tensor(one) for one in about[name]] for name in ("inputs", "outputs"))
-    last = last_of(about)[0] if outputs else ""
+    end = last_of(about) if outputs else End("", "")
+    end = replace(end, kind=ENDS.get(end.kind, end.kind))
     if any(0 in tensor.dims[1:] for tensor in inputs):
         raise UserError(f"{path} takes images of any size, which cannot be calibrated; convert it again for one size")
-    known = interface(path, inputs, outputs, ENDS.get(last, last), asked.get("size"))
+    known = interface(path, inputs, outputs, end.kind, asked.get("size"), asked.get("activation"))
     spec = preprocessing(path, known, asked, _contract(path))
     file = File.of(path, about, known, spec)
+    known = judged(path, known, end, lambda images: run(path, images, file.feed()), asked.get("activation"))
+    file = replace(file, known=known)
     return GivenModel(
         spec, file.answering(path), lambda calibration: FileCandidates(file, calibration), known.output, file.answering
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from softedge.errors import UserError, first_line
-from softedge.export.base import GivenModel, Uint8
+from softedge.eval.measures import PRESENT
+from softedge.export.base import Float32, GivenModel, Predictor, Uint8
 from softedge.export.contract import INPUT
-from softedge.export.given_file import Interface, Tensor, end_of, interface, own_words, preprocessing
+from softedge.export.given_ends import End, end_of, judged
+from softedge.export.given_file import HARD, Interface, Tensor, interface, own_words, preprocessing
 from softedge.export.onnx.candidates import GraphCandidates
 from softedge.export.onnx.graph import IR_VERSION
 from softedge.export.onnx.ranges import run, session
@@ -32,6 +34,9 @@ _ROUNDING = 1e-3  # largest difference of an answer that a rewritten graph may h
 _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 
 
+Step = tuple[str, list[str], dict[str, Any]]  # an operator, its further operands, its attributes
+
+
 @dataclass(frozen=True)
 class Edges:
     """The given file's own input and outputs, which the int8 file gets back, and what they mean."""
@@ -45,9 +50,11 @@ class Edges:
 def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     """See ``Format.given``."""
     model = _plain(path)
-    edges = _edges(model, path, asked.get("size"))
+    edges, end = _edges(model, path, asked)
     known = {entry.key: entry.value for entry in model.metadata_props}
     spec = preprocessing(path, edges.interface, asked, own_words(path, known.get("softedge.input")))
+    own = _own_values(path, edges.interface, spec)
+    edges = replace(edges, interface=judged(path, edges.interface, end, own, asked.get("activation")))
     wrapped, edges = _wrapped(model, edges, spec)
     _refuse_changed(path, edges, spec, wrapped)
     return GivenModel(
@@ -164,12 +171,24 @@ def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     return folded
 
 
-def _edges(model: onnx.ModelProto, path: Path, size: int | None) -> Edges:
+def _own_values(path: Path, known: Interface, spec: InputSpec) -> Predictor:
+    """What the file itself gives, as it was written."""
+    given = cache(lambda: session(onnx.load(str(path))))
+
+    def values(images: Uint8) -> Float32:
+        entry = given().get_inputs()[0].name
+        return given().run(None, {entry: known.fed(images, spec)})[0].astype(np.float32)  # type: ignore[no-any-return]
+
+    return values
+
+
+def _edges(model: onnx.ModelProto, path: Path, asked: Mapping[str, Any]) -> tuple[Edges, End[str]]:
     inputs, outputs = list(model.graph.input), list(model.graph.output)
     makers = {name: (node.op_type, next(iter(node.input), None)) for node in model.graph.node for name in node.output}
-    ends_in = end_of(outputs[0].name, lambda tensor: makers.get(tensor, ("", None)))[0] if outputs else ""
-    known = interface(path, [*map(_tensor, inputs)], [*map(_tensor, outputs)], ends_in, size)
-    return Edges(inputs[0], outputs, known)
+    end = end_of(outputs[0].name if outputs else "", lambda tensor: makers.get(tensor, ("", None)))
+    sides = asked.get("size"), asked.get("activation")
+    known = interface(path, [*map(_tensor, inputs)], [*map(_tensor, outputs)], end.kind, *sides)
+    return Edges(inputs[0], outputs, known), end
 
 
 def _tensor(value: onnx.ValueInfoProto) -> Tensor:
@@ -200,7 +219,7 @@ def _wrapped(model: onnx.ModelProto, edges: Edges, spec: InputSpec) -> tuple[onn
         edges, inner = replace(edges, renamed={_THEIRS + name: name for name in own}), _THEIRS + inner
     graph, known = model.graph, edges.interface
     batch = edges.image.type.tensor_type.shape.dim[0].dim_value or "N"
-    steps: list[tuple[str, list[str], dict[str, Any]]] = []
+    steps: list[Step] = []
     if known.planes:
         steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
     if known.kind == "float":
@@ -212,15 +231,16 @@ def _wrapped(model: onnx.ModelProto, edges: Edges, spec: InputSpec) -> tuple[onn
     before, source = [], INPUT
     for index, (kind, more, attributes) in enumerate(steps or [("Identity", [], {})]):
         result = inner if index == max(len(steps) - 1, 0) else f"{OURS}{index}"
-        before.append(helper.make_node(kind, [source, *more], [result], f"{OURS}{kind}", **attributes))
+        before.append(helper.make_node(kind, [source, *more], [result], f"{OURS}{index}_{kind}", **attributes))
         source = result
     del graph.input[:]
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [batch, spec.size, spec.size, 3]))
     last, after = graph.output[0], []
     result, dims = last.name, [d.dim_value or d.dim_param or None for d in last.type.tensor_type.shape.dim]
-    for kind in ["Flatten"] * known.map + ["Softmax"] * known.logits:
-        after.append(helper.make_node(kind, [result], [f"{OURS}{kind.lower()}"], f"{OURS}{kind}", axis=1))
-        result = f"{OURS}{kind.lower()}"
+    for index, (kind, more, attributes) in enumerate(_behind(graph, known)):
+        name = f"{OURS}end{index}_{kind}"
+        after.append(helper.make_node(kind, [result, *more], [name], name, **attributes))
+        result = name
     if after:
         classes = next((size for size in dims[1:] if size != 1), 1)
         del graph.output[:]
@@ -229,6 +249,18 @@ def _wrapped(model: onnx.ModelProto, edges: Edges, spec: InputSpec) -> tuple[onn
     del graph.node[:]
     graph.node.extend(nodes)
     return model, edges
+
+
+def _behind(graph: onnx.GraphProto, known: Interface) -> list[Step]:
+    """What makes the answers of the file's values: ``Interface.answers``."""
+    steps: list[Step] = [("Flatten", [], {"axis": 1})] if known.map else []
+    if known.hard:
+        for name, value in (("present", PRESENT), ("hard", HARD)):
+            graph.initializer.append(numpy_helper.from_array(np.float32(value), OURS + name))
+        steps += [("Sub", [f"{OURS}present"], {}), ("Mul", [f"{OURS}hard"], {})]
+    if known.output == "scores":
+        return [*steps, ("Sigmoid", [], {})] if known.logits or known.hard else steps
+    return [*steps, ("Softmax", [], {"axis": 1})] if known.logits else steps
 
 
 def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:

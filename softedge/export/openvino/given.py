@@ -16,7 +16,8 @@ import numpy as np
 from softedge.errors import UserError
 from softedge.export.base import Float32, GivenModel, Predictor, Uint8
 from softedge.export.candidates import Option
-from softedge.export.given_file import Interface, Tensor, end_of, interface, own_words, preprocessing
+from softedge.export.given_ends import End, end_of, judged
+from softedge.export.given_file import Interface, Tensor, interface, own_words, preprocessing
 from softedge.export.onnx.speed import raced
 from softedge.export.openvino.candidates import NetworkCandidates, Quantization
 from softedge.export.openvino.core import core
@@ -34,11 +35,12 @@ _SECONDS = 2.0  # of processor time to compare one option with fp32
 def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     """See ``Format.given``."""
     network = _plain(path)
-    known = _interface(network, path, asked.get("size"))
+    known, end = _interface(network, path, asked)
     own = {**_model_api(network), **own_words(path, _noted(network, "softedge", "input"))}
     spec = preprocessing(path, known, asked, own)
     feed: Feed = partial(known.fed, spec=spec)
     _fits(network, path, known, spec)
+    known = judged(path, known, end, predictor(network, feed=feed), asked.get("activation"))
     return GivenModel(
         spec,
         _answering(network, known, feed),
@@ -167,10 +169,10 @@ def _has_weights(op: Any) -> bool:
     return bool(node.get_type_name() == "Constant")
 
 
-def _interface(network: Any, path: Path, size: int | None) -> Interface:
-    last = end_of(network.outputs[0].get_node().input_value(0), _made)[0] if network.outputs else ""
+def _interface(network: Any, path: Path, asked: Mapping[str, Any]) -> tuple[Interface, End[Any]]:
+    end = end_of(network.outputs[0].get_node().input_value(0), _made) if network.outputs else End[Any]("", None)
     inputs, outputs = ([_tensor(port) for port in ports] for ports in (network.inputs, network.outputs))
-    return interface(path, inputs, outputs, last, size)
+    return interface(path, inputs, outputs, end.kind, asked.get("size"), asked.get("activation")), end
 
 
 def _made(value: Any) -> tuple[str, Any]:
