@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from softedge.records import InputSpec, Output
 _CROP = 0.875
 HARD = 6  # logits between the two ends of a hard sigmoid, as in MobileNetV3; of others it is a scale
 _SCORES = ("float", "f16", "bf16", "f64")  # what scores may be: OpenVINO converts its own kinds of float
-Kind = Literal["float", "uint8"]
+Kind = Literal["float", "f16", "uint8"]
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Interface:
     def fed(self, images: Uint8, spec: InputSpec) -> NDArray[Any]:
         """What the file takes for uint8 RGB (N, S, S, 3): normalised where it takes floats, planes where it does."""
         values: NDArray[Any] = images
-        if self.kind == "float":
+        if self.kind != "uint8":
             mean, std = (np.asarray(channels, np.float32) * np.float32(255) for channels in (spec.mean, spec.std))
-            values = (images.astype(np.float32) - mean) / std
+            values = ((images.astype(np.float32) - mean) / std).astype(np.float16 if self.kind == "f16" else np.float32)
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if self.planes else values
 
     def answers(self, values: Float32) -> Float32:
@@ -93,8 +93,8 @@ def interface(
         raise UserError(f"{path} has {len(inputs)} inputs ({names}); an image classifier has one")
     (image,) = inputs
     dims = image.dims
-    if len(dims) != 4 or 3 not in (dims[1], dims[3]) or image.kind not in ("float", "uint8"):
-        what = "" if image.kind in ("float", "uint8") else f", {image.kind}"
+    if len(dims) != 4 or 3 not in (dims[1], dims[3]) or image.kind not in get_args(Kind):
+        what = "" if image.kind in get_args(Kind) else f", {image.kind}"
         raise UserError(
             f"the input of {path} is {image}{what}; an image is [N, 3, H, W] or [N, H, W, 3], float or uint8"
         )
@@ -121,7 +121,7 @@ def interface(
             f"the output of {path} is {scores}; a classifier gives [N, classes] or [N, classes, 1, 1], two or more, or "
             "ends in a sigmoid (--activation sigmoid where that is not in the file)"
         )
-    kind: Kind = "uint8" if image.kind == "uint8" else "float"
+    kind: Kind = image.kind  # type: ignore[assignment]
     logits = ends_in not in ("sigmoid", "hardsigmoid", "softmax")
     return Interface(sides.pop(), planes, kind, gives, logits, map=len(scores.dims) == 4)
 
@@ -134,7 +134,7 @@ def preprocessing(
     Raises UserError where a file takes floats and nobody says how they are normalised.
     """
     own, size, crop = own or {}, interface.size, asked.get("crop")
-    mean, std = (asked.get(key) or (own.get(key) if interface.kind == "float" else None) for key in ("mean", "std"))
+    mean, std = (asked.get(key) or (own.get(key) if interface.kind != "uint8" else None) for key in ("mean", "std"))
     if interface.kind == "uint8":
         mean, std = (0.0,) * 3, (1.0,) * 3
     elif mean is None or std is None:

@@ -16,7 +16,8 @@ from torch import nn
 
 from softedge.errors import UserError
 from softedge.export.given_file import Tensor, interface
-from softedge.export.onnx import given
+from softedge.export.onnx import given, rewrite
+from softedge.export.onnx.format import Onnx
 from softedge.files import write_json
 from softedge.records import Result
 from softedge.stages.quantize_file import quantize_file
@@ -31,7 +32,7 @@ def float_file(deployed, tmp_path_factory):
 
 
 def rename(model: onnx.ModelProto, old: str, new: str) -> None:
-    given._rename(model.graph.node, {old: new})
+    rewrite.rename(model.graph.node, {old: new})
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         value.name = new if value.name == old else value.name
 
@@ -359,6 +360,83 @@ def test_weights_that_are_stored_in_half_and_computed_in_float_are_read(float_fi
     onnx.save(model, tmp_path / "half.onnx")
     found = given.read(tmp_path / "half.onnx", ASKED).predict(pictures)
     assert np.abs(found - deployed.predict(pictures)).max() < 0.01
+
+
+def in_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """All of it, as ``torch.nn.Module.half`` gives it: weights, arithmetic, input and output."""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    tensors = [*model.graph.initializer, *(about.t for node in model.graph.node for about in node.attribute)]
+    for tensor in tensors:
+        if tensor.data_type == TensorProto.FLOAT:
+            array = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return model
+
+
+def with_casts(model: onnx.ModelProto) -> onnx.ModelProto:
+    """As converters leave it: float32 in and out, a Cast at both ends."""
+    model = in_half(model)
+    rename(model, "pixels", "half_pixels")
+    rename(model, "logits", "half_logits")
+    model.graph.node.insert(0, helper.make_node("Cast", ["pixels"], ["half_pixels"], to=TensorProto.FLOAT16))
+    model.graph.node.append(helper.make_node("Cast", ["half_logits"], ["logits"], to=TensorProto.FLOAT))
+    for value, name in ((model.graph.input[0], "pixels"), (model.graph.output[0], "logits")):
+        value.name, value.type.tensor_type.elem_type = name, TensorProto.FLOAT
+    return model
+
+
+@pytest.mark.parametrize(("change", "kind"), [(in_half, np.float16), (with_casts, np.float32)])
+def test_a_file_in_half_precision_is_quantized_and_judged_by_its_own_answers(
+    float_file, deployed, pictures, picture_folder, tmp_path, change, kind
+):
+    onnx.save(change(onnx.load(float_file)), tmp_path / "half.onnx")
+    planes = ((pictures / 255 - SPEC.mean) / SPEC.std).transpose(0, 3, 1, 2).astype(kind)
+    (logits,) = ort.InferenceSession(tmp_path / "half.onnx").run(None, {"pixels": planes})
+    read = given.read(tmp_path / "half.onnx", ASKED)
+    own = torch.from_numpy(logits.astype(np.float32)).softmax(1).numpy()
+    found = read.predict(pictures)
+    assert np.abs(found - own).max() < 1e-6
+    assert 1e-5 < np.abs(found - deployed.predict(pictures)).max() < 0.02, "16 bits are a little noise"
+    result = quantize_file(tmp_path / "half.onnx", picture_folder, tmp_path / "out", ASKED, min_agreement=0.5)
+    made = tmp_path / "out/onnx-int8/model.onnx"
+    answers = ort.InferenceSession(made).run(None, {"pixels": planes})[0]
+    assert answers.dtype == kind and result.metrics["sqnr_db"] > 10
+    assert np.linalg.norm(answers.astype(np.float32) - logits) < 0.35 * np.linalg.norm(logits.astype(np.float32))
+    stored = {tensor.data_type for tensor in onnx.load(made).graph.initializer if len(tensor.dims) == 4}
+    assert TensorProto.INT8 in stored and TensorProto.FLOAT16 not in stored
+
+
+def test_an_fp16_file_of_softedge_is_quantized(deployed, pictures, tmp_path):
+    calibration = np.zeros((0, 16, 16, 3), np.uint8)
+    made = Onnx().convert(deployed, "fp16", calibration, tmp_path).path
+    read = given.read(made, {})
+    assert np.abs(read.predict(pictures) - deployed.predict(pictures)).max() < 0.02
+    (tmp_path / "int8").mkdir()
+    candidates = read.candidates(pictures[:8])
+    found = read.read_back(candidates.write(next(candidates.calibrations()), tmp_path / "int8"))(pictures)
+    assert (found.argmax(1) == deployed.predict(pictures).argmax(1)).mean() > 0.8
+
+
+def test_scores_in_64_bits_are_read(float_file, deployed, pictures, tmp_path):
+    model = onnx.load(float_file)
+    behind(model, ("Cast", {"to": TensorProto.DOUBLE}))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    onnx.save(model, tmp_path / "double.onnx")
+    read = given.read(tmp_path / "double.onnx", ASKED)
+    assert np.abs(read.predict(pictures) - deployed.predict(pictures)).max() < 1e-5
+    made = (candidates := read.candidates(pictures[:8])).write(next(candidates.calibrations()), tmp_path)
+    assert ort.InferenceSession(made).get_outputs()[0].type == "tensor(double)"
+
+
+def test_a_file_in_bfloat16_is_refused(float_file, tmp_path):
+    model = onnx.load(float_file)
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name == "head.weight")
+    weights.CopyFrom(helper.make_tensor("head.weight", TensorProto.BFLOAT16, [1], [1.0]))
+    onnx.save(model, tmp_path / "brain.onnx")
+    with pytest.raises(UserError, match="holds 1 tensors in bfloat16 .'head.weight'.; give the fp32 or fp16 file"):
+        given.read(tmp_path / "brain.onnx", ASKED)
 
 
 def test_a_folder_of_somebody_elses_files_is_left_alone(float_file, picture_folder, tmp_path):

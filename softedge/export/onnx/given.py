@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -22,7 +22,8 @@ from softedge.export.given_file import HARD, Interface, Tensor, interface, own_w
 from softedge.export.onnx.candidates import GraphCandidates
 from softedge.export.onnx.graph import IR_VERSION
 from softedge.export.onnx.ranges import run, session
-from softedge.export.onnx.rewrite import copied, inner_graphs, without_unused
+from softedge.export.onnx.rewrite import copied, inner_graphs, rename, without_unused
+from softedge.export.onnx.widen import is_half, widened
 from softedge.records import InputSpec
 
 OURS = "softedge_"  # begins the names of the nodes that are put around the graph
@@ -30,6 +31,7 @@ _THEIRS = "given_"  # put before all names of a graph that has some of those
 OLDEST_OPSET = 13  # the first with scales per channel
 _OPSET = 17  # that older files are converted to
 _OF_HALF_PIXELS = 11  # the first whose Resize says where pixels lie; before, at x / scale, the nearest one rounded down
+_BATCH = 32  # images that a file is given at once
 _ROUNDING = 1e-3  # largest difference of an answer that a rewritten graph may have
 _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 
@@ -49,19 +51,20 @@ class Edges:
 
 def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     """See ``Format.given``."""
-    model = _plain(path)
+    model, half = _plain(path)
     edges, end = _edges(model, path, asked)
-    known = {entry.key: entry.value for entry in model.metadata_props}
-    spec = preprocessing(path, edges.interface, asked, own_words(path, known.get("softedge.input")))
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    spec = preprocessing(path, edges.interface, asked, own_words(path, notes.get("softedge.input")))
     own = _own_values(path, edges.interface, spec)
     edges = replace(edges, interface=judged(path, edges.interface, end, own, asked.get("activation")))
     wrapped, edges = _wrapped(model, edges, spec)
     _refuse_changed(path, edges, spec, wrapped)
+    known = edges.interface
     return GivenModel(
         spec,
-        lambda images: run(wrapped, images),
+        (lambda images: known.answers(own(images))) if half else (lambda images: run(wrapped, images)),
         lambda calibration: FileCandidates(wrapped, edges, calibration),
-        edges.interface.output,
+        known.output,
         lambda made: lambda images: run(_wrapped(onnx.load(str(made)), edges, spec)[0], images),
     )
 
@@ -82,8 +85,9 @@ class FileCandidates(GraphCandidates):
         return _unwrapped(model, self.edges).SerializeToString()
 
 
-def _plain(path: Path) -> onnx.ModelProto:
-    """The graph with constants and BatchNorm folded, every node named; UserError for what cannot be quantized."""
+def _plain(path: Path) -> tuple[onnx.ModelProto, bool]:
+    """The graph in float32 with constants and BatchNorm folded, every node named, and whether the file computes in
+    float16; UserError for what cannot be quantized."""
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf, external data and the file system each raise their own
@@ -94,7 +98,9 @@ def _plain(path: Path) -> onnx.ModelProto:
         raise UserError(f"{path} holds no network: it is empty, or damaged; export it again")
     if kinds & _QUANTIZED:
         raise UserError(f"{path} is quantized already ({', '.join(sorted(kinds & _QUANTIZED))}); give the fp32 file")
-    _refuse_half(model, path)
+    _refuse_brain(model, path)
+    if half := is_half(model):
+        model = widened(model)
     if (opset := _opset(model)) < OLDEST_OPSET:
         try:
             model = _converted(model, opset)
@@ -109,12 +115,12 @@ def _plain(path: Path) -> onnx.ModelProto:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     model = _folded(model, path)
-    _refuse_half(model, path)  # of weights that were nodes
+    _refuse_brain(model, path)  # of weights that were nodes
     used: set[str] = set()
     for index, node in enumerate(model.graph.node):
         node.name = node.name if node.name and node.name not in used else f"{node.op_type}_{index}"
         used.add(node.name)
-    return model
+    return model, half
 
 
 def _opset(model: onnx.ModelProto) -> int:
@@ -137,7 +143,9 @@ def _refuse_changed(path: Path, edges: Edges, spec: InputSpec, wrapped: onnx.Mod
         return
     images = np.random.default_rng(0).integers(0, 256, (1, spec.size, spec.size, 3), dtype=np.uint8)
     fed = {edges.image.name: edges.interface.fed(images, spec)}
-    given = edges.interface.answers(session(onnx.load(str(path))).run(None, fed)[0].astype(np.float32))
+    model = onnx.load(str(path))
+    model = widened(model) if is_half(model) else model
+    given = edges.interface.answers(session(model).run(None, fed)[0].astype(np.float32))
     if not (differ := float(np.abs(given - run(wrapped, images)).max())) <= _ROUNDING:
         raise UserError(
             f"{path} has opset {opset}, and its answers change by {differ:.2g} when it is converted to opset {_OPSET}; "
@@ -145,10 +153,10 @@ def _refuse_changed(path: Path, edges: Edges, spec: InputSpec, wrapped: onnx.Mod
         )
 
 
-def _refuse_half(model: onnx.ModelProto, path: Path) -> None:
-    half = [t.name for t in model.graph.initializer if t.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16)]
-    if half:
-        raise UserError(f"{path} holds {len(half)} tensors in 16 bits ('{half[0]}'); give the fp32 file")
+def _refuse_brain(model: onnx.ModelProto, path: Path) -> None:
+    brain = [t.name for t in model.graph.initializer if t.data_type == TensorProto.BFLOAT16]
+    if brain:
+        raise UserError(f"{path} holds {len(brain)} tensors in bfloat16 ('{brain[0]}'); give the fp32 or fp16 file")
 
 
 def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -173,11 +181,19 @@ def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 def _own_values(path: Path, known: Interface, spec: InputSpec) -> Predictor:
     """What the file itself gives, as it was written."""
-    given = cache(lambda: session(onnx.load(str(path))))
+
+    @cache
+    def given() -> Any:
+        try:
+            return session(onnx.load(str(path)))
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise UserError(f"{path} cannot be run by onnxruntime as it is ({first_line(error)})") from error
 
     def values(images: Uint8) -> Float32:
-        entry = given().get_inputs()[0].name
-        return given().run(None, {entry: known.fed(images, spec)})[0].astype(np.float32)  # type: ignore[no-any-return]
+        entry = given().get_inputs()[0]
+        step = entry.shape[0] if isinstance(entry.shape[0], int) else _BATCH
+        parts = [known.fed(images[i : i + step], spec) for i in range(0, len(images), step)]
+        return np.concatenate([given().run(None, {entry.name: part})[0] for part in parts]).astype(np.float32)
 
     return values
 
@@ -192,7 +208,12 @@ def _edges(model: onnx.ModelProto, path: Path, asked: Mapping[str, Any]) -> tupl
 
 
 def _tensor(value: onnx.ValueInfoProto) -> Tensor:
-    kinds = {TensorProto.FLOAT: "float", TensorProto.UINT8: "uint8"}
+    kinds = {
+        TensorProto.FLOAT: "float",
+        TensorProto.FLOAT16: "f16",
+        TensorProto.DOUBLE: "f64",
+        TensorProto.UINT8: "uint8",
+    }
     kind = value.type.tensor_type.elem_type
     dims = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
     return Tensor(value.name, dims, kinds.get(kind, TensorProto.DataType.Name(kind).lower()))
@@ -222,12 +243,14 @@ def _wrapped(model: onnx.ModelProto, edges: Edges, spec: InputSpec) -> tuple[onn
     steps: list[Step] = []
     if known.planes:
         steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
-    if known.kind == "float":
+    if known.kind != "uint8":
         shape = (1, 3, 1, 1) if known.planes else (1, 1, 1, 3)
         for name, values in (("shift", spec.mean), ("scale", spec.std)):
             value = np.asarray(values, np.float32).reshape(shape) * np.float32(255)
             graph.initializer.append(numpy_helper.from_array(value, OURS + name))
         steps += [("Cast", [], {"to": TensorProto.FLOAT}), ("Sub", [OURS + "shift"], {}), ("Div", [OURS + "scale"], {})]
+    if known.kind == "f16":
+        steps.append(("Cast", [], {"to": TensorProto.FLOAT16}))
     before, source = [], INPUT
     for index, (kind, more, attributes) in enumerate(steps or [("Identity", [], {})]):
         result = inner if index == max(len(steps) - 1, 0) else f"{OURS}{index}"
@@ -253,7 +276,9 @@ def _wrapped(model: onnx.ModelProto, edges: Edges, spec: InputSpec) -> tuple[onn
 
 def _behind(graph: onnx.GraphProto, known: Interface) -> list[Step]:
     """What makes the answers of the file's values: ``Interface.answers``."""
-    steps: list[Step] = [("Flatten", [], {"axis": 1})] if known.map else []
+    given_in = graph.output[0].type.tensor_type.elem_type
+    steps: list[Step] = [] if given_in == TensorProto.FLOAT else [("Cast", [], {"to": TensorProto.FLOAT})]
+    steps += [("Flatten", [], {"axis": 1})] if known.map else []
     if known.hard:
         for name, value in (("present", PRESENT), ("hard", HARD)):
             graph.initializer.append(numpy_helper.from_array(np.float32(value), OURS + name))
@@ -263,23 +288,12 @@ def _behind(graph: onnx.GraphProto, known: Interface) -> list[Step]:
     return [*steps, ("Softmax", [], {"axis": 1})] if known.logits else steps
 
 
-def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
-    """Tensors that nodes read and write, also inside If and Loop."""
-    for node in nodes if names else ():
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-        for inner in inner_graphs(node):
-            _rename(inner.node, names)
-            for output in inner.output:
-                output.name = names.get(output.name, output.name)
-
-
 def _unwrapped(model: onnx.ModelProto, edges: Edges) -> onnx.ModelProto:
     """The quantized graph with the given file's own input and outputs."""
     model = copied(model)
     graph = model.graph
     kept = [onnx.NodeProto.FromString(n.SerializeToString()) for n in graph.node if not n.name.startswith(OURS)]
-    _rename(kept, edges.renamed)
+    rename(kept, edges.renamed)
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(kept)
     graph.input.append(edges.image)

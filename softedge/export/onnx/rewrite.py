@@ -8,7 +8,7 @@ padding          integer depthwise kernels take 16 channels at a time and are th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -62,6 +62,17 @@ def without_unused(model: onnx.ModelProto) -> onnx.ModelProto:
 def inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """The branches of an If, the body of a Loop."""
     return [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
+
+
+def rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
+    """Tensors that nodes read and write, also inside If and Loop."""
+    for node in nodes if names else ():
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for inner in inner_graphs(node):
+            rename(inner.node, names)
+            for output in inner.output:
+                output.name = names.get(output.name, output.name)
 
 
 def read_by(node: onnx.NodeProto) -> set[str]:
