@@ -119,10 +119,10 @@ SizeOption = Annotated[
     int | None, typer.Option("--size", help="Input height = width in pixels.", show_default="the network's")
 ]
 MeanOption = Annotated[
-    str | None, typer.Option("--mean", help="Of x / 255, e.g. 0.5,0.5,0.5.", show_default="the network's")
+    str | None, typer.Option("--mean", help="Of x / 255, e.g. 0.5,0.5,0.5 or 0.5.", show_default="the network's")
 ]
 StdOption = Annotated[
-    str | None, typer.Option("--std", help="Of x / 255, e.g. 0.5,0.5,0.5.", show_default="the network's")
+    str | None, typer.Option("--std", help="Of x / 255, e.g. 0.5,0.5,0.5 or 0.5.", show_default="the network's")
 ]
 InterpolationOption = Annotated[
     str | None, typer.Option("--interpolation", help="bilinear or bicubic", show_default="the network's")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,6 +42,7 @@ class GivenModel:
     predict: its ``output`` (N, C): probabilities, softmax added where the file has none, or the scores of a file that
     ends in a sigmoid.  candidates: calibration images, uint8 (N, S, S, 3) -> its int8 candidates, which write files
     with the input and the outputs of the given one.  read_back: such a file -> its output, as ``predict``.
+    about: what else is known of the file, for the result.
     """
 
     spec: InputSpec
@@ -49,6 +50,7 @@ class GivenModel:
     candidates: Callable[[Uint8], Candidates]
     output: Output
     read_back: Callable[[Path], Predictor]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -77,12 +77,17 @@ def _channels(option: str, text: str | None) -> tuple[float, float, float] | Non
     if text is None:
         return None
     try:
-        first, second, third = (float(part) for part in text.split(","))
+        values = [float(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"{option} is '{text}'; give three numbers between 0 and 1, such as 0.5,0.5,0.5") from None
+        values = []
+    if len(values) not in (1, 3):
+        raise UserError(
+            f"{option} is '{text}'; give three numbers between 0 and 1, such as 0.5,0.5,0.5, or one for all channels"
+        )
     low = 0.0 if option == "--mean" else 1e-3
-    if not all(low <= value <= 1 for value in (first, second, third)):
+    if not all(low <= value <= 1 for value in values):
         raise UserError(f"{option} is of x / 255, between 0 and 1; found '{text}' (divide by 255)")
+    first, second, third = values * (3 // len(values))
     return first, second, third
 
 

@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from softedge.errors import UserError
 from softedge.eval.measures import PRESENT
 from softedge.export.base import Float32, Uint8
+from softedge.progress import say
 from softedge.records import InputSpec, Output
 
 _CROP = 0.875
+GREY = (19595, 38470, 7471)  # parts of 65,536 of red, green and blue (ITU-R 601), as in Pillow
+_LUMA = "0.299 R + 0.587 G + 0.114 B, rounded"
 HARD = 6  # logits between the two ends of a hard sigmoid, as in MobileNetV3; of others it is a scale
 _SCORES = ("float", "f16", "bf16", "f64")  # what scores may be: OpenVINO converts its own kinds of float
 Kind = Literal["float", "f16", "uint8"]
@@ -43,7 +46,7 @@ class Interface:
 
     output: what it gives; "scores" where it ends in a sigmoid.  logits: whether probabilities need a softmax, scores a
     sigmoid.  map: whether it gives a map of one pixel, [N, C, 1, 1] or [N, 1, 1, C], in place of a row.
-    hard: whether its scores are of a hard sigmoid, 0 or 1 beyond some logit.
+    hard: whether its scores are of a hard sigmoid, 0 or 1 beyond some logit.  channels: 3, or 1 for grey images.
     """
 
     size: int
@@ -53,14 +56,22 @@ class Interface:
     logits: bool
     map: bool = False
     hard: bool = False
+    channels: int = 3
 
     def fed(self, images: Uint8, spec: InputSpec) -> NDArray[Any]:
-        """What the file takes for uint8 RGB (N, S, S, 3): normalised where it takes floats, planes where it does."""
-        values: NDArray[Any] = images
+        """What the file takes for uint8 RGB (N, S, S, 3): grey where it takes one channel, normalised where it takes
+        floats, planes where it does."""
+        values: NDArray[Any] = images if self.channels == 3 else grey(images)
         if self.kind != "uint8":
-            mean, std = (np.asarray(channels, np.float32) * np.float32(255) for channels in (spec.mean, spec.std))
-            values = ((images.astype(np.float32) - mean) / std).astype(np.float16 if self.kind == "f16" else np.float32)
+            mean, std = (
+                np.array(each[: self.channels], np.float32) * np.float32(255) for each in (spec.mean, spec.std)
+            )
+            values = ((values.astype(np.float32) - mean) / std).astype(np.float16 if self.kind == "f16" else np.float32)
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if self.planes else values
+
+    def about(self) -> dict[str, Any]:
+        """For the result: what the answers are, and how images come in where those are not RGB."""
+        return {"output": self.output, **({"channels": 1, "grey": _LUMA} if self.channels == 1 else {})}
 
     def answers(self, values: Float32) -> Float32:
         """Probabilities or scores (N, C) from what the file gives."""
@@ -73,6 +84,12 @@ class Interface:
             return values
         shares = np.exp(values - values.max(axis=1, keepdims=True))
         return shares / shares.sum(axis=1, keepdims=True)
+
+
+def grey(images: Uint8) -> Uint8:
+    """(N, S, S, 1) of RGB (N, S, S, 3), as Pillow converts to "L"."""
+    levels: Uint8 = ((images.astype(np.int32) @ np.array(GREY, np.int32) + 32768) >> 16).astype(np.uint8)
+    return levels[..., None]
 
 
 def interface(
@@ -93,14 +110,16 @@ def interface(
         raise UserError(f"{path} has {len(inputs)} inputs ({names}); an image classifier has one")
     (image,) = inputs
     dims = image.dims
-    if len(dims) != 4 or 3 not in (dims[1], dims[3]) or image.kind not in get_args(Kind):
+    channels = next((count for count in (3, 1) if len(dims) == 4 and count in (dims[1], dims[3])), 0)
+    if not channels or image.kind not in get_args(Kind):
         what = "" if image.kind in get_args(Kind) else f", {image.kind}"
         raise UserError(
-            f"the input of {path} is {image}{what}; an image is [N, 3, H, W] or [N, H, W, 3], float or uint8"
+            f"the input of {path} is {image}{what}; an image is [N, 3, H, W] or [N, H, W, 3], 1 in place of 3 for grey "
+            "ones, float or uint8"
         )
     if dims[0] > 1:
         raise UserError(f"{path} takes {dims[0]} images at once; export it again for one or any number (dynamic batch)")
-    planes = dims[1] == 3
+    planes = dims[1] == channels
     height, width = dims[2:] if planes else dims[1:3]
     sides = {side for side in (height, width, size) if side}
     if not sides:
@@ -109,6 +128,8 @@ def interface(
         raise UserError(
             f"{path} takes images of {height or '?'} x {width or '?'} pixels; --size must be that, and both sides equal"
         )
+    if channels == 1:
+        say(f"{path.name} takes grey images: those of the folder are converted ({_LUMA})")
     if len(outputs) != 1:
         raise UserError(f"{path} has {len(outputs)} outputs; a classifier has one, a row of class scores")
     (scores,) = outputs
@@ -123,7 +144,7 @@ def interface(
         )
     kind: Kind = image.kind  # type: ignore[assignment]
     logits = ends_in not in ("sigmoid", "hardsigmoid", "softmax")
-    return Interface(sides.pop(), planes, kind, gives, logits, map=len(scores.dims) == 4)
+    return Interface(sides.pop(), planes, kind, gives, logits, map=len(scores.dims) == 4, channels=channels)
 
 
 def preprocessing(
@@ -142,6 +163,8 @@ def preprocessing(
             f"{path} takes float images, and does not say how they are normalised: give --mean and --std, of x / 255 "
             "(0.485,0.456,0.406 and 0.229,0.224,0.225 for most of ImageNet's weights, 0,0,0 and 1,1,1 for x / 255)"
         )
+    elif interface.channels == 1 and len({*mean}) + len({*std}) > 2:
+        raise UserError(f"{path} takes images of one channel, grey ones: give one value each with --mean and --std")
     resize = int(own["resize"]) if "resize" in own and not crop else round(size / (crop or _CROP))
     interpolation = asked.get("interpolation") or own.get("interpolation") or "bilinear"
     return InputSpec(size, resize, tuple(mean), tuple(std), interpolation)  # type: ignore[arg-type]

@@ -183,7 +183,7 @@ class _Work:
             "steps": [step.to_dict() for step in steps],
             "layers": [layer.to_dict() for layer in result.layers],
             "spec": self.given.spec.to_dict(),
-            "output": self.given.output,
+            **self.given.about,
             "images": {
                 "calibration": len(self.calibration),
                 "selection": len(self.judge.images),

@@ -178,3 +178,11 @@ def test_a_mean_of_grey_levels_in_config_json_is_refused_as_the_option_is(resnet
     resnet.with_name("config.json").write_text(json.dumps({"architecture": RESNET, "pretrained_cfg": settings}))
     with pytest.raises(UserError, match=r"of x / 255, between 0 and 1 \(divide mean and std by 255\)"):
         read(resnet, RESNET)
+
+
+def test_one_value_is_the_mean_of_all_channels():
+    assert given.preprocessing(None, "0.5", "0.25", None, None) == given.preprocessing(
+        None, "0.5,0.5,0.5", "0.25,0.25,0.25", None, None
+    )
+    with pytest.raises(UserError, match=r"--std is '0.5,0.5'; give three numbers .* or one for all channels"):
+        given.preprocessing(None, "0.5", "0.5,0.5", None, None)

@@ -12,6 +12,7 @@ import openvino as ov
 import pytest
 import torch
 from openvino import opset13 as op
+from PIL import Image
 from tiny_network import SPEC, images, planes_to_logits
 from typer.testing import CliRunner
 
@@ -322,3 +323,15 @@ def test_a_network_that_ends_in_a_hard_sigmoid_is_judged_label_by_label(deployed
         z = deployed.model(deployed.normalised(torch.from_numpy(pictures).permute(0, 3, 1, 2)))
     wanted = torch.sigmoid(6 * (torch.clamp(0.2 * z + 0.5, 0, 1) - 0.5)).numpy()
     assert read.output == "scores" and np.abs(read.predict(pictures) - wanted).max() < 0.01
+
+
+def test_a_network_for_grey_images_gets_them_as_pillow_makes_them(pictures, tmp_path):
+    image = op.parameter([-1, 1, 16, 16], np.float32, name="levels")
+    weights = np.random.default_rng(0).normal(size=(8, 1, 16, 16)).astype(np.float32)
+    made = op.convolution(image, op.constant(weights), [1, 1], [0, 0], [0, 0], [1, 1])
+    rows = op.reshape(made, op.constant(np.array([0, 8])), special_zero=True)
+    read = given.read(saved(ov.Model([rows], [image]), tmp_path / "grey.xml"), {"mean": (0.5,) * 3, "std": (2.0,) * 3})
+    levels = np.stack([np.asarray(Image.fromarray(one).convert("L")) for one in pictures]) / 255
+    logits = ((levels - 0.5) / 2).reshape(len(levels), -1) @ weights.reshape(8, -1).T
+    assert np.abs(read.predict(pictures) - torch.from_numpy(logits).softmax(1).numpy()).max() < 0.02
+    assert read.about["channels"] == 1

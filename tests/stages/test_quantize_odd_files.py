@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from tiny_network import SPEC, planes_to_logits
 from torch import nn
 
@@ -437,6 +438,44 @@ def test_a_file_in_bfloat16_is_refused(float_file, tmp_path):
     onnx.save(model, tmp_path / "brain.onnx")
     with pytest.raises(UserError, match="holds 1 tensors in bfloat16 .'head.weight'.; give the fp32 or fp16 file"):
         given.read(tmp_path / "brain.onnx", ASKED)
+
+
+class OfLevels(nn.Module):
+    """A network for grey levels, [N, 1, S, S] or [N, S, S, 1], bytes or normalised floats."""
+
+    def __init__(self, planes: bool) -> None:
+        super().__init__()
+        self.planes, self.conv, self.head = planes, nn.Conv2d(1, 8, 3, 2, 1), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x if self.planes else x.permute(0, 3, 1, 2)).float()
+        return self.head(torch.relu(self.conv(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("planes", [True, False])
+@pytest.mark.parametrize("kind", [torch.float32, torch.uint8])
+def test_a_file_for_grey_images_gets_them_as_pillow_makes_them(pictures, picture_folder, tmp_path, planes, kind):
+    torch.manual_seed(0)
+    net, path = OfLevels(planes).eval(), tmp_path / "grey.onnx"
+    with torch.no_grad():
+        net.head.weight *= 8 if kind == torch.float32 else 0.1
+    example = torch.zeros((2, 1, 16, 16) if planes else (2, 16, 16, 1), dtype=kind)
+    names = {"input_names": ["levels"], "output_names": ["logits"], "dynamic_shapes": ({0: "n"},)}
+    torch.onnx.export(net, (example,), path, dynamo=True, external_data=False, verbose=False, **names)
+    levels = np.stack([np.asarray(Image.fromarray(one).convert("L")) for one in pictures])[:, None]
+    x = levels if kind == torch.uint8 else ((levels / 255 - 0.5) / 0.25).astype(np.float32)
+    x = x if planes else x.transpose(0, 2, 3, 1)
+    asked = {"mean": (0.5,) * 3, "std": (0.25,) * 3} if kind == torch.float32 else {}
+    (logits,) = ort.InferenceSession(path).run(None, {"levels": x})
+    read = given.read(path, asked)
+    assert np.abs(read.predict(pictures) - torch.from_numpy(logits).softmax(1).numpy()).max() < 1e-5
+    if planes and kind == torch.float32:
+        result = quantize_file(path, picture_folder, tmp_path / "out", asked, min_agreement=0.5)
+        found = ort.InferenceSession(tmp_path / "out/onnx-int8/model.onnx").run(None, {"levels": x})[0]
+        assert result.metrics["passed"] and np.linalg.norm(found - logits) < 0.2 * np.linalg.norm(logits)
+        assert result.details["channels"] == 1
+        with pytest.raises(UserError, match="one channel, grey ones: give one value each with --mean and --std"):
+            given.read(path, ASKED)
 
 
 def test_a_folder_of_somebody_elses_files_is_left_alone(float_file, picture_folder, tmp_path):

@@ -32,12 +32,13 @@ def worker():
 
 @pytest.mark.parametrize("kind", ["float", "uint8"])
 @pytest.mark.parametrize("planes", [True, False])
-def test_the_worker_feeds_a_file_what_its_interface_says(worker, pictures, tmp_path, kind, planes):
-    known = Interface(16, planes, kind, "probabilities", logits=True)
+@pytest.mark.parametrize("channels", [3, 1])
+def test_the_worker_feeds_a_file_what_its_interface_says(worker, pictures, tmp_path, kind, planes, channels):
+    known = Interface(16, planes, kind, "probabilities", logits=True, channels=channels)
     file = candidates.File(tmp_path / "net.tflite", known, SPEC, (), ())
     (tmp_path / "feed.json").write_text(json.dumps(file.feed()))
     fed = worker._feeder(tmp_path / "feed.json")(pictures[:1])
-    assert fed.shape == ((1, 3, 16, 16) if planes else (1, 16, 16, 3))
+    assert fed.shape == ((1, channels, 16, 16) if planes else (1, 16, 16, channels))
     assert np.allclose(fed, known.fed(pictures[:1], SPEC), atol=1e-6) and fed.dtype == known.fed(pictures, SPEC).dtype
 
 

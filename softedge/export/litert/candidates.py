@@ -19,7 +19,7 @@ from softedge.export.calibration import spread
 from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
 from softedge.export.given_ends import End, end_of
-from softedge.export.given_file import Interface
+from softedge.export.given_file import GREY, Interface
 from softedge.export.grey_levels import on_grey_levels
 from softedge.export.litert.environment import work
 from softedge.export.litert.rounding import rounded
@@ -89,17 +89,13 @@ class File:
 
     def feed(self) -> dict[str, Any]:
         """For the worker: see ``worker._feeder``."""
-        floats = self.known.kind == "float"
-        channels = {"shift": self.spec.mean, "scale": self.spec.std} if floats else {}
-        return {"planes": self.known.planes, **{name: [255 * v for v in values] for name, values in channels.items()}}
+        channels = {"shift": self.spec.mean, "scale": self.spec.std} if self.known.kind == "float" else {}
+        values = {name: [255 * v for v in each[: self.known.channels]] for name, each in channels.items()}
+        return {"planes": self.known.planes, "grey": GREY if self.known.channels == 1 else (), **values}
 
     def answering(self, path: Path) -> Predictor:
         """Probabilities or scores (N, C) of this file, or of one made of it."""
-
-        def predict(images: Uint8) -> Float32:
-            return self.known.answers(run(path, images, self.feed()))
-
-        return predict
+        return lambda images: self.known.answers(run(path, images, self.feed()))
 
 
 def run(path: Path, images: Uint8, feed: Mapping[str, Any] | None = None) -> Float32:

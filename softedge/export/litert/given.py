@@ -48,7 +48,12 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     known = judged(path, known, end, lambda images: run(path, images, file.feed()), asked.get("activation"))
     file = replace(file, known=known)
     return GivenModel(
-        spec, file.answering(path), lambda calibration: FileCandidates(file, calibration), known.output, file.answering
+        spec,
+        file.answering(path),
+        lambda calibration: FileCandidates(file, calibration),
+        known.output,
+        file.answering,
+        known.about(),
     )
 
 

@@ -320,7 +320,8 @@ def _inferring(path: str) -> Callable[[np.ndarray], np.ndarray]:
 def _feeder(feed: str | None) -> Callable[[np.ndarray], np.ndarray]:
     """uint8 (1, H, W, 3) -> what the file takes.
 
-    feed.json: shift and scale, per channel, where it takes floats: (x - shift) / scale; planes: channels come first.
+    feed.json: shift and scale, per channel, where it takes floats: (x - shift) / scale; planes: channels come first;
+    grey: parts of 65,536 of red, green and blue, where it takes one channel.
     """
     asked: dict[str, Any] = {}
     if feed is not None:
@@ -328,6 +329,10 @@ def _feeder(feed: str | None) -> Callable[[np.ndarray], np.ndarray]:
             asked = json.load(file)
 
     def fed(image: np.ndarray) -> np.ndarray:
+        if asked.get("grey"):
+            image = ((image.astype(np.int32) @ np.array(asked["grey"], np.int32) + 32768) >> 16).astype(np.uint8)[
+                ..., None
+            ]
         if "shift" in asked:
             shift, scale = np.array(asked["shift"], np.float32), np.array(asked["scale"], np.float32)
             image = (image.astype(np.float32) - shift) / scale
@@ -337,13 +342,6 @@ def _feeder(feed: str | None) -> Callable[[np.ndarray], np.ndarray]:
 
 
 if __name__ == "__main__":
-    verbs: dict[str, Any] = {
-        "try": attempt,
-        "convert": convert,
-        "run": run,
-        "read": read,
-        "observe": observe,
-        "quantize": quantize,
-        "race": race,
-    }
+    verbs: dict[str, Any] = {"try": attempt, "convert": convert, "run": run, "read": read, "observe": observe}
+    verbs |= {"quantize": quantize, "race": race}
     verbs[sys.argv[1]](*sys.argv[2:])

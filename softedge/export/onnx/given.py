@@ -18,7 +18,7 @@ from softedge.eval.measures import PRESENT
 from softedge.export.base import Float32, GivenModel, Predictor, Uint8
 from softedge.export.contract import INPUT
 from softedge.export.given_ends import End, end_of, judged
-from softedge.export.given_file import HARD, Interface, Tensor, interface, own_words, preprocessing
+from softedge.export.given_file import GREY, HARD, Interface, Tensor, interface, own_words, preprocessing
 from softedge.export.onnx.candidates import GraphCandidates
 from softedge.export.onnx.graph import IR_VERSION
 from softedge.export.onnx.ranges import run, session
@@ -66,6 +66,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
         lambda calibration: FileCandidates(wrapped, edges, calibration),
         known.output,
         lambda made: lambda images: run(_wrapped(onnx.load(str(made)), edges, spec)[0], images),
+        known.about(),
     )
 
 
@@ -240,17 +241,7 @@ def _wrapped(model: onnx.ModelProto, edges: Edges, spec: InputSpec) -> tuple[onn
         edges, inner = replace(edges, renamed={_THEIRS + name: name for name in own}), _THEIRS + inner
     graph, known = model.graph, edges.interface
     batch = edges.image.type.tensor_type.shape.dim[0].dim_value or "N"
-    steps: list[Step] = []
-    if known.planes:
-        steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
-    if known.kind != "uint8":
-        shape = (1, 3, 1, 1) if known.planes else (1, 1, 1, 3)
-        for name, values in (("shift", spec.mean), ("scale", spec.std)):
-            value = np.asarray(values, np.float32).reshape(shape) * np.float32(255)
-            graph.initializer.append(numpy_helper.from_array(value, OURS + name))
-        steps += [("Cast", [], {"to": TensorProto.FLOAT}), ("Sub", [OURS + "shift"], {}), ("Div", [OURS + "scale"], {})]
-    if known.kind == "f16":
-        steps.append(("Cast", [], {"to": TensorProto.FLOAT16}))
+    steps = _before(graph, known, spec)
     before, source = [], INPUT
     for index, (kind, more, attributes) in enumerate(steps or [("Identity", [], {})]):
         result = inner if index == max(len(steps) - 1, 0) else f"{OURS}{index}"
@@ -272,6 +263,31 @@ def _wrapped(model: onnx.ModelProto, edges: Edges, spec: InputSpec) -> tuple[onn
     del graph.node[:]
     graph.node.extend(nodes)
     return model, edges
+
+
+def _before(graph: onnx.GraphProto, known: Interface, spec: InputSpec) -> list[Step]:
+    """What makes the file's input of uint8 RGB: ``Interface.fed``."""
+
+    def held(name: str, values: Any) -> list[str]:
+        graph.initializer.append(numpy_helper.from_array(np.asarray(values), OURS + name))
+        return [OURS + name]
+
+    axis = 1 if known.planes else 3
+    steps: list[Step] = [("Transpose", [], {"perm": [0, 3, 1, 2]})] if known.planes else []
+    if known.channels == 1 or known.kind != "uint8":
+        steps.append(("Cast", [], {"to": TensorProto.FLOAT}))
+    if known.channels == 1:
+        parts = np.array(GREY, np.float32).reshape([3 if each == axis else 1 for each in range(4)])
+        steps += [("Mul", held("grey", parts), {}), ("ReduceSum", held("channels", [axis]), {"keepdims": 1})]
+        steps += [("Add", held("half", np.float32(32768)), {}), ("Div", held("all", np.float32(65536)), {})]
+        steps.append(("Floor", [], {}))
+    if known.kind == "uint8":
+        return [*steps, ("Cast", [], {"to": TensorProto.UINT8})] if known.channels == 1 else steps
+    for kind, name, values in (("Sub", "shift", spec.mean), ("Div", "scale", spec.std)):
+        shape = [known.channels if each == axis else 1 for each in range(4)]
+        value = np.array(values[: known.channels], np.float32).reshape(shape) * np.float32(255)
+        steps.append((kind, held(name, value), {}))
+    return [*steps, ("Cast", [], {"to": TensorProto.FLOAT16})] if known.kind == "f16" else steps
 
 
 def _behind(graph: onnx.GraphProto, known: Interface) -> list[Step]:

@@ -47,6 +47,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
         lambda calibration: FileCandidates(network, known, calibration, feed),
         known.output,
         lambda made: _answering(made, known, feed),
+        known.about(),
     )
 
 
@@ -206,8 +207,8 @@ def _model_api(network: Any) -> dict[str, Any]:
     own: dict[str, Any] = {}
     for entry, name in (("mean_values", "mean"), ("scale_values", "std")):
         numbers = [float(text) / 255 for text in _NUMBER.findall(_noted(network, "model_info", entry) or "")]
-        if len(numbers) == 3:
-            own[name] = tuple(numbers)
+        if len(numbers) in (1, 3):  # one for grey images, or for all channels
+            own[name] = tuple(numbers * (3 // len(numbers)))
     valid = len(own) == 2 and all(0 <= m <= 1 for m in own["mean"]) and all(0 < s <= 1 for s in own["std"])
     return own if valid else {}
 
