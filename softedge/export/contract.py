@@ -105,7 +105,7 @@ def write(folder: Path, artifact: Artifact, golden: Golden, about: dict[str, Any
         },
         "before_the_model": (
             f"{_eight_bits(about or {})}shorter side to {spec.resize} pixels ({spec.interpolation}, antialiased), "
-            f"centre crop of {spec.size} x {spec.size}, uint8 RGB; scaling, mean and std are inside the model"
+            f"centre crop of {spec.size} x {spec.size}, uint8 RGB; {_inside(about or {})} are inside the model"
         ),
         "preprocessing": spec.to_dict(),
         "output": {
@@ -130,6 +130,11 @@ def _eight_bits(about: Mapping[str, Any]) -> str:
     white = about.get("white", {})
     kinds = [f"{white[key]:g} ({kind})" for key, kind in (("I", "integers"), ("F", "floats")) if key in white]
     return f"pixels with more than 8 bits to 0..255, 255 from {' or '.join(kinds)} on; " if kinds else ""
+
+
+def _inside(about: Mapping[str, Any]) -> str:
+    """What the model does itself; to grey where its weights are for grey images (``export.given``)."""
+    return f"scaling, mean{', std and the conversion to grey' if 'grey' in about.get('checkpoint', {}) else ' and std'}"
 
 
 def _save_array(path: Path, array: NDArray[Any]) -> None:

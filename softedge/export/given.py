@@ -23,6 +23,7 @@ from softedge.weights.files import description, serialized
 from softedge.weights.preprocessing import Preprocessing, beside, of_timm
 from softedge.weights.timm_config import options_beside
 
+GREY = "photos become 0.299 R + 0.587 G + 0.114 B, unrounded, in the first convolution"
 KIND = "network"  # of a file written by ``save``, beside "classifier" and "backbone"
 
 
@@ -120,8 +121,13 @@ def read(
         kind: Output = "features" if about["kind"] == "backbone" else output
         return Deployed(model, spec, known, kind), name
     starting.refuse_unknown(backbone)
-    net, classes, options = _timm(weights, state, backbone, output)
+    net, classes, options, grey = _timm(weights, state, backbone, output)
     spec = _announced(*_known(weights, backbone, preprocessing), preprocessing)
+    if grey and len({*spec.mean}) + len({*spec.std}) > 2:
+        raise UserError(
+            f"{weights} is for grey images, and mean and std have values for three channels; give one each, such as "
+            "--mean 0.5 --std 0.5"
+        )
     if classes == 0:
         if labels is not None and output != "features":
             raise UserError(f"{weights} has no classifier, and --labels names its classes; leave one of the two out")
@@ -131,6 +137,7 @@ def read(
     else:
         deployed = Deployed(net, spec, _labels(labels, classes), output)
     deployed.options = options
+    deployed.about = {"grey": GREY} if grey else {}
     return deployed, backbone
 
 
@@ -179,8 +186,11 @@ def _all_finite(state: Mapping[str, Tensor], weights: Path) -> None:
         )
 
 
-def _timm(weights: Path, state: Mapping[str, Tensor], name: str, output: str) -> tuple[nn.Module, int, dict[str, Any]]:
-    """The timm network with the weights loaded, its number of classes (0: features), and timm's options for it."""
+def _timm(
+    weights: Path, state: Mapping[str, Tensor], name: str, output: str
+) -> tuple[nn.Module, int, dict[str, Any], bool]:
+    """The timm network with the weights loaded, its number of classes (0: features), timm's options for it, and whether
+    the weights are for grey images."""
     build, options = _builder(weights, name)
     net, fitted, merged = _fitted(weights, state, name, build)
     fitted.left_out(str(weights))
@@ -191,9 +201,9 @@ def _timm(weights: Path, state: Mapping[str, Tensor], name: str, output: str) ->
             return folding.merge_branches(full) if merged else full
 
         if complete := heads.completed(fitted, with_classes, layouts.classifiers(net), name, str(weights)):
-            return complete[0].eval(), complete[1], options
+            return complete[0].eval(), complete[1], options, fitted.grey
     net.load_state_dict(fitted.tensors, strict=False)  # counters of BatchNorm batches may be absent
-    return net.eval(), 0, options
+    return net.eval(), 0, options, fitted.grey
 
 
 def _builder(weights: Path, name: str) -> tuple[Callable[[int], nn.Module], dict[str, Any]]:

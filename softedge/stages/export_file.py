@@ -84,7 +84,7 @@ def export_file(
     weights, root = Path(weights), Path(images)
     digest = sha256(weights) if weights.is_file() else ""
     deployed, name = read(weights, backbone, labels, size, kind, preprocessing)
-    deployed.about = exporting.origin(digest, name)
+    deployed.about = {**exporting.origin(digest, name), **deployed.about}
     asked = {
         "targets": list(targets),
         "precisions": list(tried),

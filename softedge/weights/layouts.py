@@ -25,6 +25,7 @@ TORCHVISION = {  # timm's name -> torchvision's, where the two are the same netw
 }
 _INSIDE = ("backbone.net.", "backbone.", "net.", "encoder.", "")  # where a classifier keeps its backbone
 _HEADS = ("head", "fc", "classifier", "last_linear")
+GREY = (0.299, 0.587, 0.114)  # parts of red, green and blue (ITU-R 601), as in Pillow
 COUNTER = "num_batches_tracked"  # says nothing about the function, and old files do not have it
 
 
@@ -33,7 +34,8 @@ class Fitted:
     """tensors: of the network without its classifier, by its own names.  own: of its own classifier, by its names.
 
     heads: of other classifiers, name in the file -> tensors by "weight" and "bias".  outside: names in the file that
-    are not under ``prefix``, as the network's are, and belong to no classifier: nothing uses them.
+    are not under ``prefix``, as the network's are, and belong to no classifier: nothing uses them.  grey: whether the
+    weights are for images of one channel (``for_grey``).
     """
 
     tensors: dict[str, Tensor]
@@ -41,9 +43,12 @@ class Fitted:
     heads: dict[str, dict[str, Tensor]]
     outside: list[str]
     prefix: str
+    grey: bool = False
 
     def left_out(self, where: str) -> None:
-        """Say which tensors beside the network nothing uses."""
+        """Say which tensors beside the network nothing uses, and whether photos become grey."""
+        if self.grey:
+            say(f"weights: {where} is for grey images: {' + '.join(map('{:g} {}'.format, GREY, 'RGB'))} of photos")
         if self.outside:
             is_are = "is" if len(self.outside) == 1 else "are"
             say(f"weights: {listed(self.outside)} in {where} {is_are} outside of '{self.prefix}' and left out")
@@ -70,7 +75,7 @@ def fit_with_head(state: State, net: nn.Module, name: str, where: str, own: Coll
     wanted = net.state_dict()
     best: tuple[int, str] | None = None
     for reading in _readings(state, net, name):
-        inner = reading.inner
+        inner, grey = for_grey(reading.inner, wanted, net)
         fitting = {k: v for k, v in inner.items() if k in wanted and v.shape == wanted[k].shape}
         wrong = [k for k in wanted if k not in fitting and not k.endswith(COUNTER)]
         found = [k for k in inner if k not in wanted]
@@ -85,12 +90,27 @@ def fit_with_head(state: State, net: nn.Module, name: str, where: str, own: Coll
             heads: dict[str, dict[str, Tensor]] = {}
             for key, value in others.items():
                 heads.setdefault(key.rpartition(".")[0], {})[key.rpartition(".")[2]] = value
-            return Fitted(fitting, {k: inner[k] for k in ours}, heads, outside, reading.prefix)
+            return Fitted(fitting, {k: inner[k] for k in ours}, heads, outside, reading.prefix, grey)
         if best is None or len(fitting) > best[0]:
             rest = f"; outside of '{reading.prefix}' it has {listed(outside)}" if outside else ""
             best = len(fitting), _misfit(wrong, strangers, inner, wanted) + rest
     assert best is not None  # the names as they are, are always a reading
     raise UserError(f"{where} does not hold weights of {name}: {best[1]}")
+
+
+def for_grey(state: State, wanted: State, net: nn.Module) -> tuple[State, bool]:
+    """``state`` for photos in colour where its first convolution takes one channel, and whether it did.
+
+    With one mean and one std for all channels, the network of the result answers to a photo as the given one answers to
+    its grey levels, unrounded: those are a sum over channels, and so is a convolution.
+    """
+    first = _named(net, "first_conv")
+    keys = [f"{layer}.weight" for layer in first if f"{layer}.weight" in state and f"{layer}.weight" in wanted]
+    shapes = [(tuple(state[key].shape), tuple(wanted[key].shape)) for key in keys]
+    if not keys or any(given != (out, 1, *rest) or into != 3 for given, (out, into, *rest) in shapes):
+        return state, False
+    parts = torch.tensor(GREY).reshape(1, 3, 1, 1)
+    return {**state, **{key: state[key] * parts.to(state[key].dtype) for key in keys}}, True
 
 
 def _refuse_two(outside: list[str], wanted: list[str], prefix: str, name: str, where: str) -> None:
@@ -124,8 +144,12 @@ def listed(names: Sequence[str], at_most: int = 4) -> str:
 
 def classifiers(net: nn.Module) -> tuple[str, ...]:
     """The layers of the network's own classifier, as timm names them: one, two where it was distilled."""
+    return _named(net, "classifier")
+
+
+def _named(net: nn.Module, what: str) -> tuple[str, ...]:
     settings: Any = getattr(net, "pretrained_cfg", None) or {}
-    names = settings.get("classifier") or ()
+    names = settings.get(what) or ()
     return (names,) if isinstance(names, str) else tuple(names)
 
 

@@ -76,9 +76,9 @@ def beside(path: Path, name: str, instead: str = "data.mean and data.std") -> Pr
 
 
 def _from_values(values: Mapping[str, Any], origin: str) -> Preprocessing:
-    mean, std = (tuple(float(v) for v in values[key]) for key in ("mean", "std"))
+    mean, std = (_channels(values[key]) for key in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3:
-        raise ValueError("mean and std need three values")
+        raise ValueError("mean and std need three values, or one for all channels")
     if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
         raise ValueError(f"mean is {list(mean)} and std {list(std)}; they are numbers, and std is positive")
     if max(mean) > 1:
@@ -94,6 +94,12 @@ def _from_values(values: Mapping[str, Any], origin: str) -> Preprocessing:
     for other in _done_otherwise(values, sides, stated):
         origin += f", but {other}"
     return Preprocessing(mean, std, interpolation, min(crop, 1.0), size, origin)  # type: ignore[arg-type]
+
+
+def _channels(values: Any) -> tuple[float, ...]:
+    """One value, as of weights for grey images, is that of all channels."""
+    each = [values] if isinstance(values, int | float) else list(values)
+    return tuple(float(value) for value in (each * 3 if len(each) == 1 else each))
 
 
 def _done_otherwise(values: Mapping[str, Any], sides: list[int], interpolation: str) -> list[str]:

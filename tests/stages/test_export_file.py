@@ -86,6 +86,66 @@ def test_exported_timm_classifier_is_the_same_function_and_verifies(weights, pho
     assert "largest difference to the expected output: 0" in done.stdout
 
 
+ONE = given.preprocessing(32, "0.5", "0.25", None, None)
+
+
+def grey_network(folder, name=NAME):
+    """timm's network for one channel, with statistics of real activations; its weights in a file."""
+    torch.manual_seed(0)
+    size = {"img_size": 32} if "vit" in name else {}
+    net = timm.create_model(name, num_classes=4, in_chans=1, **size).train()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        net(torch.randn(64, 1, 32, 32))
+    save_file(net.eval().state_dict(), folder / "grey.safetensors")
+    if size:
+        (folder / "config.json").write_text(json.dumps({"architecture": name, "model_args": size}))
+    return net
+
+
+@pytest.mark.parametrize("name", [NAME, "test_resnet", "test_vit", "mobileone_s0"])
+def test_weights_for_grey_images_answer_to_the_grey_levels_of_a_photo(tmp_path, name, capsys):
+    net = grey_network(tmp_path, name)
+    deployed, _ = read(tmp_path / "grey.safetensors", name, preprocessing=ONE)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    levels = torch.from_numpy(pixels @ np.array([0.299, 0.587, 0.114])).float()
+    with torch.no_grad():
+        expected = net(((levels / 255 - 0.5) / 0.25)[:, None]).softmax(1).numpy()
+    assert np.abs(deployed.predict(pixels) - expected).max() < 1e-4
+    assert "grey.safetensors is for grey images: 0.299 R + 0.587 G + 0.114 B of photos" in capsys.readouterr().err
+
+
+def test_a_run_of_grey_weights_says_so_in_the_contract_and_its_programs_take_photos(photos, tmp_path):
+    net = grey_network(tmp_path)
+    asked = {"targets": ("onnx",), "precisions": ("fp32", "int8"), "preprocessing": ONE, "calibration_images": 20}
+    results = export_file(tmp_path / "grey.safetensors", tmp_path / "out", photos, NAME, **asked)
+    assert [r.skipped for r in results] == [{}, {}]
+    exported = tmp_path / "out/export/onnx-fp32"
+    values, golden = contract.describe(exported), contract.read_golden(exported)
+    assert values["before_the_model"].endswith("scaling, mean, std and the conversion to grey are inside the model")
+    assert values["checkpoint"]["grey"].startswith("photos become 0.299 R + 0.587 G + 0.114 B")
+    levels = torch.from_numpy(golden.images @ np.array([0.299, 0.587, 0.114])).float()
+    with torch.no_grad():
+        expected = net(((levels / 255 - 0.5) / 0.25)[:, None]).softmax(1).numpy()
+    assert np.abs(golden.expected - expected).max() < 1e-4
+    assert verify(exported)["passed"] and verify(tmp_path / "out/export/onnx-int8")["passed"]
+    done = subprocess.run([sys.executable, exported / "snippets/run.py"], capture_output=True, text=True, check=True)
+    assert "largest difference to the expected output: 0" in done.stdout
+
+
+def test_grey_weights_need_one_mean_and_one_std(tmp_path):
+    grey_network(tmp_path)
+    with pytest.raises(
+        UserError, match="is for grey images, and mean and std have values for three channels; give one"
+    ):
+        read(tmp_path / "grey.safetensors", NAME)
+    settings = {"mean": [0.5], "std": [0.25], "input_size": [1, 32, 32], "crop_pct": 1.0}
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": NAME, "pretrained_cfg": settings}))
+    assert read(tmp_path / "grey.safetensors", NAME)[0].spec == InputSpec(32, 32, (0.5,) * 3, (0.25,) * 3, "bilinear")
+
+
 def test_prefixes_of_training_frameworks_are_taken_off(weights):
     folder, net = weights
     deployed, name = read(folder / "net.pth", NAME, size=32)
