@@ -19,8 +19,9 @@ from softedge.progress import plural, say
 from softedge.records import LABELLED, InputSpec, Output
 from softedge.run import write_bytes
 from softedge.weights import heads, layouts, starting
+from softedge.weights.class_names import class_names, refuse_other_count
 from softedge.weights.files import description, serialized
-from softedge.weights.preprocessing import Preprocessing, beside, of_timm
+from softedge.weights.preprocessing import Preprocessing, beside, by_name, of_timm
 from softedge.weights.timm_config import options_beside
 
 GREY = "photos become 0.299 R + 0.587 G + 0.114 B, unrounded, in the first convolution"
@@ -122,7 +123,9 @@ def read(
         return Deployed(model, spec, known, kind), name
     starting.refuse_unknown(backbone)
     net, classes, options, grey = _timm(weights, state, backbone, output)
-    spec = _announced(*_known(weights, backbone, preprocessing), preprocessing)
+    usual, origin = _known(weights, backbone, preprocessing)
+    spec = _announced(usual, origin, preprocessing)
+    about = {"preprocessing_from": by_name(_source(origin, preprocessing), weights)}
     if grey and len({*spec.mean}) + len({*spec.std}) > 2:
         raise UserError(
             f"{weights} is for grey images, and mean and std have values for three channels; give one each, such as "
@@ -135,9 +138,14 @@ def read(
             raise UserError(f"{weights} has no classifier, and --activation says what is behind one; leave it out")
         deployed = Deployed(net, spec, output="features")
     else:
+        names = class_names(weights, backbone) if labels is None else None
+        if names is not None:
+            refuse_other_count(*names, weights, classes)
+            say(f"weights: the names of {plural(classes, 'class', 'classes')}, from {names[1]}")
+            labels, about["labels_from"] = names[0], names[1].name
         deployed = Deployed(net, spec, _labels(labels, classes), output)
     deployed.options = options
-    deployed.about = {"grey": GREY} if grey else {}
+    deployed.about = {**about, **({"grey": GREY} if grey else {})}
     return deployed, backbone
 
 
@@ -270,12 +278,17 @@ def _known(weights: Path, name: str, asked: GivenPreprocessing) -> tuple[InputSp
 
 def _announced(spec: InputSpec, origin: str, asked: GivenPreprocessing) -> InputSpec:
     """``spec`` with what the user says instead; a line says which preprocessing it is, and where it comes from."""
-    spec, options = asked.applied(spec), asked.options()
-    if options:
-        origin = f"from {', '.join(options)}" + ("" if len(options) == 3 else f"; else {origin}")
+    spec, origin = asked.applied(spec), _source(origin, asked)
     crop = spec.size / spec.resize
     say(f"weights: {Preprocessing(spec.mean, spec.std, spec.interpolation, crop, spec.size, origin)}")
     return spec
+
+
+def _source(origin: str, asked: GivenPreprocessing) -> str:
+    """Who says how images are prepared, the user first."""
+    if not (options := asked.options()):
+        return origin
+    return f"from {', '.join(options)}" + ("" if len(options) == 3 else f"; else {origin}")
 
 
 def _labels(labels: str | Path | Sequence[str] | None, classes: int) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from softedge.errors import UserError
-from softedge.weights.timm_config import UNREADABLE, settings_beside
+from softedge.weights import transformers_config
+from softedge.weights.timm_config import UNREADABLE, config_beside, read_beside, settings_beside
 
 Channels = tuple[float, float, float]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -53,14 +54,19 @@ def of_timm(name: str, origin: str = "") -> Preprocessing | None:
     return _from_values(values, origin or f"from timm's settings of {tagged}")
 
 
-def beside(path: Path, name: str, instead: str = "data.mean and data.std") -> Preprocessing | None:
-    """The settings in ``config.json`` beside a weights file (timm's format, or image_mean and image_std at the top).
+def beside(path: Path, name: str | None, instead: str = "data.mean and data.std") -> Preprocessing | None:
+    """The settings in ``preprocessor_config.json`` (transformers) beside a weights or model file, else in
+    ``config.json`` (timm's format, or image_mean and image_std at the top).
 
-    None where there is no such file, it says nothing about preprocessing, or it describes another architecture.
-    instead: what the user can set, for the UserError of a file that cannot be read.
+    None where there is no such file, it says nothing about preprocessing, or it describes another architecture than
+    timm's ``name``.  instead: what the user can set, for the UserError of a file that cannot be read.
     """
-    config = path.parent / "config.json"
+    config = config_beside(path, transformers_config.FILE)
     try:
+        content = read_beside(path, transformers_config.FILE)
+        if content is not None and (stated := transformers_config.as_of_timm(content)) is not None:
+            return _from_values(stated, f"from {config}")
+        config = config_beside(path)
         if (content := settings_beside(path, name)) is None:
             return None
         values = {**content, **(content.get("pretrained_cfg") or {})}
@@ -73,6 +79,11 @@ def beside(path: Path, name: str, instead: str = "data.mean and data.std") -> Pr
         raise UserError(
             f"{config} cannot be read as settings of weights ({error}); mend it, or remove it and set {instead}"
         ) from error
+
+
+def by_name(origin: str, path: Path) -> str:
+    """``origin`` without the folders that settings of ``path`` lie in: a file that is passed on does not show them."""
+    return origin.replace(f"{path.parent}/", "").replace(f"{path.parent.parent}/", "")
 
 
 def _from_values(values: Mapping[str, Any], origin: str) -> Preprocessing:

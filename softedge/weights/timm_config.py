@@ -16,17 +16,32 @@ UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, Overflow
 _NO_OPTIONS = ("num_classes", "in_chans", "checkpoint_path", "cache_dir", "features_only", "scriptable", "exportable")
 
 
-def settings_beside(path: Path, name: str) -> Mapping[str, Any] | None:
-    """The content of ``config.json`` beside weights of timm's ``name``.
+def config_beside(path: Path, file: str = "config.json") -> Path:
+    """Where the settings of a file are: beside it, or above it where its folder is ``onnx``, as hubs have it."""
+    above = path.parent.parent / file
+    beside = path.parent / file
+    return above if path.parent.name == "onnx" and not beside.is_file() and above.is_file() else beside
 
-    None where there is none, or it describes another architecture.  Raises one of UNREADABLE for a damaged one.
-    """
-    config = path.parent / "config.json"
+
+def read_beside(path: Path, file: str) -> Mapping[str, Any] | None:
+    """The content of a file of settings beside ``path``; None where there is none.  Raises one of UNREADABLE."""
+    config = config_beside(path, file)
     if not config.is_file():
         return None
     content = json.loads(read_text(config, "utf-8"))
     if not isinstance(content, dict):
         raise TypeError("not an object")
+    return content
+
+
+def settings_beside(path: Path, name: str | None) -> Mapping[str, Any] | None:
+    """The content of ``config.json`` beside weights of timm's ``name`` (None: of any network).
+
+    None where there is none, or it describes another architecture.  Raises one of UNREADABLE for a damaged one.
+    """
+    content = read_beside(path, "config.json")
+    if content is None or name is None:
+        return content
     other = content.get("architecture", name).split(".")[0] != name.split(".")[0]
     return None if other else content
 

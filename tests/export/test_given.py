@@ -186,3 +186,26 @@ def test_one_value_is_the_mean_of_all_channels():
     )
     with pytest.raises(UserError, match=r"--std is '0.5,0.5'; give three numbers .* or one for all channels"):
         given.preprocessing(None, "0.5", "0.5,0.5", None, None)
+
+
+def test_class_names_beside_the_weights_are_used_and_the_file_says_where_from(resnet, tmp_path, capsys):
+    settings = {"mean": [0, 0, 0], "std": [1, 1, 1], "input_size": [3, 96, 96]}
+    content = {"architecture": RESNET, "label_names": ["ant", "bee", "cat"], "pretrained_cfg": settings}
+    resnet.with_name("config.json").write_text(json.dumps(content))
+    deployed, _ = read(resnet, RESNET)
+    assert deployed.labels == ("ant", "bee", "cat")
+    assert deployed.about == {"preprocessing_from": "from config.json", "labels_from": "config.json"}
+    assert f"weights: the names of 3 classes, from {resnet.with_name('config.json')}" in capsys.readouterr().err
+    assert read(resnet, RESNET, labels=["x", "y", "z"])[0].labels == ("x", "y", "z")
+    resnet.with_name("config.json").write_text(json.dumps({**content, "label_names": ["ant"]}))
+    with pytest.raises(UserError, match="config.json names 1 class, and w.safetensors has 3; give --labels"):
+        read(resnet, RESNET)
+
+
+def test_preprocessor_config_beside_the_weights_is_followed_or_refused(resnet):
+    beside = resnet.with_name("preprocessor_config.json")
+    beside.write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": {"shortest_edge": 96}}))
+    assert read(resnet, RESNET)[0].spec == InputSpec(96, 96, (0.5,) * 3, (0.25,) * 3, "bilinear")
+    beside.write_text(json.dumps({"do_flip_channel_order": True, "do_rescale": True}))
+    with pytest.raises(UserError, match="preprocessor_config.json .*blue, green, red, is not done here"):
+        read(resnet, RESNET)
