@@ -42,7 +42,7 @@ class GivenModel:
     predict: its ``output`` (N, C): probabilities, softmax added where the file has none, or the scores of a file that
     ends in a sigmoid.  candidates: calibration images, uint8 (N, S, S, 3) -> its int8 candidates, which write files
     with the input and the outputs of the given one.  read_back: such a file -> its output, as ``predict``.
-    about: what else is known of the file, for the result.
+    about: what else is known of the file, for the result.  files: those beside it that it was read from.
     """
 
     spec: InputSpec
@@ -51,6 +51,7 @@ class GivenModel:
     output: Output
     read_back: Callable[[Path], Predictor]
     about: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

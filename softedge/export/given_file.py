@@ -5,8 +5,7 @@ The same for every format: it gives names, dimensions and types of its tensors, 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,7 +19,6 @@ from softedge.export.base import Float32, Uint8
 from softedge.progress import say
 from softedge.records import InputSpec, Output
 
-_CROP = 0.875
 GREY = (19595, 38470, 7471)  # parts of 65,536 of red, green and blue (ITU-R 601), as in Pillow
 _LUMA = "0.299 R + 0.587 G + 0.114 B, rounded"
 HARD = 6  # logits between the two ends of a hard sigmoid, as in MobileNetV3; of others it is a scale
@@ -69,9 +67,10 @@ class Interface:
             values = ((values.astype(np.float32) - mean) / std).astype(np.float16 if self.kind == "f16" else np.float32)
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if self.planes else values
 
-    def about(self) -> dict[str, Any]:
-        """For the result: what the answers are, and how images come in where those are not RGB."""
-        return {"output": self.output, **({"channels": 1, "grey": _LUMA} if self.channels == 1 else {})}
+    def about(self, origin: str) -> dict[str, Any]:
+        """For the result: what the answers are, who says how images are prepared, and how where those are not RGB."""
+        grey = {"channels": 1, "grey": _LUMA} if self.channels == 1 else {}
+        return {"output": self.output, "preprocessing_from": origin, **grey}
 
     def answers(self, values: Float32) -> Float32:
         """Probabilities or scores (N, C) from what the file gives."""
@@ -99,11 +98,12 @@ def interface(
     ends_in: str,
     size: int | None,
     activation: str | None = None,
+    usual: int | None = None,
 ) -> Interface:
     """Raises UserError for anything but one image in and one row of scores out.
 
     ends_in: "softmax", "sigmoid", "hardsigmoid" or else.  size: what the user says, where the file takes images of any
-    size.  activation: what the user says that the classifier was trained with.
+    size; usual: what stands beside it about that.  activation: what the user says that it was trained with.
     """
     if len(inputs) != 1:
         names = ", ".join(tensor.name for tensor in inputs)
@@ -121,7 +121,7 @@ def interface(
         raise UserError(f"{path} takes {dims[0]} images at once; export it again for one or any number (dynamic batch)")
     planes = dims[1] == channels
     height, width = dims[2:] if planes else dims[1:3]
-    sides = {side for side in (height, width, size) if side}
+    sides = {side for side in (height, width, size) if side} or {side for side in (usual,) if side}
     if not sides:
         raise UserError(f"{path} takes images of any size; say which with --size, such as --size 224")
     if len(sides) > 1:
@@ -131,7 +131,11 @@ def interface(
     if channels == 1:
         say(f"{path.name} takes grey images: those of the folder are converted ({_LUMA})")
     if len(outputs) != 1:
-        raise UserError(f"{path} has {len(outputs)} outputs; a classifier has one, a row of class scores")
+        names = ", ".join(f"{tensor.name} {tensor}" for tensor in outputs)
+        raise UserError(
+            f"{path} has {len(outputs)} outputs ({names}); a classifier has one, a row of class scores: export it "
+            "again with that one alone"
+        )
     (scores,) = outputs
     if scores.kind not in _SCORES:
         raise UserError(f"the output of {path} is {scores.kind}; a classifier gives scores as float (fp32)")
@@ -145,36 +149,3 @@ def interface(
     kind: Kind = image.kind  # type: ignore[assignment]
     logits = ends_in not in ("sigmoid", "hardsigmoid", "softmax")
     return Interface(sides.pop(), planes, kind, gives, logits, map=len(scores.dims) == 4, channels=channels)
-
-
-def preprocessing(
-    path: Path, interface: Interface, asked: Mapping[str, Any], own: Mapping[str, Any] | None = None
-) -> InputSpec:
-    """What the user says, else what the file says of itself (``own``: keys as of ``InputSpec.to_dict``, some of them).
-
-    Raises UserError where a file takes floats and nobody says how they are normalised.
-    """
-    own, size, crop = own or {}, interface.size, asked.get("crop")
-    mean, std = (asked.get(key) or (own.get(key) if interface.kind != "uint8" else None) for key in ("mean", "std"))
-    if interface.kind == "uint8":
-        mean, std = (0.0,) * 3, (1.0,) * 3
-    elif mean is None or std is None:
-        raise UserError(
-            f"{path} takes float images, and does not say how they are normalised: give --mean and --std, of x / 255 "
-            "(0.485,0.456,0.406 and 0.229,0.224,0.225 for most of ImageNet's weights, 0,0,0 and 1,1,1 for x / 255)"
-        )
-    elif interface.channels == 1 and len({*mean}) + len({*std}) > 2:
-        raise UserError(f"{path} takes images of one channel, grey ones: give one value each with --mean and --std")
-    resize = int(own["resize"]) if "resize" in own and not crop else round(size / (crop or _CROP))
-    interpolation = asked.get("interpolation") or own.get("interpolation") or "bilinear"
-    return InputSpec(size, resize, tuple(mean), tuple(std), interpolation)  # type: ignore[arg-type]
-
-
-def own_words(path: Path, text: str | None) -> Mapping[str, Any]:
-    """The preprocessing in a file that softedge wrote, from its entry ``softedge.input``; {} in others."""
-    if text is None:
-        return {}
-    try:
-        return InputSpec.from_dict(json.loads(text)).to_dict()
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path}: its entry 'softedge.input' is damaged ({error}); export the file again") from error

@@ -30,6 +30,7 @@ from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256, size_bytes
 from softedge.stages.export_file import readable, refuse_dead
 from softedge.stages.opening import absolute, refuse_another
+from softedge.weights.class_names import class_names, refuse_other_count
 
 CALIBRATION = 300  # images that set ranges, at most
 TEST = 1000  # images that the written file is tested on, at most
@@ -69,7 +70,7 @@ def quantize_file(
     given = format_.given(file, asked or {})
     if given is None:
         raise UserError(f"{file} is a {format_.title} file, which softedge cannot quantize")
-    run, files, name = Run(out), format_.files(file), f"{format_.name}-int8"
+    run, files, name = Run(out), (*format_.files(file), *given.files), f"{format_.name}-int8"
     inputs = {one.name: sha256(one) for one in files}
     _refuse_foreign(run, name)
     if not force:
@@ -132,6 +133,11 @@ class _Work:
         for line in calibration.look(self.calibration):
             say(f"warning: {line}")
         answers = self._answered(file, chosen)
+        self.labels: dict[str, Any] = {}
+        if (names := class_names(file)) is not None:
+            refuse_other_count(*names, file, answers.shape[1])
+            say(f"{file.name}: the names of {answers.shape[1]} classes, from {names[1]}")
+            self.labels = {"labels": list(names[0]), "labels_from": names[1].name}
         refuse_dead(answers, file)
         self.judge = Judge(chosen, answers, given.output)
 
@@ -184,6 +190,7 @@ class _Work:
             "layers": [layer.to_dict() for layer in result.layers],
             "spec": self.given.spec.to_dict(),
             **self.given.about,
+            **self.labels,
             "images": {
                 "calibration": len(self.calibration),
                 "selection": len(self.judge.images),

@@ -124,7 +124,7 @@ def test_files_that_cannot_be_quantized_are_one_clear_line(float_file, quantized
     model = onnx.load(float_file)
     model.graph.output.append(onnx.ValueInfoProto(name=model.graph.node[5].output[0]))
     onnx.save(model, tmp_path / "two.onnx")
-    with pytest.raises(UserError, match="has 2 outputs; a classifier has one"):
+    with pytest.raises(UserError, match=r"has 2 outputs \(.* x 5, .*\); a classifier has one"):
         quantize_file(tmp_path / "two.onnx", picture_folder, tmp_path / "f", ASKED)
 
 

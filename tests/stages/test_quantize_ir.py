@@ -282,7 +282,7 @@ def sized(one):
     ("make", "says", "size"),
     [
         (two_inputs, "has 2 inputs .*; an image classifier has one", None),
-        (two_outputs, "has 2 outputs; a classifier has one", None),
+        (two_outputs, r"has 2 outputs \(.* x 5, .*\); a classifier has one", None),
         (lambda: of(4, 3, 16, 16), "takes 4 images at once; .* one or any number", None),
         (lambda: of(1, 8, 16, 16), "is 1 x 8 x 16 x 16; an image is", None),
         (lambda: of(1, 3, 16, 16, kind=np.float16, head=lambda x: linear(x, kind=np.float16)), "computes in f16", None),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 
@@ -476,6 +478,135 @@ def test_a_file_for_grey_images_gets_them_as_pillow_makes_them(pictures, picture
         assert result.details["channels"] == 1
         with pytest.raises(UserError, match="one channel, grey ones: give one value each with --mean and --std"):
             given.read(path, ASKED)
+
+
+def of_any_size(model: onnx.ModelProto) -> onnx.ModelProto:
+    """As Optimum exports: batch, num_channels, height and width are names."""
+    for index, dim in enumerate(model.graph.input[0].type.tensor_type.shape.dim):
+        dim.Clear()
+        dim.dim_param = ("batch", "num_channels", "height", "width")[index]
+    del model.graph.value_info[:]
+    return model
+
+
+def test_a_file_of_the_hub_has_its_size_normalisation_and_names_beside_it(
+    float_file, deployed, pictures, picture_folder, tmp_path, capsys
+):
+    (tmp_path / "onnx").mkdir()
+    onnx.save(of_any_size(onnx.load(float_file)), tmp_path / "onnx/model.onnx")
+    with pytest.raises(UserError, match="takes images of any size; say which with --size"):
+        given.read(tmp_path / "onnx/model.onnx", ASKED)
+    stated = {"image_mean": SPEC.mean, "image_std": SPEC.std, "do_center_crop": True, "crop_size": 16, "resample": 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": {"shortest_edge": 18}, **stated}))
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": dict(enumerate("vwxyz"))}))
+    read = given.read(tmp_path / "onnx/model.onnx", {})
+    assert read.spec == dataclasses.replace(SPEC, interpolation="bicubic")
+    assert np.abs(read.predict(pictures) - deployed.predict(pictures)).max() < 1e-5
+    assert read.about["preprocessing_from"] == "from preprocessor_config.json"
+    result = quantize_file(tmp_path / "onnx/model.onnx", picture_folder, tmp_path / "out", {}, min_agreement=0.5)
+    assert result.details["labels"] == list("vwxyz") and result.details["labels_from"] == "config.json"
+    said = capsys.readouterr().err
+    assert f"(0.4, 0.5, 0.6)/(0.2, 0.25, 0.3), bicubic, from {tmp_path / 'preprocessor_config.json'}" in said
+    assert f"the names of 5 classes, from {tmp_path / 'config.json'}" in said
+    (tmp_path / "config.json").write_text(json.dumps({"label_names": ["a", "b"]}))
+    with pytest.raises(UserError, match="config.json names 2 classes, and model.onnx has 5"):
+        quantize_file(tmp_path / "onnx/model.onnx", picture_folder, tmp_path / "out", {}, min_agreement=0.5, force=True)
+
+
+def normalising(model: onnx.ModelProto, steps: list[tuple[str, float | tuple[float, ...]]], nhwc: bool) -> None:
+    """Nodes in front that normalise; ``nhwc``: the image comes as TensorFlow has it."""
+    rename(model, "pixels", "inner")
+    nodes, value = [], "pixels"
+    for index, (kind, constant) in enumerate(steps):
+        array = np.float32(constant).reshape((1, 1, 1, -1) if nhwc else (1, -1, 1, 1))
+        model.graph.initializer.append(numpy_helper.from_array(array, f"own{index}"))
+        nodes.append(helper.make_node(kind, [value, f"own{index}"], [f"step{index}"]))
+        value = f"step{index}"
+    nodes.append(
+        helper.make_node(
+            "Transpose" if nhwc else "Identity", [value], ["inner"], **({"perm": [0, 3, 1, 2]} if nhwc else {})
+        )
+    )
+    for index, node in enumerate(nodes):
+        model.graph.node.insert(index, node)
+    model.graph.input[0].name = "pixels"
+    if nhwc:
+        shape = ["batch", 16, 16, 3]
+        model.graph.input[0].CopyFrom(helper.make_tensor_value_info("pixels", TensorProto.FLOAT, shape))
+
+
+OF_LEVELS = [("Div", 255.0), ("Sub", SPEC.mean), ("Div", SPEC.std)]
+
+
+@pytest.mark.parametrize(("steps", "white"), [(OF_LEVELS, 255), (OF_LEVELS[1:], 1)])
+@pytest.mark.parametrize("nhwc", [True, False])
+def test_a_network_that_normalises_its_image_itself_says_what_it_takes(
+    float_file, deployed, pictures, tmp_path, capsys, steps, white, nhwc
+):
+    model = onnx.load(float_file)
+    normalising(model, steps, nhwc)
+    onnx.save(model, tmp_path / "net.onnx")
+    read = given.read(tmp_path / "net.onnx", {})
+    assert np.abs(read.predict(pictures) - deployed.predict(pictures)).max() < 1e-5
+    assert f"since it normalises values up to {white} itself" in capsys.readouterr().err
+    given.read(tmp_path / "net.onnx", {"mean": (0.0,) * 3, "std": (1 / white,) * 3})
+    assert "warning" not in capsys.readouterr().err
+    given.read(tmp_path / "net.onnx", ASKED)
+    assert f"warning: net.onnx normalises values up to {white} itself, and gets" in capsys.readouterr().err
+
+
+def test_a_network_that_does_not_normalise_is_asked_about_and_not_warned_of(float_file, capsys):
+    given.read(float_file, ASKED)
+    assert "warning" not in capsys.readouterr().err
+    with pytest.raises(UserError, match="does not say how they are normalised"):
+        given.read(float_file, {})
+
+
+def test_a_normalisation_that_would_do_nothing_is_refused(float_file, tmp_path):
+    """A file for bytes took --mean and --std without a word, and left them out."""
+    model = onnx.load(float_file)
+    rename(model, "pixels", "inner")
+    model.graph.node.insert(0, helper.make_node("Cast", ["pixels"], ["inner"], to=TensorProto.FLOAT))
+    model.graph.input[0].name, model.graph.input[0].type.tensor_type.elem_type = "pixels", TensorProto.UINT8
+    onnx.save(model, tmp_path / "bytes.onnx")
+    with pytest.raises(UserError, match="takes uint8 images and normalises them itself; leave out --mean and --std"):
+        given.read(tmp_path / "bytes.onnx", ASKED)
+    assert given.read(tmp_path / "bytes.onnx", {}).spec.std == (1.0,) * 3
+
+
+@pytest.mark.parametrize("level", ["ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"])
+def test_a_file_that_onnxruntime_has_optimised_is_refused(float_file, tmp_path, level):
+    """Its layers are onnxruntime's own, and stayed in float in a file that was called int8."""
+    options = ort.SessionOptions()
+    options.log_severity_level, options.optimized_model_filepath = 3, str(tmp_path / "fused.onnx")
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    ort.InferenceSession(float_file, options, providers=["CPUExecutionProvider"])
+    kinds = {node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node if node.domain}
+    if not kinds & {"FusedConv", "ReorderInput"}:
+        pytest.skip("this processor has no layout of its own")
+    with pytest.raises(UserError, match=r"was optimised by onnxruntime \(.*; give the file from before that"):
+        given.read(tmp_path / "fused.onnx", ASKED)
+
+
+def test_a_file_without_weights_is_refused(tmp_path):
+    """It was written again as it is, and called int8."""
+    ends = [("pixels", ["n", 3, 16, 16]), ("logits", ["n", 3])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends]
+    nodes = [helper.make_node("GlobalAveragePool", ["pixels"], ["p"]), helper.make_node("Flatten", ["p"], ["logits"])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", ends[:1], ends[1:]), opset_imports=[helper.make_opsetid("", 18)], ir_version=8
+    )
+    onnx.save(model, tmp_path / "pool.onnx")
+    with pytest.raises(UserError, match="has no convolution or linear layer with weights"):
+        given.read(tmp_path / "pool.onnx", ASKED)
+
+
+def test_weights_in_a_file_of_their_own_are_an_input_too(float_file, picture_folder, tmp_path):
+    """A result was taken for finished though the weights were others."""
+    path = tmp_path / "net.onnx"
+    onnx.save(onnx.load(float_file), path, save_as_external_data=True, location="net.data", size_threshold=500)
+    result = quantize_file(path, picture_folder, tmp_path / "out", ASKED, min_agreement=0.5)
+    assert set(result.inputs) == {"net.onnx", "net.data"}
 
 
 def test_a_folder_of_somebody_elses_files_is_left_alone(float_file, picture_folder, tmp_path):

@@ -11,7 +11,8 @@ from softedge.errors import UserError
 from softedge.export import contract
 from softedge.export.base import GivenModel
 from softedge.export.given_ends import End, judged
-from softedge.export.given_file import Tensor, interface, preprocessing
+from softedge.export.given_file import Tensor, interface
+from softedge.export.given_words import preprocessing, stated
 from softedge.export.litert.candidates import (
     ENDS,
     WEIGHTED,
@@ -43,7 +44,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     if any(0 in tensor.dims[1:] for tensor in inputs):
         raise UserError(f"{path} takes images of any size, which cannot be calibrated; convert it again for one size")
     known = interface(path, inputs, outputs, end.kind, asked.get("size"), asked.get("activation"))
-    spec = preprocessing(path, known, asked, _contract(path))
+    spec, origin = preprocessing(path, known, asked, _contract(path), stated(path, asked))
     file = File.of(path, about, known, spec)
     known = judged(path, known, end, lambda images: run(path, images, file.feed()), asked.get("activation"))
     file = replace(file, known=known)
@@ -53,7 +54,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
         lambda calibration: FileCandidates(file, calibration),
         known.output,
         file.answering,
-        known.about(),
+        known.about(origin),
     )
 
 

@@ -17,7 +17,8 @@ from softedge.errors import UserError
 from softedge.export.base import Float32, GivenModel, Predictor, Uint8
 from softedge.export.candidates import Option
 from softedge.export.given_ends import End, end_of, judged
-from softedge.export.given_file import Interface, Tensor, interface, own_words, preprocessing
+from softedge.export.given_file import Interface, Tensor, interface
+from softedge.export.given_words import own_words, preprocessing, stated
 from softedge.export.onnx.speed import raced
 from softedge.export.openvino.candidates import NetworkCandidates, Quantization
 from softedge.export.openvino.core import core
@@ -35,9 +36,10 @@ _SECONDS = 2.0  # of processor time to compare one option with fp32
 def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     """See ``Format.given``."""
     network = _plain(path)
-    known, end = _interface(network, path, asked)
+    beside = stated(path, asked)
+    known, end = _interface(network, path, asked, beside.size if beside else None)
     own = {**_model_api(network), **own_words(path, _noted(network, "softedge", "input"))}
-    spec = preprocessing(path, known, asked, own)
+    spec, origin = preprocessing(path, known, asked, own, beside)
     feed: Feed = partial(known.fed, spec=spec)
     _fits(network, path, known, spec)
     known = judged(path, known, end, predictor(network, feed=feed), asked.get("activation"))
@@ -47,7 +49,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
         lambda calibration: FileCandidates(network, known, calibration, feed),
         known.output,
         lambda made: _answering(made, known, feed),
-        known.about(),
+        known.about(origin),
     )
 
 
@@ -170,10 +172,10 @@ def _has_weights(op: Any) -> bool:
     return bool(node.get_type_name() == "Constant")
 
 
-def _interface(network: Any, path: Path, asked: Mapping[str, Any]) -> tuple[Interface, End[Any]]:
+def _interface(network: Any, path: Path, asked: Mapping[str, Any], usual: int | None) -> tuple[Interface, End[Any]]:
     end = end_of(network.outputs[0].get_node().input_value(0), _made) if network.outputs else End[Any]("", None)
     inputs, outputs = ([_tensor(port) for port in ports] for ports in (network.inputs, network.outputs))
-    return interface(path, inputs, outputs, end.kind, asked.get("size"), asked.get("activation")), end
+    return interface(path, inputs, outputs, end.kind, asked.get("size"), asked.get("activation"), usual), end
 
 
 def _made(value: Any) -> tuple[str, Any]:
