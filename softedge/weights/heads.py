@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from softedge.errors import UserError
 from softedge.progress import say
-from softedge.weights.layouts import COUNTER, Fitted, listed
+from softedge.weights.layouts import BY_ONNX, COUNTER, HEADS, Fitted, listed
 
 _OF_TRAINING = re.compile(r"loss|criteri|metric", re.IGNORECASE)  # in a name: not between features and classes
 _ELSE = "use --output features, or"
@@ -37,7 +37,7 @@ def completed(
             own = listed(sorted({key.rpartition(".")[0] for key in given}))
             say(f"weights: {names} in {where} are left out: '{own}' is the classifier of {name} itself")
     if not given:
-        _refuse_unclear(fitted, name, where)
+        _refuse_unclear(fitted, layers, name, where)
         if not fitted.heads:
             return None
         ((head, tensors),) = fitted.heads.items()
@@ -80,7 +80,28 @@ def _refuse_contradiction(given: Mapping[str, Tensor], where: str) -> None:
             )
 
 
-def _refuse_unclear(fitted: Fitted, name: str, where: str) -> None:
+def _refuse_sequence(fitted: Fitted, layers: tuple[str, ...], where: str) -> None:
+    """UserError for a classifier that is a sequence, but for one linear layer at its beginning: its other layers may
+    have no weights, and nothing in the file says what they are."""
+    alone = [head for head in fitted.heads if f".{head}".endswith(tuple(f".{name}" for name in (*HEADS, *layers)))]
+    parents = {head.rpartition(".")[0] for head in fitted.heads}
+    if alone or len(parents) != 1 or list(fitted.heads) == [f"{next(iter(parents))}.0"]:
+        return
+    head, parent = next(iter(fitted.heads)), next(iter(parents))
+    if len(fitted.heads) == 1:
+        raise UserError(
+            f"{where} has a classifier '{head}' behind layers without weights: if those are dropout, rename "
+            f"{head}.weight and {head}.bias to {parent}.weight and {parent}.bias; else {BY_ONNX}"
+        )
+    sizes = [f"{name} {' x '.join(map(str, tensors['weight'].shape))}" for name, tensors in fitted.heads.items()]
+    raise UserError(
+        f"{where} has a classifier of {len(sizes)} layers ({listed(sizes)}), and does not say what lies between them; "
+        f"{BY_ONNX}"
+    )
+
+
+def _refuse_unclear(fitted: Fitted, layers: tuple[str, ...], name: str, where: str) -> None:
+    _refuse_sequence(fitted, layers, where)
     if len(fitted.heads) > 1:
         raise UserError(
             f"{where} has {len(fitted.heads)} classifiers ({listed(list(fitted.heads))}), and none is that of {name} "

@@ -24,7 +24,8 @@ TORCHVISION = {  # timm's name -> torchvision's, where the two are the same netw
     **{f"resnet{n}": f"resnet{n}" for n in (18, 34, 50, 101, 152)},
 }
 _INSIDE = ("backbone.net.", "backbone.", "net.", "encoder.", "")  # where a classifier keeps its backbone
-_HEADS = ("head", "fc", "classifier", "last_linear")
+HEADS = ("head", "fc", "classifier", "last_linear")
+BY_ONNX = "export the network to ONNX in PyTorch and give that file to softedge quantize, or use --output features"
 GREY = (0.299, 0.587, 0.114)  # parts of red, green and blue (ITU-R 601), as in Pillow
 COUNTER = "num_batches_tracked"  # says nothing about the function, and old files do not have it
 
@@ -81,9 +82,12 @@ def fit_with_head(state: State, net: nn.Module, name: str, where: str, own: Coll
         found = [k for k in inner if k not in wanted]
         ours = [k for k in found if k in own or _is_of(k, classifiers(net))]
         beside = {k: k.removeprefix(reading.outer) for k in state if not k.startswith(reading.prefix)}
-        others = {reading.prefix + k: inner[k] for k in found if k not in ours and _is_of(k, _HEADS)}
+        unclaimed = {k: inner[k] for k in found if k not in ours}
+        others = {reading.prefix + k: inner[k] for k in _of_heads(unclaimed, (*HEADS, *classifiers(net)))}
         strangers = [k for k in found if k not in ours and reading.prefix + k not in others]
-        others |= {k: state[k] for k, short in beside.items() if _is_of(short, (*_HEADS, *classifiers(net)))}
+        shorts = {short: state[k] for k, short in beside.items()}
+        there = _of_heads(shorts, (*HEADS, *classifiers(net)))
+        others |= {k: state[k] for k, short in beside.items() if short in there}
         outside = [k for k in beside if k not in others]
         if not wrong and not strangers:
             _refuse_two(outside, [k for k in wanted if not k.endswith(COUNTER)], reading.prefix, name, where)
@@ -126,7 +130,9 @@ def _refuse_two(outside: list[str], wanted: list[str], prefix: str, name: str, w
 
 def _misfit(wrong: list[str], strangers: list[str], state: State, wanted: State) -> str:
     if not wrong:
-        return f"{len(strangers)} of its tensors have no place in the network, the first is '{strangers[0]}'"
+        several = all(key.startswith(tuple(f"{head}." for head in HEADS)) for key in strangers)
+        what = f"; of a classifier of several layers, {BY_ONNX}" if several else ""
+        return f"{len(strangers)} of its tensors have no place in the network, the first is '{strangers[0]}'{what}"
     first = wrong[0]
     there = f"of shape {tuple(state[first].shape)} in the file" if first in state else "not in the file"
     if first not in state and strangers:
@@ -155,6 +161,20 @@ def _named(net: nn.Module, what: str) -> tuple[str, ...]:
 
 def _is_of(key: str, layers: Sequence[str]) -> bool:
     return key.rpartition(".")[0] in layers and key.rpartition(".")[2] in ("weight", "bias")
+
+
+def _of_heads(state: State, layers: Sequence[str]) -> list[str]:
+    """The names of classifiers: ``head.weight``, and of sequences of linear layers alone (``head.0.weight``).
+
+    A norm in such a sequence may be that of the features: it is left to be refused by name.
+    """
+    found = {key for key in state if _is_of(key, layers)}
+    for layer in layers:
+        inside = {key: value for key, value in state.items() if key.startswith(f"{layer}.") and key not in found}
+        weights = [key for key, value in inside.items() if key.endswith(".weight") and value.ndim == 2]
+        if {key.rpartition(".")[0] for key in inside} == {key.rpartition(".")[0] for key in weights}:
+            found |= {key for key in inside if key.rpartition(".")[2] in ("weight", "bias")}
+    return [key for key in state if key in found]  # in the order of the file
 
 
 @dataclass(frozen=True)

@@ -164,3 +164,58 @@ def test_a_tensor_like_no_classifiers_own_is_not_dropped_with_one(net, path):
     torch.save({**net.state_dict(), **head("head"), "head.scale": torch.ones(1)}, path)
     with pytest.raises(UserError, match=r"1 of its tensors have no place in the network, the first is 'head.scale'"):
         read(path, NAME)
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_one_linear_layer_at_the_beginning_of_a_sequence_is_the_classifier(net, path, prefix):
+    """Nothing can lie between it and the features."""
+    own = head("head.0")
+    torch.save({**trunk(net, prefix), **own}, path)
+    with torch.no_grad():
+        features = net.forward_head(net.forward_features(IMAGES), pre_logits=True)
+        expected = torch.nn.functional.linear(features, own["head.0.weight"], own["head.0.bias"])
+    assert torch.allclose(logits(path), expected, atol=1e-5)
+
+
+ONNX = "export the network to ONNX in PyTorch and give that file to softedge quantize"
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+@pytest.mark.parametrize("names", [("classifier.1", "classifier.4"), ("head.fc1", "head.fc2"), ("fc.0", "fc.3")])
+def test_a_classifier_of_several_layers_is_refused_with_what_to_do_and_its_features_are_used(net, path, prefix, names):
+    first, second = names
+    layers = {**head(first, 32), **head(second, features=32)}
+    torch.save({**trunk(net, prefix), **layers}, path)
+    sizes = rf"\({first} 32 x 1024, {second} 4 x 32\)"
+    line = f"a classifier of 2 layers {sizes}, and does not say what lies between them; {ONNX}"
+    with pytest.raises(UserError, match=line) as error:
+        read(path, NAME)
+    assert "\n" not in str(error.value)
+    features = read(path, NAME, output="features")[0]
+    with torch.no_grad():
+        expected = net.forward_head(net.forward_features(IMAGES), pre_logits=True)
+        assert features.output == "features" and torch.allclose(features.model(IMAGES), expected, atol=1e-5)
+
+
+def test_a_linear_layer_behind_layers_without_weights_is_refused_with_the_new_name(net, path):
+    own = head("classifier.1")
+    torch.save({**trunk(net), **own}, path)
+    with pytest.raises(UserError, match="if those are dropout, rename classifier.1.weight and classifier.1.bias to"):
+        read(path, NAME)
+    torch.save({**trunk(net), **{key.replace(".1.", "."): value for key, value in own.items()}}, path)
+    assert read(path, NAME)[0].labels == ("0", "1", "2", "3")
+
+
+def test_a_norm_in_a_classifier_of_several_layers_is_refused_by_name_with_what_to_do(net, path):
+    """It may be that of the features."""
+    norm = {f"head.1.{leaf}": torch.ones(32) for leaf in ("weight", "bias", "running_mean", "running_var")}
+    torch.save({**trunk(net), **head("head.0", 32), **norm, **head("head.3", features=32)}, path)
+    with pytest.raises(UserError, match=rf"the first is 'head.0.weight'; of a classifier of several layers, {ONNX}"):
+        read(path, NAME)
+
+
+def test_training_starts_without_a_classifier_of_several_layers(net, path, capsys):
+    torch.save({**trunk(net), **head("classifier.1", 32), **head("classifier.4", features=32)}, path)
+    backbone = backbones.build(config.Backbone(name=NAME, weights=str(path)))
+    assert torch.equal(backbone.net.state_dict()["conv_stem.weight"], net.state_dict()["conv_stem.weight"])
+    assert "classifier.4.bias) is left off" in capsys.readouterr().err
