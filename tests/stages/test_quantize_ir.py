@@ -335,3 +335,20 @@ def test_a_network_for_grey_images_gets_them_as_pillow_makes_them(pictures, tmp_
     logits = ((levels - 0.5) / 2).reshape(len(levels), -1) @ weights.reshape(8, -1).T
     assert np.abs(read.predict(pictures) - torch.from_numpy(logits).softmax(1).numpy()).max() < 0.02
     assert read.about["channels"] == 1
+
+
+@pytest.mark.parametrize(("factor", "white"), [(255.0, 255), (1.0, 1)])
+def test_a_network_with_its_preprocessing_inside_says_what_it_takes(
+    deployed, pictures, tmp_path, capsys, factor, white
+):
+    """As openvino.preprocess puts it there."""
+    prepared = ov.preprocess.PrePostProcessor(converted(deployed, -1, 3, 16, 16))
+    prepared.input().tensor().set_layout(ov.Layout("NCHW"))
+    steps = prepared.input().preprocess()
+    steps.mean([factor * value for value in SPEC.mean]).scale([factor * value for value in SPEC.std])
+    path = saved(prepared.build(), tmp_path / "inside.xml")
+    read = given.read(path, {})
+    assert np.abs(read.predict(pictures) - deployed.predict(pictures)).max() < 0.02
+    assert f"since it normalises values up to {white} itself" in capsys.readouterr().err
+    given.read(path, ASKED)
+    assert f"warning: inside.xml normalises values up to {white} itself" in capsys.readouterr().err

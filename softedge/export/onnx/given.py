@@ -41,7 +41,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     beside = stated(path, asked)
     edges, end = _edges(model, path, asked, beside.size if beside else None)
     notes = {entry.key: entry.value for entry in model.metadata_props}
-    words, white = own_words(path, notes.get("softedge.input")), beginning(model).white()
+    words, white = own_words(path, notes.get("softedge.input")), beginning(model).own.white()
     spec, origin = preprocessing(path, edges.interface, asked, words, beside, white)
     own = _own_values(path, edges.interface, spec)
     edges = replace(edges, interface=judged(path, edges.interface, end, own, asked.get("activation")))

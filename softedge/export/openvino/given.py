@@ -25,11 +25,13 @@ from softedge.export.openvino.core import core
 from softedge.export.openvino.int8 import WEIGHTED
 from softedge.export.openvino.network import F32, Feed, predictor, save
 from softedge.export.openvino.rounding import rounded
+from softedge.export.own_normalisation import Normalisation
 from softedge.records import InputSpec
 
 _ROUNDED = ("FakeQuantize", "FakeConvert")
 _NARROW = re.compile(r"[iu][1248]|nf4|f4e2m1|f8e\w+")  # element types of quantized weights; indices have 32 or 64 bits
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_OWN = {"Add": "add", "Subtract": "sub", "Multiply": "mul", "Divide": "div"}  # with a constant: normalisation
 _SECONDS = 2.0  # of processor time to compare one option with fp32
 
 
@@ -39,7 +41,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     beside = stated(path, asked)
     known, end = _interface(network, path, asked, beside.size if beside else None)
     own = {**_model_api(network), **own_words(path, _noted(network, "softedge", "input"))}
-    spec, origin = preprocessing(path, known, asked, own, beside)
+    spec, origin = preprocessing(path, known, asked, own, beside, _normalised(network).white())
     feed: Feed = partial(known.fed, spec=spec)
     _fits(network, path, known, spec)
     known = judged(path, known, end, predictor(network, feed=feed), asked.get("activation"))
@@ -202,6 +204,25 @@ def _fits(network: Any, path: Path, known: Interface, spec: InputSpec) -> None:
 def _noted(network: Any, *place: str) -> str | None:
     """An entry of the file's own rt_info."""
     return str(network.get_rt_info(list(place)).astype(str)) if network.has_rt_info(list(place)) else None
+
+
+def _normalised(network: Any) -> Normalisation:
+    """What the network does with the image's values before its first convolution."""
+    own, value = Normalisation(), network.inputs[0]
+    while len(readers := value.get_target_inputs()) == 1:
+        node = next(iter(readers)).get_node()
+        kind = node.get_type_name()
+        if kind in ("Convolution", "GroupConvolution"):
+            return own
+        if kind in _OWN:
+            constant = node.input_value(1).get_node()
+            if constant.get_type_name() != "Constant" or (data := constant.get_data()).size not in (1, 3):
+                break
+            own = own.then(_OWN[kind], data)
+        elif kind not in ("Convert", "Transpose", "Pad"):
+            break
+        value = node.output(0)
+    return Normalisation()
 
 
 def _model_api(network: Any) -> dict[str, Any]:
