@@ -17,10 +17,11 @@ _NO_OPTIONS = ("num_classes", "in_chans", "checkpoint_path", "cache_dir", "featu
 
 
 def config_beside(path: Path, file: str = "config.json") -> Path:
-    """Where the settings of a file are: beside it, or above it where its folder is ``onnx``, as hubs have it."""
-    above = path.parent.parent / file
-    beside = path.parent / file
-    return above if path.parent.name == "onnx" and not beside.is_file() and above.is_file() else beside
+    """Where the settings of a file are: beside it, or above it where its folder has the name of its suffix, as a hub
+    keeps the files of one format."""
+    above, beside = path.parent.parent / file, path.parent / file
+    of_format = path.parent.name == path.suffix.removeprefix(".")
+    return above if of_format and not beside.is_file() and above.is_file() else beside
 
 
 def read_beside(path: Path, file: str) -> Mapping[str, Any] | None:
