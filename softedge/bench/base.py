@@ -245,6 +245,13 @@ def open_device(spec: str) -> Device:
     return kind(spec.strip().removesuffix(":"), address, options)
 
 
+def open_devices(specs: Sequence[str]) -> list[Device]:
+    """``open_device`` of each, once; UserError where there is none: nothing would be measured."""
+    if not specs:
+        raise UserError("bench.devices is empty, so nothing would be timed; name at least one device: --devices local")
+    return [open_device(spec) for spec in dict.fromkeys(specs)]
+
+
 def split_specs(text: str) -> tuple[str, ...]:
     """The devices of a ``--devices`` list; a comma also parts the options of one device:
     ``local:threads=2,provider=X,browser:`` -> (``local:threads=2,provider=X``, ``browser:``).

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.bench.base import PRESETS, Device, DeviceError, Measurement, open_device
+from softedge.bench.base import PRESETS, Device, DeviceError, Measurement, open_devices
 from softedge.bench.row import Session
 from softedge.config import Recipe
 from softedge.data.images import UNLABELLED
@@ -37,7 +37,7 @@ def bench(trained: Trained, devices: Sequence[str], preset: str, force: bool = F
     """One stage ``bench/<file>@<device>`` each, in the transfer folder; DeviceError after all when a device failed."""
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}'{did_you_mean(preset, tuple(PRESETS))}")
-    opened = [open_device(spec) for spec in dict.fromkeys(devices)]
+    opened = open_devices(devices)
     for device in opened:
         if device.spec.split(":")[0] not in KINDS:
             raise UserError(f"detectors are timed on {', '.join(KINDS)}, not on {device.spec}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from softedge import registry
 from softedge.bench import answers
-from softedge.bench.base import PRESETS, Device, DeviceError, Measurement, TimingPlan, open_device
+from softedge.bench.base import PRESETS, Device, DeviceError, Measurement, TimingPlan, open_devices
 from softedge.bench.row import Session
 from softedge.config import Recipe
 from softedge.data import late
@@ -60,7 +60,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Res
     A device that fails is reported in every row it should have filled, the others still run, and then DeviceError.
     """
     preset = recipe.bench.preset
-    opened = [open_device(spec) for spec in dict.fromkeys(recipe.bench.devices)]
+    opened = open_devices(recipe.bench.devices)
     # A format that could not be made has a result with the reason, and no contract.
     run_exports = [name for name in run.results("export") if (run.folder(f"export/{name}") / contract.FILE).is_file()]
     if not run_exports:

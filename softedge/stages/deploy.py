@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from softedge.bench.base import open_device
-from softedge.config import Bench, Recipe
+from softedge import config
+from softedge.bench.base import open_devices
+from softedge.config import Recipe
 from softedge.data import late
 from softedge.data.images import Data
 from softedge.data.naming import text_of
@@ -84,8 +85,8 @@ def deploy(
     need_lists(targets=targets, precisions=precisions, devices=devices, set=set)
     for name in targets or ():  # a plan takes a while: what it does not depend on is refused first
         open_format(name)
-    for device in devices or ():
-        open_device(device)
+    on = tuple(devices) if devices is not None else _set_devices(set)
+    open_devices(on)
     if out is not None:
         refuse_foreign(Run(out).root)
     gates: dict[str, Any] = {
@@ -101,13 +102,7 @@ def deploy(
     files = {"export.targets": targets, "export.precisions": precisions}  # the plan measures and counts them
     exported = [f"{key}={json.dumps(list(names))}" for key, names in files.items() if names is not None]
     chosen, planned = plan.recipe_for(
-        data,
-        recipe,
-        [*set, *exported],
-        out,
-        minutes,
-        Limits(max_ms, max_mb, (devices or Bench().devices)[0]),
-        force or update,
+        data, recipe, [*set, *exported], out, minutes, Limits(max_ms, max_mb, on[0]), force or update
     )
     asked = precisions is not None or max_drop is not None or min_agreement is not None
     resolved = replaced(
@@ -154,8 +149,12 @@ def chain(recipe: Recipe, images: Data) -> tuple[list[str], Recipe]:
     return [name for name in STAGES if name not in NEED_LABELS], for_labels(recipe, images)
 
 
+def _set_devices(set: Sequence[str]) -> tuple[str, ...]:
+    """The devices that ``--set`` names, else those of every recipe that says nothing."""
+    return config.build({}, [item for item in set if item.startswith("bench.devices")]).bench.devices
+
+
 def _refuse_unknown(recipe: Recipe) -> None:
     """Refuse an unknown target or device before hours of training, not after."""
-    for device in recipe.bench.devices:
-        open_device(device)  # nothing is connected yet
+    open_devices(recipe.bench.devices)  # nothing is connected yet
     known_names(recipe)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from pictures import class_folders
 from typer.testing import CliRunner
 
+import softedge
+from softedge import config
 from softedge.cli import app, main
+from softedge.errors import UserError
+from softedge.run import Run, write_text
+from softedge.stages import bench, plan
+
+NO_DEVICES = "error: bench.devices is empty, so nothing would be timed; name at least one device: --devices local"
 
 
 def line(capsys, *words: str) -> str:
@@ -22,6 +30,28 @@ def test_no_device_at_all_is_refused(tmp_path, capsys, command, text):
     given = {"bench": [tmp_path], "deploy": [], "export-file": [tmp_path / "a.pth", "--images", tmp_path]}[command]
     found = line(capsys, command, *given, "--devices", text)
     assert found == f"error: --devices '{text}' names none; give at least one, such as local, or leave it out"
+
+
+def test_a_recipe_without_devices_is_refused_before_any_work(tmp_path, capsys):
+    """``--set bench.devices=[]`` passed for a benchmark of nothing, too."""
+    photos = class_folders(tmp_path / "photos", {"a": 2, "b": 2})
+    found = line(capsys, "deploy", "--data", photos, "--out", tmp_path / "run", "--set", "bench.devices=[]")
+    assert found == NO_DEVICES and not (tmp_path / "run").exists()
+    recipe = tmp_path / "own.toml"
+    recipe.write_text('base = "digits"\n[bench]\ndevices = []\n')
+    assert line(capsys, "deploy", "--recipe", recipe, "--out", tmp_path / "run") == NO_DEVICES
+    write_text(tmp_path / "earlier" / "recipe.toml", config.to_toml(config.load(str(recipe))))
+    with pytest.raises(UserError, match="bench.devices is empty"):
+        bench.stage(Run(tmp_path / "earlier"), config.load(str(recipe)), None)
+
+
+def test_limits_are_measured_on_the_device_that_set_names(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(plan, "recipe_for", lambda *values: asked.append(values[5].device) or exit())
+    for given in ({"set": ["bench.devices=['adb:', 'local']"]}, {"devices": ["browser:"]}, {}):
+        with pytest.raises(SystemExit):
+            softedge.deploy(data=tmp_path, max_ms=5, **given)
+    assert asked == ["adb:", "browser:", "local"]
 
 
 def test_a_mistyped_device_is_refused_before_anything_is_exported(tmp_path, capsys):
