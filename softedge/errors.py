@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import math
+import numbers
+import operator
 import os
 import signal
 import threading
@@ -121,6 +124,30 @@ def need_lists(**given: object) -> None:
             raise UserError(f"{name}={value!r} is a mapping; give a list of texts: {name}={items!r}")
         if isinstance(value, Iterable) and (others := [item for item in value if not isinstance(item, str)]):
             raise UserError(f"{name} holds {others[0]!r}; give a list of texts")
+
+
+def whole(name: str, value: object, least: int = 1, why: str = "") -> int:
+    """``value`` as a plain int, also of NumPy's; UserError for what is no whole number of ``least`` or more.
+
+    why: a clause that ends the line.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        found = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise UserError(f"{name} is {value!r}; give a whole number, {least} or more{why}") from None
+    if found < least:
+        raise UserError(f"{name} is {found}; give a whole number, {least} or more{why}")
+    return found
+
+
+def positive(name: str, value: object) -> float:
+    """``value`` as a plain int or float, also of NumPy's; UserError for what is no finite number above 0."""
+    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    if not 0 < number < math.inf:
+        raise UserError(f"{name} is {value!r}; give a number above 0")
+    return int(number) if isinstance(value, numbers.Integral) else number
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:

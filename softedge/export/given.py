@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from softedge import backbones
 from softedge.backbones import Backbone, Classifier
-from softedge.errors import UserError, first_line
+from softedge.errors import UserError, first_line, whole
 from softedge.export import folding
 from softedge.export.deployed import Deployed
 from softedge.files import read_text
@@ -66,8 +66,7 @@ def preprocessing(
     size: int | None, mean: str | None, std: str | None, interpolation: str | None, crop: float | None
 ) -> GivenPreprocessing:
     """From what is typed, ``--mean 0.5,0.5,0.5``; UserError for anything else."""
-    if size is not None and size < 1:
-        raise UserError(f"--size is {size}; give the input's height and width in pixels, such as 224")
+    size = None if size is None else whole("--size", size, why=": the input's height and width in pixels, such as 224")
     if interpolation not in (None, "bilinear", "bicubic"):
         raise UserError(f"--interpolation is bilinear or bicubic; found '{interpolation}'")
     if crop is not None and not 0 < crop <= 1:

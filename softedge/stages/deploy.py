@@ -14,7 +14,7 @@ from softedge.config import Recipe
 from softedge.data import late
 from softedge.data.images import Data
 from softedge.data.naming import text_of
-from softedge.errors import need_lists
+from softedge.errors import need_lists, positive
 from softedge.export.base import open_format
 from softedge.files import expanded
 from softedge.progress import say
@@ -96,8 +96,11 @@ def deploy(
         "max_p90": max_p90,
         "min_accuracy": min_accuracy,
     }
-    replaced(Recipe(), check=gates)
+    limits = replaced(Recipe(), check=gates).check
+    gates = {name: None if value is None else getattr(limits, name) for name, value in gates.items()}  # plain numbers
     sizing = {"minutes": minutes, "max_ms": max_ms, "max_mb": max_mb}
+    sizing = {name: None if value is None else positive(name, value) for name, value in sizing.items()}
+    minutes, max_ms, max_mb = sizing.values()
     options = kept.asked(set, **sizing, targets=targets, precisions=precisions, devices=devices)
     files = {"export.targets": targets, "export.precisions": precisions}  # the plan measures and counts them
     exported = [f"{key}={json.dumps(list(names))}" for key, names in files.items() if names is not None]

@@ -16,7 +16,7 @@ import numpy as np
 from softedge import config, registry
 from softedge.data import load
 from softedge.data.images import UNLABELLED, FileImages
-from softedge.errors import UserError, need_lists
+from softedge.errors import UserError, need_lists, whole
 from softedge.export import calibration, given
 from softedge.export.base import Float32, combinations
 from softedge.export.given import AS_KNOWN, GivenPreprocessing, read
@@ -77,8 +77,12 @@ def export_file(
     if activation == "sigmoid" and output == "features":
         raise UserError("features have no activation; leave out --activation or --output features")
     kind: Output = "scores" if activation == "sigmoid" else output
-    if size is not None and size < 1:
-        raise UserError(f"--size is {size}; give the input's height and width in pixels, such as 224")
+    size = None if size is None else whole("--size", size, why=": the input's height and width in pixels, such as 224")
+    seed = whole("seed", seed, 0)
+    calibration_images, golden_images = (
+        whole(name, value)
+        for name, value in (("calibration_images", calibration_images), ("golden_images", golden_images))
+    )
     tried = config.Export().precisions if precisions is None else tuple(precisions)
     combinations(targets, tried, batch)
     weights, root = Path(weights), Path(images)

@@ -11,7 +11,7 @@ import numpy as np
 
 from softedge.config import Recipe
 from softedge.data.images import Data
-from softedge.errors import UserError
+from softedge.errors import UserError, whole
 from softedge.eval import active_learning
 from softedge.files import csv_table, read_table
 from softedge.progress import plural, say
@@ -47,8 +47,7 @@ def label_next(
 
     out: the run that is made of a folder.  ``details["images"]`` of the result has the first ones.
     """
-    if number < 1:
-        raise UserError(f"--number is {number}; give how many images you want to label, such as 50")
+    number = whole("--number", number, why=": how many images you want to label, such as 50")
     with opened_for_review(source, out, set, _unlabelled) as (run, recipe, data):
         result = stage(run, recipe, data, force, number)
         say_what_follows(data, run.root / NAME / FILE)

@@ -15,7 +15,7 @@ from softedge.bench.base import open_device
 from softedge.config import Recipe
 from softedge.data.naming import text_of
 from softedge.data.sources import canonical
-from softedge.errors import UserError
+from softedge.errors import UserError, positive
 from softedge.eval.validation import LEAST, few_counts
 from softedge.files import expanded
 from softedge.progress import plural, say
@@ -57,7 +57,8 @@ def plan(
     max_ms, max_mb: what an image may take on the device (p90) and a file may weigh: they limit the input size, and
     choose a smaller network, taught by the larger one, where that meets them at no size.
     """
-    data = text_of(data)
+    data, minutes = text_of(data), positive("minutes", minutes)
+    max_ms, max_mb = (None if n is None else positive(name, n) for name, n in (("max_ms", max_ms), ("max_mb", max_mb)))
     if not expanded(data).is_dir():
         raise UserError(f"--data {data} is not a folder; plans are for folders of images, the named sets have recipes")
     open_device(device)  # nothing is connected yet; a mistyped one is refused where no limit is measured on it, too

@@ -16,7 +16,7 @@ from softedge.config import Recipe
 from softedge.data import late
 from softedge.data.images import Data
 from softedge.data.naming import text_of
-from softedge.errors import UserError
+from softedge.errors import UserError, whole
 from softedge.eval import starts
 from softedge.progress import say
 from softedge.records import Outcome, Result
@@ -42,7 +42,12 @@ def pretrain(
     gpus: int = 1,
     nodes: int = 1,
 ) -> Result:
-    """Pretrain a backbone without labels into the run folder ``out``; resumes where an earlier start was killed."""
+    """Pretrain a backbone without labels into the run folder ``out``; resumes where an earlier start was killed.
+
+    gpus: processes on this machine, one for each GPU; one trains on the CPU where there is no GPU.  nodes: machines.
+    """
+    gpus = whole("gpus", gpus, why=" (1 trains on the CPU where there is no GPU; CUDA_VISIBLE_DEVICES=-1 hides one)")
+    nodes = whole("nodes", nodes)
     data = None if data is None else text_of(data)
     resolved = choose_recipe(data, recipe, set, out)
     if max(gpus, nodes) > 1 or "WORLD_SIZE" in os.environ or "SLURM_PROCID" in os.environ:

@@ -15,7 +15,7 @@ import numpy as np
 
 from softedge import registry
 from softedge.config import Check, build
-from softedge.errors import UserError, first_line
+from softedge.errors import UserError, first_line, whole
 from softedge.eval.measures import compare
 from softedge.export import calibration
 from softedge.export.base import Float32, Format, GivenModel, Uint8, open_format
@@ -61,7 +61,7 @@ def quantize_file(
         raise UserError(f"int8 ranges of {file} need real images; give a folder of them with --images")
     if (activation := (asked or {}).get("activation")) not in (None, "softmax", "sigmoid"):
         raise UserError(f"--activation is softmax or sigmoid; found '{activation}'")
-    file, root = Path(file), Path(images)
+    file, root, seed = Path(file), Path(images), whole("seed", seed, 0)
     limits = {} if min_agreement is None else {"min_agreement": min_agreement}
     gates = build({"check": limits}, source="the command line").check
     format_ = _format(file)

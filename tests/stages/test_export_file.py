@@ -197,7 +197,9 @@ def test_weights_labels_and_images_that_do_not_fit_are_one_clear_line(weights, p
         read(good, "mobilenetv3_small_050x")
     with pytest.raises(UserError, match="has 2 labels, the classifier 4 classes"):
         read(good, NAME, labels=["a", "b"])
-    with pytest.raises(UserError, match="--size is 0; give the input's height and width in pixels"):
+    with pytest.raises(
+        UserError, match="--size is 0; give a whole number, 1 or more: the input's height and width in pixels"
+    ):
         export_file(good, tmp_path / "out", photos, NAME, size=0)
     with pytest.raises(UserError, match="was not written by softedge"):
         read(good)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from pictures import class_folders
 from typer.testing import CliRunner
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 import softedge
 from softedge import config
 from softedge.cli import app, main
-from softedge.errors import UserError
+from softedge.errors import UserError, positive, whole
 from softedge.run import Run, write_text
 from softedge.stages import bench, plan
 
@@ -77,3 +78,35 @@ def test_an_impossible_agreement_is_refused_for_a_file_as_for_a_run(tmp_path, ca
 
 def test_the_help_still_names_the_folder_of_a_quantized_file():
     assert "[default: (runs/quantized)]" in CliRunner().invoke(app, ["quantize", "--help"]).output
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "2", None])
+def test_what_is_no_number_of_processes_or_images_is_refused_before_any_work(tmp_path, value):
+    """``gpus=0`` trained on one process; the others were tracebacks, or read as 1."""
+    folder = class_folders(tmp_path / "photos", {"a": 2})
+    for name, call in {
+        "gpus": lambda: softedge.pretrain(data=folder, out=tmp_path / "run", gpus=value),
+        "nodes": lambda: softedge.pretrain(data=folder, out=tmp_path / "run", nodes=value),
+        "--number": lambda: softedge.label_next(folder, number=value, out=tmp_path / "run"),
+    }.items():
+        with pytest.raises(UserError, match=rf"^{name} is .*; give a whole number, 1 or more"):
+            call()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "2", float("nan"), float("inf")])
+def test_what_is_no_number_of_minutes_is_refused_before_any_work(tmp_path, value):
+    folder = class_folders(tmp_path / "photos", {"a": 2})
+    for name in ("minutes", "max_ms", "max_mb"):
+        for call in (softedge.plan, softedge.deploy):
+            with pytest.raises(UserError, match=rf"^{name} is .*; give a number above 0$"):
+                call(data=folder, **{name: value})
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    assert [whole("n", value) for value in (np.int64(3), np.uint8(3), 3.0)] == [3, 3, 3]
+    assert type(whole("n", np.int64(3))) is int
+    kinds = [positive("n", value) for value in (np.int32(3), np.float32(0.5), 3, 0.5)]
+    assert kinds == [3, 0.5, 3, 0.5] and [type(one) for one in kinds] == [int, float, int, float]
+    with pytest.raises(UserError, match="had no photos"):  # past the options, whose texts go into the run
+        softedge.deploy(data=class_folders(tmp_path / "had no photos", {}), out=tmp_path / "run", max_size=np.int64(5))
