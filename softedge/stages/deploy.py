@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,29 +101,31 @@ def deploy(
     sizing = {name: None if value is None else positive(name, value) for name, value in sizing.items()}
     minutes, max_ms, max_mb = sizing.values()
     options = kept.asked(set, **sizing, targets=targets, precisions=precisions, devices=devices)
-    files = {"export.targets": targets, "export.precisions": precisions}  # the plan measures and counts them
-    exported = [f"{key}={json.dumps(list(names))}" for key, names in files.items() if names is not None]
-    chosen, planned = plan.recipe_for(
-        data, recipe, [*set, *exported], out, minutes, Limits(max_ms, max_mb, on[0]), force or update
-    )
+    chosen, planned = plan.recipe_for(data, recipe, set, out, minutes, Limits(max_ms, max_mb, on[0]), force, options)
     asked = precisions is not None or max_drop is not None or min_agreement is not None
+    out = out or plan.default_out(chosen.data.source)
+    kept_from_run = (
+        recipe is None and kept.deployed(Run(out)) and (data is None or plan.planned_for(Run(out).root, data))
+    )
     resolved = replaced(
         chosen,
         export={"targets": targets, "precisions": precisions},
         bench={"devices": devices},
-        check=gates | {"optional": optional_precisions(chosen, asked, set)},
+        check=gates | {"optional": None if kept_from_run and not asked else optional_precisions(chosen, asked, set)},
     )
     _refuse_unknown(resolved)
-    out = out or plan.default_out(resolved.data.source)
     resumed = planned is None and recipe is None and (Run(out).root / "recipe.toml").is_file()
+    replanned = planned is not None and plan.planned_for(Run(out).root, data)
     with started(out, resolved, force) as run:
         if planned is not None:
             plan.announce(planned)
             plan.write(run, planned)
-        if resumed and (data is None or expanded(data).is_dir()):  # named sets have recipes of their own
-            for line in kept.lines(run, chosen.check, options | kept.asked((), **gates)):
+        if replanned or (resumed and (data is None or expanded(data).is_dir())):  # named sets have recipes of their own
+            for line in kept.lines(run, chosen.check, options | kept.asked((), **gates), replanned):
                 say(line)
             options = kept.before(run) | options
+        for line in kept.repeated(run, resolved) if resumed and force else ():
+            say(line)
         kept.keep(run, options)
         force = force or (update and changed(run, resolved))
         images = opened(run, resolved, force)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from softedge.bench.base import split_specs
 from softedge.config import Check, Recipe
 from softedge.errors import UserError
 from softedge.records import Result
 from softedge.run import Run, read_json, write_json
-from softedge.stages.opening import ASKED, reopen
+from softedge.stages.fitting import Limits
+from softedge.stages.opening import ASKED, PLAN, reopen
 
 # Limit -> whether it refuses a row of ``check``.
 _REFUSES: dict[str, Callable[[Mapping[str, Any], float], bool]] = {
@@ -43,23 +47,69 @@ def before(run: Run) -> dict[str, str]:
     return {}
 
 
+def deployed(run: Run) -> bool:
+    """Whether there was an earlier start."""
+    return (run.root / ASKED).is_file()
+
+
 def keep(run: Run, options: Mapping[str, str]) -> None:
     """Leave the options for the next start."""
     write_json(run.root / ASKED, dict(options))
 
 
-def lines(run: Run, check: Check, given: Mapping[str, str]) -> Iterator[str]:
-    """What is kept though it was not given now.  given: the options and limits of this start, as of ``asked``."""
+def carried(run: Run, set: Sequence[str], limits: Limits, given: Mapping[str, str]) -> tuple[list[str], Limits]:
+    """``set`` and ``limits`` for a new plan of a run, with what earlier starts were given and this one was not.
+
+    given: the options of this start, as of ``asked``.
+    """
+    more = {option: value for option, value in before(run).items() if option not in given}
+    sets = [f"{option.removeprefix('--set ')}={value}" for option, value in more.items() if option.startswith("--set ")]
+    lists = {name: more[f"--{name}"].split(",") for name in ("targets", "precisions") if f"--{name}" in more}
+    sets += [f"export.{name}={json.dumps(values)}" for name, values in lists.items()]
+    max_ms, max_mb = (float(more[option]) if option in more else None for option in _SIZING.values())
+    limits = replace(limits, max_ms=limits.max_ms or max_ms, max_mb=limits.max_mb or max_mb)
+    if "--devices" in more:
+        devices = split_specs(more["--devices"])
+        sets.append(f"bench.devices={json.dumps(devices)}")
+        limits = replace(limits, device=devices[0])
+    check, planned = reopen(run.root)[1].check, {"max_p90": limits.max_ms, "max_size": limits.max_mb}
+    for name, default in _defaults().items():
+        value = getattr(check, name)
+        if value != default and planned.get(name) is None and f"--set check.{name}" not in more:
+            sets.append(f"check.{name}={value}")
+    if "--set check.optional" not in more:
+        sets.append(f"check.optional={json.dumps(check.optional)}")
+    return [*sets, *set], limits
+
+
+def lines(run: Run, check: Check, given: Mapping[str, str], anew: bool = False) -> Iterator[str]:
+    """What is kept though it was not given now.  given: the options and limits of this start, as of ``asked``.
+
+    anew: the run is planned anew.
+    """
     below = {f"--set check.{name}" for name in _REFUSES}  # limits have lines of their own
     others = {option: value for option, value in before(run).items() if option not in {*given, *below}}
     if others:
         words = ", ".join(f"{o}={v}" if o.startswith("--set ") else f"{o} {v}" for o, v in others.items())
-        yield f"{run.root} resumes as it was begun, with {words}; to start anew, give another --out"
+        how = "is planned anew" if anew else "resumes as it was begun"
+        yield f"{run.root} {how}, with {words}; to start {'without' if anew else 'anew'}, give another --out"
     for name, default in _defaults().items():
         value, option = getattr(check, name), _option(name)
         if value != default and given.keys().isdisjoint((option, f"--set check.{name}", _SIZING.get(name, option))):
             what = "removes it" if default == 0 else "is the default"
             yield f"limit kept from an earlier start: {option} {value} ({option} {default:g} {what})"
+
+
+def repeated(run: Run, recipe: Recipe) -> Iterator[str]:
+    """A line for a run whose plan ``--force`` repeats: what it says, and how to get another."""
+    minutes = read_json(run.root / PLAN).get("minutes") if (run.root / PLAN).is_file() else None
+    if isinstance(minutes, int | float):
+        epochs = {name: getattr(recipe, name).epochs for name in ("ssl", "finetune")}
+        trained = " and ".join(f"{name}.epochs={count}" for name, count in epochs.items() if count)
+        yield (
+            f"--force repeats the plan of {run.root}: {recipe.backbone.name} at {recipe.data.size} pixels"
+            f"{f', {trained}' if trained else ''}; to plan anew, add --minutes {minutes:g}"
+        )
 
 
 def notes(run: Run, checked: Result, limits: Check) -> list[str]:

@@ -21,7 +21,7 @@ from softedge.files import expanded
 from softedge.progress import plural, say
 from softedge.run import Run, read_json, write_json
 from softedge.ssl import sizing
-from softedge.stages import front, spreading
+from softedge.stages import front, kept, spreading
 from softedge.stages.fitting import Limits, disturbed, largest, with_smaller
 from softedge.stages.opening import FOLDER_RECIPE, PLAN, choose_recipe, has_work, replaced
 from softedge.stages.overridden import with_epochs, with_least_steps
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _TUNING = 3  # the part of the minutes, one in so many, that fine-tuning an int8 file may take, where it comes to that
 NO_LIMITS = Limits()
+NO_OPTIONS: Mapping[str, str] = {}
 STUDENTS = (
     "mobilenetv3_small_100",
     "mobilenetv3_small_075",
@@ -73,25 +74,30 @@ def recipe_for(
     minutes: float | None = None,
     limits: Limits = NO_LIMITS,
     force: bool = False,
+    given: Mapping[str, str] = NO_OPTIONS,
 ) -> tuple[Recipe, Plan | None]:
     """The recipe of a deployment, and its plan where it was planned now.
 
     A named recipe, a named data set and the recipe of an existing run are taken as they are; ``--set`` wins over all.
-    UserError for a run that was planned for other minutes, unless ``force`` does all of it again.
+    UserError for a run that was planned for other minutes, unless ``force`` does all of it again: with ``minutes`` by a
+    new plan, with what earlier starts were given and this one was not.  given: its options, as of ``kept.asked``.
     """
     if data is None and recipe is None and out is not None:
         data = _planned_for(Run(out).root)
     folder = data is not None and expanded(data).is_dir()
     if folder and out is None and data is not None:
         out = default_out(data)
-    if out is not None and recipe is None and (kept := _kept(out, data, minutes, limits)):
-        resumed = config.build(kept.model_dump(mode="json"), set)
-        if resumed == kept or not folder or has_work(Run(out)):  # else a new plan costs nothing
+    anew = force and minutes is not None
+    if out is not None and recipe is None and not anew and (before := _kept(out, data, minutes, limits)):
+        resumed = config.build(before.model_dump(mode="json"), set)
+        if resumed == before or not folder or has_work(Run(out)):  # else a new plan costs nothing
             return resumed, None
-    if folder and out is not None and recipe is None and not force:
-        if minutes is not None:
+    if folder and out is not None and recipe is None:
+        if minutes is not None and not force:
             _refuse_other_minutes(Run(out).root, minutes)
-        minutes = minutes or _minutes_of(Run(out).root)
+        if planned_for(Run(out).root, data):
+            minutes = minutes or _minutes_of(Run(out).root)
+            set, limits = kept.carried(Run(out), set, limits, given)
     if recipe is not None or not folder or data is None:
         if minutes is not None:
             raise UserError("--minutes plans for a folder of images without --recipe; here set ssl.epochs instead")
@@ -128,6 +134,12 @@ def _kept(out: str | Path, data: str | None, minutes: float | None, limits: Limi
     same_ms = limits.max_ms is None or recipe.check.max_p90 == limits.max_ms
     same_mb = limits.max_mb is None or recipe.check.max_size == int(limits.max_mb * 1e6)
     return recipe if same_data and same_minutes and same_ms and same_mb else None
+
+
+def planned_for(root: Path, data: str | None) -> bool:
+    """Whether a run was planned, for these images (None: whichever)."""
+    source = _planned_for(root)
+    return source is not None and (data is None or canonical(data) == canonical(source))
 
 
 def _planned_for(root: Path) -> str | None:

@@ -8,10 +8,11 @@ import timm
 import torch
 from pictures import class_folders
 
+import softedge
 from softedge import config
 from softedge.errors import UserError
-from softedge.run import write_text
-from softedge.stages import deploy, fitting, front, opening, overridden, plan, planning
+from softedge.run import Run, write_text
+from softedge.stages import deploy, fitting, front, kept, opening, overridden, plan, planning
 from softedge.stages.planned import Plan, PlannedStage
 from softedge.stages.planning import SIZES, Counts, Pace, choose, with_student
 from softedge.weights import hub, packages
@@ -225,6 +226,51 @@ def test_a_run_keeps_its_plan_when_the_machine_has_become_slower(photos, tmp_pat
     assert plan.recipe_for(str(photos), None, out=out, minutes=15)[0] == recipe
     with pytest.raises(UserError, match="was planned for 15 minutes"):
         plan.recipe_for(None, None, out=out, minutes=1)  # its data are known
+
+
+def test_force_with_minutes_plans_anew_with_the_options_of_earlier_starts(photos, tmp_path, monkeypatch, capsys):
+    """The same minutes gave the old plan, and others dropped ``--set`` and limits without a word."""
+    monkeypatch.setattr(deploy, "opened", lambda *_: exit())  # the plan is made and kept, no stage begins
+    out = tmp_path / "run"
+
+    def start(**options):
+        with pytest.raises(SystemExit):
+            softedge.deploy(data=photos, out=out, **options)
+        write_text(out / "probe/result.json", "{}")
+        return config.load(str(out / "recipe.toml")), json.loads((out / opening.PLAN).read_text())
+
+    small = ["backbone.name='mobilenetv3_small_050'", "backbone.weights='random'"]
+    first, before = start(minutes=2, targets=["onnx"], set=small, max_drop=0.5)
+    monkeypatch.setattr("softedge.eval.pace.measured", lambda *_: (20 * LITE0, 0))
+    capsys.readouterr()
+    again, same = start(force=True)
+    assert (again, same) == (first, before)
+    assert (
+        f"--force repeats the plan of {out}: mobilenetv3_small_050 at 64 pixels, ssl.epochs={first.ssl.epochs} and "
+        f"finetune.epochs={first.finetune.epochs}; to plan anew, add --minutes 2"
+    ) in capsys.readouterr().err
+    for minutes in (2, 1):
+        other, anew = start(force=True, minutes=minutes)
+        assert anew["seconds_per_image"] == 20 * LITE0 and anew["minutes"] == minutes
+        assert other.backbone == first.backbone and other.export.targets == ("onnx",) and other.check.max_drop == 0.5
+        said = capsys.readouterr().err
+        assert f"{out} is planned anew, with " in said and "--targets onnx, --set backbone.name=" in said
+        assert "limit kept from an earlier start: --max-drop 0.5" in said
+    replaced, _ = start(force=True, minutes=2, targets=["ncnn"], max_drop=0.1)
+    assert (replaced.export.targets, replaced.check.max_drop) == (("ncnn",), 0.1)
+
+
+def test_limits_and_devices_of_earlier_starts_belong_to_a_new_plan(tmp_path):
+    run = Run(tmp_path)
+    write_text(
+        run.root / "recipe.toml", config.to_toml(config.load("photos", ["check.max_p90=20", "check.max_drop=0.5"]))
+    )
+    kept.keep(run, {"--max-ms": "20", "--devices": "adb:threads=2,local", "--precisions": "fp32,int8"})
+    sets, limits = kept.carried(run, ["seed=1"], fitting.Limits(max_mb=4), {"--max-mb": "4", "--set seed": "1"})
+    assert limits == fitting.Limits(20, 4, "adb:threads=2")
+    recipe = config.load("photos", sets)
+    assert (recipe.export.precisions, recipe.bench.devices) == (("fp32", "int8"), ("adb:threads=2", "local"))
+    assert (recipe.check.max_drop, recipe.check.max_p90, recipe.seed) == (0.5, 0, 1)  # the plan sets max_p90
 
 
 def test_options_that_change_the_plan_are_planned_with_as_long_as_nothing_was_done(photos, tmp_path):
