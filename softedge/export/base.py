@@ -93,6 +93,10 @@ class Format(ABC):
     others: Sequence[Artifact] = ()
     """Such files of the network that is converted; set by the export for each run."""
 
+    seconds: ClassVar[Mapping[str, float]] = {}
+    """Typical ones that a file takes, by precision, for plans: of an EfficientNet-Lite0 at 64 pixels on two busy cores,
+    2026-11-30.  Of others: ``typical_seconds``."""
+
     # What a board needs to run it: import name -> what pip calls it.  The options that a device's address may give its
     # runtime (``local:provider=...``).  Why only special devices run it, and which; empty: any machine with Python.
     # Patterns of the files in those packages that suffice for that; empty: all of them.
@@ -148,6 +152,11 @@ class Format(ABC):
         if bits is None:
             raise UserError(f"{self.title} has no precision '{precision}'; known: {', '.join(self.precisions)}")
         return bits
+
+    def typical_seconds(self, precision: str) -> float:
+        """``seconds`` of a precision; where nobody measured it, those of a file with weights of as many bits."""
+        like = "int8" if Precision.named(precision).is_int8 else "fp32"
+        return self.seconds.get(precision, self.seconds.get(like, {"int8": 40.0}.get(like, 10.0)))
 
     def tolerance(self, precision: str) -> Tolerance:
         """How far the outputs of its files may be from those recorded, and from PyTorch's; below 16 bits there is one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,10 @@ def deploy(
     sizing = {name: None if value is None else positive(name, value) for name, value in sizing.items()}
     minutes, max_ms, max_mb = sizing.values()
     options = kept.asked(set, **sizing, targets=targets, precisions=precisions, devices=devices)
-    chosen, planned = plan.recipe_for(data, recipe, set, out, minutes, Limits(max_ms, max_mb, on[0]), force, options)
+    lists = {"export.targets": targets, "export.precisions": precisions, "bench.devices": devices}
+    with_lists = [*set, *(f"{key}={json.dumps([*items])}" for key, items in lists.items() if items is not None)]
+    limit = Limits(max_ms, max_mb, on[0])
+    chosen, planned = plan.recipe_for(data, recipe, with_lists, out, minutes, limit, force, options)
     asked = precisions is not None or max_drop is not None or min_agreement is not None
     out = out or plan.default_out(chosen.data.source)
     kept_from_run = (

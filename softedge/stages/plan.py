@@ -21,7 +21,7 @@ from softedge.files import expanded
 from softedge.progress import plural, say
 from softedge.run import Run, read_json, write_json
 from softedge.ssl import sizing
-from softedge.stages import front, kept, spreading
+from softedge.stages import export_minutes, front, kept, spreading
 from softedge.stages.fitting import Limits, disturbed, largest, with_smaller
 from softedge.stages.opening import FOLDER_RECIPE, PLAN, choose_recipe, has_work, replaced
 from softedge.stages.overridden import with_epochs, with_least_steps
@@ -177,7 +177,7 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     for line in facts["notices"]:
         if line.startswith("caution"):  # the rest comes with the data stage; this one should stop who did not mean it
             say(line)
-    counts = dataclasses.replace(counted(facts), scratch=base.plan.scratch)
+    counts = dataclasses.replace(counted(facts), scratch=base.plan.scratch, exported=export_minutes.share(base))
     pace = own_pace = _pace(base.backbone)
     counts = _suited(counts, base, pace, minutes)
     network = base.backbone

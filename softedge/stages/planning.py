@@ -42,6 +42,7 @@ class Counts:
     few: the labels are too few for a validation part (``eval.validation.few_counts``).  views: that pretraining takes
     of an image.  scratch: labels alone are trained on for comparison.  spread: labels spread over features, where most
     images have none.  beside: networks that give features besides, and what an image costs each, the run's own = 1.
+    exported: what the files cost (``export_minutes``), those of the default = 1.
     """
 
     pretrain: int
@@ -54,6 +55,7 @@ class Counts:
     scratch: bool = False
     spread: bool = True
     beside: tuple[tuple[str, float], ...] = ()
+    exported: float = 1.0
 
     @property
     def taught(self) -> int:
@@ -162,7 +164,7 @@ def with_student(
     Minutes choose the pixels of both, at most those of ``student`` for the student.  The others as in ``choose``.
     """
     spread = counts.few and bool(counts.taught)  # the labels themselves teach, through the features of starting weights
-    after = _others(student_pace.at(student.size))
+    after = _others(counts, student_pace.at(student.size))
     rest = max(0.0, minutes - after)
     alone = replace(counts, pretrain=counts.train)  # an epoch of distillation is the student's
     plan = choose(alone, network, weights, pace, after + _TEACHERS * rest, batch, others=after)
@@ -238,7 +240,7 @@ def _steps(
             steps.append(PlannedStage("scratch", "the labels alone, as long, to compare with", spent))
         spent = _minutes(counts.test * second * FORWARD) + 0.2
         steps.append(PlannedStage("baselines", "cheap classifiers beside it", spent))
-    steps.append(PlannedStage("export", "then check, timing and report", _others(second)))
+    steps.append(PlannedStage("export", "then check, timing and report", _others(counts, second)))
     return tuple(steps)
 
 
@@ -292,7 +294,9 @@ def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: flo
 def _costs(counts: Counts, given: bool, pace: Pace, size: int, others: float | None) -> tuple[float, float]:
     """Minutes of what is no training, and of an epoch of it."""
     second = pace.at(size)
-    rest = (_others(second) if others is None else others) + (_probe(counts, second) + 0.2 if counts.train else 0.0)
+    rest = (_others(counts, second) if others is None else others) + (
+        _probe(counts, second) + 0.2 if counts.train else 0.0
+    )
     labelled = _minutes(counts.tuned * second * (1 + TRAINED_FOLDS if counts.few else 1)) + _taught(counts, second)
     an_epoch = labelled if given else _minutes(counts.views * counts.pretrain * second) + _tuned(counts) * labelled
     return rest + spreading_minutes(counts, given, size, pace), an_epoch * (2 if counts.scratch else 1)
@@ -335,9 +339,9 @@ def _probe(counts: Counts, second: float) -> float:
     return 2 * _minutes((counts.train + counts.test) * second * FORWARD) + 0.3
 
 
-def _others(second: float) -> float:
+def _others(counts: Counts, second: float) -> float:
     """Minutes of the stages after training.  second: an image takes in a training step of the exported network."""
-    return _OTHERS + _OTHERS_MORE * second
+    return counts.exported * (_OTHERS + _OTHERS_MORE * second)
 
 
 def _minutes(seconds: float) -> float:

@@ -89,6 +89,28 @@ def test_the_minutes_of_a_search_for_better_int8_files_are_said_where_there_may_
     assert one.text().splitlines()[-1].endswith(f"is searched for a better one, roughly {minutes} minutes more")
 
 
+def test_the_minutes_of_the_export_grow_with_the_files_and_the_devices_that_are_asked_for(
+    photos, tmp_path, monkeypatch
+):
+    """They were those of nine files, whatever was set; ``--targets`` and ``--precisions`` came after the plan."""
+    monkeypatch.setattr(deploy, "opened", lambda *_: exit())
+    default = minutes_of(plan.plan(str(photos), 30), "export")
+    assert default == pytest.approx(planning._OTHERS + planning._OTHERS_MORE * Pace(LITE0).at(64))
+
+    def export(*given):
+        return minutes_of(plan.plan(str(photos), 30, given), "export")
+
+    one = export("export.targets=['onnx']", "export.precisions=['fp32']")
+    few = export("export.targets=['onnx']")
+    assert one < few < default < export("export.targets=['onnx', 'openvino', 'coreml', 'litert', 'ncnn']")
+    assert default < export("export.strict=true") and default < export("bench.devices=['local', 'browser:']")
+    assert default < export("bench.preset='submission'")
+    with pytest.raises(SystemExit):
+        softedge.deploy(data=photos, out=tmp_path / "run", minutes=30, targets=["onnx"], precisions=["fp32"])
+    kept_plan = json.loads((tmp_path / "run" / opening.PLAN).read_text())
+    assert kept_plan["steps"][-1]["minutes"] == pytest.approx(one) and "searched" not in kept_plan["steps"][-1]["what"]
+
+
 def test_too_few_minutes_give_the_least_plan_and_say_so():
     found = of(0.1)
     assert found.size == SIZES[0] and found.values["finetune.epochs"] == 1

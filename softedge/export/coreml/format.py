@@ -40,6 +40,7 @@ class CoreMl(Format):
         "w8a8": Precision(8, 8),
     }
     packages = ("coremltools",)
+    seconds: ClassVar[Mapping[str, float]] = {"fp32": 7.0, "fp16": 7.0, "int8": 22.0}
     board_packages: ClassVar[Mapping[str, str]] = {"coremltools": "coremltools", "PIL": "pillow"}
     special_device = "Core ML models run on Apple devices only; use macos: on a Mac, or import Xcode's report"
 

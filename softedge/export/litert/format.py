@@ -43,6 +43,7 @@ class LiteRt(Format):
         "int8-strict": Precision(8, 8),  # integers alone, see ``strict``
     }
     searchable = ("int8", "int8-strict")
+    seconds: ClassVar[Mapping[str, float]] = {"fp32": 28.0, "int8": 150.0}
     strict = "int8-strict"
     board_packages: ClassVar[Mapping[str, str]] = {"ai_edge_litert.interpreter": "ai-edge-litert"}
     board_parts = (  # 18 of the 42 MB: neither the GPU, nor the tools that change a file

@@ -49,6 +49,7 @@ class Onnx(Format):
         "int8-strict": Precision(8, 8),  # integers alone, see ``strict``
     }
     packages = ("onnx", "onnxruntime")
+    seconds: ClassVar[Mapping[str, float]] = {"fp32": 2.0, "fp16": 1.0, "int8": 30.0}
     board_packages: ClassVar[Mapping[str, str]] = {"onnxruntime": "onnxruntime"}
     board_options = ("provider",)
     saturation_advice = (

@@ -38,6 +38,7 @@ class OpenVino(Format):
         "w8a32": Precision(8, 32),  # weights alone
     }
     packages = ("openvino", "nncf", "onnx")
+    seconds: ClassVar[Mapping[str, float]] = {"fp32": 1.0, "fp16": 1.0, "int8": 40.0}
     board_packages: ClassVar[Mapping[str, str]] = {"openvino": "openvino"}
     board_options = ("device", "precision")
     saturation_advice = (
