@@ -40,7 +40,7 @@ def facts(examined: Examined, recipe: Recipe) -> dict[str, Any]:
     from softedge.data.index import summary
 
     spec = input_spec(examined, recipe)
-    return {**examined.counts(), **summary(examined, spec), "n_found": len(examined.inventory)}
+    return {**examined.counts(), **summary(examined, spec), "n_found": len(examined.inventory), "grey": examined.grey}
 
 
 def describe_text(values: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from softedge.records import InputSpec
 
 _MEASURED_IMAGES = 2000  # images that mean and standard deviation are measured on
 _GONE = (0, 0, 0)  # of an image that is not in the shards any more: an empty file
+_GREY = 0.99  # of the images, from which a set is one without colour: a scan or two may have a tint
 _CROP = 0.875  # side of the centre crop / shorter side where the weights do not say: the ImageNet habit
 _SMALL = 1.15  # images up to this times the input size are taken whole, without the centre crop's margin
 
@@ -42,6 +43,7 @@ class Examined:
     white: dict[str, float]  # the range of pixels with more than 8 bits
     contradictions: list[list[str]]  # names of files that are one picture with two labels
     near: list[NearPair] = field(default_factory=list)  # near-duplicates
+    grey: bool = False  # nearly all images are
     untrainable: str = ""  # why no classifier can be trained yet, where that was tolerated
 
     def counts(self) -> dict[str, int]:
@@ -132,7 +134,8 @@ def examine(source: str, recipe: Recipe, tolerant: bool = False) -> Examined:
     if line := colour_notice([look.colour for look in looks if look.colour is not None]):
         inventory = replace(inventory, notices=(*inventory.notices, line))
     longest = max(look.longer_side for look in looks)
-    return Examined(inventory, items, bad, longest, white, contrary, near_pairs, "; ".join(untrainable[:1]))
+    grey = sum(look.grey for look in looks) >= _GREY * len(looks)
+    return Examined(inventory, items, bad, longest, white, contrary, near_pairs, grey, "; ".join(untrainable[:1]))
 
 
 def _only_one_class(inventory: Inventory) -> list[str]:

@@ -109,15 +109,13 @@ def for_data(source: str, minutes: float = 30.0, size: int = 0, *, most: int) ->
     from softedge.eval.pace import measured
 
     facts = describe(source, config.load("small-domain"))
-    spec = facts["spec"]  # measured: channels that agree to the last digit in mean and deviation are one channel
-    grey = len(set(spec["mean"])) == len(set(spec["std"])) == 1
     gpus = torch.cuda.device_count()
     size = size or _size(facts["longer_side"], gpus)
     recipe = config.load(_recipe(facts["n_pretrain"]))
     views = registry.lookup(registry.METHODS, recipe.ssl.method, "method").views(recipe, size)
     seconds = len(views) * measured(recipe.backbone, size)[0]
     most = max(most, recipe.ssl.epochs)
-    return suggest(facts["n_pretrain"], size, minutes, seconds=seconds, most=most, gpus=gpus, grey=grey)
+    return suggest(facts["n_pretrain"], size, minutes, seconds=seconds, most=most, gpus=gpus, grey=facts["grey"])
 
 
 def _recipe(images: int) -> str:

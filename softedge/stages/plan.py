@@ -323,10 +323,8 @@ def _smaller(recipe: Recipe, counts: Counts, set: Sequence[str]) -> tuple[str, .
 
 def counted(facts: dict[str, Any]) -> Counts:
     """The counts that matter, from ``data.describe``."""
-    spec = facts["spec"]  # where it was measured, channels that agree to the last digit are one channel
-    grey = len({*spec["mean"]}) == len({*spec["std"]}) == 1 and spec["mean"][0] != 0.5
     few = few_counts((facts.get("per_class") or {}).get("train", {}).values())
-    return Counts(facts["n_pretrain"], facts["n_train"], facts["n_test"], facts["longer_side"], grey, few)
+    return Counts(facts["n_pretrain"], facts["n_train"], facts["n_test"], facts["longer_side"], facts["grey"], few)
 
 
 def _resolved(recipe: Recipe) -> Recipe:

@@ -37,7 +37,7 @@ NOT_PRETRAINED = "from ImageNet weights it lowered accuracy on TrashNet (benchma
 
 @dataclass(frozen=True)
 class Counts:
-    """What the data stage found.  longer_side: pixels of the largest image.  grey: all images are.
+    """What the data stage found.  longer_side: pixels of the largest image.  grey: nearly all images are.
 
     few: the labels are too few for a validation part (``eval.validation.few_counts``).  views: that pretraining takes
     of an image.  scratch: labels alone are trained on for comparison.  spread: labels spread over features, where most
@@ -129,8 +129,8 @@ def choose(
     values: dict[str, Any] = {"data.size": size, "ssl.epochs": ssl, "plan.minutes": minutes}
     if ssl:
         values["optim.warmup_epochs"] = max(1, round(ssl / 10))
-    if counts.grey and ssl:
-        values |= {"augment.jitter": 0.0, "augment.grey": 0.0}  # both harm where there is no colour, see suggest.py
+    if counts.grey:  # both harm where there is no colour, see suggest.py; --set may ask for epochs of pretraining
+        values |= {"augment.jitter": 0.0, "augment.grey": 0.0}
     if tuned and pace.threads:
         values["plan.threads"] = pace.threads
     if tuned and counts.taught:

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from pictures import class_folders
+from PIL import Image
 
 import softedge
 from softedge import config
@@ -306,6 +307,20 @@ def test_options_that_change_the_plan_are_planned_with_as_long_as_nothing_was_do
     write_text(out / "probe/result.json", "{}")
     kept, planned = plan.recipe_for(None, None, ["data.size=96"], out=out)  # which ``started`` refuses
     assert planned is None and kept.finetune.epochs == recipe.finetune.epochs
+
+
+@pytest.mark.parametrize("weights", ["package", "random"])
+def test_grey_photos_get_no_colour_jitter_wherever_the_epochs_of_pretraining_come_from(photos, weights):
+    """With starting weights pretraining is ``--set``, and the measured mean that told grey photos was not measured."""
+    given = [f"backbone.weights={weights!r}"] + (["ssl.epochs=5"] if weights == "package" else [])
+    given += ["backbone.name='mobilenetv3_small_050'"] if weights == "random" else []
+    coloured, _ = plan.recipe_for(str(photos), None, given)
+    for path in photos.glob("*/*.jpg"):
+        Image.open(path).convert("L").convert("RGB").save(path)  # a colour file without colour
+    grey, _ = plan.recipe_for(str(photos), None, given)
+    assert grey.ssl.epochs > 0 and (grey.augment.jitter, grey.augment.grey) == (0, 0)
+    assert coloured.augment.jitter > 0 and coloured.augment.grey > 0
+    assert plan.recipe_for(str(photos), None, [*given, "augment.jitter=0.5"])[0].augment.jitter == 0.5
 
 
 def test_pixels_that_are_set_are_planned(photos):
