@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from softedge.config import IMAGENET_MEAN, IMAGENET_STD, Recipe
-from softedge.data import decisions, near_copies, published, sources
+from softedge.data import decisions, label_table, near_copies, published, sources
 from softedge.data.images import UNLABELLED, ArrayImages, EncodedImages, FileImages, Images
 from softedge.data.inventory import Inventory, with_classes
 from softedge.data.label_table import FILE
@@ -152,7 +152,7 @@ def _only_one_class(inventory: Inventory) -> list[str]:
 def _labelled_root(inventory: Inventory) -> Path | None:
     """The folder of the images, if a ``labels.csv`` lies in it."""
     first = next(iter(inventory.splits.values()))
-    return first.root if isinstance(first, FileImages) and (first.root / FILE).is_file() else None
+    return first.root if isinstance(first, FileImages) and label_table.is_there(first.root) else None
 
 
 def _more_images(inventory: Inventory, items: Sequence[Item], bad: Sequence[Mapping[str, str]]) -> str:

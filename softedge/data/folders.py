@@ -115,13 +115,22 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
     reviewed: put the decisions of ``labels.csv`` in place of the folders' labels.
     """
     listing = scan(root)
+    foreign: UserError | None = None
     if label_table.FILE in listing.others:
-        listing = _without_table(listing)
+        try:
+            label_table.read(root)
+        except label_table.Foreign as error:
+            foreign = error
+        except UserError:
+            if reviewed:
+                raise
+        if foreign is None:
+            listing = _without_table(listing)
     if not listing.names:
         passed = "; ".join(f"{count} {why}" for why, count in listing.ignored.items())
         raise UserError(f"no images in {root}{f' (ignored: {passed})' if passed else ''}; give a folder of images")
     refuse_detection(root, listing.others)
-    decided = decisions.read(root) if reviewed else {}
+    decided = decisions.read(root) if reviewed and foreign is None else {}
     notices: list[str] = []
     images = located(listing.names, notices)
     if tars := listing.ignored.get("tar files"):
@@ -145,6 +154,12 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
         groups = by_split(root, images, splits_of, notices) if splits_of else by_class(root, images, notices)
     except UserError as error:
         raise (UserError("; ".join([str(error), *without])) if thumbnails else error) from None
+    if foreign is not None and reviewed:
+        if not any(label is not None for group in groups.values() for _, label in group):
+            raise foreign  # where nothing else says the labels, they may be meant
+        notices.append(
+            f"{label_table.FILE} is not read, it has no columns 'name' and 'label': the folders are the classes"
+        )
     if decided:
         folder_of = {shown: folder for folder, shown in (readable or {}).items()}
         names = [printable(name) for name in listing.names]

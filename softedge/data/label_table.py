@@ -25,6 +25,13 @@ _SEPARATORS = ",;\t"
 _SHOWN = 60  # characters of a first row that is quoted
 
 
+class Foreign(UserError):
+    """A file of this name with neither of the columns that matter: somebody else's table.
+
+    One of the two may be a mistyped header: decisions that a person has made must not be passed over.
+    """
+
+
 @dataclass(frozen=True)
 class Row:
     """line: where it begins, 1 is the first.  text: as it stands, with its line end.  name: the image, as softedge
@@ -150,7 +157,7 @@ def read(root: Path) -> Table:
     """``labels.csv`` of a folder; an empty table where there is none.
 
     Read are commas, semicolons and tabs, a first line ``sep=;``, and the columns' names in any case.
-    UserError for a file that is no such table.
+    UserError for a file that is no such table, ``Foreign`` where it has other columns.
     """
     path = root / FILE
     try:
@@ -161,6 +168,15 @@ def read(root: Path) -> Table:
         return Table()
     except (OSError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}); fix it, or move it away and label again") from error
+
+
+def is_there(root: Path) -> bool:
+    """Whether the folder has such a file, and not somebody else's."""
+    try:
+        read(root)
+    except Foreign:
+        return False
+    return (root / FILE).is_file()
 
 
 def _decoded(path: Path, data: bytes) -> str:
@@ -230,7 +246,8 @@ def _table(root: Path, path: Path, text: str, records: Sequence[tuple[int, str, 
     if not {"name", "label"} <= {*columns}:
         shown = first.strip("\ufeff\r\n")
         shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
-        raise UserError(
+        kind = UserError if {"name", "label"} & {*columns} else Foreign
+        raise kind(
             f"{path} is no table of labels: it begins with {shown!r}, and {wanted}. Rename the columns, or the "
             "file if it is something else"
         )

@@ -113,7 +113,6 @@ def test_tables_as_other_programs_write_them_are_read(photos: Path, text: str) -
     ("data", "words"),
     [
         (b"", "is empty; its first row has to name the columns 'name'"),
-        (b"id,breed\n0,beagle\n", "begins with 'id,breed', and its first row has to name"),
         (b"filename,label\ncat/0.jpg,dog\n", "begins with 'filename,label'"),
         (b"name,lable\ncat/0.jpg,dog\n", "begins with 'name,lable'"),
         ("name,label\ncat/0.jpg,dog\n".encode("utf-16"), "UTF-16 or no text; save it as UTF-8"),
@@ -137,6 +136,34 @@ def test_what_is_no_table_of_labels_is_refused_by_every_command(photos: Path, da
             command(str(photos))
         assert "\n" not in str(refusal.value)
     assert (photos / "labels.csv").read_bytes() == data
+
+
+@pytest.mark.parametrize("text", ["id,breed\n0,beagle\n", "0001.jpg;3\n", "no table\n"])
+def test_a_table_of_somebody_else_is_passed_over_in_class_folders_with_a_line(photos: Path, text: str) -> None:
+    """Kaggle's, say: it was refused.  Without class folders it may be what the labels are meant to be read from."""
+    folders_alone = labels_of(photos)
+    write(photos, text)
+    assert labels_of(photos) == folders_alone
+    found = inspect(str(photos))
+    line = "labels.csv is not read, it has no columns 'name' and 'label': the folders are the classes"
+    assert line in found["notices"] and found["ignored"] == {"not images": 1}
+    with pytest.raises(UserError, match="is no table of labels"):  # it would be written to
+        Review(photos)
+    flat = photos.parent / "flat"
+    flat.mkdir()
+    for path in (photos / "cat").iterdir():
+        path.rename(flat / path.name)
+    with pytest.raises(UserError, match=r"is no table of labels: it begins with .* Rename the columns, or the file"):
+        labels_of(write(flat, text))
+    assert (photos / "labels.csv").read_text() == text
+
+
+def test_a_table_of_somebody_else_is_no_cure_for_a_copied_folder(photos: Path) -> None:
+    write(photos, "id,breed\n")
+    for path in (photos / "cat").iterdir():
+        (photos / "dog" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match="every picture of class '.*' is in another class, too .*; remove one of the"):
+        inspect(str(photos))
 
 
 def test_two_columns_of_somebody_else_may_have_one_name(photos: Path) -> None:
