@@ -132,6 +132,24 @@ def _neighbours(features: NDArray[np.floating], k: int) -> NDArray[np.int64]:
     return np.argpartition(-similarity, k, axis=1)[:, :k]
 
 
+@np.errstate(divide="ignore", invalid="ignore")
+def farthest(reference: Float32, actual: Float32, output: str) -> dict[str, float]:
+    """Of the image whose probabilities or scores differ most: its noise, and the difference of all others.
+
+    next_abs_diff: the second largest difference.  far_sqnr_db: the median signal of all images over the noise of that
+    one.  Not over its own signal, which is next to nothing where two classes tie.  {} of features, and of one image.
+    """
+    if output == "features" or len(reference) < 2:
+        return {}
+    difference = np.abs(actual - reference).max(axis=1)
+    exact, noisy = comparable(reference, output), comparable(actual, output)
+    far = int(difference.argmax())
+    signal = float(np.median(np.square(exact).sum(axis=1)))
+    noise = float(np.square(noisy[far] - exact[far]).sum())
+    decibels = 10 * math.log10(max(signal, 1e-30) / max(noise, 1e-30)) if math.isfinite(noise) else -math.inf
+    return {"next_abs_diff": float(np.sort(difference)[-2]), "far_sqnr_db": min(decibels, SQNR_CAP_DB)}
+
+
 @np.errstate(divide="ignore", invalid="ignore")  # of infinite outputs: the measures say so
 def compare(reference: Float32, actual: Float32, labels: Labels | None, output: str) -> dict[str, float | int]:
     """Measures of ``actual`` (N, C) against ``reference`` (N, C) on the same N images.

@@ -22,7 +22,7 @@ from softedge.data import late
 from softedge.data.images import UNLABELLED, Data, Images, Uint8
 from softedge.errors import UserError
 from softedge.eval.examples import Sample
-from softedge.eval.measures import Float32, compare
+from softedge.eval.measures import Float32, compare, farthest
 from softedge.export import contract
 from softedge.export.base import open_format
 from softedge.export.metadata import contradictions
@@ -200,7 +200,7 @@ def _row(
         outputs = target.load(artifact)(sample.images)
     except UserError as error:
         return {**row, "passed": None, "why": f"not run: {error}"}, None
-    row.update(compare(fp32, outputs, sample.labels, artifact.output))
+    row.update(compare(fp32, outputs, sample.labels, artifact.output) | farthest(fp32, outputs, artifact.output))
     row["runtime"] = target.runtime()
     row["quantized_ops"] = target.integer_operations(artifact)
     row.update(judging.verdict(row, recipe.check, artifact, contradicted))

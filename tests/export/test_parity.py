@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from softedge.eval.measures import compare, sqnr_db
+from softedge.eval.measures import compare, farthest, sqnr_db
 from softedge.export import parity
 from softedge.export.base import open_format
 from softedge.export.deployed import Deployed
@@ -46,7 +46,8 @@ def features(noise_db: float, n: int = 40) -> tuple[np.ndarray, np.ndarray]:
 
 def refusal(reference: np.ndarray, actual: np.ndarray, precision: str, output: str) -> str:
     allowed = of(BY_PRECISION[precision], output)
-    return parity.refusal(compare(reference, actual, None, output), precision, output, allowed)
+    found = compare(reference, actual, None, output) | farthest(reference, actual, output)
+    return parity.refusal(found, precision, output, allowed)
 
 
 def test_fp16_features_are_judged_by_their_noise_and_fp32_ones_by_the_largest_difference():
@@ -68,6 +69,40 @@ def test_fp16_may_be_far_on_one_image_in_a_hundred_and_fp32_on_none():
     clean, noisy = features(60, 200)
     assert refusal(clean, np.where(np.arange(200)[:, None] < 1, 0, noisy), "fp16", "features") == ""
     assert refusal(clean, np.where(np.arange(200)[:, None] < 3, 0, noisy), "fp16", "features").startswith("SQNR 0.0 dB")
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    exponents = np.exp(logits - logits.max(1, keepdims=True))
+    return (exponents / exponents.sum(1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+@pytest.mark.parametrize("n", [5, 40, 70])
+def test_one_near_tie_of_few_images_is_no_failure_of_an_fp16_file_and_an_overflow_is(n, classes):
+    """Logits in the tens with noise of 0.2, 40 dB: sure images do not move, the answer of the tie does."""
+    rng = np.random.default_rng(n)
+    answer = rng.integers(classes, size=n)
+    exact = rng.normal(0, 1, (n, classes))
+    exact[np.arange(n), answer] += 20
+    exact[0, :2] = exact[0].max() + np.array([0.05, 0])  # the tie
+    noisy = exact.copy()
+    noisy[0, :2] += [-0.1, 0.1]
+    reference, actual = softmax(exact), softmax(noisy)
+    assert reference[0].argmax() != actual[0].argmax() and np.abs(reference - actual).max() > 0.02
+    assert refusal(reference, actual, "fp16", "probabilities") == ""
+    assert refusal(reference, actual, "fp32", "probabilities").startswith("max_abs_diff 0.0")
+    for image in (0, 1):  # an activation beyond 65504, finite after the next clip: the answer's evidence is gone
+        over = noisy.copy()
+        over[image, exact[image].argmax()] -= 25
+        assert refusal(reference, softmax(over), "fp16", "probabilities").startswith("p99_abs_diff")
+    exact[1, :2] = exact[1].max() + np.array([0.05, 0])
+    noisy[1] = exact[1] + np.array([-0.1, 0.1] + [0] * (classes - 2))
+    assert refusal(softmax(exact), softmax(noisy), "fp16", "probabilities").startswith("p99_abs_diff")  # two are more
+
+
+def test_the_farthest_of_a_single_image_is_not_spared():
+    assert farthest(np.float32([[0.51, 0.49]]), np.float32([[0.48, 0.52]]), "probabilities") == {}
+    assert refusal(np.float32([[0.51, 0.49]]), np.float32([[0.48, 0.52]]), "fp16", "probabilities")
 
 
 @pytest.mark.parametrize("output", ["features", "probabilities", "scores"])
