@@ -12,7 +12,7 @@ from pathlib import Path
 
 from softedge.bench.browser.server import POLICY
 from softedge.errors import UserError
-from softedge.files import make_folder
+from softedge.files import a_place_for, make_folder
 from softedge.live.subject import LiveModel
 
 _MARK = "service-worker.js"  # a folder that has this and nothing foreign may be replaced
@@ -34,7 +34,9 @@ def write(subject: LiveModel, folder: Path, name: str) -> int:
         raise UserError(f"--app {folder} is not empty and holds no app of softedge; give a new folder")
     files = _files(subject.without_photos(), name)
     make_folder(folder.parent)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+    with a_place_for(folder):
+        beside = tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent)
+    with beside as temporary:
         app = Path(temporary) / "app"
         for path, data in files.items():
             (app / path).parent.mkdir(parents=True, exist_ok=True)

@@ -111,6 +111,13 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, small_runtime: 
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody can make files")
+def test_an_app_where_no_files_can_be_made_is_one_line(tmp_path: Path, small_runtime: None) -> None:
+    subject = choose(make_run(tmp_path / "run"))
+    with pytest.raises(UserError, match="/proc/app cannot be made: this system keeps no files of others in /proc"):
+        web_app.write(subject, Path("/proc/app"), "run")
+
+
 def test_the_app_contains_none_of_the_users_pictures(tmp_path: Path, small_runtime: None) -> None:
     run = make_run(tmp_path / "run")
     subject = choose(run)
