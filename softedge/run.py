@@ -28,16 +28,29 @@ from softedge.files import write_bytes as write_bytes
 from softedge.files import write_text as write_text
 from softedge.machine.provenance import environment
 from softedge.progress import say
-from softedge.records import Outcome, Result
+from softedge.records import SCHEMA, Outcome, Result
 
 _MADE_BY = {"pretrain": "pretrain --out", "network": "export-file ... --out", "features": "label-issues"}
 _PARTED = ("export", "quantize", "bench")
 
 
+class Later(UserError):
+    """A file of a later softedge: nothing is wrong with it."""
+
+
 def read_result(path: str | Path) -> Result:
-    """Read a ``result.json``; UserError when it is damaged."""
+    """Read a ``result.json``; UserError when it is damaged, or written by a later softedge in another layout."""
     try:
-        return Result.from_dict(read_json(path))
+        values = read_json(path)
+        schema = values.get("schema", SCHEMA) if isinstance(values, dict) else SCHEMA
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise Later(
+                f"{path} was written by a later softedge (schema {schema}, this one reads {SCHEMA}); use that one, or "
+                "give another run"
+            )
+        return Result.from_dict(values)
+    except Later:
+        raise
     except (ValueError, UserError) as error:
         folder = Path(path).parent
         part = folder.parent.name in _PARTED  # looked at beside others, so that --force stops at it, too

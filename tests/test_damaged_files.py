@@ -120,6 +120,19 @@ def test_a_result_of_another_kind_is_one_line_and_can_be_made_again(tmp_path: Pa
     read_results(tmp_path, text, text)
 
 
+def test_a_result_of_a_later_softedge_is_not_called_damaged_and_not_read(tmp_path: Path) -> None:
+    """It was read as one of today's, whatever the later layout means."""
+    path = tmp_path / "probe" / "result.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({**RESULT, "schema": 2, "a later key": 1}))
+    with pytest.raises(
+        UserError, match=r"written by a later softedge \(schema 2, this one reads 1\); use that one, or"
+    ):
+        Run(tmp_path).result("probe")
+    path.write_text(json.dumps({**RESULT, "a later key": 1}))  # a key that came since means nothing here
+    assert Run(tmp_path).need("probe", "probe").metrics == {"top1": 0.5}
+
+
 @pytest.mark.slow
 @MANY
 @given(result=edited(RESULT), begun=edited(BEGUN))
