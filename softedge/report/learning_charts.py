@@ -33,7 +33,8 @@ def curve(
     values = [v for _, points in lines for _, v in points] + ([reference[1]] if reference else [])
     low, high = svg.padded(min(values), max(values), share=0.06)
     x = svg.Scale(0.0, max(p[0] for _, points in lines for p in points), left, right)
-    y = svg.Scale(max(low, 0.0), min(high, 1.0) if percent else high, height - bottom, top)
+    low = max(low, 0.0) if min(values) >= 0 else low  # SimSiam's loss is negative
+    y = svg.Scale(low, min(high, 1.0) if percent else high, height - bottom, top)
     ticks = (lambda v: words.percent(v, 0)) if percent else (lambda v: f"{v:g}")
     parts = [
         svg.y_axis(y, left, right, name, ticks, 5),

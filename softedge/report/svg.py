@@ -75,6 +75,8 @@ class Scale:
         low, high, at = self.low, self.high, value
         if self.log:
             low, high, at = math.log(low), math.log(high), math.log(max(value, 1e-12))
+        if low == high:  # a training of which there is one measurement yet
+            return (self.start + self.end) / 2
         return self.start + (at - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, wanted: int = 5) -> list[float]:

@@ -11,12 +11,27 @@ import synthetic_run
 
 from softedge.report import report
 from softedge.report.curves import training_losses
+from softedge.report.learning_charts import curve
 
 
 def charts(page: str) -> dict[str, str]:
     """Title -> text for a screen reader, of the drawings for a desk."""
     found = re.findall(r"<svg[^>]*><title[^>]*>(.*?)</title><desc[^>]*>(.*?)</desc>", page)
     return dict(found)
+
+
+def test_a_curve_of_one_measurement_is_drawn():
+    """``softedge report`` during the first epoch of a training was a traceback."""
+    drawn = str(curve("id", 640.0, [("k-NN", [[0.0, 0.86]])], "accuracy", percent=True, reference=("start", 0.86)))
+    assert "NaN" not in drawn and "k-NN 86" in drawn and "nan" not in drawn
+
+
+def test_a_negative_loss_falls_from_left_to_right_in_its_curve():
+    """SimSiam's: the axis ran from 0 to the largest value, upside down."""
+    drawn = str(curve("id", 640.0, [("", [[0.0, -0.2], [5.0, -0.8], [10.0, -0.9]])], "loss"))
+    (points,) = re.findall(r'd="M([^"]*)" class="line', drawn) or re.findall(r'class="line line-0" d="M([^"]*)"', drawn)
+    heights = [float(pair) for pair in re.findall(r"[-\d.]+[ ,]([-\d.]+)", points)]
+    assert heights == sorted(heights) and 36 <= heights[0] < heights[-1] <= 260 - 44  # down is a larger y
 
 
 def test_a_run_that_was_only_fine_tuned_shows_the_loss_of_fine_tuning_and_of_distillation(tmp_path: Path):
