@@ -55,6 +55,7 @@ def test_every_default_is_visible():
         ("augment.blur_sigma=[2.0, 0.1]", r"augment.blur_sigma in --set: .*smaller number first, found \[2.0, 0.1\]"),
         ("augment.blur_sigma=[-1, 0]", "augment.blur_sigma.0 in --set: input should be greater than or equal to 0"),
         ("export.targets=onnx,openvino", r'should be a list, such as \["onnx", "openvino"\], found \'onnx,openvino\''),
+        ("data.classes=[1]", r"write it in quotes: --set 'data.classes=\[\"1\"\]'"),
         ("export.targets=[onnx]", r'should be a list, such as \["onnx"\], found'),
         ("data.source=2024-01-01", r"text, found 2024-01-01; write it in quotes: --set 'data.source=\"2024-01-01\"'"),
         ("ssl=5", "ssl in --set: input should be a section with keys of its own, found 5"),

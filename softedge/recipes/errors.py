@@ -20,7 +20,8 @@ def explain(error: ValidationError, known: Sequence[str], origin: Callable[[str]
     if not isinstance(first["input"], str):  # of the types of a union, the one that the value came nearest to
         first = max((e for e in error.errors() if e["loc"][:2] == first["loc"][:2]), key=lambda e: len(e["loc"]))
     # Unions add the type they tried to the place; a user never typed it.
-    place = [str(part) for part in first["loc"]]
+    loc = first["loc"]
+    place = [str(part) for part in loc]
     key = ".".join(p for p in place if not p.startswith(("literal[", "tuple[", "function-")))
     source = origin(".".join(place[:2])) if len(place) > 1 else origin(key)
     if first["type"] == "extra_forbidden":
@@ -31,7 +32,8 @@ def explain(error: ValidationError, known: Sequence[str], origin: Callable[[str]
         return f"unknown method '{name}' in {origin('ssl.method')}{did_you_mean(name, tuple(registry.METHODS))}"
     found = first["input"]
     if first["type"] == "string_type" and isinstance(found, int | float | datetime.date | datetime.time):
-        quoted = f"--set '{key}=\"{found}\"'" if source == OVERRIDE else f'"{found}"'  # a shell takes plain quotes away
+        entry, value = (key.rpartition(".")[0], f'["{found}"]') if isinstance(loc[-1], int) else (key, f'"{found}"')
+        quoted = f"--set '{entry}={value}'" if source == OVERRIDE else f'"{found}"'  # a shell takes plain quotes away
         return f"{key} in {source}: input should be text, found {found}; write it in quotes: {quoted}"
     return f"{key} in {source}: {_expected(first['type'], first['msg'], found)}, found {_shown(found)}"
 
