@@ -218,9 +218,7 @@ def _steps(
 ) -> tuple[PlannedStage, ...]:
     """least_tuned, least_taught: images that fine-tuning and distillation see, however few there are."""
     second = pace.at(size)
-    what = f"left out: {NOT_PRETRAINED}"
-    if ssl:
-        what = f"{plural(ssl, 'epoch')} on {counts.pretrain:,} images"
+    what = f"{plural(ssl, 'epoch')} on {counts.pretrain:,} images" if ssl else f"left out: {NOT_PRETRAINED}"
     steps = [PlannedStage("pretrain", what, _minutes(counts.views * ssl * counts.pretrain * second))]
     if counts.train:
         steps.append(PlannedStage("probe", "a linear layer on frozen features", _probe(counts, second)))
@@ -294,9 +292,8 @@ def _affordable(counts: Counts, given: bool, pace: Pace, size: int, minutes: flo
 def _costs(counts: Counts, given: bool, pace: Pace, size: int, others: float | None) -> tuple[float, float]:
     """Minutes of what is no training, and of an epoch of it."""
     second = pace.at(size)
-    rest = (_others(counts, second) if others is None else others) + (
-        _probe(counts, second) + 0.2 if counts.train else 0.0
-    )
+    rest = _probe(counts, second) + 0.2 if counts.train else 0.0
+    rest += _others(counts, second) if others is None else others
     labelled = _minutes(counts.tuned * second * (1 + TRAINED_FOLDS if counts.few else 1)) + _taught(counts, second)
     an_epoch = labelled if given else _minutes(counts.views * counts.pretrain * second) + _tuned(counts) * labelled
     return rest + spreading_minutes(counts, given, size, pace), an_epoch * (2 if counts.scratch else 1)
