@@ -21,8 +21,8 @@ from softedge.errors import GateFailed, UserError
 from softedge.export.metadata import contradictions
 from softedge.progress import say, track
 from softedge.records import Artifact, Outcome, Precision, Result
+from softedge.report.refused import by_reason
 from softedge.run import Run, differences, perform, write_json
-from softedge.stages.refused import by_reason
 
 
 def check(trained: Trained, force: bool = False) -> Result:

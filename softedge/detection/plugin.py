@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from softedge.detection.folder import around, is_transfer
 from softedge.errors import GateFailed, UserError
 from softedge.records import Result
+from softedge.report.refused import by_reason
 from softedge.run import Run
-from softedge.stages.refused import by_reason
 
 if TYPE_CHECKING:
     import typer

@@ -9,6 +9,8 @@ from markupsafe import Markup
 
 from softedge.report import words
 from softedge.report.phrases import SHOW, _source_name
+from softedge.report.refused import grouped as by_reason
+from softedge.report.refused import reasons
 
 Values = dict[str, Any]
 
@@ -119,6 +121,17 @@ def grouped(entries: list[Values], devices: Values) -> list[Values]:
         if entry.get("artifact"):
             line["names"][words.artifact_name(entry["artifact"])] = None
     return [{**line, "what": _joined(line["whats"]), "of": ", ".join(line["names"])} for line in lines.values()]
+
+
+def refused(files: list[Values]) -> list[tuple[str, str]]:
+    """Files that the gate refused and why, those with the same reason in one line."""
+    found = []
+    for row in files:
+        name = words.artifact_name(row["artifact"])
+        if instead := row.get("superseded_by"):
+            name += f" (replaced by {words.artifact_name(instead)})"
+        found += [(name, reason) for reason in reasons(row.get("why") or "") if row["gate"] == "failed"]
+    return [(", ".join(names), why) for names, why in by_reason(found)]
 
 
 def _joined(whats: Iterable[str]) -> str:

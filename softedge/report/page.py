@@ -102,6 +102,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         environment_facts=facts.environment_facts,
         hash_chain=facts.hash_chain,
         grouped=facts.grouped,
+        refused=facts.refused,
         pretrained=words.pretrained,
         labels_alone=gains.labels_alone,
         learning_lead=gains.learning_lead,

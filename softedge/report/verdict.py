@@ -15,11 +15,14 @@ from typing import Any
 
 from softedge.records import disturbance
 from softedge.report import computed, headline, words
+from softedge.report.refused import grouped, reasons
 
 Row = Mapping[str, Any]
 
 # Without a confidence interval of the paired ratio, p90s this close count as equal (run-to-run noise, an assumption).
 SAME_SPEED = 1.05
+
+MOST_REASONS = 3  # of failed files, in a sentence
 
 _SMALLER = 0.98  # of the size of the file to ship: one that is hardly smaller is no alternative
 
@@ -197,7 +200,9 @@ def _without_latency(files: Sequence[Row]) -> Pick:
             "so nothing is known about its speed.",
         )
     if any(row["gate"] == "failed" for row in exported):
-        return Pick("", "nothing passed", "", "Ship nothing yet: no file passed the gate.", f"{_gate_summary(files)}.")
+        why = _gate_summary(files)
+        why = f"{why[0].upper()}{why[1:]}."
+        return Pick("", "nothing passed", "", "Ship nothing yet: no file passed the gate.", why)
     if exported:
         return Pick(
             "",
@@ -216,16 +221,25 @@ def _without_latency(files: Sequence[Row]) -> Pick:
 
 
 def _gate_summary(files: Sequence[Row]) -> str:
-    failed = [
-        f"{_name(row)} failed ({row['why']})" if row.get("why") else f"{_name(row)} failed"
-        for row in files
-        if row["gate"] == "failed"
+    """Files that failed, those with the same reason together; the reasons of most files first."""
+    failed = [row for row in files if row["gate"] == "failed"]
+    found = [(_name(row), reason) for row in failed for reason in reasons(row.get("why") or "")]
+    groups = sorted(grouped(found), key=lambda group: -len(group[0]))
+    parts = [
+        f"{_named(names, len(failed))} failed ({reason})" if reason else f"{_named(names, len(failed))} failed"
+        for names, reason in groups[:MOST_REASONS]
     ]
+    named = {name for names, _ in groups[:MOST_REASONS] for name in names}
+    if len(failed) > len(named):
+        parts.append(f"{len(failed) - len(named)} more failed")
     unchecked = [row for row in files if row["gate"] == "not run"]
-    parts = failed[:3] + ([f"{len(failed) - 3} more failed"] if len(failed) > 3 else [])
     if unchecked:
         parts.append(f"{words.plural(len(unchecked), 'file was', 'files were')} not checked")
-    return words.listing(parts) or "no gate was run"
+    return "; ".join(parts) or "no gate was run"
+
+
+def _named(names: list[str], failed: int) -> str:
+    return f"all {failed}" if len(names) == failed > MOST_REASONS else words.listing(names)
 
 
 def _times_as_long(row: Row, than: Row, device: str) -> float:

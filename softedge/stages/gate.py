@@ -20,10 +20,10 @@ from softedge.export.nearest import SURE_DB
 from softedge.progress import say
 from softedge.quantize.gates import SEARCHED
 from softedge.records import Precision, Result, disturbance
+from softedge.report.refused import by_reason
 from softedge.run import Run, write_json
 from softedge.stages import incomplete, kept
 from softedge.stages.opening import reopen
-from softedge.stages.refused import by_reason
 
 if TYPE_CHECKING:
     from softedge.data.images import Data

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import synthetic_run
 
-from softedge.report import charts, phrases, report, words
+from softedge.report import charts, facts, phrases, report, words
 from softedge.report.collect import collect
 from softedge.run import Run
 
@@ -125,6 +125,20 @@ def test_what_was_measured_on_the_device_before_training_is_a_table(tmp_path: Pa
     (run.root / "plan.json").write_text("{damaged")
     report([run])
     assert "Untrained networks" not in (run.root / "report.html").read_text()
+
+
+def test_files_refused_for_the_same_reason_share_a_row_of_what_failed() -> None:
+    low = "top-1 0.{0} is below the least accuracy 0.9"
+    files = [
+        {"artifact": "onnx-fp32", "gate": "failed", "why": low.format(81)},
+        {"artifact": "coreml-int8", "gate": "failed", "why": low.format(79), "superseded_by": "coreml-int8-search"},
+        {"artifact": "onnx-int8", "gate": "failed"},
+        {"artifact": "ncnn-fp32", "gate": "passed", "why": ""},
+    ]
+    assert facts.refused(files) == [
+        ("ONNX fp32, Core ML int8 (replaced by Core ML int8-search)", low.format("79 to 0.81")),
+        ("ONNX int8", ""),
+    ]
 
 
 def test_every_number_in_a_table_carries_its_exact_value(page: Page) -> None:

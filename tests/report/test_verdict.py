@@ -106,6 +106,22 @@ def test_nothing_is_shipped_when_every_gate_failed() -> None:
     assert "agreement 0.5 is below 0.98" in pick.reason
 
 
+def test_failed_files_with_the_same_reason_share_it() -> None:
+    names = [f"{target}-{precision}" for target in ("onnx", "openvino", "coreml") for precision in ("fp32", "int8")]
+    low = "top-1 0.4{0} is below the least accuracy 0.9"
+    rows = [row(name, gate="failed", why=low.format(number)) for number, name in enumerate(names)]
+    assert decide(rows, {}).headline.reason == "All 6 failed (top-1 0.40 to 0.45 is below the least accuracy 0.9)."
+    rows[1]["why"] = "agreement 0.5 is below 0.98; " + rows[1]["why"]
+    rows[3]["why"] = "agreement 0.7 is below 0.98"
+    assert decide(rows, {}).headline.reason == (
+        "ONNX fp32, ONNX int8, OpenVINO fp32, Core ML fp32 and Core ML int8 failed "
+        "(top-1 0.40 to 0.45 is below the least accuracy 0.9); "
+        "ONNX int8 and OpenVINO int8 failed (agreement 0.5 to 0.7 is below 0.98)."
+    )
+    rows = [row(name, gate="failed", why=f"reason {'abcdef'[number]}") for number, name in enumerate(names)]
+    assert decide(rows, {}).headline.reason.endswith("OpenVINO fp32 failed (reason c); 3 more failed.")
+
+
 def test_nothing_is_shipped_to_a_device_where_only_failed_files_ran() -> None:
     rows = [row("coreml-fp32"), row("onnx-int8", 1.0, "failed", why="too wrong")]
     pick = decide(rows, DEVICES).headline

@@ -12,9 +12,9 @@ import softedge
 from softedge import config
 from softedge.errors import GateFailed, exit_code_and_line
 from softedge.report import report
+from softedge.report.refused import by_reason
 from softedge.run import Run, write_json
 from softedge.stages import gate, kept
-from softedge.stages.refused import by_reason
 
 
 @pytest.fixture

@@ -14,20 +14,30 @@ def by_reason(lines: Iterable[str]) -> list[str]:
     lines: "onnx-int8: reason; reason", or a sentence about one file, "onnx-int8 was not made: ...", that stays whole.
     Reasons that differ in their numbers alone are one, with the range of each number.
     """
-    found: dict[str, list[tuple[str, str]]] = {}
+    found = []
     for line in lines:
         name, sign, rest = line.partition(" ")
-        reasons = [f": {reason}" for reason in _parts(rest)] if name.endswith(":") else [sign + rest]
-        for reason in reasons:
-            found.setdefault(_NUMBER.sub("#", reason), []).append((name.rstrip(":"), reason))
-    return [_line([*dict.fromkeys(name for name, _ in of)], [reason for _, reason in of]) for of in found.values()]
+        of = [f": {reason}" for reason in reasons(rest)] if name.endswith(":") else [sign + rest]
+        found += [(name.rstrip(":"), reason) for reason in of]
+    return [_line(names, reason) for names, reason in grouped(found)]
 
 
-def _line(names: Sequence[str], reasons: Sequence[str]) -> str:
+def grouped(found: Iterable[tuple[str, str]]) -> list[tuple[list[str], str]]:
+    """(file, reason) -> the files of each reason; those that differ in their numbers alone are one, with the ranges."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, reason in found:
+        groups.setdefault(_NUMBER.sub("#", reason), []).append((name, reason))
+    return [([*dict.fromkeys(name for name, _ in of)], _with_ranges([why for _, why in of])) for of in groups.values()]
+
+
+def _line(names: Sequence[str], reason: str) -> str:
+    return ", ".join(names) + (reason.replace(" was not ", " were not ", 1) if len(names) > 1 else reason)
+
+
+def _with_ranges(reasons: Sequence[str]) -> str:
     columns = zip(*(_NUMBER.findall(reason) for reason in reasons), strict=True)
     ranges = iter([_range(column) for column in columns])
-    text = _NUMBER.sub(lambda _: next(ranges), reasons[0])
-    return ", ".join(names) + (text.replace(" was not ", " were not ", 1) if len(names) > 1 else text)
+    return _NUMBER.sub(lambda _: next(ranges), reasons[0])
 
 
 def _range(numbers: Sequence[str]) -> str:
@@ -35,10 +45,10 @@ def _range(numbers: Sequence[str]) -> str:
     return least if float(least) == float(most) else f"{least} to {most}"
 
 
-def _parts(reasons: str) -> list[str]:
-    """The reasons between semicolons; one in brackets belongs to the advice there."""
+def reasons(text: str) -> list[str]:
+    """The reasons of a file, between semicolons; one in brackets belongs to the advice there."""
     parts, depth = [""], 0
-    for piece in re.split(r"(; |[()])", reasons):
+    for piece in re.split(r"(; |[()])", text):
         depth += {"(": 1, ")": -1}.get(piece, 0)
         if piece == "; " and depth <= 0:
             parts.append("")
