@@ -34,6 +34,14 @@ def learning_lead(run: Values) -> Markup:
     )
 
 
+def known(run: Values) -> bool:
+    """Whether anything is known of what training was worth; of weights that were only exported nothing is."""
+    if run["recipe"].get("export", {}).get("source") != "given":
+        return True
+    stages = ("probe", "pretrain", "finetune", "distill", "scratch", "baselines", "linear", "transfer", "labels")
+    return any(run.get(stage) for stage in stages)
+
+
 def worth_it(run: Values) -> str:
     """What continued pretraining did to the features, and which were kept; "" where it was not asked for."""
     metrics = run["pretrain"].get("metrics", {})

@@ -105,6 +105,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         refused=facts.refused,
         pretrained=words.pretrained,
         labels_alone=gains.labels_alone,
+        known=gains.known,
         learning_lead=gains.learning_lead,
         worth_it=gains.worth_it,
         layers=facts.layers,
@@ -163,7 +164,7 @@ def chosen(picks: list[Values], device: str) -> str:
 def sections(run: Values) -> list[tuple[str, str]]:
     """Anchors and titles of the sections that are there."""
     bought = "What pretraining is worth" if words.pretrained(run) else "What the starting weights are worth"
-    entries = [("files", "Every file"), ("learning", bought)]
+    entries = [("files", "Every file"), *([("learning", bought)] if gains.known(run) else [])]
     if any(words.is_int8(row["precision"]) for row in run["files"]):
         entries.append(("int8", "What int8 costs"))
     entries += [("latency", "Latency"), ("images", "Test images")]

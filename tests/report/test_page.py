@@ -294,6 +294,16 @@ def test_a_run_that_was_given_its_weights_names_no_method_of_pretraining(full: R
     assert method not in phrases.about(values) and not words.pretrained(values)
 
 
+@pytest.mark.parametrize("probed", [False, True])
+def test_weights_that_were_only_exported_have_no_section_on_what_training_was_worth(tmp_path: Path, probed: bool):
+    run = synthetic_run.make(tmp_path / "run", without=("pretrain", *(() if probed else ("probe",))))
+    recipe = run.root / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("[export]", '[export]\nsource = "given"'))
+    text = report([run]).read_text()
+    assert text.count("What the starting weights are worth") == (2 if probed else 0)
+    assert ('href="#learning"' in text) == ('id="learning"' in text) == probed
+
+
 def test_a_device_that_is_only_emulated_shows_answers_and_no_latency(tmp_path: Path) -> None:
     run = synthetic_run.make(tmp_path / "run", extras=True)
     text = report([run]).read_text()
