@@ -167,7 +167,7 @@ class _Bench:
         skipped: dict[str, str] = {}
         if target := self.recipe.labels.int8:
             try:
-                outputs[f"{target}-int8"] = self._int8(classifier, target)
+                outputs[f"{target}-int8"] = self._int8(cell, classifier, target)
             except Exception as error:  # converters raise every kind; one cell must not end a stage of hours
                 reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 skipped[f"{target}-int8 {cell.file.removesuffix('.json')}"] = reason
@@ -199,7 +199,7 @@ class _Bench:
         seed = self.recipe.seed + cell.seed
         return finetune.train(self._start(cell), self.data, self.data.train.subset(keep), recipe, seed=seed)[0]
 
-    def _int8(self, classifier: Classifier, name: str) -> Any:
+    def _int8(self, cell: Cell, classifier: Classifier, name: str) -> Any:
         """Probabilities of the int8 file, read back from disk. Any training image may calibrate: no label is needed."""
         target = open_format(name).without_timing()
         images = self.arrays[0]
@@ -207,5 +207,7 @@ class _Bench:
         if missing := target.missing():
             raise UserError(missing)
         with temporary_folder("int8") as folder:
-            artifact = target.convert(Deployed(classifier, self.data.spec), "int8", images[chosen], folder)
+            deployed = Deployed(classifier, self.data.spec)
+            deployed.shipped = cell.init != "random"  # those are there to be compared with
+            artifact = target.convert(deployed, "int8", images[chosen], folder)
             return target.load(artifact)(self.arrays[1])

@@ -44,6 +44,7 @@ class Deployed(nn.Module):
         self.spec = spec
         self.about: dict[str, str] = {}  # written into the file: where the weights come from
         self.options: dict[str, Any] = {}  # of timm's create_model, where the network is not timm's default
+        self.shipped = True  # False: its files are measured only, and what to know before shipping is left unsaid
         self.traced: dict[bool, bytes] = {}  # ONNX graphs by "dynamic batch", see onnx_graph.trace
         self.register_buffer("shift", torch.tensor(spec.mean).reshape(1, 3, 1, 1) * 255)
         self.register_buffer("scale", torch.tensor(spec.std).reshape(1, 3, 1, 1) * 255)
@@ -59,7 +60,7 @@ class Deployed(nn.Module):
         from softedge.export.folding import fold_batch_norm
 
         folded = Deployed(fold_batch_norm(self.model), self.spec, self.labels, self.output)
-        folded.about = self.about
+        folded.about, folded.shipped = self.about, self.shipped
         return folded
 
     def forward(self, image: Tensor) -> Tensor:

@@ -306,7 +306,7 @@ def write_nearest(
         judge = parts[1]
     choice = nearest(candidates, judge, others)
     choice = rounded_where_nearer(candidates, choice, judge, deployed, calibration)
-    if (noise := decibels(choice.measures)) < FLOOR_DB:
+    if deployed.shipped and (noise := decibels(choice.measures)) < FLOOR_DB:
         say(
             f"warning: int8 does not suit this network: of {len(choice.tried)} ways to quantize it the best, "
             f"'{choice.option.what}', has {noise:.1f} dB signal to noise on calibration images"

@@ -180,6 +180,7 @@ def _measured(recipe: Recipe, size: int, limits: Limits) -> Fit:
     labels = tuple(f"class {index}" for index in range(_CLASSES))
     spec = InputSpec(size, size, (0.5,) * 3, (0.5,) * 3)
     deployed = Deployed(backbones.Classifier(backbone, labels, spec).eval(), spec)
+    deployed.shipped = False  # it is untrained
     images = np.random.default_rng(0).integers(0, 256, (_IMAGES, size, size, 3), dtype=np.uint8)
     with temporary_folder("size") as folder:
         artifact = format_.convert(deployed, precision, images, folder)

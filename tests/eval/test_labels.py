@@ -135,6 +135,9 @@ def test_a_killed_stage_goes_on_from_its_cells_and_gives_the_same_rows(toy, monk
     assert resumed.metrics["seeds"] == 2
 
 
+shipped: list[bool] = []
+
+
 class WrongWay(Format):
     """A format whose int8 file predicts the last class for every image."""
 
@@ -146,6 +149,7 @@ class WrongWay(Format):
 
     def convert(self, deployed, precision, calibration, out):
         assert precision == "int8" and len(calibration) == 48
+        shipped.append(deployed.shipped)
         return len(deployed.labels)
 
     def load(self, artifact):
@@ -163,7 +167,9 @@ def only_probes(recipe):
 def test_the_int8_file_itself_is_measured_where_asked(toy, monkeypatch):
     run, recipe, data = toy("run")
     monkeypatch.setitem(registry.FORMATS, "onnx", f"{__name__}:WrongWay")
+    shipped.clear()
     result = labels(run, only_probes(recipe), data)
+    assert shipped == [False, True, False, True], "random weights are compared with, and never shipped"
     files = {(r["init"], r["file"]) for r in result.details["rows"]}
     assert files == {(i, f) for i in ("random", "ssl") for f in ("pytorch", "onnx-int8")}
     assert result.metrics["onnx_int8_ssl_probe_top1_1"] == pytest.approx(1 / 3)

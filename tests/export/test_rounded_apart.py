@@ -196,3 +196,16 @@ def test_integers_of_another_file_are_compared_on_images_that_they_were_not_roun
     candidates.asked.clear()
     write_nearest(candidates, network, images, tmp_path)
     assert contents(candidates.asked[0]) == contents(images), "without such a file there is nothing to set apart"
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_only_files_that_are_shipped_get_the_warning_that_int8_does_not_suit_them(
+    network, tmp_path, capsys, monkeypatch, shipped
+):
+    images = alike(32)
+    network = Deployed(network.model, network.spec, network.labels)
+    network.shipped = shipped
+    monkeypatch.setattr("softedge.export.nearest.FLOOR_DB", 300.0)
+    candidates = Beside(network, images, apart(Judge.of(network, images), images)[0], {"own": 3e-4, "theirs": 3e-3})
+    write_nearest(candidates, network, images, tmp_path)
+    assert ("int8 does not suit this network" in capsys.readouterr().err) == shipped
