@@ -17,7 +17,8 @@ FOLDER = ".previous"
 BEGUN = "begun.json"  # what unfinished work was begun with
 RESULT = "result.json"
 _REPLACED = "replaced.json"  # its replacement was begun and is not finished
-_RECORDS = (RESULT, BEGUN, _REPLACED)
+_RETIRED = "retired.json"  # it was set aside for good, and not made again since
+_RECORDS = (RESULT, BEGUN, _REPLACED, _RETIRED)
 TRAINING = "pretrain"  # the stage that ``recipe.toml`` is about
 HALF = (".pt", ".npz", ".safetensors")  # files from which a stage resumes
 
@@ -59,6 +60,18 @@ def set_aside(root: Path, stage: str, replaced: bool = False) -> bool:
     return True
 
 
+def retire(root: Path, stage: str) -> bool:
+    """Set a stage aside for good: nobody misses its files. Returns whether this version is the one that is kept."""
+    kept = set_aside(root, stage)
+    write_json(folder(root, stage) / _RETIRED, {})
+    return kept
+
+
+def is_retired(root: Path, stage: str) -> bool:
+    """Whether a stage was set aside for good, and not made again since."""
+    return (folder(root, stage) / _RETIRED).exists()
+
+
 def _files(folder: Path) -> bool:
     return folder.is_dir() and any(path.name not in _RECORDS for path in folder.iterdir())
 
@@ -69,12 +82,14 @@ def put_back(root: Path, stage: str) -> None:
         shutil.rmtree(root / stage)
     os.replace(folder(root, stage), root / stage)
     fsync_folder((root / stage).parent)
-    (root / stage / _REPLACED).unlink(missing_ok=True)
+    for mark in (_REPLACED, _RETIRED):
+        (root / stage / mark).unlink(missing_ok=True)
 
 
 def finished(root: Path, stage: str) -> None:
     """The replacement is there: the version before it is kept, and never put back by itself."""
-    (folder(root, stage) / _REPLACED).unlink(missing_ok=True)
+    for mark in (_REPLACED, _RETIRED):
+        (folder(root, stage) / mark).unlink(missing_ok=True)
 
 
 def restore(root: Path) -> None:

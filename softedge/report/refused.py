@@ -7,6 +7,11 @@ from collections.abc import Iterable, Sequence
 
 _NUMBER = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.]\w|\w)")
 
+_PLURALS = {
+    " was not ": " were not ",
+    " is missing; bring it back, or make it again": " are missing; bring them back, or make them again",
+}
+
 
 def by_reason(lines: Iterable[str]) -> list[str]:
     """``["a: x 0.1; y", "b: x 0.2"]`` -> ``["a, b: x 0.1 to 0.2", "a: y"]``.
@@ -31,7 +36,10 @@ def grouped(found: Iterable[tuple[str, str]]) -> list[tuple[list[str], str]]:
 
 
 def _line(names: Sequence[str], reason: str) -> str:
-    return ", ".join(names) + (reason.replace(" was not ", " were not ", 1) if len(names) > 1 else reason)
+    if len(names) > 1:
+        for one, many in _PLURALS.items():
+            reason = reason.replace(one, many, 1)
+    return ", ".join(names) + reason
 
 
 def _with_ranges(reasons: Sequence[str]) -> str:

@@ -254,7 +254,7 @@ def _set_aside_others(run: Run, name: str, digest: str, made: Collection[str]) -
     for folder, result in run.results("export").items():
         networks = {key: value for key, value in result.inputs.items() if key.endswith(".safetensors")}
         if networks and networks != {name: digest}:
-            kept = previous.set_aside(run.root, f"export/{folder}")
+            kept = previous.retire(run.root, f"export/{folder}")
             what = f"set aside in {previous.FOLDER}/" if kept else "removed, a mere record that no file was made"
             anew = f"made anew from {name}" if folder in made else what
             say(f"export/{folder} was made from {', '.join(networks)}; {anew}")

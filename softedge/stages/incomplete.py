@@ -16,7 +16,7 @@ from softedge.stages.classifier import SOURCES
 def files(run: Run, recipe: Recipe) -> dict[str, str]:
     """Exported file -> why it is not there and what to do, of those begun or there before.
 
-    Nobody misses a file that the recipe asks for and that no command has made yet.
+    Nobody misses a file that the recipe asks for and that no command has made yet, of this classifier.
     """
     from softedge.stages.export import asked, file_names  # imports torch
 
@@ -43,7 +43,11 @@ def _command(run: Run, name: str) -> str:
 
 
 def _was_there(run: Run, name: str) -> bool:
-    """Whether another stage knows a file of that name, or an earlier version of it is kept."""
+    """Whether another stage knows a file of that name, or an earlier version of it is kept; not of one that an export
+    of another classifier has set aside.
+    """
+    if previous.is_retired(run.root, f"export/{name}"):
+        return False
     known = (run.folder("quantize") / name / previous.RESULT).is_file() or previous.is_kept(run.root, f"export/{name}")
     if known or any(run.folder("bench").glob(f"{name}@*/{previous.RESULT}")):
         return True

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from toy_run import SPEC, coloured_squares, toy  # noqa: F401
 
 from softedge import backbones
 from softedge.errors import UserError
-from softedge.stages import baselines, classifier, export, finetune, pretrain, probe, teachers
+from softedge.stages import baselines, classifier, export, finetune, incomplete, pretrain, probe, teachers
 from softedge.stages.deploy import chain
 from softedge.stages.opening import replaced
 
@@ -127,6 +128,10 @@ def test_a_change_of_the_classifier_leaves_no_file_of_the_other_one(toy, capsys)
     assert "finetune/classifier.safetensors" in made.inputs and "probe/classifier.safetensors" not in made.inputs
     export.stage(run, one, data)
     assert run.result("export/onnx-fp32").started == made.started
+    assert incomplete.files(run, both) == {}, "nobody misses a file of the classifier before"
+    export.stage(run, both, data)
+    shutil.rmtree(run.folder("export/onnx-fp16"))
+    assert "is missing" in incomplete.files(run, both)["onnx-fp16"], "it was made of this one, too"
 
 
 def test_the_comparison_follows_the_classifier_and_counts_its_answers(toy):  # noqa: F811

@@ -145,13 +145,14 @@ def test_files_with_the_same_reason_share_a_line():
         "ncnn-int8 was not made: no ncnn; install it",
         "ncnn-fp16 was not made: no ncnn; install it",
         "litert-int8 is missing; bring it back, or make it again: softedge export runs/1",
+        "ncnn-int8 is missing; bring it back, or make it again: softedge export runs/1",
     ]
     assert by_reason(lines) == [
         "onnx-fp32, onnx-int8, coreml-fp16: top-1 0.8790 to 0.8811 is below the least accuracy 0.9",
         f"onnx-int8, openvino-int8: agreement 0.925 to 0.95 is below 0.98 (2 to 3 {few})",
         "openvino-int8: p90 8.00 ms on ssh://pi@10.0.0.2",
         "ncnn-int8, ncnn-fp16 were not made: no ncnn; install it",
-        "litert-int8 is missing; bring it back, or make it again: softedge export runs/1",
+        "litert-int8, ncnn-int8 are missing; bring them back, or make them again: softedge export runs/1",
     ]
     assert exit_code_and_line(GateFailed(*by_reason(lines[:1]), "two\nlines")) == (
         1,
