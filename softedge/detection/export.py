@@ -18,7 +18,6 @@ from softedge.detection.replay import agreement
 from softedge.detection.scenes import Scenes
 from softedge.detection.trained import Trained
 from softedge.errors import UserError
-from softedge.export.base import open_format
 from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.records import Outcome, Result
@@ -33,7 +32,6 @@ def export(trained: Trained, targets: Sequence[str], precisions: Sequence[str], 
     results = []
     kept: list[str] = []
     for target in targets:
-        open_format(target)
         for precision in precisions:
             stage = f"export/{target}-{precision}"
             before = trained.run.result(stage)
@@ -83,8 +81,7 @@ def write(
     calibration: pictures without labels, which int8 needs.
     """
     chosen = formats.of(target)
-    if precision not in formats.PRECISIONS:
-        raise UserError(f"a detector has no precision '{precision}'; known: {', '.join(formats.PRECISIONS)}")
+    formats.known_precision(precision)
     if precision == "int8" and calibration is None:
         raise UserError("an int8 detector needs pictures to calibrate on, found none")
     out.mkdir(parents=True, exist_ok=True)

@@ -6,11 +6,13 @@ runtime and numpy, no torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from softedge.detection.format import DetectorFormat, Runner
 from softedge.detection.onnx_detector import OnnxDetector
 from softedge.detection.openvino_detector import OpenVinoDetector
 from softedge.errors import UserError
-from softedge.export.base import needs
+from softedge.export.base import needs, open_format
 from softedge.records import Artifact
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -25,6 +27,22 @@ def of(name: str) -> DetectorFormat:
             "inputs of any size)"
         )
     return FORMATS[name]
+
+
+def known_names(targets: Sequence[str], precisions: Sequence[str]) -> None:
+    """Refuse an unknown format, a precision that no detector has, and nothing to export, before any work."""
+    if not targets or not precisions:
+        raise UserError("nothing to export: give at least one of --targets and one of --precisions")
+    for name in targets:
+        open_format(name)
+    for precision in precisions:
+        known_precision(precision)
+
+
+def known_precision(name: str) -> None:
+    """Refuse a precision that no detector has."""
+    if name not in PRECISIONS:
+        raise UserError(f"a detector has no precision '{name}'; known: {', '.join(PRECISIONS)}")
 
 
 def open_runner(artifact: Artifact) -> Runner:

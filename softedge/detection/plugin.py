@@ -48,8 +48,10 @@ class Detection:
         from softedge.detection import formats
         from softedge.detection.export import export
 
+        targets = tuple(formats.FORMATS) if targets is None else targets
+        formats.known_names(targets, formats.PRECISIONS if precisions is None else precisions)
         with _opened(run, set, export={"precisions": precisions}) as trained:
-            return export(trained, targets or tuple(formats.FORMATS), trained.recipe.export.precisions, force)
+            return export(trained, targets, trained.recipe.export.precisions, force)
 
     def check(
         self, run: str | Path, gates: Mapping[str, Any] | None = None, set: Sequence[str] = (), force: bool = False

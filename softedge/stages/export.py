@@ -30,7 +30,7 @@ from softedge.run import Run, differences, perform, read_result, sha256_of
 from softedge.stages import classifier, integers
 from softedge.stages.artifact import Source, write
 from softedge.stages.base import INDEX, hashes, on_run
-from softedge.stages.opening import replaced
+from softedge.stages.opening import reopen, replaced
 
 PARITY_IMAGES = 32  # beyond the golden ones; the int8 files get their full test in `softedge check`
 
@@ -52,6 +52,7 @@ def export(
         done: list[Result] = plugin.export(run=run, targets=targets, precisions=precisions, set=set, force=force)
         return done
     asked = {"targets": targets, "precisions": precisions, "output": output}
+    known_names(replaced(reopen(run, set)[1], export=asked))
 
     def work(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> list[Result]:
         return stage(run, recipe if output else for_labels(recipe, data, run), data, force)

@@ -18,7 +18,7 @@ from softedge.data import load
 from softedge.data.images import UNLABELLED, FileImages
 from softedge.errors import UserError, need_lists, whole
 from softedge.export import calibration, given
-from softedge.export.base import Float32, combinations
+from softedge.export.base import Float32
 from softedge.export.given import AS_KNOWN, GivenPreprocessing, read
 from softedge.records import Outcome, Output, Result
 from softedge.run import Run, perform, sha256
@@ -84,16 +84,16 @@ def export_file(
         for name, value in (("calibration_images", calibration_images), ("golden_images", golden_images))
     )
     tried = config.Export().precisions if precisions is None else tuple(precisions)
-    combinations(targets, tried, batch)
+    of_export = [item for item in set if item.startswith("export.")]
+    formats = {"targets": list(targets), "precisions": list(tried), "batch": batch}
+    exporting.known_names(config.build({"export": formats}, of_export, source="the command line"))
     weights, root = Path(weights), Path(images)
     digest = sha256(weights) if weights.is_file() else ""
     deployed, name = read(weights, backbone, labels, size, kind, preprocessing)
     deployed.about = {**exporting.origin(digest, name), **deployed.about}
     asked = {
-        "targets": list(targets),
-        "precisions": list(tried),
+        **formats,
         "output": deployed.output,
-        "batch": batch,
         "calibration_images": calibration_images,
         "golden_images": golden_images,
         "source": "given",

@@ -22,6 +22,7 @@ from softedge.progress import plural, say
 from softedge.run import Run, read_json, write_json
 from softedge.ssl import sizing
 from softedge.stages import export_minutes, front, kept, spreading
+from softedge.stages.export import known_names
 from softedge.stages.fitting import Limits, disturbed, largest, with_smaller
 from softedge.stages.opening import FOLDER_RECIPE, PLAN, choose_recipe, has_work, replaced
 from softedge.stages.overridden import with_epochs, with_least_steps
@@ -328,7 +329,11 @@ def counted(facts: dict[str, Any]) -> Counts:
 
 
 def _resolved(recipe: Recipe) -> Recipe:
-    """The recipe with weights "auto" replaced by what they are here, once: a run must not change its start later."""
+    """The recipe with weights "auto" replaced by what they are here, once: a run must not change its start later.
+
+    What cannot be exported is refused before the weights are looked up.
+    """
+    known_names(recipe)
     if recipe.backbone.weights != "auto":
         return recipe
     return replaced(recipe, backbone={"weights": starting.resolve(recipe.backbone).weights})

@@ -70,6 +70,23 @@ def test_a_detector_goes_through_the_commands_of_a_classifier(trained, request, 
     assert command("verify", str(folder / "export/openvino-fp32")) == 0
 
 
+@pytest.mark.parametrize(
+    ("targets", "precisions", "said"),
+    [
+        (["onnx", "onx"], ["fp32"], "unknown target 'onx'; did you mean 'onnx'"),
+        (["onnx"], ["fp32", "fp99"], "no precision 'fp99'; known: fp32, fp16, int8"),
+        ([], ["fp32"], "nothing to export"),
+        (["onnx"], [], "nothing to export"),
+    ],
+)
+def test_a_misspelt_format_or_precision_is_refused_before_anything_is_exported(trained, targets, precisions, said):
+    folder, _ = trained
+    before = sorted((folder / "export").rglob("*"))
+    with pytest.raises(UserError, match=said):
+        softedge.export(folder, targets, precisions)
+    assert sorted((folder / "export").rglob("*")) == before
+
+
 def test_what_a_detector_cannot_be_exported_to_is_told_and_the_rest_goes_on(trained):
     folder, _ = trained
     results = softedge.export(folder, ["coreml", "onnx"], ["fp32"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toy_run import SPEC, coloured_squares, toy  # noqa: F401
 
-from softedge import backbones
+from softedge import backbones, config
 from softedge.errors import UserError
 from softedge.stages import baselines, classifier, export, finetune, incomplete, pretrain, probe, teachers
 from softedge.stages.deploy import chain
@@ -132,6 +132,23 @@ def test_a_change_of_the_classifier_leaves_no_file_of_the_other_one(toy, capsys)
     export.stage(run, both, data)
     shutil.rmtree(run.folder("export/onnx-fp16"))
     assert "is missing" in incomplete.files(run, both)["onnx-fp16"], "it was made of this one, too"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"targets": ["onx"]}, "unknown target 'onx'"),
+        ({"targets": []}, "nothing to export"),
+        ({"precisions": ["fp99"]}, "no 'fp99'"),
+        ({"set": ["export.precisions=['fp99']"]}, "no 'fp99'"),
+    ],
+)
+def test_export_refuses_a_misspelt_name_before_it_opens_the_images(toy, monkeypatch, given, said):  # noqa: F811
+    run, recipe, _ = toy("run")
+    (run.root / "recipe.toml").write_text(config.to_toml(recipe))
+    monkeypatch.setattr("softedge.stages.data.opened", lambda *_: pytest.fail("the images were opened"))
+    with pytest.raises(UserError, match=said):
+        export.export(run.root, **given)
 
 
 def test_the_comparison_follows_the_classifier_and_counts_its_answers(toy):  # noqa: F811

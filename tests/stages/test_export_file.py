@@ -105,6 +105,15 @@ def grey_network(folder, name=NAME):
     return net
 
 
+@pytest.mark.parametrize(
+    "one",
+    [{"targets": ["onx"]}, {"precisions": ["fp99"]}, {"precisions": []}, {"set": ["export.precisions=['fp99']"]}],
+)
+def test_a_misspelt_format_or_precision_is_refused_before_the_weights_are_read(photos, tmp_path, one):
+    with pytest.raises(UserError, match="unknown target 'onx'|no 'fp99' in|nothing to export"):
+        export_file(tmp_path / "absent.pth", tmp_path / "run", photos, **one)
+
+
 @pytest.mark.parametrize("name", [NAME, "test_resnet", "test_vit", "mobileone_s0"])
 def test_weights_for_grey_images_answer_to_the_grey_levels_of_a_photo(tmp_path, name, capsys):
     net = grey_network(tmp_path, name)

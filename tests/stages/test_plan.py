@@ -526,6 +526,29 @@ def test_a_deployment_plans_with_the_formats_and_precisions_of_its_command_line(
     assert asked == [(("openvino",), ("fp32",))]
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"precisions": ["fp99"]}, "no 'fp99' in ONNX"),
+        ({"precisions": []}, "nothing to export"),
+        ({"targets": ["onnx"], "precisions": ["w8a8"]}, "no 'w8a8' in ONNX; did you mean"),
+        ({"set": ["export.targets=['onx']"]}, "unknown target 'onx'; did you mean 'onnx'"),
+        ({"set": ["export.precisions=['fp99']"]}, "no 'fp99' in ONNX"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_before_starting_weights_are_looked_up(
+    photos, tmp_path, monkeypatch, given, said
+):
+    monkeypatch.setattr(plan.starting, "resolve", lambda *_: pytest.fail("weights were looked up"))
+    for recipe in (None, "photos"):
+        with pytest.raises(UserError, match=said):
+            deploy.deploy(str(photos), recipe, out=tmp_path / "run", **given)
+    if "set" in given:
+        with pytest.raises(UserError, match=said):
+            plan.plan(str(photos), set=given["set"])
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_device_too_small_for_the_network_gets_a_smaller_one(photos, measured, every_size, monkeypatch):
     limits = fitting.Limits(max_ms=1.5)
     recipe, made = plan.recipe_for(str(photos), None, minutes=60, limits=limits)
