@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from softedge import config
-from softedge.errors import UserError, first_line
+from softedge.errors import UserError, first_line, quoted
 from softedge.records import InputSpec
 from softedge.weights import layouts, starting
 from softedge.weights.checkpoints import not_finite
@@ -193,7 +193,7 @@ def describe(path: Path) -> dict[str, Any]:
     except KeyError as error:
         raise UserError(
             f"{path} was not written by softedge; to export it, run: "
-            f"softedge export-file {path} --backbone NAME --images FOLDER"
+            f"softedge export-file {quoted(path)} --backbone NAME --images FOLDER"
         ) from error
     except Exception as error:
         raise UserError(f"{path} cannot be read as weights ({first_line(error)})") from error

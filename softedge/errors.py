@@ -9,6 +9,7 @@ import math
 import numbers
 import operator
 import os
+import shlex
 import signal
 import threading
 import traceback
@@ -35,6 +36,11 @@ class UserError(Exception):
 def first_line(error: BaseException, at_most: int = 160) -> str:
     """The first line of what a library says, cut; the kind of the error when it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:at_most]
+
+
+def quoted(path: object) -> str:
+    """A path in a command that a message gives: as a shell takes it, whatever is in its name."""
+    return shlex.quote(str(path))
 
 
 class Refused(UserError):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from softedge import previous
-from softedge.errors import ADD_FORCE, OtherSettings, UserError
+from softedge.errors import ADD_FORCE, OtherSettings, UserError, quoted
 from softedge.files import a_place_for, expanded, finite, make_folder, read_json, temporary_files_in, write_json
 from softedge.files import atomic_path as atomic_path
 from softedge.files import fsync_folder as fsync_folder
@@ -95,7 +95,7 @@ class Run:
         if result is None:
             if interrupted := self.interrupted(stage, command):
                 raise UserError(interrupted)
-            where = f"--out {self.root}" if command == "pretrain" else f"{self.root}"
+            where = f"{'--out ' if command == 'pretrain' else ''}{quoted(self.root)}"
             raise UserError(f"{self.root} has no finished '{stage}' stage yet; run: softedge {command} {where}")
         return result
 
@@ -104,7 +104,7 @@ class Run:
         folder = self.folder(stage)
         if not (folder / previous.BEGUN).exists() or (folder / previous.RESULT).exists():
             return ""
-        where = f"--out {self.root}" if command == "pretrain" else f"{self.root}"
+        where = f"{'--out ' if command == 'pretrain' else ''}{quoted(self.root)}"
         line = f"'{stage}' was interrupted; to go on, run: softedge {command} {where}"
         if not previous.is_kept(self.root, stage):
             return line
@@ -167,7 +167,7 @@ def sha256_of(run: Run, name: str) -> str:
     state = "is missing" if digest == "absent" else "was changed or damaged"
     raise UserError(
         f"{path} {state} since the stage '{stage}' made it (sha256 {digest[:12]}, recorded is {str(recorded)[:12]}); "
-        f"bring it back, or make it again: softedge {command} {run.root} --force"
+        f"bring it back, or make it again: softedge {command} {quoted(run.root)} --force"
     )
 
 

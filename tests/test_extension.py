@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from PIL import Image
 import softedge
 from softedge import config, registry
 from softedge.bench.base import PRESETS, Preset, open_device
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.export import contract
 from softedge.export.base import Format, open_format
 from softedge.records import Precision
@@ -289,6 +290,28 @@ def test_only_the_formats_themselves_and_those_who_run_them_know_their_names() -
         "bench/macos/device.py",
     }
     assert not {place: texts for place, texts in found.items() if place not in one_place}
+
+
+# Behind "softedge COMMAND " in messages, and no path as the user named it: names without spaces, or quoted before.
+PLAIN = {"where", "root", "format_.name", "SCHEMA", "expected"}
+
+
+def test_a_path_in_a_command_of_a_message_is_quoted() -> None:
+    bare = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE).as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            before = ""
+            for part in node.values if isinstance(node, ast.JoinedStr) else ():
+                value = ast.unparse(part.value) if isinstance(part, ast.FormattedValue) else ""
+                follows = value and re.search(r"softedge ([a-z-]+|<>)( --data| --out)? $", before)
+                if follows and not value.startswith("quoted(") and value not in PLAIN:
+                    bare[place] = value
+                before += part.value if isinstance(part, ast.Constant) else "<>"
+    assert not bare
+    folder = 'my photos/it\'s "new"'
+    assert shlex.split(f"softedge review {quoted(folder)}") == ["softedge", "review", folder]
+    assert quoted("runs/mine") == "runs/mine"
 
 
 def _strings(path: Path) -> Iterator[str]:

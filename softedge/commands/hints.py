@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from softedge.errors import quoted
+
 _CLASSIFY = "python RUN/export/onnx-int8/snippets/run.py photo.jpg classifies photos; softedge try RUN, live on a phone"
 _TRAIN = (
     "softedge deploy --data PHOTOS trains, exports and checks; softedge pretrain and softedge finetune are parts of it"
@@ -68,7 +70,7 @@ def option(error: Any, arguments: Sequence[str]) -> str:
         _, left, _ = context.command.make_parser(context).parse_args(args=words)
     except type(error):  # something else is wrong, too
         return ""
-    return f"Did you mean --data {left[0]}?" if left else ""
+    return f"Did you mean --data {quoted(left[0])}?" if left else ""
 
 
 def _value(option: str, words: Sequence[str]) -> str:
@@ -79,12 +81,12 @@ def _value(option: str, words: Sequence[str]) -> str:
 
 def _instead(context: Any, asked: str, value: str, known: set[str]) -> str:
     if asked == "--data" and "--images" in known:
-        return f"Did you mean --images {value or 'PHOTOS'}?"
+        return f"Did you mean --images {quoted(value or 'PHOTOS')}?"
     taken = [parameter.name for parameter in context.command.params if parameter.param_type_name == "argument"]
     if not taken or taken[0] not in ("run", "runs", "data", "source"):
         return ""
     command = f"softedge {context.info_name}"
     if asked == "--data" and taken[0] in ("run", "runs"):
-        made = f"softedge deploy --data {value or 'PHOTOS'}"
+        made = f"softedge deploy --data {quoted(value or 'PHOTOS')}"
         return f"It works on a run: {command} RUN. To make one: {made}"
-    return f"Did you mean: {command} {value or ('RUN' if asked == '--run' else 'PHOTOS')}"
+    return f"Did you mean: {command} {quoted(value or ('RUN' if asked == '--run' else 'PHOTOS'))}"

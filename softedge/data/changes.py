@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softedge.data.inventory import Inventory
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.run import read_json
 
 _SHOWN = 3
@@ -46,7 +46,7 @@ def since(index: Path, inventory: Inventory, hashes: Mapping[str, Sequence[str]]
         what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         raise UserError(
             f"{index} is damaged ({what}); bring it back, or make it again: softedge pretrain --out "
-            f"{index.parent.parent} --force"
+            f"{quoted(index.parent.parent)} --force"
         ) from error
     new, changed, seen = [], [], set()
     for split, images in inventory.splits.items():

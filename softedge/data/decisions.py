@@ -14,7 +14,7 @@ from softedge.data import label_table
 from softedge.data.inventory import printable
 from softedge.data.label_table import FILE, LABEL, Row, Table, class_name
 from softedge.data.layouts import Parts
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.progress import plural
 
 STATES = (LABEL, "wrong", "duplicate", "skip")
@@ -134,11 +134,13 @@ def apply(
 
 def _check(root: Path, groups: Mapping[str, Sequence[tuple[Parts, str | None]]]) -> None:
     if not any(groups.get(split) for split in ("train", "unlabelled")):
-        raise UserError(f"{root / FILE} sets every training image aside; change it with: softedge review {root}")
+        raise UserError(
+            f"{root / FILE} sets every training image aside; change it with: softedge review {quoted(root)}"
+        )
     known = {label for _, label in groups.get("train", []) if label is not None}
     tested = {label for _, label in groups.get("test", []) if label is not None}
     if tested - known:
         raise UserError(
             f"with {root / FILE} the test images have classes without a training image "
-            f"({', '.join(sorted(tested - known)[:5])}); label training images of them: softedge review {root}"
+            f"({', '.join(sorted(tested - known)[:5])}); label training images of them: softedge review {quoted(root)}"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from softedge.config import Recipe
 from softedge.data.near_pairs import sentence, table
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.progress import on_one_line, plural
 from softedge.run import write_text
 
@@ -47,7 +47,7 @@ def describe_text(values: Mapping[str, Any]) -> str:
     """The result of ``describe`` for a terminal.  planned: a plan is still to choose the input size and the weights."""
     spec = values["spec"]
     if values.get("planned"):
-        sizes = [f"  input          chosen by the plan: softedge plan --data {values['source']}"]
+        sizes = [f"  input          chosen by the plan: softedge plan --data {quoted(values['source'])}"]
     else:
         crop = f"shorter side to {spec['resize']}, centre crop of {spec['size']} pixels, {spec['interpolation']}"
         sizes = [f"  input          {crop}", f"  mean, std      {spec['mean']}, {spec['std']}"]

@@ -21,7 +21,7 @@ from softedge.data.ranges import colour_notice, notice, white_of
 from softedge.data.screening import Look, screen
 from softedge.data.shards import TarImages
 from softedge.data.splitting import Item, TooFew, contradictions, grouped, split
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.progress import plural
 from softedge.records import InputSpec
 
@@ -145,7 +145,7 @@ def _only_one_class(inventory: Inventory) -> list[str]:
         return []
     return [
         f"with {root / FILE} there is only one class ('{inventory.classes[0]}'); label images of another one: "
-        f"softedge review {root}"
+        f"softedge review {quoted(root)}"
     ]
 
 
@@ -161,7 +161,7 @@ def _more_images(inventory: Inventory, items: Sequence[Item], bad: Sequence[Mapp
     advice = "add images, remove the class, or give a test/ folder"
     if unlabelled:
         images = plural(unlabelled, "unlabelled image")
-        advice = f"label more of the {images} (softedge label-next {inventory.source}), {advice}"
+        advice = f"label more of the {images} (softedge label-next {quoted(inventory.source)}), {advice}"
     first = f"; set aside are {len(bad)}, first {bad[0]['name']}: {bad[0]['reason']}" if bad else ""
     return f"{advice}{first}"  # perhaps the images are too few because others cannot be read
 
@@ -237,7 +237,11 @@ def _check_contradictions(inventory: Inventory, items: Sequence[Item], contrary:
             first = next(names for names in contrary if any(i.name in names for i in items if i.label == number))
             root = _labelled_root(inventory)
             by_hand = root is not None and not decisions.read(root).keys().isdisjoint(first)
-            advice = f"correct the labels in {FILE}: softedge review {root}" if by_hand else "remove one of the folders"
+            advice = (
+                f"correct the labels in {FILE}: softedge review {quoted(root)}"
+                if by_hand
+                else "remove one of the folders"
+            )
             raise UserError(
                 f"every picture of class '{name}' is in another class, too ({' and '.join(first[:2])}, "
                 f"{len(contrary)} in all); {advice}"

@@ -15,7 +15,7 @@ from softedge.data.examining import Examined, named
 from softedge.data.images import Data, EncodedImages, FileImages, Images
 from softedge.data.inventory import Inventory
 from softedge.data.naming import NAMES
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.machine.names import refuse_unnamable
 from softedge.progress import plural, say
 from softedge.records import InputSpec
@@ -37,12 +37,12 @@ def load(run: Run, tell: bool = True) -> Data:
     try:
         index, root = read_json(path), result.details["root"]
     except (UserError, KeyError) as error:
-        raise UserError(f"{path.parent} is damaged ({error}); {_AGAIN.format(run.root)}") from error
+        raise UserError(f"{path.parent} is damaged ({error}); {_AGAIN.format(quoted(run.root))}") from error
     try:
         data = _loaded(run, index, root)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path} is damaged ({what}); {_AGAIN.format(run.root)}") from error
+        raise UserError(f"{path} is damaged ({what}); {_AGAIN.format(quoted(run.root))}") from error
     return late.without_lost(run.root, data, tell)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from softedge.data.inventory import SPLITS, printable
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.progress import plural
 
 Parts = tuple[str, ...]  # a path below the root, split at its slashes
@@ -208,10 +208,10 @@ def _holder(root: Path, folders: Sequence[Parts], read_as: Parts) -> tuple[str, 
         return f"{printable('/'.join(read_as))} that holds", "put them in its place"
     path, parents = printable("/".join(folders[0])), sorted({folder[:-1] for folder in folders})
     if len(folders) == 1:
-        return f"{path} that holds", f"use --data {root / path}"
+        return f"{path} that holds", f"use --data {quoted(root / path)}"
     if parents[0] and len(parents) == 1:  # setA/train, setA/test
         path = printable("/".join(parents[0]))
-        return f"{path} whose splits hold", f"use --data {root / path}"
+        return f"{path} whose splits hold", f"use --data {quoted(root / path)}"
     return f"{path} that holds", f"move them up, into {' and '.join(printable('/'.join(p)) for p in parents)}"
 
 

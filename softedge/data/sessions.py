@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from softedge.data.inventory import printable
+from softedge.errors import quoted
 
 _DATE = r"(?:19|20)\d\d[-_. ]?(?:0[1-9]|1[0-2])(?:[-_. ]?(?:0[1-9]|[12]\d|3[01]))?"
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
@@ -41,5 +42,6 @@ def caution(classes: Sequence[str], data: str) -> str:
     shown = ", ".join(printable(name) for name in doubtful[:4]) + (", ..." if len(doubtful) > 4 else "")
     return (
         f"caution: {len(doubtful)} of {len(classes)} classes are named like days, sessions or cameras ({shown}); if "
-        f"they are not classes, move them into {data}/unlabeled and label some of the images: softedge review {data}"
+        f"they are not classes, move them into {data}/unlabeled and label some of the images: softedge review "
+        f"{quoted(data)}"
     )

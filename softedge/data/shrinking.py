@@ -23,7 +23,7 @@ from softedge.data.images import FileImages
 from softedge.data.inventory import printable
 from softedge.data.loading import pixels_needed
 from softedge.data.origins import Origin
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.files import expanded, make_folder
 from softedge.machine.threads import cores
 from softedge.progress import plural, track
@@ -55,7 +55,7 @@ class Shrunk:
             gone = plural(self.removed, "copy of an original that is gone", "copies of originals that are gone")
             lines.append(f"{gone} removed")
         lines += [f"left out: {name}: {reason}" for name, reason in self.bad]
-        return "\n".join([*lines, f"train on them: softedge deploy --data {self.out}"])
+        return "\n".join([*lines, f"train on them: softedge deploy --data {quoted(self.out)}"])
 
 
 def shrink(source: str, out: Path, recipe: Recipe) -> Shrunk:

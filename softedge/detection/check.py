@@ -21,7 +21,7 @@ from softedge.errors import GateFailed, UserError
 from softedge.export.metadata import contradictions
 from softedge.progress import say, track
 from softedge.records import Artifact, Outcome, Precision, Result
-from softedge.report.refused import by_reason
+from softedge.refused import by_reason
 from softedge.run import Run, differences, perform, write_json
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from softedge.detection.folder import around, is_transfer
 from softedge.errors import GateFailed, UserError
 from softedge.records import Result
-from softedge.report.refused import by_reason
+from softedge.refused import by_reason
 from softedge.run import Run
 
 if TYPE_CHECKING:

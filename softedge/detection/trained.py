@@ -21,7 +21,7 @@ from softedge.detection.format import Uint8
 from softedge.detection.scenes import Scenes, fingerprint
 from softedge.detection.screening import LeftOut
 from softedge.detection.tasks import Task
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.records import Artifact
 from softedge.run import Run, sha256_of
 
@@ -92,5 +92,5 @@ class Trained:
         """The exported files; UserError when there is none."""
         folders = sorted(path.parent for path in self.run.folder("export").glob(f"*/{contract.FILE}"))
         if not folders:
-            raise UserError(f"{self.run.root} has no exported files yet; run: softedge export {self.run.root}")
+            raise UserError(f"{self.run.root} has no exported files yet; run: softedge export {quoted(self.run.root)}")
         return [contract.read(folder) for folder in folders]

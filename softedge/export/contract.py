@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.eval.measures import PRESENT
 from softedge.export.base import Float32, Uint8, open_format
 from softedge.export.contract_fields import check_shapes, preprocessing_of
@@ -145,7 +145,11 @@ def _save_array(path: Path, array: NDArray[Any]) -> None:
 def again(folder: Path) -> str:
     """What to do about a damaged export folder, at the end of a line."""
     searched = Path(folder).name.endswith("-search")
-    return f"make it again: softedge quantize {Path(folder).parent.parent}" if searched else "export the model again"
+    return (
+        f"make it again: softedge quantize {quoted(Path(folder).parent.parent)}"
+        if searched
+        else "export the model again"
+    )
 
 
 def _without(folder: Path) -> str:

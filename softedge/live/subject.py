@@ -13,7 +13,7 @@ from PIL import Image
 from softedge.bench.browser import ort_web
 from softedge.bench.browser.device import Browser, integers
 from softedge.bench.browser.server import Page
-from softedge.errors import UserError, did_you_mean
+from softedge.errors import UserError, did_you_mean, quoted
 from softedge.eval.measures import PRESENT
 from softedge.export import contract
 from softedge.export.base import open_format
@@ -95,7 +95,7 @@ def choose(run: Path, file: str | None = None) -> LiveModel:
     targets = {name: contract.describe(exports / name).get("target") for name in known}
     usable = [name for name in known if targets[name] in Browser.formats]
     if not usable:
-        raise UserError(f"{run} has no exported ONNX file; run: softedge export {run} --targets onnx")
+        raise UserError(f"{run} has no exported ONNX file; run: softedge export {quoted(run)} --targets onnx")
     refused = _refused(run)
     wanted = [f"{target}-{precision}" for precision in _PRECISIONS for target in Browser.formats]
     there = [name for name in wanted if name in usable] or usable
@@ -107,7 +107,7 @@ def choose(run: Path, file: str | None = None) -> LiveModel:
     if artifact.output not in LABELLED or not artifact.labels:
         raise UserError(
             f"{name} gives {artifact.output}, and there are labels to show for classifiers only; label some images, "
-            f"then: softedge probe {run}, softedge export {run}"
+            f"then: softedge probe {quoted(run)}, softedge export {quoted(run)}"
         )
     if len(contract.model_files(artifact.path, artifact.target)) > 1:
         raise UserError(f"{name} is kept in several files, which the page cannot load; export a smaller network")
@@ -125,4 +125,4 @@ def _refused(run: Path) -> dict[str, tuple[str, str]]:
         rows = checked.details["rows"] if checked else []
         return {row["artifact"]: (row["sha256"], row["why"]) for row in rows if row.get("passed") is False}
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{run / 'check/result.json'} is damaged; run: softedge check {run} --force") from error
+        raise UserError(f"{run / 'check/result.json'} is damaged; run: softedge check {quoted(run)} --force") from error

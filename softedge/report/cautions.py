@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
+from softedge.errors import quoted
 from softedge.records import disturbance
 from softedge.report import computed, detectors, trained, words
 from softedge.report.few import FEW_IMAGES, interval
@@ -156,9 +156,9 @@ def _again(run: Values, device: str, force: bool = False) -> str:
         return ""
     preset = about.get("preset") or ""
     other = preset and preset != run.get("recipe", {}).get("bench", {}).get("preset", "quick")
-    address = shlex.quote(about.get("address") or device)
+    address = quoted(about.get("address") or device)
     options = f" --devices {address}{f' --preset {preset}' if other else ''}{' --force' if force else ''}"
-    return f"run: softedge bench {shlex.quote(run.get('folder') or 'RUN')}{options}"
+    return f"run: softedge bench {quoted(run.get('folder') or 'RUN')}{options}"
 
 
 def _drift(run: Values, chosen: str) -> list[str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
 import tomllib
 from pathlib import PureWindowsPath
 from typing import Any
 
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.files import read_json, read_text
 from softedge.records import Result
 from softedge.report import (
@@ -266,9 +265,9 @@ def _provenance(run: Run, done: dict[str, StageRecord], recipe: Values) -> Value
 def _commands(run: Run) -> list[str]:
     """What does it again."""
     folder = stages.place(run)
-    root = shlex.quote(folder)
+    root = quoted(folder)
     return [
-        f"softedge deploy --recipe {root}/recipe.toml --out {shlex.quote(f'{folder}-again')}",
+        f"softedge deploy --recipe {root}/recipe.toml --out {quoted(f'{folder}-again')}",
         f"softedge verify {root}/export/FILE",
         f"softedge report {root}",
     ]

@@ -7,10 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from softedge.refused import grouped as by_reason
+from softedge.refused import reasons
 from softedge.report import words
 from softedge.report.phrases import SHOW, _source_name
-from softedge.report.refused import grouped as by_reason
-from softedge.report.refused import reasons
 
 Values = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.records import Result
 from softedge.run import Run
 
@@ -89,7 +89,8 @@ def _unreadable(run: Run, stage: str, error: Exception) -> str:
 
 
 def _command(run: Run, name: str) -> str:
-    return f"'{COMMANDS.get(name, f'softedge {name} {{run}}').format(run=place(run))}'"
+    command = COMMANDS.get(name, f"softedge {name} {{run}}").format(run=quoted(place(run)))
+    return f'"{command}"' if "'" in command else f"'{command}'"
 
 
 def place(run: Run) -> str:

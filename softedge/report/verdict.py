@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from softedge.records import disturbance
+from softedge.refused import grouped, reasons
 from softedge.report import computed, headline, words
-from softedge.report.refused import grouped, reasons
 
 Row = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.progress import plural
 
 _STEPS = (300, 500_000)  # fewer gain little (benchmarks/results/pretraining.md), more is a recipe of its own
@@ -32,7 +32,7 @@ class Suggestion:
     def command(self, data: str) -> str:
         """The command to run."""
         sets = " ".join(f"--set {key}={value}" for key, value in self.values.items())
-        return f"softedge deploy --data {data} --recipe {self.recipe} {sets}"
+        return f"softedge deploy --data {quoted(data)} --recipe {self.recipe} {sets}"
 
 
 def suggest(

@@ -20,7 +20,7 @@ from softedge.bench.row import Session
 from softedge.config import Recipe
 from softedge.data import late
 from softedge.data.images import Data, FileImages, Images
-from softedge.errors import UserError, need_lists
+from softedge.errors import UserError, need_lists, quoted
 from softedge.export import contract
 from softedge.files import temporary_folder
 from softedge.progress import say
@@ -64,7 +64,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Res
     # A format that could not be made has a result with the reason, and no contract.
     run_exports = [name for name in run.results("export") if (run.folder(f"export/{name}") / contract.FILE).is_file()]
     if not run_exports:
-        raise UserError(f"{run.root} has no exported files yet; run: softedge export {run.root}")
+        raise UserError(f"{run.root} has no exported files yet; run: softedge export {quoted(run.root)}")
     artifacts = [contract.read(run.folder(f"export/{name}")) for name in run_exports]
     images = Subjects(data, artifacts[0].spec, PRESETS[preset].accuracy_images, recipe.seed)
     _forget_unreached(run, opened)

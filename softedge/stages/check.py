@@ -20,7 +20,7 @@ from softedge.bench import answers
 from softedge.config import Recipe
 from softedge.data import late
 from softedge.data.images import UNLABELLED, Data, Images, Uint8
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.eval.examples import Sample
 from softedge.eval.measures import Float32, compare, farthest
 from softedge.export import contract
@@ -78,7 +78,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     """
     folders = sorted(path.parent for path in run.folder("export").glob("*/contract.json"))
     if not folders:
-        raise UserError(f"{run.root} has no exported files to check; run: softedge export {run.root}")
+        raise UserError(f"{run.root} has no exported files to check; run: softedge export {quoted(run.root)}")
     artifacts, stale = _up_to_date(run, [contract.read(folder) for folder in folders])
     inputs = {a.name: a.sha256 for a in artifacts}
     for name in (contradicting := _contradicting(artifacts)):
@@ -114,7 +114,7 @@ def _up_to_date(run: Run, artifacts: list[Artifact]) -> tuple[list[Artifact], di
         source = artifact.name.removesuffix(SEARCHED)
         result = run.result(f"export/{artifact.name}")
         if source != artifact.name and result is not None and result.inputs.get(source) != hashes.get(source):
-            stale[artifact.name] = f"it was made from another {source}; run: softedge quantize {run.root}"
+            stale[artifact.name] = f"it was made from another {source}; run: softedge quantize {quoted(run.root)}"
         else:
             kept.append(artifact)
     return kept, stale
@@ -261,7 +261,7 @@ def exported_from(run: Run, artifact: Artifact) -> Path:
             what = "is missing" if current == "absent" else "is not the one"
             raise UserError(
                 f"{run.root / name} {what} that export/{artifact.name} was made from; bring it back, or export again: "
-                f"softedge export {run.root}"
+                f"softedge export {quoted(run.root)}"
             )
         return run.root / name
     # No record of the export, or none of what it read: the contract names the network, too.
@@ -276,7 +276,7 @@ def exported_from(run: Run, artifact: Artifact) -> Path:
     if named and source.is_file() and named != sha256(source):
         raise UserError(
             f"export/{artifact.name} has no record of what it was made from, and {source} it was not; export again: "
-            f"softedge export {run.root}"
+            f"softedge export {quoted(run.root)}"
         )
     return source
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from softedge.config import Recipe
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.records import Result
 from softedge.run import Run, sha256_of
 
@@ -44,7 +44,7 @@ def trained(run: Run) -> dict[str, Result]:
         if sha256_of(run, f"{name}/{path.name}") == "absent":
             raise UserError(
                 f"{path} is missing, though {name} is done; bring it back, or do it again: "
-                f"softedge {name} {run.root} --force"
+                f"softedge {name} {quoted(run.root)} --force"
             )
     return results
 

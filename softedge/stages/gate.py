@@ -7,7 +7,6 @@ from both, whichever of them was run last.
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from softedge import registry
 from softedge.bench.base import open_device
 from softedge.config import Check, Export, Recipe
-from softedge.errors import GateFailed
+from softedge.errors import GateFailed, quoted
 from softedge.export.nearest import SURE_DB
 from softedge.progress import say
 from softedge.quantize.gates import SEARCHED
 from softedge.records import Precision, Result, disturbance
-from softedge.report.refused import by_reason
+from softedge.refused import by_reason
 from softedge.run import Run, write_json
 from softedge.stages import incomplete, kept
 from softedge.stages.opening import reopen
@@ -174,7 +173,7 @@ def require_close(run: str | Path, exports: Sequence[Result]) -> None:
                 f"{name} has {kept:.1%} of the answers of fp32 and {noise:.1f} dB on {export.metrics['n']} images"
             )
     if lines:
-        raise GateFailed(f"{'; '.join(lines)}; search for a better file: softedge quantize {opened.root}")
+        raise GateFailed(f"{'; '.join(lines)}; search for a better file: softedge quantize {quoted(opened.root)}")
 
 
 def benched(run: Run) -> list[Result]:
@@ -235,7 +234,7 @@ def too_slow(run: Run, row: Mapping[str, Any], limits: Check) -> tuple[list[str]
         if tried:  # a device answered that it cannot: asking it again gives the same
             reasons = "; ".join(f"on {device}: {why.removeprefix('not run: ')}" for device, why in tried.items())
             return [], f"max_p90: {row['artifact']} could not be timed {reasons}"
-        return [], f"max_p90: {row['artifact']} was not timed; run: softedge bench {run.root}, then check again"
+        return [], f"max_p90: {row['artifact']} was not timed; run: softedge bench {quoted(run.root)}, then check again"
     slow = {device: metrics for device, metrics in timed.items() if metrics["p90_ms"] > limits.max_p90}
     if not slow:
         return [], None
@@ -243,7 +242,7 @@ def too_slow(run: Run, row: Mapping[str, Any], limits: Check) -> tuple[list[str]
     said = f"{' and '.join(times)} above the limit of {limits.max_p90:g} ms"
     if any(disturbance(metrics.get("p50_ms"), metrics["p90_ms"]) for metrics in slow.values()):
         asked = ",".join(str(benched[device].recipe.get("device", device)) for device in slow)
-        again = f"softedge bench {run.root} --devices {shlex.quote(asked)} --force"
+        again = f"softedge bench {quoted(run.root)} --devices {quoted(asked)} --force"
         said += f" (disturbed by other work; when the device is idle, run: {again})"
     return [said], None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from softedge import previous
 from softedge.config import Recipe
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.quantize.gates import SEARCHED
 from softedge.run import Run
 from softedge.stages.classifier import SOURCES
@@ -39,7 +39,7 @@ def stages(run: Run) -> Iterator[str]:
 
 
 def _command(run: Run, name: str) -> str:
-    return f"softedge {'quantize' if name.endswith(SEARCHED) else 'export'} {run.root}"
+    return f"softedge {'quantize' if name.endswith(SEARCHED) else 'export'} {quoted(run.root)}"
 
 
 def _was_there(run: Run, name: str) -> bool:

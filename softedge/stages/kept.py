@@ -10,7 +10,7 @@ from typing import Any
 
 from softedge.bench.base import split_specs
 from softedge.config import Check, Recipe
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.records import Result
 from softedge.run import Run, read_json, write_json
 from softedge.stages.fitting import Limits
@@ -125,7 +125,7 @@ def notes(run: Run, checked: Result, limits: Check) -> list[str]:
         if value != default and used == value and any(_REFUSES[name](row, value) for row in refused):
             what = "to remove it" if default == 0 else "for the default"
             found.append(
-                f"the run keeps {option} {value}; {what}: softedge deploy --out {run.root} {option} {default:g}"
+                f"the run keeps {option} {value}; {what}: softedge deploy --out {quoted(run.root)} {option} {default:g}"
             )
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from softedge.data import near_pairs
 from softedge.data.decoding import BadImage
 from softedge.data.images import Data, Images
 from softedge.data.splitting import joined
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.eval import label_issues as confident
 from softedge.files import csv_table, read_table
 from softedge.progress import say
@@ -93,7 +92,7 @@ def doubts(source: str | Path, found: Result) -> list[str]:
     if (Path(source) / "recipe.toml").is_file():
         of_run, of_folder = reopen(source)[1].data, config.load(RECIPE).data
         if of_run.size < of_folder.size:
-            command = f"softedge label-issues {shlex.quote(of_run.source)}"
+            command = f"softedge label-issues {quoted(of_run.source)}"
             return [f"{line}; better, at {of_folder.size} pixels instead of {of_run.size}: {command}"]
     return [line]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from softedge import config, previous
 from softedge.config import Recipe
-from softedge.errors import OtherSettings, UserError
+from softedge.errors import OtherSettings, UserError, quoted
 from softedge.files import expanded, read_bytes
 from softedge.run import Run, differences, write_bytes, write_text
 
@@ -152,11 +152,11 @@ def reopen(run: str | PathLike[str], overrides: Sequence[str] = ()) -> tuple[Run
         if not run.exists():
             raise UserError(
                 f"{run} is not a softedge run (there is no such folder); make one with: "
-                f"softedge deploy --data PHOTOS --out {run}"
+                f"softedge deploy --data PHOTOS --out {quoted(run)}"
             )
         raise UserError(  # nothing can be made there: deploy refuses a folder that holds something else
             f"{run} is not a softedge run (it has no recipe.toml); give a run folder, e.g. runs/mine. If it holds "
-            f"your images, make a run of them with: softedge deploy --data {run}"
+            f"your images, make a run of them with: softedge deploy --data {quoted(run)}"
         )
     return Run(run), with_overrides(Run(run), config.load(str(path)), overrides)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from softedge.config import Recipe
 from softedge.data.images import Data
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.eval import probe as probing
 from softedge.records import Outcome, Result
 from softedge.run import Run
@@ -29,7 +29,7 @@ def _labelled(run: Run, recipe: Recipe, data: Data) -> None:
     if not len(data.train.every):
         raise UserError(
             f"{run.root} has no labelled images to probe with; add class folders, or export features: "
-            f"softedge export {run.root} --output features"
+            f"softedge export {quoted(run.root)} --output features"
         )
 
 

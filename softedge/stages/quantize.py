@@ -16,7 +16,7 @@ from softedge import registry
 from softedge.config import Recipe
 from softedge.data import late
 from softedge.data.images import Data, Images
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.export import contract, snippet
 from softedge.export.base import INTEGERS_OF, Format, open_format
 from softedge.export.candidates import Candidates
@@ -57,7 +57,7 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> list[Res
     folders = [path.parent for path in sorted(run.folder("export").glob(f"*/{contract.FILE}"))]
     artifacts = [contract.read(folder) for folder in folders if not folder.name.endswith(SEARCHED)]
     if not artifacts:
-        raise UserError(f"{run.root} has no exported files; run: softedge export {run.root}")
+        raise UserError(f"{run.root} has no exported files; run: softedge export {quoted(run.root)}")
     session = _Session(run, recipe, data)
     order = list(registry.FORMATS)
     results = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from softedge import config
-from softedge.errors import positive, whole
+from softedge.errors import positive, quoted, whole
 from softedge.files import expanded
 
 
@@ -31,5 +31,5 @@ def suggest(data: str, minutes: float = 30.0, size: int = 0) -> str:
     minutes, size = positive("minutes", minutes), whole("size", size, 0)
     config.build({"data": {"size": size or config.Data().size}}, source="--size")  # the largest is known there
     text = for_data(data, minutes, size, most=SSL_EPOCHS[1]).text(data)
-    advice = f" The whole deployment: softedge plan --data {data}" if expanded(data).is_dir() else ""
+    advice = f" The whole deployment: softedge plan --data {quoted(data)}" if expanded(data).is_dir() else ""
     return f"{text}\n\nThis is for pretraining from random weights.{advice}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.progress import say
 from softedge.stages import damage, incomplete
 from softedge.stages.opening import reopen
@@ -24,7 +24,10 @@ def report(*runs: str | PathLike[str]) -> Path:
     page = write(opened)
     if len(opened) > 1:
         several = ", ".join(run.name for run in opened)
-        say(f"{page} now shows {several} side by side; of {opened[0].name} alone: softedge report {opened[0].root}")
+        say(
+            f"{page} now shows {several} side by side; of {opened[0].name} alone: "
+            f"softedge report {quoted(opened[0].root)}"
+        )
     for run, recipe in recipes:
         if not run.in_use():  # else somebody is at it
             for line in (*incomplete.stages(run), *(f"{n} {why}" for n, why in incomplete.files(run, recipe).items())):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
@@ -14,7 +13,7 @@ from softedge.config import Recipe
 from softedge.data import sources
 from softedge.data.images import Data, FileImages
 from softedge.data.naming import text_of
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.progress import say
 from softedge.run import Run, sha256
 from softedge.stages import pretrain
@@ -55,7 +54,7 @@ def opened_for_review(
     if recipe.ssl.epochs == 0 and weights == "random":
         raise UserError(
             f"there are no weights of {recipe.backbone.name} here, and random ones say nothing about images; pretrain "
-            f"first: softedge pretrain --data {source} --out runs/mine, then give runs/mine"
+            f"first: softedge pretrain --data {quoted(source)} --out runs/mine, then give runs/mine"
         )
     recipe = replaced(recipe, backbone={"weights": weights})
     name = Path(recipe.data.source).name
@@ -77,4 +76,4 @@ def opened_for_review(
 def say_what_follows(data: Data, file: Path) -> None:
     """The command that shows the images of ``file`` in its order; of shards and named data there is none."""
     if isinstance(data.pretrain, FileImages) and Path(data.source).is_dir():
-        say(f"look through them: softedge review {shlex.quote(data.source)} --order {shlex.quote(str(file))}")
+        say(f"look through them: softedge review {quoted(data.source)} --order {quoted(file)}")

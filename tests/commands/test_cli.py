@@ -324,6 +324,16 @@ def test_a_line_that_cannot_be_parsed_is_answered_with_what_was_meant(capsys, li
     assert (code, out) == (2, "") and hint in err
 
 
+def test_a_folder_that_the_shell_would_split_is_quoted_in_what_was_meant(capsys):
+    for words in (
+        ("plan", "my photos/"),
+        ("review", "--data", "my photos/"),
+        ("export-file", "w", "--data=my photos/"),
+    ):
+        code, _, err = run(capsys, *words)
+        assert code == 2 and "'my photos/'" in " ".join(err.split())
+
+
 @pytest.mark.parametrize(
     "line",
     ["deploy --data a b", "plan --minutes", "transfer . voc", "deploy photos/ --datta x", "verify --data photos/"],

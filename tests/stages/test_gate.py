@@ -11,8 +11,8 @@ import pytest
 import softedge
 from softedge import config
 from softedge.errors import GateFailed, exit_code_and_line
+from softedge.refused import by_reason
 from softedge.report import report
-from softedge.report.refused import by_reason
 from softedge.run import Run, write_json
 from softedge.stages import gate, kept
 
