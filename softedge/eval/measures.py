@@ -133,21 +133,28 @@ def _neighbours(features: NDArray[np.floating], k: int) -> NDArray[np.int64]:
 
 
 @np.errstate(divide="ignore", invalid="ignore")
-def farthest(reference: Float32, actual: Float32, output: str) -> dict[str, float]:
-    """Of the image whose probabilities or scores differ most: its noise, and the difference of all others.
+def farthest(reference: Float32, actual: Float32, output: str, beyond: float | None = None) -> dict[str, float]:
+    """The noise of the images that a rule on most of the images may spare; {} of one image.
 
-    next_abs_diff: the second largest difference.  far_sqnr_db: the median signal of all images over the noise of that
-    one.  Not over its own signal, which is next to nothing where two classes tie.  {} of features, and of one image.
+    far_sqnr_db: the least signal to noise of the images whose probabilities or scores differ by more than ``beyond``
+    (where none does, of the one that differs most), or of all by their features.  The signal is the image's own or the
+    median of all, whichever is larger: an image's own is next to nothing where two classes tie.
+    next_abs_diff: the second largest difference of probabilities or scores.
     """
-    if output == "features" or len(reference) < 2:
+    if len(reference) < 2:
         return {}
     difference = np.abs(actual - reference).max(axis=1)
     exact, noisy = comparable(reference, output), comparable(actual, output)
-    far = int(difference.argmax())
-    signal = float(np.median(np.square(exact).sum(axis=1)))
-    noise = float(np.square(noisy[far] - exact[far]).sum())
-    decibels = 10 * math.log10(max(signal, 1e-30) / max(noise, 1e-30)) if math.isfinite(noise) else -math.inf
-    return {"next_abs_diff": float(np.sort(difference)[-2]), "far_sqnr_db": min(decibels, SQNR_CAP_DB)}
+    signal = np.square(exact.astype(np.float64)).sum(axis=1)
+    noise = np.square(noisy.astype(np.float64) - exact).sum(axis=1)
+    decibels = 10 * np.log10(np.maximum(signal, max(np.median(signal), 1e-30)) / np.maximum(noise, 1e-30))
+    decibels[~np.isfinite(noise)] = -np.inf
+    far = np.ones(len(difference), bool)
+    if output != "features":
+        far = difference > (difference.max() if beyond is None else beyond)
+        far[difference.argmax()] = True
+    least = {"far_sqnr_db": min(float(decibels[far].min()), SQNR_CAP_DB)}
+    return least if output == "features" else {"next_abs_diff": float(np.sort(difference)[-2]), **least}
 
 
 @np.errstate(divide="ignore", invalid="ignore")  # of infinite outputs: the measures say so

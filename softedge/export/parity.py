@@ -51,23 +51,31 @@ def difference(actual: Float32, reference: Float32, output: Output = "probabilit
 def refusal(found: Mapping[str, float], precision: str, output: str, allowed: Tolerance) -> str:
     """Why a float file is too far from PyTorch, by ``measures.compare`` and ``measures.farthest``; "" where it is not.
 
-    fp32: no image may be.  fp16: at most one in a hundred, and all outputs are finite.  Of fewer images one, too, but
-    only with the noise that rounding leaves: its two best classes nearly tie.  An overflow leaves more.
+    fp32: no image may be.  fp16: at most one in a hundred, of fewer images one, and only with the noise that rounding
+    leaves: its two best classes nearly tie.  An overflow leaves more, also where its outputs are finite.
     """
     if not math.isfinite(found["max_abs_diff"]):
         return "some outputs are no finite numbers"
+    noise = found.get("far_sqnr_db", HALF_NOISE_DB)  # checks of earlier versions did not measure it
     if allowed.sqnr_db is not None:
-        noise = found["p1_sqnr_db"]
-        return "" if noise >= allowed.sqnr_db else f"SQNR {noise:.1f} dB of features is below {allowed.sqnr_db:g} dB"
+        most = found["p1_sqnr_db"]
+        if most < allowed.sqnr_db:
+            return f"SQNR {most:.1f} dB of features is below {allowed.sqnr_db:g} dB"
+        return _too_noisy(noise) if noise < allowed.sqnr_db else ""
     measure = "p99_abs_diff" if precision == "fp16" else "max_abs_diff"
     if output == "features":
         measure = "relative_diff"
-    if allowed.parity is None or found[measure] <= allowed.parity:
+    if allowed.parity is None or found["max_abs_diff" if precision == "fp16" else measure] <= allowed.parity:
         return ""
     few = measure == "p99_abs_diff" and found["n"] < _HUNDRED and "far_sqnr_db" in found
-    if few and found["next_abs_diff"] <= allowed.parity and found["far_sqnr_db"] >= HALF_NOISE_DB:
-        return ""
-    return f"{measure} {found[measure]:.2g} is above the tolerance {allowed.parity:g}"
+    spared = found["next_abs_diff"] if few else found[measure]
+    if spared > allowed.parity:
+        return f"{measure} {found[measure]:.2g} is above the tolerance {allowed.parity:g}"
+    return _too_noisy(noise) if noise < HALF_NOISE_DB else ""
+
+
+def _too_noisy(decibels: float) -> str:
+    return f"SQNR {decibels:.1f} dB of one image is below {HALF_NOISE_DB:g} dB: more than half precision rounds off"
 
 
 def one_by_one(predict: Predictor, images: Uint8) -> Float32:

@@ -123,7 +123,7 @@ def _compared(format_: Format, artifact: Artifact, source: Source, reference: Fl
     measured = parity.compare(outputs, reference, artifact.output)
     allowed = of(format_.tolerance(artifact.precision), artifact.output)
     found = measures.compare(reference, outputs, None, artifact.output)
-    found |= measures.farthest(reference, outputs, artifact.output)
+    found |= measures.farthest(reference, outputs, artifact.output, allowed.parity)
     if why := parity.refusal(found, artifact.precision, artifact.output, allowed):
         raise Refused(_departure(format_, artifact, source, why))
     n = source.golden
