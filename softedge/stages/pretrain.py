@@ -14,7 +14,7 @@ import numpy as np
 from softedge import backbones, distributed, registry
 from softedge.config import Recipe
 from softedge.data import late
-from softedge.data.images import Data
+from softedge.data.images import Data, EncodedImages
 from softedge.data.naming import text_of
 from softedge.errors import UserError, whole
 from softedge.eval import starts
@@ -31,6 +31,7 @@ from softedge.weights import starting
 NAME = "pretrain"
 ASIDE = "set-aside.json"  # rows of the images that were set aside before the training began
 TRAINED = "trained.safetensors"
+_LOOKED_AT = 64  # images, to see whether they are grey
 
 
 def pretrain(
@@ -85,6 +86,8 @@ def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result:
     def work(folder: Path) -> Outcome:
         images = _as_begun(data, folder)
         try:
+            if distributed.rank() == 0 and not (folder / "last.pt").exists() and (line := _grey_notice(recipe, images)):
+                say(line)
             training = Training(run, recipe, images, folder)
         except UserError:
             if not (folder / "last.pt").exists():  # nothing was begun: a corrected recipe may start here
@@ -121,6 +124,26 @@ def _as_begun(data: Data, folder: Path) -> Data:
     elif distributed.rank() == 0:
         mark.unlink(missing_ok=True)
     return data
+
+
+def _grey_notice(recipe: Recipe, data: Data) -> str:
+    """What to set where a sample of the photos is grey and the recipe jitters their colours; "" elsewhere.
+
+    A plan leaves the jitter out; a recipe keeps what it says.  Named data sets have recipes of their own.
+    """
+    augment, images = recipe.augment, data.pretrain
+    if not (augment.jitter or augment.grey) or not isinstance(images.every, EncodedImages):
+        return ""
+    chosen = np.sort(np.random.default_rng(recipe.seed).permutation(len(images))[:_LOOKED_AT])
+    pixels = images.subset(chosen).prepared(data.spec)
+    grey = (pixels == pixels[..., :1]).all(axis=(1, 2, 3))
+    if grey.mean() < 0.99:
+        return ""
+    off = [f"--set augment.{name}=0" for name in ("jitter", "grey") if getattr(augment, name)]
+    return (
+        f"caution: the images are grey, and the recipe jitters their colours, which lowered k-NN on grey photos from "
+        f"0.64 to 0.56 (TrashNet); to leave that out: {' '.join(off)}"
+    )
 
 
 def _start(recipe: Recipe, data: Data, folder: Path) -> Outcome:

@@ -13,7 +13,8 @@ import softedge
 from softedge import config
 from softedge.errors import UserError
 from softedge.run import Run, write_text
-from softedge.stages import deploy, fitting, front, kept, opening, overridden, plan, planning
+from softedge.stages import deploy, fitting, front, kept, opening, overridden, plan, planning, pretrain
+from softedge.stages.data import opened
 from softedge.stages.planned import Plan, PlannedStage
 from softedge.stages.planning import SIZES, Counts, Pace, choose, with_student
 from softedge.weights import hub, packages
@@ -321,6 +322,22 @@ def test_grey_photos_get_no_colour_jitter_wherever_the_epochs_of_pretraining_com
     assert grey.ssl.epochs > 0 and (grey.augment.jitter, grey.augment.grey) == (0, 0)
     assert coloured.augment.jitter > 0 and coloured.augment.grey > 0
     assert plan.recipe_for(str(photos), None, [*given, "augment.jitter=0.5"])[0].augment.jitter == 0.5
+
+
+def test_a_recipe_that_jitters_the_colours_of_grey_photos_keeps_its_word_and_says_what_to_set(photos, tmp_path):
+    """``pretrain`` follows no plan: the recipe and ``--set`` stand, and a line says what they cost."""
+
+    def notice(name, *given):
+        recipe = opening.choose_recipe(str(photos), "small-domain", ["data.size=32", *given])
+        with opening.started(tmp_path / name, recipe) as run:
+            return pretrain._grey_notice(recipe, opened(run, recipe, False))
+
+    assert notice("coloured") == ""
+    for path in photos.glob("*/*.jpg"):
+        Image.open(path).convert("L").save(path)
+    assert notice("grey").endswith("to leave that out: --set augment.jitter=0 --set augment.grey=0")
+    assert notice("half", "augment.jitter=0").endswith("to leave that out: --set augment.grey=0")
+    assert notice("off", "augment.jitter=0", "augment.grey=0") == ""
 
 
 def test_pixels_that_are_set_are_planned(photos):
