@@ -33,6 +33,7 @@ def card(run: Values) -> str:
         facts=[(name, _plain(value)) for name, value in facts.data_facts(run)],
         origin=trained.origin(run),
         pretrained=words.pretrained(run),
+        known=gains.known(run),
         cheap=_plain(phrases.cheap_lead(run)) if run["baselines"] else "",
         labels_alone=_plain(gains.labels_alone(run)) if run.get("scratch") else "",
         probes=phrases.probe_rows(run) if run["probe"] else [],

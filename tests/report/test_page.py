@@ -301,6 +301,7 @@ def test_weights_that_were_only_exported_have_no_section_on_what_training_was_wo
     recipe.write_text(recipe.read_text().replace("[export]", '[export]\nsource = "given"'))
     text = report([run]).read_text()
     assert text.count("What the starting weights are worth") == (2 if probed else 0)
+    assert ("What the starting weights are worth" in (run.root / "MODEL_CARD.md").read_text()) == probed
     assert ('href="#learning"' in text) == ('id="learning"' in text) == probed
 
 
