@@ -8,6 +8,7 @@ from pathlib import Path
 
 from softedge.data.inventory import Inventory
 from softedge.errors import UserError, quoted
+from softedge.files import expanded
 from softedge.run import read_json
 
 _SHOWN = 3
@@ -16,19 +17,26 @@ _SHOWN = 3
 @dataclass(frozen=True)
 class Changes:
     """Names of images.  new: not among those that the run knows.  gone: no longer there.  changed: with other content,
-    label or class names."""
+    label or class names.  left_out: still there, and no part of the data any more, as those marked wrong in labels.csv.
+    """
 
     new: tuple[str, ...]
     gone: tuple[str, ...]
     changed: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.new or self.gone or self.changed)
+        return bool(self.new or self.of_before)
+
+    @property
+    def of_before(self) -> tuple[str, ...]:
+        """Those among the images that the run knows."""
+        return (*self.gone, *self.left_out, *self.changed)
 
     def __str__(self) -> str:
         """ "3 new, 1 gone (cat/7.jpg)"."""
         parts = [f"{len(self.new)} new"] if self.new else []
-        for what, names in (("gone", self.gone), ("changed", self.changed)):
+        for what, names in (("gone", self.gone), ("left out now", self.left_out), ("changed", self.changed)):
             if names:
                 more = ", ..." if len(names) > _SHOWN else ""
                 parts.append(f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{more})")
@@ -59,5 +67,9 @@ def since(index: Path, inventory: Inventory, hashes: Mapping[str, Sequence[str]]
             label_now = inventory.classes[label] if label >= 0 else None
             if known[0] != digest or classes.get(known[1]) != label_now:
                 changed.append(name)
-    gone = [name for name in items if name not in seen]
-    return Changes(tuple(new), tuple(gone), tuple(changed))
+    absent = [name for name in items if name not in seen]
+    there = [(expanded(inventory.source) / name).is_file() for name in absent]
+    gone, left_out = (
+        tuple(name for name, is_there in zip(absent, there) if is_there == kept) for kept in (False, True)
+    )
+    return Changes(tuple(new), gone, tuple(changed), left_out)

@@ -59,7 +59,7 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False, tolerant
     same = done is not None and all(done.inputs.get(name) == content for name, content in weights.items())
     if done is not None and same and not differences(done.recipe, json.loads(json.dumps(settings))):
         changes = since(run.folder("data") / "index.json", inventory, hashes)
-        if (changes.gone or changes.changed) and not trained:
+        if changes.of_before and not trained:
             raise UserError(f"the images of {run.root} are not those it was made with: {changes}; {_UPDATE} them")
         if not tolerant and (why := done.details.get("untrainable")):
             raise UserError(str(why))

@@ -69,6 +69,19 @@ def test_the_stage_is_skipped_when_done_and_goes_on_with_the_images_it_knows(
     assert prepare(run, recipe(), str(source), force=True).metrics["n_pretrain"] == first.metrics["n_pretrain"] + 1
 
 
+def test_an_image_that_is_marked_as_wrong_since_is_left_out_and_not_called_gone(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "images", {"a": 4, "b": 4})
+    run = Run(tmp_path / "run")
+    prepare(run, recipe(), str(source))
+    names = sorted(path.relative_to(source).as_posix() for path in source.glob("*/*"))
+    (source / "labels.csv").write_text(f"name,label,state,time\n{names[0]},,wrong,2026-11-30T10:00:00+00:00\n")
+    (source / names[1]).unlink()
+    with pytest.raises(UserError) as refused:
+        prepare(run, recipe(), str(source))
+    assert f"1 gone ({names[1]}), 1 left out now ({names[0]}); softedge deploy --update" in str(refused.value)
+    assert changed(run, recipe(source=str(source)))
+
+
 def test_a_folder_of_bad_images_only_is_refused_with_the_first_reason(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "x.jpg").write_text("no image")
