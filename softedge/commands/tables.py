@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from softedge.errors import quoted
 from softedge.progress import on_one_line, plural
 from softedge.records import DISTURBED, Result, disturbance
 from softedge.run import Run, read_json
@@ -247,10 +248,16 @@ def deployment(run: Run) -> str:
 
 
 def verdict(root: Path) -> list[str]:
-    """What report.json of a run says to ship and why, and what to know before: a line each."""
-    decided = read_json(root / "report.json")["runs"][0]["verdict"]
-    pick = decided["picks"][0]
-    lines = [f"verdict: {pick['answer']} {pick['reason']}", *(f"caution: {line}" for line in decided["cautions"])]
+    """What report.json of a run says to ship and why, and what to know before: a line each.
+
+    A report must not show where the run is stored; a command on a terminal must, to be pasted.
+    """
+    run = read_json(root / "report.json")["runs"][0]
+    pick, cautions = run["verdict"]["picks"][0], run["verdict"]["cautions"]
+    lines = [f"verdict: {pick['answer']} {pick['reason']}", *(f"caution: {line}" for line in cautions)]
+    if (name := run.get("folder")) == root.name:
+        command = re.compile(rf"(?<=softedge bench ){re.escape(quoted(name))}(?!\S)")
+        lines = [command.sub(lambda _: quoted(root), line) for line in lines]
     return [on_one_line(line.replace("\u202f", " ")).rstrip() for line in lines]  # a terminal may lack the narrow space
 
 

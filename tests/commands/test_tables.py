@@ -84,3 +84,16 @@ def test_the_verdict_is_a_line_and_every_caution_another(tmp_path):
         "caution: Only 60 test images.",
         "caution: Two\\nlines.",
     ]
+
+
+def test_a_command_in_a_caution_names_the_run_where_it_is(tmp_path):
+    root = tmp_path / "my run"
+    root.mkdir()
+    picks = [{"answer": "Ship it.", "reason": "It is the fastest."}]
+    again = "softedge bench 'my run' --devices local"
+    run = {"folder": "my run", "verdict": {"picks": picks, "cautions": [f"Disturbed; run: {again} --force"]}}
+    (root / "report.json").write_text(json.dumps({"runs": [run]}))
+    assert tables.verdict(root)[1] == f"caution: Disturbed; run: softedge bench '{root}' --devices local --force"
+    run["folder"] = "runs/my run"  # relative: as the command was given
+    (root / "report.json").write_text(json.dumps({"runs": [run]}))
+    assert again in tables.verdict(root)[1]
