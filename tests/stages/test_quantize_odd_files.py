@@ -18,6 +18,7 @@ from tiny_network import SPEC, planes_to_logits
 from torch import nn
 
 from softedge.errors import UserError
+from softedge.eval import measures
 from softedge.export.given_file import Tensor, interface
 from softedge.export.onnx import given, rewrite
 from softedge.export.onnx.format import Onnx
@@ -88,6 +89,40 @@ def test_files_with_names_that_softedge_uses_itself_are_quantized_and_keep_their
     assert [value.name for value in session.get_outputs()] == [model.graph.output[0].name]
     found = read.read_back(made)(pictures)
     assert (found.argmax(1) == deployed.predict(pictures).argmax(1)).mean() > 0.8
+
+
+class Shared(nn.Module):
+    """Layers that read the same bias, and two that read the same weights; the depthwise one is padded to 16 lanes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin, self.tied, self.end = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.wide = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.head = nn.Linear(8, 5)
+        for layer in (self.begin, self.wide, self.end):
+            layer.bias = self.tied.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.begin(x))
+        x = torch.relu(self.tied(3 * torch.relu(self.tied(x))))
+        return self.head(torch.relu(self.end(torch.relu(self.wide(x)))).mean((2, 3)))
+
+
+def test_layers_that_share_a_bias_or_weights_have_integers_of_their_own(pictures, tmp_path):
+    """onnxruntime refused two nodes of one name, as of every network with equal biases, which exporters store once."""
+    torch.manual_seed(0)
+    net, names = Shared().eval(), {"input_names": ["pixels"], "output_names": ["logits"]}
+    with torch.no_grad():
+        net.tied.bias += 0.5
+        net.head.weight *= 20
+    path = planes_to_logits(net, tmp_path / "net.onnx", {0: "batch"}, **names)
+    biases = [node.input[2] for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+    assert len(biases) == 5 and len(set(biases)) == 1
+    read = given.read(path, ASKED)
+    candidates = read.candidates(pictures[:40])
+    for option in (plain := next(candidates.calibrations()), candidates.bias_corrected(plain)):
+        made = read.read_back(candidates.write(option, tmp_path))
+        assert measures.median_sqnr_db(read.predict(pictures), made(pictures), "probabilities") > 25
 
 
 def with_constant(model: onnx.ModelProto, which: str, change: Callable[[np.ndarray], np.ndarray]) -> None:

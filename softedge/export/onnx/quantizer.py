@@ -23,8 +23,6 @@ FOLLOWERS = ("Add", "Mul", "GlobalAveragePool", "MaxPool", "Sigmoid")  # in inte
 _FREE = ("Relu", "Clip")  # a clamp right behind an integer operator costs nothing: the output's range does it
 _FLOAT_RESULT = ("Gemm", "MatMul")  # logits, and what normalisation, attention or GELU read
 _NARROWEST_GATE = 8  # steps between 0 and 3 of a hard-swish's input; with fewer its grid would be coarse
-
-
 STORED = 1024  # values from which on a float layer's weights are stored in int8
 
 
@@ -119,6 +117,7 @@ class Quantizer:
         self.halves: dict[str, int] = {}
         self.initializers: list[onnx.TensorProto] = []
         self.stored: set[str] = set()
+        self.coded: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}  # of each weight and bias
         self.done: list[onnx.NodeProto] = []
         self.made: set[str] = set()
 
@@ -275,10 +274,10 @@ class Quantizer:
         scale, limit = grid.steps, grid.limit
         shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
         coded = np.clip(np.rint(weight / scale.reshape(shape)), -limit, limit).astype(np.int8)
-        node.input[1] = self._coded(node.input[1], coded, scale, axis)
+        node.input[1] = self._coded(node, 1, coded, scale, axis)
         if bias is not None:
             product = (scale.astype(np.float64) * np.float32(activation.scale)).astype(np.float32)
-            node.input[2] = self._coded(node.input[2], np.rint(bias / product).astype(np.int32), product, 0)
+            node.input[2] = self._coded(node, 2, np.rint(bias / product).astype(np.int32), product, 0)
 
     def _weight_grid(self, node: onnx.NodeProto, activation: Grid) -> WeightGrid:
         limit = limit_of(self.scheme)
@@ -289,12 +288,16 @@ class Quantizer:
             scale = np.maximum(scale, np.abs(bias) / (activation.scale * 2**30))
         return WeightGrid(scale.astype(np.float32), limit)
 
-    def _coded(self, name: str, coded: np.ndarray, scale: np.ndarray, axis: int) -> str:
-        inputs = [
-            self._constant(f"{name}_q", coded),
-            self._constant(f"{name}_scale", scale),
-            self._constant(f"{name}_zero", np.zeros(scale.shape, coded.dtype)),
-        ]
+    def _coded(self, node: onnx.NodeProto, place: int, coded: np.ndarray, scale: np.ndarray, axis: int) -> str:
+        """Of weights that several layers read, each layer that needs another grid has integers of its own."""
+        name, others = node.input[place], self.coded.setdefault(node.input[place], {})
+        for made, values in others.items():
+            if all(map(np.array_equal, values, (coded, scale))):
+                return made
+        name = f"{name}_{node.name}" if others else name
+        others[f"{name}_dq"] = coded, scale
+        parts = {"q": coded, "scale": scale, "zero": np.zeros(scale.shape, coded.dtype)}
+        inputs = [self._constant(f"{name}_{part}", values) for part, values in parts.items()]
         self._append(helper.make_node("DequantizeLinear", inputs, [f"{name}_dq"], f"{name}_DQ", axis=axis))
         return f"{name}_dq"
 

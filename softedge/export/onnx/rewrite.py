@@ -8,6 +8,7 @@ padding          integer depthwise kernels take 16 channels at a time and are th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -152,7 +153,21 @@ def widen_preprocessing(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def for_integers(model: onnx.ModelProto) -> onnx.ModelProto:
     """All rewrites for an integer graph, in order; calibrate and quantize the result."""
-    return widen_preprocessing(pad_depthwise(split_hard_swish(pool_globally(model))))
+    return widen_preprocessing(pad_depthwise(split_hard_swish(pool_globally(with_own_biases(model)))))
+
+
+def with_own_biases(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Each layer reads a bias of its own: exporters store equal ones once, and the integers of each layer differ."""
+    model = copied(model)
+    known, used = constants(model), Counter(name for node in model.graph.node for name in node.input)
+    for node in model.graph.node:
+        if not has_weights(node, known) or len(node.input) < 3 or node.input[2] not in known:
+            continue
+        if used[bias := node.input[2]] > 1:
+            own = f"{bias}_of_{node.name}"
+            model.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(known[bias]), own))
+            node.input[2], used[bias] = own, used[bias] - 1
+    return model
 
 
 def split_hard_swish(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -190,6 +205,7 @@ def pad_depthwise(model: onnx.ModelProto, lanes: int = LANES) -> onnx.ModelProto
     """
     model = copied(model)
     known, groups = constants(model), _Groups()
+    used = Counter(name for node in model.graph.node for name in node.input)
     fixed: set[str] = {value.name for value in (*model.graph.input, *model.graph.output)}
     makers: dict[str, list[onnx.NodeProto]] = {}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -199,7 +215,9 @@ def pad_depthwise(model: onnx.ModelProto, lanes: int = LANES) -> onnx.ModelProto
         if node.op_type == "Conv" and node.input[1] in known:
             out, per_group = known[node.input[1]].dims[:2]
             group = int(attribute(node, "group", 1))  # type: ignore[call-overload]
-            if group == 1:
+            if used[node.input[1]] > 1:  # weights of other layers, too
+                fixed.update(tensors)
+            elif group == 1:
                 readers.setdefault(node.input[0], []).append(node)
                 makers.setdefault(node.output[0], []).append(node)
             elif group == out and per_group == 1:
