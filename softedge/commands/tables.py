@@ -138,15 +138,17 @@ def candidates(result: Result, out: Path) -> str:
         for step in result.details["steps"]
         if step.get("agreement") is not None
     ]
-    images, metrics = result.details["images"], result.metrics
-    lines = [table(rows), "", f"chosen on {images['selection']} images: {result.details['recommendation']}"]
+    details, metrics = result.details, result.metrics
+    images = details["images"]
+    lines = [table(rows), "", f"chosen on {images['selection']} images: {details['recommendation']}"]
     if "agreement" in metrics:
         agreement = number("agreement", metrics["agreement"])
         lines.append(
-            f"on {images['test']} other images: {agreement} of the answers of fp32, {metrics['sqnr_db']:.1f} dB"
+            f"on {images['test']} other images: {agreement} of the answers of {details.get('precision', 'fp32')}, "
+            f"{metrics['sqnr_db']:.1f} dB"
         )
     if metrics["passed"]:
-        file = out / result.stage / result.details["file"]
+        file = out / result.stage / details["file"]
         lines.append(f"written: {file}, {number('size_bytes', metrics['size_bytes'])}")
     return "\n".join(lines)
 

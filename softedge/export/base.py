@@ -43,6 +43,7 @@ class GivenModel:
     ends in a sigmoid.  candidates: calibration images, uint8 (N, S, S, 3) -> its int8 candidates, which write files
     with the input and the outputs of the given one.  read_back: such a file -> its output, as ``predict``.
     about: what else is known of the file, for the result.  files: those beside it that it was read from.
+    precision: of its weights, "fp32" or "fp16".
     """
 
     spec: InputSpec
@@ -52,6 +53,7 @@ class GivenModel:
     read_back: Callable[[Path], Predictor]
     about: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Problem:
     others: int8 files of the network that are good enough already, of other formats.  layers: a ranking that another
     search has made, for formats that rank by a proxy.  start: the nearest calibration, where it is known already.
     taken_over: the exported file has the integers of another format's, as they are or made for this one.
-    timed: measure the time of each step where the format can.
+    timed: measure the time of each step where the format can.  reference: what the answers are compared with, by name.
     """
 
     network: Deployed | None
@@ -75,6 +75,7 @@ class Problem:
     start: Choice | None = None
     taken_over: bool = False
     timed: bool = True
+    reference: str = "fp32"
 
 
 def search(problem: Problem, default: Step) -> SearchResult:
@@ -124,7 +125,7 @@ class _Search:
                 if self.chosen is not None and self.chosen.certain:
                     break
                 step()
-        recommendation = recommend(self.steps, self.chosen, self.default_passes)
+        recommendation = recommend(self.steps, self.chosen, self.default_passes, self.problem.reference)
         return SearchResult(tuple(self.steps), self.chosen, self.layers, recommendation)
 
     def _take_over(self) -> None:

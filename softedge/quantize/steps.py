@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from softedge.export.candidates import Candidates, Option
@@ -89,26 +90,29 @@ class SearchResult:
         }
 
 
-def recommend(steps: Sequence[Step], chosen: Chosen | None, default_passes: bool) -> str:
-    """What is used and why, in one sentence.  default_passes: the plain gates accept the file as exported."""
-    first = steps[0]
+def recommend(steps: Sequence[Step], chosen: Chosen | None, default_passes: bool, reference: str = "fp32") -> str:
+    """What is used and why, in one sentence.
+
+    default_passes: the plain gates accept the file as exported.  reference: whose answers are kept, by name.
+    """
+    first, counted = steps[0], partial(_numbers, reference=reference)
     exported = first.name == "default"  # else of a file from elsewhere: the int8 file that the search began with
     name = "The file as exported" if exported else f"The int8 file ({first.what})"
     if chosen is None and first.passed:
-        return f"{name} is good enough: {_numbers(first)} on {_images(first)}."
+        return f"{name} is good enough: {counted(first)} on {_images(first)}."
     if chosen is None and default_passes:
-        return f"{name} is kept: {_numbers(first)} on {_images(first)}; no step does better ({'; '.join(first.why)})."
+        return f"{name} is kept: {counted(first)} on {_images(first)}; no step does better ({'; '.join(first.why)})."
     if chosen is not None:
         step = chosen.step
         slower = step.time_over_fp32 is not None and step.time_over_fp32 > 1
         speed = f", but it takes {step.time_over_fp32:.2f} times as long as fp32 here" if slower else ""
         unsure = "" if chosen.certain else f"; uncertain: {'; '.join(step.why)}"
-        default = f"where {'the default' if exported else first.what} has {_numbers(first)}"
-        return f"Step '{step.name}' ({step.what}) is used: {_numbers(step)}, {default}{speed}{unsure}."
+        default = f"where {'the default' if exported else first.what} has {counted(first)}"
+        return f"Step '{step.name}' ({step.what}) is used: {counted(step)}, {default}{speed}{unsure}."
     measured = [step for step in steps if step.measures]
     best = max(measured, key=lambda step: (score(step.measures), step.measures.get("sqnr_db", 0.0)))  # few images tie
     return (
-        f"No int8 step reached the aim on the {_images(best)}: the best, '{best.name}', has {_numbers(best)} "
+        f"No int8 step reached the aim on the {_images(best)}: the best, '{best.name}', has {counted(best)} "
         f"({'; '.join(best.why)})."
     )
 
@@ -132,7 +136,7 @@ def _images(step: Step) -> str:
     return plural(int(n), "selection image") if (n := step.measures.get("n")) else "selection images"
 
 
-def _numbers(step: Step) -> str:
+def _numbers(step: Step, reference: str) -> str:
     if "agreement" in step.measures:
-        return f"{100 * step.measures['agreement']:.1f} % of the answers of fp32"
+        return f"{100 * step.measures['agreement']:.1f} % of the answers of {reference}"
     return f"{step.measures['sqnr_db']:.0f} dB"

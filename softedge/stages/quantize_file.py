@@ -178,6 +178,7 @@ class _Work:
                 calibration=self.calibration,
                 training=lambda: self.calibration,
                 start=choice,
+                reference=self.given.precision,
             ),
             default,
         )
@@ -185,6 +186,7 @@ class _Work:
         steps = [*(step for step in tried if step.what not in searched), *result.steps]
         details: dict[str, Any] = {
             "from": self.source,
+            "precision": self.given.precision,
             "recommendation": result.recommendation,
             "steps": [step.to_dict() for step in steps],
             "layers": [layer.to_dict() for layer in result.layers],
@@ -199,7 +201,7 @@ class _Work:
         }
         option = result.chosen.option if result.chosen else choice.option
         if result.chosen is None and self._accepts(choice.measures):
-            details["recommendation"] += " Use fp16 or fp32."
+            details["recommendation"] += f" Use {'fp16 or ' * (self.given.precision != 'fp16')}{self.given.precision}."
             return Outcome({"passed": False}, details)
         path = candidates.write(option, folder)
         measures = compare(

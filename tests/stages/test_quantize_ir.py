@@ -85,6 +85,7 @@ def test_the_int8_file_takes_the_place_of_the_float_file(quantized, float_file, 
     counts = OpenVino().integer_operations(type("File", (), {"path": folder / "model.xml"})())
     assert counts["conv"] >= 2 and not counts.get("conv_float")
     assert result.metrics["passed"] and result.metrics["n"] == 80, "half of the images are kept to test on"
+    assert result.details["precision"] == "fp16", "as its weights are stored"
     sizes = [file.stat().st_size for file in folder.iterdir() if file.name != "result.json"]
     assert len(sizes) == 2 and result.metrics["size_bytes"] == sum(sizes)
 

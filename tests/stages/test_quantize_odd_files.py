@@ -17,6 +17,7 @@ from PIL import Image
 from tiny_network import SPEC, planes_to_logits
 from torch import nn
 
+from softedge.commands import tables
 from softedge.errors import UserError
 from softedge.eval import measures
 from softedge.export.given_file import Tensor, interface
@@ -438,6 +439,8 @@ def test_a_file_in_half_precision_is_quantized_and_judged_by_its_own_answers(
     assert np.abs(found - own).max() < 1e-6
     assert 1e-5 < np.abs(found - deployed.predict(pictures)).max() < 0.02, "16 bits are a little noise"
     result = quantize_file(tmp_path / "half.onnx", picture_folder, tmp_path / "out", ASKED, min_agreement=0.5)
+    told = tables.candidates(result, tmp_path / "out")
+    assert told.count("of the answers of fp16") == 2 and "answers of fp32" not in told
     made = tmp_path / "out/onnx-int8/model.onnx"
     answers = ort.InferenceSession(made).run(None, {"pixels": planes})[0]
     assert answers.dtype == kind and result.metrics["sqnr_db"] > 10

@@ -56,6 +56,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
         lambda made: lambda images: run(wrapped_in(onnx.load(str(made)), edges, spec)[0], images),
         known.about(origin),
         _beside(path),
+        "fp16" if half else "fp32",
     )
 
 

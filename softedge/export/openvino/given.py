@@ -28,6 +28,7 @@ from softedge.export.openvino.rounding import rounded
 from softedge.export.own_normalisation import Normalisation
 from softedge.records import InputSpec
 
+_HALF = ("f16", "bf16")
 _ROUNDED = ("FakeQuantize", "FakeConvert")
 _NARROW = re.compile(r"[iu][1248]|nf4|f4e2m1|f8e\w+")  # element types of quantized weights; indices have 32 or 64 bits
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -37,7 +38,7 @@ _SECONDS = 2.0  # of processor time to compare one option with fp32
 
 def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     """See ``Format.given``."""
-    network = _plain(path)
+    network, half = _plain(path)
     beside = stated(path, asked)
     known, end = _interface(network, path, asked, beside.size if beside else None)
     own = {**_model_api(network), **own_words(path, _noted(network, "softedge", "input"))}
@@ -52,6 +53,7 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
         known.output,
         lambda made: _answering(made, known, feed),
         known.about(origin),
+        precision="fp16" if half else "fp32",
     )
 
 
@@ -111,9 +113,9 @@ def _answering(model: Any, known: Interface, feed: Feed) -> Predictor:
     return lambda images: known.answers(run(images))
 
 
-def _plain(path: Path) -> Any:
-    """The network with its weights in 32 bits; UserError for what cannot be quantized."""
-
+def _plain(path: Path) -> tuple[Any, bool]:
+    """The network with its weights in 32 bits, and whether they are stored in 16; UserError for what cannot be
+    quantized."""
     try:
         root = ET.parse(path).getroot().tag
     except (ET.ParseError, ValueError, LookupError, OSError) as error:
@@ -135,14 +137,15 @@ def _plain(path: Path) -> Any:
     kinds |= {f"weights in {kind}" for op in constants if _NARROW.fullmatch(kind := _type(op)) and len(op.shape) > 1}
     if kinds:
         raise UserError(f"{path} is quantized already ({', '.join(sorted(kinds))}); give the float file")
+    half = any(_type(op) in _HALF and len(op.shape) > 1 for op in constants)
     _widen(constants)
     network.validate_nodes_and_infer_types()
     layers = [op for op in network.get_ordered_ops() if op.get_type_name() in WEIGHTED and _has_weights(op)]
     if not layers:
         raise UserError(f"{path} has no convolution or linear layer with weights, so there is nothing to quantize")
-    if half := sorted({_type(op) for op in layers} - {"f32"}):
-        raise UserError(f"{path} computes in {', '.join(half)}; give the file in f32 (weights may be stored in f16)")
-    return network
+    if kinds := {_type(op) for op in layers} - {"f32"}:
+        raise UserError(f"{path} computes in {', '.join(sorted(kinds))}; give the file in f32 (weights may be in f16)")
+    return network, half
 
 
 def _type(op: Any) -> str:
@@ -154,7 +157,7 @@ def _widen(constants: list[Any]) -> None:
     from openvino import opset13 as op
 
     for constant in constants:
-        if _type(constant) not in ("f16", "bf16"):
+        if _type(constant) not in _HALF:
             continue
         for reader in constant.output(0).get_target_inputs():
             convert = reader.get_node()
