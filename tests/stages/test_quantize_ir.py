@@ -286,7 +286,7 @@ def sized(one):
         (two_outputs, r"has 2 outputs \(.* x 5, .*\); a classifier has one", None),
         (lambda: of(4, 3, 16, 16), "takes 4 images at once; .* one or any number", None),
         (lambda: of(1, 8, 16, 16), "is 1 x 8 x 16 x 16; an image is", None),
-        (lambda: of(1, 3, 16, 16, kind=np.float16, head=lambda x: linear(x, kind=np.float16)), "computes in f16", None),
+        (lambda: of(1, 3, 16, 16, kind=np.float64, head=lambda x: linear(x, kind=np.float64)), "computes in f64", None),
         (lambda: of(1, 3, 16, 16, head=lambda x: linear(x, classes=1)), "is 1 x 1; a classifier gives", None),
         (lambda: of(1, 3, 16, 16, head=lambda x: op.relu(op.multiply(x, np.float32(2)))), "nothing to quantize", None),
         (lambda: of(1, 3, 16, 16, head=planes_of_scores), "is 1 x 5 x 16 x 16; a classifier", None),
@@ -299,6 +299,25 @@ def test_networks_that_are_no_float_classifiers_are_refused_in_one_line(picture_
     with pytest.raises(UserError, match=says) as error:
         quantize_file(tmp_path / "net.xml", picture_folder, tmp_path / "out", {**ASKED, "size": size})
     assert "\n" not in str(error.value)
+
+
+def test_a_network_that_computes_in_16_bits_is_quantized_and_keeps_its_ends_in_them(pictures, picture_folder, tmp_path):
+    kernels, head = (0.3 * np.random.default_rng(seed).normal(size=s) for seed, s in ((0, (8, 3, 3, 3)), (1, (8, 5))))
+    image = op.parameter([-1, 3, 16, 16], np.float16, name="image")
+    made = op.relu(op.convolution(image, kernels.astype(np.float16), [1, 1], [0, 0], [0, 0], [1, 1]))
+    rows = op.convert(op.convert(op.reduce_mean(made, np.array([2, 3]), keep_dims=False), "f32"), "f16")
+    network = ov.Model([op.matmul(rows, (9 * head).astype(np.float16), False, False)], [image])
+    network.outputs[0].get_tensor().set_names({"logits"})
+    ov.save_model(network, tmp_path / "half.xml", compress_to_fp16=False)
+    x = torch.from_numpy(planes(pictures))
+    features = torch.relu(torch.conv2d(x, torch.from_numpy(kernels.astype(np.float32)))).mean((2, 3)).numpy()
+    wanted = torch.from_numpy(features @ (9 * head).astype(np.float32)).softmax(1).numpy()
+    assert np.abs(given.read(tmp_path / "half.xml", ASKED).predict(pictures) - wanted).max() < 0.01
+    result = quantize_file(tmp_path / "half.xml", picture_folder, tmp_path / "out", ASKED, min_agreement=0.5)
+    assert result.details["precision"] == "fp16" and result.metrics["sqnr_db"] > 20
+    ends = core().read_model(tmp_path / "out/openvino-int8/model.xml")
+    assert [port.get_element_type() for port in (*ends.inputs, *ends.outputs)] == [ov.Type.f16] * 2
+    assert ends.outputs[0].get_names() == {"logits"}
 
 
 def test_files_in_8_bits_already_and_floats_of_unknown_normalisation_are_refused(

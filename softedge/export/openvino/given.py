@@ -25,10 +25,10 @@ from softedge.export.openvino.core import core
 from softedge.export.openvino.int8 import WEIGHTED
 from softedge.export.openvino.network import F32, Feed, predictor, save
 from softedge.export.openvino.rounding import rounded
+from softedge.export.openvino.widen import HALF, widened
 from softedge.export.own_normalisation import Normalisation
 from softedge.records import InputSpec
 
-_HALF = ("f16", "bf16")
 _ROUNDED = ("FakeQuantize", "FakeConvert")
 _NARROW = re.compile(r"[iu][1248]|nf4|f4e2m1|f8e\w+")  # element types of quantized weights; indices have 32 or 64 bits
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -137,36 +137,21 @@ def _plain(path: Path) -> tuple[Any, bool]:
     kinds |= {f"weights in {kind}" for op in constants if _NARROW.fullmatch(kind := _type(op)) and len(op.shape) > 1}
     if kinds:
         raise UserError(f"{path} is quantized already ({', '.join(sorted(kinds))}); give the float file")
-    half = any(_type(op) in _HALF and len(op.shape) > 1 for op in constants)
-    _widen(constants)
-    network.validate_nodes_and_infer_types()
+    half = any(_type(op) in HALF and len(op.shape) > 1 for op in constants)
+    try:
+        network = widened(network)
+    except Exception as error:  # of subgraphs, say, in which other types meet
+        raise UserError(f"{path} computes in f16, and not in f32 ({_reason(error)}); give the file in f32") from error
     layers = [op for op in network.get_ordered_ops() if op.get_type_name() in WEIGHTED and _has_weights(op)]
     if not layers:
         raise UserError(f"{path} has no convolution or linear layer with weights, so there is nothing to quantize")
     if kinds := {_type(op) for op in layers} - {"f32"}:
-        raise UserError(f"{path} computes in {', '.join(sorted(kinds))}; give the file in f32 (weights may be in f16)")
+        raise UserError(f"{path} computes in {', '.join(sorted(kinds))}; give the file in f32 or f16")
     return network, half
 
 
 def _type(op: Any) -> str:
     return str(op.get_output_element_type(0).get_type_name())
-
-
-def _widen(constants: list[Any]) -> None:
-    """Weights stored in 16 bits, as OpenVINO writes them by default, in 32: NNCF looks at them and replaces them."""
-    from openvino import opset13 as op
-
-    for constant in constants:
-        if _type(constant) not in _HALF:
-            continue
-        for reader in constant.output(0).get_target_inputs():
-            convert = reader.get_node()
-            if convert.get_type_name() != "Convert" or _type(convert) != "f32":
-                continue
-            wide = op.constant(constant.get_data().astype(np.float32), np.float32)
-            wide.set_friendly_name(convert.get_friendly_name())
-            for entry in convert.output(0).get_target_inputs():
-                entry.replace_source_output(wide.output(0))
 
 
 def _has_weights(op: Any) -> bool:
