@@ -123,7 +123,7 @@ def test_worker_that_fails_is_one_line(monkeypatch, tmp_path):
         litert.work("run", tmp_path / "none.tflite", tmp_path / "none.npy", tmp_path / "out.npy")
 
 
-@pytest.mark.parametrize("worker", ["worker", "rounding_worker"])
+@pytest.mark.parametrize("worker", ["worker", "rounding_worker", "given_worker"])
 def test_workers_import_nothing_of_softedge(worker):
     code = f"import sys; import {worker}; print([m for m in sys.modules if m.startswith(('softedge', 'torch'))])"
     done = subprocess.run(

@@ -1,4 +1,5 @@
-"""Weights of a .tflite rounded for each layer's output: what LiteRT's environment measures, and what is made of it."""
+"""Weights of a .tflite rounded for each layer's output, widened, or found in front of the network: what LiteRT's
+environment measures and changes, and what is made of it."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from softedge.export.candidates import Option
 from softedge.export.given_file import Interface
-from softedge.export.litert import candidates, rounding
+from softedge.export.litert import candidates, given_worker, rounding
 from softedge.export.litert import rounding_worker as worker
 from softedge.export.rounding import LARGEST, POSITIONS, WIDEST, Moments
 
@@ -27,7 +28,7 @@ class File:
 
     def __init__(self):
         self.buffers = [SimpleNamespace(data=None)]
-        self.operatorCodes = [SimpleNamespace(builtinCode=code, deprecatedBuiltinCode=0) for code in range(10)]
+        self.operatorCodes = [SimpleNamespace(builtinCode=code, deprecatedBuiltinCode=0) for code in range(50)]
         self.graph = SimpleNamespace(tensors=[], operators=[], outputs=[])
         self.subgraphs = [self.graph]
 
@@ -60,6 +61,31 @@ class File:
     def value(self, index):
         tensor = self.graph.tensors[index]
         return np.frombuffer(self.buffers[tensor.buffer].data, np.float32).reshape(tensor.shape)
+
+
+def test_constants_in_16_bits_are_widened_and_their_operators_left_out():
+    file, x = File(), normal(3, 4)
+    halves = file.tensor(x.astype(np.float16), kind=1)
+    wide = file.operator(6, halves)
+    file.operator(LINEAR, image := file.tensor(shape=[1, 4]), wide)
+    computed = file.operator(6, image)  # of no constant
+    file.graph.tensors[wide].shape = [3, 4]
+    given_worker.widened(file)
+    assert [(op.opcodeIndex, op.inputs) for op in file.graph.operators] == [(LINEAR, [image, wide]), (6, [image])]
+    assert file.graph.operators[1].outputs == [computed]
+    assert np.array_equal(file.value(wide), x.astype(np.float16).astype(np.float32))
+    assert file.graph.tensors[halves].buffer == 0 and sum(len(b.data) for b in file.buffers if b.data is not None) == 48
+
+
+def test_arithmetic_with_a_constant_is_told_by_what_it_makes():
+    file, image = File(), None
+    image = file.tensor(shape=[1, 4, 4, 3])
+    scaled = file.operator(18, image, file.tensor(np.float32([1 / 127.5])))
+    moved = file.operator(0, scaled, file.tensor(np.float32([-1, -1, -1]).astype(np.float16), kind=1))
+    both = file.operator(0, moved, scaled)
+    file.operator(0, both, file.tensor(normal(4, 4)))
+    found = given_worker.second_operands(file)
+    assert found == {f"t{scaled}": [float(np.float32(1 / 127.5))], f"t{moved}": [-1.0] * 3}
 
 
 def normal(*shape, seed=0):

@@ -17,6 +17,7 @@ from softedge.export.litert import candidates, given
 from softedge.export.litert.environment import WORKER, work
 from softedge.export.litert.format import LiteRt
 from softedge.export.parity import compare
+from softedge.files import write_json
 from softedge.stages.quantize_file import quantize_file
 
 ASKED = {"mean": SPEC.mean, "std": SPEC.std, "crop": 16 / 18}
@@ -107,7 +108,7 @@ IMAGE, LAYER = tensor(1, 16, 16, 3), operator("CONV_2D", "a", "float32")
         ([tensor(1, 16, 16, 3, kind="int8")], [LAYER], "is 1 x 16 x 16 x 3, int8; an image is"),
         ([IMAGE], [operator("ADD", "a")], "has no convolution or linear layer with weights"),
         ([IMAGE], [operator("CONV_2D", "a", "int8")], r"quantized already, .* \(weights in int8\)"),
-        ([IMAGE], [operator("DEQUANTIZE", "b"), LAYER], r"stored in 16 bits \(DEQUANTIZE\); give the float32 file"),
+        ([IMAGE], [operator("DEQUANTIZE", "b"), LAYER], r"computes in 16 bits \(DEQUANTIZE\); give the float file"),
     ],
 )
 def test_files_that_are_no_float_classifiers_are_refused_in_one_line(monkeypatch, inputs, operators, says, tmp_path):
@@ -116,6 +117,34 @@ def test_files_that_are_no_float_classifiers_are_refused_in_one_line(monkeypatch
     with pytest.raises(UserError, match=says) as error:
         given.read(tmp_path / "net.tflite", ASKED)
     assert "\n" not in str(error.value)
+
+
+RESCALING = [("MUL", [1 / 127.5]), ("ADD", [-1.0])]  # as Keras puts it into MobileNetV2
+SHARES = [("SUB", list(SPEC.mean)), ("DIV", list(SPEC.std))]
+
+
+@pytest.mark.parametrize(("steps", "white"), [(RESCALING, 255), (SHARES, 1), ([("ADD", [0.1])], None)])
+def test_a_network_that_normalises_its_image_itself_says_what_it_takes(monkeypatch, tmp_path, capsys, steps, white):
+    """It was normalised twice without a word."""
+    operators = [
+        {**operator(kind, f"step{index}"), "source": f"step{index - 1}" if index else "x"}
+        for index, (kind, _) in enumerate(steps)
+    ]
+    operators.append({**LAYER, "source": f"step{len(steps) - 1}"})
+    about = {"inputs": [IMAGE], "outputs": [{**tensor(1, 5), "name": "a"}], "operators": operators}
+    monkeypatch.setattr(candidates, "work", lambda verb, path, out: out.write_text(json.dumps(about)))
+    constants = {f"step{index}": values for index, (_, values) in enumerate(steps)}
+    monkeypatch.setattr(given, "work", lambda verb, path, out, script: out.write_text(json.dumps(constants)))
+    monkeypatch.setattr(given, "run", lambda path, images, feed: np.array([[-1.0, 0.0, 1.0, 2.0, 3.0]], np.float32))
+    if white is None:
+        with pytest.raises(UserError, match="does not say how they are normalised"):
+            given.read(tmp_path / "net.tflite", {})
+        return
+    spec = given.read(tmp_path / "net.tflite", {}).spec
+    assert spec.mean == (0.0,) * 3 and spec.std == (1 / white,) * 3
+    assert f"since it normalises values up to {white} itself" in capsys.readouterr().err
+    given.read(tmp_path / "net.tflite", ASKED)
+    assert f"warning: net.tflite normalises values up to {white} itself, and gets normalised" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("kind", "output"), [("LOGISTIC", "scores"), ("SOFTMAX", "probabilities")])
@@ -168,7 +197,7 @@ def test_the_int8_file_takes_the_place_of_the_float_file(float_file, picture_fol
     rows = [step["what"] for step in result.details["steps"]]
     assert {"calibration by mean", "calibration by minmax", "calibration by minmax, first layer in float"} <= set(rows)
     assert any(row.endswith("; weights rounded for the least error of each layer's output") for row in rows)
-    with pytest.raises(UserError, match=r"is quantized already, .* weights in int8\); give the float32 file"):
+    with pytest.raises(UserError, match=r"is quantized already, .* weights in int8\); give the float file"):
         given.read(made, ASKED)
 
 
@@ -209,3 +238,42 @@ def test_the_quantizer_keeps_rounded_weights_and_the_file_is_nearer_to_fp32(floa
     assert 1e-4 < np.abs(in_float - fp32).max() < 0.1, "something was rounded"
     assert np.abs(made.predict(kept, pictures) - in_float).max() < 1e-5
     assert compare(in_float, fp32).sqnr_db > compare(made.predict(option, pictures), fp32).sqnr_db + 1
+
+
+@pytest.mark.slow
+@pytest.mark.hardware
+def test_a_file_with_weights_in_16_bits_is_widened_and_quantized(float_file, picture_folder, pictures, tmp_path):
+    write_json(tmp_path / "plan.json", {"scheme": "fp16", "ranges": {}, "float": []})
+    work("quantize", float_file, tmp_path / "plan.json", tmp_path / "half.tflite")
+    assert "DEQUANTIZE" in {op["kind"] for op in candidates.described(tmp_path / "half.tflite")["operators"]}
+    read, fp32 = given.read(tmp_path / "half.tflite", ASKED), given.read(float_file, ASKED)
+    assert read.precision == "fp16" and fp32.precision == "fp32"
+    own = candidates.run(tmp_path / "half.tflite", pictures, fp32.candidates(pictures).file.feed())
+    shares = torch.from_numpy(own).softmax(1).numpy()
+    assert np.abs(read.predict(pictures) - shares).max() < 1e-5
+    result = quantize_file(tmp_path / "half.tflite", picture_folder, tmp_path / "out", ASKED, min_agreement=0.5)
+    made = candidates.described(tmp_path / "out/litert-int8/model.tflite")["operators"]
+    assert result.metrics["passed"]
+    assert [op["weights"] for op in made if op["kind"] in candidates.WEIGHTED][2:] == ["int8"] * 5
+
+
+class Rescaled(torch.nn.Module):
+    """Behind Keras' Rescaling(1 / 127.5, offset=-1)."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x * (1 / 127.5) - 1)
+
+
+@pytest.mark.slow
+@pytest.mark.hardware
+def test_a_file_behind_rescaling_takes_grey_levels(float_file, deployed, pictures, tmp_path):
+    with torch.no_grad():
+        program = torch.export.export(Rescaled(deployed.model), (torch.zeros(1, 3, 16, 16),))
+        torch.export.save(program, tmp_path / "net.pt2")
+        wanted = deployed.model(torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1).softmax(1).numpy()
+    work("convert", tmp_path / "net.pt2", tmp_path / "net.tflite")
+    assert np.abs(given.read(tmp_path / "net.tflite", {}).predict(pictures) - wanted).max() < 1e-4

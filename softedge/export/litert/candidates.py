@@ -71,7 +71,8 @@ class Quantization:
 @dataclass(frozen=True)
 class File:
     """A float file.  layers: outputs of the operators with weights, in order of computation.  floats: those of
-    operators that every option computes in float (``floats_of``).  before: those of what prepares the image."""
+    operators that every option computes in float (``floats_of``).  before: those of what prepares the image.
+    held: keeps a folder of its own, where the file lies in one."""
 
     path: Path
     known: Interface
@@ -79,6 +80,7 @@ class File:
     layers: tuple[str, ...]
     floats: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
+    held: object = None
 
     @classmethod
     def of(cls, path: Path, about: Mapping[str, Any], known: Interface, spec: InputSpec) -> Self:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from softedge.errors import UserError
 from softedge.export import contract
@@ -23,13 +27,24 @@ from softedge.export.litert.candidates import (
     layers_of,
     run,
 )
+from softedge.export.litert.environment import work
+from softedge.export.own_normalisation import Normalisation
+from softedge.files import temporary_folder
 
+WORKER = Path(__file__).with_name("given_worker.py")
+_PASSED = ("CAST", "TRANSPOSE", "PAD", "PADV2", "MIRROR_PAD")
+_ARITHMETIC = ("ADD", "SUB", "MUL", "DIV")
 _INTEGERS = ("QUANTIZE", "DEQUANTIZE")
 
 
 def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     """See ``Format.given``."""
-    about = described(path)
+    about, source, held = described(path), path, None
+    if half := any(op["kind"] == "DEQUANTIZE" and op.get("input") == "float16" for op in about["operators"]):
+        held = tempfile.TemporaryDirectory(prefix="softedge-")
+        source = Path(held.name) / path.name
+        work("widen", path, source, script=WORKER)
+        about = described(source)
     operators, layers = about["operators"], layers_of(about)
     if not layers:
         raise UserError(f"{path} has no convolution or linear layer with weights, so there is nothing to quantize")
@@ -37,24 +52,26 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     kinds = {op["weights"] for op in operators if op["kind"] in WEIGHTED and op["weights"]} - {"float32"}
     if integers or kinds:
         what = ", ".join([*sorted(integers), *(f"weights in {kind}" for kind in sorted(kinds))])
-        raise UserError(f"{path} is quantized already, or stored in 16 bits ({what}); give the float32 file")
+        raise UserError(f"{path} is quantized already, or computes in 16 bits ({what}); give the float file")
     inputs, outputs = ([_tensor(one) for one in about[name]] for name in ("inputs", "outputs"))
     end = last_of(about) if outputs else End("", "")
     end = replace(end, kind=ENDS.get(end.kind, end.kind))
     if any(0 in tensor.dims[1:] for tensor in inputs):
         raise UserError(f"{path} takes images of any size, which cannot be calibrated; convert it again for one size")
     known = interface(path, inputs, outputs, end.kind, asked.get("size"), asked.get("activation"))
-    spec, origin = preprocessing(path, known, asked, _contract(path), stated(path, asked))
-    file = File.of(path, about, known, spec)
-    known = judged(path, known, end, lambda images: run(path, images, file.feed()), asked.get("activation"))
+    white = _normalised(source, about).white()
+    spec, origin = preprocessing(path, known, asked, _contract(path), stated(path, asked), white)
+    file = replace(File.of(source, about, known, spec), held=held)
+    known = judged(path, known, end, lambda images: run(source, images, file.feed()), asked.get("activation"))
     file = replace(file, known=known)
     return GivenModel(
         spec,
-        file.answering(path),
+        file.answering(source),
         lambda calibration: FileCandidates(file, calibration),
         known.output,
         file.answering,
         known.about(origin),
+        precision="fp16" if half else "fp32",
     )
 
 
@@ -64,6 +81,33 @@ def _contract(path: Path) -> dict[str, Any]:
         return {}
     artifact = contract.read(path.parent)
     return artifact.spec.to_dict() if artifact.path.name == path.name else {}
+
+
+def _normalised(path: Path, about: Mapping[str, Any]) -> Normalisation:
+    """What the network does with the image's values before its first convolution."""
+    steps, value = [], about["inputs"][0]["name"]
+    while len(readers := [op for op in about["operators"] if op.get("source") == value]) == 1:
+        value = readers[0]["outputs"][0]
+        if readers[0]["kind"] in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+            break
+        if readers[0]["kind"] not in (*_PASSED, *_ARITHMETIC):
+            return Normalisation()
+        steps.append((readers[0]["kind"].lower(), value))
+    own, steps = Normalisation(), [(kind, made) for kind, made in steps if kind.upper() in _ARITHMETIC]
+    constants = _constants(path) if steps else {}
+    for kind, made in steps:
+        if made not in constants:
+            return Normalisation()
+        own = own.then(kind, np.array(constants[made]))
+    return own
+
+
+def _constants(path: Path) -> dict[str, list[float]]:
+    """What arithmetic makes -> its second operand: see ``given_worker.constants``."""
+    with temporary_folder("litert") as folder:
+        work("constants", path, folder / "constants.json", script=WORKER)
+        constants: dict[str, list[float]] = json.loads((folder / "constants.json").read_text())
+        return constants
 
 
 def _tensor(one: Mapping[str, Any]) -> Tensor:
