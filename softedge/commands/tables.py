@@ -128,7 +128,8 @@ def checks(result: Result) -> str:
 
 def candidates(result: Result, out: Path) -> str:
     """The table of ``softedge quantize FILE``: what was tried, on the selection images; then the file below ``out``."""
-    shown = ("agreement", "sqnr_db", "size_bytes", "time_over_fp32")
+    noise = "saturated" not in result.details  # else no number says how far the answers are from those of the file
+    shown = ("agreement", *(["sqnr_db"] if noise else []), "size_bytes", "time_over_fp32")
     rows = [
         {
             **{name: number(name, step[name]) for name in shown if step.get(name) is not None},
@@ -145,7 +146,7 @@ def candidates(result: Result, out: Path) -> str:
         agreement = number("agreement", metrics["agreement"])
         lines.append(
             f"on {images['test']} other images: {agreement} of the answers of {details.get('precision', 'fp32')}, "
-            f"{metrics['sqnr_db']:.1f} dB"
+            + (f"{metrics['sqnr_db']:.1f} dB" if noise else "their noise is not seen")
         )
     if metrics["passed"]:
         file = out / result.stage / details["file"]

@@ -51,6 +51,15 @@ def comparable(outputs: Float32, output: str) -> NDArray[np.floating]:
     return centred_logits(outputs) if output == "probabilities" else outputs
 
 
+def saturated(outputs: Float32, output: str) -> float:
+    """The share of images whose noise cannot be seen: all of their probabilities but one, or all of their scores, are
+    cut off at 1e-6 in ``comparable``."""
+    if output == "features":
+        return 0.0
+    kept = outputs > FLOOR if output == "probabilities" else (outputs > FLOOR) & (outputs < 1 - FLOOR)
+    return float((kept.sum(axis=1) <= (output == "probabilities")).mean())
+
+
 def median_sqnr_db(reference: Float32, actual: Float32, output: str) -> float:
     """The SQNR that is reported, in dB: the median over images, see ``comparable``."""
     return float(np.median(sqnr_db(comparable(reference, output), comparable(actual, output))))

@@ -43,7 +43,8 @@ class GivenModel:
     ends in a sigmoid.  candidates: calibration images, uint8 (N, S, S, 3) -> its int8 candidates, which write files
     with the input and the outputs of the given one.  read_back: such a file -> its output, as ``predict``.
     about: what else is known of the file, for the result.  files: those beside it that it was read from.
-    precision: of its weights, "fp32" or "fp16".
+    precision: of its weights, "fp32" or "fp16".  at_temperature: the same with its logits divided by a number, for
+    answers that differ where those are all 0 and 1; None where it gives no logits.
     """
 
     spec: InputSpec
@@ -54,6 +55,7 @@ class GivenModel:
     about: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     precision: str = "fp32"
+    at_temperature: Callable[[float], GivenModel] | None = None
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class Interface:
     output: what it gives; "scores" where it ends in a sigmoid.  logits: whether probabilities need a softmax, scores a
     sigmoid.  map: whether it gives a map of one pixel, [N, C, 1, 1] or [N, 1, 1, C], in place of a row.
     hard: whether its scores are of a hard sigmoid, 0 or 1 beyond some logit.  channels: 3, or 1 for grey images.
+    temperature: what its logits are divided by: no answer changes, and noise relative to the signal neither.
     """
 
     size: int
@@ -55,6 +56,7 @@ class Interface:
     map: bool = False
     hard: bool = False
     channels: int = 3
+    temperature: float = 1.0
 
     def fed(self, images: Uint8, spec: InputSpec) -> NDArray[Any]:
         """What the file takes for uint8 RGB (N, S, S, 3): grey where it takes one channel, normalised where it takes
@@ -75,6 +77,7 @@ class Interface:
     def answers(self, values: Float32) -> Float32:
         """Probabilities or scores (N, C) from what the file gives."""
         values = values.reshape(len(values), -1)
+        values = values / np.float32(self.temperature) if self.logits else values
         if self.output == "scores":
             # In logits a hard sigmoid is not 0 or 1 but -3 or 3: between 0 and 1e-6 lies no noise that matters.
             logits = np.float32(HARD) * (values - np.float32(PRESENT)) if self.hard else values

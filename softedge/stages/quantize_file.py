@@ -16,7 +16,7 @@ import numpy as np
 from softedge import registry
 from softedge.config import Check, build
 from softedge.errors import UserError, first_line, whole
-from softedge.eval.measures import compare
+from softedge.eval.measures import compare, saturated
 from softedge.export import calibration
 from softedge.export.base import Float32, Format, GivenModel, Uint8, open_format
 from softedge.export.candidates import Candidates, Option
@@ -36,6 +36,8 @@ CALIBRATION = 300  # images that set ranges, at most
 TEST = 1000  # images that the written file is tested on, at most
 _FEWEST = 8  # images below which nothing can be split
 _ONE_BY_ONE = "export it again with a batch size of one, not of any number"
+_SATURATED = 0.1  # of the images; the noise of these is not seen
+_WARMER, _WARMEST = 4.0, 1e6  # factors of the temperature, and its end
 _ALONE = 2  # images that are also asked one by one
 _SAME = 1e-3  # largest difference of an answer between asking an image alone and with others: what rounding explains
 
@@ -132,7 +134,7 @@ class _Work:
         self.calibration, chosen = rest[:kept], rest[kept:][:CHOSEN]
         for line in calibration.look(self.calibration):
             say(f"warning: {line}")
-        answers = self._answered(file, chosen)
+        answers = self._unsaturated(file, chosen)
         self.labels: dict[str, Any] = {}
         if (names := class_names(file)) is not None:
             refuse_other_count(*names, file, answers.shape[1])
@@ -140,6 +142,26 @@ class _Work:
             self.labels = {"labels": list(names[0]), "labels_from": names[1].name}
         refuse_dead(answers, file)
         self.judge = Judge(chosen, answers, given.output)
+
+    def _unsaturated(self, file: Path, images: Uint8) -> Float32:
+        """The answers, where they are all 0 and 1 and the file gives logits, of those divided by a temperature: noise
+        in probabilities below 1e-6 is not seen."""
+        answers, self.temperature = self._answered(file, images), 1.0
+        while saturated(answers, self.given.output) > _SATURATED and self.given.at_temperature is not None:
+            self.temperature *= _WARMER
+            if self.temperature > _WARMEST:
+                break
+            self.given = self.given.at_temperature(self.temperature)
+            answers = self._answered(file, images)
+        self.saturated = saturated(answers, self.given.output)
+        if self.temperature > 1:
+            say(f"{file.name}: nearly all answers are 0 or 1, so noise is measured in logits / {self.temperature:g}")
+        elif self.saturated > _SATURATED:
+            say(
+                f"warning: {100 * self.saturated:.0f} % of the answers of {file.name} are 0 and 1 to within 1e-6, "
+                "which hides noise: no dB are shown; give the file that ends in logits if you can"
+            )
+        return answers
 
     def _answered(self, file: Path, images: Uint8) -> Float32:
         """One row for each image; UserError where the file has a batch size of its own, whatever its input declares."""
@@ -188,11 +210,13 @@ class _Work:
             "from": self.source,
             "precision": self.given.precision,
             "recommendation": result.recommendation,
-            "steps": [step.to_dict() for step in steps],
+            "steps": [self._seen(step.to_dict()) for step in steps],
             "layers": [layer.to_dict() for layer in result.layers],
             "spec": self.given.spec.to_dict(),
             **self.given.about,
             **self.labels,
+            **({"temperature": self.temperature} if self.temperature > 1 else {}),
+            **({"saturated": self.saturated} if self.saturated > _SATURATED else {}),
             "images": {
                 "calibration": len(self.calibration),
                 "selection": len(self.judge.images),
@@ -213,10 +237,14 @@ class _Work:
             details["recommendation"] = (
                 f"the file agreed on the selection images, not on the test images: {'; '.join(why)}"
             )
-            return Outcome({**measures, "passed": False}, details)
+            return Outcome({**self._seen(measures), "passed": False}, details)
         files = self.format.files(path)
-        metrics = {**measures, "size_bytes": sum(size_bytes(one) for one in files), "passed": True}
+        metrics = {**self._seen(measures), "size_bytes": sum(size_bytes(one) for one in files), "passed": True}
         return Outcome(metrics, {**details, "file": path.name, "what": option.what, "sha256": sha256(path)})
+
+    def _seen(self, measures: Measures) -> dict[str, Any]:
+        """Without a signal to noise that saturated answers hide."""
+        return {key: value for key, value in measures.items() if key != "sqnr_db" or self.saturated <= _SATURATED}
 
     def _good_enough(self, choice: Choice) -> Choice:
         """Where the choice is not, the nearest to fp32 of the lowest tier that is: it is there already, and whatever

@@ -662,3 +662,45 @@ def test_the_exports_of_a_run_are_no_place_for_a_quantized_file(float_file, pict
     write_json(tmp_path / "onnx-int8/result.json", result.to_dict())
     with pytest.raises(UserError, match="onnx-int8 belongs to a run; .* another --out"):
         quantize_file(float_file, picture_folder, tmp_path, ASKED, force=True)
+
+
+def saturating(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Logits 10,000 times as large: all probabilities are 0 or 1."""
+    for name in ("head.weight", "head.bias"):
+        with_constant(model, name, lambda value: 1e4 * value)
+    return model
+
+
+def test_the_noise_of_saturated_answers_is_that_of_their_logits(float_file, pictures, picture_folder, tmp_path):
+    """The table said 140 dB."""
+    onnx.save(saturating(onnx.load(float_file)), tmp_path / "net.onnx")
+    results = [
+        quantize_file(path, picture_folder, tmp_path / path.stem / "out", ASKED, min_agreement=0.5)
+        for path in (tmp_path / "net.onnx", shutil.copy(float_file, tmp_path / "mild.onnx"))
+    ]
+    found, wanted = ({step["what"]: step["sqnr_db"] for step in result.details["steps"]} for result in results)
+    shared = [what for what in found if what in wanted and "by minmax" in what]
+    assert shared and all(abs(found[what] - wanted[what]) < 0.2 for what in shared)
+    assert results[0].details["temperature"] > 100 and "temperature" not in results[1].details
+    read = given.read(tmp_path / "net.onnx", ASKED)
+    assert measures.saturated(read.predict(pictures), "probabilities") > 0.9
+    mild = given.read(float_file, ASKED).predict(pictures)
+    assert np.abs(read.at_temperature(1e4).predict(pictures) - mild).max() < 1e-4
+
+
+def test_of_saturated_probabilities_alone_no_noise_is_told(float_file, picture_folder, tmp_path, capsys):
+    model = saturating(onnx.load(float_file))
+    model.graph.node.append(helper.make_node("Softmax", ["logits"], ["shares"]))
+    model.graph.output[0].name = "shares"
+    onnx.save(model, tmp_path / "net.onnx")
+    result = quantize_file(tmp_path / "net.onnx", picture_folder, tmp_path / "out", ASKED, min_agreement=0.5)
+    told = tables.candidates(result, tmp_path / "out")
+    assert "sqnr_db" not in told and " dB" not in told and "their noise is not seen" in told
+    assert "sqnr_db" not in result.metrics and result.details["saturated"] > 0.9
+    assert "which hides noise: no dB are shown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["probabilities", "scores"])
+def test_answers_are_saturated_where_nothing_but_the_answer_is_left(output):
+    rows = {"probabilities": [[1, 0, 0], [0.9, 0.1, 0]], "scores": [[1, 0, 1], [0.9, 0, 1]]}[output]
+    assert measures.saturated(np.array(rows, np.float32), output) == 0.5

@@ -63,15 +63,24 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     spec, origin = preprocessing(path, known, asked, _contract(path), stated(path, asked), white)
     file = replace(File.of(source, about, known, spec), held=held)
     known = judged(path, known, end, lambda images: run(source, images, file.feed()), asked.get("activation"))
-    file = replace(file, known=known)
+    return _given(replace(file, known=known), origin, "fp16" if half else "fp32")
+
+
+def _given(file: File, origin: str, precision: str) -> GivenModel:
+    known = file.known
+
+    def at_temperature(number: float) -> GivenModel:
+        return _given(replace(file, known=replace(known, temperature=number)), origin, precision)
+
     return GivenModel(
-        spec,
-        file.answering(source),
+        file.spec,
+        file.answering(file.path),
         lambda calibration: FileCandidates(file, calibration),
         known.output,
         file.answering,
         known.about(origin),
-        precision="fp16" if half else "fp32",
+        precision=precision,
+        at_temperature=at_temperature if known.logits else None,
     )
 
 

@@ -45,18 +45,30 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     spec, origin = preprocessing(path, edges.interface, asked, words, beside, white)
     own = _own_values(path, edges.interface, spec)
     edges = replace(edges, interface=judged(path, edges.interface, end, own, asked.get("activation")))
+    _refuse_changed(path, edges, spec, wrapped_in(model, edges, spec)[0])
+    return _given(path, model, edges, spec, origin, own if half else None)
+
+
+def _given(
+    path: Path, model: onnx.ModelProto, edges: Edges, spec: InputSpec, origin: str, half: Predictor | None
+) -> GivenModel:
+    """half: what a file in float16 itself gives."""
+    inner, known = edges, edges.interface
     wrapped, edges = wrapped_in(model, edges, spec)
-    _refuse_changed(path, edges, spec, wrapped)
-    known = edges.interface
+
+    def at_temperature(number: float) -> GivenModel:
+        return _given(path, model, replace(inner, interface=replace(known, temperature=number)), spec, origin, half)
+
     return GivenModel(
         spec,
-        (lambda images: known.answers(own(images))) if half else (lambda images: run(wrapped, images)),
+        (lambda images: known.answers(half(images))) if half else (lambda images: run(wrapped, images)),
         lambda calibration: FileCandidates(wrapped, edges, calibration),
         known.output,
         lambda made: lambda images: run(wrapped_in(onnx.load(str(made)), edges, spec)[0], images),
         known.about(origin),
         _beside(path),
         "fp16" if half else "fp32",
+        at_temperature if known.logits else None,
     )
 
 

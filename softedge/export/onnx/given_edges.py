@@ -111,6 +111,9 @@ def _behind(graph: onnx.GraphProto, known: Interface) -> list[Step]:
         for name, value in (("present", PRESENT), ("hard", HARD)):
             graph.initializer.append(numpy_helper.from_array(np.float32(value), OURS + name))
         steps += [("Sub", [f"{OURS}present"], {}), ("Mul", [f"{OURS}hard"], {})]
+    if known.temperature != 1:
+        graph.initializer.append(numpy_helper.from_array(np.float32(known.temperature), f"{OURS}temperature"))
+        steps += [("Div", [f"{OURS}temperature"], {})]
     if known.output == "scores":
         return [*steps, ("Sigmoid", [], {})] if known.logits or known.hard else steps
     return [*steps, ("Softmax", [], {"axis": 1})] if known.logits else steps

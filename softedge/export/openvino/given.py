@@ -46,6 +46,13 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     feed: Feed = partial(known.fed, spec=spec)
     _fits(network, path, known, spec)
     known = judged(path, known, end, predictor(network, feed=feed), asked.get("activation"))
+    return _given(network, known, spec, feed, origin, "fp16" if half else "fp32")
+
+
+def _given(network: Any, known: Interface, spec: InputSpec, feed: Feed, origin: str, precision: str) -> GivenModel:
+    def at_temperature(number: float) -> GivenModel:
+        return _given(network, replace(known, temperature=number), spec, feed, origin, precision)
+
     return GivenModel(
         spec,
         _answering(network, known, feed),
@@ -53,7 +60,8 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
         known.output,
         lambda made: _answering(made, known, feed),
         known.about(origin),
-        precision="fp16" if half else "fp32",
+        precision=precision,
+        at_temperature=at_temperature if known.logits else None,
     )
 
 
