@@ -151,6 +151,8 @@ def candidates(result: Result, out: Path) -> str:
     if metrics["passed"]:
         file = out / result.stage / details["file"]
         lines.append(f"written: {file}, {number('size_bytes', metrics['size_bytes'])}")
+    lines += [f"allowed: {line}" for line in (details.get("allowed"),) if line]
+    lines += [f"caution: {line}" for line in details.get("cautions", ())]
     return "\n".join(lines)
 
 

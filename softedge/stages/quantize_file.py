@@ -22,19 +22,17 @@ from softedge.export.base import Float32, Format, GivenModel, Uint8, open_format
 from softedge.export.candidates import Candidates, Option
 from softedge.export.nearest import ROUNDING, Choice, Judge, Measures, decibels, nearest, rounded_where_nearer
 from softedge.progress import say
-from softedge.quantize.gates import quality, quality_on_test
+from softedge.quantize.gates import allowance, quality, quality_on_test
 from softedge.quantize.search import Problem, search, written_bytes
-from softedge.quantize.selection import CHOSEN, broken, doubts
+from softedge.quantize.selection import broken, doubts
 from softedge.quantize.steps import Step
 from softedge.records import Outcome, Result
 from softedge.run import Run, perform, sha256, size_bytes
-from softedge.stages.export_file import readable, refuse_dead
+from softedge.stages.export_file import refuse_dead
 from softedge.stages.opening import absolute, refuse_another
+from softedge.stages.quantize_images import cautions, split
 from softedge.weights.class_names import class_names, refuse_other_count
 
-CALIBRATION = 300  # images that set ranges, at most
-TEST = 1000  # images that the written file is tested on, at most
-_FEWEST = 8  # images below which nothing can be split
 _ONE_BY_ONE = "export it again with a batch size of one, not of any number"
 _SATURATED = 0.1  # of the images; the noise of these is not seen
 _WARMER, _WARMEST = 4.0, 1e6  # factors of the temperature, and its end
@@ -124,14 +122,8 @@ class _Work:
         self.format, self.given, self.gates = format_, given, gates
         self.source = absolute(file)
         self.costs: dict[int, tuple[int, float | None]] = {}  # of a tier: bytes, time over fp32
-        images = readable(root, 2 * TEST, seed)
-        if len(images) < _FEWEST:
-            raise UserError(f"{root} has {len(images)} readable images; give at least {_FEWEST}, better 500")
-        pixels = images.prepared(given.spec)
-        self.test = pixels[: min(TEST, len(pixels) // 2)]
-        rest = pixels[len(self.test) :]
-        kept = min(CALIBRATION, len(rest) // 2)
-        self.calibration, chosen = rest[:kept], rest[kept:][:CHOSEN]
+        images = split(root, given.spec, seed)
+        self.calibration, chosen, self.test = images.calibration, images.selection, images.test
         for line in calibration.look(self.calibration):
             say(f"warning: {line}")
         answers = self._unsaturated(file, chosen)
@@ -228,9 +220,9 @@ class _Work:
             details["recommendation"] += f" Use {'fp16 or ' * (self.given.precision != 'fp16')}{self.given.precision}."
             return Outcome({"passed": False}, details)
         path = candidates.write(option, folder)
-        measures = compare(
-            self.given.predict(self.test), self.given.read_back(path)(self.test), None, self.given.output
-        )
+        answers = self.given.predict(self.test)
+        measures = compare(answers, self.given.read_back(path)(self.test), None, self.given.output)
+        details["cautions"] = cautions(answers, measures, self.given.output)
         if why := [*broken(measures), *quality_on_test(measures, self.gates, self.given.output)]:
             for written in self.format.files(path):
                 written.unlink()
@@ -238,6 +230,8 @@ class _Work:
                 f"the file agreed on the selection images, not on the test images: {'; '.join(why)}"
             )
             return Outcome({**self._seen(measures), "passed": False}, details)
+        if allowed := allowance(measures, self.gates, self.given.output):
+            details["allowed"] = allowed
         files = self.format.files(path)
         metrics = {**self._seen(measures), "size_bytes": sum(size_bytes(one) for one in files), "passed": True}
         return Outcome(metrics, {**details, "file": path.name, "what": option.what, "sha256": sha256(path)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -9,14 +10,17 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from PIL import Image
 from tiny_network import SPEC, images, planes_to_logits
 from typer.testing import CliRunner
 
 import softedge
 from softedge.cli import app
+from softedge.commands import tables
 from softedge.errors import UserError
 from softedge.export.onnx import given
 from softedge.quantize import selection
+from softedge.stages import quantize_images
 from softedge.stages.quantize_file import quantize_file
 
 ASKED = {"mean": SPEC.mean, "std": SPEC.std, "crop": 16 / 18}
@@ -190,3 +194,50 @@ def test_files_of_a_fixed_batch_are_quantized_or_refused_in_one_line(float_file,
         return
     result = quantize_file(tmp_path / "fixed.onnx", picture_folder, tmp_path / "out", ASKED, min_agreement=0.5)
     assert result.metrics["passed"] and "least error" in result.details["what"]
+
+
+def folder_of(images, path):
+    path.mkdir()
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(path / f"{index}.png")
+    return path
+
+
+def test_what_few_images_show_is_said_and_near_duplicates_count_once(float_file, tmp_path):
+    """4 of 4 answers were told as 100 %, and the same picture calibrated and tested."""
+    few = images(10, seed=3)
+    photos = folder_of(np.concatenate([few, few[:3]]), tmp_path / "few")
+    result = quantize_file(float_file, photos, tmp_path / "out", ASKED, min_agreement=0.1)
+    assert result.details["images"] == {"calibration": 2, "selection": 3, "test": 5}
+    told = tables.candidates(result, tmp_path / "out")
+    share = result.metrics["agreement"]
+    centre = (share + 1.96**2 / 10) / (1 + 1.96**2 / 5)  # Wilson, of 5 images
+    half = 1.96 * (share * (1 - share) / 5 + 1.96**2 / 100) ** 0.5 / (1 + 1.96**2 / 5)
+    assert f"caution: 5 test images show little: of others as few as {100 * (centre - half):.0f} % may keep" in told
+    with pytest.raises(UserError, match="has 5 readable images; give at least 8"):
+        quantize_file(float_file, folder_of(few[:5], tmp_path / "five"), tmp_path / "fewer", ASKED)
+    many = folder_of(np.concatenate([few[:4]] * 5), tmp_path / "copies")
+    with pytest.raises(UserError, match="16 images are near-duplicates of the other 4; give at least 8 different ones"):
+        quantize_file(float_file, many, tmp_path / "other", ASKED)
+
+
+def test_photos_saved_again_are_near_duplicates():
+    rng = np.random.default_rng(0)
+    photos = np.stack([np.kron(rng.integers(0, 256, (16, 16, 3)), np.ones((6, 6, 1))) for _ in range(4)])
+    photos = photos.astype(np.uint8)
+    again = np.clip(photos.astype(np.int32) + 3, 0, 255).astype(np.uint8)
+    assert len(quantize_images.distinct(np.concatenate([photos, again[:2]]))) == 4
+
+
+def test_one_answer_for_all_test_images_is_a_caution():
+    answers = np.tile(np.float32([0.7, 0.2, 0.1]), (300, 1))
+    (line,) = quantize_images.cautions(answers, {"agreement": 1.0}, "probabilities")
+    assert line.startswith("300 of 300 test images have the same answer, so other classes are hardly tested")
+    answers[:30] = answers[:30, ::-1]
+    assert not quantize_images.cautions(answers, {"agreement": 1.0}, "probabilities")
+
+
+def test_one_changed_answer_of_few_is_allowed_as_by_check_and_said(quantized, tmp_path):
+    result, _ = quantized
+    result = dataclasses.replace(result, details={**result.details, "allowed": "1 of 80 answers changed, which"})
+    assert "\nallowed: 1 of 80 answers changed, which\n" in tables.candidates(result, tmp_path)
