@@ -44,7 +44,8 @@ class GivenModel:
     with the input and the outputs of the given one.  read_back: such a file -> its output, as ``predict``.
     about: what else is known of the file, for the result.  files: those beside it that it was read from.
     precision: of its weights, "fp32" or "fp16".  at_temperature: the same with its logits divided by a number, for
-    answers that differ where those are all 0 and 1; None where it gives no logits.
+    answers that differ where those are all 0 and 1; None where it gives no logits.  names: its class names, and the
+    entry in the file that has them.
     """
 
     spec: InputSpec
@@ -56,6 +57,7 @@ class GivenModel:
     files: tuple[Path, ...] = ()
     precision: str = "fp32"
     at_temperature: Callable[[float], GivenModel] | None = None
+    names: tuple[tuple[str, ...], str] | None = None
 
 
 @dataclass(frozen=True)

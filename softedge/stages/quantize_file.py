@@ -20,8 +20,9 @@ from softedge.eval.measures import compare, saturated
 from softedge.export import calibration
 from softedge.export.base import Float32, Format, GivenModel, Uint8, open_format
 from softedge.export.candidates import Candidates, Option
+from softedge.export.given_notes import of_as_many
 from softedge.export.nearest import ROUNDING, Choice, Judge, Measures, decibels, nearest, rounded_where_nearer
-from softedge.progress import say
+from softedge.progress import plural, say
 from softedge.quantize.gates import allowance, quality, quality_on_test
 from softedge.quantize.search import Problem, search, written_bytes
 from softedge.quantize.selection import broken, doubts
@@ -127,13 +128,21 @@ class _Work:
         for line in calibration.look(self.calibration):
             say(f"warning: {line}")
         answers = self._unsaturated(file, chosen)
-        self.labels: dict[str, Any] = {}
-        if (names := class_names(file)) is not None:
-            refuse_other_count(*names, file, answers.shape[1])
-            say(f"{file.name}: the names of {answers.shape[1]} classes, from {names[1]}")
-            self.labels = {"labels": list(names[0]), "labels_from": names[1].name}
+        self.labels = self._names(file, answers.shape[1])
         refuse_dead(answers, file)
         self.judge = Judge(chosen, answers, given.output)
+
+    def _names(self, file: Path, classes: int) -> dict[str, Any]:
+        """Class names and who says so: the file itself, else ``config.json`` beside it; {} where nobody does."""
+        if (own := of_as_many(file, self.given.names, classes)) is not None:
+            names, origin, place = own[0], f"the file's entry '{own[1]}'", f"its entry '{own[1]}'"
+        elif (beside := class_names(file)) is not None:
+            refuse_other_count(*beside, file, classes)
+            names, origin, place = beside[0], beside[1].name, str(beside[1])
+        else:
+            return {}
+        say(f"{file.name}: the names of {plural(classes, 'class', 'classes')}, from {place}")
+        return {"labels": list(names), "labels_from": origin}
 
     def _unsaturated(self, file: Path, images: Uint8) -> Float32:
         """The answers, where they are all 0 and 1 and the file gives logits, of those divided by a temperature: noise

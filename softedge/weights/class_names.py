@@ -46,7 +46,7 @@ def refuse_other_count(names: tuple[str, ...], config: Path, path: Path, classes
         )
 
 
-def _in_order(values: Any, key: str) -> tuple[str, ...]:
+def in_order(values: Any, key: str) -> tuple[str, ...]:
     """A list of names, or index -> name."""
     if isinstance(values, Mapping):
         by_index = {int(index): name for index, name in values.items()}
@@ -62,7 +62,7 @@ def _turned(values: Any, key: str) -> tuple[str, ...]:
     """Name -> index."""
     if not isinstance(values, Mapping):
         raise TypeError(f"{key} does not map names to numbers")
-    return _in_order({index: name for name, index in values.items()}, key)
+    return in_order({index: name for name, index in values.items()}, key)
 
 
-_READ = {"label_names": _in_order, "id2label": _in_order, "label2id": _turned}
+_READ = {"label_names": in_order, "id2label": in_order, "label2id": _turned}

@@ -121,10 +121,12 @@ def test_the_normalisation_that_the_model_api_notes_is_used_and_what_the_user_sa
     noted = network.clone()
     noted.set_rt_info("102 127.5 153", ["model_info", "mean_values"])
     noted.set_rt_info("51 63.75 76.5", ["model_info", "scale_values"])
+    noted.set_rt_info(["v", "a_b"], ["model_info", "labels"])
     path = saved(noted, tmp_path / "net.xml")
     spec = given.read(path, {}).spec
     assert np.allclose(spec.mean, SPEC.mean) and np.allclose(spec.std, SPEC.std)
     assert given.read(path, {"mean": (0.0,) * 3, "std": (1.0,) * 3}).spec.std == (1.0,) * 3
+    assert given.read(path, ASKED).names == (("v", "a_b"), "labels")
 
 
 def test_numbers_of_the_model_api_are_read_with_sign_and_exponent_or_not_at_all(network, tmp_path):

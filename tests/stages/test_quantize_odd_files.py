@@ -20,6 +20,7 @@ from torch import nn
 from softedge.commands import tables
 from softedge.errors import UserError
 from softedge.eval import measures
+from softedge.export import given_notes
 from softedge.export.given_file import Tensor, interface
 from softedge.export.onnx import given, rewrite
 from softedge.export.onnx.format import Onnx
@@ -704,3 +705,56 @@ def test_of_saturated_probabilities_alone_no_noise_is_told(float_file, picture_f
 def test_answers_are_saturated_where_nothing_but_the_answer_is_left(output):
     rows = {"probabilities": [[1, 0, 0], [0.9, 0.1, 0]], "scores": [[1, 0, 1], [0.9, 0, 1]]}[output]
     assert measures.saturated(np.array(rows, np.float32), output) == 0.5
+
+
+def noted(model: onnx.ModelProto, **notes: str) -> onnx.ModelProto:
+    helper.set_model_props(model, notes)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("names", "{0: 'v', 1: 'w', 2: 'x', 3: 'y', 4: 'z'}"),
+        ("classes", '["v", "w", "x", "y", "z"]'),
+        ("labels", "v, w, x, y, z"),
+        ("class_names", "v\nw\nx\ny\nz\n"),
+        ("id2label", '{"4": "z", "0": "v", "1": "w", "2": "x", "3": "y"}'),
+    ],
+)
+def test_class_names_are_read_from_the_notes_of_a_file(tmp_path, key, text):
+    assert given_notes.names(tmp_path / "net.onnx", {key: text}) == (tuple("vwxyz"), key)
+
+
+@pytest.mark.parametrize("text", ["{0: 'v', 2: 'x'}", "[1, 2]", "{'v': 1}", '["v", ""]', "3"])
+def test_notes_that_are_no_class_names_are_passed_over_with_a_line(tmp_path, capsys, text):
+    assert given_notes.names(tmp_path / "net.onnx", {"names": text, "labels": "v,w"}) == (("v", "w"), "labels")
+    assert "its entry 'names' holds no class names that can be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["__import__('os')", "(" * 300, "[" * 100_000])
+def test_no_note_is_run_as_a_program(tmp_path, text):
+    assert given_notes.names(tmp_path / "net.onnx", {"names": text}) == ((text,), "names")
+
+
+def test_a_classifier_of_ultralytics_says_its_names_size_and_normalisation(
+    float_file, picture_folder, tmp_path, capsys
+):
+    notes = {"author": "Ultralytics", "task": "classify", "imgsz": "[16, 16]", "names": str(dict(enumerate("vwxyz")))}
+    onnx.save(noted(of_any_size(onnx.load(float_file)), **notes), tmp_path / "net.onnx")
+    result = quantize_file(tmp_path / "net.onnx", picture_folder, tmp_path / "out", {}, min_agreement=0.1)
+    assert result.details["labels"] == list("vwxyz") and result.details["labels_from"] == "the file's entry 'names'"
+    spec = result.details["spec"]
+    assert (spec["size"], spec["resize"], spec["mean"], spec["std"]) == (16, 16, [0.0] * 3, [1.0] * 3)
+    assert "the names of 5 classes, from its entry 'names'" in capsys.readouterr().err
+    notes = {"author": "Ultralytics", "task": "detect"}
+    onnx.save(noted(onnx.load(float_file), **notes), tmp_path / "boxes.onnx")
+    with pytest.raises(UserError, match="boxes.onnx is a network of Ultralytics for the task 'detect'; give a classif"):
+        given.read(tmp_path / "boxes.onnx", ASKED)
+
+
+def test_names_of_another_number_of_classes_are_passed_over(tmp_path, capsys):
+    names = (("a", "b"), "names")
+    assert given_notes.of_as_many(tmp_path / "net.onnx", names, 2) == names
+    assert given_notes.of_as_many(tmp_path / "net.onnx", names, 5) is None
+    assert "its entry 'names' names 2 classes, the file has 5: it is passed over" in capsys.readouterr().err

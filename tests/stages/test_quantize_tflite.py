@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from tiny_network import SPEC
 
 from softedge.errors import UserError
-from softedge.export import contract
+from softedge.export import contract, given_notes
 from softedge.export.given_file import Interface
 from softedge.export.litert import candidates, given
 from softedge.export.litert.environment import WORKER, work
@@ -145,6 +146,15 @@ def test_a_network_that_normalises_its_image_itself_says_what_it_takes(monkeypat
     assert f"since it normalises values up to {white} itself" in capsys.readouterr().err
     given.read(tmp_path / "net.tflite", ASKED)
     assert f"warning: net.tflite normalises values up to {white} itself, and gets normalised" in capsys.readouterr().err
+
+
+def test_class_names_are_read_from_the_labels_that_metadata_puts_behind_the_file(tmp_path):
+    path = tmp_path / "net.tflite"
+    path.write_bytes(b"flatbuffer")
+    assert given._labels(path) == {}
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", "red, ripe\ngreen\n")
+    assert given_notes.names(path, given._labels(path)) == (("red, ripe", "green"), "labels")
 
 
 @pytest.mark.parametrize(("kind", "output"), [("LOGISTIC", "scores"), ("SOFTMAX", "probabilities")])

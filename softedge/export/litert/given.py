@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from softedge.export import contract
 from softedge.export.base import GivenModel
 from softedge.export.given_ends import End, judged
 from softedge.export.given_file import Tensor, interface
+from softedge.export.given_notes import names
 from softedge.export.given_words import preprocessing, stated
 from softedge.export.litert.candidates import (
     ENDS,
@@ -63,7 +65,8 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     spec, origin = preprocessing(path, known, asked, _contract(path), stated(path, asked), white)
     file = replace(File.of(source, about, known, spec), held=held)
     known = judged(path, known, end, lambda images: run(source, images, file.feed()), asked.get("activation"))
-    return _given(replace(file, known=known), origin, "fp16" if half else "fp32")
+    made = _given(replace(file, known=known), origin, "fp16" if half else "fp32")
+    return replace(made, names=names(path, _labels(path)))
 
 
 def _given(file: File, origin: str, precision: str) -> GivenModel:
@@ -90,6 +93,16 @@ def _contract(path: Path) -> dict[str, Any]:
         return {}
     artifact = contract.read(path.parent)
     return artifact.spec.to_dict() if artifact.path.name == path.name else {}
+
+
+def _labels(path: Path) -> dict[str, str]:
+    """Class names, one a line, in the only .txt that LiteRT's metadata put behind the file, as into a zip archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith(".txt"))
+            return {"labels": archive.read(name).decode().strip() + "\n"}
+    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+        return {}
 
 
 def _normalised(path: Path, about: Mapping[str, Any]) -> Normalisation:

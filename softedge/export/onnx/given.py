@@ -17,6 +17,7 @@ from softedge.errors import UserError, first_line
 from softedge.export.base import Float32, GivenModel, Predictor, Uint8
 from softedge.export.given_ends import End, end_of, judged
 from softedge.export.given_file import Interface, Tensor, interface
+from softedge.export.given_notes import names, of_ultralytics
 from softedge.export.given_words import own_words, preprocessing, stated
 from softedge.export.onnx.candidates import GraphCandidates
 from softedge.export.onnx.given_edges import OURS as OURS
@@ -39,14 +40,16 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     """See ``Format.given``."""
     model, half = _plain(path)
     beside = stated(path, asked)
-    edges, end = _edges(model, path, asked, beside.size if beside else None)
     notes = {entry.key: entry.value for entry in model.metadata_props}
-    words, white = own_words(path, notes.get("softedge.input")), beginning(model).own.white()
+    words = of_ultralytics(path, notes) or own_words(path, notes.get("softedge.input"))
+    edges, end = _edges(model, path, asked, beside.size if beside else words.get("size"))
+    white = beginning(model).own.white()
     spec, origin = preprocessing(path, edges.interface, asked, words, beside, white)
     own = _own_values(path, edges.interface, spec)
     edges = replace(edges, interface=judged(path, edges.interface, end, own, asked.get("activation")))
     _refuse_changed(path, edges, spec, wrapped_in(model, edges, spec)[0])
-    return _given(path, model, edges, spec, origin, own if half else None)
+    made = _given(path, model, edges, spec, origin, own if half else None)
+    return replace(made, names=names(path, notes))
 
 
 def _given(

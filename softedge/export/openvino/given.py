@@ -18,6 +18,7 @@ from softedge.export.base import Float32, GivenModel, Predictor, Uint8
 from softedge.export.candidates import Option
 from softedge.export.given_ends import End, end_of, judged
 from softedge.export.given_file import Interface, Tensor, interface
+from softedge.export.given_notes import names
 from softedge.export.given_words import own_words, preprocessing, stated
 from softedge.export.onnx.speed import raced
 from softedge.export.openvino.candidates import NetworkCandidates, Quantization
@@ -46,7 +47,8 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     feed: Feed = partial(known.fed, spec=spec)
     _fits(network, path, known, spec)
     known = judged(path, known, end, predictor(network, feed=feed), asked.get("activation"))
-    return _given(network, known, spec, feed, origin, "fp16" if half else "fp32")
+    made = _given(network, known, spec, feed, origin, "fp16" if half else "fp32")
+    return replace(made, names=names(path, _labels(network)))
 
 
 def _given(network: Any, known: Interface, spec: InputSpec, feed: Feed, origin: str, precision: str) -> GivenModel:
@@ -230,6 +232,12 @@ def _model_api(network: Any) -> dict[str, Any]:
             own[name] = tuple(numbers * (3 // len(numbers)))
     valid = len(own) == 2 and all(0 <= m <= 1 for m in own["mean"]) and all(0 < s <= 1 for s in own["std"])
     return own if valid else {}
+
+
+def _labels(network: Any) -> dict[str, str]:
+    """Class names as softedge notes them, or the Model API: one behind the other, spaces in them as "_"."""
+    own, others = _noted(network, "softedge", "labels"), _noted(network, "model_info", "labels")
+    return {"softedge.labels": own or "", "labels": "\n".join((others or "").split())}
 
 
 def _reason(error: Exception) -> str:
