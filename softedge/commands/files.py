@@ -81,6 +81,7 @@ def quantize(
             show_default="the network's, else softmax",
         ),
     ] = None,
+    bgr: Annotated[bool, typer.Option("--bgr", help="For a file that takes blue first; so do --mean, --std.")] = False,
     min_agreement: MinAgreementOption = None,
     set_: SetOption = None,
     force: ForceOption = False,
@@ -91,6 +92,7 @@ def quantize(
 
     for_files = {"images": images, "out": out, "size": size, "mean": mean, "std": std, "crop": crop}
     for_files |= {"interpolation": interpolation, "activation": activation, "min-agreement": min_agreement}
+    for_files["bgr"] = bgr or None
     if not run.is_file():
         refuse_options(for_files if run.is_dir() else {}, f"{run} is a folder: this is for model files alone")
         typer.echo(tables.stages(search(run, set_ or (), force=force)))
@@ -101,6 +103,7 @@ def quantize(
     from softedge.stages.quantize_file import quantize_file
 
     asked = {**dataclasses.asdict(preprocessing(size, mean, std, interpolation, crop)), "activation": activation}
+    asked["bgr"] = bgr or None
     folder = out or Path("runs/quantized")
     result = quantize_file(run, images, folder, asked, min_agreement, force=force)
     typer.echo(tables.candidates(result, folder))

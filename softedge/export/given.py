@@ -87,7 +87,9 @@ def _channels(option: str, text: str | None) -> tuple[float, float, float] | Non
         )
     low = 0.0 if option == "--mean" else 1e-3
     if not all(low <= value <= 1 for value in values):
-        raise UserError(f"{option} is of x / 255, between 0 and 1; found '{text}' (divide by 255)")
+        blue = len(values) == 3 and 90 < values[0] < values[1] < values[2] < 140  # 103.9,116.8,123.7
+        more = "; blue comes first, as in Caffe: softedge quantize FILE takes --bgr" if blue else ""
+        raise UserError(f"{option} is of x / 255, between 0 and 1; found '{text}' (divide by 255{more})")
     first, second, third = values * (3 // len(values))
     return first, second, third
 

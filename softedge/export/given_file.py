@@ -46,6 +46,7 @@ class Interface:
     sigmoid.  map: whether it gives a map of one pixel, [N, C, 1, 1] or [N, 1, 1, C], in place of a row.
     hard: whether its scores are of a hard sigmoid, 0 or 1 beyond some logit.  channels: 3, or 1 for grey images.
     temperature: what its logits are divided by: no answer changes, and noise relative to the signal neither.
+    bgr: whether its channels are blue, green, red; mean and std are then in that order, too.
     """
 
     size: int
@@ -57,11 +58,13 @@ class Interface:
     hard: bool = False
     channels: int = 3
     temperature: float = 1.0
+    bgr: bool = False
 
     def fed(self, images: Uint8, spec: InputSpec) -> NDArray[Any]:
         """What the file takes for uint8 RGB (N, S, S, 3): grey where it takes one channel, normalised where it takes
         floats, planes where it does."""
         values: NDArray[Any] = images if self.channels == 3 else grey(images)
+        values = values[..., ::-1] if self.bgr else values
         if self.kind != "uint8":
             mean, std = (
                 np.array(each[: self.channels], np.float32) * np.float32(255) for each in (spec.mean, spec.std)
@@ -72,7 +75,8 @@ class Interface:
     def about(self, origin: str) -> dict[str, Any]:
         """For the result: what the answers are, who says how images are prepared, and how where those are not RGB."""
         grey = {"channels": 1, "grey": _LUMA} if self.channels == 1 else {}
-        return {"output": self.output, "preprocessing_from": origin, **grey}
+        order = {"channel_order": "BGR"} if self.bgr else {}
+        return {"output": self.output, "preprocessing_from": origin, **grey, **order}
 
     def answers(self, values: Float32) -> Float32:
         """Probabilities or scores (N, C) from what the file gives."""
@@ -102,11 +106,13 @@ def interface(
     size: int | None,
     activation: str | None = None,
     usual: int | None = None,
+    bgr: bool = False,
 ) -> Interface:
     """Raises UserError for anything but one image in and one row of scores out.
 
     ends_in: "softmax", "sigmoid", "hardsigmoid" or else.  size: what the user says, where the file takes images of any
     size; usual: what stands beside it about that.  activation: what the user says that it was trained with.
+    bgr: whether the user says that channels are blue, green, red.
     """
     if len(inputs) != 1:
         names = ", ".join(tensor.name for tensor in inputs)
@@ -132,6 +138,8 @@ def interface(
             f"{path} takes images of {height or '?'} x {width or '?'} pixels; --size must be that, and both sides equal"
         )
     if channels == 1:
+        if bgr:
+            raise UserError(f"{path} takes images of one channel, grey ones; leave out --bgr")
         say(f"{path.name} takes grey images: those of the folder are converted ({_LUMA})")
     if len(outputs) != 1:
         names = ", ".join(f"{tensor.name} {tensor}" for tensor in outputs)
@@ -151,4 +159,4 @@ def interface(
         )
     kind: Kind = image.kind  # type: ignore[assignment]
     logits = ends_in not in ("sigmoid", "hardsigmoid", "softmax")
-    return Interface(sides.pop(), planes, kind, gives, logits, map=len(scores.dims) == 4, channels=channels)
+    return Interface(sides.pop(), planes, kind, gives, logits, map=len(scores.dims) == 4, channels=channels, bgr=bgr)

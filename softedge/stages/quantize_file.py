@@ -53,10 +53,10 @@ def quantize_file(
     """Write ``out/<format>-int8/model.*`` with the input and outputs of ``file``, where a candidate passes the gates.
 
     images: a folder of real images; no labels are used.  asked: size, mean, std, interpolation, crop, activation
-    ("softmax" or "sigmoid"), where the file does not say them itself.  details: steps (what was tried, measured on the
-    selection images), file.  metrics: agreement and noise of the written file on the test images, read back.
-    ``metrics["passed"]`` is False when no candidate passes; then no file is written.  Raises UserError for a file that
-    is not a float classifier.
+    ("softmax" or "sigmoid"), bgr (True), where the file does not say them itself.  details: steps (what was tried,
+    measured on the selection images), file.  metrics: agreement and noise of the written file on the test images, read
+    back.  ``metrics["passed"]`` is False when no candidate passes; then no file is written.  Raises UserError for a
+    file that is not a float classifier.
     """
     if images is None:
         raise UserError(f"int8 ranges of {file} need real images; give a folder of them with --images")

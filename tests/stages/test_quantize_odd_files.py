@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -21,6 +22,7 @@ from softedge.commands import tables
 from softedge.errors import UserError
 from softedge.eval import measures
 from softedge.export import given_notes
+from softedge.export.given import preprocessing
 from softedge.export.given_file import Tensor, interface
 from softedge.export.onnx import given, rewrite
 from softedge.export.onnx.format import Onnx
@@ -758,3 +760,41 @@ def test_names_of_another_number_of_classes_are_passed_over(tmp_path, capsys):
     assert given_notes.of_as_many(tmp_path / "net.onnx", names, 2) == names
     assert given_notes.of_as_many(tmp_path / "net.onnx", names, 5) is None
     assert "its entry 'names' names 2 classes, the file has 5: it is passed over" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint8])
+@pytest.mark.parametrize("planes", [True, False])
+def test_a_network_that_takes_blue_first_gets_it_first(pictures, tmp_path, kind, planes):
+    known = interface(
+        tmp_path / "net.onnx",
+        [Tensor("x", (1, 3, 16, 16) if planes else (1, 16, 16, 3), "float" if kind is np.float32 else "uint8")],
+        [Tensor("y", (1, 5), "float")],
+        "softmax",
+        None,
+        bgr=True,
+    )
+    opened = cv2.cvtColor(pictures[0], cv2.COLOR_RGB2BGR)
+    wanted = opened if kind is np.uint8 else (opened / 255 - SPEC.mean) / SPEC.std
+    found = known.fed(pictures[:1], SPEC)[0]
+    assert found.dtype == kind and np.allclose(found.transpose(1, 2, 0) if planes else found, wanted, atol=1e-5)
+
+
+def test_a_file_that_takes_blue_first_is_quantized_and_named_so(
+    float_file, deployed, pictures, picture_folder, tmp_path, capsys
+):
+    """Weights with their input channels turned round answer as the network: mean and std turned round, too."""
+    model = onnx.load(float_file)
+    stem = next(node for node in model.graph.node if node.op_type == "Conv").input[1]
+    with_constant(model, stem, lambda value: value[:, ::-1])
+    onnx.save(model, tmp_path / "net.onnx")
+    asked = {**ASKED, "mean": SPEC.mean[::-1], "std": SPEC.std[::-1], "bgr": True}
+    read = given.read(tmp_path / "net.onnx", asked)
+    assert np.abs(read.predict(pictures) - deployed.predict(pictures)).max() < 1e-5
+    result = quantize_file(tmp_path / "net.onnx", picture_folder, tmp_path / "out", asked, min_agreement=0.5)
+    assert result.details["channel_order"] == "BGR" and result.metrics["sqnr_db"] > 15
+    made = onnx.load(tmp_path / "out/onnx-int8/model.onnx")
+    assert "Gather" not in {node.op_type for node in made.graph.node}
+    given.read(tmp_path / "net.onnx", {**ASKED, "mean": (0.4076, 0.4579, 0.4850)})
+    assert "is ImageNet's with blue first, and images are fed red first; give --bgr if" in capsys.readouterr().err
+    with pytest.raises(UserError, match="blue comes first, as in Caffe: softedge quantize FILE takes --bgr"):
+        preprocessing(None, "103.939,116.779,123.68", None, None, None)

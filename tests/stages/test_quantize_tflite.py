@@ -34,9 +34,9 @@ def worker():
 
 @pytest.mark.parametrize("kind", ["float", "uint8"])
 @pytest.mark.parametrize("planes", [True, False])
-@pytest.mark.parametrize("channels", [3, 1])
-def test_the_worker_feeds_a_file_what_its_interface_says(worker, pictures, tmp_path, kind, planes, channels):
-    known = Interface(16, planes, kind, "probabilities", logits=True, channels=channels)
+@pytest.mark.parametrize(("channels", "bgr"), [(3, False), (3, True), (1, False)])
+def test_the_worker_feeds_a_file_what_its_interface_says(worker, pictures, tmp_path, kind, planes, channels, bgr):
+    known = Interface(16, planes, kind, "probabilities", logits=True, channels=channels, bgr=bgr)
     file = candidates.File(tmp_path / "net.tflite", known, SPEC, (), ())
     (tmp_path / "feed.json").write_text(json.dumps(file.feed()))
     fed = worker._feeder(tmp_path / "feed.json")(pictures[:1])

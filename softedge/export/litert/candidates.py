@@ -93,7 +93,8 @@ class File:
         """For the worker: see ``worker._feeder``."""
         channels = {"shift": self.spec.mean, "scale": self.spec.std} if self.known.kind == "float" else {}
         values = {name: [255 * v for v in each[: self.known.channels]] for name, each in channels.items()}
-        return {"planes": self.known.planes, "grey": GREY if self.known.channels == 1 else (), **values}
+        grey = GREY if self.known.channels == 1 else ()
+        return {"planes": self.known.planes, "grey": grey, "bgr": self.known.bgr, **values}
 
     def answering(self, path: Path) -> Predictor:
         """Probabilities or scores (N, C) of this file, or of one made of it."""

@@ -60,7 +60,8 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     end = replace(end, kind=ENDS.get(end.kind, end.kind))
     if any(0 in tensor.dims[1:] for tensor in inputs):
         raise UserError(f"{path} takes images of any size, which cannot be calibrated; convert it again for one size")
-    known = interface(path, inputs, outputs, end.kind, asked.get("size"), asked.get("activation"))
+    more = asked.get("size"), asked.get("activation"), None, bool(asked.get("bgr"))
+    known = interface(path, inputs, outputs, end.kind, *more)
     white = _normalised(source, about).white()
     spec, origin = preprocessing(path, known, asked, _contract(path), stated(path, asked), white)
     file = replace(File.of(source, about, known, spec), held=held)

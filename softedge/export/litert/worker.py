@@ -321,7 +321,7 @@ def _feeder(feed: str | None) -> Callable[[np.ndarray], np.ndarray]:
     """uint8 (1, H, W, 3) -> what the file takes.
 
     feed.json: shift and scale, per channel, where it takes floats: (x - shift) / scale; planes: channels come first;
-    grey: parts of 65,536 of red, green and blue, where it takes one channel.
+    grey: parts of 65,536 of red, green and blue, where it takes one channel.  bgr: blue comes first.
     """
     asked: dict[str, Any] = {}
     if feed is not None:
@@ -333,6 +333,7 @@ def _feeder(feed: str | None) -> Callable[[np.ndarray], np.ndarray]:
             image = ((image.astype(np.int32) @ np.array(asked["grey"], np.int32) + 32768) >> 16).astype(np.uint8)[
                 ..., None
             ]
+        image = image[..., ::-1] if asked.get("bgr") else image
         if "shift" in asked:
             shift, scale = np.array(asked["shift"], np.float32), np.array(asked["scale"], np.float32)
             image = (image.astype(np.float32) - shift) / scale

@@ -229,7 +229,7 @@ def _edges(model: onnx.ModelProto, path: Path, asked: Mapping[str, Any], usual: 
     inputs, outputs = list(model.graph.input), list(model.graph.output)
     makers = {name: (node.op_type, next(iter(node.input), None)) for node in model.graph.node for name in node.output}
     end = end_of(outputs[0].name if outputs else "", lambda tensor: makers.get(tensor, ("", None)))
-    more = asked.get("size"), asked.get("activation"), usual
+    more = asked.get("size"), asked.get("activation"), usual, bool(asked.get("bgr"))
     known = interface(path, _images(model), [*map(_tensor, outputs)], end.kind, *more)
     return Edges(inputs[0], outputs, known), end
 

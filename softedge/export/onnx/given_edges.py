@@ -86,6 +86,8 @@ def _before(graph: onnx.GraphProto, known: Interface, spec: InputSpec) -> list[S
 
     axis = 1 if known.planes else 3
     steps: list[Step] = [("Transpose", [], {"perm": [0, 3, 1, 2]})] if known.planes else []
+    if known.bgr:
+        steps.append(("Gather", held("order", np.array([2, 1, 0])), {"axis": axis}))
     if known.channels == 1 or known.kind != "uint8":
         steps.append(("Cast", [], {"to": TensorProto.FLOAT}))
     if known.channels == 1:

@@ -175,7 +175,8 @@ def _has_weights(op: Any) -> bool:
 def _interface(network: Any, path: Path, asked: Mapping[str, Any], usual: int | None) -> tuple[Interface, End[Any]]:
     end = end_of(network.outputs[0].get_node().input_value(0), _made) if network.outputs else End[Any]("", None)
     inputs, outputs = ([_tensor(port) for port in ports] for ports in (network.inputs, network.outputs))
-    return interface(path, inputs, outputs, end.kind, asked.get("size"), asked.get("activation"), usual), end
+    more = asked.get("size"), asked.get("activation"), usual, bool(asked.get("bgr"))
+    return interface(path, inputs, outputs, end.kind, *more), end
 
 
 def _made(value: Any) -> tuple[str, Any]:
