@@ -35,6 +35,7 @@ from softedge.stages.quantize_images import cautions, split
 from softedge.weights.class_names import class_names, refuse_other_count
 
 _ONE_BY_ONE = "export it again with a batch size of one, not of any number"
+_RECORDS = {"result.json", "begun.json", "timing.json"}
 _SATURATED = 0.1  # of the images; the noise of these is not seen
 _WARMER, _WARMEST = 4.0, 1e6  # factors of the temperature, and its end
 _ALONE = 2  # images that are also asked one by one
@@ -73,7 +74,7 @@ def quantize_file(
         raise UserError(f"{file} is a {format_.title} file, which softedge cannot quantize")
     run, files, name = Run(out), (*format_.files(file), *given.files), f"{format_.name}-int8"
     inputs = {one.name: sha256(one) for one in files}
-    _refuse_foreign(run, name)
+    _refuse_foreign(run, name, format_)
     if not force:
         refuse_another(run, name, file, inputs)
     settings = {
@@ -95,12 +96,15 @@ def quantize_file(
     return result
 
 
-def _refuse_foreign(run: Run, name: str) -> None:
+def _refuse_foreign(run: Run, name: str, format_: Format) -> None:
     """UserError where the result would take the place of what something else has made."""
     folder = run.folder(name)
     there = {path.name for path in folder.iterdir() if path.name[:5] != ".tmp-"} if folder.is_dir() else set()
-    if there and not there & {"result.json", "begun.json"}:
-        raise UserError(f"{folder} holds files that softedge did not write; move them away, or give another --out")
+    made = {path.name for path in format_.files(folder / f"model{format_.suffix}")}
+    theirs = there - _RECORDS - (made if there & _RECORDS else set())
+    if theirs:
+        what = f"'{min(theirs)}'" + (f" and {len(theirs) - 1} more" if len(theirs) > 1 else "")
+        raise UserError(f"{folder} holds {what}, which softedge did not write; move it away, or give another --out")
     done = None
     with contextlib.suppress(UserError):  # damaged: perform says so
         done = run.result(name)
@@ -113,9 +117,9 @@ def _format(file: Path) -> Format:
     known = {one.suffix: one for one in formats if type(one).given is not Format.given}
     if not file.is_file():
         raise UserError(f"{file} does not exist; give a float model file, such as model.onnx, or a run folder")
-    if file.suffix not in known:
+    if file.suffix.lower() not in known:
         raise UserError(f"{file} is no model file that can be quantized; those end in {', '.join(sorted(known))}")
-    return known[file.suffix]
+    return known[file.suffix.lower()]
 
 
 class _Work:

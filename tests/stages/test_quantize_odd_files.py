@@ -654,9 +654,26 @@ def test_a_folder_of_somebody_elses_files_is_left_alone(float_file, picture_fold
     """It was deleted to make room for the result."""
     (tmp_path / "onnx-int8").mkdir()
     (tmp_path / "onnx-int8/model.onnx").write_bytes(b"mine")
-    with pytest.raises(UserError, match="onnx-int8 holds files that softedge did not write; .* another --out"):
+    with pytest.raises(UserError, match="onnx-int8 holds 'model.onnx', which softedge did not write; .* --out"):
         quantize_file(float_file, picture_folder, tmp_path, ASKED, force=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["onnx-int8", "model.onnx"]
+
+
+def test_a_file_of_the_users_beside_a_result_is_not_deleted_with_it(float_file, picture_folder, tmp_path):
+    """Not even the one that was to be quantized was kept."""
+    out = tmp_path / "out"
+    quantize_file(float_file, picture_folder, out, ASKED, min_agreement=0.1)
+    mine = shutil.copy(float_file, out / "onnx-int8/mine.onnx")
+    for file in (float_file, mine):
+        with pytest.raises(UserError, match="onnx-int8 holds 'mine.onnx', which softedge did not write; move it away"):
+            quantize_file(file, picture_folder, out, ASKED, min_agreement=0.1, force=True)
+    assert mine.read_bytes() == float_file.read_bytes()
+
+
+def test_a_file_whose_name_ends_in_capitals_is_read(float_file, picture_folder, tmp_path):
+    path = shutil.copy(float_file, tmp_path / "Netz für Ü.ONNX")
+    result = quantize_file(path, picture_folder, tmp_path / "out", ASKED, min_agreement=0.1)
+    assert result.metrics["passed"] and list(result.inputs) == ["Netz für Ü.ONNX"]
 
 
 def test_the_exports_of_a_run_are_no_place_for_a_quantized_file(float_file, picture_folder, tmp_path):
