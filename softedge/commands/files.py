@@ -89,18 +89,18 @@ def quantize(
     """Search for better int8 files of a run where they may not pass the gates; or quantize a float model file."""
     from softedge.commands import tables
     from softedge.stages.quantize import quantize as search
+    from softedge.stages.quantize_file import is_model, quantize_file
 
     for_files = {"images": images, "out": out, "size": size, "mean": mean, "std": std, "crop": crop}
     for_files |= {"interpolation": interpolation, "activation": activation, "min-agreement": min_agreement}
     for_files["bgr"] = bgr or None
-    if not run.is_file():
+    if not is_model(run):
         refuse_options(for_files if run.is_dir() else {}, f"{run} is a folder: this is for model files alone")
         typer.echo(tables.stages(search(run, set_ or (), force=force)))
         return
     refuse_options({"set": set_}, f"{run} is a model file: this is for runs alone")
     from softedge.export.given import preprocessing
     from softedge.stages.gate import require_passed
-    from softedge.stages.quantize_file import quantize_file
 
     asked = {**dataclasses.asdict(preprocessing(size, mean, std, interpolation, crop)), "activation": activation}
     asked["bgr"] = bgr or None

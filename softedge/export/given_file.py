@@ -23,6 +23,7 @@ GREY = (19595, 38470, 7471)  # parts of 65,536 of red, green and blue (ITU-R 601
 _LUMA = "0.299 R + 0.587 G + 0.114 B, rounded"
 HARD = 6  # logits between the two ends of a hard sigmoid, as in MobileNetV3; of others it is a scale
 _SCORES = ("float", "f16", "bf16", "f64")  # what scores may be: OpenVINO converts its own kinds of float
+_FEATURES = ("features", "embedding", "embeddings", "image_embeds", "pooler_output", "last_hidden_state")
 Kind = Literal["float", "f16", "uint8"]
 
 
@@ -92,6 +93,18 @@ class Interface:
         return shares / shares.sum(axis=1, keepdims=True)
 
 
+def _refuse_other_kinds(path: Path, outputs: Sequence[Tensor]) -> None:
+    """UserError for detectors, and for networks whose one row is no row of class scores, by the names of outputs."""
+    names = [tensor.name for tensor in outputs]
+    if len(names) > 1 and any("boxes" in name.lower() for name in names):
+        raise UserError(f"{path} is a detector (its outputs are {', '.join(names)}); quantize takes classifiers")
+    if len(names) == 1 and names[0].lower() in _FEATURES:
+        raise UserError(
+            f"{path} returns features (its output is '{names[0]}'), which have no answers to judge int8 by; give a "
+            "file with its classifier, or the weights to softedge export-file"
+        )
+
+
 def grey(images: Uint8) -> Uint8:
     """(N, S, S, 1) of RGB (N, S, S, 3), as Pillow converts to "L"."""
     levels: Uint8 = ((images.astype(np.int32) @ np.array(GREY, np.int32) + 32768) >> 16).astype(np.uint8)
@@ -114,6 +127,7 @@ def interface(
     size; usual: what stands beside it about that.  activation: what the user says that it was trained with.
     bgr: whether the user says that channels are blue, green, red.
     """
+    _refuse_other_kinds(path, outputs)
     if len(inputs) != 1:
         names = ", ".join(tensor.name for tensor in inputs)
         raise UserError(f"{path} has {len(inputs)} inputs ({names}); an image classifier has one")

@@ -112,11 +112,21 @@ def _refuse_foreign(run: Run, name: str, format_: Format) -> None:
         raise UserError(f"{folder} belongs to a run; give another --out")
 
 
+def is_model(path: Path) -> bool:
+    """Whether it is a file, or a folder that a format takes for one: no run."""
+    return path.is_file() or (path.is_dir() and path.suffix in {open_format(name).suffix for name in registry.FORMATS})
+
+
 def _format(file: Path) -> Format:
     formats = [open_format(name) for name in registry.FORMATS]
     known = {one.suffix: one for one in formats if type(one).given is not Format.given}
-    if not file.is_file():
+    if not file.exists():
         raise UserError(f"{file} does not exist; give a float model file, such as model.onnx, or a run folder")
+    if other := next((one for one in formats if one.suffix == file.suffix and one.suffix not in known), None):
+        raise UserError(
+            f"{file} is a {other.title} file, which softedge cannot quantize; give the same network as "
+            f"{', '.join(sorted(known))}"
+        )
     if file.suffix.lower() not in known:
         raise UserError(f"{file} is no model file that can be quantized; those end in {', '.join(sorted(known))}")
     return known[file.suffix.lower()]

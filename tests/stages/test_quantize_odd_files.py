@@ -17,7 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tiny_network import SPEC, planes_to_logits
 from torch import nn
+from typer.testing import CliRunner
 
+from softedge.cli import app
 from softedge.commands import tables
 from softedge.errors import UserError
 from softedge.eval import measures
@@ -815,3 +817,29 @@ def test_a_file_that_takes_blue_first_is_quantized_and_named_so(
     assert "is ImageNet's with blue first, and images are fed red first; give --bgr if" in capsys.readouterr().err
     with pytest.raises(UserError, match="blue comes first, as in Caffe: softedge quantize FILE takes --bgr"):
         preprocessing(None, "103.939,116.779,123.68", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("boxes", "scores", "labels"), r"is a detector \(its outputs are boxes, scores, labels\); quantize takes"),
+        (("features",), "returns features .its output is 'features'., which have no answers to judge int8 by; give a"),
+        (("pooler_output",), "returns features"),
+    ],
+)
+def test_networks_of_another_kind_are_named(tmp_path, names, says):
+    """Features were taken for logits, and a detector's input was found fault with."""
+    outputs = [Tensor(name, (1, 5), "float") for name in names]
+    with pytest.raises(UserError, match=says):
+        interface(tmp_path / "net.onnx", [Tensor("image", (1, 0, 0, 3), "uint8")], outputs, "", None)
+
+
+@pytest.mark.parametrize(("name", "title"), [("net.mlpackage", "Core ML"), ("net.pte", "ExecuTorch")])
+def test_a_file_of_a_format_that_is_not_quantized_is_named(tmp_path, name, title):
+    (tmp_path / name).mkdir()
+    words = ["quantize", str(tmp_path / name), "--images", str(tmp_path), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 or isinstance(done.exception, UserError)
+    assert f"is a {title} file, which softedge cannot quantize; give the same network as .onnx, .tflite, .xml" in (
+        str(done.exception) + done.output
+    )

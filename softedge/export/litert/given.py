@@ -62,8 +62,10 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
         raise UserError(f"{path} takes images of any size, which cannot be calibrated; convert it again for one size")
     more = asked.get("size"), asked.get("activation"), None, bool(asked.get("bgr"))
     known = interface(path, inputs, outputs, end.kind, *more)
+    if (own := _contract(path)).pop("output", "") == "features":
+        raise UserError(f"{path} returns features ({contract.FILE} says so); give a file with its classifier")
     white = _normalised(source, about).white()
-    spec, origin = preprocessing(path, known, asked, _contract(path), stated(path, asked), white)
+    spec, origin = preprocessing(path, known, asked, own, stated(path, asked), white)
     file = replace(File.of(source, about, known, spec), held=held)
     known = judged(path, known, end, lambda images: run(source, images, file.feed()), asked.get("activation"))
     made = _given(replace(file, known=known), origin, "fp16" if half else "fp32")
@@ -89,11 +91,11 @@ def _given(file: File, origin: str, precision: str) -> GivenModel:
 
 
 def _contract(path: Path) -> dict[str, Any]:
-    """The preprocessing in the contract beside a file that softedge wrote."""
+    """The preprocessing, and ``output``, in the contract beside a file that softedge wrote."""
     if not (path.parent / contract.FILE).is_file():
         return {}
     artifact = contract.read(path.parent)
-    return artifact.spec.to_dict() if artifact.path.name == path.name else {}
+    return {**artifact.spec.to_dict(), "output": artifact.output} if artifact.path.name == path.name else {}
 
 
 def _labels(path: Path) -> dict[str, str]:
