@@ -58,8 +58,8 @@ class Problem:
     calibration: uint8 (N, S, S, 3), to equalize and round on.  training: gives those to tune on.  schedule: of that.
     others: int8 files of the network that are good enough already, of other formats.  layers: a ranking that another
     search has made, for formats that rank by a proxy.  start: the nearest calibration, where it is known already.
-    taken_over: the exported file has the integers of another format's, as they are or made for this one.
-    timed: measure the time of each step where the format can.  reference: what the answers are compared with, by name.
+    taken_over: the exported file has the integers of another format's.  timed: measure the time of each step where the
+    format can.  reference: what the answers are compared with, by name.
     """
 
     network: Deployed | None
@@ -112,16 +112,8 @@ class _Search:
         else:
             self.candidates = self.original = self.problem.make(self.network)
             self._translate()  # costs a conversion
-            steps = [
-                self._calibrate,
-                self._equalize,
-                self._round,
-                self._correct_biases,
-                self._mix,
-                self._tune,
-                self._weights_only,
-            ]
-            for step in steps[-1:] if self._out_of_reach() else steps:
+            steps = [self._calibrate, self._equalize, self._round, self._correct_biases, self._mix, self._tune]
+            for step in (*([] if self._out_of_reach() else steps), self._weights_only):
                 if self.chosen is not None and self.chosen.certain:
                     break
                 step()
