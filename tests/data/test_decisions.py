@@ -249,7 +249,8 @@ def test_a_run_names_the_images_whose_label_was_changed_since(photos: Path, tmp_
     run, recipe = Run(tmp_path / "run"), config.load("small-domain")
     assert prepare(run, recipe, str(photos)).metrics["n_classes"] == 2
     write(photos, "name,label,state\ncat/0.jpg,dog,label\ndog/1.jpg,,wrong\n")
-    with pytest.raises(UserError, match=r"1 gone \(dog/1.jpg\), 1 changed \(cat/0.jpg\); softedge deploy --update"):
+    changes = r"1 left out now \(dog/1.jpg\), 1 changed \(cat/0.jpg\); softedge deploy --update"
+    with pytest.raises(UserError, match=changes):
         prepare(run, recipe, str(photos))
     prepare(run, recipe, str(photos), force=True)
     items = {row["name"]: row["label"] for row in read_json(run.folder("data") / "index.json")["items"]}
