@@ -113,8 +113,6 @@ def deploy(
     )
     resolved = replaced(
         chosen,
-        export={"targets": targets, "precisions": precisions},
-        bench={"devices": devices},
         check=gates | {"optional": None if kept_from_run and not asked else optional_precisions(chosen, asked, set)},
     )
     _refuse_unknown(resolved)
