@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def distinct(pixels: Uint8) -> Uint8:
     later = {pair.second for pair in pairs_among([thumbnail(image) for image in pixels])}
     seen: set[bytes] = set()
     for index, image in enumerate(pixels):
-        if (content := image.tobytes()) in seen:
+        if (content := hashlib.sha256(image).digest()) in seen:
             later.add(index)
         seen.add(content)
     return pixels if not later else np.delete(pixels, sorted(later), axis=0)
