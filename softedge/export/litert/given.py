@@ -104,7 +104,7 @@ def _labels(path: Path) -> dict[str, str]:
         with zipfile.ZipFile(path) as archive:
             (name,) = (name for name in archive.namelist() if name.endswith(".txt"))
             return {"labels": archive.read(name).decode().strip() + "\n"}
-    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError):
         return {}
 
 
