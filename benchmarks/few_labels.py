@@ -95,7 +95,8 @@ class Frozen:
     linear: a linear layer on the labels.  spread: the labels spread, on the training images without one.  taught: a
     linear layer on what was spread.  linear_val, spread_val: cross-validated over the labelled images.  With other
     networks beside, at the pixels of their weights: spread_over, linear_over, and both together as ``distill`` weighs
-    them, on the training images without a label; weight: that of what spread; unwhitened: spread_over without it.
+    them, on the training images without a label; weight: that of what spread; unwhitened: spread_over without it;
+    with_words: together, with visual words beside the features.
     """
 
     def __init__(self, images: Images, size: int, beside: list[str]):
@@ -104,6 +105,7 @@ class Frozen:
         others = [config.Backbone(name=name, weights="package") for name in beside]
         parts = [self.features, *(described(images, other) for other in others)]
         self.all = np.concatenate([unit(part) for part in parts], axis=1)
+        self.words = spreading.words(images, spreading.SIDE) if beside else None
 
     def __call__(
         self, images: Images, train: np.ndarray, test: np.ndarray, labels: int, draw: int, given: argparse.Namespace
@@ -131,12 +133,15 @@ class Frozen:
         more = {}
         if self.all.shape != self.features.shape:
             over = self.all[train]
+            assert self.words is not None
             found = few_labels.answer(over, known, classes, folds, decays, draw)
+            worded = few_labels.answer(over, known, classes, folds, decays, draw, self.words[train])
             more = {
                 "unwhitened": on_unlabelled(spread(over, known, classes)()),
                 "spread_over": on_unlabelled(spread(whitened(over), known, classes)()),
                 "linear_over": on_unlabelled(linear.fit(over[kept], known[kept], classes, decays, draw)(over)),
                 "together": on_unlabelled(found.probabilities),
+                "with_words": on_unlabelled(worded.probabilities),
                 "weight": found.weight,
             }
         return (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from softedge.eval import linear
 from softedge.eval.features import softmax
-from softedge.eval.spreading import LEAST, likelihood, raised, spread, whitened
+from softedge.eval.spreading import LEAST, likelihood, spread_over
 
 WEIGHTS = (1.0, 0.75, 0.5)  # of what spreads; the linear layer has the rest
 
@@ -24,7 +24,7 @@ Probabilities = NDArray[np.floating]
 @dataclass(frozen=True)
 class Answers:
     """probabilities: (N, C) for all images.  weight: of what spread.  top1: cross-validated over the labelled images,
-    of both together and of each alone.
+    of both together and of each alone.  graphs: weights of those that it spread over (``spreading.WORDS``).
     """
 
     probabilities: Probabilities
@@ -32,6 +32,7 @@ class Answers:
     top1: float
     spread_top1: float
     linear_top1: float
+    graphs: tuple[float, ...]
 
 
 def answer(
@@ -41,15 +42,15 @@ def answer(
     folds: NDArray[np.int64],
     weight_decays: Sequence[float],
     seed: int = 0,
+    words: NDArray[np.float32] | None = None,
 ) -> Answers:
     """Answers for all images from the labels of a few.
 
     features: (N, D).  labels: (N,), negative where there is none.  folds: (L,), of the labelled images in their order.
-    weight_decays: of the linear layer, the best by cross-validation is taken.
+    weight_decays: of the linear layer, the best by cross-validation is taken.  words: (N, W), to spread over besides.
     """
-    found = spread(whitened(features), labels, n_classes)
+    found = spread_over(features, labels, n_classes, folds, words)
     own, truth = features[found.rows], found.labels
-    power = found.sharpness(folds)
     decays = weight_decays
     if len(np.unique(truth)) > 1:
         decays = (linear.fit(own, truth, n_classes, weight_decays, seed).weight_decay,)
@@ -62,18 +63,18 @@ def answer(
     linear_held = np.empty((len(truth), n_classes))
     for fold in np.unique(folds):
         linear_held[folds == fold] = layer(folds != fold, own[folds == fold])
-    spread_held = raised(found.held_out(folds), power)
-    weight = max(WEIGHTS, key=lambda one: likelihood(_mixed(spread_held, linear_held, one), truth))
+    weight = max(WEIGHTS, key=lambda one: likelihood(_mixed(found.held, linear_held, one), truth))
 
     def right(held: Probabilities) -> float:
         return float((held.argmax(1) == truth).mean())
 
     return Answers(
-        _mixed(raised(found(), power), layer(np.ones(len(truth), bool), features), weight),
+        _mixed(found.probabilities, layer(np.ones(len(truth), bool), features), weight),
         weight,
-        right(_mixed(spread_held, linear_held, weight)),
-        right(spread_held),
+        right(_mixed(found.held, linear_held, weight)),
+        found.top1,
         right(linear_held),
+        found.weights,
     )
 
 

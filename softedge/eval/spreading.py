@@ -4,10 +4,13 @@
 
 Zhou et al. 2004, "Learning with local and global consistency", with the sparse graph W of Iscen et al. 2019, arXiv
 1904.04717, eq. (9): w_ij = max(0, cos(z_i, z_j))^3 between an image and its nearest ones, made symmetric.
+
+What images are made of (``ssl.vocabulary``) may stand beside the features; how much it counts is found by the labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from softedge.eval.knn import nearest
+from softedge.eval.measures import unit
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -25,6 +29,8 @@ ALPHA = 0.9  # 8 to 15 neighbours and 0.9 to 0.97 were tried: benchmarks/results
 POWERS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 COMPONENTS = 256
 WHITENING = 0.25  # 0 to 0.4, and 128 to 1,024 components were tried there, too
+WORDS = (0.0, 0.5, 1.0)  # of the length of the features, that descriptions have beside them
+_TEMPERATURE = 9.0  # of the likelihoods that weigh these graphs; 1 to infinity were tried there, too
 _FITTED = 5000  # images from which the components are found
 LEAST = 1e-6  # of a probability: who is certain and wrong can be outvoted
 _LEAST_VALUE = 1e-4  # of the largest singular value: smaller ones are rounding errors
@@ -75,6 +81,69 @@ class Spreading:
     def cross_validated(self, folds: NDArray[np.int64]) -> NDArray[np.int64]:
         """Answers (L,) for the labelled images, each from the labels of the other folds."""
         return self.held_out(folds).argmax(1)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What several graphs answer together.
+
+    probabilities: (N, C), of all images.  held: (L, C), of the labelled ``rows``, each from the labels of the other
+    folds.  labels: (L,), theirs.  weights: of the graphs.
+    """
+
+    probabilities: NDArray[np.float64]
+    held: NDArray[np.float64]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    weights: tuple[float, ...]
+
+    @property
+    def top1(self) -> float:
+        """Accuracy, cross-validated over the labelled images."""
+        return float((self.held.argmax(1) == self.labels).mean())
+
+
+def mixed(graphs: Iterable[Spreading], folds: NDArray[np.int64]) -> Mixed:
+    """Sharpened answers of graphs with the same labels, their logarithms weighed by the likelihood of held-out labels.
+
+    A graph whose L labels have the log-likelihood l weighs exp(l / ``_TEMPERATURE``): to choose one graph by few
+    labels is a matter of chance, and the plain mean keeps those that only disturb.
+    """
+    held, every, logs = [], [], []
+    for graph in graphs:
+        rows, labels, power = graph.rows, graph.labels, graph.sharpness(folds)
+        held.append(raised(graph.held_out(folds), power))
+        every.append(raised(graph(), power))
+        logs.append(len(labels) * likelihood(held[-1], labels))
+    weights = np.exp((np.array(logs) - max(logs)) / _TEMPERATURE)
+    weights /= weights.sum()
+    return Mixed(_mean(every, weights), _mean(held, weights), rows, labels, tuple(weights.tolist()))
+
+
+def _mean(answers: Sequence[NDArray[np.float64]], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weighted geometric mean of probabilities (N, C), normalised."""
+    logs = sum(weight * np.log(np.maximum(one, LEAST)) for weight, one in zip(weights, answers))
+    return raised(np.exp(logs), 1.0)
+
+
+def spread_over(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    n_classes: int,
+    folds: NDArray[np.int64],
+    words: NDArray[np.float32] | None = None,
+) -> Mixed:
+    """Let the labels reach all images over whitened features, and over these and ``words`` side by side.
+
+    features: (N, D).  labels: (N,), negative where there is none.  folds: (L,), of the labelled images in their order.
+    words: (N, W), descriptions of unit length.
+    """
+    own = whitened(features)
+    if words is None:
+        return mixed([spread(own, labels, n_classes)], folds)
+    own = unit(own)
+    graphs = (np.concatenate([own, weight * words], axis=1) if weight else own for weight in WORDS)
+    return mixed((spread(graph, labels, n_classes) for graph in graphs), folds)
 
 
 def raised(probabilities: NDArray[np.floating], power: float) -> NDArray[np.float64]:

@@ -45,7 +45,8 @@ class Distill(SupervisedSection):
     teacher_weights: str = "auto"  # of a timm network, as backbone.weights
     teacher_size: int = Field(default=0, ge=0)  # pixels that "spread" or a timm network see; 0: those of the weights
     # Networks over whose features together labels spread: "run" is the run's own, the others are timm's with their
-    # ImageNet weights; "auto": the run's own and, where it starts from given weights, those of installed packages
+    # ImageNet weights; "words": visual words, found among the images, besides; "auto": the run's own, words and, where
+    # it starts from given weights, the networks of installed packages
     spread_over: Annotated[tuple[str, ...], Field(min_length=1)] = ("auto",)
     backbone: str = ""  # a timm network to teach; "": that of the run, from its weights
     weights: str = "auto"  # where another network starts from, as backbone.weights

@@ -22,9 +22,9 @@ from softedge.data.decoding import BadImage, prepare
 from softedge.data.images import ArrayImages, EncodedImages, Images
 from softedge.eval.validation import LEAST
 from softedge.records import InputSpec
+from softedge.stages.counts import FORWARD, Pace
 from softedge.stages.fitting import Fit
 from softedge.stages.opening import replaced
-from softedge.stages.planning import FORWARD, Pace
 
 if TYPE_CHECKING:
     from softedge.data.examining import Examined

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 from softedge.config import Recipe
 from softedge.progress import plural
+from softedge.stages.counts import Counts, Pace
 from softedge.stages.opening import replaced
 from softedge.stages.planned import Plan, PlannedStage
-from softedge.stages.planning import NOT_PRETRAINED, Counts, Pace, least_steps, spreading_minutes, tuned_on
+from softedge.stages.planning import NOT_PRETRAINED, least_steps, tuned_on
+from softedge.stages.spreading_plan import spreading_minutes
 
 SECTIONS = {"pretrain": "ssl", "finetune": "finetune", "distill": "distill"}  # stage -> where its epochs are set
 

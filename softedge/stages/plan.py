@@ -22,12 +22,14 @@ from softedge.progress import plural, say
 from softedge.run import Run, read_json, write_json
 from softedge.ssl import sizing
 from softedge.stages import export_minutes, front, kept, spreading
+from softedge.stages.counts import MEASURED_AT, Counts, Pace
 from softedge.stages.export import known_names
 from softedge.stages.fitting import Limits, disturbed, largest, with_smaller
 from softedge.stages.opening import FOLDER_RECIPE, PLAN, choose_recipe, has_work, replaced
 from softedge.stages.overridden import with_epochs, with_least_steps
 from softedge.stages.planned import Plan
-from softedge.stages.planning import MEASURED_AT, SIZES, Counts, Pace, choose, sizes_for, with_student, within
+from softedge.stages.planning import SIZES, choose, sizes_for, with_student
+from softedge.stages.spreading_plan import within
 from softedge.weights import packages, starting
 
 if TYPE_CHECKING:
@@ -288,14 +290,16 @@ def _taught(counts: Counts, set: Sequence[str]) -> bool:
 def _suited(counts: Counts, recipe: Recipe, pace: Pace, minutes: float) -> Counts:
     """``counts`` with what depends on the network: views of pretraining, and features that fit into the minutes."""
     counts = dataclasses.replace(counts, views=len(views(recipe)), beside=_beside(recipe))
-    return within(counts, recipe.backbone.weights != "random", pace, minutes)
+    weights = recipe.backbone.weights
+    larger = weights == "package" and not recipe.ssl.epochs  # measured with these weights as they are
+    return within(counts, weights != "random", SIZES[-1], pace, minutes, larger)
 
 
 def _beside(recipe: Recipe) -> tuple[tuple[str, float], ...]:
     """The networks with weights here that few labels could spread over besides, and what an image costs each."""
     if recipe.distill.spread_over != ("auto",):
         return ()
-    names = [name for name in spreading.networks(recipe) if name != spreading.OWN]
+    names = [name for name in spreading.networks(recipe) if name not in (spreading.OWN, spreading.WORDS)]
     return tuple((name, packages.PACKAGES[name].cost) for name in names)
 
 

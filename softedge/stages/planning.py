@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from softedge.eval.validation import TRAINED_FOLDS
 from softedge.progress import plural
+from softedge.stages.counts import FORWARD, Counts, Pace, minutes_of
 from softedge.stages.fitting import Fit
 from softedge.stages.planned import Plan, PlannedStage
+from softedge.stages.spreading_plan import spread_over, spreading_minutes
 
 SIZES = (64, 96, 128, 160, 192, 224)
-MEASURED_AT = 128  # pixels; the time of other sizes goes with their area
 _OTHERS = 1.2  # minutes of export, int8 search, check, timing and map, and more for each second that an image takes:
 _OTHERS_MORE = 110.0  # 2.5 minutes at 0.014 s (160 pixels) and 5 at 0.038 s (128, a slower machine), both on TrashNet
-FORWARD = 0.35  # of a training step, from EfficientNet-Lite0 and MobileNetV3 on two cores
 _GIVEN_EPOCHS = (1, 30)  # of fine-tuning from starting weights: least, most
 # Epochs from which a size is taken: with fewer, the next smaller one was about as good at equal cost, and a device
 # runs it faster (benchmarks/results/starting.md).
@@ -26,62 +26,11 @@ _SSL_WORTH = 30  # of it, for any size
 _STUDENT_EPOCHS = (10, 25, 200)  # of distillation into a small network: least, worth more pixels than 96, most
 _TEACHERS = 0.4  # of the minutes for training, where a smaller network learns from the one that is fine-tuned
 _FEW_PIXELS = 2  # an assumption; 300 grey photos: validation accuracy 0.68 at 64 pixels, 3 minutes; 0.78 at 160, 10
-_SPREAD_AT = 224  # pixels at which labels spread over the features of starting weights
-_SPREADING = 0.25  # of the minutes, at most, where other networks' features join those of the run's
 # Epochs of fine-tuning for one of pretraining, which has two views an image. Where most images have labels, these teach
 # more in the same minutes (benchmarks/results/starting.md); where few have, distillation on all images follows as well.
 _TUNED = 4.0
 _FEW_TUNED = 2 / 3
 NOT_PRETRAINED = "from ImageNet weights it lowered accuracy on TrashNet (benchmarks/results/starting.md)"
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What the data stage found.  longer_side: pixels of the largest image.  grey: nearly all images are.
-
-    few: the labels are too few for a validation part (``eval.validation.few_counts``).  views: that pretraining takes
-    of an image.  scratch: labels alone are trained on for comparison.  spread: labels spread over features, where most
-    images have none.  beside: networks that give features besides, and what an image costs each, the run's own = 1.
-    exported: what the files cost (``export_minutes``), those of the default = 1.
-    """
-
-    pretrain: int
-    train: int
-    test: int
-    longer_side: int
-    grey: bool = False
-    few: bool = False
-    views: int = 2
-    scratch: bool = False
-    spread: bool = True
-    beside: tuple[tuple[str, float], ...] = ()
-    exported: float = 1.0
-
-    @property
-    def taught(self) -> int:
-        """Images of an epoch of distillation; 0 where it is left out (``stages.teachers.mostly_unlabelled``)."""
-        return self.pretrain if self.pretrain >= 2 * self.train > 0 else 0
-
-    @property
-    def tuned(self) -> int:
-        """Images of an epoch of fine-tuning; 0 where it is left out."""
-        return 0 if self.few and self.taught else self.train
-
-
-@dataclass(frozen=True)
-class Pace:
-    """seconds: an image takes in a training step at ``MEASURED_AT`` pixels; other sizes go with their area.
-
-    threads: it was measured with, where that is every core and not one less.  Smaller sizes may be trained with one
-    less (``eval.pace.large_layers``), and are counted so.
-    """
-
-    seconds: float
-    threads: int = 0
-
-    def at(self, size: int) -> float:
-        fewer = self.threads / (self.threads - 1) if self.threads > 1 and size < MEASURED_AT else 1.0
-        return self.seconds * (size / MEASURED_AT) ** 2 * fewer
 
 
 def sizes_for(counts: Counts) -> list[int]:
@@ -134,7 +83,7 @@ def choose(
     if tuned and pace.threads:
         values["plan.threads"] = pace.threads
     if tuned and counts.taught:
-        values |= _spread_over(counts, given)
+        values |= spread_over(counts, given)
         values |= {"distill.epochs": tuned, "distill.min_steps": least_steps(tuned, counts.taught, batch)}
     if tuned:
         values |= {"finetune.epochs": tuned, "finetune.min_steps": least_steps(tuned, counts.train, batch)}
@@ -172,7 +121,7 @@ def with_student(
     steps = [step for step in before if not (spread and step.stage == "finetune")]
     answering = 0.0 if spread else FORWARD * pace.at(plan.size)
     sizes = [size for size in SIZES[1:] if size <= student.size] or [student.size]
-    epoch = {size: _minutes(counts.pretrain * (student_pace.at(size) + answering)) for size in sizes}
+    epoch = {size: minutes_of(counts.pretrain * (student_pace.at(size) + answering)) for size in sizes}
     spreading = spreading_minutes(counts, True, plan.size, pace)
     left = rest - sum(step.minutes for step in steps) - spreading
     least, worth, most = _STUDENT_EPOCHS
@@ -180,7 +129,7 @@ def with_student(
     epochs = max(least, min(most, int(left / max(1e-9, epoch[size]))))
     what = f"{student.network} at {size} pixels learns from it: {epochs} epochs on {counts.pretrain:,} images"
     steps += [PlannedStage("distill", what, epochs * epoch[size] + spreading), replace(last, minutes=after)]
-    values = plan.values | _spread_over(counts, True)
+    values = plan.values | spread_over(counts, True)
     values |= {
         "distill.backbone": student.network,
         "distill.size": size,
@@ -219,12 +168,12 @@ def _steps(
     """least_tuned, least_taught: images that fine-tuning and distillation see, however few there are."""
     second = pace.at(size)
     what = f"{plural(ssl, 'epoch')} on {counts.pretrain:,} images" if ssl else f"left out: {NOT_PRETRAINED}"
-    steps = [PlannedStage("pretrain", what, _minutes(counts.views * ssl * counts.pretrain * second))]
+    steps = [PlannedStage("pretrain", what, minutes_of(counts.views * ssl * counts.pretrain * second))]
     if counts.train:
         steps.append(PlannedStage("probe", "a linear layer on frozen features", _probe(counts, second)))
         if counts.tuned:
             what, seen = tuned_on(counts, tuned, least_tuned)
-            steps.append(PlannedStage("finetune", what, _minutes(seen * second)))
+            steps.append(PlannedStage("finetune", what, minutes_of(seen * second)))
         if counts.taught:
             epochs = max(tuned, least_taught / counts.taught)
             spent = epochs * _taught(counts, second) + spreading_minutes(counts, given, size, pace)
@@ -236,7 +185,7 @@ def _steps(
         if counts.scratch:
             spent = sum(step.minutes for step in steps if step.stage in ("pretrain", "finetune"))
             steps.append(PlannedStage("scratch", "the labels alone, as long, to compare with", spent))
-        spent = _minutes(counts.test * second * FORWARD) + 0.2
+        spent = minutes_of(counts.test * second * FORWARD) + 0.2
         steps.append(PlannedStage("baselines", "cheap classifiers beside it", spent))
     steps.append(PlannedStage("export", "then check, timing and report", _others(counts, second)))
     return tuple(steps)
@@ -294,55 +243,24 @@ def _costs(counts: Counts, given: bool, pace: Pace, size: int, others: float | N
     second = pace.at(size)
     rest = _probe(counts, second) + 0.2 if counts.train else 0.0
     rest += _others(counts, second) if others is None else others
-    labelled = _minutes(counts.tuned * second * (1 + TRAINED_FOLDS if counts.few else 1)) + _taught(counts, second)
-    an_epoch = labelled if given else _minutes(counts.views * counts.pretrain * second) + _tuned(counts) * labelled
+    labelled = minutes_of(counts.tuned * second * (1 + TRAINED_FOLDS if counts.few else 1)) + _taught(counts, second)
+    an_epoch = labelled if given else minutes_of(counts.views * counts.pretrain * second) + _tuned(counts) * labelled
     return rest + spreading_minutes(counts, given, size, pace), an_epoch * (2 if counts.scratch else 1)
 
 
 def _taught(counts: Counts, second: float) -> float:
     """An epoch of distillation; a network that teaches answers for every view."""
-    return _minutes(counts.taught * second * (1 if counts.few else 1 + FORWARD))
-
-
-def spreading_minutes(counts: Counts, given: bool, size: int, pace: Pace) -> float:
-    """Features of all training images, over which labels spread; 0 where they do not."""
-    pixels, networks = (_SPREAD_AT, 1 + sum(cost for _, cost in counts.beside)) if given else (size, 1.0)
-    return _minutes(counts.taught * pace.at(pixels) * FORWARD * networks) if counts.spread else 0.0
-
-
-def _spread_over(counts: Counts, given: bool) -> dict[str, Any]:
-    if not counts.taught:
-        return {}
-    teacher = {} if counts.spread else {"distill.teacher": "best"}
-    return teacher | ({"distill.spread_over": ("run", *(name for name, _ in counts.beside))} if given else {})
-
-
-def within(counts: Counts, given: bool, pace: Pace, minutes: float) -> Counts:
-    """``counts`` with no more features to spread over than take ``_SPREADING`` of the minutes.
-
-    given: starting weights are.  The costliest networks go first, at last the run's own: but few labels always spread.
-    """
-    if not given:  # a pass at the pixels of the training is little beside it
-        return replace(counts, beside=())
-    for kept in range(len(counts.beside), -1, -1):
-        fewer = replace(counts, beside=tuple(sorted(counts.beside, key=lambda one: one[1])[:kept]))
-        if spreading_minutes(fewer, given, _SPREAD_AT, pace) <= _SPREADING * minutes:
-            return fewer
-    return replace(counts, beside=(), spread=counts.few)
+    return minutes_of(counts.taught * second * (1 if counts.few else 1 + FORWARD))
 
 
 def _probe(counts: Counts, second: float) -> float:
     """Features of all labelled images, once more with random weights, and the classifiers on them."""
-    return 2 * _minutes((counts.train + counts.test) * second * FORWARD) + 0.3
+    return 2 * minutes_of((counts.train + counts.test) * second * FORWARD) + 0.3
 
 
 def _others(counts: Counts, second: float) -> float:
     """Minutes of the stages after training.  second: an image takes in a training step of the exported network."""
     return counts.exported * (_OTHERS + _OTHERS_MORE * second)
-
-
-def _minutes(seconds: float) -> float:
-    return seconds / 60
 
 
 def _enough(longer_side: int) -> int:

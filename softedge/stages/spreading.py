@@ -1,11 +1,12 @@
-"""The features over which ``softedge distill`` lets few labels spread: those of several networks, side by side."""
+"""What ``softedge distill`` lets few labels spread over: features of networks side by side, and visual words."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from softedge import backbones, config
+from softedge import backbones, config, distributed
 from softedge.backbones import Backbone
 from softedge.config import Recipe
 from softedge.data.images import Images
@@ -14,19 +15,25 @@ from softedge.eval.features import extract
 from softedge.eval.measures import unit
 from softedge.records import InputSpec
 from softedge.run import Run
+from softedge.ssl.vocabulary import ShrunkPixels, Vocabulary
 from softedge.stages.base import BACKBONE
 from softedge.weights import packages, starting
 from softedge.weights.preprocessing import Preprocessing
 
 OWN = "run"  # the run's network, in distill.spread_over
+WORDS = "words"  # no network: which visual words the images are made of, found among them
+SIDE = 96  # pixels that images are described at; at 48 words gave half as much (benchmarks/results/few-labels.md)
+_VOCABULARY = {"words": 400, "patch": 6, "grid": 3, "components": 256, "scales": 2}
+_WHITENING = 0.75
+_FITTED_ON = 5000  # images at most
 _GIVEN = ("package", "imagenet")  # starting weights that have seen ImageNet's labels: others that have may join them
 
 
 def networks(recipe: Recipe) -> tuple[str, ...]:
     """``distill.spread_over`` without "auto" and repetitions; UserError for a network that timm does not have.
 
-    A run that starts from random weights, or from a file, spreads over its own features alone: "auto" brings in
-    nothing that its start has not seen.
+    A run that starts from random weights, or from a file, spreads over its own features and words alone: "auto" brings
+    in nothing that its start has not seen.
     """
     import timm
 
@@ -35,17 +42,18 @@ def networks(recipe: Recipe) -> tuple[str, ...]:
         found |= dict.fromkeys(_auto(recipe) if name == "auto" else (name,))
     known = timm.list_models()
     for name in found:
-        if name != OWN and name.partition(".")[0] not in known:
-            raise UserError(
-                f"unknown network in distill.spread_over: '{name}'{did_you_mean(name, [OWN, 'auto', *known])}"
-            )
+        if name not in (OWN, WORDS) and name.partition(".")[0] not in known:
+            near = did_you_mean(name, [OWN, WORDS, "auto", *known])
+            raise UserError(f"unknown network in distill.spread_over: '{name}'{near}")
+    if list(found) == [WORDS]:
+        raise UserError(f"distill.spread_over = '{WORDS}': words stand beside a network's features; add '{OWN}'")
     return tuple(found)
 
 
 def _auto(recipe: Recipe) -> tuple[str, ...]:
     given = starting.resolve(recipe.backbone).weights in _GIVEN
     others = [name for name in packages.PACKAGES if name != recipe.backbone.name and packages.installed(name)]
-    return (OWN, *others) if given else (OWN,)
+    return (OWN, *others, WORDS) if given else (OWN, WORDS)
 
 
 def features(
@@ -59,6 +67,8 @@ def features(
     parts: list[NDArray[np.float32]] = []
     seen: dict[str, int] = {}
     for name in networks(recipe):
+        if name == WORDS:
+            continue
         if name == OWN:
             # Pretraining has made the weights those of the run's own pixels.
             weights = None if recipe.ssl.epochs else starting.preprocessing_of(recipe.backbone)
@@ -71,6 +81,26 @@ def features(
         parts.append(unit(extract(backbone, images, seen_as)))
         seen[recipe.backbone.name if name == OWN else name] = seen_as.size
     return np.concatenate(parts, axis=1), {"pixels": seen}
+
+
+def words(images: Images, side: int, seed: int = 0) -> NDArray[np.float32]:
+    """Descriptions (N, W) of ``images`` by visual words that are found among them, of unit length.
+
+    side: pixels that they are described at.
+    """
+    seen_as = InputSpec(side, side, (0.5,) * 3, (0.25,) * 3)
+    vocabulary = Vocabulary(side=side, whitening=_WHITENING, **_VOCABULARY)
+    some = np.linspace(0, len(images) - 1, min(len(images), _FITTED_ON)).round().astype(np.int64)
+    pixels = torch.from_numpy(extract(ShrunkPixels(vocabulary), images.subset(some), seen_as, device="cpu"))
+    vocabulary.fit(pixels.view(len(some), 3, side, side), seed)
+    place = distributed.device()
+    return extract(vocabulary.to(place), images, seen_as, device=str(place))
+
+
+def described_at(run: Run, spec: InputSpec) -> int:
+    """Pixels for ``words``: no more than the images of the run have, or those of ``spec`` where it does not say."""
+    data = run.result("data")
+    return min(SIDE, spec.size if data is None else data.details.get("longer_side", spec.size))
 
 
 def frozen(recipe: Recipe, settings: config.Backbone, spec: InputSpec) -> tuple[Backbone, InputSpec]:

@@ -20,7 +20,7 @@ from softedge.eval.bootstrap import paired
 from softedge.eval.distillation import Answers, Teacher, ViewClassifier
 from softedge.eval.features import extract, softmax
 from softedge.eval.knn import top1
-from softedge.eval.spreading import LEAST, spread, whitened
+from softedge.eval.spreading import LEAST, WORDS, spread_over
 from softedge.files import expanded
 from softedge.records import InputSpec
 from softedge.run import Run
@@ -202,20 +202,28 @@ def _validated(model: Classifier, parts: Parts) -> float | None:
     return top1(extract(model, images, model.spec), images.labels)
 
 
-def _laid_out(run: Run, recipe: Recipe, parts: Parts) -> tuple[NDArray[np.float32], dict[str, Any], NDArray[np.int64]]:
-    """Features (N, D) over which labels spread, where they are from, and folds (L,) of the labelled images."""
+def _laid_out(
+    run: Run, recipe: Recipe, parts: Parts
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, dict[str, Any], NDArray[np.int64]]:
+    """Features (N, D) and words (N, W) over which labels spread, where they are from, folds (L,) of the labelled."""
     images = parts.data.pretrain
     features, seen = spreading.features(run, recipe, images, parts.data.spec)
-    return features, seen, validation.folds(images.subset(np.flatnonzero(parts.labels >= 0)), recipe.seed)
+    words = None
+    if spreading.WORDS in spreading.networks(recipe):
+        words = spreading.words(images, spreading.described_at(run, parts.data.spec), recipe.seed)
+    return features, words, seen, validation.folds(images.subset(np.flatnonzero(parts.labels >= 0)), recipe.seed)
 
 
 def _spreading(run: Run, recipe: Recipe, parts: Parts) -> Taught:
     """Labels that spread over features: class probabilities for all training images, the labelled ones certain."""
-    features, seen, folds = _laid_out(run, recipe, parts)
-    found = spread(whitened(features), parts.labels, len(parts.data.classes))
-    probabilities = found.sharpened(folds)
-    right = found.cross_validated(folds) == found.labels
-    return _answered(parts, probabilities, features, float(right.mean()), seen)
+    features, words, seen, folds = _laid_out(run, recipe, parts)
+    found = spread_over(features, parts.labels, len(parts.data.classes), folds, words)
+    return _answered(parts, found.probabilities, features, found.top1, seen | _graphs(found.weights))
+
+
+def _graphs(weights: tuple[float, ...]) -> dict[str, Any]:
+    """Details: what visual words weighed beside the features, and the graph with it in the answers."""
+    return {"words": dict(zip(map(str, WORDS), weights))} if len(weights) > 1 else {}
 
 
 def _answered(
@@ -276,15 +284,19 @@ def _few(run: Run, recipe: Recipe, parts: Parts) -> Taught:
 
     A fine-tuned network has no part: it has answered for its own labels only.
     """
-    features, seen, folds = _laid_out(run, recipe, parts)
+    features, words, seen, folds = _laid_out(run, recipe, parts)
     decays = recipe.probe.weight_decays
-    found = few_labels.answer(features, parts.labels, len(parts.data.classes), folds, decays, recipe.seed)
+    found = few_labels.answer(features, parts.labels, len(parts.data.classes), folds, decays, recipe.seed, words)
     weights = {"spread": found.weight, "linear": 1 - found.weight}
-    details = seen | {
-        "taught_by": [name for name, weight in weights.items() if weight],
-        "weights": weights,
-        "members": {"spread": found.spread_top1, "linear": found.linear_top1},
-    }
+    details = (
+        seen
+        | _graphs(found.graphs)
+        | {
+            "taught_by": [name for name, weight in weights.items() if weight],
+            "weights": weights,
+            "members": {"spread": found.spread_top1, "linear": found.linear_top1},
+        }
+    )
     return _answered(parts, found.probabilities, features, found.top1, details)
 
 

@@ -68,3 +68,13 @@ def test_a_label_a_class_and_a_class_alone_are_answered(known):
     found = few_labels.answer(features, labels, 3, np.arange(len(known)), DECAYS)
     assert np.isfinite(found.probabilities).all() and 0 <= found.top1 <= 1
     np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
+
+
+def test_words_beside_the_features_are_spread_over_and_the_linear_layer_does_not_see_them():
+    features, truth, labels = clusters(60, 6, noise=9.0)
+    words, _, _ = clusters(60, 6, seed=1, noise=1.0)
+    words /= np.linalg.norm(words, axis=1, keepdims=True)
+    folds = np.arange(18) % 6
+    alone, found = (few_labels.answer(features, labels, 3, folds, DECAYS, words=one) for one in (None, words))
+    assert alone.linear_top1 == found.linear_top1 and alone.graphs == (1.0,) and len(found.graphs) == 3
+    assert (found.probabilities.argmax(1) == truth).mean() > (alone.probabilities.argmax(1) == truth).mean() + 0.2

@@ -6,7 +6,7 @@ import numpy as np
 
 from softedge.eval import linear
 from softedge.eval import spreading as module
-from softedge.eval.spreading import normalised, spread, whitened
+from softedge.eval.spreading import LEAST, mixed, normalised, spread, spread_over, whitened
 
 
 def rings(n: int, seed: int = 0):
@@ -106,3 +106,48 @@ def test_images_that_look_alike_are_no_obstacle_to_whitening():
     np.testing.assert_array_equal(whitened(same[:1]), same[:1])
     line = np.outer(np.arange(6), np.ones(3)).astype(np.float32)
     assert whitened(line).shape == (6, 1)
+
+
+def test_graphs_are_weighed_by_the_likelihood_of_labels_that_they_have_not_seen():
+    rng = np.random.default_rng(3)
+    truth = np.repeat(np.arange(3), 40)
+    labels, folds = few(truth, 5), np.arange(15) % 5
+    good, fair = (rng.normal(0, 2, (3, 12))[truth] + rng.normal(0, noise, (120, 12)) for noise in (2.0, 4.0))
+    graphs = [spread(one.astype(np.float32), labels, 3) for one in (good, fair)]
+    found = mixed(graphs, folds)
+
+    products, logs = [], []
+    for graph in graphs:
+        power = graph.sharpness(folds)
+        held = graph.held_out(folds) ** power
+        held /= held.sum(1, keepdims=True)
+        logs.append(sum(np.log(max(held[i, graph.labels[i]], LEAST)) for i in range(15)))
+        every = np.maximum(graph(), LEAST) ** power
+        products.append(np.log(every / every.sum(1, keepdims=True)))
+    ratio = np.exp((logs[0] - logs[1]) / 9)
+    np.testing.assert_allclose(found.weights, [ratio / (1 + ratio), 1 / (1 + ratio)], rtol=1e-6)
+    wanted = np.exp(found.weights[0] * products[0] + found.weights[1] * products[1])
+    np.testing.assert_allclose(found.probabilities, wanted / wanted.sum(1, keepdims=True), atol=1e-5)
+    assert found.weights[0] > found.weights[1] and found.top1 == (found.held.argmax(1) == found.labels).mean()
+
+
+def test_words_count_where_they_tell_classes_apart_and_hardly_where_they_do_not():
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(3), 60)
+    labels, folds = few(truth, 10), np.arange(30) % 10
+    telling = rng.normal(0, 1, (3, 20))[truth] + rng.normal(0, 0.9, (180, 20))
+    noise = rng.normal(0, 1, (180, 20))
+    telling, noise = ((one / np.linalg.norm(one, axis=1, keepdims=True)).astype(np.float32) for one in (telling, noise))
+
+    def right(found):
+        return (found.probabilities.argmax(1) == truth).mean()
+
+    alone = spread_over(noise, labels, 3, folds)
+    np.testing.assert_allclose(alone.probabilities, spread(whitened(noise), labels, 3).sharpened(folds), atol=1e-9)
+    assert alone.weights == (1.0,)
+    helped = spread_over(noise, labels, 3, folds, telling)
+    assert right(helped) > 0.8 > 0.5 > right(alone)
+    assert helped.weights[2] > helped.weights[1] > helped.weights[0]
+    disturbed = spread_over(telling, labels, 3, folds, noise)
+    assert disturbed.weights[0] > disturbed.weights[1] > disturbed.weights[2]
+    assert right(disturbed) > right(spread_over(telling, labels, 3, folds)) - 0.05

@@ -22,6 +22,7 @@ from softedge.export.deployed import Deployed
 from softedge.quantize.selection import select
 from softedge.records import Result
 from softedge.run import write_json
+from softedge.ssl.vocabulary import Vocabulary
 from softedge.stages import check, distill, export, spreading, teachers
 from softedge.stages.opening import replaced
 from softedge.weights import hub
@@ -64,6 +65,7 @@ def test_few_labels_spread_beside_a_linear_layer_and_many_are_taught_by_the_best
     weights = taught.details["weights"]
     assert sum(weights.values()) == 1 and taught.details["taught_by"] == [name for name in weights if weights[name]]
     assert taught.details["pixels"] == {recipe.backbone.name: 32}
+    assert list(taught.details["words"]) == ["0.0", "0.5", "1.0"] and sum(taught.details["words"].values()) == 1
     rows = np.flatnonzero(parts.labels >= 0)
     np.testing.assert_array_equal(taught.answers[rows], parts.labels[rows])
     assert taught.answers.shape == (69,) and taught.features.shape[0] == 69
@@ -112,12 +114,14 @@ def test_labels_of_all_images_are_spread_without_a_word_of_confidence(toy):
 
 def test_only_a_run_from_given_weights_spreads_over_the_features_of_others(toy):
     _, recipe, _ = toy("run")
-    assert spreading.networks(recipe) == ("run",)
+    assert spreading.networks(recipe) == ("run", "words")
     given = replaced(recipe, backbone={"name": "tf_efficientnet_lite0", "weights": "package"})
-    assert spreading.networks(given) == ("run", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
+    assert spreading.networks(given) == ("run", "tf_efficientnet_lite1", "tf_efficientnet_lite2", "words")
     assert spreading.networks(changed(given, spread_over=("resnet18", "run", "resnet18"))) == ("resnet18", "run")
     with pytest.raises(UserError, match="unknown network in distill.spread_over: 'resnet81'; did you mean 'resnet18'"):
         spreading.networks(changed(given, spread_over=("resnet81",)))
+    with pytest.raises(UserError, match="words stand beside a network's features; add 'run'"):
+        spreading.networks(changed(given, spread_over=("words",)))
 
 
 def test_features_of_several_networks_stand_side_by_side_each_of_unit_length(toy):
@@ -136,6 +140,19 @@ def test_features_of_several_networks_stand_side_by_side_each_of_unit_length(toy
     assert details == {"pixels": {recipe.backbone.name: 32, "tf_efficientnet_lite1": 32}}
     with pytest.raises(UserError, match="no weights of it here"):
         spreading.features(run, changed(recipe, spread_over=("resnet10t",)), images, SPEC)
+
+
+def test_images_are_described_by_the_words_that_are_found_among_them(toy):
+    run, _, data = toy("run")
+    images = data.pretrain.subset(np.arange(40))
+    found = spreading.words(images, 32)
+    assert found.shape == (40, 256) and found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-4)
+    pixels = torch.from_numpy(images.prepared(dataclasses.replace(SPEC, size=32, resize=32))).permute(0, 3, 1, 2)
+    vocabulary = Vocabulary(400, 6, 3, 32, 256, scales=2, whitening=0.75)
+    vocabulary.fit((pixels / 255 - 0.5) / 0.25, 0)
+    np.testing.assert_allclose(found, vocabulary((pixels / 255 - 0.5) / 0.25), atol=1e-3)
+    assert spreading.described_at(run, SPEC) == 32, "of a run that does not say how large its images are"
 
 
 def test_the_result_says_how_the_network_and_its_teacher_were_judged(toy):

@@ -17,9 +17,9 @@ from softedge.data.examining import examine, input_spec
 from softedge.data.images import FileImages
 from softedge.eval.features import extract
 from softedge.stages import fitting, front, plan
+from softedge.stages.counts import Pace
 from softedge.stages.fitting import Fit
 from softedge.stages.opening import replaced
-from softedge.stages.planning import Pace
 
 NAME = "tf_efficientnet_lite0"
 

@@ -14,9 +14,11 @@ from softedge import config
 from softedge.errors import UserError
 from softedge.run import Run, write_text
 from softedge.stages import deploy, fitting, front, kept, opening, overridden, plan, planning, pretrain
+from softedge.stages.counts import Counts, Pace
 from softedge.stages.data import opened
 from softedge.stages.planned import Plan, PlannedStage
-from softedge.stages.planning import SIZES, Counts, Pace, choose, with_student
+from softedge.stages.planning import SIZES, choose, with_student
+from softedge.stages.spreading_plan import spreading_minutes, within
 from softedge.weights import hub, packages
 
 COUNTS = Counts(pretrain=2000, train=2000, test=500, longer_side=512)
@@ -136,7 +138,7 @@ def test_distillation_on_few_images_is_planned_with_the_fewest_steps_it_takes():
     assert few.values["distill.epochs"] == many.values["distill.epochs"] == 1
     assert few.values["distill.min_steps"] * 32 / 179 == pytest.approx(3.6, abs=0.05)
     assert ": 4 epochs on 179 images" in taught.what and ": 1 epoch on 1,790 images" in once.what
-    features = planning.spreading_minutes(Counts(179, 30, 50, 512), True, few.size, Pace(LITE0 * 3))
+    features = spreading_minutes(Counts(179, 30, 50, 512), True, few.size, Pace(LITE0 * 3))
     assert taught.minutes - features == pytest.approx(20 * 32 * Pace(LITE0 * 3).at(few.size) / 60)
 
 
@@ -403,7 +405,7 @@ def test_distillation_and_labels_alone_follow_the_epochs_that_are_set():
     planned = opening.replaced(recipe, **sections(before.values))
     twice = {name: {"epochs": 2 * before.values[f"{name}.epochs"]} for name in ("finetune", "distill")}
     after = overridden.with_epochs(before, planned, opening.replaced(planned, **twice), counts, Pace(LITE0))
-    once = planning.spreading_minutes(counts, True, before.size, Pace(LITE0))
+    once = spreading_minutes(counts, True, before.size, Pace(LITE0))
     assert minutes_of(after, "distill") - once == pytest.approx(2 * (minutes_of(before, "distill") - once))
     assert minutes_of(after, "scratch") == pytest.approx(2 * minutes_of(before, "scratch"))
     assert f": {2 * before.values['distill.epochs']} epochs on 2,000 images" in after.text()
@@ -471,23 +473,33 @@ def test_few_labels_spread_in_place_of_fine_tuning_and_many_are_fine_tuned_befor
     assert "distill" not in {step.stage for step in of(15).steps}  # all have a label
 
 
-def test_features_to_spread_over_take_a_quarter_of_the_minutes_at_most():
+def test_what_labels_spread_over_takes_a_quarter_of_the_minutes_at_most():
     beside = (("larger", 2.0), ("smaller", 1.0))
-    counts = dataclasses.replace(COUNTS, train=50, few=True, beside=beside)
-    own = 2000 * Pace(LITE0).at(224) * 0.35 / 60  # minutes
+    counts = dataclasses.replace(COUNTS, train=50, few=True, beside=beside, longer_side=250)
+    own = 2000 * Pace(LITE0).at(224) * 0.35 / 60  # minutes of the run's own features
+    words = 2000 * 0.018 / 60
 
-    def networks(minutes, counts=counts):
-        made = choose(planning.within(counts, True, Pace(LITE0), minutes), "a network", "package", Pace(LITE0), minutes)
-        return made.values["distill.spread_over"], made.values.get("distill.teacher")
+    def settings(minutes, counts=counts, given=True, larger=True):
+        weights, pace = "package" if given else "random", Pace(LITE0)
+        made = choose(within(counts, given, 224, pace, minutes, larger), "a network", weights, pace, minutes)
+        return tuple(made.values.get(f"distill.{name}") for name in ("spread_over", "teacher_size", "teacher"))
 
-    assert networks(16.1 * own) == (("run", "smaller", "larger"), None)
-    assert networks(15.9 * own) == networks(8.1 * own) == (("run", "smaller"), None)
-    assert networks(1.0) == (("run",), None), "few labels spread, whatever it costs"
+    assert settings(4 * (4.1 * own + words)) == (("run", "smaller", "larger", "words"), None, None)
+    assert settings(4 * (3.9 * own + words)) == (("run", "smaller", "words"), None, None)
+    assert settings(4 * (1.9 * own + words)) == settings(4 * (1.1 * own + words)) == (("run", "words"), None, None)
+    assert settings(4 * (1.1 * own)) == settings(1.0) == (("run",), None, None), "few labels spread, whatever it costs"
+
+    large, more = dataclasses.replace(counts, longer_side=256), (288 / 224) ** 2
+    assert settings(4 * (4.1 * more * own + words), large) == (("run", "smaller", "larger", "words"), 288, None)
+    assert settings(60, large, larger=False) == (("run", "smaller", "larger", "words"), None, None)
+    assert settings(4 * (3.9 * more * own + words), large) == settings(4 * (4.1 * own + words), large)
+    assert settings(4 * (2.1 * more * own + words), large) == (("run", "smaller", "words"), 288, None)
+
     some = dataclasses.replace(counts, train=600, few=False)
-    assert networks(16.1 * own, some) == (("run", "smaller", "larger"), None)
-    assert networks(3.9 * own, some) == (("run",), "best")
-    alone = choose(planning.within(counts, False, Pace(LITE0), 15), "a network", "random", Pace(LITE0), 15)
-    assert "distill.spread_over" not in alone.values
+    assert settings(4 * (4.1 * own + words), some) == (("run", "smaller", "larger", "words"), None, None)
+    assert settings(4 * 0.9 * own, some) == (("run",), None, "best")
+    assert settings(15, counts, given=False) == (("run", "words"), None, None)
+    assert settings(1, dataclasses.replace(counts, pretrain=20_000), given=False) == (("run",), None, None)
 
 
 def test_the_device_limits_the_pixels_however_many_minutes_there_are():
