@@ -46,6 +46,7 @@ def _taught(stage: Values) -> str:
     """Who taught, with how many images."""
     described = stage.get("pixels")
     over = f", by the features of {words.listing(list(described))}" if isinstance(described, dict) else ""
+    over += " and by visual words" if over and "words" in stage else ""
     teachers = {
         "spread": f"labels that spread from labelled images to similar ones{over}",
         "linear": "the answers of a linear layer on the same features" if over else "the answers of a linear layer",

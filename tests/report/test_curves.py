@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import synthetic_run
 
-from softedge.report import report
+from softedge.report import report, search_charts, svg
 from softedge.report.curves import training_losses
 from softedge.report.learning_charts import curve
 
@@ -57,3 +57,16 @@ def test_a_run_that_was_only_fine_tuned_shows_the_loss_of_fine_tuning_and_of_dis
 )
 def test_losses_that_are_no_curve_are_left_out(losses: Any):
     assert training_losses({"finetune": {"losses": losses, "metrics": {}}}) == []
+
+
+@pytest.mark.parametrize("ratio", [0.97, 0.985, 0.99, 1.0, 1.01, 1.03])
+@pytest.mark.parametrize("width", [360.0, 720.0])
+def test_the_name_of_a_step_does_not_cross_the_line_of_fp32(ratio: float, width: float):
+    taken = [
+        {"step": "weights", "agreement": 0.99, "time_over_fp32": ratio, "passed": True},
+        {"step": "default", "agreement": 0.97, "time_over_fp32": 0.6, "passed": False},
+    ]
+    drawn = str(search_charts.steps("id", width, taken))
+    (line,) = re.findall(r'<line x1="([\d.]+)" y1="[\d.]+" x2="\1"[^>]*class="gate"', drawn)
+    (left,) = re.findall(r'<text x="([\d.]+)"[^>]*>weights</text>', drawn)
+    assert not float(left) < float(line) < float(left) + svg.text_width("weights", 13)

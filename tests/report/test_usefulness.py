@@ -145,6 +145,10 @@ def test_the_card_names_all_who_taught_and_the_networks_whose_features_they_look
         "fine-tuned network's answers, for 450 images with a label and 1\u202f400 without."
     )
     assert trained.origin(taught).endswith(said)
+    worded = taught | {"distill": stage | {"words": {"0.0": 0.5, "0.5": 0.3, "1.0": 0.2}}}
+    assert "tf_efficientnet_lite0 and tf_efficientnet_lite1 and by visual words, the answers of" in trained.origin(
+        worded
+    )
     alone = taught | {"distill": stage | {"teacher": "finetune", "taught_by": []}}
     assert "all layers on the fine-tuned network's answers, for" in trained.origin(alone)
     other = taught | {"distill": stage | {"teacher": "runs/large"}}
