@@ -181,6 +181,8 @@ def remembered(extract):  # type: ignore[no-untyped-def]
 
     @functools.wraps(extract)
     def once(model, images, spec, **options):  # type: ignore[no-untyped-def]
+        if not hasattr(model, "settings"):  # no network: words are of all images together
+            return extract(model, images, spec, **options)
         keys = [(model.settings.name, spec, content) for content in images.hashes]
         new = [row for row, key in enumerate(keys) if key not in known]
         if new:
