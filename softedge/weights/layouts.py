@@ -282,7 +282,11 @@ def from_torchvision(state: State, net: nn.Module, name: str) -> dict[str, Tenso
             variance = renamed[f"{prefix}.running_var"]
             scale = ((variance + own.eps) / (variance + theirs_norm.eps)).sqrt()
             renamed[f"{prefix}.weight"] = renamed[f"{prefix}.weight"] * scale
-    for key in given - set(keys):
+    given -= set(keys)
+    others = [key for key in state if key in given]  # in the order of the file
+    if any(key.startswith(f"{last.rpartition('.')[0]}.") for key in others if key not in head):
+        head = set()  # a sequence of other layers has taken the place of theirs: its first one is no classifier
+    for key in others:
         renamed[f"{classifiers(net)[0]}.{key.rpartition('.')[2]}" if key in head else key] = state[key]
     return renamed
 

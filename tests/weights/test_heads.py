@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+import torchvision
+from torch import nn
 
 from softedge import backbones, config
 from softedge.errors import UserError
@@ -195,6 +197,24 @@ def test_a_classifier_of_several_layers_is_refused_with_what_to_do_and_its_featu
     with torch.no_grad():
         expected = net.forward_head(net.forward_features(IMAGES), pre_logits=True)
         assert features.output == "features" and torch.allclose(features.model(IMAGES), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "name", "begins"),
+    [("mobilenet_v2", "mobilenetv2_100", [nn.Dropout()]), ("mobilenet_v3_small", "mobilenetv3_small_100", None)],
+)
+def test_the_first_layer_of_a_sequence_in_torchvisions_classifier_is_not_the_classifier(theirs, name, begins, path):
+    """It has the name of torchvision's own: its 32 units were taken for 32 classes."""
+    net = torchvision.models.get_model(theirs, weights=None)
+    begins = begins or list(net.classifier[:3])
+    width = 1280 if theirs == "mobilenet_v2" else 1024
+    net.classifier = nn.Sequential(*begins, nn.Linear(width, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 4))
+    torch.save(net.state_dict(), path)
+    first = len(begins)
+    sizes = rf"\(classifier.{first} 32 x {width}, classifier.{first + 3} 4 x 32\)"
+    with pytest.raises(UserError, match=f"has a classifier of 2 layers {sizes}, and does not say what lies between"):
+        read(path, name)
+    assert read(path, name, output="features")[0].output == "features"
 
 
 def test_a_linear_layer_behind_layers_without_weights_is_refused_with_the_new_name(net, path):
