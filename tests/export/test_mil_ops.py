@@ -93,6 +93,7 @@ def test_activations_match_their_formulas_and_keep_half_precision():
         "relu6": np.clip(wide, 0, 6),
         "sigmoid": 1 / (1 + np.exp(-wide)),
         "silu": wide / (1 + np.exp(-wide)),
+        "leaky_relu": np.maximum(wide, wide / 6),
         "sigmoid_hard": np.clip(wide / 6 + 0.5, 0, 1),
     }
     for kind, values in expected.items():

@@ -79,6 +79,7 @@ _binary: dict[str, Callable[..., Tensor]] = {
 OPS.update({name: _elementwise(function, "x") for name, function in _unary.items()})
 OPS.update({name: _elementwise(function, "x", "y") for name, function in _binary.items()})
 OPS["thresholded_relu"] = _elementwise(lambda x, alpha: torch.where(x >= alpha, x, 0.0), "x", "alpha")
+OPS["leaky_relu"] = _elementwise(lambda x, alpha: torch.where(x >= 0, x, alpha * x), "x", "alpha")
 OPS["clip"] = _elementwise(torch.clamp, "x", "alpha", "beta")
 OPS["sigmoid_hard"] = _elementwise(lambda x, alpha, beta: (x * alpha + beta).clamp(0, 1), "x", "alpha", "beta")
 
