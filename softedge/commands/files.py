@@ -169,6 +169,14 @@ def export_file(
     activation: Annotated[
         str, typer.Option("--activation", help="softmax, or sigmoid for a head trained with binary cross-entropy")
     ] = "softmax",
+    head: Annotated[
+        str | None,
+        typer.Option(
+            "--head",
+            help="Activation between the layers of a classifier of several: relu, gelu, ...",
+            show_default=False,
+        ),
+    ] = None,
     batch: Annotated[str, typer.Option("--batch", help="dynamic or one")] = "dynamic",
     targets: TargetsOption = None,
     precisions: PrecisionsOption = None,
@@ -187,7 +195,7 @@ def export_file(
     asked, on = {"targets": names(targets), "precisions": names(precisions)}, addresses(devices) or ()
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     given["preprocessing"] = preprocessing(size, mean, std, interpolation, crop)
-    given |= {"output": output, "activation": activation, "batch": batch, "set": set_ or ()}
+    given |= {"output": output, "activation": activation, "head": head, "batch": batch, "set": set_ or ()}
     write(weights, out, images, backbone, labels, force=force, **given)
     typer.echo(tables.deployment(judge(out, on, force)))
     gate(out, allow_missing=allow_missing)

@@ -44,6 +44,7 @@ class Deployed(nn.Module):
         self.spec = spec
         self.about: dict[str, str] = {}  # written into the file: where the weights come from
         self.options: dict[str, Any] = {}  # of timm's create_model, where the network is not timm's default
+        self.head: dict[str, Any] = {}  # how its classifier of several layers is built (``given_network``)
         self.shipped = True  # False: its files are measured only, and what to know before shipping is left unsaid
         self.traced: dict[bool, bytes] = {}  # ONNX graphs by "dynamic batch", see onnx_graph.trace
         self.register_buffer("shift", torch.tensor(spec.mean).reshape(1, 3, 1, 1) * 255)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
 from softedge import backbones
 from softedge.backbones import Backbone, Classifier
-from softedge.errors import UserError, first_line, whole
-from softedge.export import folding
+from softedge.errors import UserError, whole
 from softedge.export.deployed import Deployed
+from softedge.export.given_network import network, rebuilt
 from softedge.files import read_text
 from softedge.progress import plural, say
 from softedge.records import LABELLED, InputSpec, Output
 from softedge.run import write_bytes
-from softedge.weights import heads, layouts, starting
+from softedge.weights import starting
 from softedge.weights.class_names import class_names, refuse_other_count
 from softedge.weights.files import description, serialized
 from softedge.weights.preprocessing import Preprocessing, beside, by_name, of_timm
-from softedge.weights.timm_config import options_beside
 
 GREY = "photos become 0.299 R + 0.587 G + 0.114 B, unrounded, in the first convolution"
 KIND = "network"  # of a file written by ``save``, beside "classifier" and "backbone"
@@ -101,52 +100,59 @@ def read(
     size: int | None = None,
     output: Output = "probabilities",
     preprocessing: GivenPreprocessing = AS_KNOWN,
+    head: str | None = None,
 ) -> tuple[Deployed, str]:
     """The network in a weights file as it will be deployed, and the name of its architecture.
 
     backbone: timm's name, with the tag of the weights (``mobilenetv3_small_050.lamb_in1k``) where they have timm's
     preprocessing of that tag.
     output: "scores" for a classifier that was trained with sigmoids, "features" to leave it off.
+    head: what lies between the layers of a classifier of several, "relu"; see ``weights.layered``.
     """
     if size is not None:
         preprocessing = replace(preprocessing, size=size)
     state = backbones.read_state(weights)
     _all_finite(state, weights)
+    if head is not None and output == "features":
+        raise UserError("features have no classifier; leave out --head or --output features")
     if backbone is None:
         about = backbones.describe(weights)  # a UserError where softedge did not write the file
         spec = _announced(InputSpec.from_dict(about["spec"]), f"from {weights}", preprocessing)
         model = backbones.load(weights) if about["kind"] == "backbone" else backbones.load_classifier(weights)
         name = about["backbone"]["name"]
         known = _labels(labels, len(about["labels"])) if labels is not None else tuple(about["labels"])
+        if head is not None:
+            raise UserError(f"{weights} is softedge's own, with one linear layer as its classifier; leave out --head")
         if output == "scores":
             raise UserError(f"{weights} was trained by softedge with a softmax over its classes, not with sigmoids")
         kind: Output = "features" if about["kind"] == "backbone" else output
         return Deployed(model, spec, known, kind), name
     starting.refuse_unknown(backbone)
-    net, classes, options, grey = _timm(weights, state, backbone, output)
+    made = network(weights, state, backbone, output, head)
     usual, origin = _known(weights, backbone, preprocessing)
     spec = _announced(usual, origin, preprocessing)
     about = {"preprocessing_from": by_name(_source(origin, preprocessing), weights)}
-    if grey and len({*spec.mean}) + len({*spec.std}) > 2:
+    if made.grey and len({*spec.mean}) + len({*spec.std}) > 2:
         raise UserError(
             f"{weights} is for grey images, and mean and std have values for three channels; give one each, such as "
             "--mean 0.5 --std 0.5"
         )
-    if classes == 0:
+    if made.classes == 0:
         if labels is not None and output != "features":
             raise UserError(f"{weights} has no classifier, and --labels names its classes; leave one of the two out")
         if output == "scores":
             raise UserError(f"{weights} has no classifier, and --activation says what is behind one; leave it out")
-        deployed = Deployed(net, spec, output="features")
+        deployed = Deployed(made.net, spec, output="features")
     else:
         names = class_names(weights, backbone) if labels is None else None
         if names is not None:
-            refuse_other_count(*names, weights, classes)
-            say(f"weights: the names of {plural(classes, 'class', 'classes')}, from {names[1]}")
+            refuse_other_count(*names, weights, made.classes)
+            say(f"weights: the names of {plural(made.classes, 'class', 'classes')}, from {names[1]}")
             labels, about["labels_from"] = names[0], names[1].name
-        deployed = Deployed(net, spec, _labels(labels, classes), output)
-    deployed.options = options
-    deployed.about = {**about, **({"grey": GREY} if grey else {})}
+        deployed = Deployed(made.net, spec, _labels(labels, made.classes), output)
+    deployed.options, deployed.head = made.options, made.head
+    about |= {"head": f"{made.head['activation']} between its linear layers, from --head"} if made.head else {}
+    deployed.about = {**about, **({"grey": GREY} if made.grey else {})}
     return deployed, backbone
 
 
@@ -156,18 +162,17 @@ def save(path: Path, deployed: Deployed, name: str) -> None:
     if isinstance(deployed.model, Classifier | Backbone):
         backbones.save(path, deployed.model, deployed.spec, given=given)
         return
-    network = {"name": name, **({"options": deployed.options} if deployed.options else {})}
-    about = {"kind": KIND, "backbone": network, "spec": deployed.spec.to_dict(), "given": given}
+    built = {key: value for key in ("options", "head") if (value := getattr(deployed, key))}
+    about = {"kind": KIND, "backbone": {"name": name, **built}, "spec": deployed.spec.to_dict(), "given": given}
     state = {key: value.detach().contiguous().clone() for key, value in deployed.model.state_dict().items()}
     write_bytes(path, serialized(state, about))
 
 
 def load(path: Path) -> Deployed:
     """Rebuild a network written by ``save``."""
-    import timm
-
     about = backbones.describe(path)
     given, spec = about["given"], InputSpec.from_dict(about["spec"])
+    options, head = (dict(about["backbone"].get(key, {})) for key in ("options", "head"))
     net: nn.Module
     if about["kind"] == "backbone":
         net = backbones.load(path)
@@ -176,13 +181,9 @@ def load(path: Path) -> Deployed:
     else:
         state = backbones.read_state(path)
         classes = len(given["labels"]) if given["output"] in LABELLED else 0
-        options = about["backbone"].get("options", {})
-        net = timm.create_model(about["backbone"]["name"], num_classes=classes, **options).eval()
-        if net.state_dict().keys() != state.keys():  # its branches were merged before
-            net = folding.merge_branches(net)
-        net.load_state_dict(state)
+        net = rebuilt(about["backbone"]["name"], classes, options, head, state)
     deployed = Deployed(net, spec, tuple(given["labels"]), given["output"])
-    deployed.about, deployed.options = dict(given["about"]), dict(about["backbone"].get("options", {}))
+    deployed.about, deployed.options, deployed.head = dict(given["about"]), options, head
     return deployed
 
 
@@ -193,69 +194,6 @@ def _all_finite(state: Mapping[str, Tensor], weights: Path) -> None:
             f"{weights} has NaN or infinite values in {len(broken)} of {len(state)} tensors, the first is "
             f"'{broken[0]}': training has diverged; use an earlier checkpoint"
         )
-
-
-def _timm(
-    weights: Path, state: Mapping[str, Tensor], name: str, output: str
-) -> tuple[nn.Module, int, dict[str, Any], bool]:
-    """The timm network with the weights loaded, its number of classes (0: features), timm's options for it, and whether
-    the weights are for grey images."""
-    build, options = _builder(weights, name)
-    net, fitted, merged = _fitted(weights, state, name, build)
-    fitted.left_out(str(weights))
-    if output != "features":
-
-        def with_classes(classes: int) -> nn.Module:
-            full = build(classes)
-            return folding.merge_branches(full) if merged else full
-
-        if complete := heads.completed(fitted, with_classes, layouts.classifiers(net), name, str(weights)):
-            return complete[0].eval(), complete[1], options, fitted.grey
-    net.load_state_dict(fitted.tensors, strict=False)  # counters of BatchNorm batches may be absent
-    return net.eval(), 0, options, fitted.grey
-
-
-def _builder(weights: Path, name: str) -> tuple[Callable[[int], nn.Module], dict[str, Any]]:
-    """What makes the network for a number of classes, and how that differs from timm's default: ``config.json``."""
-    import timm
-
-    there = (weights.parent / "config.json").is_file()
-    options = options_beside(weights, name, timm.create_model(name, num_classes=2)) if there else {}
-
-    def build(classes: int) -> nn.Module:
-        net: nn.Module = timm.create_model(name, num_classes=classes, **options)
-        return net
-
-    if options:
-        config, what = weights.parent / "config.json", ", ".join(f"{key} = {value}" for key, value in options.items())
-        try:
-            build(2)
-        except Exception as error:  # each network has its own checks of its options
-            raise UserError(
-                f"{config} says {what}, with which timm cannot build {name} ({first_line(error)})"
-            ) from error
-        say(f"weights: {name} is built with {what}, from {config}")
-    return build, options
-
-
-def _fitted(
-    weights: Path, state: Mapping[str, Tensor], name: str, build: Callable[[int], nn.Module]
-) -> tuple[nn.Module, layouts.Fitted, bool]:
-    """The network without its classifier, the tensors in the file, and whether branches are merged.
-
-    Checkpoints of MobileOne, FastViT or RepViT may have been reparameterized already: then the network must be.
-    """
-    net, full = build(0), build(2)
-    try:
-        return net, layouts.fit_with_head(state, net, name, str(weights), heads.own_names(full, net)), False
-    except UserError as error:
-        if not folding.has_branches(net):
-            raise
-        merged, full = folding.merge_branches(net), folding.merge_branches(full)
-        try:
-            return merged, layouts.fit_with_head(state, merged, name, str(weights), heads.own_names(full, merged)), True
-        except UserError:
-            raise error from None  # the names of the network as it is published say more
 
 
 def _known(weights: Path, name: str, asked: GivenPreprocessing) -> tuple[InputSpec, str]:

@@ -51,6 +51,7 @@ def export_file(
     preprocessing: GivenPreprocessing = AS_KNOWN,
     set: Sequence[str] = (),
     activation: Literal["softmax", "sigmoid"] = "softmax",
+    head: str | None = None,
 ) -> list[Result]:
     """Make the run ``out`` from a weights file and write ``out/export/<target>-<precision>``.
 
@@ -67,6 +68,7 @@ def export_file(
     output: "probabilities", or "features" to leave the classifier off (the only choice for a backbone).
     activation: what the classifier was trained with; with "sigmoid" (binary cross-entropy: one output, or any number of
     labels an image) the files give "scores", one for each label.
+    head: the activation between the linear layers of a classifier of several ("relu"), which weights do not say.
     Raises UserError for weights, labels or images that do not fit.
     """
     need_lists(targets=targets, precisions=precisions, set=set)
@@ -89,7 +91,7 @@ def export_file(
     exporting.known_names(config.build({"export": formats}, of_export, source="the command line"))
     weights, root = Path(weights), Path(images)
     digest = sha256(weights) if weights.is_file() else ""
-    deployed, name = read(weights, backbone, labels, size, kind, preprocessing)
+    deployed, name = read(weights, backbone, labels, size, kind, preprocessing, head)
     deployed.about = {**exporting.origin(digest, name), **deployed.about}
     asked = {
         **formats,
@@ -119,7 +121,7 @@ def export_file(
         refuse_another(Run(out), "network", weights, inputs)
     with started(out, recipe, force) as run:
         kept = {"backbone": name, "labels": list(deployed.labels), "output": deployed.output, "spec": spec.to_dict()}
-        kept |= {"options": deployed.options} if deployed.options else {}
+        kept |= {key: value for key in ("options", "head") if (value := getattr(deployed, key))}
         perform(
             run,
             "network",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from softedge.errors import UserError
 from softedge.progress import say
-from softedge.weights.layouts import BY_ONNX, COUNTER, HEADS, Fitted, listed
+from softedge.weights.layouts import BY_ONNX, COUNTER, HEADS, SAY, Fitted, listed
 
 _OF_TRAINING = re.compile(r"loss|criteri|metric", re.IGNORECASE)  # in a name: not between features and classes
 _ELSE = "use --output features, or"
@@ -44,13 +44,13 @@ def completed(
         there = {f"{head}.{leaf}": value for leaf, value in tensors.items()}
         if tensors.get("weight") is None or tensors["weight"].ndim != 2:
             raise UserError(_incomplete(there, where))
-        _refuse_contradiction(there, where)
+        refuse_contradiction(there, where)
         layer = layers[0] if layers else head
         given = {f"{layer}.{leaf}": value for leaf, value in tensors.items()}
     weights = _weights(given, layers)
     if not weights:
         raise UserError(_incomplete(given, where))
-    _refuse_contradiction(given, where)
+    refuse_contradiction(given, where)
     net = build(len(weights[0]))
     _refuse_other_shapes(given, net, fitted, name, where)
     net.load_state_dict({**fitted.tensors, **given}, strict=False)  # counters of BatchNorm batches may be absent
@@ -68,7 +68,7 @@ def _incomplete(given: Mapping[str, Tensor], where: str) -> str:
     return f"the classifier in {where} has no weight of shape (classes, features), only {has}; {_ELSE} a complete file"
 
 
-def _refuse_contradiction(given: Mapping[str, Tensor], where: str) -> None:
+def refuse_contradiction(given: Mapping[str, Tensor], where: str) -> None:
     """UserError for a linear layer whose weight and bias are of different numbers of classes."""
     for key, weight in given.items():
         layer, _, leaf = key.rpartition(".")
@@ -96,8 +96,13 @@ def _refuse_sequence(fitted: Fitted, layers: tuple[str, ...], where: str) -> Non
     sizes = [f"{name} {' x '.join(map(str, tensors['weight'].shape))}" for name, tensors in fitted.heads.items()]
     raise UserError(
         f"{where} has a classifier of {len(sizes)} layers ({listed(sizes)}), and does not say what lies between them; "
-        f"{BY_ONNX}"
+        f"{SAY}"
     )
+
+
+def between_features_and_classes(fitted: Fitted) -> list[str]:
+    """Names beside the network that may be of its classifier."""
+    return [key for key in fitted.outside if not _OF_TRAINING.search(key)]
 
 
 def _refuse_unclear(fitted: Fitted, layers: tuple[str, ...], name: str, where: str) -> None:
@@ -107,12 +112,13 @@ def _refuse_unclear(fitted: Fitted, layers: tuple[str, ...], name: str, where: s
             f"{where} has {len(fitted.heads)} classifiers ({listed(list(fitted.heads))}), and none is that of {name} "
             f"itself; {_ELSE} a file with one of them"
         )
-    between = [key for key in fitted.outside if not _OF_TRAINING.search(key)]
-    if between:
+    if between := between_features_and_classes(fitted):
         what = "part of its classifier" if fitted.heads else "its classifier"
+        several = sum(key.endswith(".weight") for key in between) + len(fitted.heads) > 1
+        head = "; if that has several linear layers, say what lies between with --head" if several else ""
         raise UserError(
-            f"{where} has {listed(between)} outside of '{fitted.prefix}', which may be {what}; {_ELSE} a file with the "
-            f"network and one linear layer 'classifier'"
+            f"{where} has {listed(between)} outside of '{fitted.prefix}', which may be {what}{head}; {_ELSE} a file "
+            "with the network and one linear layer 'classifier'"
         )
 
 

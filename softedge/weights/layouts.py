@@ -26,6 +26,7 @@ TORCHVISION = {  # timm's name -> torchvision's, where the two are the same netw
 _INSIDE = ("backbone.net.", "backbone.", "net.", "encoder.", "")  # where a classifier keeps its backbone
 HEADS = ("head", "fc", "classifier", "last_linear")
 BY_ONNX = "export the network to ONNX in PyTorch and give that file to softedge quantize, or use --output features"
+SAY = f"say which activation with --head, such as --head relu, or {BY_ONNX}"
 GREY = (0.299, 0.587, 0.114)  # parts of red, green and blue (ITU-R 601), as in Pillow
 COUNTER = "num_batches_tracked"  # says nothing about the function, and old files do not have it
 
@@ -68,10 +69,13 @@ def fit(state: State, net: nn.Module, name: str, where: str) -> tuple[dict[str, 
     return fitted.tensors, [*fitted.own, *(f"{head}.{leaf}" for head, given in fitted.heads.items() for leaf in given)]
 
 
-def fit_with_head(state: State, net: nn.Module, name: str, where: str, own: Collection[str] = ()) -> Fitted:
+def fit_with_head(
+    state: State, net: nn.Module, name: str, where: str, own: Collection[str] = (), layered: bool = False
+) -> Fitted:
     """``fit``, with the tensors of every classifier and those outside.
 
     own: names of the network's own classifier, where it is more than the layers that timm gives as ``classifier``.
+    layered: whether a classifier may have other layers between linear ones, such as norms.
     """
     wanted = net.state_dict()
     best: tuple[int, str] | None = None
@@ -83,10 +87,10 @@ def fit_with_head(state: State, net: nn.Module, name: str, where: str, own: Coll
         ours = [k for k in found if k in own or _is_of(k, classifiers(net))]
         beside = {k: k.removeprefix(reading.outer) for k in state if not k.startswith(reading.prefix)}
         unclaimed = {k: inner[k] for k in found if k not in ours}
-        others = {reading.prefix + k: inner[k] for k in _of_heads(unclaimed, (*HEADS, *classifiers(net)))}
+        others = {reading.prefix + k: inner[k] for k in _of_heads(unclaimed, (*HEADS, *classifiers(net)), layered)}
         strangers = [k for k in found if k not in ours and reading.prefix + k not in others]
         shorts = {short: state[k] for k, short in beside.items()}
-        there = _of_heads(shorts, (*HEADS, *classifiers(net)))
+        there = _of_heads(shorts, (*HEADS, *classifiers(net)), layered)
         others |= {k: state[k] for k, short in beside.items() if short in there}
         outside = [k for k in beside if k not in others]
         if not wrong and not strangers:
@@ -130,8 +134,9 @@ def _refuse_two(outside: list[str], wanted: list[str], prefix: str, name: str, w
 
 def _misfit(wrong: list[str], strangers: list[str], state: State, wanted: State) -> str:
     if not wrong:
-        several = all(key.startswith(tuple(f"{head}." for head in HEADS)) for key in strangers)
-        what = f"; of a classifier of several layers, {BY_ONNX}" if several else ""
+        inside = all(key.startswith(tuple(f"{head}." for head in HEADS)) for key in strangers)
+        several = sum(state[key].ndim == 2 for key in strangers) > 1
+        what = f"; of a classifier of several layers, {SAY if several else BY_ONNX}" if inside else ""
         return f"{len(strangers)} of its tensors have no place in the network, the first is '{strangers[0]}'{what}"
     first = wrong[0]
     there = f"of shape {tuple(state[first].shape)} in the file" if first in state else "not in the file"
@@ -163,16 +168,18 @@ def _is_of(key: str, layers: Sequence[str]) -> bool:
     return key.rpartition(".")[0] in layers and key.rpartition(".")[2] in ("weight", "bias")
 
 
-def _of_heads(state: State, layers: Sequence[str]) -> list[str]:
+def _of_heads(state: State, layers: Sequence[str], layered: bool) -> list[str]:
     """The names of classifiers: ``head.weight``, and of sequences of linear layers alone (``head.0.weight``).
 
-    A norm in such a sequence may be that of the features: it is left to be refused by name.
+    A norm in such a sequence may be that of the features: it is left to be refused by name, but for ``layered`` ones.
     """
     found = {key for key in state if _is_of(key, layers)}
     for layer in layers:
         inside = {key: value for key, value in state.items() if key.startswith(f"{layer}.") and key not in found}
         weights = [key for key, value in inside.items() if key.endswith(".weight") and value.ndim == 2]
-        if {key.rpartition(".")[0] for key in inside} == {key.rpartition(".")[0] for key in weights}:
+        if layered and weights:
+            found |= inside.keys()
+        elif {key.rpartition(".")[0] for key in inside} == {key.rpartition(".")[0] for key in weights}:
             found |= {key for key in inside if key.rpartition(".")[2] in ("weight", "bias")}
     return [key for key in state if key in found]  # in the order of the file
 
@@ -271,6 +278,8 @@ def from_torchvision(state: State, net: nn.Module, name: str) -> dict[str, Tenso
     keys = [k for k in theirs.state_dict() if k not in head and not k.endswith(COUNTER)]
     ours = {k: v for k, v in net.state_dict().items() if not k.endswith(COUNTER)}
     given = {k for k in state if not k.endswith(COUNTER)}
+    if len(keys) > len(ours):  # the network has lost the layer that is the classifier's in torchvision
+        keys = [k for k in keys if not k.startswith("classifier.")]
     if not set(keys) <= given or len(keys) != len(ours):
         return None
     renamed = {}

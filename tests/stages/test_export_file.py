@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from softedge import backbones, config
+from softedge.cli import app
 from softedge.errors import GateFailed, UserError
 from softedge.export import contract, given
 from softedge.export.verify import verify
 from softedge.records import InputSpec
+from softedge.stages import export as exporting
 from softedge.stages.bench import bench
 from softedge.stages.check import check
 from softedge.stages.export_file import export_file, read
@@ -153,6 +158,59 @@ def test_grey_weights_need_one_mean_and_one_std(tmp_path):
     settings = {"mean": [0.5], "std": [0.25], "input_size": [1, 32, 32], "crop_pct": 1.0}
     (tmp_path / "config.json").write_text(json.dumps({"architecture": NAME, "pretrained_cfg": settings}))
     assert read(tmp_path / "grey.safetensors", NAME)[0].spec == InputSpec(32, 32, (0.5,) * 3, (0.25,) * 3, "bilinear")
+
+
+def hand_written(weights, folder):
+    """The network with a classifier of two layers, as users replace it; its weights in ``own.pth``."""
+    net = copy.deepcopy(weights[1])
+    torch.manual_seed(1)
+    layers = (torch.nn.Linear(1024, 32), torch.nn.BatchNorm1d(32), torch.nn.Hardswish(), torch.nn.Linear(32, 4))
+    net.classifier = torch.nn.Sequential(torch.nn.Dropout(), *layers[:3], torch.nn.Dropout(), layers[3]).eval()
+    with torch.no_grad():
+        torch.nn.init.normal_(layers[1].running_mean, std=0.3)
+        torch.nn.init.normal_(layers[3].weight, std=1.0)
+    torch.save(net.state_dict(), folder / "own.pth")
+    return net
+
+
+def test_a_classifier_of_two_layers_goes_through_every_stage(weights, photos, tmp_path, capsys):
+    net, out = hand_written(weights, tmp_path), tmp_path / "out"
+    words = ["export-file", str(tmp_path / "own.pth"), "--backbone", NAME, "--images", str(photos), "--out", str(out)]
+    words += ["--targets", "onnx", "--precisions", "fp32", "--size", "32", "--devices", "local"]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, UserError) and "say which activation with --head, such" in str(done.exception)
+    done = CliRunner().invoke(app, [*words, "--head", "hardswish"])
+    assert done.exit_code == 0, done.output
+    exported = out / "export/onnx-fp32"
+    golden, artifact = contract.read_golden(exported), contract.read(exported)
+    session = onnxruntime.InferenceSession(exported / "model.onnx")
+    x = (golden.images / 255.0 - np.array(artifact.spec.mean)) / np.array(artifact.spec.std)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(x.transpose(0, 3, 1, 2)).float()).softmax(1).numpy()
+    assert expected.std(axis=0).max() > 0.01 and np.abs(golden.expected - expected).max() < 1e-5
+    (found,) = session.run(None, {"image": golden.images})
+    assert np.abs(found - expected).max() < 1e-5
+    assert contract.describe(exported)["checkpoint"]["head"] == "hardswish between its linear layers, from --head"
+    (row,) = check(out, force=True).details["rows"]
+    assert row["passed"] and len(bench(out, devices=["local"])) == 1 and report(out).is_file()
+    capsys.readouterr()
+    (again,) = exporting.export(out, force=True)  # of the network that the run keeps
+    assert again.skipped == {} and np.abs(contract.read_golden(exported).expected - expected).max() < 1e-5
+
+
+def test_a_run_with_another_activation_is_not_taken_for_done(weights, photos, tmp_path):
+    net = hand_written(weights, tmp_path)
+    asked = {"backbone": NAME, "size": 32, "targets": ("onnx",), "precisions": ("fp32",)}
+    export_file(tmp_path / "own.pth", tmp_path / "out", photos, head="gelu", **asked)
+    with pytest.raises(UserError, match='made with other settings .*"gelu" -> "relu".*; add --force'):
+        export_file(tmp_path / "own.pth", tmp_path / "out", photos, head="relu", **asked)
+    export_file(tmp_path / "own.pth", tmp_path / "out", photos, head="relu", **asked, force=True)
+    net.classifier[3] = torch.nn.ReLU()
+    golden = contract.read_golden(tmp_path / "out/export/onnx-fp32")
+    spec = contract.read(tmp_path / "out/export/onnx-fp32").spec
+    x = torch.from_numpy(((golden.images / 255.0 - spec.mean) / spec.std).transpose(0, 3, 1, 2)).float()
+    with torch.no_grad():
+        assert np.abs(golden.expected - net(x).softmax(1).numpy()).max() < 1e-5
 
 
 def test_prefixes_of_training_frameworks_are_taken_off(weights):

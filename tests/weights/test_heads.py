@@ -140,8 +140,8 @@ def test_layers_that_may_lie_between_features_and_classes_are_refused(net, path,
     """A neck of the same width would fit, and the answers would be others."""
     outside = {"neck.weight": torch.eye(1024), **(head("head") if with_head else {})}
     torch.save({**trunk(net, "backbone."), **outside}, path)
-    what = "part of its classifier" if with_head else "its classifier"
-    with pytest.raises(UserError, match=rf"has neck.weight outside of 'backbone.', which may be {what}; use"):
+    what = "part of its classifier; if that has several linear layers, say" if with_head else "its classifier; use"
+    with pytest.raises(UserError, match=rf"has neck.weight outside of 'backbone.', which may be {what}"):
         read(path, NAME)
     assert read(path, NAME, output="features")[0].output == "features"
 
@@ -179,7 +179,7 @@ def test_one_linear_layer_at_the_beginning_of_a_sequence_is_the_classifier(net, 
     assert torch.allclose(logits(path), expected, atol=1e-5)
 
 
-ONNX = "export the network to ONNX in PyTorch and give that file to softedge quantize"
+ONNX = "say which activation with --head, such as --head relu, or export the network to ONNX in PyTorch and give"
 
 
 @pytest.mark.parametrize("prefix", ["", "backbone."])
