@@ -10,6 +10,7 @@ import typer
 
 from softedge.commands.options import (
     AllowMissingOption,
+    BgrOption,
     CropOption,
     DevicesOption,
     ForceOption,
@@ -81,7 +82,7 @@ def quantize(
             show_default="the network's, else softmax",
         ),
     ] = None,
-    bgr: Annotated[bool, typer.Option("--bgr", help="For a file that takes blue first; so do --mean, --std.")] = False,
+    bgr: BgrOption = False,
     min_agreement: MinAgreementOption = None,
     set_: SetOption = None,
     force: ForceOption = False,
@@ -165,6 +166,7 @@ def export_file(
     std: StdOption = None,
     interpolation: InterpolationOption = None,
     crop: CropOption = None,
+    bgr: BgrOption = False,
     output: Annotated[str, typer.Option("--output", help="probabilities or features")] = "probabilities",
     activation: Annotated[
         str, typer.Option("--activation", help="softmax, or sigmoid for a head trained with binary cross-entropy")
@@ -194,7 +196,7 @@ def export_file(
 
     asked, on = {"targets": names(targets), "precisions": names(precisions)}, addresses(devices) or ()
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-    given["preprocessing"] = preprocessing(size, mean, std, interpolation, crop)
+    given["preprocessing"] = preprocessing(size, mean, std, interpolation, crop, bgr)
     given |= {"output": output, "activation": activation, "head": head, "batch": batch, "set": set_ or ()}
     write(weights, out, images, backbone, labels, force=force, **given)
     typer.echo(tables.deployment(judge(out, on, force)))

@@ -127,6 +127,7 @@ StdOption = Annotated[
 InterpolationOption = Annotated[
     str | None, typer.Option("--interpolation", help="bilinear or bicubic", show_default="the network's")
 ]
+BgrOption = Annotated[bool, typer.Option("--bgr", help="The network takes blue first; so do --mean, --std.")]
 CropOption = Annotated[
     float | None, typer.Option("--crop", help="Side of the crop / shorter side.", show_default="the network's")
 ]

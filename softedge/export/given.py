@@ -19,9 +19,10 @@ from softedge.progress import plural, say
 from softedge.records import LABELLED, InputSpec, Output
 from softedge.run import write_bytes
 from softedge.weights import starting
+from softedge.weights.channel_order import TURNED, red_first
 from softedge.weights.class_names import class_names, refuse_other_count
 from softedge.weights.files import description, serialized
-from softedge.weights.preprocessing import Preprocessing, beside, by_name, of_timm
+from softedge.weights.preprocessing import Preprocessing, beside, blue_first, by_name, of_timm
 
 GREY = "photos become 0.299 R + 0.587 G + 0.114 B, unrounded, in the first convolution"
 KIND = "network"  # of a file written by ``save``, beside "classifier" and "backbone"
@@ -32,6 +33,7 @@ class GivenPreprocessing:
     """What the user says about the weights' preprocessing; None: what the file, ``config.json`` or timm says.
 
     size: input height = width, pixels.  mean, std: per channel, of x / 255.  crop: side of the crop / shorter side.
+    bgr: whether the weights take blue, green, red; mean and std are then in that order, too.
     """
 
     size: int | None = None
@@ -39,8 +41,11 @@ class GivenPreprocessing:
     std: tuple[float, float, float] | None = None
     interpolation: Literal["bilinear", "bicubic"] | None = None
     crop: float | None = None
+    bgr: bool = False
 
     def applied(self, spec: InputSpec) -> InputSpec:
+        """``spec`` with what the user says instead, red first."""
+        mean, std = (each[::-1] if self.bgr and each else each for each in (self.mean, self.std))
         size = self.size or spec.size
         share = self.crop or spec.size / spec.resize
         resize = spec.resize if size == spec.size and not self.crop else round(size / share)
@@ -48,8 +53,8 @@ class GivenPreprocessing:
             spec,
             size=size,
             resize=resize,
-            mean=self.mean or spec.mean,
-            std=self.std or spec.std,
+            mean=mean or spec.mean,
+            std=std or spec.std,
             interpolation=self.interpolation or spec.interpolation,
         )
 
@@ -62,7 +67,12 @@ AS_KNOWN = GivenPreprocessing()
 
 
 def preprocessing(
-    size: int | None, mean: str | None, std: str | None, interpolation: str | None, crop: float | None
+    size: int | None,
+    mean: str | None,
+    std: str | None,
+    interpolation: str | None,
+    crop: float | None,
+    bgr: bool = False,
 ) -> GivenPreprocessing:
     """From what is typed, ``--mean 0.5,0.5,0.5``; UserError for anything else."""
     size = None if size is None else whole("--size", size, why=": the input's height and width in pixels, such as 224")
@@ -70,7 +80,8 @@ def preprocessing(
         raise UserError(f"--interpolation is bilinear or bicubic; found '{interpolation}'")
     if crop is not None and not 0 < crop <= 1:
         raise UserError(f"--crop is {crop:g}; give the side of the centre crop over the shorter side, such as 0.875")
-    return GivenPreprocessing(size, _channels("--mean", mean), _channels("--std", std), interpolation, crop)  # type: ignore[arg-type]
+    channels = _channels("--mean", mean), _channels("--std", std)
+    return GivenPreprocessing(size, *channels, interpolation, crop, bgr)  # type: ignore[arg-type]
 
 
 def _channels(option: str, text: str | None) -> tuple[float, float, float] | None:
@@ -87,7 +98,7 @@ def _channels(option: str, text: str | None) -> tuple[float, float, float] | Non
     low = 0.0 if option == "--mean" else 1e-3
     if not all(low <= value <= 1 for value in values):
         blue = len(values) == 3 and 90 < values[0] < values[1] < values[2] < 140  # 103.9,116.8,123.7
-        more = "; blue comes first, as in Caffe: softedge quantize FILE takes --bgr" if blue else ""
+        more = "; blue comes first, as in Caffe: give --bgr" if blue else ""
         raise UserError(f"{option} is of x / 255, between 0 and 1; found '{text}' (divide by 255{more})")
     first, second, third = values * (3 // len(values))
     return first, second, third
@@ -115,6 +126,8 @@ def read(
     _all_finite(state, weights)
     if head is not None and output == "features":
         raise UserError("features have no classifier; leave out --head or --output features")
+    if preprocessing.bgr and (backbone is None or "spec" in description(weights)):
+        raise UserError(f"{weights} is softedge's own, which takes red first; leave out --bgr")
     if backbone is None:
         about = backbones.describe(weights)  # a UserError where softedge did not write the file
         spec = _announced(InputSpec.from_dict(about["spec"]), f"from {weights}", preprocessing)
@@ -136,6 +149,16 @@ def read(
         raise UserError(
             f"{weights} is for grey images, and mean and std have values for three channels; give one each, such as "
             "--mean 0.5 --std 0.5"
+        )
+    if preprocessing.bgr:
+        _refuse_unknown_order(weights, usual, origin, preprocessing, made.grey)
+        red_first(made.net, spec.size, str(weights))
+        say(f"weights: {weights} takes blue first (--bgr): its first convolution is turned, and files take red first")
+        about["channel_order"] = TURNED
+    elif blue_first(spec.mean):
+        say(
+            f"warning: the mean of {weights} is ImageNet's with blue first, and images are fed red first; give --bgr "
+            "if the weights take blue, green, red, else the mean as 0.485,0.456,0.406"
         )
     if made.classes == 0:
         if labels is not None and output != "features":
@@ -194,6 +217,18 @@ def _all_finite(state: Mapping[str, Tensor], weights: Path) -> None:
             f"{weights} has NaN or infinite values in {len(broken)} of {len(state)} tensors, the first is "
             f"'{broken[0]}': training has diverged; use an earlier checkpoint"
         )
+
+
+def _refuse_unknown_order(weights: Path, usual: InputSpec, origin: str, asked: GivenPreprocessing, grey: bool) -> None:
+    """UserError where ``--bgr`` has no meaning, or nobody says in which order mean and std are."""
+    if grey:
+        raise UserError(f"{weights} is for grey images; leave out --bgr")
+    for key in ("mean", "std"):
+        if getattr(asked, key) is None and len({*getattr(usual, key)}) > 1:
+            raise UserError(
+                f"--bgr: the {key} ({origin}) has a value for each channel, and it is not known whether blue is first "
+                "there; give --mean and --std, blue first"
+            )
 
 
 def _known(weights: Path, name: str, asked: GivenPreprocessing) -> tuple[InputSpec, str]:

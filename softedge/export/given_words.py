@@ -8,17 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from softedge.errors import UserError
 from softedge.export.given_file import Interface
 from softedge.progress import say
 from softedge.records import InputSpec
-from softedge.weights.preprocessing import Preprocessing, beside, by_name
+from softedge.weights.preprocessing import Preprocessing, beside, blue_first, by_name
 
 _CROP = 0.875
 _INSTEAD = "--mean and --std"
-_BLUE_FIRST = (0.406, 0.456, 0.485)
 _NEAR = 1.1  # a factor between two ways to normalise that are the same
 
 
@@ -80,7 +77,7 @@ def preprocessing(
             f"warning: {path.name} normalises values up to {white:g} itself, and gets normalised ones; leave out "
             "--mean and --std if that is wrong"
         )
-    if not interface.bgr and interface.channels == 3 and np.allclose(mean, _BLUE_FIRST, atol=0.006):
+    if not interface.bgr and interface.channels == 3 and blue_first(mean):
         say(
             f"warning: the mean of {path.name} is ImageNet's with blue first, and images are fed red first; give --bgr "
             "if the network takes blue, green, red, else the mean as 0.485,0.456,0.406"

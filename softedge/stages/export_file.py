@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -120,7 +120,8 @@ def export_file(
     if not force:
         refuse_another(Run(out), "network", weights, inputs)
     with started(out, recipe, force) as run:
-        kept = {"backbone": name, "labels": list(deployed.labels), "output": deployed.output, "spec": spec.to_dict()}
+        kept: dict[str, Any] = {"backbone": name, "labels": list(deployed.labels), "output": deployed.output}
+        kept |= {"spec": spec.to_dict(), **({"bgr": True} if preprocessing.bgr else {})}
         kept |= {key: value for key in ("options", "head") if (value := getattr(deployed, key))}
         perform(
             run,

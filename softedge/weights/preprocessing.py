@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,8 @@ from softedge.weights import transformers_config
 from softedge.weights.timm_config import UNREADABLE, config_beside, read_beside, settings_beside
 
 Channels = tuple[float, float, float]
+_BLUE_FIRST = (0.406, 0.456, 0.485)  # ImageNet's mean
+_NEAR = 0.006  # Caffe's is 0.4076, 0.4579, 0.4850
 Interpolation = Literal["bilinear", "bicubic"]
 
 
@@ -33,6 +35,11 @@ class Preprocessing:
 
 def _short(values: Channels) -> str:
     return f"{values[0]:g}" if len(set(values)) == 1 else "(" + ", ".join(f"{v:g}" for v in values) + ")"
+
+
+def blue_first(mean: Sequence[float]) -> bool:
+    """Whether it is ImageNet's mean in the order blue, green, red."""
+    return all(abs(value - known) < _NEAR for value, known in zip(mean, _BLUE_FIRST))
 
 
 def of_timm(name: str, origin: str = "") -> Preprocessing | None:

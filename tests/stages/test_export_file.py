@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
@@ -449,6 +450,91 @@ def test_preprocessing_of_the_weights_is_in_the_file(weights, photos, tmp_path):
     assert np.abs(deployed.predict(image) - expected).max() < 1e-5
     with pytest.raises(UserError, match="--mean is of x / 255, between 0 and 1; found '123.7,116.3,103.5'"):
         given.preprocessing(None, "123.7,116.3,103.5", None, None, None)
+
+
+ANY = (None, None)  # interpolation and crop
+
+
+def turned(net):
+    """The network for blue, green, red: the same answers where images come so."""
+    net = copy.deepcopy(net)
+    with torch.no_grad():
+        net.conv_stem.weight.copy_(net.conv_stem.weight[:, [2, 1, 0]])
+    return net
+
+
+def test_weights_that_take_blue_first_become_files_that_take_red_first(weights, photos, tmp_path):
+    """As trained with OpenCV: the reference reads a photo as OpenCV does."""
+    net, out = turned(weights[1]), tmp_path / "out"
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    words = ["export-file", str(tmp_path / "net.safetensors"), "--backbone", NAME, "--images", str(photos)]
+    words += ["--out", str(out), "--targets", "onnx", "--precisions", "fp32", "--size", "32", "--bgr"]
+    done = CliRunner().invoke(app, [*words, "--mean", "0.4,0.5,0.6", "--std", "0.2,0.25,0.3"])
+    assert done.exit_code == 0, done.output
+    exported = out / "export/onnx-fp32"
+    golden, artifact = contract.read_golden(exported), contract.read(exported)
+    assert artifact.spec.mean == (0.6, 0.5, 0.4) and artifact.spec.std == (0.3, 0.25, 0.2)
+    opened = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2BGR) for image in golden.images])
+    x = (opened / 255 - np.array([0.4, 0.5, 0.6])) / np.array([0.2, 0.25, 0.3])
+    with torch.no_grad():
+        expected = net(torch.from_numpy(x.transpose(0, 3, 1, 2)).float()).softmax(1).numpy()
+    assert expected.std(axis=0).max() > 0.01
+    (found,) = onnxruntime.InferenceSession(exported / "model.onnx").run(None, {"image": golden.images})
+    assert np.abs(found - expected).max() < 1e-5 and np.abs(golden.expected - expected).max() < 1e-5
+    assert contract.describe(exported)["checkpoint"]["channel_order"].startswith("the weights take blue first")
+    with pytest.raises(UserError, match="made with other settings .*recipe.bgr"):
+        own = given.preprocessing(None, "0.6,0.5,0.4", "0.3,0.25,0.2", *ANY)
+        export_file(tmp_path / "net.safetensors", out, photos, NAME, size=32, preprocessing=own)
+
+
+@pytest.mark.parametrize(
+    ("name", "merged"),
+    [("test_resnet", False), ("test_vit", False), ("efficientvit_b0", False), ("mobileone_s0", 0), ("mobileone_s0", 1)],
+)
+def test_the_first_convolution_is_turned_whatever_the_network(tmp_path, name, merged):
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=4).train()
+    size = net.pretrained_cfg["input_size"][-1]
+    for module in net.modules():  # statistics of real activations: with the first ones all signals die out
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        net(torch.randn(8, 3, size, size))
+    torch.nn.init.normal_(net.eval().get_classifier().weight)
+    save_file((timm.models.reparameterize_model(net) if merged else net).state_dict(), tmp_path / "net.safetensors")
+    size = net.pretrained_cfg["input_size"][-1]
+    deployed, _ = read(
+        tmp_path / "net.safetensors", name, preprocessing=given.preprocessing(size, "0", "1", *ANY, True)
+    )
+    image = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        expected, found, other = net(image), deployed.model(image.flip(1)), deployed.model(image)
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.std())
+    assert not torch.allclose(other, expected, rtol=1e-2, atol=1e-2 * expected.std())
+
+
+def test_blue_first_is_refused_where_it_is_unclear_or_nothing_can_be_turned(weights, tmp_path, capsys):
+    good, bgr = weights[0] / "net.safetensors", given.preprocessing(32, None, None, *ANY, True)
+    with pytest.raises(
+        UserError, match="--bgr: the mean .assumed: .* not known whether blue is first there; give --mean"
+    ):
+        read(good, NAME, preprocessing=bgr)
+    with pytest.raises(UserError, match="--bgr: the std .assumed"):
+        read(good, NAME, preprocessing=given.preprocessing(32, "0.5", None, *ANY, True))
+    own = given.preprocessing(32, "0.5", "0.25", *ANY, True)
+    grey_network(tmp_path)
+    with pytest.raises(UserError, match="grey.safetensors is for grey images; leave out --bgr"):
+        read(tmp_path / "grey.safetensors", NAME, preprocessing=own)
+    spec = InputSpec(32, 36, (0.5,) * 3, (0.25,) * 3)
+    backbones.save(tmp_path / "b.safetensors", backbones.build(config.Backbone(name=NAME)), spec)
+    with pytest.raises(UserError, match="is softedge's own, which takes red first; leave out --bgr"):
+        read(tmp_path / "b.safetensors", preprocessing=own)
+    save_file(timm.create_model("tresnet_m", num_classes=2).state_dict(), tmp_path / "odd.safetensors")
+    with pytest.raises(UserError, match="--bgr: .*odd.safetensors is of a network whose first layer is no convolution"):
+        read(tmp_path / "odd.safetensors", "tresnet_m", size=64, preprocessing=own)
+    capsys.readouterr()
+    read(good, NAME, preprocessing=given.preprocessing(32, "0.406,0.456,0.485", None, *ANY))
+    assert "is ImageNet's with blue first, and images are fed red first; give --bgr if" in capsys.readouterr().err
 
 
 def test_float_files_neither_read_nor_warn_about_calibration_images(weights, photos, tmp_path, capsys, monkeypatch):

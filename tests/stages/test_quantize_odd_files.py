@@ -815,7 +815,7 @@ def test_a_file_that_takes_blue_first_is_quantized_and_named_so(
     assert "Gather" not in {node.op_type for node in made.graph.node}
     given.read(tmp_path / "net.onnx", {**ASKED, "mean": (0.4076, 0.4579, 0.4850)})
     assert "is ImageNet's with blue first, and images are fed red first; give --bgr if" in capsys.readouterr().err
-    with pytest.raises(UserError, match="blue comes first, as in Caffe: softedge quantize FILE takes --bgr"):
+    with pytest.raises(UserError, match="blue comes first, as in Caffe: give --bgr"):
         preprocessing(None, "103.939,116.779,123.68", None, None, None)
 
 
