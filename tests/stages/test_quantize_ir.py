@@ -139,6 +139,112 @@ def test_numbers_of_the_model_api_are_read_with_sign_and_exponent_or_not_at_all(
         given.read(saved(noted, tmp_path / "negative.xml"), {})
 
 
+LEVELS = {"mean_values": "102 127.5 153", "scale_values": "51 63.75 76.5"}  # SPEC's
+
+
+def noting(network, path, **notes):
+    """A file with notes of the Model API."""
+    network = network.clone()
+    for key, text in notes.items():
+        network.set_rt_info(text, ["model_info", key])
+    return saved(network, path)
+
+
+def test_the_model_api_turns_opencvs_images_for_a_network_that_takes_red_first(network, deployed, pictures, tmp_path):
+    """``reverse_input_channels``: its images come as OpenCV reads them, ``embed_preprocessing`` makes RGB of them."""
+    path = noting(network, tmp_path / "net.xml", **LEVELS, reverse_input_channels="True")
+    read = given.read(path, {})
+    assert "channel_order" not in read.about
+    assert np.abs(read.predict(pictures) - deployed.predict(pictures)).max() < 0.01  # weights in 16 bits
+    for yes in ("True", "YES"):
+        path = noting(network, tmp_path / "net.xml", **LEVELS, reverse_input_channels=yes)
+        with pytest.raises(
+            UserError, match="net.xml takes red first: its entry 'reverse_input_channels' .* leave out --b"
+        ):
+            given.read(path, {"bgr": True})
+
+
+def test_a_file_that_turns_opencvs_images_itself_takes_blue_first(network, deployed, pictures, tmp_path, capsys):
+    """As ``Model.save`` of the Model API writes it: OpenVINO's own preprocessing is in the graph and noted."""
+    steps = ov.preprocess.PrePostProcessor(network.clone())
+    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    steps.input().tensor().set_color_format(ov.preprocess.ColorFormat.BGR)
+    steps.input().model().set_layout(ov.Layout("NCHW"))
+    change = steps.input().preprocess().convert_color(ov.preprocess.ColorFormat.RGB).convert_element_type(ov.Type.f32)
+    change.mean([255 * value for value in SPEC.mean]).scale([255 * value for value in SPEC.std])
+    notes = {**LEVELS, "reverse_input_channels": "YES", "embedded_processing": "YES"}
+    path = noting(steps.build(), tmp_path / "net.xml", **notes)
+    for asked in ({}, {"bgr": True}):
+        read = given.read(path, asked)
+        assert read.about["channel_order"] == "BGR"
+        assert np.abs(read.predict(pictures) - deployed.predict(pictures)).max() < 0.01
+    assert "net.xml takes blue first and turns it itself, by its entry" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("notes", "bgr", "warns"),
+    [
+        ({"reverse_input_channels": "False"}, None, True),
+        ({"reverse_input_channels": "False"}, True, False),
+        ({"reverse_input_channels": "True"}, None, False),
+        ({}, None, False),
+        ({"mean_values": "123.675 116.28 103.53", "reverse_input_channels": "False"}, None, False),  # red is first
+    ],
+)
+def test_images_that_the_model_api_gives_as_they_come_may_be_blue_first(network, tmp_path, capsys, notes, bgr, warns):
+    given.read(noting(network, tmp_path / "net.xml", **{**LEVELS, **notes}), {"bgr": bgr})
+    said = capsys.readouterr().err
+    assert (
+        "as they come, blue first where OpenCV reads them, and here they are fed red first; give --bgr" in said
+    ) == warns
+
+
+def test_means_of_images_scaled_to_one_are_not_divided_again(network, tmp_path):
+    shares = {"mean_values": "0.4 0.5 0.6", "scale_values": "0.2 0.25 0.3"}
+    for notes in (
+        {"intensity_mode": "scale_to_unit", "input_dtype": "u8"},
+        {"intensity_mode": "scale_to_unit", "input_dtype": "u16", "intensity_max_value": "65535"},
+        {"input_dtype": "f32"},
+    ):
+        spec = given.read(noting(network, tmp_path / "net.xml", **shares, **notes), {}).spec
+        assert np.allclose(spec.mean, SPEC.mean) and np.allclose(spec.std, SPEC.std)
+    with pytest.raises(UserError, match="does not say how they are normalised"):
+        given.read(noting(network, tmp_path / "net.xml", **shares), {})  # of x: 0.2 of 255 levels is no deviation
+
+
+def test_notes_on_resizing_are_followed_or_named_and_others_are_passed_over(network, tmp_path, capsys):
+    quiet = {"orig_height": "16", "orig_width": "16", "pad_value": "114", "confidence_threshold": "0.35", "topk": "5"}
+    path = noting(network, tmp_path / "net.xml", **LEVELS, **quiet, resize_type="crop", interpolation_mode="CUBIC")
+    spec = given.read(path, {}).spec
+    assert (spec.resize, spec.interpolation) == (16, "bicubic")
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 2, "how images are prepared, and what the answers are"
+    path = noting(network, tmp_path / "net.xml", **LEVELS, **quiet, resize_type="standard")
+    assert given.read(path, {"crop": 0.5}).spec.resize == 32
+    assert "'resize_type' images are squashed to a square; here their centre is cropped" in capsys.readouterr().err
+
+
+def test_the_size_that_the_model_api_embeds_is_that_of_a_file_of_any_size(deployed, tmp_path):
+    network = converted(deployed, -1, 3, -1, -1)
+    path = noting(network, tmp_path / "net.xml", **LEVELS, orig_height="24", orig_width="24")
+    assert given.read(path, {}).spec.size == 24 and given.read(path, {"size": 32}).spec.size == 32
+
+
+def test_answers_are_what_the_model_api_notes(network, tmp_path):
+    assert given.read(noting(network, tmp_path / "net.xml", **LEVELS, multilabel="True"), {}).output == "scores"
+    path = noting(network, tmp_path / "net.xml", **LEVELS, multilabel="True")
+    assert given.read(path, {"activation": "softmax"}).output == "probabilities"
+    for notes, says in (
+        ({"hierarchical": "True"}, "net.xml is a hierarchical classifier, with groups of classes; give one of"),
+        (
+            {"intensity_mode": "window"},
+            "asks for intensities by 'window' .its entry 'intensity_mode'., which is not done",
+        ),
+    ):
+        with pytest.raises(UserError, match=says):
+            given.read(noting(network, tmp_path / "net.xml", **LEVELS, **notes), {})
+
+
 def test_images_of_any_size_are_quantized_at_the_size_asked_for_and_stay_of_any_size(
     deployed, picture_folder, tmp_path
 ):

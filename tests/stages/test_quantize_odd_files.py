@@ -774,6 +774,17 @@ def test_a_classifier_of_ultralytics_says_its_names_size_and_normalisation(
         given.read(tmp_path / "boxes.onnx", ASKED)
 
 
+def test_what_the_model_api_notes_in_an_onnx_file_is_followed(float_file, tmp_path):
+    notes = {"mean_values": "102 127.5 153", "scale_values": "51 63.75 76.5", "labels": "a b c_d e f"}
+    notes |= {"reverse_input_channels": "True", "pad_value": "0"}
+    onnx.save(noted(onnx.load(float_file), **{f"model_info {k}": v for k, v in notes.items()}), tmp_path / "net.onnx")
+    read = given.read(tmp_path / "net.onnx", {})
+    assert np.allclose(read.spec.mean, SPEC.mean) and np.allclose(read.spec.std, SPEC.std)
+    assert read.names == (("a", "b", "c_d", "e", "f"), "labels")
+    with pytest.raises(UserError, match="net.onnx takes red first: its entry 'reverse_input_channels'"):
+        given.read(tmp_path / "net.onnx", {"bgr": True})
+
+
 def test_names_of_another_number_of_classes_are_passed_over(tmp_path, capsys):
     names = (("a", "b"), "names")
     assert given_notes.of_as_many(tmp_path / "net.onnx", names, 2) == names

@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from softedge.errors import UserError, first_line
+from softedge.export import model_api
 from softedge.export.base import Float32, GivenModel, Predictor, Uint8
 from softedge.export.given_ends import End, end_of, judged
 from softedge.export.given_file import Interface, Tensor, interface
@@ -33,6 +34,7 @@ _OPSET = 17  # that older files are converted to
 _OF_HALF_PIXELS = 11  # the first whose Resize says where pixels lie; before, at x / scale, the nearest one rounded down
 _BATCH = 32  # images that a file is given at once
 _ROUNDING = 1e-3  # largest difference of an answer that a rewritten graph may have
+_MODEL_API = f"{model_api.ENTRY} "  # before its keys
 _QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 
 
@@ -41,15 +43,19 @@ def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     model, half = _plain(path)
     beside = stated(path, asked)
     notes = {entry.key: entry.value for entry in model.metadata_props}
-    words = of_ultralytics(path, notes) or own_words(path, notes.get("softedge.input"))
-    edges, end = _edges(model, path, asked, beside.size if beside else words.get("size"))
+    of_api = {key.removeprefix(_MODEL_API): notes[key] for key in notes if key.startswith(_MODEL_API)}
+    noted = model_api.noted(path, of_api)
+    asked = noted.asked(path, asked)
+    words = {**noted.own, **(of_ultralytics(path, notes) or own_words(path, notes.get("softedge.input")))}
+    edges, end = _edges(model, path, asked, beside.size if beside else words.get("size") or noted.size)
     white = beginning(model).own.white()
     spec, origin = preprocessing(path, edges.interface, asked, words, beside, white)
+    noted.warn(path, spec.mean, edges.interface.channels, asked)
     own = _own_values(path, edges.interface, spec)
     edges = replace(edges, interface=judged(path, edges.interface, end, own, asked.get("activation")))
     _refuse_changed(path, edges, spec, wrapped_in(model, edges, spec)[0])
     made = _given(path, model, edges, spec, origin, own if half else None)
-    return replace(made, names=names(path, notes))
+    return replace(made, names=names(path, {"labels": model_api.labels(of_api), **notes}))
 
 
 def _given(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from softedge.errors import UserError
+from softedge.export import model_api
 from softedge.export.base import Float32, GivenModel, Predictor, Uint8
 from softedge.export.candidates import Option
 from softedge.export.given_ends import End, end_of, judged
@@ -32,7 +33,6 @@ from softedge.records import InputSpec
 
 _ROUNDED = ("FakeQuantize", "FakeConvert")
 _NARROW = re.compile(r"[iu][1248]|nf4|f4e2m1|f8e\w+")  # element types of quantized weights; indices have 32 or 64 bits
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _OWN = {"Add": "add", "Subtract": "sub", "Multiply": "mul", "Divide": "div"}  # with a constant: normalisation
 _SECONDS = 2.0  # of processor time to compare one option with fp32
 
@@ -40,15 +40,19 @@ _SECONDS = 2.0  # of processor time to compare one option with fp32
 def read(path: Path, asked: Mapping[str, Any]) -> GivenModel:
     """See ``Format.given``."""
     network, half = _plain(path)
-    beside = stated(path, asked)
-    known, end = _interface(network, path, asked, beside.size if beside else None)
-    own = {**_model_api(network), **own_words(path, _noted(network, "softedge", "input"))}
+    beside, notes = stated(path, asked), _model_api(network)
+    noted = model_api.noted(path, notes)
+    asked = noted.asked(path, asked)
+    known, end = _interface(network, path, asked, beside.size if beside else noted.size)
+    own = {**noted.own, **own_words(path, _noted(network, "softedge", "input"))}
     spec, origin = preprocessing(path, known, asked, own, beside, _normalised(network).white())
+    noted.warn(path, spec.mean, known.channels, asked)
     feed: Feed = partial(known.fed, spec=spec)
     _fits(network, path, known, spec)
     known = judged(path, known, end, predictor(network, feed=feed), asked.get("activation"))
     made = _given(network, known, spec, feed, origin, "fp16" if half else "fp32")
-    return replace(made, names=names(path, _labels(network)))
+    entries = {"softedge.labels": _noted(network, "softedge", "labels") or "", "labels": model_api.labels(notes)}
+    return replace(made, names=names(path, entries))
 
 
 def _given(network: Any, known: Interface, spec: InputSpec, feed: Feed, origin: str, precision: str) -> GivenModel:
@@ -224,21 +228,10 @@ def _normalised(network: Any) -> Normalisation:
     return Normalisation()
 
 
-def _model_api(network: Any) -> dict[str, Any]:
-    """Normalisation as OpenVINO's Model API notes it (OTX, Geti): "123.675 116.28 103.53", of x."""
-    own: dict[str, Any] = {}
-    for entry, name in (("mean_values", "mean"), ("scale_values", "std")):
-        numbers = [float(text) / 255 for text in _NUMBER.findall(_noted(network, "model_info", entry) or "")]
-        if len(numbers) in (1, 3):  # one for grey images, or for all channels
-            own[name] = tuple(numbers * (3 // len(numbers)))
-    valid = len(own) == 2 and all(0 <= m <= 1 for m in own["mean"]) and all(0 < s <= 1 for s in own["std"])
-    return own if valid else {}
-
-
-def _labels(network: Any) -> dict[str, str]:
-    """Class names as softedge notes them, or the Model API: one behind the other, spaces in them as "_"."""
-    own, others = _noted(network, "softedge", "labels"), _noted(network, "model_info", "labels")
-    return {"softedge.labels": own or "", "labels": "\n".join((others or "").split())}
+def _model_api(network: Any) -> dict[str, str]:
+    """The Model API's notes by its own keys."""
+    found = {key: _noted(network, model_api.ENTRY, key) for key in model_api.KEYS}
+    return {key: text for key, text in found.items() if text is not None}
 
 
 def _reason(error: Exception) -> str:
