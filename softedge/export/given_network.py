@@ -40,9 +40,12 @@ def network(weights: Path, state: Mapping[str, Tensor], name: str, output: str, 
     build, options = _builder(weights, name)
     if head is not None:
         return _layered(weights, state, name, build, options, layered.between(head))
-    net, fitted, merged = _fitted(weights, state, name, build)
+    net, fitted, merged = _fitted(weights, state, name, build, layered=output == "features")
     fitted.left_out(str(weights))
-    if output != "features":
+    norms = [key.removesuffix(".running_mean") for key in fitted.names() if key.endswith(".running_mean")]
+    if output == "features" and norms:
+        say(f"weights: {layouts.listed(norms)} in {weights} is left off with the classifier that it is in")
+    elif output != "features":
 
         def with_classes(classes: int) -> nn.Module:
             full = build(classes)

@@ -47,6 +47,10 @@ class Fitted:
     prefix: str
     grey: bool = False
 
+    def names(self) -> list[str]:
+        """Of all tensors of classifiers."""
+        return [*self.own, *(f"{head}.{leaf}" for head, given in self.heads.items() for leaf in given)]
+
     def left_out(self, where: str) -> None:
         """Say which tensors beside the network nothing uses, and whether photos become grey."""
         if self.grey:
@@ -64,9 +68,9 @@ def fit(state: State, net: nn.Module, name: str, where: str) -> tuple[dict[str, 
     where: the file, for messages.
     UserError, one line, when a tensor is missing, has another shape, or has no place in the network.
     """
-    fitted = fit_with_head(state, net, name, where)
+    fitted = fit_with_head(state, net, name, where, layered=True)
     fitted.left_out(where)
-    return fitted.tensors, [*fitted.own, *(f"{head}.{leaf}" for head, given in fitted.heads.items() for leaf in given)]
+    return fitted.tensors, fitted.names()
 
 
 def fit_with_head(

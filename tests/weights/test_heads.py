@@ -16,6 +16,9 @@ NAME = "mobilenetv3_small_050"
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
+NORM = ("weight", "bias", "running_mean", "running_var")
+
+
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
@@ -226,16 +229,22 @@ def test_a_linear_layer_behind_layers_without_weights_is_refused_with_the_new_na
     assert read(path, NAME)[0].labels == ("0", "1", "2", "3")
 
 
-def test_a_norm_in_a_classifier_of_several_layers_is_refused_by_name_with_what_to_do(net, path):
+def test_a_norm_in_a_classifier_of_several_layers_is_refused_by_name_with_what_to_do(net, path, capsys):
     """It may be that of the features."""
-    norm = {f"head.1.{leaf}": torch.ones(32) for leaf in ("weight", "bias", "running_mean", "running_var")}
+    norm = {f"head.1.{leaf}": torch.ones(32) for leaf in NORM}
     torch.save({**trunk(net), **head("head.0", 32), **norm, **head("head.3", features=32)}, path)
     with pytest.raises(UserError, match=rf"the first is 'head.0.weight'; of a classifier of several layers, {ONNX}"):
         read(path, NAME)
+    capsys.readouterr()
+    with torch.no_grad():
+        expected = net.forward_head(net.forward_features(IMAGES), pre_logits=True)
+        assert torch.allclose(read(path, NAME, output="features")[0].model(IMAGES), expected, atol=1e-5)
+    assert f"weights: head.1 in {path} is left off with the classifier that it is in" in capsys.readouterr().err
 
 
-def test_training_starts_without_a_classifier_of_several_layers(net, path, capsys):
-    torch.save({**trunk(net), **head("classifier.1", 32), **head("classifier.4", features=32)}, path)
+@pytest.mark.parametrize("norm", [{}, {f"classifier.2.{leaf}": torch.ones(32) for leaf in NORM}])
+def test_training_starts_without_a_classifier_of_several_layers(net, path, capsys, norm):
+    torch.save({**trunk(net), **head("classifier.1", 32), **norm, **head("classifier.4", features=32)}, path)
     backbone = backbones.build(config.Backbone(name=NAME, weights=str(path)))
     assert torch.equal(backbone.net.state_dict()["conv_stem.weight"], net.state_dict()["conv_stem.weight"])
     assert "classifier.4.bias) is left off" in capsys.readouterr().err
