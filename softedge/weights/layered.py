@@ -37,7 +37,7 @@ _OF_A_NORM = {"weight", "bias", "running_mean", "running_var", COUNTER}
 @dataclass(frozen=True)
 class Between:
     """What the user says lies between two linear layers.  norm_first: whether BatchNorm comes before the activation;
-    None where he does not say."""
+    None where that is not said."""
 
     activation: str
     norm_first: bool | None = None
