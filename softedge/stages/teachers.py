@@ -202,23 +202,35 @@ def _validated(model: Classifier, parts: Parts) -> float | None:
     return top1(extract(model, images, model.spec), images.labels)
 
 
-def _laid_out(
-    run: Run, recipe: Recipe, parts: Parts
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, dict[str, Any], NDArray[np.int64]]:
-    """Features (N, D) and words (N, W) over which labels spread, where they are from, folds (L,) of the labelled."""
+@dataclass(frozen=True)
+class _Ground:
+    """What labels spread over.  features: (N, D).  words: (N, W), or None.  folds: (L,), of the labelled images.
+
+    details: where the features are from.
+    """
+
+    features: NDArray[np.float32]
+    words: NDArray[np.float32] | None
+    folds: NDArray[np.int64]
+    details: dict[str, Any]
+
+
+def _ground(run: Run, recipe: Recipe, parts: Parts) -> _Ground:
     images = parts.data.pretrain
-    features, seen = spreading.features(run, recipe, images, parts.data.spec)
+    features, details = spreading.features(run, recipe, images, parts.data.spec)
     words = None
     if spreading.WORDS in spreading.networks(recipe):
         words = spreading.words(images, spreading.described_at(run, parts.data.spec), recipe.seed)
-    return features, words, seen, validation.folds(images.subset(np.flatnonzero(parts.labels >= 0)), recipe.seed)
+    folds = validation.folds(images.subset(np.flatnonzero(parts.labels >= 0)), recipe.seed)
+    return _Ground(features, words, folds, details)
 
 
 def _spreading(run: Run, recipe: Recipe, parts: Parts) -> Taught:
     """Labels that spread over features: class probabilities for all training images, the labelled ones certain."""
-    features, words, seen, folds = _laid_out(run, recipe, parts)
-    found = spread_over(features, parts.labels, len(parts.data.classes), folds, words)
-    return _answered(parts, found.probabilities, features, found.top1, seen | _graphs(found.weights))
+    ground = _ground(run, recipe, parts)
+    found = spread_over(ground.features, parts.labels, len(parts.data.classes), ground.folds, ground.words)
+    details = ground.details | _graphs(found.weights)
+    return _answered(parts, found.probabilities, ground.features, found.top1, details)
 
 
 def _graphs(weights: tuple[float, ...]) -> dict[str, Any]:
@@ -284,9 +296,8 @@ def _few(run: Run, recipe: Recipe, parts: Parts) -> Taught:
 
     A fine-tuned network has no part: it has answered for its own labels only.
     """
-    features, words, seen, folds = _laid_out(run, recipe, parts)
-    decays = recipe.probe.weight_decays
-    found = few_labels.answer(features, parts.labels, len(parts.data.classes), folds, decays, recipe.seed, words)
+    ground, decays, classes = _ground(run, recipe, parts), recipe.probe.weight_decays, len(parts.data.classes)
+    found = few_labels.answer(ground.features, parts.labels, classes, ground.folds, decays, recipe.seed, ground.words)
     weights = {"spread": found.weight, "linear": 1 - found.weight}
     details = (
         seen
@@ -297,7 +308,7 @@ def _few(run: Run, recipe: Recipe, parts: Parts) -> Taught:
             "members": {"spread": found.spread_top1, "linear": found.linear_top1},
         }
     )
-    return _answered(parts, found.probabilities, features, found.top1, details)
+    return _answered(parts, found.probabilities, ground.features, found.top1, details)
 
 
 @dataclass(frozen=True)
