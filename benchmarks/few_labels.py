@@ -28,7 +28,7 @@ from softedge.eval.measures import unit
 from softedge.eval.spreading import spread, whitened
 from softedge.records import InputSpec
 from softedge.run import Run
-from softedge.stages import classifier, distill, pretrain, probe, spreading, teachers
+from softedge.stages import classifier, distill, following, pretrain, probe, spreading
 from softedge.stages.data import opened
 from softedge.stages.opening import started
 from softedge.weights import starting
@@ -118,7 +118,7 @@ class Frozen:
         layer = linear.fit(here[kept], known[kept], classes, decays, draw)
         spreading = spread(whitened(here), known, classes)
         answers = spreading().argmax(1)
-        taught = linear.fit(here, answers, classes, (teachers._DECAY,), draw)
+        taught = linear.fit(here, answers, classes, (following._DECAY,), draw)
         folds = validation.folds(images.subset(train[kept]), draw)
         right = {"linear_val": 0, "spread_val": int((spreading.cross_validated(folds) == known[kept]).sum())}
         for fold in np.unique(folds):

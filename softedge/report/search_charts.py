@@ -40,8 +40,8 @@ def steps(identity: str, width: float, taken: Sequence[Values]) -> Markup:
     labels = [str(r["step"]) for r in shown]
     sizes = [(svg.text_width(label, 13) + 4, 16.0) for label in labels]
     fp32 = Box(x(1.0) - 1, top, x(1.0) + 1, height - bottom)  # no name crosses the line, nor its own
-    taken = [fp32, Box(x(1.0), top - 2, x(1.0) + 9 + svg.text_width("fp32", 12), top + 14)]
-    for label, box in zip(labels, place(marks, sizes, Box(left, top - 14, right, height - bottom), taken)):
+    free = [fp32, Box(x(1.0), top - 2, x(1.0) + 9 + svg.text_width("fp32", 12), top + 14)]
+    for label, box in zip(labels, place(marks, sizes, Box(left, top - 14, right, height - bottom), free)):
         parts.append(svg.text(box.left + 2, box.bottom - 4, label, class_="value"))
     about = "; ".join(
         f"{r['step']} {words.percent(r['agreement'], 1)} at {r['time_over_fp32']:.2f} × the time" for r in shown

@@ -18,7 +18,7 @@ from softedge.eval.knn import top1
 from softedge.progress import plural, say
 from softedge.records import Outcome, Result
 from softedge.run import Run
-from softedge.stages import spreading, teachers
+from softedge.stages import following, spreading, teachers
 from softedge.stages.base import BACKBONE, INDEX, Stage, need_labels, network, on_run
 from softedge.stages.opening import replaced
 
@@ -101,8 +101,8 @@ def _followed(
     if not len(parts.unseen):
         return {}
     unseen = parts.data.pretrain.subset(parts.unseen)
-    answers, plain = extract(student, unseen, student.spec).argmax(1), teachers.plainly(run, parts, seed)
-    scores = teachers.follows(taught, parts, answers, plain, seed)
+    answers, plain = extract(student, unseen, student.spec).argmax(1), following.plainly(run, parts, seed)
+    scores = following.follows(taught, parts, answers, plain, seed)
     if scores is None:
         return {}
     if scores.clearly_below:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +14,7 @@ from softedge.backbones import Backbone
 from softedge.config import Recipe
 from softedge.data.images import Images
 from softedge.errors import UserError, did_you_mean
+from softedge.eval import validation
 from softedge.eval.features import extract
 from softedge.eval.measures import unit
 from softedge.records import InputSpec
@@ -27,6 +31,27 @@ _VOCABULARY = {"words": 400, "patch": 6, "grid": 3, "components": 256, "scales":
 _WHITENING = 0.75
 _FITTED_ON = 5000  # images at most
 _GIVEN = ("package", "imagenet")  # starting weights that have seen ImageNet's labels: others that have may join them
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What labels spread over.  features: (N, D).  words: (N, W), or None.  folds: (L,), of the labelled images.
+
+    details: where the features are from.
+    """
+
+    features: NDArray[np.float32]
+    words: NDArray[np.float32] | None
+    folds: NDArray[np.int64]
+    details: dict[str, Any]
+
+
+def ground(run: Run, recipe: Recipe, images: Images, labels: NDArray[np.int64], spec: InputSpec) -> Ground:
+    """For ``images`` whose ``labels`` (N,) are negative where there is none.  spec: of the run."""
+    found, details = features(run, recipe, images, spec)
+    described = words(images, described_at(run, spec), recipe.seed) if WORDS in networks(recipe) else None
+    folds = validation.folds(images.subset(np.flatnonzero(labels >= 0)), recipe.seed)
+    return Ground(found, described, folds, details)
 
 
 def networks(recipe: Recipe) -> tuple[str, ...]:
@@ -56,9 +81,7 @@ def _auto(recipe: Recipe) -> tuple[str, ...]:
     return (OWN, *others, WORDS) if given else (OWN, WORDS)
 
 
-def features(
-    run: Run, recipe: Recipe, images: Images, spec: InputSpec
-) -> tuple[NDArray[np.float32], dict[str, object]]:
+def features(run: Run, recipe: Recipe, images: Images, spec: InputSpec) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Frozen features (N, D) of ``images``, of unit length for each network, and details for the result.
 
     spec: of the run.  Every network sees the pixels of its weights, all of them ``distill.teacher_size`` where that is

@@ -32,7 +32,6 @@ from softedge.weights import starting
 SPREADING = ("spread", "ensemble")  # teachers that look at the features of ``distill.spread_over``
 UNSEEN = 0.1  # of the unlabelled images, never trained on: does the student answer as its teacher does?
 AT_MOST = 300
-_DECAY = 1e-2  # of the linear layer that the student is compared with, not searched
 
 
 @dataclass(frozen=True)
@@ -202,32 +201,9 @@ def _validated(model: Classifier, parts: Parts) -> float | None:
     return top1(extract(model, images, model.spec), images.labels)
 
 
-@dataclass(frozen=True)
-class _Ground:
-    """What labels spread over.  features: (N, D).  words: (N, W), or None.  folds: (L,), of the labelled images.
-
-    details: where the features are from.
-    """
-
-    features: NDArray[np.float32]
-    words: NDArray[np.float32] | None
-    folds: NDArray[np.int64]
-    details: dict[str, Any]
-
-
-def _ground(run: Run, recipe: Recipe, parts: Parts) -> _Ground:
-    images = parts.data.pretrain
-    features, details = spreading.features(run, recipe, images, parts.data.spec)
-    words = None
-    if spreading.WORDS in spreading.networks(recipe):
-        words = spreading.words(images, spreading.described_at(run, parts.data.spec), recipe.seed)
-    folds = validation.folds(images.subset(np.flatnonzero(parts.labels >= 0)), recipe.seed)
-    return _Ground(features, words, folds, details)
-
-
 def _spreading(run: Run, recipe: Recipe, parts: Parts) -> Taught:
     """Labels that spread over features: class probabilities for all training images, the labelled ones certain."""
-    ground = _ground(run, recipe, parts)
+    ground = spreading.ground(run, recipe, parts.data.pretrain, parts.labels, parts.data.spec)
     found = spread_over(ground.features, parts.labels, len(parts.data.classes), ground.folds, ground.words)
     details = ground.details | _graphs(found.weights)
     return _answered(parts, found.probabilities, ground.features, found.top1, details)
@@ -296,55 +272,14 @@ def _few(run: Run, recipe: Recipe, parts: Parts) -> Taught:
 
     A fine-tuned network has no part: it has answered for its own labels only.
     """
-    ground, decays, classes = _ground(run, recipe, parts), recipe.probe.weight_decays, len(parts.data.classes)
+    ground = spreading.ground(run, recipe, parts.data.pretrain, parts.labels, parts.data.spec)
+    decays, classes = recipe.probe.weight_decays, len(parts.data.classes)
     found = few_labels.answer(ground.features, parts.labels, classes, ground.folds, decays, recipe.seed, ground.words)
     weights = {"spread": found.weight, "linear": 1 - found.weight}
-    details = (
-        seen
-        | _graphs(found.graphs)
-        | {
-            "taught_by": [name for name, weight in weights.items() if weight],
-            "weights": weights,
-            "members": {"spread": found.spread_top1, "linear": found.linear_top1},
-        }
-    )
+    details: dict[str, Any] = ground.details | _graphs(found.graphs)
+    details["taught_by"] = [name for name, weight in weights.items() if weight]
+    details |= {"weights": weights, "members": {"spread": found.spread_top1, "linear": found.linear_top1}}
     return _answered(parts, found.probabilities, ground.features, found.top1, details)
-
-
-@dataclass(frozen=True)
-class Followed:
-    """How often the student, and a linear layer on the labels alone, answer as the teacher, on images held out.
-
-    The linear layer, on the run's own features, is what would be deployed instead (the probe).  On the teacher's it
-    would be a part of the teacher.  A student that has learnt to do better than its teacher departs from it, too: only
-    one that stays clearly below the linear layer (95 % interval) was trained too little.
-    """
-
-    student: float
-    linear: float
-    clearly_below: bool
-
-
-def follows(
-    taught: Taught, parts: Parts, student: NDArray[np.int64], plain: NDArray[np.int64], seed: int
-) -> Followed | None:
-    """student, plain: answers (M,) of the student and of the linear layer for the unseen images.
-
-    None where the teacher has not answered for them.
-    """
-    if taught.answers is None or not len(parts.unseen):
-        return None
-    wanted = taught.answers[parts.unseen]
-    difference = paired(student == wanted, plain == wanted, seed)
-    return Followed(float((student == wanted).mean()), float((plain == wanted).mean()), difference.high < 0)
-
-
-def plainly(run: Run, parts: Parts, seed: int) -> NDArray[np.int64]:
-    """Answers (M,) of a linear layer on the run's frozen features, learnt from the labels, for the unseen images."""
-    backbone, images = backbones.load(run.root / BACKBONE), parts.data.pretrain
-    rows = np.flatnonzero(parts.labels >= 0)
-    own, unseen = (extract(backbone, images.subset(some), parts.data.spec) for some in (rows, parts.unseen))
-    return linear.fit(own, parts.labels[rows], len(parts.data.classes), (_DECAY,), seed)(unseen).argmax(1)
 
 
 def _on_features(recipe: Recipe, parts: Parts) -> Classifier:

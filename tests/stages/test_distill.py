@@ -23,7 +23,7 @@ from softedge.quantize.selection import select
 from softedge.records import Result
 from softedge.run import write_json
 from softedge.ssl.vocabulary import Vocabulary
-from softedge.stages import check, distill, export, spreading, teachers
+from softedge.stages import check, distill, export, following, spreading, teachers
 from softedge.stages.opening import replaced
 from softedge.weights import hub
 
@@ -175,7 +175,7 @@ def test_a_student_is_kept_unless_it_clearly_follows_less_than_a_linear_layer(to
     wanted = truth[parts.unseen]
     for wrong, below in ((0, False), (2, False), (20, True)):
         student = np.where(np.arange(len(wanted)) < wrong, (wanted + 1) % 3, wanted)
-        found = teachers.follows(taught, parts, student, wanted, 0)
+        found = following.follows(taught, parts, student, wanted, 0)
         assert found.student == pytest.approx(1 - wrong / len(wanted)) and found.linear == 1
         assert found.clearly_below is below
 
@@ -188,7 +188,7 @@ def test_the_linear_layer_that_a_student_is_compared_with_is_the_runs_own_and_no
     unseen = parts.data.pretrain.subset(parts.unseen)
     layer = linear.fit(features, parts.labels[:9], 3, (1e-2,), recipe.seed)
     wanted = layer(extract(backbone, unseen, SPEC)).argmax(1)
-    np.testing.assert_array_equal(teachers.plainly(run, parts, recipe.seed), wanted)
+    np.testing.assert_array_equal(following.plainly(run, parts, recipe.seed), wanted)
 
 
 def test_a_file_teaches_a_network_of_another_size(toy, tmp_path):
