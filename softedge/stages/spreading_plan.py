@@ -13,7 +13,7 @@ from softedge.stages.counts import FORWARD, Counts, Pace, minutes_of
 # (benchmarks/results/few-labels.md).
 _SIZES = (224, 288)
 _SHOWN = 256  # pixels of the largest image, from which it is the second
-_WORDS = 0.018  # seconds that describing an image of 96 pixels takes
+_FOUND, _WORDS = 5.0, 0.02  # seconds: to find visual words, and to describe an image of 96 pixels by them
 _SHARE = 0.25  # of the minutes, at most, where other networks' features join those of the run's
 
 
@@ -25,10 +25,11 @@ def spreading_minutes(counts: Counts, given: bool, size: int, pace: Pace) -> flo
     if not counts.spread:
         return 0.0
     networks = 1 + sum(cost for _, cost in counts.beside)
-    second = pace.at(counts.spread_at) * FORWARD * networks if given else pace.at(size) * FORWARD
-    if counts.words:
-        second += _WORDS * (min(spreading.SIDE, counts.longer_side) / spreading.SIDE) ** 2
-    return minutes_of(counts.taught * second)
+    seconds = counts.taught * FORWARD * (pace.at(counts.spread_at) * networks if given else pace.at(size))
+    if counts.words and counts.taught:
+        share = min(spreading.SIDE, counts.longer_side) / spreading.SIDE
+        seconds += _FOUND + counts.taught * _WORDS * share**2
+    return minutes_of(seconds)
 
 
 def spread_over(counts: Counts, given: bool) -> dict[str, Any]:

@@ -477,7 +477,7 @@ def test_what_labels_spread_over_takes_a_quarter_of_the_minutes_at_most():
     beside = (("larger", 2.0), ("smaller", 1.0))
     counts = dataclasses.replace(COUNTS, train=50, few=True, beside=beside, longer_side=250)
     own = 2000 * Pace(LITE0).at(224) * 0.35 / 60  # minutes of the run's own features
-    words = 2000 * 0.018 / 60
+    words = (5 + 2000 * 0.02) / 60
 
     def settings(minutes, counts=counts, given=True, larger=True):
         weights, pace = "package" if given else "random", Pace(LITE0)
