@@ -54,8 +54,7 @@ def train(
     shown: the words before the progress; "" for none.  checkpoint: resume from it where it exists, see ``optimise``.
     """
     settings = recipe.finetune
-    torch.manual_seed(seed)
-    classifier = fresh(backbone, data.classes, data.spec)
+    classifier = fresh(backbone, data.classes, data.spec, seed)
     crops = Crops(
         images,
         data.spec,
@@ -85,8 +84,9 @@ def train(
     return classifier, losses
 
 
-def fresh(backbone: Backbone, classes: tuple[str, ...], spec: InputSpec) -> Classifier:
-    """``backbone`` with a new linear layer of small random weights."""
+def fresh(backbone: Backbone, classes: tuple[str, ...], spec: InputSpec, seed: int) -> Classifier:
+    """``backbone`` with a new linear layer of small random weights; PyTorch's generator starts from ``seed``."""
+    torch.manual_seed(seed)
     classifier = Classifier(backbone, classes, spec)
     nn.init.normal_(classifier.head.weight, std=0.01)
     nn.init.zeros_(classifier.head.bias)

@@ -70,7 +70,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     )
     taught = teachers.make(run, recipe, parts)
     backbone, spec = teachers.student(run, recipe, data)
-    student = fresh(backbone, data.classes, spec)
+    student = fresh(backbone, data.classes, spec, recipe.seed)
     losses = teach(student, images, taught.teacher, recipe, checkpoint=folder / _CHECKPOINT, show=True)
     backbones.save(folder / "classifier.safetensors", student, spec, teacher=settings.teacher)
     metrics: dict[str, Any] = {}

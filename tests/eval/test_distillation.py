@@ -49,7 +49,7 @@ def test_without_any_label_only_the_teacher_counts():
 def classifier(seed: int = 0, spec: InputSpec = SPEC) -> backbones.Classifier:
     torch.manual_seed(seed)
     settings = config.Backbone(name="mobilenetv3_small_050", stem_stride=1)
-    return fresh(backbones.build(settings, seed=seed), ("red", "green", "blue"), spec)
+    return fresh(backbones.build(settings, seed=seed), ("red", "green", "blue"), spec, seed)
 
 
 def test_a_network_answers_for_the_view_that_the_student_sees_at_its_own_size():

@@ -142,6 +142,18 @@ def test_features_of_several_networks_stand_side_by_side_each_of_unit_length(toy
         spreading.features(run, changed(recipe, spread_over=("resnet10t",)), images, SPEC)
 
 
+def test_one_seed_gives_one_network_whatever_was_drawn_before(toy):
+    run, recipe, data = toy("run")
+    data = mostly_unlabelled(data, 9, 60)
+    file = run.folder("distill") / "classifier.safetensors"
+    distill.stage(run, changed(recipe), data)
+    once = file.read_bytes()
+    torch.manual_seed(12345)
+    torch.randn(7)
+    distill.stage(run, changed(recipe), data, force=True)
+    assert file.read_bytes() == once
+
+
 def test_images_are_described_by_the_words_that_are_found_among_them(toy):
     run, _, data = toy("run")
     images = data.pretrain.subset(np.arange(40))
