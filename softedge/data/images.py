@@ -92,7 +92,7 @@ class Images(ABC):
         except BadImage as error:  # it could be when the images were looked at
             raise UserError(
                 f"{self.names[index]} cannot be read any more ({error}); bring it back, or make a run without it: "
-                "softedge deploy --update"
+                "softedge deploy --update --out RUN"
             ) from error
 
     def prepared(self, spec: InputSpec) -> Uint8:
@@ -168,7 +168,8 @@ class EncodedImages(Images):
         except BadImage as error:
             raise DamagedCopy(
                 f"{copy}, the run's copy of {self.names[index]}, is damaged, and the image itself cannot replace it "
-                f"({error}); put either back from a backup, or make the run without the image: softedge deploy --update"
+                f"({error}); put either back from a backup, or make the run without the image: softedge deploy "
+                "--update --out RUN"
             ) from error
 
     def _same(self, index: int, data: bytes) -> bytes:

@@ -30,7 +30,7 @@ RECORD = "set_aside"  # in the details of a result
 SHOWN = 5
 LEAST = 0.5  # of the images of a split: with fewer a result says little of the run's data (assumption, not measured)
 _KINDS = {"pretrain": "training", "train": "labelled training", "test": "test"}
-_REMEDY = "bring them back, or make the run without them: softedge deploy --update"
+_REMEDY = "bring them back, or make the run without them: softedge deploy --update --out RUN"
 
 
 def without_lost(root: Path, data: Data, tell: bool = True) -> Data:

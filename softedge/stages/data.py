@@ -19,7 +19,7 @@ from softedge.data.index import announce, fingerprint, images_of, index_lines, r
 from softedge.data.inventory import with_classes
 from softedge.data.naming import text_of
 from softedge.data.stamps import content_hashes
-from softedge.errors import UserError
+from softedge.errors import UserError, quoted
 from softedge.export import calibration
 from softedge.files import expanded
 from softedge.progress import say
@@ -27,8 +27,6 @@ from softedge.records import InputSpec, Outcome, Result
 from softedge.run import Run, differences, perform, write_text
 from softedge.stages.opening import choose_recipe
 from softedge.weights import starting
-
-_UPDATE = "softedge deploy --update trains on"
 
 
 def prepare(run: Run, recipe: Recipe, source: str, force: bool = False, tolerant: bool = False) -> Result:
@@ -58,12 +56,13 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False, tolerant
     hashes = content_hashes(inventory.splits, run.root / stamps.FILE)
     same = done is not None and all(done.inputs.get(name) == content for name, content in weights.items())
     if done is not None and same and not differences(done.recipe, json.loads(json.dumps(settings))):
+        again = f"softedge deploy --update --out {quoted(run.root)} trains on them"
         changes = since(run.folder("data") / "index.json", inventory, hashes)
         if changes.of_before and not trained:
-            raise UserError(f"the images of {run.root} are not those it was made with: {changes}; {_UPDATE} them")
+            raise UserError(f"the images of {run.root} are not those it was made with: {changes}; {again}")
         if not tolerant and (why := done.details.get("untrainable")):
             raise UserError(str(why))
-        say(f"data: {changes} since this run was made; {_UPDATE} them" if changes else "data: already done, skipped")
+        say(f"data: {changes} since this run was made; {again}" if changes else "data: already done, skipped")
         return done
 
     def work(folder: Path) -> Outcome:

@@ -14,7 +14,7 @@ from softedge.config import Recipe
 from softedge.data import late
 from softedge.data.images import Data
 from softedge.data.naming import text_of
-from softedge.errors import need_lists, positive
+from softedge.errors import UserError, need_lists, positive
 from softedge.export.base import open_format
 from softedge.files import expanded
 from softedge.progress import say
@@ -25,7 +25,7 @@ from softedge.stages.data import changed, opened
 from softedge.stages.export import for_labels, known_names
 from softedge.stages.fitting import Limits
 from softedge.stages.gate import optional_precisions
-from softedge.stages.opening import refuse_foreign, replaced, started
+from softedge.stages.opening import has_work, refuse_foreign, replaced, started
 from softedge.stages.report import report
 from softedge.stages.teachers import few_and_many, mostly_unlabelled
 
@@ -77,7 +77,7 @@ def deploy(
     Every stage that is done is skipped, so calling it again resumes where the last call was stopped.
     max_drop, min_agreement, max_size (bytes), max_p90 (ms): the gates, as in ``check``.
     min_accuracy: top-1 on the test images that every file needs.  update: do all of it again
-    where images have come, gone or changed.
+    where images have come, gone or changed; needs ``out``, or the run that ``data`` has by default.
     max_ms, max_mb: what an image may take on the first device (p90) and an int8 file may weigh: they choose input size
     and network of a planned folder, and are gates afterwards.
     """
@@ -89,6 +89,8 @@ def deploy(
     open_devices(on)
     if out is not None:
         refuse_foreign(Run(out).root)
+    elif update and (data is None or not has_work(Run(plan.default_out(data)))):
+        raise UserError("--update trains a run again on the images as they are now; name the run with --out")
     gates: dict[str, Any] = {
         "max_drop": max_drop,
         "min_agreement": min_agreement,

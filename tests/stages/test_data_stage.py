@@ -63,7 +63,8 @@ def test_the_stage_is_skipped_when_done_and_goes_on_with_the_images_it_knows(
     save(source / "a" / "new.jpg", 99)
     assert changed(run, here), "what deploy --update asks"
     assert prepare(run, recipe(), str(source)) == first
-    assert "1 new since this run was made; softedge deploy --update trains on them" in capsys.readouterr().err
+    again = f"1 new since this run was made; softedge deploy --update --out {run.root} trains on them"
+    assert again in capsys.readouterr().err
     with pytest.raises(UserError, match=r"test_fraction.*--force"):
         prepare(run, recipe(test_fraction=0.5), str(source))
     assert prepare(run, recipe(), str(source), force=True).metrics["n_pretrain"] == first.metrics["n_pretrain"] + 1

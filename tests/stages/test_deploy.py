@@ -135,6 +135,15 @@ def test_another_recipe_is_refused_and_nothing_is_lost(deployed, photos):
     assert (deployed / "pretrain" / "backbone.safetensors").read_bytes() == weights
 
 
+@pytest.mark.parametrize("data", [None, "photos/"])
+def test_an_update_of_no_run_trains_nothing(data, tmp_path, monkeypatch):
+    """Without --out it was a training on the embedded digits, exit code 0."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="--update trains a run again on the images as they are now; name the run"):
+        softedge.deploy(data, update=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_gate_that_fails_says_which_file(copy):
     softedge.check(copy, set=["check.max_size=1000", "check.doctor=false"], force=True)
     with pytest.raises(GateFailed, match=r"onnx-int8.*1,?000"):
