@@ -45,6 +45,10 @@ def quality_on_test(measures: Mapping[str, Any], gates: Check, output: str) -> l
     if _spared(measures, gates):
         measures = {key: value for key, value in measures.items() if key not in ("agreement", "drop")}
     advice = "; test on more images, or allow more with --min-agreement and --max-drop" if 0 < n < _FEW else ""
+    if _would_be_spared(measures, gates):
+        noise = measures.get("sqnr_db")
+        has = f"it has {noise:.1f} dB" if noise is not None else "that was not measured"
+        advice = f"; one of so few is allowed from {SURE_DB:g} dB on, and {has}"
     return [f"{line[:-1]}{advice})" if line.endswith(" images)") else line for line in quality(measures, gates, output)]
 
 
@@ -57,10 +61,18 @@ def allowance(measures: Mapping[str, Any], gates: Check, output: str) -> str:
 
 def _spared(measures: Mapping[str, Any], gates: Check) -> bool:
     """Whether one answer of few changed, with little noise, and the gates allow any change."""
+    return _one_of_few(measures, gates) and measures.get("sqnr_db", 0.0) >= SURE_DB
+
+
+def _would_be_spared(measures: Mapping[str, Any], gates: Check) -> bool:
+    """Whether noise alone is the reason."""
+    return _one_of_few(measures, gates) and not _spared(measures, gates)
+
+
+def _one_of_few(measures: Mapping[str, Any], gates: Check) -> bool:
     n, agreement = measures.get("n", 0), measures.get("agreement", math.nan)
     changed = round((1 - agreement) * n) if math.isfinite(agreement) else n
-    allows = gates.min_agreement < 1 and gates.max_drop > 0 and measures.get("sqnr_db", 0.0) >= SURE_DB
-    return changed == 1 < n < _FEW and allows
+    return changed == 1 < n < _FEW and gates.min_agreement < 1 and gates.max_drop > 0
 
 
 def _counted(share: float, measures: Mapping[str, Any]) -> str:

@@ -41,6 +41,7 @@ def card(run: Values) -> str:
         outputs=_outputs(run),
         name=words.artifact_name,
         note=computed.note,
+        interpreted=phrases.interpreted(run["files"]),
     )
 
 

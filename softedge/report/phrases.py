@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from softedge.records import REFERENCE
 from softedge.report import computed, trained, words
 from softedge.report.few import FEW_IMAGES, known_to
 
@@ -141,7 +142,7 @@ def files_lead(run: Values) -> Markup:
             f"drop of at most {words.points(gates['max_drop']).lstrip('+')} points"
         )
         few = any(0 < (row.get("n") or FEW_IMAGES) < FEW_IMAGES for row in run["files"])
-        text += f"; of fewer than {FEW_IMAGES} images, one answer may change." if few else "."
+        text += f"; of fewer than {FEW_IMAGES} images, one answer may change, from 20 dB on." if few else "."
     return Markup(escape(text))
 
 
@@ -158,7 +159,16 @@ def files_caption(run: Values) -> Markup:
         )
     if len(run["devices"]) > 0:
         text += Markup(" Latency of one image, batch 1: p90, with p50 in small type.")
-    return text
+    return text + escape(f" {said}" if (said := interpreted(run["files"])) else "")
+
+
+def interpreted(files: Sequence[Values]) -> str:
+    """A sentence where files were not computed by the runtime of their format."""
+    names = [words.artifact_name(row["artifact"]) for row in files if str(row.get("runtime")).startswith(REFERENCE)]
+    if not names:
+        return ""
+    were = "was" if len(names) == 1 else "were"
+    return f"{words.listing(names)} {were} computed by a {REFERENCE} of the program, not by Core ML itself."
 
 
 def scatter_caption(run: Values, device: str) -> str:

@@ -28,7 +28,7 @@ from softedge.export.base import open_format
 from softedge.export.metadata import contradictions
 from softedge.progress import say
 from softedge.quantize.gates import SEARCHED
-from softedge.records import LABELLED, Artifact, InputSpec, Outcome, Result
+from softedge.records import LABELLED, REFERENCE, Artifact, InputSpec, Outcome, Result
 from softedge.run import Run, perform, sha256, sha256_of
 from softedge.stages import gate, incomplete, judging
 from softedge.stages.base import hashes, on_run
@@ -298,4 +298,6 @@ def _line(row: dict[str, Any], wrong: list[str]) -> str:
         if key in row:
             parts.append(text.format(row[key]))
     said = "; ".join(filter(None, [row["why"], *wrong])) or row.get("allowed")
+    if row["runtime"].startswith(REFERENCE):
+        parts.append(f"computed by a {REFERENCE}")
     return ", ".join(parts) + (f" ({said})" if said else "")

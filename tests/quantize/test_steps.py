@@ -221,6 +221,11 @@ def test_a_refusal_by_few_test_images_says_what_to_do():
         f"agreement 0.950 is below 0.98 (2 of 40 images{advice}",
         f"top-1 drop 0.050 is above 0.01 (2 of 40 images{advice}",
     ]
+    noisy = "; one of so few is allowed from 20 dB on, and it has 17.1 dB)"
+    assert quality_on_test(changed(1, 23, sqnr_db=17.1), Check(), "probabilities") == [
+        f"agreement 0.957 is below 0.98 (1 of 23 images{noisy}",
+        f"top-1 drop 0.043 is above 0.01 (1 of 23 images{noisy}",
+    ]
     assert not any("test on more" in line for line in quality_on_test(changed(50, 500), Check(), "probabilities"))
 
 

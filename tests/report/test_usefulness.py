@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,18 @@ def test_the_lead_says_that_one_answer_may_change_only_where_test_images_are_few
     given = run(True) | {"check": {"gates": {"min_agreement": 0.98, "max_drop": 0.01}}, "devices": {}}
     given["files"] = [{"artifact": "onnx-int8", "size_bytes": 1, "gate": "passed", "n": n, "devices": {}}]
     assert ("of fewer than 200 images, one answer may change" in phrases.files_lead(given)) == spared
+
+
+def test_files_that_a_reference_interpreter_computed_say_so_in_report_and_card(tmp_path):
+    files = [
+        {"artifact": "coreml-fp32", "runtime": "reference interpreter (reference numerics, not the Neural Engine)"},
+        {"artifact": "coreml-int8", "runtime": "reference interpreter (reference numerics, not the Neural Engine)"},
+        {"artifact": "onnx-int8", "runtime": "onnxruntime 1.32.0"},
+    ]
+    said = phrases.interpreted(files)
+    assert said.startswith("Core ML fp32 and Core ML int8 were computed by a reference interpreter of the program, not")
+    assert phrases.interpreted(files[1:]).startswith("Core ML int8 was computed")
+    assert phrases.interpreted([files[2], {"artifact": "coreml-int8", "runtime": "Core ML on macOS 15.1"}]) == ""
+    run = synthetic_run.make(tmp_path / "run")
+    assert "by a reference interpreter of the program" in re.sub("<[^>]*>", "", report([run]).read_text())
+    assert "by a reference interpreter of the program" in (run / "MODEL_CARD.md").read_text()

@@ -16,7 +16,7 @@ from softedge.export.base import Float32, Format, Predictor, Uint8, needs
 from softedge.export.candidates import Candidates
 from softedge.export.contract import artifact_of
 from softedge.export.quiet import quiet
-from softedge.records import Artifact, Precision
+from softedge.records import REFERENCE, Artifact, Precision
 
 if TYPE_CHECKING:  # imports torch
     from softedge.export.deployed import Deployed
@@ -84,7 +84,7 @@ class CoreMl(Format):
     def runtime(self) -> str:
         if platform.system() == "Darwin":
             return f"Core ML on macOS {platform.mac_ver()[0]}"
-        return "reference interpreter (reference numerics, not the Neural Engine)"
+        return f"{REFERENCE} (reference numerics, not the Neural Engine)"
 
     def load(self, artifact: Artifact) -> Predictor:
         """The package read back from disk: Core ML itself on macOS, the reference interpreter elsewhere."""
