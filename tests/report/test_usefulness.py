@@ -210,4 +210,4 @@ def test_files_that_a_reference_interpreter_computed_say_so_in_report_and_card(t
     assert phrases.interpreted([files[2], {"artifact": "coreml-int8", "runtime": "Core ML on macOS 15.1"}]) == ""
     run = synthetic_run.make(tmp_path / "run")
     assert "by a reference interpreter of the program" in re.sub("<[^>]*>", "", report([run]).read_text())
-    assert "by a reference interpreter of the program" in (run / "MODEL_CARD.md").read_text()
+    assert "by a reference interpreter of the program" in (run.root / "MODEL_CARD.md").read_text()
