@@ -112,15 +112,18 @@ def _chosen_on(run: Values, chosen: str, best: str, metrics: Values) -> str:
     if not words.is_number(value) or not words.is_number(other):
         return "it was chosen as the last of the chain, since not every classifier was validated"
     n = metrics[chosen].get("n_val")
-    images = f"{words.count(n)} validation images" if n else "validation images"
+    by_teacher = "validated" in run.get("distill", {})  # few labels: its teacher's, cross-validated
+    called = {**_CALLED, "distill": "its teacher"} if by_teacher else _CALLED
+    images = "labelled images, cross-validated" if by_teacher else "validation images"
+    images = f"{words.count(n)} {images}" if n else images
     if metrics[best].get("kept", True) and other - value > _lead(chosen, other, n or 0):
         return (
             f"it was asked for (export.source), though the {_CALLED[best]} one is ahead on {images} "
-            f"({words.percent(other)}, {_CALLED[chosen]} {words.percent(value)})"
+            f"({called[best]} {words.percent(other)}, {called[chosen]} {words.percent(value)})"
         )
     kept = ", not clearly ahead" if other > value else ""
     return (
-        f"it was chosen on {images} ({_CALLED[chosen]} {words.percent(value)}, {_CALLED[best]} "
+        f"it was chosen on {images} ({called[chosen]} {words.percent(value)}, {called[best]} "
         f"{words.percent(other)}{kept})"
     )
 

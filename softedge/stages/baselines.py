@@ -71,7 +71,8 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         "n_train": rival.n_train,
         "n_test": len(test),
     }
-    scores = {name: classifier.val_top1(result) for name, result in classifier.trained(run).items()}
+    stages = classifier.trained(run).items()
+    scores = {name: None if "validated" in result.details else classifier.val_top1(result) for name, result in stages}
     details: dict[str, Any] = {
         "classifier": chosen,
         "val_top1": scores,

@@ -10,6 +10,7 @@ from softedge.records import Result
 from softedge.run import Run, sha256_of
 
 SOURCES = ("probe", "scratch", "finetune", "distill")  # ties go to the later; each writes classifier.safetensors
+BY_TEACHER = "teacher"  # details["validated"] of distill where labels are few: its val_top1 is the teacher's
 
 
 def source(run: Run, recipe: Recipe) -> str:
@@ -90,11 +91,16 @@ def standard_error(accuracy: float, images: int) -> float:
     return (accuracy * (1 - accuracy) / images) ** 0.5 if images else 0.0
 
 
+def _judged(name: str, result: Result) -> str:
+    """Whose validation accuracy stands for the stage: where labels are few, that of its teacher."""
+    return f"the teacher of {name}" if result.details.get("validated") == BY_TEACHER else name
+
+
 def why(run: Run, chosen: str) -> str:
     """The choice in a line."""
     done = trained(run)
     scores = {name: val_top1(result) for name, result in done.items()}
-    known = ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if value is not None)
+    known = ", ".join(f"{_judged(name, done[name])} {value:.3f}" for name, value in scores.items() if value is not None)
     if len(scores) < 2:
         return f"classifier: {chosen}, the only one of the run"
     if not known and chosen == "probe":

@@ -18,7 +18,7 @@ from softedge.eval.knn import top1
 from softedge.progress import plural, say
 from softedge.records import Outcome, Result
 from softedge.run import Run
-from softedge.stages import following, spreading, teachers
+from softedge.stages import classifier, following, spreading, teachers
 from softedge.stages.base import BACKBONE, INDEX, Stage, need_labels, network, on_run
 from softedge.stages.opening import replaced
 
@@ -74,6 +74,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     losses = teach(student, images, taught.teacher, recipe, checkpoint=folder / _CHECKPOINT, show=True)
     backbones.save(folder / "classifier.safetensors", student, spec, teacher=settings.teacher)
     metrics: dict[str, Any] = {}
+    details: dict[str, Any] = {"teacher": settings.teacher, "losses": thinned(losses), "classes": list(data.classes)}
     if taught.top1 is not None:
         metrics["teacher_top1"] = metrics["val_top1"] = taught.top1
         metrics["n_val"] = len(parts.validation) or parts.n_labelled
@@ -81,6 +82,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         validated = data.pretrain.subset(parts.validation)
         metrics["val_top1"] = top1(extract(student, validated, spec), validated.labels)
     elif taught.answers is not None:
+        details |= {"validated": classifier.BY_TEACHER} if taught.top1 is not None else {}
         metrics |= _followed(run, taught, parts, student, recipe.seed)
     metrics |= {
         "n_train": parts.n_labelled,
@@ -88,7 +90,6 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         **measured(folder, student, data, losses),
     }
     (folder / _CHECKPOINT).unlink(missing_ok=True)
-    details: dict[str, Any] = {"teacher": settings.teacher, "losses": thinned(losses), "classes": list(data.classes)}
     if settings.backbone:
         details["network"] = {"name": backbone.settings.name, "weights": backbone.settings.weights}
     return Outcome(metrics, details | taught.details)

@@ -345,3 +345,18 @@ def test_agreement_is_with_what_the_check_kept_and_not_known_without(tmp_path: P
     assert timing()["agreement_local"] == round(0.78 * 120) / 120 and timing()["n_compared"] == 120
     (run.folder("check") / "answers.json").unlink()
     assert "agreement_local" not in timing()
+
+
+def test_few_labels_have_validated_the_teacher_and_not_the_network(full: Run) -> None:
+    values = collect(full, layout=False)
+    values["probe"]["metrics"] |= {"linear_top1": 0.7, "val_top1": 0.667, "n_val": 24}
+    values["distill"] = {
+        "metrics": {"top1": 0.6, "val_top1": 0.917, "n_val": 24, "n_test": 40},
+        "validated": "teacher",
+    }
+    for row in values["files"]:
+        row["source"] = "distill"
+    said = (
+        "it was chosen on 24 labelled images, cross-validated (its teacher 91.7\u202f%, linear 66.7\u202f%), never on"
+    )
+    assert said in trained.passed_over(values)

@@ -173,6 +173,7 @@ def test_the_result_says_how_the_network_and_its_teacher_were_judged(toy):
     result = distill.stage(run, changed(recipe), data)
     assert (result.metrics["n_train"], result.metrics["n_unlabelled"]) == (9, 54)
     assert result.metrics["val_top1"] == result.metrics["teacher_top1"]
+    assert result.details["validated"] == "teacher"
     assert {"agreement", "linear_agreement", "kept"} < set(result.metrics)
     saved = backbones.load_classifier(run.folder("distill") / "classifier.safetensors")
     assert top1(extract(saved, data.test, SPEC), data.test.labels) == result.metrics["top1"]
