@@ -68,22 +68,28 @@ def _set_aside(run: Values) -> list[str]:
 
 
 def _no_better_than_random(run: Values) -> list[str]:
+    """That the weights gained nothing, where no classifier on them is clearly better than on random weights; which of
+    them are clearly worse, where another is better.
+    """
     metrics, intervals = run["probe"].get("metrics", {}), run["probe"].get("gain_intervals", {})
     start = "Pretraining" if words.pretrained(run) else "The starting weights"
-    for kind, name in (("linear_top1", "linear probe"), ("knn_top1", "k-NN")):
+    few = f"linear probe with {run['probe'].get('few_labels_per_class')} labels per class"
+    gains = []
+    for kind, name in (("linear_top1", "linear probe"), ("knn_top1", "k-NN"), ("few_linear_top1", few)):
         trained, untrained = metrics.get(kind), metrics.get(f"random_{kind}")
-        if trained is None or untrained is None:
-            continue
-        low, high = intervals.get(kind, (trained - untrained, trained - untrained))
-        if low <= 0:
-            clear = high < 0 or low == high
-            said = f"{start} did not help here" if clear else f"It is not clear that {start.lower()} helped here"
+        if trained is not None and untrained is not None:
+            low, high = intervals.get(kind, (trained - untrained, trained - untrained))
             within = f" (95 % {words.points(low)} to {words.points(high)} points)" if low < high else ""
-            return [
-                f"{said}: the {name} reaches {words.percent(trained)}, "
-                f"with random weights {words.percent(untrained)}{within}."
-            ]
-    return []
+            compared = f"{words.percent(trained)}, with random weights {words.percent(untrained)}{within}."
+            gains.append((low, high < 0 or low == high <= 0, name, compared))
+    worse = [(name, compared) for _, clear, name, compared in gains if clear]
+    if any(low > 0 for low, *_ in gains):
+        return [f"{start} did not help the {name} here: {compared}" for name, compared in worse]
+    if not gains:
+        return []
+    said = f"{start} did not help here" if worse else f"It is not clear that {start.lower()} helped here"
+    name, compared = (worse or [gain[2:] for gain in gains])[0]
+    return [f"{said}: the {name} reaches {compared}"]
 
 
 def _features_alone(run: Values) -> list[str]:

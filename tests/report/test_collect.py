@@ -64,9 +64,29 @@ def test_pretraining_that_bought_nothing_is_a_caution(tmp_path: Path) -> None:
     run = synthetic_run.make(tmp_path / "run")
     path = run.folder("probe") / "result.json"
     stored = read_json(path)
-    stored["metrics"]["linear_top1"] = 0.80
+    for key in ("linear_top1", "knn_top1", "few_linear_top1"):
+        stored["metrics"][key] = stored["metrics"][f"random_{key}"] - 0.01
     write_json(path, stored)
     assert any(s.startswith("Pretraining did not help here") for s in cautions.cautions_of(collect(run, layout=False)))
+
+
+def test_no_caution_says_that_nothing_was_gained_beside_a_lead_that_says_what_was() -> None:
+    metrics = {"linear_top1": 0.833, "knn_top1": 0.944, "few_linear_top1": 0.789}
+    metrics |= {"random_linear_top1": 0.278, "random_knn_top1": 0.611, "random_few_linear_top1": 0.5}
+    kinds = [key for key in metrics if not key.startswith("random_")]
+    intervals = {"linear_top1": [0.2, 0.8], "knn_top1": [0.0, 0.55], "few_linear_top1": [0.04, 0.48]}
+    probe = {"metrics": metrics, "few_labels_per_class": 10, "gain_intervals": intervals}
+    probe["gains"] = {key: metrics[key] - metrics[f"random_{key}"] for key in kinds}
+    run = {"probe": probe, "pretrain": {"kept": "start"}, "recipe": {}}
+    assert "a linear classifier gains 28.9 points" in gains.learning_lead(run).striptags()
+    assert cautions._no_better_than_random(run) == [], "of the k-NN alone it is not clear"
+    probe["gain_intervals"] = {key: [-0.1, 0.55] for key in kinds}
+    assert cautions._no_better_than_random(run)[0].startswith("It is not clear that the starting weights helped here")
+    probe["gain_intervals"] = intervals | {"knn_top1": [-0.4, -0.1]}
+    assert cautions._no_better_than_random(run) == [
+        "The starting weights did not help the k-NN here: 94.4\u202f%, with random weights 61.1\u202f% "
+        "(95 % \u221240.0 to \u221210.0 points)."
+    ]
 
 
 @pytest.mark.parametrize(
