@@ -187,7 +187,8 @@ def _probe(stage: StageRecord) -> Values:
 
 def _test_set(run: Run, probe: StageRecord, baselines: StageRecord, known: Values) -> Values:
     """Confusion matrix and gallery of the classifier that is exported, in a run without its answers of the probe; the
-    embedding of the frozen features that the probe wrote. Without what is damaged, or not what its stage left."""
+    embedding of the frozen features that the probe wrote, with the answers of the same classifier where every image
+    shown has one. Without what is damaged, or not what its stage left."""
     values: Values = {}
     arrays = embedding.read_features(run)
     stage, classified = (probe, arrays) if baselines.result is None else (baselines, embedding.read_answers(run))
@@ -206,7 +207,10 @@ def _test_set(run: Run, probe: StageRecord, baselines: StageRecord, known: Value
         if layout:
             layout["classes"] = probed
             layout["truth"] = [int(arrays["test_labels"][i]) for i in layout["index"]]
-            layout["answer"] = [int(arrays["test_predictions"][i]) for i in layout["index"]]
+            exported = str(baselines.result.details.get("classifier")) if baselines.result else "probe"
+            found = embedding.answers(run, exported, arrays, layout) if classes == probed else None
+            layout["answered_by"] = exported if found else "probe"
+            layout["answer"] = found or [int(arrays["test_predictions"][i]) for i in layout["index"]]
             values["embedding"] = layout
     return values
 

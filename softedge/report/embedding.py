@@ -27,6 +27,27 @@ def read_answers(run: Run) -> dict[str, NDArray[Any]] | None:
     return _read(run, "baselines/predictions.npz", ("indices", "test_labels", "test_predictions"))
 
 
+def answers(run: Run, classifier: str, arrays: dict[str, NDArray[Any]], layout: dict[str, Any]) -> list[int] | None:
+    """What the exported classifier answered on the test images of the layout; None where one has no answer.
+
+    The comparison with cheap classifiers draws a sample of a large test split; the stage of the classifier has all.
+    """
+    rows = arrays.get("test_rows", np.arange(len(arrays["test_labels"])))
+    stored = _read(run, f"{classifier}/features.npz", ("test_rows", "test_labels", "test_predictions"))
+    for found, key in ((read_answers(run), "indices"), (stored, "test_rows")):
+        if found is None:
+            continue
+        known = {
+            int(row): (int(label), int(answer))
+            for row, label, answer in zip(found[key], found["test_labels"], found["test_predictions"])
+        }
+        given = [known.get(int(rows[i]), (-1, -1)) for i in layout["index"]]
+        classes = len(layout["classes"])
+        if [label for label, _ in given] == layout["truth"] and all(0 <= answer < classes for _, answer in given):
+            return [answer for _, answer in given]
+    return None
+
+
 def _read(run: Run, name: str, needed: tuple[str, ...]) -> dict[str, NDArray[Any]] | None:
     try:
         if run.result(name.partition("/")[0]) is None:

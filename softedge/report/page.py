@@ -106,6 +106,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         pretrained=words.pretrained,
         labels_alone=gains.labels_alone,
         known=gains.known,
+        classifier_called=words.classifier_called,
         learning_lead=gains.learning_lead,
         worth_it=gains.worth_it,
         layers=facts.layers,

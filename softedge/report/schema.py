@@ -176,6 +176,7 @@ class Embedding(Entry):
     index: list[int]
     truth: list[int]
     answer: list[int]
+    answered_by: str = "probe"
     classes: list[str]
     n: int
     of: int

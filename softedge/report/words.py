@@ -14,6 +14,11 @@ from softedge.records import Precision
 
 NARROW = "\u202f"  # narrow no-break space, between a number and its unit
 MINUS = "\u2212"
+_NETWORKS = {
+    "finetune": "fine-tuned network",
+    "distill": "taught network",
+    "scratch": "network trained on the labels alone",
+}
 
 
 def artifact_name(artifact: str) -> str:
@@ -148,6 +153,13 @@ def layer_name(layer: Mapping[str, Any]) -> str:
     """What a layer of the int8 search is called: its weight's name in the network, else the node's in the file."""
     weight = str(layer.get("weight") or "").removesuffix(".weight").removeprefix("model.").removeprefix("backbone.net.")
     return weight or str(layer.get("name", ""))
+
+
+def classifier_called(stage: str | None) -> str:
+    """Whose answers are shown, by the stage that trained it."""
+    if not stage or stage == "probe":
+        return "linear classifier on the pretrained features"
+    return f"{_NETWORKS.get(stage, stage)} that is exported"
 
 
 def pretrained(run: Mapping[str, Any]) -> bool:

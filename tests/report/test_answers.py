@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from softedge.records import Outcome
 from softedge.report import report
+from softedge.report.collect import collect
 from softedge.run import Run, perform
 
 CLASSES = ["cat", "dog"]
@@ -51,7 +53,34 @@ def shown(run: Run) -> dict:
 def test_the_matrix_counts_the_answers_of_the_exported_classifier(run: Run) -> None:
     values = shown(run)
     assert values["confusion"]["matrix"] == [[9, 1], [0, 10]]
-    assert sum(a != t for a, t in zip(values["embedding"]["answer"], values["embedding"]["truth"])) == 10
+    assert wrong(values["embedding"]) == (1, "finetune"), "the crosses of the map are the errors of the matrix"
+    page = (run.root / "report.html").read_text()
+    assert "20 test images, 1 of them answered wrongly" in page
+    assert "cross: wrong answer of the fine-tuned network that is exported." in page
+
+
+def test_the_map_has_the_answers_of_the_exported_classifier_where_the_comparison_drew_a_sample(run: Run) -> None:
+    def baselines(folder: Path) -> Outcome:
+        half = {"indices": np.arange(10), "test_labels": LABELS[:10], "test_predictions": LABELS[:10]}
+        np.savez(folder / "predictions.npz", **half)
+        return Outcome({"top1": 1.0}, {"classifier": "finetune", "classes": CLASSES})
+
+    def finetune(folder: Path) -> Outcome:
+        answers = {"test_rows": np.arange(20)[::-1], "test_labels": LABELS[::-1]}
+        np.savez(folder / "features.npz", test_predictions=np.r_[1 - LABELS[19:], LABELS[18::-1]], **answers)
+        return Outcome({"top1": 0.95}, {"classes": CLASSES})
+
+    perform(run, "baselines", baselines, recipe={}, inputs={}, force=True)
+    layout = collect(run)["embedding"]
+    assert wrong(layout) == (10, "probe"), "ten images have no answer of the exported classifier"
+    perform(run, "finetune", finetune, recipe={}, inputs={})
+    layout = collect(run)["embedding"]
+    assert wrong(layout) == (1, "finetune") and layout["answer"][19] != layout["truth"][19]
+
+
+def wrong(layout: dict[str, Any]) -> tuple[int, str]:
+    errors = sum(answer != truth for answer, truth in zip(layout["answer"], layout["truth"]))
+    return errors, layout["answered_by"]
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
@@ -70,7 +99,8 @@ def test_answers_that_are_not_those_of_their_stage_are_not_shown(run: Run, damag
     DAMAGE[damage](run.root / "baselines/predictions.npz")
     values = shown(run)
     assert "confusion" not in values and "gallery" not in values
-    assert values["embedding"]["classes"] == CLASSES
+    assert values["embedding"]["classes"] == CLASSES and wrong(values["embedding"]) == (10, "probe")
+    assert "cross: wrong answer of the linear classifier" in (run.root / "report.html").read_text()
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
