@@ -184,9 +184,12 @@ def _drift(run: Values, chosen: str) -> list[str]:
 
 def _bad_images(run: Values) -> list[str]:
     data = run["data"]
-    bad, good = data.get("n_bad") or 0, (data.get("n_pretrain") or 0) + (data.get("n_test") or 0)
-    if good and bad / (bad + good) > MANY_BAD:
-        return [f"{words.count(bad)} of {words.count(bad + good)} images could not be read and were left out."]
+    used = sum(data.get(key) or 0 for key in ("n_pretrain", "n_test"))
+    aside = sum(data.get(key) or 0 for key in ("n_duplicates", "n_contradictions"))
+    bad = data.get("n_bad") or 0
+    found = used + aside + bad
+    if used and bad / found > MANY_BAD:
+        return [f"{words.count(bad)} of {words.count(found)} images could not be read and were left out."]
     return []
 
 

@@ -31,6 +31,7 @@ def data_facts(run: Values) -> list[tuple[str, Any]]:
         ("n_classes", "classes"),
         ("n_bad", "unreadable, excluded"),
         ("n_duplicates", "copies of test images, excluded"),
+        ("n_contradictions", "images with contradictory labels, excluded"),
     ):
         if words.is_number(data.get(key)):
             facts.append((name, SHOW["count"](data[key])))

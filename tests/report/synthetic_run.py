@@ -144,7 +144,8 @@ def _data(run: Run, rng: np.random.Generator) -> None:
         "ignored": {"other files": 3}, "notices": [], "verified": True, "longer_side": SIZE, "spec": spec,
         "root": str(images),
     }  # fmt: skip
-    counts = {"n_pretrain": 1437, "n_train": 1177, "n_test": N_TEST, "n_classes": 10, "n_bad": 2, "n_duplicates": 0}
+    counts = {"n_pretrain": 1437, "n_train": 1177, "n_test": N_TEST, "n_classes": 10}
+    counts |= {"n_bad": 2, "n_duplicates": 0, "n_contradictions": 0}
     result(run, "data", counts, details=details)
 
 

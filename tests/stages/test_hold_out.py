@@ -15,6 +15,9 @@ from softedge import config
 from softedge.data import describe, describe_text, load
 from softedge.data.examining import examine
 from softedge.errors import UserError
+from softedge.report import cautions
+from softedge.report.collect import collect
+from softedge.report.facts import data_facts
 from softedge.run import Run
 from softedge.stages.data import prepare
 
@@ -103,6 +106,23 @@ def test_a_picture_with_two_labels_is_set_aside_and_named(tmp_path: Path, capsys
     data = load(run)
     assert not {"a/2.jpg", "b/same.jpg"} & {*data.pretrain.names, *data.test.names}
     assert "1 picture with two labels: a/2.jpg and b/same.jpg" in describe_text(describe(str(source), recipe()))
+
+
+def test_the_report_counts_the_images_of_a_folder_as_its_description_does(tmp_path: Path) -> None:
+    """Used, unreadable, copies of test images, and pictures with two labels."""
+    source = class_folders(tmp_path / "images", {"train/a": 6, "train/b": 6, "test/a": 3, "test/b": 3}, height=40)
+    shutil.copy(source / "train" / "a" / "2.jpg", source / "train" / "b" / "same.jpg")
+    shutil.copy(source / "test" / "b" / "1.jpg", source / "train" / "b" / "tested.jpg")
+    (source / "train" / "a" / "empty.jpg").touch()
+    run = Run(tmp_path / "run")
+    prepare(run, recipe(), str(source))
+    assert describe(str(source), recipe())["n_found"] == 21
+    values = collect(run, layout=False)
+    assert cautions._bad_images(values) == ["1 of 21 images could not be read and were left out."]
+    facts = dict(data_facts(values))
+    shown = ("pretraining images", "test images", "unreadable, excluded", "copies of test images, excluded")
+    counted = [facts[key].striptags() for key in (*shown, "images with contradictory labels, excluded")]
+    assert counted == ["11", "6", "1", "1", "2"]
 
 
 def test_a_contradiction_is_named_by_two_files_with_different_labels(tmp_path: Path) -> None:
