@@ -165,6 +165,7 @@ def label_issues(result: Result) -> str:
             "image": issue["name"],
             "label": f"{issue['label']} {100 * issue['probability']:.0f} %",
             "looks like": f"{issue['suggested']} {100 * issue['suggested_probability']:.0f} %",
+            "split": issue["split"],
         }
         for issue in details["issues"]
     ]
@@ -173,6 +174,12 @@ def label_issues(result: Result) -> str:
         f"{metrics['n_issues']:,} of {metrics['n_labelled']:,} labels look wrong to a classifier trained without them",
         f"it agrees with {number('top1', metrics['cv_top1'])} of all labels; features: {details['features']}",
     ]
+    if tested := metrics.get("n_test_issues"):  # a run of an earlier version counted none
+        which = "of them is a test image" if tested == 1 else "of them are test images"
+        lines.append(
+            f"{tested:,} {which} (column split): correct test labels only if you look at all test images, for "
+            "correcting only those that a network doubts flatters that network"
+        )
     if metrics["n_issues"] > len(rows):
         file = "label_issues/wrong_labels.csv of the run"
         lines.append(f"shown: the worst {len(rows)} of {metrics['n_issues']:,}; all are in {file}")

@@ -7,7 +7,7 @@ const element = (id) => document.getElementById(id);
 const KEYS = 9; // classes with a key of their own; the others are found by typing
 const WORDS = { wrong: "wrong", duplicate: "duplicate", skip: "skipped" };
 const pictures = new Pictures();
-let images, decisions, classes, suggested, version;
+let images, decisions, classes, suggested, tested, version;
 let lists, list, at, selected; // an entry of a list: one image, or the two of a pair
 let drawn = ""; // what the pictures show
 let undoable = [];
@@ -21,6 +21,8 @@ function notice(text, good = false) {
 }
 
 const decision = (image) => decisions.get(image) ?? { state: "", label: "", number: 0 };
+// By its folder, or by the table: where a run held images out, no folder says so.
+const isTest = (image) => images[image][2] === "test" || tested.has(image);
 const aside = (image) => ["wrong", "duplicate"].includes(decision(image).state);
 
 // A pair is decided once one of its images takes no part, or both were looked at.
@@ -50,7 +52,7 @@ function make(kind, name, text = "") {
 
 function figure(image, place, { images: shown, kind }) {
   const pair = shown.length > 1;
-  const [name, folder, split] = images[image];
+  const [name, folder] = images[image];
   const frame = make("div", "frame");
   pictures.url(image).then((url) => {
     const picture = make("img", "");
@@ -63,7 +65,7 @@ function figure(image, place, { images: shown, kind }) {
   const caption = make("figcaption", "");
   caption.append(make("span", "says", folder || "no label"));
   if (pair && kind) caption.append(make("span", "", kind));
-  if (split === "test") caption.append(make("span", "", "test image"));
+  if (isTest(image)) caption.append(make("span", "badge", "test"));
   if (state) caption.append(make("span", "decided", state === "label" ? `→ ${label}` : `→ ${WORDS[state]}`));
   else if (suggested[image]) caption.append(make("span", "", `likely ${suggested[image]}`));
   caption.append(make("span", "name", name));
@@ -100,6 +102,7 @@ function show() {
     element("pictures").replaceChildren(...shown.map((image, place) => figure(image, place, entry)));
     element("pictures").dataset.image = current() ?? "";
   }
+  element("tested").hidden = list !== lists.order?.entries || !shown.some(isTest);
   element("skip").firstChild.textContent = pair ? "Keep both" : "Skip";
   buttons();
   element("undo").disabled = !undoable.length;
@@ -128,8 +131,8 @@ function go(place) {
   if (place < 0 || place >= list.length) return;
   at = place;
   // Of a pair across the split the training image is decided about: the test image should stay.
-  const splits = list[at].images.map((image) => images[image][2]);
-  selected = splits[1] === "test" && splits[0] !== "test" ? 0 : splits.length - 1;
+  const tests = list[at].images.map(isTest);
+  selected = tests[1] && !tests[0] ? 0 : tests.length - 1;
   show();
 }
 
@@ -292,6 +295,7 @@ async function main() {
   if (!answer.ok) throw new Error((await answer.json()).error);
   const start = await answer.json();
   ({ images, classes, suggested, version } = start);
+  tested = new Set(start.tested);
   decisions = new Map(Object.entries(start.changes).map(([i, [state, label, number]]) => [Number(i), { state, label, number }]));
   collect(start);
   for (const state of ["wrong", "duplicate", "skip"]) element(state).onclick = () => decide(state);

@@ -13,30 +13,35 @@ from softedge.errors import UserError
 from softedge.files import read_text
 
 PAIR = ("name", "other_name")
+SPLIT = ("split", "other_split")  # of the same images
 
 
 @dataclass(frozen=True)
 class Order:
     """title: the table's file name.  images: numbers of images.  pairs: two images, and why they are shown together.
 
-    suggested: image -> the class that the table suggests.  missing: names in the table that match no image here.
+    suggested: image -> the class that the table suggests.  tested: test images by its column of the split; where a run
+    has held them out, no folder says so.  missing: names in the table that match no image here.
     """
 
     title: str = ""
     images: list[int] = field(default_factory=list)
     pairs: list[tuple[int, int, str]] = field(default_factory=list)
     suggested: dict[int, str] = field(default_factory=dict)
+    tested: list[int] = field(default_factory=list)
     missing: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        return {"title": self.title, "order": self.images, "pairs": self.pairs, "suggested": self.suggested}
+        shown = {"title": self.title, "order": self.images, "pairs": self.pairs}
+        return {**shown, "suggested": self.suggested, "tested": self.tested}
 
 
 def read(path: Path, index: Mapping[str, int]) -> Order:
     """The order of a CSV file.  index: name -> number of an image.
 
     A column ``name`` is needed.  With ``other_name`` (``near_copies.csv``) its rows are pairs; a column ``suggested``
-    (``wrong_labels.csv``) gives a class. UserError for another file, or where none of the names is known.
+    (``wrong_labels.csv``) gives a class, ``split`` says which are test images. UserError for another file, or where
+    none of the names is known.
     """
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
@@ -48,9 +53,11 @@ def read(path: Path, index: Mapping[str, int]) -> Order:
             "near_copies.csv"
         )
     pairs = "other_name" in rows[0]
-    order, missing, seen = Order(path.name), 0, set[int]()
+    order, missing, seen, tested = Order(path.name), 0, set[int](), set[int]()
     for row in rows:
         at = [index.get(row[column] or "") for column in (PAIR if pairs else PAIR[:1])]
+        splits = [row.get(column) for column in SPLIT]
+        tested |= {image for image, split in zip(at, splits) if image is not None and split == "test"}
         if None in at:
             missing += 1
         elif pairs:
@@ -63,4 +70,4 @@ def read(path: Path, index: Mapping[str, int]) -> Order:
     if missing == len(rows):
         first = rows[0]["name"]
         raise UserError(f"--order {path} names no image of this folder (the first is '{first}'); give a table about it")
-    return Order(order.title, order.images, order.pairs, order.suggested, missing)
+    return Order(order.title, order.images, order.pairs, order.suggested, sorted(tested), missing)

@@ -126,7 +126,12 @@ def _work(run: Run, recipe: Recipe, data: Data, extracted: features.Features, fo
     say(f"label issues: {len(issues)} of {len(seen)} labels look wrong; all in {run.root / 'label_issues' / FILE}")
     confused = Counter((issue.label, issue.suggested) for issue in issues).most_common(10)
     return Outcome(
-        {"n_issues": len(issues), "n_labelled": len(seen), "cv_top1": float(right.mean())},
+        {
+            "n_issues": len(issues),
+            "n_test_issues": sum(issue.split == "test" for issue in issues),
+            "n_labelled": len(seen),
+            "cv_top1": float(right.mean()),
+        },
         {
             "features": extracted.origin,
             "issues": [asdict(issue) for issue in issues[:PICTURES]],

@@ -17,6 +17,7 @@ _DROPPED = (
     r"^fetching |^weights: ",  # by what a cache holds
     r"^int8, comparing: ",  # where a comparison takes ten seconds
     r"^disturbed: other work ran meanwhile",  # of bench: by the machine
+    r"^\d+ of them (is a test image|are test images) ",  # of label-issues: by accuracy
     r"^weak features: ",  # of label-issues: by accuracy
     r"^caution: [A-Z]",  # of the report: by speed and accuracy
 )

@@ -305,6 +305,18 @@ def test_the_order_of_a_table_with_its_suggestions_and_pairs(tmp_path: Path) -> 
     (tmp_path / "near.csv").write_text("kind,similarity,name,other_name\nleak,0.99,c.jpg,b.jpg\nsame,0.9,a.jpg,x.jpg\n")
     order = read(tmp_path / "near.csv", index)
     assert (order.pairs, order.missing, order.images) == ([(2, 1, "leak")], 1, [])
+    assert order.tested == []
+
+
+def test_test_images_that_a_run_held_out_are_those_of_the_table(tmp_path: Path) -> None:
+    """Folders without a test split do not tell."""
+    index = {"a.jpg": 0, "b.jpg": 1, "c.jpg": 2}
+    (tmp_path / "wrong_labels.csv").write_text("name,split\nc.jpg,test\nx.jpg,test\na.jpg,train\n")
+    assert read(tmp_path / "wrong_labels.csv", index).to_dict()["tested"] == [2]
+    (tmp_path / "near.csv").write_text(
+        "name,split,other_name,other_split\na.jpg,train,b.jpg,test\nc.jpg,test,a.jpg,train\n"
+    )
+    assert read(tmp_path / "near.csv", index).to_dict()["tested"] == [1, 2]
 
 
 @pytest.mark.parametrize(

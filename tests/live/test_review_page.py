@@ -103,6 +103,24 @@ def test_keys_decide_undo_and_go_back(tmp_path: Path, chromium: Browse) -> None:
         assert all(url.startswith((server.url, "blob:", "data:")) for url in browser.requested())
 
 
+def test_test_images_are_marked_and_a_list_of_doubts_warns_of_them(tmp_path: Path, chromium: Browse) -> None:
+    root = photos(tmp_path / "photos", {"cat": 2, "dog": 1})
+    with served(root, Order("wrong_labels.csv", images=[1, 0], tested=[1])) as (server, _):
+        browser = chromium(server.url)
+        assert ready(browser) == "cat/0001.jpg"
+        assert browser.text("tested").startswith("A test image. Correct test labels only if you look at all")
+        assert browser.run("document.querySelector('figure .badge').textContent") == "test"
+        press(browser, "ArrowRight")
+        assert shown(browser) == "cat/0000.jpg" and browser.run("document.getElementById('tested').hidden")
+        assert not browser.run("document.querySelector('figure .badge')")
+        browser.run(
+            "(s => { s.value = 'all'; s.dispatchEvent(new Event('change')); })(document.getElementById('show'))"
+        )
+        press(browser, "ArrowRight")
+        assert shown(browser) == "cat/0001.jpg" and browser.run("document.getElementById('tested').hidden")
+        assert browser.run("document.querySelector('figure .badge').textContent") == "test", "who looks at all sees it"
+
+
 def test_thumbs_decide_and_a_swipe_goes_on(tmp_path: Path, chromium: Browse) -> None:
     root = photos(tmp_path / "photos", {"cat": 2, "dog": 2})
     with served(root) as (server, _):

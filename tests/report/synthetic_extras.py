@@ -64,6 +64,7 @@ def _baselines(run: Run) -> None:
 def _label_issues(run: Run) -> None:
     values = {"split": "train", "label": "3", "suggested": "8", "probability": 0.02, "suggested_probability": 0.9}
     issues = [{"rank": rank, "name": f"<i>{rank}</i>.png", **values} for rank in (1, 2)]
+    issues[1]["split"] = "test"
     (run.folder("label_issues") / "pictures").mkdir(parents=True)
     Image.fromarray(picture(3, np.random.default_rng(0))).save(run.folder("label_issues") / "pictures" / "1.png")
     details: dict[str, Any] = {
@@ -71,7 +72,7 @@ def _label_issues(run: Run) -> None:
         "issues": issues,
         "confused": [{"label": "3", "suggested": "8", "n": 31}],
     }
-    metrics = {"n_issues": 31, "n_labelled": 1177, "cv_top1": 0.912}
+    metrics = {"n_issues": 31, "n_test_issues": 6, "n_labelled": 1177, "cv_top1": 0.912}
     result(run, "label_issues", metrics, details=details)
 
 

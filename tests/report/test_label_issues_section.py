@@ -31,6 +31,12 @@ def test_every_image_is_named_with_its_label_and_what_it_looks_like(run):
     assert any(e["tag"] == "a" and e["at"].get("href") == "#labels" for e in elements)
 
 
+def test_test_images_among_the_doubtful_ones_are_counted_and_marked(run):
+    elements = section(run)
+    said = [e["text"] for e in elements if e["text"].startswith("6 of them are test images. Correct test labels only")]
+    assert len(said) == 1 and sum(e["text"] == "test image" and e["tag"] == "span" for e in elements) == 1
+
+
 def test_a_picture_that_is_gone_leaves_the_rest(run):
     (run.folder("label_issues") / "pictures" / "1.png").unlink()
     assert any(e["text"] == "no picture" for e in section(run))

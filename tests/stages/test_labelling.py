@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from toy_run import SPEC, coloured_squares, toy  # noqa: F401
 
 import softedge
 from softedge import backbones, config
+from softedge.commands import tables
 from softedge.data import stamps
 from softedge.data.images import ArrayImages, Data
 from softedge.errors import UserError
@@ -96,6 +98,14 @@ def test_wrong_labels_of_training_and_test_images_head_the_table(toy, colours): 
     assert [int(row["rank"]) for row in rows] == list(range(1, len(rows) + 1))
     assert result.metrics["n_issues"] == len(rows) and result.metrics["n_labelled"] == 108
     assert "pretrained with light-moco" in result.details["features"]
+    tested = [row["name"] for row in rows if row["split"] == "test"]
+    assert result.metrics["n_test_issues"] == len(tested) > 0
+    said = tables.label_issues(result)
+    which = "of them is a test image" if len(tested) == 1 else "of them are test images"
+    assert f"\n{len(tested)} {which} (column split): correct test labels only if you look at all" in said
+    assert [line.split()[-1] for line in said.splitlines()[1:4]] == [row["split"] for row in rows[:3]]
+    earlier = dataclasses.replace(result, metrics={**result.metrics, "n_test_issues": 0})
+    assert "test image" not in tables.label_issues(earlier)
     with Image.open(run.folder("label_issues") / "pictures" / "1.png") as picture:
         shown = np.asarray(picture)
     of_split = data.train if first["split"] == "train" else data.test
