@@ -21,6 +21,7 @@ from softedge.report import (
     limits_chart,
     near_copies,
     phrases,
+    prose,
     search_charts,
     timings,
     words,
@@ -130,7 +131,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
             )
         },
     )
-    return environment.get_template("page.html").render(**names)
+    return prose.unbroken(environment.get_template("page.html").render(**names))
 
 
 ROLES = {

@@ -38,7 +38,9 @@ onload = () => {{
   const ink = getComputedStyle(page.body).color;
   const scrolling = [...page.querySelectorAll(".scroll")].filter(e => e.scrollWidth > e.clientWidth + 1)
     .map(e => e.getAttribute("aria-label"));
-  const found = {{width: root.scrollWidth, covered, smallest: Math.min(...small), ink, scrolling}};
+  const broken = [...page.querySelectorAll(".option")].filter(e => e.getClientRects().length > 1)
+    .map(e => e.textContent);
+  const found = {{broken, width: root.scrollWidth, covered, smallest: Math.min(...small), ink, scrolling}};
   document.body.innerHTML = "<pre>" + JSON.stringify(found) + "</pre>";
 }};
 </script>"""
@@ -71,6 +73,7 @@ def test_nothing_sticks_out_of_the_page_and_no_name_covers_another(rich: Run, tm
     found = look(rich, width, tmp_path)
     assert found["width"] <= width
     assert found["covered"] == []
+    assert found["broken"] == []
     assert found["smallest"] > 10.5  # pixels from top to bottom of a line of text: readable without zooming
 
 

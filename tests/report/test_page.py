@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import synthetic_run
 
-from softedge.report import charts, facts, phrases, report, words
+from softedge.report import charts, facts, phrases, prose, report, words
 from softedge.report.collect import collect
 from softedge.run import Run
 
@@ -383,3 +383,11 @@ def test_every_searched_int8_file_shows_its_steps_their_time_and_the_ranges_of_i
     cells = [element["text"] for element in page.all("td")]
     assert "too slow herenot run" in cells, "a step that was not taken tells its reason once, and has no size"
     assert "0\u202fbytes" not in cells and "0 bytes" not in cells
+
+
+def test_an_option_in_the_text_is_an_element_that_no_line_breaks_and_all_else_stays_as_it_is():
+    kept = '<style>a { --ink: 1 }</style><p title="x --minutes" style="--share:2%"><svg><title>--set</title></svg>'
+    kept += "<pre>softedge plan --data x</pre><!-- --y -->"
+    page = prose.unbroken(f"{kept}more time (--minutes 30), <code>--max-drop</code> a--b ---")
+    option = '<span class="option">{}</span>'.format
+    assert page == f"{kept}more time ({option('--minutes')} 30), <code>{option('--max-drop')}</code> a--b ---"
