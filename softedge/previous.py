@@ -72,6 +72,11 @@ def is_retired(root: Path, stage: str) -> bool:
     return (folder(root, stage) / _RETIRED).exists()
 
 
+def retired(root: Path, stage: str) -> list[str]:
+    """The parts of a stage that were set aside for good, sorted: ``retired(root, "export")`` -> ["onnx-w8a32", ...]."""
+    return sorted(mark.parent.name for mark in folder(root, stage).glob(f"*/{_RETIRED}"))
+
+
 def _files(folder: Path) -> bool:
     return folder.is_dir() and any(path.name not in _RECORDS for path in folder.iterdir())
 

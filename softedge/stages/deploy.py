@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from softedge.files import expanded
 from softedge.progress import say
 from softedge.run import Run
 from softedge.stages import kept, plan
-from softedge.stages.base import Performs
 from softedge.stages.data import changed, opened
 from softedge.stages.export import for_labels, known_names
 from softedge.stages.fitting import Limits
@@ -77,7 +77,8 @@ def deploy(
     Every stage that is done is skipped, so calling it again resumes where the last call was stopped.
     max_drop, min_agreement, max_size (bytes), max_p90 (ms): the gates, as in ``check``.
     min_accuracy: top-1 on the test images that every file needs.  update: do all of it again
-    where images have come, gone or changed; needs ``out``, or the run that ``data`` has by default.
+    where images have come, gone or changed; needs ``out``, or the run that ``data`` has by default.  Files that
+    ``export`` added are made anew as well, unless targets or precisions are given.
     max_ms, max_mb: what an image may take on the first device (p90) and an int8 file may weigh: they choose input size
     and network of a planned folder, and are gates afterwards.
     """
@@ -135,7 +136,9 @@ def deploy(
         images = opened(run, resolved, force)
         names, resolved = chain(resolved, images)
         for name in names:
-            stage: Performs[Any] = importlib.import_module(f"softedge.stages.{name}").stage
+            stage: Callable[..., Any] = importlib.import_module(f"softedge.stages.{name}").stage
+            if name == "export" and targets is None and precisions is None:
+                stage = functools.partial(stage, again=True)
             images = late.without_lost(run.root, images)  # a stage may have taken hours
             stage(run, resolved, images, force)
         report(run.root)

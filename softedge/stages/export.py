@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -27,7 +27,7 @@ from softedge.files import refuse_full
 from softedge.progress import say
 from softedge.records import Outcome, Result
 from softedge.run import Run, differences, perform, read_result, sha256_of
-from softedge.stages import classifier, integers
+from softedge.stages import added, classifier, integers
 from softedge.stages.artifact import Source, write
 from softedge.stages.base import INDEX, hashes, on_run
 from softedge.stages.opening import reopen, replaced
@@ -70,17 +70,20 @@ def for_labels(recipe: config.Recipe, data: Data, run: Run | None = None) -> con
     return replaced(recipe, export={"output": "features"})
 
 
-def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> list[Result]:
+def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False, again: bool = False) -> list[Result]:
     """Write ``export/<target>-<precision>`` for everything that the recipe asks for; each has a result of its own.
 
+    again: files that the recipe does not ask for and that another network was exported to are made anew as well.
     A format that cannot be made is recorded (``result.skipped["model"]`` holds the reason, the folder no contract.json)
     and tried again next time; the others go on.  Raises UserError when there is no network to export yet.
     """
     known_names(recipe)
     checkpoint, output = _checkpoint(run, recipe, data)
     digest = sha256_of(run, checkpoint.relative_to(run.root).as_posix())
-    pairs = asked(recipe)
-    _set_aside_others(run, checkpoint.relative_to(run.root).as_posix(), digest, file_names(pairs))
+    pairs, network = asked(recipe), {checkpoint.relative_to(run.root).as_posix(): digest}
+    if again:
+        pairs += added.formats(recipe, added.outdated(run, network, file_names(pairs)))
+    added.set_aside_others(run, network, file_names(pairs))
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
     settings["source"] = checkpoint.parent.name if output != "features" else "probe"  # "best" is one of them
     settings.pop("strict")  # more files, and no others
@@ -93,7 +96,7 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False) -> l
         lambda: _source(recipe, data, checkpoint, digest, output),
         recipe={"export": {**settings, "output": output}, "seed": recipe.seed},
         # The images, too: they calibrate, and some of them travel with the file.
-        inputs={checkpoint.relative_to(run.root).as_posix(): digest, **hashes(run, [INDEX])},
+        inputs={**network, **hashes(run, [INDEX])},
         force=force,
     )
 
@@ -245,20 +248,6 @@ def _checkpoint(run: Run, recipe: config.Recipe, data: Data) -> tuple[Path, str]
     if recipe.export.source == "best":
         say(classifier.why(run, source))
     return run.folder(source) / "classifier.safetensors", "probabilities"
-
-
-def _set_aside_others(run: Run, name: str, digest: str, made: Collection[str]) -> None:
-    """Files of another classifier leave ``export/``: what lies there together must answer alike.
-
-    made: those that are made anew now.
-    """
-    for folder, result in run.results("export").items():
-        networks = {key: value for key, value in result.inputs.items() if key.endswith(".safetensors")}
-        if networks and networks != {name: digest}:
-            kept = previous.retire(run.root, f"export/{folder}")
-            what = f"set aside in {previous.FOLDER}/" if kept else "removed, a mere record that no file was made"
-            anew = f"made anew from {name}" if folder in made else what
-            say(f"export/{folder} was made from {', '.join(networks)}; {anew}")
 
 
 def _source(recipe: config.Recipe, data: Data, checkpoint: Path, digest: str, output: str) -> Source:

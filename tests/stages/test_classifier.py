@@ -92,6 +92,32 @@ def test_labels_alone_are_exported_where_they_are_better_and_never_teach(toy):  
     assert teachers.resolve(run, replaced(recipe, distill={"teacher": "best"}), data) == "finetune"
 
 
+def test_files_that_were_added_to_those_of_the_recipe_are_made_anew_with_a_new_classifier(toy, capsys):  # noqa: F811
+    run, recipe, data = toy("run")
+
+    def asking(*precisions: str):
+        return replaced(recipe, export={"targets": ["onnx"], "precisions": list(precisions)})
+
+    trained(run, "probe", 0, val_top1=0.8)
+    export.stage(run, asking("fp32"), data)
+    export.stage(run, asking("fp16"), data)  # added
+    export.stage(run, asking("fp32"), data, again=True)  # nothing has changed
+    first = run.result("export/onnx-fp16")
+    assert "probe/classifier.safetensors" in first.inputs
+    trained(run, "finetune", 1, val_top1=0.9)
+    export.stage(run, asking("fp32"), data, again=True)
+    assert {*run.results("export")} == {"onnx-fp32", "onnx-fp16"}
+    made = run.result("export/onnx-fp16")
+    assert "finetune/classifier.safetensors" in made.inputs and made.details["sha256"] != first.details["sha256"]
+    trained(run, "distill", 2, val_top1=0.95)
+    export.stage(run, asking("fp32"), data)  # set aside: not asked for
+    assert {*run.results("export")} == {"onnx-fp32"}
+    export.stage(run, asking("fp32"), data, again=True)  # also what a killed start has set aside
+    assert "distill/classifier.safetensors" in run.result("export/onnx-fp16").inputs
+    said = capsys.readouterr().err
+    assert "export/onnx-fp16 was made from probe/classifier.safetensors; made anew from finetune/" in said
+
+
 @pytest.mark.parametrize("name", ["finetune", "probe"])
 def test_no_other_classifier_is_taken_while_one_is_half_made(toy, name):  # noqa: F811
     run, recipe, data = toy("run")
