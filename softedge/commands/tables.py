@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from softedge import measured
 from softedge.errors import quoted
 from softedge.progress import on_one_line, plural
 from softedge.records import DISTURBED, Result, disturbance
@@ -241,7 +242,7 @@ def deployment(run: Run) -> str:
         lines += [table(rows), ""]
     opened, recipe = reopen(run.root)
     checked = judged(opened, recipe.check)
-    benched = run.results("bench")
+    benched = measured.timed(run.results("bench"), measured.files(run))
     rows = []
     for row in checked.details.get("rows", []) if checked else []:
         timed = [r for name, r in benched.items() if name.startswith(row["artifact"] + "@") and "p90_ms" in r.metrics]
@@ -268,8 +269,8 @@ def verdict(root: Path) -> list[str]:
     pick, cautions = run["verdict"]["picks"][0], run["verdict"]["cautions"]
     lines = [f"verdict: {pick['answer']} {pick['reason']}", *(f"caution: {line}" for line in cautions)]
     if (name := run.get("folder")) == root.name:
-        command = re.compile(rf"(?<=softedge bench ){re.escape(quoted(name))}(?!\S)")
-        lines = [command.sub(lambda _: quoted(root), line) for line in lines]
+        command = re.compile(rf"(softedge (?:bench|check|export) ){re.escape(quoted(name))}(?!\S)")
+        lines = [command.sub(lambda found: found[1] + quoted(root), line) for line in lines]
     return [on_one_line(line.replace("\u202f", " ")).rstrip() for line in lines]  # a terminal may lack the narrow space
 
 

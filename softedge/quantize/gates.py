@@ -9,13 +9,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from softedge import measured
 from softedge.config import Check
 from softedge.export.nearest import SURE_DB
 from softedge.records import Precision
 from softedge.run import Run
 
 _FEW = 200  # images: one of them is half of the default limit of a drop
-SEARCHED = "-search"  # ends the precision of a file that the int8 search made: onnx-int8 -> onnx-int8-search
+SEARCHED = measured.SEARCHED  # ends the precision of a file that the int8 search made: onnx-int8 -> onnx-int8-search
 COMPARED = ("top1", "agreement", "sqnr_db", "size_bytes")
 
 

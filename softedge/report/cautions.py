@@ -6,7 +6,7 @@ from typing import Any
 
 from softedge.errors import quoted
 from softedge.records import disturbance
-from softedge.report import computed, detectors, trained, words
+from softedge.report import detectors, present, trained, words
 from softedge.report.few import FEW_IMAGES, interval
 
 Values = dict[str, Any]
@@ -38,11 +38,11 @@ def _called(run: Values, device: str) -> str:
 def _other_file(run: Values) -> list[str]:
     sentences = []
     for row in run["files"]:
-        for device, timing in row["devices"].items():
-            if computed.of_another_file(row, timing):
-                name = words.artifact_name(row["artifact"])
+        for cell, why in row["not_run"].items():
+            if why == present.TIMED:
+                device = cell.removeprefix("latency on ")
                 sentences.append(
-                    f"{name} on {_called(run, device)}: the file that was timed is not the file that was checked; "
+                    f"{words.artifact_name(row['artifact'])} on {_called(run, device)}: {why}; "
                     f"{_again(run, device) or 'measure it again'}"
                 )
     return sentences

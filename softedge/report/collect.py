@@ -20,6 +20,7 @@ from softedge.report import (
     labelling,
     near_copies,
     predictions,
+    present,
     set_aside,
     stages,
 )
@@ -42,7 +43,8 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
 
     known: the same of an earlier report.  layout: also read the features and lay out the test set (seconds).
     """
-    done = {name: stages.read(run, name) for name in STAGES}
+    read = {name: stages.read(run, name) for name in STAGES}
+    done = present.counted(run, read)
     recipe = read_recipe(run)
     values: Values = {
         "name": run.name,
@@ -52,8 +54,8 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "data": _data(done["data"]),
         "pretrain": _pretrain(run, done["pretrain"]),
         "probe": _probe(done["probe"]),
-        "files": files.rows(run, done, files.asked_for(recipe)),
-        "devices": devices.collected(done["bench"]),
+        "files": files.rows(run, done, files.asked_for(recipe), present.replaced(read, done)),
+        "devices": devices.collected(present.of_names(run, read["bench"])),
         "check": _check(done["check"]),
         "examples": _examples(done["check"]),
         "labels": _details(done["labels"]),

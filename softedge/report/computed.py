@@ -20,11 +20,6 @@ SAME_ANSWERS = 0.98
 _HALF = re.compile(r"\bb?f16\b")
 
 
-def of_another_file(row: Row, timing: Row) -> bool:
-    """Whether a device has timed a file of the same name that was made before or after the one that is there."""
-    return bool(timing.get("sha256") and row.get("sha256")) and timing["sha256"] != row["sha256"]
-
-
 def half(timing: Row) -> str:
     """The 16-bit type that a device computed in, "bf16" or "f16"; "" where it did not, or does not say."""
     found = _HALF.search(str(timing.get("effective_precision") or ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from softedge import measured
 from softedge.report import computed, words
 from softedge.run import Run
 
@@ -20,17 +21,18 @@ def files(run: Run, task: str) -> list[Values]:
     """
     folder = Run(run.folder(f"transfer/{task}"))
     checked = folder.result("check")
-    rows = checked.details.get("rows", []) if checked else []
+    there = measured.files(folder)
+    rows = measured.checked(checked, there).details.get("rows", []) if checked else []
     timed: dict[str, dict[str, float]] = {}
     notes: dict[str, dict[str, str]] = {}
-    for name, result in folder.results("bench").items():
+    for name, result in measured.timed(folder.results("bench"), there).items():
         artifact, _, device = name.partition("@")
         if "p90_ms" in result.metrics:
             timed.setdefault(artifact, {})[device] = result.metrics["p90_ms"]
             if precision := computed.half(result.details):
                 found = result.metrics.get("AP")
-                measured = "AP not measured" if found is None else f"AP {words.percent(found)}"
-                notes.setdefault(artifact, {})[device] = f"in {precision}, {measured}"
+                accuracy = "AP not measured" if found is None else f"AP {words.percent(found)}"
+                notes.setdefault(artifact, {})[device] = f"in {precision}, {accuracy}"
     return [
         {
             "artifact": row["artifact"],

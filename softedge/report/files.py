@@ -10,6 +10,7 @@ from typing import Any
 from softedge.bench import answers
 from softedge.errors import UserError
 from softedge.records import Result
+from softedge.report import present, words
 from softedge.report.stages import StageRecord
 from softedge.report.words import is_number
 from softedge.run import Run, read_json
@@ -67,8 +68,13 @@ BINS = 120
 Row = dict[str, Any]
 
 
-def rows(run: Run, done: Mapping[str, StageRecord], asked: list[str]) -> list[Row]:
-    """One row per artifact, in the order target, precision; see schema.md, ``files``."""
+def rows(
+    run: Run, done: Mapping[str, StageRecord], asked: list[str], replaced: Mapping[str, dict[str, str]]
+) -> list[Row]:
+    """One row per artifact, in the order target, precision; see schema.md, ``files``.
+
+    replaced: artifact -> cell -> why it is empty, where another file of that name was measured.
+    """
     export, check, bench = done["export"], done["check"], done["bench"]
     slow = _too_slow(run)
     checked = {row["artifact"]: row | slow.get((row["artifact"], row.get("sha256")), {}) for row in _check_rows(check)}
@@ -76,11 +82,21 @@ def rows(run: Run, done: Mapping[str, StageRecord], asked: list[str]) -> list[Ro
     for name, result in bench.results.items():
         artifact, _, device = name.partition("@")
         timed.setdefault(artifact, {})[device] = result
-    names = list(dict.fromkeys([*asked, *export.results, *checked, *timed]))
+    aside = present.set_aside(run)
+    names = list(dict.fromkeys([*asked, *export.results, *checked, *timed, *aside]))
     table = [
         _row(run, name, export, check, checked.get(name), timed.get(name, {}), bench) | _search(done["quantize"], name)
         for name in names
     ]
+    for row in table:
+        if again := aside.get(row["artifact"]):
+            row["set_aside"] = again
+            row["not_run"] = {"export": f"set aside when the network changed; export again with: {again}"}
+        elif "export" not in row["not_run"]:
+            cells = replaced.get(row["artifact"], {})
+            timed_before = any(cell.startswith("latency on ") for cell in cells)
+            row["not_run"] = {k: v for k, v in row["not_run"].items() if k != "bench" or not timed_before} | cells
+    present.same_session(table)
     _add_distributions(run, table)
     targets = list(dict.fromkeys(row["target"] for row in table))
     return sorted(table, key=lambda row: targets.index(row["target"]))  # a searched file beside the one it replaces
@@ -208,7 +224,7 @@ def _exported(run: Run, name: str, result: Result) -> Row:
 
 
 def _part_reason(stage: StageRecord, name: str) -> str:
-    return _anywhere(stage, name) or stage.reason or "not among the exported files"
+    return _anywhere(stage, name) or stage.reason or words.NOT_TRIED
 
 
 def _anywhere(stage: StageRecord, name: str) -> str:

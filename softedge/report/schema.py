@@ -138,6 +138,7 @@ class FileRow(Entry):
     selection: str = ""
     advice: str | Free | list[Any] = ""
     superseded_by: str = ""
+    set_aside: str = ""
     emulated: dict[str, Free] = {}
     notes: Free = {}
     not_run: dict[str, str]

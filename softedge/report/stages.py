@@ -70,8 +70,8 @@ def read(run: Run, name: str) -> StageRecord:
     if result is not None:
         return StageRecord(name, "done", "", {"": result})
     if (run.folder(name) / "begun.json").exists():
-        return StageRecord(name, "unfinished", f"{_command(run, name)} was started and did not finish", {})
-    return StageRecord(name, "not run", f"{_command(run, name)} has not been run", {})
+        return StageRecord(name, "unfinished", f"{command(run, name)} was started and did not finish", {})
+    return StageRecord(name, "not run", f"{command(run, name)} has not been run", {})
 
 
 def _with_parts(run: Run, name: str) -> StageRecord:
@@ -92,7 +92,7 @@ def _with_parts(run: Run, name: str) -> StageRecord:
         return StageRecord(name, "done", "; ".join(troubles), results)
     if troubles:
         return StageRecord(name, "unfinished", "; ".join(troubles), {})
-    return StageRecord(name, "not run", f"{_command(run, name)} has not been run", {})
+    return StageRecord(name, "not run", f"{command(run, name)} has not been run", {})
 
 
 def _unreadable(run: Run, stage: str, error: Exception) -> str:
@@ -100,9 +100,10 @@ def _unreadable(run: Run, stage: str, error: Exception) -> str:
     return f"{stage}/result.json cannot be read: {error}".replace(str(run.root), place(run))
 
 
-def _command(run: Run, name: str) -> str:
-    command = COMMANDS.get(name, f"softedge {name} {{run}}").format(run=quoted(place(run)))
-    return f'"{command}"' if "'" in command else f"'{command}'"
+def command(run: Run, name: str) -> str:
+    """The command that does a stage, in quotation marks."""
+    line = COMMANDS.get(name, f"softedge {name} {{run}}").format(run=quoted(place(run)))
+    return f'"{line}"' if "'" in line else f"'{line}'"
 
 
 def place(run: Run) -> str:

@@ -168,8 +168,11 @@ def _price(best: Row, others: Sequence[Row], equals: Sequence[Row], device: str)
 def _remarks(files: Sequence[Row], device: str) -> str:
     """What did not make it, in a few words."""
     failed = [_name(row) for row in files if row["gate"] == "failed"]
-    unmade = [_name(row) for row in files if "export" in row.get("not_run", {})]
-    unchecked = sum(row["gate"] == "not run" for row in files) - len(unmade)
+    empty = [row for row in files if "export" in row.get("not_run", {})]
+    aside = [row for row in empty if row.get("set_aside")]
+    untried = [_name(row) for row in empty if row not in aside and row["not_run"]["export"] == words.NOT_TRIED]
+    unmade = [_name(row) for row in empty if row not in aside and row["not_run"]["export"] != words.NOT_TRIED]
+    unchecked = sum(row["gate"] == "not run" for row in files) - len(empty)
     untimed = [_name(row) for row in files if row["gate"] == "passed" and _p90(row, device) is None]
     remarks = []
     if failed:
@@ -180,6 +183,13 @@ def _remarks(files: Sequence[Row], device: str) -> str:
         )
     if unmade:
         remarks.append(f"{words.listing(unmade)} could not be exported")
+    if untried:
+        remarks.append(f"{words.listing(untried)} {'was' if len(untried) == 1 else 'were'} not exported")
+    if aside:
+        names = words.listing([_name(row) for row in aside])
+        again = ", then: ".join(row["set_aside"] for row in aside)
+        verb = "was" if len(aside) == 1 else "were"
+        remarks.append(f"{names} {verb} set aside when the network changed (export again with: {again})")
     if unchecked:
         remarks.append(f"{words.plural(unchecked, 'file was', 'files were')} not checked")
     return ", ".join(remarks)
@@ -290,7 +300,8 @@ def _top1(row: Row, device: str) -> float:
 
 def _p90(row: Row, device: str) -> float | None:
     timing = row["devices"].get(device) or {}
-    return None if computed.of_another_file(row, timing) else timing.get("p90_ms")
+    p90: float | None = timing.get("p90_ms")
+    return p90
 
 
 def _name(row: Row) -> str:

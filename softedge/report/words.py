@@ -14,6 +14,7 @@ from softedge.records import Precision
 
 NARROW = "\u202f"  # narrow no-break space, between a number and its unit
 MINUS = "\u2212"
+NOT_TRIED = "not among the exported files"  # why there is no file: no command has been asked for it
 _NETWORKS = {
     "finetune": "fine-tuned network",
     "distill": "taught network",

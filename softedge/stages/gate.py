@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softedge import registry
+from softedge import measured, registry
 from softedge.bench.base import open_device
 from softedge.config import Check, Export, Recipe
 from softedge.errors import GateFailed, quoted
@@ -57,6 +57,8 @@ def gate(
     exports = [] if allow_missing else wanted(opened, recipe)
     failed, cautions = _missing(exports, optional, _passed(checked, optional) if checked else ())
     failed += [f"{name} {why}" for name, why in incomplete.files(opened, recipe).items()]
+    again = f"was replaced since it was checked; run: softedge check {quoted(opened.root)}"
+    failed += [f"{name} {again}" for name in measured.replaced(opened.result("check"), measured.files(opened))]
     if checked is not None:
         refused, more = failures(checked, optional)
         failed, cautions = failed + refused, cautions + more
@@ -164,7 +166,7 @@ def require_close(run: str | Path, exports: Sequence[Result]) -> None:
     for export in exports:
         name, noise = export.stage.removeprefix("export/"), export.metrics.get("sqnr_db")
         kept = export.metrics.get("agreement", 1.0)
-        searched = opened.result(f"quantize/{name}")
+        searched = measured.searched(opened.results("quantize"), measured.files(opened)).get(name)
         better = searched is not None and searched.details.get("file") != name
         if noise is None or noise >= SURE_DB or kept >= recipe.check.min_agreement or better:
             continue
@@ -180,7 +182,8 @@ def benched(run: Run) -> list[Result]:
     """The measurements of the run's files on the devices that its recipe asks for."""
     opened, recipe = reopen(run.root)
     asked = {open_device(device).label for device in recipe.bench.devices}
-    return [result for result in opened.results("bench").values() if result.recipe.get("device") in asked]
+    results = measured.timed(opened.results("bench"), measured.files(opened))
+    return [result for result in results.values() if result.recipe.get("device") in asked]
 
 
 def require_measured(benched: Iterable[Result]) -> None:
@@ -203,7 +206,7 @@ def require_passed(result: Result) -> None:
 def judged(run: Run, limits: Check) -> Result | None:
     """What ``softedge check`` found and ``softedge bench`` measured last, judged by ``limits``; None: not checked."""
     checked = run.result("check")
-    return None if checked is None else with_late_gates(checked, run, limits)
+    return None if checked is None else with_late_gates(measured.checked(checked, measured.files(run)), run, limits)
 
 
 def stage(run: Run, recipe: Recipe, data: Data, force: bool = False) -> Result | None:
@@ -225,7 +228,7 @@ def too_slow(run: Run, row: Mapping[str, Any], limits: Check) -> tuple[list[str]
         return [], None
     benched = {
         name.partition("@")[2]: result
-        for name, result in run.results("bench").items()
+        for name, result in measured.timed(run.results("bench"), measured.files(run)).items()
         if name.partition("@")[0] == row["artifact"] and result.details.get("sha256", row["sha256"]) == row["sha256"]
     }
     timed = {device: result.metrics for device, result in benched.items() if "p90_ms" in result.metrics}

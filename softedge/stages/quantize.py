@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from softedge import registry
+from softedge import measured, registry
 from softedge.config import Recipe
 from softedge.data import late
 from softedge.data.images import Data, Images
@@ -220,7 +220,8 @@ class _Session:
     def _good_files(self, artifact: Artifact) -> list[Artifact]:
         """int8 files of other formats, of the same network, that the selection images are sure of."""
         files = []
-        for name, result in self.run.results("quantize").items():
+        searched = measured.searched(self.run.results("quantize"), measured.files(self.run))
+        for name, result in searched.items():
             folder = self.run.folder("export") / str(result.details.get("file", name))
             if not result.metrics.get("good") or not _whole(folder):
                 continue

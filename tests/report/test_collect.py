@@ -3,6 +3,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 import synthetic_run
 
-from softedge.report import cautions, compare, few, gains, phrases, report, trained, verdict
+from softedge import previous
+from softedge.report import cautions, compare, few, gains, phrases, report, trained, verdict, words
 from softedge.report.collect import _without_places, collect, without_folders
 from softedge.report.curves import curve
 from softedge.report.devices import kind
@@ -55,9 +57,34 @@ def test_a_file_that_was_changed_between_check_and_bench_is_a_caution(tmp_path: 
     write_json(path, stored)
     found = collect(run, layout=False)
     said = cautions.cautions_of(found)
-    assert any("ONNX int8 on local: the file that was timed is not the file that was checked" in s for s in said)
+    assert any("ONNX int8 on local: the file that was timed is not the file that is there; run:" in s for s in said)
     row = next(row for row in found["files"] if row["artifact"] == "onnx-int8")
-    assert verdict._p90(row, "local") is None, "its latency is another file's, and decides nothing"
+    assert row["devices"] == {} and row["gate"] == "passed", "its latency is another file's, and decides nothing"
+    others = [other["devices"].get("local", {}).get("ratios", {}) for other in found["files"]]
+    assert not any("onnx-int8" in ratios for ratios in others)
+
+
+def test_measurements_of_files_that_are_gone_count_nowhere(tmp_path: Path) -> None:
+    run = synthetic_run.make(tmp_path / "run")
+    before = collect(run, layout=False)
+    assert {"openvino-int8", "coreml-int8"} <= {row["artifact"] for row in before["files"] if row["gate"] != "not run"}
+    previous.retire(run.root, "export/openvino-int8")  # a new network, and the files of the old one are set aside
+    shutil.rmtree(run.folder("export/coreml-int8"))
+    found = collect(run, layout=False)
+    rows = {row["artifact"]: row for row in found["files"]}
+    for name in ("openvino-int8", "coreml-int8"):
+        assert rows[name]["gate"] == "not run" and rows[name]["devices"] == {} and "top1" not in rows[name]
+        assert all(name not in example["predictions"] for example in found["examples"])
+    again = "softedge export run --targets openvino --precisions int8"
+    assert rows["openvino-int8"]["not_run"] == {
+        "export": f"set aside when the network changed; export again with: {again}"
+    }
+    assert rows["coreml-int8"]["not_run"]["export"] == words.NOT_TRIED
+    counted = found["check"]["metrics"]
+    assert (counted["files"], counted["files_passed"], counted["files_failed"], counted["passed"]) == (7, 7, 0, True)
+    said = verdict._remarks(found["files"], "local")
+    assert f"OpenVINO int8 was set aside when the network changed (export again with: {again})" in said
+    assert "Core ML int8 was not exported" in said and "could not be exported" not in said
 
 
 def test_pretraining_that_bought_nothing_is_a_caution(tmp_path: Path) -> None:

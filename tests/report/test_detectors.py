@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 import synthetic_run
@@ -24,6 +25,8 @@ def run(tmp_path):
     common = {"artifact": "onnx-fp32", "size_bytes": 4_000_000, "AP": 0.41, "AP50": 0.68, "drop": 0.0, "passed": True}
     worse = {"artifact": "onnx-int8", "AP": 0.37, "drop": 0.04, "passed": False, "why": REFUSED}
     result(folder, "check", {"AP": 0.41}, details={"rows": [common, common | worse]})
+    for name in ("onnx-fp32", "onnx-int8"):
+        result(folder, f"export/{name}", {"size_bytes": 4_000_000})
     result(folder, "bench/onnx-int8@local", {"p90_ms": 12.5})
     return made
 
@@ -35,6 +38,8 @@ def test_every_checked_file_is_a_row_with_its_latency(run):
         ("onnx-int8", 0.37, {"local": 12.5}),
     ]
     assert detectors.files(run, "coco") == []
+    shutil.rmtree(run.folder("transfer/voc/export/onnx-int8"))
+    assert [row["artifact"] for row in detectors.files(run, "voc")] == ["onnx-fp32"], "a file that is gone has no row"
 
 
 def test_another_precision_than_was_checked_is_said_with_its_own_precision_average(run):

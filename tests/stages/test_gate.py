@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import softedge
-from softedge import config
+from softedge import config, measured, previous
 from softedge.errors import GateFailed, exit_code_and_line
 from softedge.refused import by_reason
 from softedge.report import report
@@ -173,6 +174,32 @@ def test_latencies_of_another_file_of_that_name_do_not_count(run):
     softedge.gate(run.root, max_p90=5.0)
 
 
+def test_what_was_found_of_a_file_that_is_gone_decides_nothing(run):
+    with pytest.raises(GateFailed, match="8.00 ms on phone"):
+        softedge.gate(run.root, max_p90=5.0)
+    previous.retire(run.root, "export/onnx-int8")
+    softedge.gate(run.root, max_p90=5.0)
+    judged = gate.judged(run, config.Check(max_p90=5.0))
+    assert [row["artifact"] for row in judged.details["rows"]] == ["onnx-fp32"] and judged.metrics["files"] == 1
+    assert {*measured.timed(run.results("bench"), measured.files(run))} == {"onnx-fp32@local"}
+    write(run, "export/onnx-fp32", {"size_bytes": 10}, {"sha256": "another"})
+    with pytest.raises(
+        GateFailed, match=f"^onnx-fp32 was replaced since it was checked; run: softedge check {run.root}$"
+    ):
+        softedge.gate(run.root)
+
+
+def test_a_refused_file_counts_again_where_the_one_in_its_place_is_gone(run):
+    done = run.result("check")
+    fp32, int8 = done.details["rows"]
+    instead = {**int8, "artifact": "onnx-int8-search"}
+    refused = {**int8, "passed": False, "why": "agreement", "superseded_by": "onnx-int8-search"}
+    done = dataclasses.replace(done, details={"rows": [fp32, refused, instead], "failed": []})
+    found = measured.checked(done, measured.files(run))
+    assert found.details["failed"] == ["onnx-int8: agreement"]
+    assert (found.metrics["passed"], found.metrics["files_passed"], found.metrics["files_failed"]) == (False, 1, 1)
+
+
 def test_a_device_that_cannot_time_a_file_is_not_to_be_asked_again(run):
     (run.folder("bench/onnx-int8@phone") / "result.json").unlink()
     write(run, "bench/onnx-int8@local", {}, {"sha256": "b"}, {"latency": "not run: it runs on macOS only"})
@@ -214,6 +241,7 @@ def test_a_refused_file_that_nobody_asked_for_is_a_caution_where_another_of_its_
     rows = checked["details"]["rows"]
     rows[1] |= {"passed": False, "why": "agreement 0.5 is below 0.98"}
     rows.append({**rows[1], "artifact": "onnx-int8-search", "precision": "int8-search"})
+    write(run, "export/onnx-int8-search", {"size_bytes": 10}, {"sha256": "b"})
     checked["details"]["failed"] = [f"{row['artifact']}: {row['why']}" for row in rows[1:]]
     path.write_text(json.dumps(checked))
     with pytest.raises(GateFailed, match="^onnx-int8, onnx-int8-search: agreement 0.5 is below 0.98$"):
