@@ -25,7 +25,7 @@ from softedge.export import contract
 from softedge.files import temporary_folder
 from softedge.progress import say
 from softedge.records import Artifact, InputSpec, Outcome, Result
-from softedge.run import Run, perform, sha256
+from softedge.run import Run, differences, perform, sha256
 from softedge.stages import gate
 from softedge.stages.base import on_run
 
@@ -145,19 +145,38 @@ class Benchmark:
         return f"bench/{artifact.name}@{self.device.folder}"
 
     def measure(self, artifacts: Sequence[Artifact]) -> list[Result]:
-        """Results of all artifacts, in order; those done before are not measured again."""
+        """Results of all artifacts, in order.
+
+        What was measured before is measured again where a file is new: latencies of one session can be compared.  A
+        file that the device could not run before is tried alone first.
+        """
         pending = [artifact for artifact in artifacts if not self._done(artifact)]
-        done = [self._perform(a, _unreachable, False) for a in artifacts if a not in pending]
+        finished = [artifact for artifact in artifacts if artifact not in pending]
+        for artifact in finished:
+            self._refuse_others(artifact)
+        if finished and (new := [artifact.name for artifact in pending if not self._tried(artifact)]):
+            say(self._again(new, artifacts))
+            pending, finished = list(artifacts), []
+        done = [self._perform(artifact, _unreachable, False) for artifact in finished]
         fresh: list[Result] = []
         if pending:
             try:
                 fresh = self._measure(pending)
+                if finished and (new := [a.name for a, row in zip(pending, fresh, strict=True) if row.metrics]):
+                    say(self._again(new, artifacts))
+                    done, fresh = [], self._measure(pending := list(artifacts))
             except DeviceError as error:
                 for artifact in pending:
                     self._give_up(artifact, f"not run: {error}")
                 raise
         by_stage = {result.stage: result for result in [*done, *fresh]}
         return [by_stage[self.stage(artifact)] for artifact in artifacts]
+
+    def _again(self, new: Sequence[str], artifacts: Sequence[Artifact]) -> str:
+        return (
+            f"{self.device.label}: {', '.join(new)} {'is' if len(new) == 1 else 'are'} new there; all "
+            f"{len(artifacts)} files are measured in one session, for latencies that can be compared"
+        )
 
     def _measure(self, artifacts: Sequence[Artifact]) -> list[Result]:
         try:
@@ -203,9 +222,24 @@ class Benchmark:
         measured = before is not None and bool(before.metrics) and before.inputs == self._inputs(artifact)
         return measured and not self.force
 
+    def _tried(self, artifact: Artifact) -> bool:
+        """Whether the device has been asked to run this file before."""
+        before = self.run.result(self.stage(artifact))
+        return before is not None and before.inputs == self._inputs(artifact)
+
+    def _refuse_others(self, artifact: Artifact) -> None:
+        """OtherSettings for a finished row that was measured with other settings."""
+        before = self.run.result(self.stage(artifact))
+        if before is not None and differences(before.recipe, self._settings()):
+            self._perform(artifact, _unreachable, False)
+
     def _perform(self, artifact: Artifact, work: Callable[[Path], Outcome], force: bool) -> Result:
+        recipe, inputs = self._settings(), self._inputs(artifact)
+        return perform(self.run, self.stage(artifact), work, recipe=recipe, inputs=inputs, force=force)
+
+    def _settings(self) -> dict[str, Any]:
         preset = PRESETS[self.preset]
-        recipe = {
+        return {
             "device": self.device.label,
             "preset": self.preset,
             "min_count": preset.min_count,
@@ -214,7 +248,6 @@ class Benchmark:
             "images": self.images.asked,
             "seed": self.recipe.seed,  # which of the images
         }
-        return perform(self.run, self.stage(artifact), work, recipe=recipe, inputs=self._inputs(artifact), force=force)
 
     def _inputs(self, artifact: Artifact) -> dict[str, str]:
         index = self.run.folder("data") / "index.json"

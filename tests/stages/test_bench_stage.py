@@ -117,6 +117,32 @@ def test_finished_rows_are_skipped_and_unmeasured_ones_tried_again(
     assert len(scripted.asked[-1]) == 3
 
 
+def test_a_new_file_is_timed_in_one_session_with_all_others(run: Run, data: Data, scripted: type[Scripted]) -> None:
+    def works_from(call: int) -> Callable[[Artifact, TimingPlan], Measurement]:
+        def answer(artifact: Artifact, plan: TimingPlan) -> Measurement:
+            if artifact.target == "coreml" and len(scripted.asked) < call:
+                return Measurement(artifact.name, artifact.sha256, skipped="not run: no Mac")
+            return timed(artifact, plan)
+
+        return answer
+
+    every = ["coreml-fp16", "onnx-fp32", "onnx-int8"]
+    scripted.answer = staticmethod(works_from(3))  # type: ignore[assignment]
+    later = run.folder("export/onnx-int8").rename(run.root / "later")
+    bench(run, data, ["scripted"], "quick")
+    later.rename(run.folder("export/onnx-int8"))
+    with pytest.raises(UserError, match="preset.*--force"):
+        bench(run, data, ["scripted"], "standard")
+    rows = bench(run, data, ["scripted"], "quick")
+    assert scripted.asked == [every[:2], every], "nothing is timed twice for a file that the device cannot run"
+    assert {row.details["session"] for row in rows[1:]} == {rows[1].details["session"]}
+    assert "onnx-fp32" in rows[2].details["paired"]
+    bench(run, data, ["scripted"], "quick")  # now it can
+    assert scripted.asked[2:] == [every[:1], every]
+    bench(run, data, ["scripted"], "quick")
+    assert len(scripted.asked) == 4
+
+
 def test_another_preset_is_refused_before_anything_is_measured(run: Run, data: Data, scripted: type[Scripted]) -> None:
     bench(run, data, ["scripted"], "quick")
     with pytest.raises(UserError, match="preset.*--force"):
