@@ -19,6 +19,7 @@ def cautions_of(run: Values, chosen: str = "") -> list[str]:
     """One sentence each, the most serious first.  chosen: the artifact that the verdict names."""
     sentences = [
         *_other_file(run),
+        *_other_sessions(run),
         *detectors.cautions(run),
         *_features_alone(run),
         *_not_held_out(run),
@@ -45,6 +46,26 @@ def _other_file(run: Values) -> list[str]:
                     f"{words.artifact_name(row['artifact'])} on {_called(run, device)}: {why}; "
                     f"{_again(run, device) or 'measure it again'}"
                 )
+    return sentences
+
+
+def _other_sessions(run: Values) -> list[str]:
+    """Files of a device that were timed at another moment than most of the others."""
+    sentences = []
+    for device in run["devices"]:
+        names: dict[str, list[str]] = {}
+        for row in run["files"]:
+            timing = row["devices"].get(device) or {}
+            if timing.get("p90_ms") and timing.get("session") and not timing.get("measured_elsewhere"):
+                names.setdefault(timing["session"], []).append(words.artifact_name(row["artifact"]))
+        if len(names) > 1:
+            most = max(names, key=lambda session: len(names[session]))
+            others = [name for session, found in names.items() if session != most for name in found]
+            verb = "was" if len(others) == 1 else "were"
+            sentences.append(
+                f"{words.listing(others)} on {_called(run, device)} {verb} timed in another session than the other "
+                f"files, and the latencies may not compare; {_again(run, device, force=True)}"
+            )
     return sentences
 
 

@@ -64,6 +64,23 @@ def test_a_file_that_was_changed_between_check_and_bench_is_a_caution(tmp_path: 
     assert not any("onnx-int8" in ratios for ratios in others)
 
 
+def test_latencies_of_several_sessions_are_a_caution(tmp_path: Path) -> None:
+    run = synthetic_run.make(tmp_path / "run")
+    assert not any("another session" in line for line in cautions.cautions_of(collect(run, layout=False)))
+    path = run.folder("bench/onnx-int8@local") / "result.json"
+    stored = read_json(path)
+    stored["details"]["session"] = "later"
+    write_json(path, stored)
+    found = collect(run, layout=False)
+    (said,) = [line for line in cautions.cautions_of(found) if "another session" in line]
+    assert said == (
+        "ONNX int8 on local was timed in another session than the other files, and the latencies may not compare; "
+        "run: softedge bench run --devices local --force"
+    )
+    row = next(row for row in found["files"] if row["artifact"] == "onnx-int8")
+    assert "ratios" not in row["devices"]["local"], "not of the same rounds"
+
+
 def test_measurements_of_files_that_are_gone_count_nowhere(tmp_path: Path) -> None:
     run = synthetic_run.make(tmp_path / "run")
     before = collect(run, layout=False)
