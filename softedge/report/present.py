@@ -71,8 +71,7 @@ def set_aside(run: Run) -> dict[str, str]:
         had = (previous.folder(run.root, f"export/{name}") / "contract.json").is_file()
         if had and not tried and name not in there and not name.endswith(measured.SEARCHED):
             target, _, precision = name.partition("-")
-            folder = quoted(stages.place(run))
-            lines[name] = f"softedge export {folder} --targets {target} --precisions {precision}"
+            lines[name] = f"softedge export {quoted(stages.place(run))} --targets {target} --precisions {precision}"
     return lines
 
 
