@@ -166,7 +166,7 @@ def label_issues(result: Result) -> str:
             "image": issue["name"],
             "label": f"{issue['label']} {100 * issue['probability']:.0f} %",
             "looks like": f"{issue['suggested']} {100 * issue['suggested_probability']:.0f} %",
-            "split": issue["split"],
+            "split": issue.get("split", ""),
         }
         for issue in details["issues"]
     ]

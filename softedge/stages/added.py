@@ -53,8 +53,9 @@ def set_aside_others(run: Run, network: Mapping[str, str], made: Collection[str]
         if before and before != network:
             kept = previous.retire(run.root, f"export/{folder}")
             what = f"set aside in {previous.FOLDER}/" if kept else "removed, a mere record that no file was made"
-            anew = f"made anew from {', '.join(network)}" if folder in made else what
-            say(f"export/{folder} was made from {', '.join(before)}; {anew}")
+            earlier = "an earlier " if before.keys() == network.keys() else ""
+            anew = f"made anew from {'this one' if earlier else ', '.join(network)}" if folder in made else what
+            say(f"export/{folder} was made from {earlier}{', '.join(before)}; {anew}")
 
 
 def _network_of(result: Result) -> dict[str, str]:

@@ -20,6 +20,7 @@ _DROPPED = (
     r"^\d+ of them (is a test image|are test images) ",  # of label-issues: by accuracy
     r"^weak features: ",  # of label-issues: by accuracy
     r"^caution: [A-Z]",  # of the report: by speed and accuracy
+    r"^caution: \d+ of \d+ test images have the same answer",  # of quantize FILE: by accuracy
 )
 
 # In this order. Each: what is looked for, and what stands for it.
