@@ -7,6 +7,7 @@ from typing import Any
 
 from softedge.stages import spreading
 from softedge.stages.counts import FORWARD, Counts, Pace, minutes_of
+from softedge.weights import packages
 
 # Pixels at which labels spread over the features of starting weights: the first those of the weights (more for larger
 # networks), the second where images show as much: of photos of 100 pixels 288 gave less
@@ -24,12 +25,18 @@ def spreading_minutes(counts: Counts, given: bool, size: int, pace: Pace) -> flo
     """
     if not counts.spread:
         return 0.0
-    networks = 1 + sum(cost for _, cost in counts.beside)
-    seconds = counts.taught * FORWARD * (pace.at(counts.spread_at) * networks if given else pace.at(size))
+    networks = pace.at(counts.spread_at) + pace.at(_SIZES[0]) * sum(_cost(counts, *one) for one in counts.beside)
+    seconds = counts.taught * FORWARD * (networks if given else pace.at(size))
     if counts.words and counts.taught:
         share = min(spreading.SIDE, counts.longer_side) / spreading.SIDE
         seconds += _FOUND + counts.taught * _WORDS * share**2
     return minutes_of(seconds)
+
+
+def _cost(counts: Counts, name: str, cost: float) -> float:
+    """Of a network that takes ``cost`` at the pixels of its weights."""
+    own = packages.PACKAGES[name].size if name in packages.PACKAGES else _SIZES[0]
+    return cost * (counts.spread_at / own) ** 2 if counts.spread_at != _SIZES[0] else cost
 
 
 def spread_over(counts: Counts, given: bool) -> dict[str, Any]:

@@ -495,6 +495,11 @@ def test_what_labels_spread_over_takes_a_quarter_of_the_minutes_at_most():
     assert settings(4 * (3.9 * more * own + words), large) == settings(4 * (4.1 * own + words), large)
     assert settings(4 * (2.1 * more * own + words), large) == (("run", "smaller", "words"), 288, None)
 
+    known = dataclasses.replace(large, beside=(("tf_efficientnet_lite1", 1.6),))  # whose weights have seen 240 pixels
+    both = more + 1.6 * (288 / 240) ** 2
+    assert settings(4 * (1.01 * both * own + words), known)[1] == 288
+    assert settings(4 * (0.99 * both * own + words), known) == (("run", "tf_efficientnet_lite1", "words"), None, None)
+
     some = dataclasses.replace(counts, train=600, few=False)
     assert settings(4 * (4.1 * own + words), some) == (("run", "smaller", "larger", "words"), None, None)
     assert settings(4 * 0.9 * own, some) == (("run",), None, "best")
