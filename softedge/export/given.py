@@ -22,7 +22,7 @@ from softedge.weights import starting
 from softedge.weights.channel_order import TURNED, red_first
 from softedge.weights.class_names import class_names, refuse_other_count
 from softedge.weights.files import description, serialized
-from softedge.weights.preprocessing import Preprocessing, beside, blue_first, by_name, of_timm
+from softedge.weights.preprocessing import Preprocessing, beside, by_name, of_timm, warn_of_blue_first
 
 GREY = "photos become 0.299 R + 0.587 G + 0.114 B, unrounded, in the first convolution"
 KIND = "network"  # of a file written by ``save``, beside "classifier" and "backbone"
@@ -155,11 +155,8 @@ def read(
         red_first(made.net, spec.size, str(weights))
         say(f"weights: {weights} takes blue first (--bgr): its first convolution is turned, and files take red first")
         about["channel_order"] = TURNED
-    elif blue_first(spec.mean):
-        say(
-            f"warning: the mean of {weights} is ImageNet's with blue first, and images are fed red first; give --bgr "
-            "if the weights take blue, green, red, else the mean as 0.485,0.456,0.406"
-        )
+    else:
+        warn_of_blue_first(spec.mean, weights, "the weights take")
     if made.classes == 0:
         if labels is not None and output != "features":
             raise UserError(f"{weights} has no classifier, and --labels names its classes; leave one of the two out")

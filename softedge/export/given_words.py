@@ -12,7 +12,7 @@ from softedge.errors import UserError
 from softedge.export.given_file import Interface
 from softedge.progress import say
 from softedge.records import InputSpec
-from softedge.weights.preprocessing import Preprocessing, beside, blue_first, by_name
+from softedge.weights.preprocessing import Preprocessing, beside, by_name, warn_of_blue_first
 
 _CROP = 0.875
 _INSTEAD = "--mean and --std"
@@ -77,11 +77,8 @@ def preprocessing(
             f"warning: {path.name} normalises values up to {white:g} itself, and gets normalised ones; leave out "
             "--mean and --std if that is wrong"
         )
-    if not interface.bgr and interface.channels == 3 and blue_first(mean):
-        say(
-            f"warning: the mean of {path.name} is ImageNet's with blue first, and images are fed red first; give --bgr "
-            "if the network takes blue, green, red, else the mean as 0.485,0.456,0.406"
-        )
+    if not interface.bgr and interface.channels == 3:
+        warn_of_blue_first(mean, path.name, "the network takes")
     size, share = interface.size, found.get("crop") or _CROP
     resize = int(found["resize"]) if "resize" in found else max(size, round(size / share))
     spec = InputSpec(size, resize, tuple(mean), tuple(std), found.get("interpolation") or "bilinear")  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from softedge.errors import UserError
+from softedge.progress import say
 from softedge.weights import transformers_config
 from softedge.weights.timm_config import UNREADABLE, config_beside, read_beside, settings_beside
 
@@ -40,6 +41,15 @@ def _short(values: Channels) -> str:
 def blue_first(mean: Sequence[float]) -> bool:
     """Whether it is ImageNet's mean in the order blue, green, red."""
     return all(abs(value - known) < _NEAR for value, known in zip(mean, _BLUE_FIRST))
+
+
+def warn_of_blue_first(mean: Sequence[float], file: Path | str, take: str) -> None:
+    """Say so where ``mean`` is ImageNet's with blue first and images are fed red first.  take: "the network takes"."""
+    if blue_first(mean):
+        say(
+            f"warning: the mean of {file} is ImageNet's with blue first, and images are fed red first; give --bgr if "
+            f"{take} blue, green, red, else the mean as 0.485,0.456,0.406"
+        )
 
 
 def of_timm(name: str, origin: str = "") -> Preprocessing | None:

@@ -27,7 +27,7 @@ from softedge.export.openvino.core import core
 from softedge.export.openvino.int8 import WEIGHTED
 from softedge.export.openvino.network import F32, Feed, predictor, save
 from softedge.export.openvino.rounding import rounded
-from softedge.export.openvino.widen import HALF, widened
+from softedge.export.openvino.widen import HALF, element_type, widened
 from softedge.export.own_normalisation import Normalisation
 from softedge.records import InputSpec
 
@@ -148,10 +148,14 @@ def _plain(path: Path) -> tuple[Any, bool]:
     ops = network.get_ordered_ops()
     constants = [op for op in ops if op.get_type_name() == "Constant"]
     kinds = {op.get_type_name() for op in ops} & set(_ROUNDED)
-    kinds |= {f"weights in {kind}" for op in constants if _NARROW.fullmatch(kind := _type(op)) and len(op.shape) > 1}
+    kinds |= {
+        f"weights in {kind}"
+        for op in constants
+        if _NARROW.fullmatch(kind := element_type(op.output(0))) and len(op.shape) > 1
+    }
     if kinds:
         raise UserError(f"{path} is quantized already ({', '.join(sorted(kinds))}); give the float file")
-    half = any(_type(op) in HALF and len(op.shape) > 1 for op in constants)
+    half = any(element_type(op.output(0)) in HALF and len(op.shape) > 1 for op in constants)
     try:
         network = widened(network)
     except Exception as error:  # of subgraphs, say, in which other types meet
@@ -159,13 +163,9 @@ def _plain(path: Path) -> tuple[Any, bool]:
     layers = [op for op in network.get_ordered_ops() if op.get_type_name() in WEIGHTED and _has_weights(op)]
     if not layers:
         raise UserError(f"{path} has no convolution or linear layer with weights, so there is nothing to quantize")
-    if kinds := {_type(op) for op in layers} - {"f32"}:
+    if kinds := {element_type(op.output(0)) for op in layers} - {"f32"}:
         raise UserError(f"{path} computes in {', '.join(sorted(kinds))}; give the file in f32 or f16")
     return network, half
-
-
-def _type(op: Any) -> str:
-    return str(op.get_output_element_type(0).get_type_name())
 
 
 def _has_weights(op: Any) -> bool:
