@@ -116,9 +116,10 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
     """
     listing = scan(root)
     foreign: UserError | None = None
+    table: label_table.Table | None = None
     if label_table.FILE in listing.others:
         try:
-            label_table.read(root)
+            table = label_table.read(root)
         except label_table.Foreign as error:
             foreign = error
         except UserError:
@@ -130,7 +131,7 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
         passed = "; ".join(f"{count} {why}" for why, count in listing.ignored.items())
         raise UserError(f"no images in {root}{f' (ignored: {passed})' if passed else ''}; give a folder of images")
     refuse_detection(root, listing.others)
-    decided = decisions.read(root) if reviewed and foreign is None else {}
+    decided = decisions.of_table(root, table) if reviewed and table is not None else {}
     notices: list[str] = []
     images = located(listing.names, notices)
     if tars := listing.ignored.get("tar files"):
