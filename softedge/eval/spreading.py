@@ -74,10 +74,6 @@ class Spreading:
         held = self.held_out(folds)
         return max(POWERS, key=lambda power: likelihood(raised(held, power), self.labels))
 
-    def sharpened(self, folds: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Class probabilities (N, C) from all labels, to the power that ``sharpness`` finds."""
-        return raised(self(), self.sharpness(folds))
-
     def cross_validated(self, folds: NDArray[np.int64]) -> NDArray[np.int64]:
         """Answers (L,) for the labelled images, each from the labels of the other folds."""
         return self.held_out(folds).argmax(1)

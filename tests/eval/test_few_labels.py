@@ -7,7 +7,7 @@ import pytest
 
 from softedge.eval import few_labels, linear
 from softedge.eval.features import softmax
-from softedge.eval.spreading import spread, whitened
+from softedge.eval.spreading import raised, spread, whitened
 
 DECAYS = (1e-3, 1e-1)
 
@@ -25,7 +25,8 @@ def test_probabilities_are_the_weighted_geometric_mean_of_both():
     features, truth, labels = clusters(60, 6, noise=4.0)
     folds = np.arange(18) % 6
     found = few_labels.answer(features, labels, 3, folds, DECAYS)
-    spreading = spread(whitened(features), labels, 3).sharpened(folds)
+    graph = spread(whitened(features), labels, 3)
+    spreading = raised(graph(), graph.sharpness(folds))
     rows = labels >= 0
     layer = softmax(linear.fit(features[rows], labels[rows], 3, DECAYS)(features))
     wanted = np.maximum(spreading, 1e-6) ** found.weight * np.maximum(layer, 1e-6) ** (1 - found.weight)

@@ -6,7 +6,7 @@ import numpy as np
 
 from softedge.eval import linear
 from softedge.eval import spreading as module
-from softedge.eval.spreading import LEAST, mixed, normalised, spread, spread_over, whitened
+from softedge.eval.spreading import LEAST, mixed, normalised, raised, spread, spread_over, whitened
 
 
 def rings(n: int, seed: int = 0):
@@ -142,8 +142,8 @@ def test_words_count_where_they_tell_classes_apart_and_hardly_where_they_do_not(
     def right(found):
         return (found.probabilities.argmax(1) == truth).mean()
 
-    alone = spread_over(noise, labels, 3, folds)
-    np.testing.assert_allclose(alone.probabilities, spread(whitened(noise), labels, 3).sharpened(folds), atol=1e-9)
+    alone, graph = spread_over(noise, labels, 3, folds), spread(whitened(noise), labels, 3)
+    np.testing.assert_allclose(alone.probabilities, raised(graph(), graph.sharpness(folds)), atol=1e-9)
     assert alone.weights == (1.0,)
     helped = spread_over(noise, labels, 3, folds, telling)
     assert right(helped) > 0.8 > 0.5 > right(alone)
