@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from softedge import measured
 from softedge.errors import quoted
+from softedge.export import measured
 from softedge.progress import on_one_line, plural
 from softedge.records import DISTURBED, Result, disturbance
 from softedge.run import Run, read_json

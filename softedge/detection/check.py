@@ -19,9 +19,9 @@ from softedge.detection.tasks import USELESS
 from softedge.detection.trained import Trained
 from softedge.errors import GateFailed, UserError
 from softedge.export.metadata import contradictions
+from softedge.export.refused import by_reason
 from softedge.progress import say, track
 from softedge.records import Artifact, Outcome, Precision, Result
-from softedge.refused import by_reason
 from softedge.run import Run, differences, perform, write_json
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from softedge.detection.folder import around, is_transfer
 from softedge.errors import GateFailed, UserError
+from softedge.export.refused import by_reason
 from softedge.records import Result
-from softedge.refused import by_reason
 from softedge.run import Run
 
 if TYPE_CHECKING:

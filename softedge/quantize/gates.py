@@ -9,14 +9,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from softedge import measured
 from softedge.config import Check
 from softedge.export.nearest import SURE_DB
 from softedge.records import Precision
 from softedge.run import Run
 
 _FEW = 200  # images: one of them is half of the default limit of a drop
-SEARCHED = measured.SEARCHED  # ends the precision of a file that the int8 search made: onnx-int8 -> onnx-int8-search
 COMPARED = ("top1", "agreement", "sqnr_db", "size_bytes")
 
 
@@ -43,10 +41,10 @@ def quality_on_test(measures: Mapping[str, Any], gates: Check, output: str) -> l
     is taken at its word.
     """
     n = measures.get("n", 0)
+    advice = "; test on more images, or allow more with --min-agreement and --max-drop" if 0 < n < _FEW else ""
     if _spared(measures, gates):
         measures = {key: value for key, value in measures.items() if key not in ("agreement", "drop")}
-    advice = "; test on more images, or allow more with --min-agreement and --max-drop" if 0 < n < _FEW else ""
-    if _would_be_spared(measures, gates):
+    elif _one_of_few(measures, gates):  # noise alone is the reason
         noise = measures.get("sqnr_db")
         has = f"it has {noise:.1f} dB" if noise is not None else "that was not measured"
         advice = f"; one of so few is allowed from {SURE_DB:g} dB on, and {has}"
@@ -63,11 +61,6 @@ def allowance(measures: Mapping[str, Any], gates: Check, output: str) -> str:
 def _spared(measures: Mapping[str, Any], gates: Check) -> bool:
     """Whether one answer of few changed, with little noise, and the gates allow any change."""
     return _one_of_few(measures, gates) and measures.get("sqnr_db", 0.0) >= SURE_DB
-
-
-def _would_be_spared(measures: Mapping[str, Any], gates: Check) -> bool:
-    """Whether noise alone is the reason."""
-    return _one_of_few(measures, gates) and not _spared(measures, gates)
 
 
 def _one_of_few(measures: Mapping[str, Any], gates: Check) -> bool:

@@ -8,6 +8,7 @@ from pathlib import PureWindowsPath
 from typing import Any
 
 from softedge.errors import UserError, quoted
+from softedge.export import measured
 from softedge.files import read_json, read_text
 from softedge.records import Result
 from softedge.report import (
@@ -44,7 +45,8 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
     known: the same of an earlier report.  layout: also read the features and lay out the test set (seconds).
     """
     read = {name: stages.read(run, name) for name in STAGES}
-    done = present.counted(run, read)
+    there = measured.files(run)
+    done = present.counted(run, read, there)
     recipe = read_recipe(run)
     values: Values = {
         "name": run.name,
@@ -54,8 +56,10 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "data": _data(done["data"]),
         "pretrain": _pretrain(run, done["pretrain"]),
         "probe": _probe(done["probe"]),
-        "files": files.rows(run, done, files.asked_for(recipe), present.replaced(read, done)),
-        "devices": devices.collected(present.of_names(run, read["bench"])),
+        "files": files.rows(
+            run, done, files.asked_for(recipe), present.replaced(read, done), present.set_aside(run, there)
+        ),
+        "devices": devices.collected(present.of_names(read["bench"], there)),
         "check": _check(done["check"]),
         "examples": _examples(done["check"]),
         "labels": _details(done["labels"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from softedge import measured
+from softedge.export import measured
 from softedge.report import computed, words
 from softedge.run import Run
 

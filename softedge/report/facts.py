@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from softedge.refused import grouped as by_reason
-from softedge.refused import reasons
+from softedge.export.refused import grouped as by_reason
+from softedge.export.refused import reasons
 from softedge.report import words
 from softedge.report.phrases import SHOW, _source_name
 

@@ -69,11 +69,16 @@ Row = dict[str, Any]
 
 
 def rows(
-    run: Run, done: Mapping[str, StageRecord], asked: list[str], replaced: Mapping[str, dict[str, str]]
+    run: Run,
+    done: Mapping[str, StageRecord],
+    asked: list[str],
+    replaced: Mapping[str, dict[str, str]],
+    aside: Mapping[str, str],
 ) -> list[Row]:
     """One row per artifact, in the order target, precision; see schema.md, ``files``.
 
     replaced: artifact -> cell -> why it is empty, where another file of that name was measured.
+    aside: artifact -> the command that makes it again, of those that were set aside.
     """
     export, check, bench = done["export"], done["check"], done["bench"]
     slow = _too_slow(run)
@@ -82,7 +87,6 @@ def rows(
     for name, result in bench.results.items():
         artifact, _, device = name.partition("@")
         timed.setdefault(artifact, {})[device] = result
-    aside = present.set_aside(run)
     names = list(dict.fromkeys([*asked, *export.results, *checked, *timed, *aside]))
     table = [
         _row(run, name, export, check, checked.get(name), timed.get(name, {}), bench) | _search(done["quantize"], name)

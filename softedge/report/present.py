@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from softedge import measured, previous
+from softedge import previous
 from softedge.errors import quoted
+from softedge.export import measured
+from softedge.records import SEARCHED
 from softedge.report import stages
 from softedge.report.stages import StageRecord
 from softedge.run import Run
@@ -18,9 +20,8 @@ TIMED = "the file that was timed is not the file that is there"
 CHECKED = "the file that was checked is not the file that is there"
 
 
-def counted(run: Run, done: Mapping[str, StageRecord]) -> dict[str, StageRecord]:
-    """The stages without the results of files that are not there."""
-    there = measured.files(run)
+def counted(run: Run, done: Mapping[str, StageRecord], there: measured.Digests) -> dict[str, StageRecord]:
+    """The stages without the results of files that are not ``there``."""
     kept = {
         "bench": measured.timed(done["bench"].results, there),
         "quantize": measured.searched(done["quantize"].results, there),
@@ -38,9 +39,8 @@ def _with(run: Run, stage: StageRecord, results: dict[str, Any]) -> StageRecord:
     return replace(stage, results=results)
 
 
-def of_names(run: Run, bench: StageRecord) -> StageRecord:
+def of_names(bench: StageRecord, there: measured.Digests) -> StageRecord:
     """Measurements of files that are there or were replaced: of the devices, one may have timed no other yet."""
-    there = measured.files(run)
     return replace(bench, results={key: one for key, one in bench.results.items() if key.partition("@")[0] in there})
 
 
@@ -60,16 +60,16 @@ def _checked(stage: StageRecord) -> set[str]:
     return {row["artifact"] for row in rows if isinstance(row, dict) and row.get("artifact")}
 
 
-def set_aside(run: Run) -> dict[str, str]:
+def set_aside(run: Run, there: measured.Digests) -> dict[str, str]:
     """File that an export of another network has set aside, and that was not made since -> the command that makes it.
 
     Without those of the int8 search: it may have no need of them any more.
     """
-    there, lines = measured.files(run), {}
+    lines = {}
     for name in previous.retired(run.root, "export"):
         tried = (run.folder(f"export/{name}") / previous.RESULT).is_file()
         had = (previous.folder(run.root, f"export/{name}") / "contract.json").is_file()
-        if had and not tried and name not in there and not name.endswith(measured.SEARCHED):
+        if had and not tried and name not in there and not name.endswith(SEARCHED):
             target, _, precision = name.partition("-")
             lines[name] = f"softedge export {quoted(stages.place(run))} --targets {target} --precisions {precision}"
     return lines

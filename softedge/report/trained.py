@@ -112,7 +112,7 @@ def _chosen_on(run: Values, chosen: str, best: str, metrics: Values) -> str:
     if not words.is_number(value) or not words.is_number(other):
         return "it was chosen as the last of the chain, since not every classifier was validated"
     n = metrics[chosen].get("n_val")
-    by_teacher = "validated" in run.get("distill", {})  # few labels: its teacher's, cross-validated
+    by_teacher = run.get("distill", {}).get("validated") == "teacher"  # few labels: its teacher's, cross-validated
     called = {**_CALLED, "distill": "its teacher"} if by_teacher else _CALLED
     images = "labelled images, cross-validated" if by_teacher else "validation images"
     images = f"{words.count(n)} {images}" if n else images

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from softedge.export.refused import grouped, reasons
 from softedge.records import disturbance
-from softedge.refused import grouped, reasons
 from softedge.report import computed, headline, words
 
 Row = Mapping[str, Any]

@@ -10,8 +10,7 @@ from softedge.errors import UserError
 from softedge.export import contract
 from softedge.export.base import Format, open_format
 from softedge.progress import say
-from softedge.quantize.gates import SEARCHED
-from softedge.records import Result
+from softedge.records import SEARCHED, Result
 from softedge.run import Run
 
 

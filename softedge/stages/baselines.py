@@ -72,7 +72,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         "n_test": len(test),
     }
     stages = classifier.trained(run).items()
-    scores = {name: None if "validated" in result.details else classifier.val_top1(result) for name, result in stages}
+    scores = {name: None if classifier.by_teacher(result) else classifier.val_top1(result) for name, result in stages}
     details: dict[str, Any] = {
         "classifier": chosen,
         "val_top1": scores,

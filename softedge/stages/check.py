@@ -27,8 +27,7 @@ from softedge.export import contract
 from softedge.export.base import open_format
 from softedge.export.metadata import contradictions
 from softedge.progress import say
-from softedge.quantize.gates import SEARCHED
-from softedge.records import LABELLED, REFERENCE, Artifact, InputSpec, Outcome, Result
+from softedge.records import LABELLED, REFERENCE, SEARCHED, Artifact, InputSpec, Outcome, Result
 from softedge.run import Run, perform, sha256, sha256_of
 from softedge.stages import gate, incomplete, judging
 from softedge.stages.base import hashes, on_run

@@ -91,16 +91,17 @@ def standard_error(accuracy: float, images: int) -> float:
     return (accuracy * (1 - accuracy) / images) ** 0.5 if images else 0.0
 
 
-def _judged(name: str, result: Result) -> str:
-    """Whose validation accuracy stands for the stage: where labels are few, that of its teacher."""
-    return f"the teacher of {name}" if result.details.get("validated") == BY_TEACHER else name
+def by_teacher(result: Result) -> bool:
+    """Whether ``val_top1`` of a stage is that of its teacher: labels are too few to validate the network."""
+    return result.details.get("validated") == BY_TEACHER
 
 
 def why(run: Run, chosen: str) -> str:
     """The choice in a line."""
     done = trained(run)
     scores = {name: val_top1(result) for name, result in done.items()}
-    known = ", ".join(f"{_judged(name, done[name])} {value:.3f}" for name, value in scores.items() if value is not None)
+    judged = {name: f"the teacher of {name}" if by_teacher(result) else name for name, result in done.items()}
+    known = ", ".join(f"{judged[name]} {value:.3f}" for name, value in scores.items() if value is not None)
     if len(scores) < 2:
         return f"classifier: {chosen}, the only one of the run"
     if not known and chosen == "probe":

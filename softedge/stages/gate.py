@@ -11,15 +11,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softedge import measured, registry
+from softedge import registry
 from softedge.bench.base import open_device
 from softedge.config import Check, Export, Recipe
 from softedge.errors import GateFailed, quoted
+from softedge.export import measured
 from softedge.export.nearest import SURE_DB
+from softedge.export.refused import by_reason
 from softedge.progress import say
-from softedge.quantize.gates import SEARCHED
-from softedge.records import Precision, Result, disturbance
-from softedge.refused import by_reason
+from softedge.records import SEARCHED, Precision, Result, disturbance
 from softedge.run import Run, write_json
 from softedge.stages import incomplete, kept
 from softedge.stages.opening import reopen
@@ -228,8 +228,7 @@ def too_slow(run: Run, row: Mapping[str, Any], limits: Check) -> tuple[list[str]
         return [], None
     benched = {
         name.partition("@")[2]: result
-        for name, result in measured.timed(run.results("bench"), measured.files(run)).items()
-        if name.partition("@")[0] == row["artifact"] and result.details.get("sha256", row["sha256"]) == row["sha256"]
+        for name, result in measured.timed(run.results("bench"), {row["artifact"]: row["sha256"]}).items()
     }
     timed = {device: result.metrics for device, result in benched.items() if "p90_ms" in result.metrics}
     if not timed:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from softedge import previous
 from softedge.config import Recipe
 from softedge.errors import UserError, quoted
-from softedge.quantize.gates import SEARCHED
+from softedge.records import SEARCHED
 from softedge.run import Run
 from softedge.stages.classifier import SOURCES
 

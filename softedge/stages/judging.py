@@ -12,8 +12,8 @@ from softedge.export import parity
 from softedge.export.base import open_format
 from softedge.export.tolerance import of
 from softedge.progress import say
-from softedge.quantize.gates import SEARCHED, against, allowance, quality_on_test, size
-from softedge.records import Artifact
+from softedge.quantize.gates import against, allowance, quality_on_test, size
+from softedge.records import SEARCHED, Artifact
 from softedge.run import Run, differences, write_json
 
 LIMITS = ("max_drop", "min_agreement", "max_size", "against")  # settings that need no file to be run again

@@ -12,12 +12,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from softedge import measured, registry
+from softedge import registry
 from softedge.config import Recipe
 from softedge.data import late
 from softedge.data.images import Data, Images
 from softedge.errors import UserError, quoted
-from softedge.export import contract, snippet
+from softedge.export import contract, measured, snippet
 from softedge.export.base import INTEGERS_OF, Format, open_format
 from softedge.export.candidates import Candidates
 from softedge.export.deployed import Deployed
@@ -25,12 +25,12 @@ from softedge.export.metadata import contradictions
 from softedge.export.nearest import Measures
 from softedge.progress import say
 from softedge.quantize.fine_tuning import Schedule
-from softedge.quantize.gates import SEARCHED, quality, size
+from softedge.quantize.gates import quality, size
 from softedge.quantize.search import Problem, search
 from softedge.quantize.selection import Selection, broken, doubts, promised, select
 from softedge.quantize.sensitivity import Sensitivity
 from softedge.quantize.steps import Chosen, Step
-from softedge.records import Artifact, Outcome, Result
+from softedge.records import SEARCHED, Artifact, Outcome, Result
 from softedge.run import Run, differences, perform, sha256_of
 from softedge.stages import distill, finetune
 from softedge.stages.base import on_run

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import softedge
-from softedge import config, measured, previous
+from softedge import config, previous
 from softedge.errors import GateFailed, exit_code_and_line
-from softedge.refused import by_reason
+from softedge.export import measured
+from softedge.export.refused import by_reason
 from softedge.report import report
 from softedge.run import Run, write_json
 from softedge.stages import gate, kept

@@ -14,7 +14,6 @@ from softedge.records import Result
 from softedge.run import Run, read_json
 
 Digests = Mapping[str, str]
-SEARCHED = "-search"  # ends the name of a file of the int8 search
 
 
 def files(run: Run) -> dict[str, str]:
