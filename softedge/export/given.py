@@ -126,8 +126,11 @@ def read(
     _all_finite(state, weights)
     if head is not None and output == "features":
         raise UserError("features have no classifier; leave out --head or --output features")
-    if preprocessing.bgr and (backbone is None or "spec" in description(weights)):
-        raise UserError(f"{weights} is softedge's own, which takes red first; leave out --bgr")
+    if "spec" in description(weights):
+        if preprocessing.bgr:
+            raise UserError(f"{weights} is softedge's own, which takes red first; leave out --bgr")
+    elif backbone is None and weights.suffix != ".safetensors":
+        raise UserError(f"{weights} was not written by softedge; say which network it is of with --backbone")
     if backbone is None:
         about = backbones.describe(weights)  # a UserError where softedge did not write the file
         spec = _announced(InputSpec.from_dict(about["spec"]), f"from {weights}", preprocessing)

@@ -43,7 +43,8 @@ class Distill(SupervisedSection):
     # timm network: a linear layer on its features
     teacher: str = "auto"
     teacher_weights: str = "auto"  # of a timm network, as backbone.weights
-    teacher_size: int = Field(default=0, ge=0)  # pixels that "spread" or a timm network see; 0: those of the weights
+    # Pixels that "spread" or a timm network see; 0: those of the weights
+    teacher_size: int = Field(default=0, ge=0, le=4096)
     # Networks over whose features together labels spread: "run" is the run's own, the others are timm's with their
     # ImageNet weights; "words": visual words, found among the images, besides; "auto": the run's own, words and, where
     # it starts from given weights, the networks of installed packages

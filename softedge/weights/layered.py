@@ -200,7 +200,8 @@ def _in_order(linear: list[_Layer], features: int, where: str) -> list[_Layer]:
     """As their numbers say, ``2`` or ``fc2``, else as their shapes do; UserError where those contradict it."""
     ends = [re.fullmatch(r"(.*?)(\d+)", layer.name) for layer in linear]
     orders: list[Sequence[_Layer]]
-    if len({end[1] if end else None for end in ends}) == 1 and ends[0]:
+    numbered = ends[0] is not None and len({end[1] if end else None for end in ends}) == 1
+    if numbered:
         orders = [sorted(linear, key=lambda layer: int(layer.name.removeprefix(ends[0][1])))]  # type: ignore[index]
     else:
         orders = list(itertools.permutations(linear[:_SHUFFLED])) if len(linear) <= _SHUFFLED else [linear]
@@ -211,7 +212,23 @@ def _in_order(linear: list[_Layer], features: int, where: str) -> list[_Layer]:
             f"the layers of the classifier in {where} ({listed([*map(str, linear)])}) {how} behind {features} features "
             f"of the network; {BY_ONNX}"
         )
+    if not numbered and (fewer := _without_some(orders[0], features)):
+        left = [str(layer) for layer in linear if layer.name not in {kept.name for kept in fewer}]
+        raise UserError(
+            f"{where} does not say whether {listed(left)} lies between the features and the classes, as "
+            f"{listed([*map(str, fewer)])} would do without; {BY_ONNX}"
+        )
     return list(orders[0])
+
+
+def _without_some(linear: Sequence[_Layer], features: int) -> Sequence[_Layer]:
+    """Fewer of the layers that lead from the features to as many classes; () where all of them are needed for that.
+
+    A layer of as many outputs as inputs fits in anywhere: a projector or a gate of the training may be no part of it.
+    """
+    classes = len(linear[-1].weight)
+    some = (order for count in range(len(linear) - 1, 0, -1) for order in itertools.combinations(linear, count))
+    return next((order for order in some if len(order[-1].weight) == classes and _follow(order, features)), ())
 
 
 def _follow(linear: Sequence[_Layer], features: int) -> bool:

@@ -224,6 +224,15 @@ NORM, WIDE = nn.BatchNorm1d(32), (1024, 32)
             "do not follow each other behind 1024 features of the network; export",
         ),
         ({"head.a": (1024, 1024), "head.b": (1024, 1024)}, "follow each other in several orders behind 1024 features"),
+        (
+            {"hidden": WIDE, "projector": (32, 32), "out": (32, 4)},
+            "whether projector 32 x 32 lies between the features",
+        ),
+        (
+            {"hidden": WIDE, "out": (32, 4), "aux": (4, 4)},
+            "whether aux 4 x 4 lies between the features and the classes",
+        ),
+        ({"attention": (1024, 1024), "fc1": WIDE, "fc2": (32, 4)}, "whether attention 1024 x 1024 lies between"),
         ({"head.0": WIDE, "head.1": (32, 32), "head.3": (32, 4)}, "has nothing between head.0 and head.1; export"),
         ({"head.0": WIDE, "head.1": NORM, "head.2": (32, 4)}, "has no place for the activation before head.1, between"),
         ({"head.0": WIDE, "head.2": (32, 4), "head.3": nn.BatchNorm1d(4)}, "does not say where BatchNorm lies in its"),
