@@ -54,10 +54,19 @@ def comparable(outputs: Float32, output: str) -> NDArray[np.floating]:
 def saturated(outputs: Float32, output: str) -> float:
     """The share of images whose noise cannot be seen: all of their probabilities but one, or all of their scores, are
     cut off at 1e-6 in ``comparable``."""
+    seen = _seen(outputs, output)
+    return float((seen.sum(axis=1) <= (output == "probabilities")).mean()) if output != "features" else 0.0
+
+
+def cut_off(outputs: Float32, output: str) -> float:
+    """The share of probabilities or scores (N, C) that ``comparable`` cuts off at 1e-6."""
+    return float(1 - _seen(outputs, output).mean())
+
+
+def _seen(outputs: Float32, output: str) -> NDArray[np.bool_]:
     if output == "features":
-        return 0.0
-    kept = outputs > FLOOR if output == "probabilities" else (outputs > FLOOR) & (outputs < 1 - FLOOR)
-    return float((kept.sum(axis=1) <= (output == "probabilities")).mean())
+        return np.ones(outputs.shape, bool)
+    return outputs > FLOOR if output == "probabilities" else (outputs > FLOOR) & (outputs < 1 - FLOOR)
 
 
 def median_sqnr_db(reference: Float32, actual: Float32, output: str) -> float:

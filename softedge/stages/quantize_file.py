@@ -16,7 +16,7 @@ import numpy as np
 from softedge import registry
 from softedge.config import Check, build
 from softedge.errors import UserError, first_line, whole
-from softedge.eval.measures import compare, saturated
+from softedge.eval.measures import compare, cut_off, saturated
 from softedge.export import calibration
 from softedge.export.base import Float32, Format, GivenModel, Uint8, open_format
 from softedge.export.candidates import Candidates, Option
@@ -160,14 +160,16 @@ class _Work:
 
     def _unsaturated(self, file: Path, images: Uint8) -> Float32:
         """The answers, where they are all 0 and 1 and the file gives logits, of those divided by a temperature: noise
-        in probabilities below 1e-6 is not seen."""
+        in probabilities below 1e-6 is not seen, so none is left there."""
         answers, self.temperature = self._answered(file, images), 1.0
-        while saturated(answers, self.given.output) > _SATURATED and self.given.at_temperature is not None:
+        cut = saturated(answers, self.given.output) > _SATURATED
+        while cut and self.given.at_temperature is not None:
             self.temperature *= _WARMER
             if self.temperature > _WARMEST:
                 break
             self.given = self.given.at_temperature(self.temperature)
             answers = self._answered(file, images)
+            cut = cut_off(answers, self.given.output) > 0
         self.saturated = saturated(answers, self.given.output)
         if self.temperature > 1:
             say(f"{file.name}: nearly all answers are 0 or 1, so noise is measured in logits / {self.temperature:g}")

@@ -687,9 +687,9 @@ def test_the_exports_of_a_run_are_no_place_for_a_quantized_file(float_file, pict
 
 
 def saturating(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Logits 10,000 times as large: all probabilities are 0 or 1."""
+    """Logits 8,192 times as large, exactly: all probabilities are 0 or 1."""
     for name in ("head.weight", "head.bias"):
-        with_constant(model, name, lambda value: 1e4 * value)
+        with_constant(model, name, lambda value: 2**13 * value)
     return model
 
 
@@ -702,12 +702,12 @@ def test_the_noise_of_saturated_answers_is_that_of_their_logits(float_file, pict
     ]
     found, wanted = ({step["what"]: step["sqnr_db"] for step in result.details["steps"]} for result in results)
     shared = [what for what in found if what in wanted and "by minmax" in what]
-    assert shared and all(abs(found[what] - wanted[what]) < 0.2 for what in shared)
+    assert shared and all(abs(found[what] - wanted[what]) < 1e-3 for what in shared)
     assert results[0].details["temperature"] > 100 and "temperature" not in results[1].details
     read = given.read(tmp_path / "net.onnx", ASKED)
     assert measures.saturated(read.predict(pictures), "probabilities") > 0.9
     mild = given.read(float_file, ASKED).predict(pictures)
-    assert np.abs(read.at_temperature(1e4).predict(pictures) - mild).max() < 1e-4
+    assert np.abs(read.at_temperature(2**13).predict(pictures) - mild).max() < 1e-4
 
 
 def test_of_saturated_probabilities_alone_no_noise_is_told(float_file, picture_folder, tmp_path, capsys):
