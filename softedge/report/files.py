@@ -9,7 +9,7 @@ from typing import Any
 
 from softedge.bench import answers
 from softedge.errors import UserError
-from softedge.records import Result
+from softedge.records import SEARCHED, Result
 from softedge.report import present, words
 from softedge.report.stages import StageRecord
 from softedge.report.words import is_number
@@ -89,7 +89,9 @@ def rows(
         timed.setdefault(artifact, {})[device] = result
     names = list(dict.fromkeys([*asked, *export.results, *checked, *timed, *aside]))
     table = [
-        _row(run, name, export, check, checked.get(name), timed.get(name, {}), bench) | _search(done["quantize"], name)
+        _row(run, name, export, check, checked.get(name), timed.get(name, {}), bench)
+        | _search(done["quantize"], name)
+        | _sure(done["quantize"], name)
         for name in names
     ]
     for row in table:
@@ -182,6 +184,18 @@ def _search(quantize: StageRecord, name: str) -> Row:
         "advice": details.get("recommendation"),
     }
     return {key: value for key, value in values.items() if value}
+
+
+def _sure(quantize: StageRecord, name: str) -> Row:
+    """Whether the int8 search is sure, by its own images, that a file keeps its answers; nothing of files that it did
+    not look at."""
+    result = quantize.results.get(name.removesuffix(SEARCHED))
+    if result is None:
+        return {}
+    steps = result.details.get("steps") or []
+    if result.details.get("file") == name:
+        return {"sure": bool(result.metrics.get("good"))}
+    return {"sure": bool(steps[0].get("passed"))} if steps and not name.endswith(SEARCHED) else {}
 
 
 def _emulated(check: StageRecord, name: str) -> Row:

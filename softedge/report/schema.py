@@ -137,6 +137,7 @@ class FileRow(Entry):
     search: list[Free] = []
     selection: str = ""
     advice: str | Free | list[Any] = ""
+    sure: bool | None = None
     superseded_by: str = ""
     set_aside: str = ""
     emulated: dict[str, Free] = {}

@@ -2,8 +2,9 @@
 
 The rule: of the files that passed the gate, in the check and with what the device answered, and have valid latencies
 there, the one with the lowest p90. Files whose p90 is not measurably different count as equally fast; of those the
-smallest wins, then the more accurate. A gate that failed, or a measurement that does not exist, is reported, never
-hidden.
+smallest wins, then the more accurate. Where few test images passed a file that the int8 search was not sure of, the
+file that it was sure of stands in for it, or the answer says what it rests on (``certainty``). A gate that failed, or a
+measurement that does not exist, is reported, never hidden.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from softedge.export.refused import grouped, reasons
 from softedge.records import disturbance
-from softedge.report import computed, headline, words
+from softedge.report import certainty, computed, headline, words
 
 Row = Mapping[str, Any]
 
@@ -94,11 +95,12 @@ def _for_device(files: Sequence[Row], device: str, called: str) -> Pick:
             f"{words.listing(ran)} ran there; {_changed(timed, device) or _gate_summary(files)}.",
         )
     valid = [row for row in runnable if row["devices"][device].get("valid", True)]
-    pool = valid or runnable
+    aside = certainty.left_aside(valid or runnable)
+    pool = [row for row in valid or runnable if row not in aside]
     fastest = min(pool, key=lambda row: _p90(row, device) or math.inf)
     equals = [row for row in pool if _as_fast(row, fastest, device)]
     best = min(equals, key=lambda row: (row.get("size_bytes") or math.inf, -_top1(row, device)))
-    why = _why(best, fastest, pool, files, device)
+    why = _why(best, fastest, pool, aside, files, device)
     if not valid:
         reason = best["devices"][device].get("why_not_valid") or "too few samples"
         why = f"With care: the latencies are not valid ({reason}). {why}"
@@ -115,15 +117,16 @@ def _merits(row: Row, device: str) -> str:
         parts.append(f"p90 latency {words.milliseconds(p90)}{noise}")
     if row.get("size_bytes"):
         parts.append(words.size(row["size_bytes"]))
-    parts.append("gate passed")
+    parts += ["gate passed", *filter(None, [certainty.rests_on(row)])]
     return ", ".join(parts)
 
 
-def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], device: str) -> str:
+def _why(best: Row, fastest: Row, pool: Sequence[Row], aside: Sequence[Row], files: Sequence[Row], device: str) -> str:
+    """aside: left out of ``pool`` (``certainty.left_aside``)."""
     others = [row for row in pool if row is not best]
     equals = [row for row in others if _as_fast(row, fastest, device)]
     if not others:
-        first = "It is the only file that passed and was timed there"
+        first = f"It is the only file{_besides(aside)} that passed and was timed there"
     elif best is not fastest:
         first = (
             f"{_name(fastest)} is not measurably faster than {_name(best)}, "
@@ -138,13 +141,17 @@ def _why(best: Row, fastest: Row, pool: Sequence[Row], files: Sequence[Row], dev
         # Only an interval of the paired ratio calls two files different; without one a lower p90 is just that.
         sure = all(_compared(row, fastest, device) for row in others)
         what = "is the fastest" if sure else "has the lowest p90"
-        first = f"It {what} of the {len(pool)} files that passed and were timed there"
+        first = f"It {what} of the {len(pool)} files{_besides(aside)} that passed and were timed there"
         if not sure:
             first += ", with too few paired rounds to exclude noise"
         first += _price(best, others, [], device)
     changed = [row for row in files if row["gate"] == "passed" and not _sound(row, device)]
     remarks = ", ".join(filter(None, [_remarks(files, device), _changed(changed, device)]))
-    return f"{first}; {remarks}." if remarks else f"{first}."
+    return "; ".join(filter(None, [first, certainty.why_left_aside(aside), remarks])) + "."
+
+
+def _besides(aside: Sequence[Row]) -> str:
+    return f" besides {words.listing([_name(row) for row in aside])}" if aside else ""
 
 
 def _price(best: Row, others: Sequence[Row], equals: Sequence[Row], device: str) -> str:
@@ -200,14 +207,17 @@ def _without_latency(files: Sequence[Row]) -> Pick:
     exported = [row for row in files if row.get("size_bytes")]
     passed = [row for row in exported if row["gate"] == "passed"]
     if passed:
-        best = min(passed, key=lambda row: (row["size_bytes"], -(row.get("top1") or 0.0)))
+        aside = certainty.left_aside(passed)
+        left = [row for row in passed if row not in aside]
+        best = min(left, key=lambda row: (row["size_bytes"], -(row.get("top1") or 0.0)))
+        first = f"It is the smallest of {words.plural(len(left), 'file')}{_besides(aside)} that passed"
+        untimed = "nothing was timed on a device, so nothing is known about its speed."
         return Pick(
             "",
             "ship, not timed",
             best["artifact"],
             f"Ship {_name(best)} (latency not measured): {_merits(best, '')}.",
-            f"It is the smallest of {words.plural(len(passed), 'file')} that passed; nothing was timed on a device, "
-            "so nothing is known about its speed.",
+            "; ".join(filter(None, [first, certainty.why_left_aside(aside), untimed])),
         )
     if any(row["gate"] == "failed" for row in exported):
         why = _gate_summary(files)
