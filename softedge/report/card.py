@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from softedge.report import computed, facts, gains, phrases, trained, words
+from softedge.report import computed, facts, gains, phrases, trained, usefulness, words
 
 Values = dict[str, Any]
 
@@ -34,7 +34,7 @@ def card(run: Values) -> str:
         origin=trained.origin(run),
         pretrained=words.pretrained(run),
         known=gains.known(run),
-        cheap=_plain(phrases.cheap_lead(run)) if run["baselines"] else "",
+        cheap=_plain(usefulness.cheap_lead(run)) if run["baselines"] else "",
         labels_alone=_plain(gains.labels_alone(run)) if run.get("scratch") else "",
         probes=phrases.probe_rows(run) if run["probe"] else [],
         missing=facts.grouped(run["not_run"], run["devices"]),

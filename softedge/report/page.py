@@ -24,6 +24,7 @@ from softedge.report import (
     prose,
     search_charts,
     timings,
+    usefulness,
     words,
 )
 
@@ -110,6 +111,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         classifier_called=words.classifier_called,
         learning_lead=gains.learning_lead,
         worth_it=gains.worth_it,
+        cheap_lead=usefulness.cheap_lead,
         layers=facts.layers,
         **{
             name: getattr(phrases, name)
@@ -122,7 +124,6 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
                 "scatter_caption",
                 "probe_rows",
                 "few_range",
-                "cheap_lead",
                 "curves_note",
                 "int8_lead",
                 "what_counts",

@@ -318,22 +318,6 @@ def _range(values: list[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def cheap_lead(run: Values) -> Markup:
-    """Is the network worth it, in a sentence with the interval."""
-    metrics, rival = run["baselines"]["metrics"], run["baselines"]["rival"]
-    verdict = "The network is clearly better" if metrics["useful"] else "The network is not clearly better"
-    if metrics["gain_high"] < 0:
-        verdict = "The network is clearly worse"
-    return Markup(
-        "{} than the cheap classifier that did best on held-out training images, {}: "
-        "{} against {}, {} points (95 % {} to {})."
-    ).format(
-        verdict, rival if rival.startswith("SVM") else f"the {rival}", SHOW["percent"](metrics["top1"]),
-        SHOW["percent"](metrics["cheap_top1"]), SHOW["points"](metrics["gain"]), SHOW["points"](metrics["gain_low"]),
-        SHOW["points"](metrics["gain_high"]),
-    )  # fmt: skip
-
-
 def further(run: Values) -> list[tuple[str, str, float]]:
     """Fine-tuning and linear protocols: (what, measure, fraction)."""
     measures = {"top1": "top-1", "top5": "top-5"}

@@ -5,10 +5,39 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from markupsafe import Markup
+
 from softedge.report import words
+from softedge.report.phrases import SHOW
 from softedge.report.verdict import Pick, Verdict
 
 Values = dict[str, Any]
+
+
+def cheap_lead(run: Values) -> Markup:
+    """Is the network worth it, in a sentence with the interval."""
+    metrics, rival = run["baselines"]["metrics"], run["baselines"]["rival"]
+    verdict = "clearly better" if metrics["useful"] else "not clearly better"
+    if metrics["gain_high"] < 0:
+        verdict = "clearly worse"
+    the_rival = rival if rival.startswith("SVM") else f"the {rival}"
+    if equals := _equals(run):
+        than = f"than {'one' if verdict == 'clearly worse' else 'all'} of the {equals}; hardest to beat is {the_rival}"
+    else:
+        than = f"than the cheap classifier that did best on held-out training images, {the_rival}"
+    return Markup("The network is {} {}: {} against {}, {} points (95 % {} to {}).").format(
+        verdict, than, SHOW["percent"](metrics["top1"]), SHOW["percent"](metrics["cheap_top1"]),
+        SHOW["points"](metrics["gain"]), SHOW["points"](metrics["gain_low"]), SHOW["points"](metrics["gain_high"]),
+    )  # fmt: skip
+
+
+def _equals(run: Values) -> str:
+    """The cheap classifiers of which the held-out training images do not say the best; "" where there is one."""
+    rivals, n = run["baselines"].get("rivals", ()), run["baselines"]["metrics"].get("n_val")
+    if len(rivals) < 2:
+        return ""
+    images = words.plural(n, "held-out training image") if n else "no held-out training images"
+    return f"{len(rivals)} cheap classifiers that {images} {'cannot' if n else 'can'} tell apart"
 
 
 def judged(verdict: Verdict, run: Values) -> Verdict:
@@ -28,9 +57,10 @@ def _held_back(pick: Pick, run: Values) -> Pick:
         f"and {_called(rival)} {words.percent(metrics['cheap_top1'])}."
     )
     interval = f"{words.points(metrics['gain_low'])} to {words.points(metrics['gain_high'])}"
+    hardest = f"; {_called(rival)} is the hardest to beat of {equals}" if (equals := _equals(run)) else ""
     reason = (
-        f"The difference is {words.points(metrics['gain'])} points (95 % interval {interval}), {_sign(metrics)}. "
-        f"What may help: {words.listing(_advice(run), 'or')}."
+        f"The difference is {words.points(metrics['gain'])} points (95 % interval {interval}), "
+        f"{_sign(metrics)}{hardest}. What may help: {words.listing(_advice(run), 'or')}."
     )
     return Pick(pick.device, "not better than cheap", "", answer, reason)
 

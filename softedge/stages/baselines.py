@@ -28,8 +28,9 @@ PREDICTIONS = "predictions.npz"
 def baselines(run: str | PathLike[str], set: Sequence[str] = (), force: bool = False) -> Result:
     """Majority class, SVMs on colour histogram and HOG, and the paired comparison with the classifier that is exported.
 
-    Metrics: top1 (the classifier), cheap_top1 (the strongest of the cheap ones, chosen on held-out training images),
-    gain, gain_low, gain_high (95 % interval), useful (the interval is above zero), n_train, n_test.
+    Metrics: top1 (the classifier), cheap_top1 (of the rival), gain, gain_low, gain_high (95 % interval), useful (the
+    interval is above zero), n_train, n_val, n_test.  The rival is the cheap classifier that did best on n_val held-out
+    training images; of several that these cannot tell apart, the hardest to beat: "useful" is better than each of them.
     """
     return on_run(stage, run, set, force)
 
@@ -48,12 +49,14 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
     rng = np.random.default_rng(recipe.seed)
     asked = data.test.left(np.sort(rng.permutation(len(data.test.every))[: cheap.AT_MOST]))
     test = data.test.subset(asked)
-    rivals = cheap.fit(data.train, test, recipe.seed)
-    rival = cheap.strongest(rivals)
+    fitted = cheap.fit(data.train, test, recipe.seed)
+    rivals = cheap.to_beat(fitted, recipe.seed)
     model = backbones.load_classifier(run.folder(chosen) / "classifier.safetensors")
     logits = extract(model, test, model.spec)
     answers, truth = logits.argmax(1), test.labels
-    gain = paired(answers == truth, rival.predictions == truth, recipe.seed)
+    gains = [paired(answers == truth, rival.predictions == truth, recipe.seed) for rival in rivals]
+    gain, rival = min(zip(gains, rivals), key=lambda one: (one[0].low, one[0].mean))
+    n_val = 0 if rival.val_right is None else len(rival.val_right)
     with atomic_path(folder / PREDICTIONS) as temporary, open(temporary, "wb") as file:
         np.savez(
             file,
@@ -61,7 +64,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
             test_labels=truth,
             test_predictions=answers,
             test_probabilities=softmax(logits),
-            cheap_predictions=np.stack([baseline.predictions for baseline in rivals]),
+            cheap_predictions=np.stack([baseline.predictions for baseline in fitted]),
         )
     metrics: dict[str, Any] = {
         "top1": float((answers == truth).mean()),
@@ -69,6 +72,7 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         **gain.metrics(),
         "useful": gain.low > 0,
         "n_train": rival.n_train,
+        "n_val": n_val,
         "n_test": len(test),
     }
     stages = classifier.trained(run).items()
@@ -77,12 +81,14 @@ def _work(run: Run, recipe: Recipe, data: Data, folder: Path) -> Outcome:
         "classifier": chosen,
         "val_top1": scores,
         "rival": rival.name,
-        "rows": [baseline.row(truth) for baseline in rivals],
+        "rivals": [one.name for one in rivals],
+        "rows": [baseline.row(truth) for baseline in fitted],
         "classes": list(data.classes),
     }
+    hardest = f", the hardest to beat of {len(rivals)} that held-out images cannot tell apart" if rivals[1:] else ""
     say(
         f"baselines: the {chosen} classifier gets {metrics['top1']:.3f} right, "
-        f"{rival.name} {metrics['cheap_top1']:.3f}: {gain}"
+        f"{rival.name} {metrics['cheap_top1']:.3f}: {gain}{hardest}"
     )
     return Outcome(metrics, details)
 

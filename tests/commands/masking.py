@@ -37,6 +37,7 @@ _MASKS = (
     (r"^(\S+@local  .*|baselines  useful)  (yes|no|disturbed)\b", r"\1  <yes or no>"),
     (r"\b\d{5,}( bytes)", r"<n>\1"),
     (r"\b(clearly worse|not clearly better|clearly better)\b", "<better or not>"),
+    (r", the hardest to beat of \d+ that held-out images cannot tell apart", ""),
     (r"^verdict: .*", "verdict: <verdict>"),
     (r"^(Pretraining|labels: Pretraining) .*", r"\1 <verdict>"),
     (r"(the|classifier:) (probe|finetune|distill)\b", r"\1 <classifier>"),

@@ -57,7 +57,13 @@ def _baselines(run: Run) -> None:
         {"name": "SVM on HOG", "top1": 0.91, "val_top1": 0.92, "n_train": 1177, "seconds": 1.4},
     ]
     metrics = {"top1": 0.983, "cheap_top1": 0.91, "gain": 0.073, "gain_low": 0.03, "gain_high": 0.12, "useful": True}
-    details = {"classifier": "finetune", "rival": "SVM on HOG", "rows": rows, "val_top1": {"finetune": 0.98}}
+    details = {
+        "classifier": "finetune",
+        "rival": "SVM on HOG",
+        "rivals": ["SVM on HOG"],
+        "rows": rows,
+        "val_top1": {"finetune": 0.98},
+    }
     result(run, "baselines", {**metrics, "n_train": 1177, "n_test": N_TEST}, details=details)
 
 

@@ -47,7 +47,24 @@ def test_an_interval_below_zero_is_called_so(low: float, high: float, said: str,
     values = run(useful=False)
     values["baselines"]["metrics"] |= {"gain": -0.02, "gain_low": low, "gain_high": high}
     reason = usefulness.judged(decide([row("onnx-int8", 1.0)], DEVICES), values).headline.reason
-    assert f"), {said}. " in reason and f"The network is {page}" in phrases.cheap_lead(values)
+    assert f"), {said}. " in reason and f"The network is {page}" in usefulness.cheap_lead(values)
+
+
+def test_cheap_classifiers_that_held_out_images_cannot_tell_apart_are_all_to_be_beaten() -> None:
+    values = run(useful=False)
+    values["baselines"]["rivals"] = ["SVM on HOG", "SVM on a colour histogram"]
+    metrics = values["baselines"]["metrics"] | {"gain_high": 0.03, "n_val": 6}
+    values["baselines"]["metrics"] = metrics
+    equals = "2 cheap classifiers that 6 held-out training images cannot tell apart"
+    reason = usefulness.judged(decide([row("onnx-int8", 1.0)], DEVICES), values).headline.reason
+    assert f"not clearly above zero; an SVM on a colour histogram is the hardest to beat of {equals}. " in reason
+    lead = re.sub("<[^>]*>", "", usefulness.cheap_lead(values))
+    hardest = "hardest to beat is SVM on a colour histogram: 52.5"
+    assert lead.startswith(f"The network is not clearly better than all of the {equals}; {hardest}")
+    assert "did best" not in lead
+    metrics["gain_high"], metrics["n_val"] = -0.01, 0
+    lead = re.sub("<[^>]*>", "", usefulness.cheap_lead(values))
+    assert "worse than one of the 2 cheap classifiers that no held-out training images can tell apart" in lead
 
 
 def test_a_run_that_was_not_planned_is_not_sent_to_an_option_that_it_would_refuse() -> None:

@@ -10,6 +10,7 @@ from toy_run import SPEC, coloured_squares, toy  # noqa: F401
 
 from softedge import backbones, config
 from softedge.errors import UserError
+from softedge.eval.bootstrap import paired
 from softedge.stages import baselines, classifier, export, finetune, incomplete, pretrain, probe, teachers
 from softedge.stages.deploy import chain
 from softedge.stages.opening import replaced
@@ -187,6 +188,12 @@ def test_the_comparison_follows_the_classifier_and_counts_its_answers(toy):  # n
     kept = np.load(run.folder("baselines") / "predictions.npz")
     assert second.metrics["top1"] == (kept["test_predictions"] == data.test.labels).mean()
     assert second.metrics["useful"] is False  # a random head does not beat a colour histogram
+    right = dict(zip([row["name"] for row in second.details["rows"]], kept["cheap_predictions"] == data.test.labels))
+    gains = {
+        name: paired(kept["test_predictions"] == data.test.labels, right[name]) for name in second.details["rivals"]
+    }
+    assert second.metrics["gain_low"] == min(gain.low for gain in gains.values()) == gains[second.details["rival"]].low
+    assert 0 < second.metrics["n_val"] < second.metrics["n_train"]
     assert next(row["name"] for row in second.details["rows"]) == "majority class"
 
 
