@@ -161,6 +161,7 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
         notices.append(
             f"{label_table.FILE} is not read, it has no columns 'name' and 'label': the folders are the classes"
         )
+    named = {label for group in groups.values() for _, label in group if label is not None}
     if decided:
         folder_of = {shown: folder for folder, shown in (readable or {}).items()}
         names = [printable(name) for name in listing.names]
@@ -184,8 +185,9 @@ def find(root: Path, source: str, readable: Mapping[str, str] | None = None, *, 
             labels = np.array([UNLABELLED if c is None else number[c] for _, c in group], np.int64)
             splits[split] = FileImages(root, [printable("/".join(path)) for path, _ in group], labels)
     classes = tuple((readable or {}).get(folder, folder) for folder in folders)
-    if readable is None and (line := sessions.caution(classes, str(root))):
-        notices.insert(0, line)
+    if readable is None:
+        doubts = sessions.caution(classes, str(root)), sessions.left_over(named & {*folders}, str(root))
+        notices[:0] = filter(None, doubts)
     return Inventory(source, classes, splits, ignored, tuple(notices))
 
 

@@ -22,6 +22,7 @@ from softedge.records import InputSpec
 from softedge.run import Run, read_json
 
 BAD_SHOWN = 5
+CAUTION = "caution: "  # begins a notice that should stop who did not mean it, before anything is trained
 _USED = ("train", "test", "unlabelled")  # the others are set aside
 _AGAIN = "bring it back, or make it again: softedge pretrain --out {} --force"
 _COLUMNS = ("name", "sha256", "split", "label")
@@ -157,10 +158,11 @@ def _test_split(examined: Examined) -> str:
     return "held out" if examined.counts()["n_test"] else "none"
 
 
-def announce(examined: Examined) -> None:
-    """Say what was set aside and why."""
+def announce(examined: Examined, cautioned: bool = False) -> None:
+    """Say what was set aside and why.  cautioned: the command has said the cautions among the notices."""
     for notice in examined.inventory.notices:
-        say(f"data: {notice}")
+        if not (cautioned and notice.startswith(CAUTION)):
+            say(f"data: {notice}")
     if examined.bad:
         shown = "; ".join(f"{b['name']} ({b['reason']})" for b in examined.bad[:BAD_SHOWN])
         more = f"; and {len(examined.bad) - BAD_SHOWN} more" if len(examined.bad) > BAD_SHOWN else ""

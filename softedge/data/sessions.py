@@ -1,9 +1,9 @@
-"""Folders that a camera, a phone or a copying person made, and no class: their names would become labels."""
+"""Folders that a camera, a phone or a sorting person made, and perhaps no class: their names would become labels."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from softedge.data.inventory import printable
 from softedge.errors import quoted
@@ -29,6 +29,13 @@ _OF_PHONES = r"camera|screenshots|downloads?|facebook|instagram|telegram|whatsap
 _DOMAIN = r"(?:train|test|val|valid)[-_. ]?[ab]"  # of unpaired translation: trainA, trainB, testA, testB
 _NUMBERED = re.compile(rf"(?:{_WORDS})[-_. #]*(?:\d+|[-_. ][a-z])|(?:19|20)\d\d|{_OF_PHONES}|{_DOMAIN}", re.IGNORECASE)
 
+# Where people put what they have not sorted, or do not want.
+_LEFT_OVER = re.compile(
+    r"misc(?:ellaneous)?|others?|unknown|un(?:sorted|classified|categori[sz]ed)|unlabell?ed[-_ ]?images?"
+    r"|to[-_ ]?(?:do|sort)|new|te?mp|reject(?:ed|s)|discarded",
+    re.IGNORECASE,
+)
+
 
 def caution(classes: Sequence[str], data: str) -> str:
     """What to say when names of class folders look like those of sessions, dates or devices; "" when they do not.
@@ -45,3 +52,18 @@ def caution(classes: Sequence[str], data: str) -> str:
         f"they are not classes, move them into {data}/unlabeled and label some of the images: softedge review "
         f"{quoted(data)}"
     )
+
+
+def left_over(folders: Iterable[str], data: str) -> str:
+    """What to say when class folders have names of what is not sorted yet; "" where none has.
+
+    A class may be called "other", so this is not an error either.
+    """
+    named = sorted(name for name in folders if _LEFT_OVER.fullmatch(name))
+    if not named:
+        return ""
+    shown = ", ".join(f"'{printable(name)}'" for name in named[:4]) + (", ..." if len(named) > 4 else "")
+    one = len(named) == 1
+    taken = f"folder {shown} is taken as a class" if one else f"folders {shown} are taken as classes"
+    it, is_ = ("it", "it is") if one else ("them", "they are")
+    return f"caution: the {taken}; leave {it} where {is_} if that is meant, else move {it} into {data}/unlabeled"

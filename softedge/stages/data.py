@@ -29,12 +29,14 @@ from softedge.stages.opening import choose_recipe
 from softedge.weights import starting
 
 
-def prepare(run: Run, recipe: Recipe, source: str, force: bool = False, tolerant: bool = False) -> Result:
+def prepare(
+    run: Run, recipe: Recipe, source: str, force: bool = False, tolerant: bool = False, cautioned: bool = False
+) -> Result:
     """Stage "data": writes data/index.json and data/result.json; skipped when it was done before.
 
     Images that came since are named, and the run goes on with those it knows. Images that are gone or have changed are
     refused until the model is trained; then they are also named, and later stages use what the run kept.
-    tolerant: as ``examine``; a later call without it refuses what this one let pass.
+    tolerant: as ``examine``; a later call without it refuses what this one let pass.  cautioned: as ``announce``.
     """
     settings = {**recipe.section("data")["data"], "source": sources.canonical(source), "seed": recipe.seed}
     settings.pop("workers")  # how fast, not what
@@ -67,7 +69,7 @@ def prepare(run: Run, recipe: Recipe, source: str, force: bool = False, tolerant
 
     def work(folder: Path) -> Outcome:
         examined = examine(source, recipe, tolerant)
-        announce(examined)
+        announce(examined, cautioned)
         spec = input_spec(examined, recipe)
         origin = preprocessing_origin(recipe)
         if recipe.backbone.weights != "random":
@@ -109,9 +111,12 @@ def changed(run: Run, recipe: Recipe) -> bool:
     return index.is_file() and bool(since(index, inventory, content_hashes(inventory.splits, run.root / stamps.FILE)))
 
 
-def opened(run: Run, recipe: Recipe, force: bool = False, tolerant: bool = False) -> Data:
-    """The images of a run, prepared where that was not done yet.  tolerant: of labels too few to train with."""
-    prepare(run, recipe, recipe.data.source, force=force, tolerant=tolerant)
+def opened(run: Run, recipe: Recipe, force: bool = False, tolerant: bool = False, cautioned: bool = False) -> Data:
+    """The images of a run, prepared where that was not done yet.
+
+    tolerant: of labels too few to train with.  cautioned: as ``announce``.
+    """
+    prepare(run, recipe, recipe.data.source, force, tolerant, cautioned)
     return load(run)
 
 

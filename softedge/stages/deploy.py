@@ -133,7 +133,7 @@ def deploy(
             say(line)
         kept.keep(run, options)
         force = force or (update and changed(run, resolved))
-        images = opened(run, resolved, force)
+        images = opened(run, resolved, force, cautioned=planned is not None)  # by the plan
         names, resolved = chain(resolved, images)
         for name in names:
             stage: Callable[..., Any] = importlib.import_module(f"softedge.stages.{name}").stage

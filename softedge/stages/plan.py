@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from softedge import backbones, config, registry
 from softedge.bench.base import open_device
 from softedge.config import Recipe
+from softedge.data.index import CAUTION
 from softedge.data.naming import text_of
 from softedge.data.sources import canonical
 from softedge.errors import UserError, positive
@@ -178,7 +179,7 @@ def _made(data: str, minutes: float, set: Sequence[str], limits: Limits) -> tupl
     examined = examine(data, base)
     facts = facts_of(examined, base)
     for line in facts["notices"]:
-        if line.startswith("caution"):  # the rest comes with the data stage; this one should stop who did not mean it
+        if line.startswith(CAUTION):  # the rest comes with the data stage
             say(line)
     counts = dataclasses.replace(counted(facts), scratch=base.plan.scratch, exported=export_minutes.share(base))
     pace = own_pace = _pace(base.backbone)

@@ -10,6 +10,7 @@ import pytest
 from pictures import class_folders, save
 from PIL import Image
 
+import softedge
 from softedge import config
 from softedge.data import describe, describe_text, sources
 from softedge.errors import UserError
@@ -95,6 +96,84 @@ def test_the_caution_comes_before_any_training(tmp_path: Path, capsys: pytest.Ca
         with pytest.raises(pytest.fail.Exception, match="measured"):
             plan(str(source))
     assert "caution: 2 of 2 classes are named like days" in capsys.readouterr().err
+
+
+# Folders of what is not sorted
+
+
+@pytest.mark.parametrize(
+    "name", ["misc", "Other", "UNSORTED", "unlabeled_images", "Unlabelled Images", "to-do", "temp"]
+)
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_a_folder_of_leftovers_is_a_class_with_a_caution_and_the_way_out_works(
+    name: str, split: str, tmp_path: Path
+) -> None:
+    small(tmp_path / split, {"cat": 2, "dog": 2, name: 2})
+    if split:
+        small(tmp_path / "test", {"cat": 1, "dog": 1}, 10)
+    inventory = sources.find(str(tmp_path))
+    assert {*inventory.classes} == {"cat", "dog", name}  # no refusal: a class may be called so
+    assert [line for line in inventory.notices if line.startswith("caution")] == [
+        f"caution: the folder '{name}' is taken as a class; leave it where it is if that is meant, else move it into "
+        f"{tmp_path}/unlabeled"
+    ]
+    (tmp_path / "unlabeled").mkdir()
+    (tmp_path / split / name).rename(tmp_path / "unlabeled" / name)
+    inventory = sources.find(str(tmp_path))
+    assert inventory.classes == ("cat", "dog") and len(inventory.splits["unlabelled"]) == 2
+    assert not any(line.startswith("caution") for line in inventory.notices)
+
+
+def test_several_folders_of_leftovers_share_a_line(tmp_path: Path) -> None:
+    small(tmp_path, {"cat": 2, "misc": 2, "new": 2})
+    (line,) = sources.find(str(tmp_path)).notices
+    assert line == (
+        "caution: the folders 'misc', 'new' are taken as classes; leave them where they are if that is meant, else "
+        f"move them into {tmp_path}/unlabeled"
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("newt", "salamander"),
+        ("newspaper", "brother"),
+        ("temple", "template"),
+        ("other_side", "unknown_soldier"),
+        ("new_york", "temperature"),
+        ("trash", "paper"),
+        ("background", "none"),
+        ("unlabeled", "cat", "dog"),
+    ],
+)
+def test_names_that_only_contain_such_a_word_are_not_cautioned_about(names: tuple[str, ...], tmp_path: Path) -> None:
+    notices = sources.find(str(small(tmp_path, dict.fromkeys(names, 2)))).notices
+    assert not any("caution" in line for line in notices)
+
+
+def test_a_class_that_somebody_gave_by_hand_is_meant(tmp_path: Path) -> None:
+    small(tmp_path, {"cat": 3, "dog": 3})
+    (tmp_path / "labels.csv").write_text("name,label\ncat/0.jpg,other\n")
+    inventory = sources.find(str(tmp_path))
+    assert "other" in inventory.classes and not any("caution" in line for line in inventory.notices)
+    small(tmp_path, {"misc": 1})
+    (tmp_path / "labels.csv").write_text("name,label\nmisc/0.jpg,cat\n")
+    inventory = sources.find(str(tmp_path))
+    assert "misc" not in inventory.classes and not any("caution" in line for line in inventory.notices)
+
+
+def test_a_deployment_says_a_caution_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the plan, before it is measured; the data stage of the same command does not repeat it."""
+    source = small(tmp_path / "photos", {"cat": 8, "dog": 8, "misc": 8})
+    monkeypatch.setattr("softedge.eval.pace.measured", lambda *_: (0.01, 0))
+    monkeypatch.setattr("softedge.stages.deploy.chain", lambda *_: exit())  # the data stage is done
+    for out, recipe in (("planned", None), ("named", "light-moco")):
+        with pytest.raises(SystemExit):
+            softedge.deploy(data=source, out=tmp_path / out, recipe=recipe)
+        said = capsys.readouterr().err
+        assert (tmp_path / out / "data/index.json").is_file() and said.count("caution: the folder 'misc' is") == 1
 
 
 # Thumbnails

@@ -97,7 +97,7 @@ def test_the_minutes_of_the_export_grow_with_the_files_and_the_devices_that_are_
     photos, tmp_path, monkeypatch
 ):
     """They were those of nine files, whatever was set; ``--targets`` and ``--precisions`` came after the plan."""
-    monkeypatch.setattr(deploy, "opened", lambda *_: exit())
+    monkeypatch.setattr(deploy, "opened", lambda *_, **__: exit())
     default = minutes_of(plan.plan(str(photos), 30), "export")
     assert default == pytest.approx(planning._OTHERS + planning._OTHERS_MORE * Pace(LITE0).at(64))
 
@@ -256,7 +256,7 @@ def test_a_run_keeps_its_plan_when_the_machine_has_become_slower(photos, tmp_pat
 
 def test_force_with_minutes_plans_anew_with_the_options_of_earlier_starts(photos, tmp_path, monkeypatch, capsys):
     """The same minutes gave the old plan, and others dropped ``--set`` and limits without a word."""
-    monkeypatch.setattr(deploy, "opened", lambda *_: exit())  # the plan is made and kept, no stage begins
+    monkeypatch.setattr(deploy, "opened", lambda *_, **__: exit())  # the plan is made and kept, no stage begins
     out = tmp_path / "run"
 
     def start(**options):
