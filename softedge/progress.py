@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
+CAUTION = "caution: "  # begins a line that should stop who did not mean it, before anything is trained
 _PLAIN_EVERY_SECONDS = 10.0
 
 

@@ -15,6 +15,7 @@ SCHEMA = 1
 Output = Literal["probabilities", "scores", "features", "detections"]
 """probabilities: softmax, one label an image.  scores: sigmoid, each label for itself, present from 0.5 on."""
 INTERPOLATIONS = ("bilinear", "bicubic")
+SIZES = (64, 96, 128, 160, 192, 224)  # pixels a side that plans choose from
 SEARCHED = "-search"  # ends the precision of a file that the int8 search made: onnx-int8 -> onnx-int8-search
 REFERENCE = "reference interpreter"  # begins the name of what computes a file where its own runtime cannot
 LABELLED = ("probabilities", "scores")  # outputs with a value between 0 and 1 for each label

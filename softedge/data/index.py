@@ -17,12 +17,11 @@ from softedge.data.inventory import Inventory
 from softedge.data.naming import NAMES
 from softedge.errors import UserError, quoted
 from softedge.machine.names import refuse_unnamable
-from softedge.progress import plural, say
+from softedge.progress import CAUTION, plural, say
 from softedge.records import InputSpec
 from softedge.run import Run, read_json
 
 BAD_SHOWN = 5
-CAUTION = "caution: "  # begins a notice that should stop who did not mean it, before anything is trained
 _USED = ("train", "test", "unlabelled")  # the others are set aside
 _AGAIN = "bring it back, or make it again: softedge pretrain --out {} --force"
 _COLUMNS = ("name", "sha256", "split", "label")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from markupsafe import Markup
 
-from softedge.report import words
+from softedge.records import SIZES
+from softedge.report import trained, words
 from softedge.report.phrases import SHOW
 from softedge.report.verdict import Pick, Verdict
 
@@ -92,5 +94,18 @@ def _advice(run: Values) -> list[str]:
         said.append("more epochs (--set ssl.epochs=...)")
     elif more != 0:
         said.append(f"more time (--minutes {max(2 * minutes, more or 0):g})")
-    said.append("larger images (--set data.size=...)")
-    return said[:4]
+    return [*said, *_larger(run)][:4]
+
+
+def _larger(run: Values) -> list[str]:
+    """The next input size that plans know, where the photos have the pixels and the device is not known to be too slow
+    for it."""
+    recipe, plan, student = run["recipe"], run.get("plan") or {}, trained.taught_network(run)
+    now = run["data"].get("spec", {}).get("size", math.inf)
+    now = (recipe.get("distill", {}).get("size") or now) if student else now
+    size = next((size for size in SIZES if size > now), math.inf)
+    network = student.get("name") or recipe.get("backbone", {}).get("name")
+    fits = [fit for fit in plan.get("fits", ()) if (fit.get("network") or plan.get("network")) == network]
+    if size > run["data"].get("longer_side", 0) or any(fit["size"] <= size and not fit["met"] for fit in fits):
+        return []
+    return [f"larger images (--set {'distill' if student else 'data'}.size={size})"]

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from softedge import backbones, config, registry
 from softedge.bench.base import open_device
 from softedge.config import Recipe
-from softedge.data.index import CAUTION
 from softedge.data.naming import text_of
 from softedge.data.sources import canonical
 from softedge.errors import UserError, positive
 from softedge.eval.validation import LEAST, few_counts
 from softedge.files import expanded
-from softedge.progress import plural, say
+from softedge.progress import CAUTION, plural, say
+from softedge.records import SIZES
 from softedge.run import Run, read_json, write_json
 from softedge.ssl import sizing
 from softedge.stages import export_minutes, front, kept, spreading
@@ -29,7 +29,7 @@ from softedge.stages.fitting import Limits, disturbed, largest, with_smaller
 from softedge.stages.opening import FOLDER_RECIPE, PLAN, choose_recipe, has_work, replaced
 from softedge.stages.overridden import with_epochs, with_least_steps
 from softedge.stages.planned import Plan
-from softedge.stages.planning import SIZES, choose, sizes_for, with_student
+from softedge.stages.planning import choose, sizes_for, with_student
 from softedge.stages.spreading_plan import within
 from softedge.weights import packages, starting
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from softedge.eval.validation import TRAINED_FOLDS
 from softedge.progress import plural
+from softedge.records import SIZES
 from softedge.stages.counts import FORWARD, Counts, Pace, minutes_of
 from softedge.stages.fitting import Fit
 from softedge.stages.planned import Plan, PlannedStage
 from softedge.stages.spreading_plan import spread_over, spreading_minutes
 
-SIZES = (64, 96, 128, 160, 192, 224)
 _OTHERS = 1.2  # minutes of export, int8 search, check, timing and map, and more for each second that an image takes:
 _OTHERS_MORE = 110.0  # 2.5 minutes at 0.014 s (160 pixels) and 5 at 0.038 s (128, a slower machine), both on TrashNet
 _GIVEN_EPOCHS = (1, 30)  # of fine-tuning from starting weights: least, most

@@ -83,6 +83,51 @@ def test_more_time_is_advised_in_minutes_that_change_the_plan(more: int | None, 
     assert said in reason if said else "--minutes" not in reason
 
 
+@pytest.mark.parametrize(
+    ("size", "longer_side", "said"),
+    [
+        (64, 512, "--set data.size=96"),
+        (160, 512, "--set data.size=192"),
+        (192, 224, "--set data.size=224"),
+        (48, 512, "--set data.size=64"),
+        (224, 4000, ""),  # plans know none above
+        (64, 95, ""),  # the photos have no more pixels
+        (96, 100, ""),
+        (32, 32, ""),
+        (64, None, ""),  # a run of an earlier version
+    ],
+)
+def test_larger_images_are_advised_with_their_pixels_where_the_photos_have_them(
+    size: int, longer_side: int | None, said: str
+) -> None:
+    values = run(useful=False, finetune={"metrics": {}}, plan={"more_minutes": 0})
+    values["recipe"]["backbone"] = {"name": "a network", "weights": "package"}
+    values["data"] |= {"spec": {"size": size}} | ({} if longer_side is None else {"longer_side": longer_side})
+    decided = decide([row("onnx-int8", 1.0)], DEVICES)
+    reason = usefulness.judged(decided, values).headline.reason
+    assert f"or larger images ({said})." in reason if said else "larger images" not in reason
+
+
+def test_larger_images_are_not_advised_where_the_device_was_too_slow_for_them() -> None:
+    fit = {"network": "a network", "size": 160, "met": False}
+    values = run(useful=False, finetune={"metrics": {}}, plan={"more_minutes": 0, "fits": [fit]})
+    values["recipe"]["backbone"] = {"name": "a network", "weights": "package"}
+    values["data"] |= {"longer_side": 512, "spec": {"size": 96}}
+    decided = decide([row("onnx-int8", 1.0)], DEVICES)
+    assert "larger images (--set data.size=128)" in usefulness.judged(decided, values).headline.reason, "not measured"
+    values["data"]["spec"] = {"size": 128}
+    assert "larger images" not in usefulness.judged(decided, values).headline.reason
+
+
+def test_the_pixels_of_a_taught_network_are_its_own() -> None:
+    student = {"name": "a small network", "weights": "random"}
+    values = run(useful=False, distill={"network": student}, files=[{"source": "distill"}], plan={"more_minutes": 0})
+    values["recipe"] |= {"distill": {"size": 96}, "backbone": {"weights": "package"}}
+    values["data"] |= {"longer_side": 512, "spec": {"size": 224}}
+    decided = decide([row("onnx-int8", 1.0)], DEVICES)
+    assert "larger images (--set distill.size=128)" in usefulness.judged(decided, values).headline.reason
+
+
 def test_a_useful_network_and_a_run_without_the_comparison_are_left_alone() -> None:
     decided = decide([row("onnx-int8", 1.0)], DEVICES)
     assert usefulness.judged(decided, run(useful=True)) is decided

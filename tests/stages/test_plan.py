@@ -12,12 +12,13 @@ from PIL import Image
 import softedge
 from softedge import config
 from softedge.errors import UserError
+from softedge.records import SIZES
 from softedge.run import Run, write_text
 from softedge.stages import deploy, fitting, front, kept, opening, overridden, plan, planning, pretrain
 from softedge.stages.counts import Counts, Pace
 from softedge.stages.data import opened
 from softedge.stages.planned import Plan, PlannedStage
-from softedge.stages.planning import SIZES, choose, with_student
+from softedge.stages.planning import choose, with_student
 from softedge.stages.spreading_plan import spreading_minutes, within
 from softedge.weights import hub, packages
 
