@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from torch import Tensor, nn
 
@@ -96,8 +97,14 @@ def _refuse_sequence(fitted: Fitted, layers: tuple[str, ...], where: str) -> Non
     sizes = [f"{name} {' x '.join(map(str, tensors['weight'].shape))}" for name, tensors in fitted.heads.items()]
     raise UserError(
         f"{where} has a classifier of {len(sizes)} layers ({listed(sizes)}), and does not say what lies between them; "
-        f"{SAY}"
+        f"{BY_ONNX if _adjacent(fitted.heads) else SAY}"
     )
+
+
+def _adjacent(heads: Collection[str]) -> bool:
+    """Whether the numbers of two layers leave no place for an activation between them: ``--head`` is refused, too."""
+    numbers = sorted(int(last) for head in heads if (last := head.rpartition(".")[2]).isdecimal())
+    return any(b - a == 1 for a, b in itertools.pairwise(numbers))
 
 
 def between_features_and_classes(fitted: Fitted) -> list[str]:

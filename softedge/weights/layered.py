@@ -154,7 +154,7 @@ def completed(
         raise UserError(f"'{wrong.name}' in {where} is neither a linear layer nor BatchNorm1d ({shapes}); {BY_ONNX}")
     linear = _in_order(linear, features, where)
     norms = _norms([layer for layer in layers if layer.norm], linear, asked, where)
-    _refuse_unequal_gaps(linear, where)
+    _refuse_adjacent(linear, where)
     words, built = [], [[layer.weight.double(), _bias(layer)] for layer in linear]
     for place, layer in enumerate(linear):
         lies = [asked.activation] if place else []
@@ -167,7 +167,8 @@ def completed(
                 [weight * scale[:, None], bias * scale + shift] if first else [weight * scale, bias + weight @ shift]
             )
         words += [*lies, str(layer)]
-    say(f"weights: the classifier in {where} is {', '.join(words)}, as --head says; dropout does nothing here")
+    folded = f"; BatchNorm is folded with eps = {_EPSILON:g}, PyTorch's own: the file does not say it" if norms else ""
+    say(f"weights: the classifier in {where} is {', '.join(words)}, as --head says; dropout does nothing here{folded}")
     modules = [_module(weight, bias) for weight, bias in built]
     net.load_state_dict(fitted.tensors, strict=False)  # counters of BatchNorm batches may be absent
     return Layered(net, modules, asked.activation).eval(), modules[-1].out_features
@@ -270,12 +271,22 @@ def _norm_first(before: _Layer, norm: _Layer, layer: _Layer, asked: Between, whe
     return first
 
 
-def _refuse_unequal_gaps(linear: Sequence[_Layer], where: str) -> None:
-    """UserError where two linear layers of a sequence have nothing between them, and others do."""
+def _refuse_adjacent(linear: Sequence[_Layer], where: str) -> None:
+    """UserError where the numbers of two linear layers leave no place between them.
+
+    In a Sequential nothing is there; a ModuleList numbers its layers so, whatever its network does between them.
+    """
     gaps = {place: b.number - a.number for place, (a, b) in enumerate(itertools.pairwise(linear), 1)}
     near = [place for place, gap in gaps.items() if gap == 1 and linear[0].number >= 0]
-    if near and len(near) < len(gaps):
-        raise UserError(f"{where} has nothing between {linear[near[0] - 1].name} and {linear[near[0]].name}; {BY_ONNX}")
+    if not near:
+        return
+    names = f"{linear[near[0] - 1].name} and {linear[near[0]].name}"
+    if len(near) < len(gaps):
+        raise UserError(f"{where} has nothing between {names}; {BY_ONNX}")
+    raise UserError(
+        f"{where} does not say whether anything lies between {names}: in a Sequential nothing does, in a ModuleList an "
+        f"activation may; {BY_ONNX}"
+    )
 
 
 def _bias(layer: _Layer) -> Tensor:

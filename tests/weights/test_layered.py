@@ -113,6 +113,14 @@ def test_norms_are_where_their_numbers_say_and_are_folded(path, kind):
     assert not [module for module in deployed.model.head if isinstance(module, nn.BatchNorm1d)]
 
 
+def test_the_line_about_the_head_names_the_epsilon_of_a_norm_that_is_folded(path, capsys):
+    for kind, folded in (("norm first", True), ("three layers", False)):
+        torch.save(Model(nn.Sequential(*copy.deepcopy(HEADS[kind]))).state_dict(), path)
+        read(path, NAME, head="relu")
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "as --head says" in line]
+        assert ("; BatchNorm is folded with eps = 1e-05, PyTorch's own: the file does not say it" in line) == folded
+
+
 def test_a_norm_with_dropout_on_one_side_needs_the_order(path):
     """Linear, ReLU, BatchNorm, Dropout and Linear, Dropout, BatchNorm, ReLU have the same names."""
     first = [nn.Linear(1024, 32), nn.Dropout(), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4)]
@@ -234,6 +242,13 @@ NORM, WIDE = nn.BatchNorm1d(32), (1024, 32)
         ),
         ({"attention": (1024, 1024), "fc1": WIDE, "fc2": (32, 4)}, "whether attention 1024 x 1024 lies between"),
         ({"head.0": WIDE, "head.1": (32, 32), "head.3": (32, 4)}, "has nothing between head.0 and head.1; export"),
+        ({"head.0": WIDE, "head.1": (32, 4)}, "does not say whether anything lies between head.0 and head.1: in a Seq"),
+        ({"fc.layers.0": WIDE, "fc.layers.1": (32, 4)}, "anything lies between fc.layers.0 and fc.layers.1: in a Seq"),
+        ({"mlp.1": WIDE, "mlp.2": (32, 32), "mlp.3": (32, 4)}, "does not say whether anything lies between mlp.1 and"),
+        (
+            {"head.0": nn.BatchNorm1d(1024), "head.1": WIDE, "head.2": (32, 4)},
+            "anything lies between head.1 and head.2: in a Sequential nothing does, in a ModuleList an activation may;",
+        ),
         ({"head.0": WIDE, "head.1": NORM, "head.2": (32, 4)}, "has no place for the activation before head.1, between"),
         ({"head.0": WIDE, "head.2": (32, 4), "head.3": nn.BatchNorm1d(4)}, "does not say where BatchNorm lies in its"),
         (
@@ -286,6 +301,8 @@ def test_without_the_option_the_refusal_names_it(path):
     assert refused_without.endswith(
         f"say which activation with --head, such as --head relu, or {ONNX}, or use --output features"
     )
+    adjacent = refused(path, {"head.0": WIDE, "head.1": (32, 4)}, None)
+    assert adjacent.endswith(f"what lies between them; {ONNX}, or use --output features"), "--head is refused, too"
     beside = refused(path, {"head.0": WIDE, "head.1": NORM, "head.3": (32, 4)}, None)
     assert (
         "which may be its classifier; if that has several linear layers, say what lies between with --head;" in beside
