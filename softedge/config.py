@@ -334,15 +334,14 @@ def _resolve(layers: list[recipe_files.RecipeFile], overrides: Iterable[str]) ->
     try:
         return Recipe.model_validate(merged.values), merged
     except ValidationError as error:
-        raise UserError(recipe_errors.explain(error, _known_keys(merged.values), merged.origin)) from None
+        raise UserError(recipe_errors.explain(error, merged, _sections(merged.values), Recipe)) from None
 
 
-def _known_keys(values: Mapping[str, Any]) -> list[str]:
-    """The keys of a recipe with the method that ``values`` name."""
+def _sections(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Name -> class, with the method that ``values`` name."""
     ssl = values.get("ssl")
     method = ssl.get("method", methods.DEFAULT) if isinstance(ssl, Mapping) else methods.DEFAULT
     sections: dict[str, Any] = {name: field.annotation for name, field in Recipe.model_fields.items()}
     sections |= _plugin_sections()
     sections["ssl"] = methods.settings_of(method) if methods.known(method) else Pretraining
-    inside = [f"{name}.{key}" for name, kind in sections.items() for key in getattr(kind, "model_fields", ())]
-    return sorted([*sections, *inside])
+    return sections

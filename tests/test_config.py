@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import tomllib
 
 import pytest
@@ -54,18 +55,69 @@ def test_every_default_is_visible():
         ("labels.methods=[]", "labels.methods in --set: input should have at least one entry"),
         ("augment.blur_sigma=[2.0, 0.1]", r"augment.blur_sigma in --set: .*smaller number first, found \[2.0, 0.1\]"),
         ("augment.blur_sigma=[-1, 0]", "augment.blur_sigma.0 in --set: input should be greater than or equal to 0"),
-        ("export.targets=onnx,openvino", r'should be a list, such as \["onnx", "openvino"\], found \'onnx,openvino\''),
         ("data.classes=[1]", r"write it in quotes: --set 'data.classes=\[\"1\"\]'"),
-        ("export.targets=[onnx]", r'should be a list, such as \["onnx"\], found'),
+        ("data.classes=['ant', 1]", r"write it in quotes: --set 'data.classes=\[\"ant\", \"1\"\]'"),
         ("data.source=2024-01-01", r"text, found 2024-01-01; write it in quotes: --set 'data.source=\"2024-01-01\"'"),
         ("ssl=5", "ssl in --set: input should be a section with keys of its own, found 5"),
         ("seed=1\nname='x'", "seed in --set: .*unable to parse"),
+        ("distill.teacher_size=1", "distill.teacher_size in --set: input should be 0, or from 32 to 4096, found 1$"),
+        ("distill.teacher_size=31", "input should be 0, or from 32 to 4096, found 31"),
+        ("distill.teacher_size=4097", "input should be 0, or from 32 to 4096, found 4097"),
     ],
 )
 def test_a_mistake_is_one_clear_line(override, message):
     with pytest.raises(UserError, match=message) as caught:
         config.build({"seed": 0}, [override])
     assert "\n" not in str(caught.value)
+
+
+SEVERAL = 'distill.spread_over=["run", "words"]'
+
+
+@pytest.mark.parametrize(
+    ("override", "said", "example"),
+    [
+        ("distill.spread_over=", "should be a list, found nothing", SEVERAL),
+        ("distill.spread_over=words", "should be a list, found 'words'", SEVERAL),
+        ("distill.spread_over=[run,words]", "should be a list, found '[run,words]'", SEVERAL),
+        ("distill.spread_over=run, words", "should be a list, found 'run, words'", SEVERAL),
+        ("distill.spread_over=resnet18", "should be a list, found 'resnet18'", 'distill.spread_over=["resnet18"]'),
+        ("distill.spread_over=[]", "should have at least one entry, found []", SEVERAL),
+        ("distill.spread_over=['words']", 'words stand beside the features of a network, found ["words"]', SEVERAL),
+        ("export.targets=onnx,openvino", "a list, found 'onnx,openvino'", 'export.targets=["onnx", "openvino"]'),
+        ("export.targets=[onnx]", "should be a list, found '[onnx]'", 'export.targets=["onnx"]'),
+        ("data.classes=", "should be a list, found nothing", "data.classes=[]"),
+        ("data.classes=1,2", "should be a list, found '1,2'", 'data.classes=["1", "2"]'),
+        ("data.classes=it's,ok", """a list, found "it's,ok\"""", 'data.classes=["it\'s", "ok"]'),
+        ("labels.fractions=0.1,1", "should be a list, found '0.1,1'", "labels.fractions=[0.1, 1]"),
+        ("labels.methods=prob", "should be a list, found 'prob'", 'labels.methods=["probe", "finetune"]'),
+        ("ssl.projector=64", "should be a list, found 64", "ssl.projector=[64]"),
+    ],
+)
+def test_what_is_no_list_gets_one_that_can_be_pasted_into_a_shell(override, said, example):
+    with pytest.raises(UserError) as caught:
+        config.build({}, [override])
+    line, sign, advice = str(caught.value).partition("; for example: --set ")
+    assert line.endswith(said) and sign and "\n" not in line
+    assert shlex.split(advice) == [example]
+    config.build({}, shlex.split(advice))
+
+
+def test_in_a_file_the_list_that_may_be_meant_stands_alone():
+    with pytest.raises(UserError) as caught:
+        config.build({"distill": {"spread_over": "run,words"}}, source="mine.toml")
+    line = (
+        'distill.spread_over in mine.toml: input should be a list, found \'run,words\'; for example: ["run", "words"]'
+    )
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("size", [0, 32, 4096])
+def test_a_teacher_sees_the_pixels_of_its_weights_or_enough(size):
+    assert config.build({}, [f"distill.teacher_size={size}"]).distill.teacher_size == size
+    assert config.build({}, ["ssl.method=seed", f"ssl.teacher_size={size}"]).ssl.teacher_size == size
+    with pytest.raises(UserError, match="ssl.teacher_size in --set: input should be 0, or from 32 to 4096, found 16"):
+        config.build({}, ["ssl.method=seed", "ssl.teacher_size=16"])
 
 
 def test_overrides_are_read_as_toml_and_as_plain_words():

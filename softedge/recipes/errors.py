@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from softedge import registry
-from softedge.errors import did_you_mean
-from softedge.recipes.files import OVERRIDE
+from softedge.errors import did_you_mean, quoted
+from softedge.recipes.files import OVERRIDE, Merged
+
+_OF_LISTS = ("tuple_type", "too_short", "words_alone")  # mistakes that a list which is right explains best
 
 
-def explain(error: ValidationError, known: Sequence[str], origin: Callable[[str], str]) -> str:
-    """The first mistake. known: all keys ("ssl.queue").  origin: key -> where it is written."""
+def explain(error: ValidationError, merged: Merged, sections: Mapping[str, Any], recipe: type[BaseModel]) -> str:
+    """The first mistake.
+
+    merged: what ``recipe`` was validated with.  sections: its sections, name -> class.
+    """
+    known, origin = _keys(sections), merged.origin
     first = error.errors()[0]
     if not isinstance(first["input"], str):  # of the types of a union, the one that the value came nearest to
         first = max((e for e in error.errors() if e["loc"][:2] == first["loc"][:2]), key=lambda e: len(e["loc"]))
@@ -25,24 +32,76 @@ def explain(error: ValidationError, known: Sequence[str], origin: Callable[[str]
     key = ".".join(p for p in place if not p.startswith(("literal[", "tuple[", "function-")))
     source = origin(".".join(place[:2])) if len(place) > 1 else origin(key)
     if first["type"] == "extra_forbidden":
-        near = _sections_of(key, known) or did_you_mean(key, list(known))
+        near = _sections_of(key, known) or did_you_mean(key, known)
         return f"unknown key '{key}' in {source}{near if 'did you mean' in near else '; see: softedge recipes show'}"
     if first["type"] == "unknown_method":
         name = str(first["ctx"]["method"])
         return f"unknown method '{name}' in {origin('ssl.method')}{did_you_mean(name, tuple(registry.METHODS))}"
     found = first["input"]
     if first["type"] == "string_type" and isinstance(found, int | float | datetime.date | datetime.time):
-        entry, value = (key.rpartition(".")[0], f'["{found}"]') if isinstance(loc[-1], int) else (key, f'"{found}"')
-        quoted = f"--set '{entry}={value}'" if source == OVERRIDE else f'"{found}"'  # a shell takes plain quotes away
-        return f"{key} in {source}: input should be text, found {found}; write it in quotes: {quoted}"
-    return f"{key} in {source}: {_expected(first['type'], first['msg'], found)}, found {_shown(found)}"
+        entry, value = key, f'"{found}"'
+        if len(loc) == 3:  # an entry of a list
+            entry, value = ".".join(place[:2]), _shown([str(one) for one in merged.values[place[0]][place[1]]])
+        written = f"--set '{entry}={value}'" if source == OVERRIDE else f'"{found}"'  # a shell takes plain quotes away
+        return f"{key} in {source}: input should be text, found {found}; write it in quotes: {written}"
+    line = f"{key} in {source}: {_expected(first['type'], first['msg'])}, found {_shown(found) or 'nothing'}"
+    if first["type"] not in _OF_LISTS or (example := _right(key, found, merged.values, sections, recipe)) is None:
+        return line
+    option = f"{OVERRIDE} {quoted(f'{key}={_shown(example)}')}"  # as a shell takes it; plain quotes it takes away
+    return f"{line}; for example: {option if source == OVERRIDE else _shown(example)}"
 
 
-def _expected(kind: str, message: str, value: Any) -> str:
-    """What should be there, in the words of a recipe; a list is shown as it may have been meant."""
+def _keys(sections: Mapping[str, Any]) -> list[str]:
+    inside = [f"{name}.{key}" for name, kind in sections.items() for key in getattr(kind, "model_fields", ())]
+    return sorted([*sections, *inside])
+
+
+def _right(
+    key: str, found: Any, values: Mapping[str, Any], sections: Mapping[str, Any], recipe: type[BaseModel]
+) -> Sequence[Any] | None:
+    """A list for ``key`` that ``recipe`` accepts: what ``found`` may mean, else an example of the field, its default.
+
+    One of nothing where there is no other.
+    """
+    section, _, name = key.partition(".")
+    if (field := getattr(sections.get(section), "model_fields", {}).get(name)) is None:
+        return None
+    inside = values.get(section)
+    others = inside if isinstance(inside, Mapping) else {}
+
+    def accepted(value: Any) -> bool:
+        try:
+            recipe.model_validate({**values, section: {**others, name: value}})
+        except ValidationError as error:
+            return not any(e["loc"][:2] == (section, name) for e in error.errors())
+        return True
+
+    candidates = (*_meant(found), *(field.examples or ()), field.default)
+    lists = [value for value in candidates if isinstance(value, list | tuple)]
+    return next((value for value in sorted(lists, key=lambda value: not value) if accepted(value)), None)
+
+
+def _meant(found: Any) -> list[list[Any]]:
+    """The lists that a value which is none may stand for: ``run,words``, or ``[run,words]`` after a shell."""
+    if isinstance(found, list | tuple):
+        return []
+    parts = [part.strip(" []'\"") for part in found.split(",")] if isinstance(found, str) else [found]
+    parts = [part for part in parts if part != ""]
+    return [[_plain(part) for part in parts], [_shown(part) if isinstance(part, bool) else str(part) for part in parts]]
+
+
+def _plain(part: Any) -> Any:
+    """A number where a text is one."""
+    for kind in (int, float):
+        with contextlib.suppress(TypeError, ValueError):
+            return kind(part) if isinstance(part, str) else part
+    return part
+
+
+def _expected(kind: str, message: str) -> str:
+    """What should be there, in the words of a recipe."""
     if kind == "tuple_type":
-        parts = [part.strip(" []'\"") for part in value.split(",")] if isinstance(value, str) else [value]
-        return f"input should be a list, such as {_shown([part for part in parts if part != ''])}"
+        return "input should be a list"
     if kind == "too_short":
         return "input should have at least one entry"
     if kind.startswith(("model_", "dict_")):
@@ -56,7 +115,7 @@ def _shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_quoted, value))}]"
-    return repr(value)
+    return repr(value) if value != "" else ""
 
 
 def _quoted(value: Any) -> str:

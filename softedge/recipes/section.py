@@ -14,10 +14,18 @@ def _smaller_first(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
+def _none_or_enough(pixels: int) -> int:
+    if pixels != 0 and not LEAST_PIXELS <= pixels <= MOST_PIXELS:
+        raise PydanticCustomError("pixels", f"input should be 0, or from {LEAST_PIXELS} to {MOST_PIXELS}")
+    return pixels
+
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Fractions = Annotated[tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...], Field(min_length=1)]
 Positive = Annotated[int, Field(gt=0)]
+LEAST_PIXELS, MOST_PIXELS = 32, 4096  # a network of stride 32 has one position left of the least
 PositiveNumbers = Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(min_length=1)]
+Pixels = Annotated[int, AfterValidator(_none_or_enough)]  # 0: those of something else
 _NotNegative = Annotated[float, Field(ge=0.0)]
 Range = Annotated[tuple[_NotNegative, _NotNegative], AfterValidator(_smaller_first)]
 Widths = Annotated[tuple[Positive, ...], Field(min_length=1)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
-from softedge.recipes.section import Fraction, Positive, Section
+from softedge.recipes.section import Fraction, Pixels, Positive, Section
 
 
 class SupervisedSection(Section):
@@ -34,6 +35,12 @@ class Finetune(SupervisedSection):
     labels: float = Field(default=1.0, gt=0.0, le=1.0)  # fraction of the training labels, stratified
 
 
+def _with_features(names: tuple[str, ...]) -> tuple[str, ...]:
+    if {*names} == {"words"}:
+        raise PydanticCustomError("words_alone", "words stand beside the features of a network")
+    return names
+
+
 class Distill(SupervisedSection):
     """A network learns from a teacher on all training images, with labels and without (SimCLRv2, arXiv 2006.10029)."""
 
@@ -43,12 +50,13 @@ class Distill(SupervisedSection):
     # timm network: a linear layer on its features
     teacher: str = "auto"
     teacher_weights: str = "auto"  # of a timm network, as backbone.weights
-    # Pixels that "spread" or a timm network see; 0: those of the weights
-    teacher_size: int = Field(default=0, ge=0, le=4096)
+    teacher_size: Pixels = 0  # that "spread" or a timm network see; 0: those of the weights
     # Networks over whose features together labels spread: "run" is the run's own, the others are timm's with their
     # ImageNet weights; "words": visual words, found among the images, besides; "auto": the run's own, words and, where
     # it starts from given weights, the networks of installed packages
-    spread_over: Annotated[tuple[str, ...], Field(min_length=1)] = ("auto",)
+    spread_over: Annotated[
+        tuple[str, ...], Field(min_length=1, examples=[["run", "words"]]), AfterValidator(_with_features)
+    ] = ("auto",)
     backbone: str = ""  # a timm network to teach; "": that of the run, from its weights
     weights: str = "auto"  # where another network starts from, as backbone.weights
     size: int = Field(default=0, ge=0)  # its pixels; 0: those of the run

@@ -14,7 +14,7 @@ from softedge import config, distributed
 from softedge.backbones import Backbone
 from softedge.data.draws import View
 from softedge.data.images import Images
-from softedge.recipes.section import Fraction, Positive
+from softedge.recipes.section import Fraction, Pixels, Positive
 from softedge.ssl import sizing, teaching
 from softedge.ssl.method import Embed, Embedder, OneEncoder, reproducible
 from softedge.ssl.queue import KeyQueue
@@ -61,7 +61,7 @@ class SEED(OneEncoder):
         teacher: str = ""
         teacher_name: str = ""  # timm name, only for weights that are not in a file written by softedge
         teacher_stem_stride: Literal[1, 2] = 2  # likewise
-        teacher_size: int = Field(default=0, ge=0, le=4096)  # pixels of whole images, seen once; 0: the student's view
+        teacher_size: Pixels = 0  # of whole images, seen once; 0: the student's view
         components: Positive = 512  # principal ones of the teacher's features that are kept, with teacher_size
         whitening: Fraction = 0.5  # of these: 0 none, 1 full
         projector: tuple[Positive, ...] = (2048,)  # hidden widths; the output is as wide as the teacher's embedding
