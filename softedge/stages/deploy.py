@@ -27,7 +27,7 @@ from softedge.stages.fitting import Limits
 from softedge.stages.gate import optional_precisions
 from softedge.stages.opening import has_work, refuse_foreign, replaced, started
 from softedge.stages.report import report
-from softedge.stages.teachers import few_and_many, mostly_unlabelled
+from softedge.stages.teachers import few_and_many, mostly_unlabelled, refuse_unknown_names
 
 # Each a module of this package with a ``stage``. The data stage goes before them, the report is written after them.
 STAGES = (
@@ -166,6 +166,7 @@ def _set_devices(set: Sequence[str]) -> tuple[str, ...]:
 
 
 def _refuse_unknown(recipe: Recipe) -> None:
-    """Refuse an unknown target or device before hours of training, not after."""
+    """Refuse an unknown target, device or teacher before hours of training, not after."""
     open_devices(recipe.bench.devices)  # nothing is connected yet
     known_names(recipe)
+    refuse_unknown_names(recipe)

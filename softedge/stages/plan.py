@@ -22,7 +22,7 @@ from softedge.progress import CAUTION, plural, say
 from softedge.records import SIZES
 from softedge.run import Run, read_json, write_json
 from softedge.ssl import sizing
-from softedge.stages import export_minutes, front, kept, spreading
+from softedge.stages import export_minutes, front, kept, spreading, teachers
 from softedge.stages.counts import MEASURED_AT, Counts, Pace
 from softedge.stages.export import known_names
 from softedge.stages.fitting import Limits, disturbed, largest, with_smaller
@@ -336,9 +336,10 @@ def counted(facts: dict[str, Any]) -> Counts:
 def _resolved(recipe: Recipe) -> Recipe:
     """The recipe with weights "auto" replaced by what they are here, once: a run must not change its start later.
 
-    What cannot be exported is refused before the weights are looked up.
+    What cannot be exported, or taught by, is refused before the weights are looked up.
     """
     known_names(recipe)
+    teachers.refuse_unknown_names(recipe)
     if recipe.backbone.weights != "auto":
         return recipe
     return replaced(recipe, backbone={"weights": starting.resolve(recipe.backbone).weights})

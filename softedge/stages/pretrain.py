@@ -23,6 +23,7 @@ from softedge.records import Outcome, Result
 from softedge.run import Run, perform, read_json, sha256, write_json
 from softedge.ssl import sizing
 from softedge.ssl.train import Training
+from softedge.stages import teachers
 from softedge.stages.base import BACKBONE, INDEX
 from softedge.stages.data import opened
 from softedge.stages.opening import choose_recipe, identity, started
@@ -51,6 +52,7 @@ def pretrain(
     nodes = whole("nodes", nodes)
     data = None if data is None else text_of(data)
     resolved = choose_recipe(data, recipe, set, out)
+    teachers.refuse_unknown_names(resolved)
     if max(gpus, nodes) > 1 or "WORLD_SIZE" in os.environ or "SLURM_PROCID" in os.environ:
         from softedge.stages import ranks
 

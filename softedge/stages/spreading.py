@@ -13,7 +13,7 @@ from softedge import backbones, config, distributed
 from softedge.backbones import Backbone
 from softedge.config import Recipe
 from softedge.data.images import Images
-from softedge.errors import UserError, did_you_mean
+from softedge.errors import UserError
 from softedge.eval import validation
 from softedge.eval.features import extract
 from softedge.eval.measures import unit
@@ -55,24 +55,28 @@ def ground(run: Run, recipe: Recipe, images: Images, labels: NDArray[np.int64], 
 
 
 def networks(recipe: Recipe) -> tuple[str, ...]:
-    """``distill.spread_over`` without "auto" and repetitions; UserError for a network that timm does not have.
+    """``distill.spread_over`` without "auto" and repetitions; UserError as in ``refuse_unknown``.
 
     A run that starts from random weights, or from a file, spreads over its own features and words alone: "auto" brings
     in nothing that its start has not seen.
     """
-    import timm
-
+    refuse_unknown(recipe)
     found: dict[str, None] = {}
     for name in recipe.distill.spread_over:
         found |= dict.fromkeys(_auto(recipe) if name == "auto" else (name,))
-    known = timm.list_models()
-    for name in found:
-        if name not in (OWN, WORDS) and name.partition(".")[0] not in known:
-            near = did_you_mean(name, [OWN, WORDS, "auto", *known])
-            raise UserError(f"unknown network in distill.spread_over: '{name}'{near}")
-    if list(found) == [WORDS]:
-        raise UserError(f"distill.spread_over = '{WORDS}': words stand beside a network's features; add '{OWN}'")
     return tuple(found)
+
+
+def refuse_unknown(recipe: Recipe) -> None:
+    """UserError for a network in ``distill.spread_over`` that timm does not have, or has no weights of that tag of."""
+    words = (OWN, WORDS, "auto")
+    for name in recipe.distill.spread_over:
+        if name in words:
+            continue
+        try:
+            starting.refuse_unknown(name, "network", words)
+        except UserError as error:
+            raise UserError(f"distill.spread_over: {error}") from None
 
 
 def _auto(recipe: Recipe) -> tuple[str, ...]:

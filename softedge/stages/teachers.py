@@ -14,7 +14,7 @@ from softedge import backbones, config
 from softedge.backbones import Backbone, Classifier
 from softedge.config import Recipe
 from softedge.data.images import UNLABELLED, Data, Images
-from softedge.errors import UserError, did_you_mean
+from softedge.errors import UserError
 from softedge.eval import few_labels, linear, validation
 from softedge.eval.bootstrap import paired
 from softedge.eval.distillation import Answers, Teacher, ViewClassifier
@@ -119,16 +119,21 @@ def resolve(run: Run, recipe: Recipe, data: Data) -> str:
 
 def refuse_unknown(name: str) -> None:
     """UserError for a teacher that is no word of ``distill.teacher``, no path and no timm network."""
-    import timm
-
     if name in (*classifier.SOURCES, *SPREADING) or expanded(name).exists():
         return
-    known = timm.list_models()
-    if name.partition(".")[0] not in known:
-        words = ["auto", "best", "probe", "finetune", *SPREADING]
-        near = did_you_mean(name, [*words, *known])
-        known_ones = f"; give {', '.join(words)}, a run, a classifier file or a timm network"
-        raise UserError(f"unknown teacher '{name}'{near if 'did you mean' in near else known_ones}")
+    words = ["auto", "best", "probe", "finetune", *SPREADING]
+    others = f"give {', '.join(words)}, a run, a classifier file or a timm network"
+    starting.refuse_unknown(name, "teacher", words, others)
+
+
+def refuse_unknown_names(recipe: Recipe) -> None:
+    """UserError for networks of ``[distill]`` that timm does not have, before what comes first is trained for hours."""
+    settings = recipe.distill
+    spreading.refuse_unknown(recipe)
+    if settings.teacher not in ("auto", "best") and "/" not in settings.teacher:  # a run may be made meanwhile
+        refuse_unknown(settings.teacher)
+    if settings.backbone:
+        starting.refuse_unknown(settings.backbone)
 
 
 def few_and_many(data: Data) -> bool:

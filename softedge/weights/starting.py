@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,19 +56,22 @@ def in_words(settings: Backbone) -> str:
     return f"the starting weights{source.get(weights, f' ({Path(weights).name})')}"
 
 
-def refuse_unknown(name: str) -> None:
-    """UserError for a name that timm has no network of, or a tag behind a dot that it has no weights of."""
+def refuse_unknown(name: str, kind: str = "backbone", words: Sequence[str] = (), others: str = "") -> None:
+    """UserError for a name that timm has no network of, or a tag behind a dot that it has no weights of.
+
+    kind, others: for the line; ``others`` ends it where no name is near.  words: what may have been meant, too.
+    """
     import timm
 
     known, (architecture, _, tag) = timm.list_models(), name.partition(".")
     if architecture not in known:
-        near = did_you_mean(architecture, known)
-        hint = near if "did you mean" in near else "; see timm.list_models()"
-        raise UserError(f"unknown backbone '{name}'{hint}")
+        near = did_you_mean(architecture, [*words, *known])
+        hint = near if "did you mean" in near else f"; {others or 'see timm.list_models()'}"
+        raise UserError(f"unknown {kind} '{name}'{hint}")
     tags = [tagged.partition(".")[2] for tagged in timm.list_pretrained(f"{architecture}.*")]
     if "." in name and tag not in tags:
-        others = f"timm has {', '.join(tags[:12])}" if tags else "timm has no weights of it"
-        raise UserError(f"unknown tag '{tag}' of backbone '{architecture}'; {others}")
+        there = f"timm has {', '.join(tags[:12])}" if tags else "timm has no weights of it"
+        raise UserError(f"unknown tag '{tag}' of {kind} '{architecture}'; {there}")
 
 
 def load_into(net: nn.Module, settings: Backbone) -> None:

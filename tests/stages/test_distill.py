@@ -118,10 +118,8 @@ def test_only_a_run_from_given_weights_spreads_over_the_features_of_others(toy):
     given = replaced(recipe, backbone={"name": "tf_efficientnet_lite0", "weights": "package"})
     assert spreading.networks(given) == ("run", "tf_efficientnet_lite1", "tf_efficientnet_lite2", "words")
     assert spreading.networks(changed(given, spread_over=("resnet18", "run", "resnet18"))) == ("resnet18", "run")
-    with pytest.raises(UserError, match="unknown network in distill.spread_over: 'resnet81'; did you mean 'resnet18'"):
+    with pytest.raises(UserError, match="distill.spread_over: unknown network 'resnet81'; did you mean 'resnet18'"):
         spreading.networks(changed(given, spread_over=("resnet81",)))
-    with pytest.raises(UserError, match="words stand beside a network's features; add 'run'"):
-        spreading.networks(changed(given, spread_over=("words",)))
 
 
 def test_features_of_several_networks_stand_side_by_side_each_of_unit_length(toy):

@@ -14,7 +14,7 @@ from softedge import config
 from softedge.errors import UserError
 from softedge.records import SIZES
 from softedge.run import Run, write_text
-from softedge.stages import deploy, fitting, front, kept, opening, overridden, plan, planning, pretrain
+from softedge.stages import deploy, fitting, front, kept, opening, overridden, plan, planning, pretrain, teachers
 from softedge.stages.counts import Counts, Pace
 from softedge.stages.data import opened
 from softedge.stages.planned import Plan, PlannedStage
@@ -454,6 +454,56 @@ def test_a_mistyped_device_or_network_is_refused_before_anything_is_said_about_i
     with pytest.raises(UserError, match="unknown backbone 'mobilenetv3_small_05'; did you mean"):
         plan.plan(str(photos), set=["backbone.name=mobilenetv3_small_05"])
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            'distill.spread_over=["run", "resnet1x"]',
+            "distill.spread_over: unknown network 'resnet1x'; did you mean 'res",
+        ),
+        (
+            'distill.spread_over=["resnet18.nosuch"]',
+            "distill.spread_over: unknown tag 'nosuch' of network 'resnet18'; timm has .*a1_in1k",
+        ),
+        ('distill.spread_over=["rum"]', "distill.spread_over: unknown network 'rum'; did you mean 'run'"),
+        ("distill.teacher=resnet1x", "unknown teacher 'resnet1x'; did you mean 'res"),
+        ("distill.teacher=resnet18.nosuch", "unknown tag 'nosuch' of teacher 'resnet18'; timm has"),
+        ("distill.backbone=mobilenetv3_small_05", "unknown backbone 'mobilenetv3_small_05'; did you mean 'mob"),
+    ],
+)
+def test_a_mistyped_network_of_distill_is_refused_before_anything_is_trained_or_looked_up(
+    photos, tmp_path, monkeypatch, given, said
+):
+    monkeypatch.setattr(plan.starting, "resolve", lambda *_: pytest.fail("weights were looked up"))
+    for recipe in (None, "photos"):
+        with pytest.raises(UserError, match=said):
+            deploy.deploy(str(photos), recipe, out=tmp_path / "run", set=[given])
+    with pytest.raises(UserError, match=said):
+        plan.plan(str(photos), set=[given])
+    with pytest.raises(UserError, match=said):
+        softedge.pretrain(str(photos), "photos", out=tmp_path / "run", set=[given])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_resumed_refuses_a_mistyped_network_of_distill_as_well(photos, tmp_path, monkeypatch):
+    run = Run(tmp_path / "run")
+    recipe, made = plan.recipe_for(str(photos), None, ["backbone.weights=random"], out=run.root)
+    run.root.mkdir()
+    (run.root / "recipe.toml").write_text(config.to_toml(recipe))
+    plan.write(run, made)
+    with pytest.raises(UserError, match="distill.spread_over: unknown network 'resnet1x'"):
+        deploy.deploy(out=run.root, set=['distill.spread_over=["resnet1x"]'])
+
+
+def test_networks_of_distill_that_timm_has_and_runs_that_are_made_later_are_no_mistakes(monkeypatch):
+    monkeypatch.setattr(plan.starting, "resolve", lambda *_: pytest.fail("weights were looked up"))
+    over = 'distill.spread_over=["auto", "run", "words", "resnet18", "resnet18.a1_in1k"]'
+    for teacher in ("auto", "best", "ensemble", "resnet18.a1_in1k", "runs/large"):
+        teachers.refuse_unknown_names(
+            config.build({}, [over, f"distill.teacher={teacher}", "distill.backbone=resnet18"])
+        )
 
 
 def test_a_plan_needs_a_folder():
