@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from softedge.eval.validation import few_counts
 
 MEASURED_AT = 128  # pixels; the time of other sizes goes with their area
 FORWARD = 0.35  # of a training step, from EfficientNet-Lite0 and MobileNetV3 on two cores
@@ -62,3 +65,9 @@ class Pace:
 
 def minutes_of(seconds: float) -> float:
     return seconds / 60
+
+
+def counted(facts: dict[str, Any]) -> Counts:
+    """The counts that matter, from ``data.describe``."""
+    few = few_counts((facts.get("per_class") or {}).get("train", {}).values())
+    return Counts(facts["n_pretrain"], facts["n_train"], facts["n_test"], facts["longer_side"], facts["grey"], few)

@@ -16,14 +16,14 @@ from softedge.config import Recipe
 from softedge.data.naming import text_of
 from softedge.data.sources import canonical
 from softedge.errors import UserError, positive
-from softedge.eval.validation import LEAST, few_counts
+from softedge.eval.validation import LEAST
 from softedge.files import expanded
 from softedge.progress import CAUTION, plural, say
 from softedge.records import SIZES
 from softedge.run import Run, read_json, write_json
 from softedge.ssl import sizing
 from softedge.stages import export_minutes, front, kept, spreading, teachers
-from softedge.stages.counts import MEASURED_AT, Counts, Pace
+from softedge.stages.counts import MEASURED_AT, Counts, Pace, counted
 from softedge.stages.export import known_names
 from softedge.stages.fitting import Limits, disturbed, largest, with_smaller
 from softedge.stages.opening import FOLDER_RECIPE, PLAN, choose_recipe, has_work, replaced
@@ -325,12 +325,6 @@ def _smaller(recipe: Recipe, counts: Counts, set: Sequence[str]) -> tuple[str, .
     named = any(item.startswith(("backbone.name", "plan.distill", "export.source")) for item in set)
     can_teach = counts.train and counts.test and recipe.backbone.weights != "random"
     return STUDENTS if can_teach and not named else ()
-
-
-def counted(facts: dict[str, Any]) -> Counts:
-    """The counts that matter, from ``data.describe``."""
-    few = few_counts((facts.get("per_class") or {}).get("train", {}).values())
-    return Counts(facts["n_pretrain"], facts["n_train"], facts["n_test"], facts["longer_side"], facts["grey"], few)
 
 
 def _resolved(recipe: Recipe) -> Recipe:
