@@ -30,7 +30,7 @@ _FEWEST = 64  # images to choose on; with fewer left, calibration images serve a
 class Selection:
     """calibration: uint8 (N, S, S, 3).  judge: the selection images, in random order, with fp32's answers.
 
-    pool: all that fine-tuning may see.  how: which images were selected, in words.
+    pool: all that fine-tuning may see.  how: which images were selected, in words.  apart: none of them calibrates.
     """
 
     calibration: Uint8
@@ -38,6 +38,7 @@ class Selection:
     pool: Images
     spec: InputSpec
     how: str
+    apart: bool = True
 
     @cached_property
     def training(self) -> Uint8:
@@ -93,6 +94,7 @@ def select(
         pool.subset(np.sort(order[:TRAINING])),
         deployed.spec,
         f"{len(chosen)} training images{'' if apart else ', calibration images among them'}: {how}",
+        apart,
     )
 
 

@@ -127,14 +127,24 @@ def _features_alone(run: Values) -> list[str]:
 
 
 def _few_images(run: Values) -> list[str]:
-    row = next((r for r in run["files"] if r.get("top1") is not None and r.get("n")), None)
-    if row is None or row["n"] >= FEW_IMAGES:
-        return []
-    low, high = interval(row["top1"], row["n"])
-    return [
-        f"Only {words.plural(row['n'], 'test image')}: an accuracy of {words.percent(row['top1'])} could as well be "
-        f"{words.percent(low)} or {words.percent(high)}."
-    ]
+    """How little an accuracy, and the agreement of the int8 file that keeps the fewest answers, are known."""
+    few = [row for row in run["files"] if row.get("n") and row["n"] < FEW_IMAGES]
+    sentences = []
+    if (row := next((row for row in few if row.get("top1") is not None), None)) is not None:
+        low, high = interval(row["top1"], row["n"])
+        sentences.append(
+            f"Only {words.plural(row['n'], 'test image')}: an accuracy of {words.percent(row['top1'])} could as well "
+            f"be {words.percent(low)} or {words.percent(high)}."
+        )
+    passed = [row for row in few if row.get("agreement") is not None and row.get("gate") == "passed"]
+    int8 = [row for row in passed if words.is_int8(row["precision"])]
+    if row := min(int8, key=lambda row: float(row["agreement"]), default=None):
+        low, _ = interval(row["agreement"], row["n"])
+        sentences.append(
+            f"{words.artifact_name(row['artifact'])} keeps {words.percent(row['agreement'])} of fp32's answers to "
+            f"{words.plural(row['n'], 'test image')}: of others it may keep as few as {words.percent(low, 0)}."
+        )
+    return sentences
 
 
 def _few_pixels(run: Values) -> list[str]:

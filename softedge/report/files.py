@@ -187,15 +187,15 @@ def _search(quantize: StageRecord, name: str) -> Row:
 
 
 def _sure(quantize: StageRecord, name: str) -> Row:
-    """Whether the int8 search is sure, by its own images, that a file keeps its answers; nothing of files that it did
-    not look at."""
+    """Whether the int8 search is sure, by its own images, that a file keeps its answers, which images that calibrated
+    it do not show; nothing of files that it did not look at."""
     result = quantize.results.get(name.removesuffix(SEARCHED))
     if result is None:
         return {}
-    steps = result.details.get("steps") or []
+    steps, apart = result.details.get("steps") or [], not result.details.get("calibrated_too")
     if result.details.get("file") == name:
-        return {"sure": bool(result.metrics.get("good"))}
-    return {"sure": bool(steps[0].get("passed"))} if steps and not name.endswith(SEARCHED) else {}
+        return {"sure": apart and bool(result.metrics.get("good"))}
+    return {"sure": apart and bool(steps[0].get("passed"))} if steps and not name.endswith(SEARCHED) else {}
 
 
 def _emulated(check: StageRecord, name: str) -> Row:

@@ -2,7 +2,8 @@
 
 The rule: of the files that passed the gate, in the check and with what the device answered, and have valid latencies
 there, the one with the lowest p90. Files whose p90 is not measurably different count as equally fast; of those the
-smallest wins, then the more accurate. Where few test images passed a file that the int8 search was not sure of, the
+smallest wins; of files that are hardly smaller than another the one whose answers are nearer to fp32's, by noise, since
+a changed answer of few is chance. Where few test images passed a file that the int8 search was not sure of, the
 file that it was sure of stands in for it, or the answer says what it rests on (``certainty``). A gate that failed, or a
 measurement that does not exist, is reported, never hidden.
 """
@@ -99,12 +100,23 @@ def _for_device(files: Sequence[Row], device: str, called: str) -> Pick:
     pool = [row for row in valid or runnable if row not in aside]
     fastest = min(pool, key=lambda row: _p90(row, device) or math.inf)
     equals = [row for row in pool if _as_fast(row, fastest, device)]
-    best = min(equals, key=lambda row: (row.get("size_bytes") or math.inf, -_top1(row, device)))
+    best = _smallest(equals, device)
     why = _why(best, fastest, pool, aside, files, device)
     if not valid:
         reason = best["devices"][device].get("why_not_valid") or "too few samples"
         why = f"With care: the latencies are not valid ({reason}). {why}"
     return Pick(device, "ship", best["artifact"], f"Ship {_name(best)} to {called}: {_merits(best, device)}.", why)
+
+
+def _smallest(rows: Sequence[Row], device: str) -> Row:
+    """Of files that are hardly larger than the smallest, the nearest to fp32, then the smallest."""
+    limit = min(_bytes(row) for row in rows) / _SMALLER
+    near = [row for row in rows if _bytes(row) <= limit]
+    return min(near, key=lambda row: (-(row.get("sqnr_db") or 0.0), _bytes(row), -_top1(row, device)))
+
+
+def _bytes(row: Row) -> float:
+    return row.get("size_bytes") or math.inf
 
 
 def _merits(row: Row, device: str) -> str:
@@ -130,13 +142,14 @@ def _why(best: Row, fastest: Row, pool: Sequence[Row], aside: Sequence[Row], fil
     elif best is not fastest:
         first = (
             f"{_name(fastest)} is not measurably faster than {_name(best)}, "
-            f"the smallest of these ({words.size(best['size_bytes'])})"
+            f"the smallest of these ({words.size(best['size_bytes'])}){_hardly(best, equals)}"
         )
     elif equals:
         names = words.listing([_name(row) for row in equals])
         verb = "is" if len(equals) == 1 else "are"
-        first = f"{_name(best)} is the smallest of the fastest: {names} {verb} not measurably slower or faster"
-        first += _price(best, others, equals, device)
+        first = f"{_name(best)} is the smallest of the fastest{_hardly(best, equals)}: "
+        first += f"{names} {verb} not measurably slower or faster"
+        first += _price(best, others, equals, device, _name(best))
     else:
         # Only an interval of the paired ratio calls two files different; without one a lower p90 is just that.
         sure = all(_compared(row, fastest, device) for row in others)
@@ -150,16 +163,28 @@ def _why(best: Row, fastest: Row, pool: Sequence[Row], aside: Sequence[Row], fil
     return "; ".join(filter(None, [first, certainty.why_left_aside(aside), remarks])) + "."
 
 
+def _hardly(best: Row, equals: Sequence[Row]) -> str:
+    """A clause, where one of the others is smaller by a little (``_smallest``); else ""."""
+    least = min((_bytes(row) for row in equals), default=math.inf)
+    if least >= _bytes(best):
+        return ""
+    return f", to within {words.percent(1 - least / _bytes(best))}, and of those the nearest to fp32"
+
+
 def _besides(aside: Sequence[Row]) -> str:
     return f" besides {words.listing([_name(row) for row in aside])}" if aside else ""
 
 
-def _price(best: Row, others: Sequence[Row], equals: Sequence[Row], device: str) -> str:
-    """What is gained over fp32 of the same target, and what a smaller file would cost."""
+def _price(best: Row, others: Sequence[Row], equals: Sequence[Row], device: str, subject: str = "") -> str:
+    """What is gained over fp32 of the same target, and what a smaller file would cost.
+
+    subject: what is said to be faster, where a sentence is about something else.
+    """
     text = ""
     reference = next((r for r in others if r["target"] == best["target"] and r["precision"] == "fp32"), None)
     if reference is not None and best["precision"] != "fp32" and reference not in equals:
-        text += f", {words.times(_times_as_long(reference, best, device))} as fast as {_name(reference)}"
+        text += f"; {subject} is " if subject else ", "
+        text += f"{words.times(_times_as_long(reference, best, device))} as fast as {_name(reference)}"
         text += _by(reference, best, device)
     limit = _SMALLER * (best.get("size_bytes") or 0)
     smaller = [row for row in others if (row.get("size_bytes") or math.inf) < limit]

@@ -40,6 +40,7 @@ CHECK_DECIDES = (
     "The gate of 'softedge check' decides about the exported file, on the test images; where it refuses the file, use "
     "fp16 or fp32."
 )
+CALIBRATED_TOO = "The selection images calibrated the file, too, since there are few, so this promises little."
 
 
 def quantize(run: str | PathLike[str], set: Sequence[str] = (), force: bool = False) -> list[Result]:
@@ -173,6 +174,9 @@ class _Session:
         self.layers = result.layers or self.layers
         if why and result.chosen is None:
             result = dataclasses.replace(result, recommendation=f"{result.recommendation} {CHECK_DECIDES}")
+        if not selection.apart:
+            result = dataclasses.replace(result, recommendation=f"{result.recommendation} {CALIBRATED_TOO}")
+            details["calibrated_too"] = True
         say(f"{artifact.name}: {result.recommendation}")
         details |= result.to_dict()
         if result.chosen is not None:

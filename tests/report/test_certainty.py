@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from math import sqrt
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import synthetic_run
 from test_verdict import DEVICES, row
 
+from softedge.report import cautions
+from softedge.report import files as table
 from softedge.report.collect import collect
 from softedge.report.verdict import decide
 
@@ -40,6 +43,28 @@ def test_of_few_test_images_the_file_that_the_search_was_sure_of_is_shipped() ->
         f"the int8 search was not sure of ONNX int8 (agreement 98.9\u202f% of 90 test images, 95 % interval "
         f"{100 * low:.0f} to {100 * high:.0f}\u202f%), and was of ONNX int8-search" in pick.reason
     )
+
+
+def test_images_that_calibrated_a_file_do_not_make_sure_of_it() -> None:
+    found = {"file": "onnx-int8", "steps": [{"passed": True}]}
+    for more, sure in (({}, True), ({"calibrated_too": True}, False)):
+        result = SimpleNamespace(details={**found, **more}, metrics={"good": True})
+        assert table._sure(SimpleNamespace(results={"onnx-int8": result}), "onnx-int8") == {"sure": sure}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n", [40, 100])
+def test_the_agreement_of_few_test_images_is_told_with_what_it_may_be_of_others(n: int) -> None:
+    rows = [row("onnx-fp32", n=n), row("onnx-int8", n=n, agreement=1 - 1 / n), row("openvino-int8", n=n, agreement=1.0)]
+    said = cautions._few_images({"files": rows})
+    images, low = f"{n} test images", wilson(1 - 1 / n, n)[0]
+    assert [line.startswith(f"Only {images}: an accuracy of") for line in said] == [True, False]
+    assert said[1] == (
+        f"ONNX int8 keeps {100 - 100 / n:.1f}\u202f% of fp32's answers to {images}: of others it may keep as few as "
+        f"{100 * low:.0f}\u202f%."
+    )
+    without_labels = [{**one, "top1": None} for one in rows]
+    assert cautions._few_images({"files": without_labels}) == said[1:]
+    assert cautions._few_images({"files": [{**one, "n": 200} for one in rows]}) == []
 
 
 def test_without_latencies_it_is_shipped_too() -> None:

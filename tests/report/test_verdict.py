@@ -79,6 +79,37 @@ def test_a_smaller_file_that_is_as_fast_is_not_called_the_fastest() -> None:
     )
 
 
+def equally_fast(first: bool = True, **larger: Any) -> list[dict[str, Any]]:
+    rows = [
+        row("onnx-fp32", 3.0, size_bytes=18_000_000),
+        row("openvino-int8", 1.0, size_bytes=5_050_000, sqnr_db=26.0),
+        row("onnx-int8", 1.0, **{"size_bytes": 5_060_000, "sqnr_db": 27.2, **larger}),
+    ]
+    rows[2]["devices"]["local"]["p90_ms"] = 0.99 if first else 1.01
+    rows[1]["devices"]["local"]["ratios"] = {"onnx-int8": {"ratio": 1.0, "low": 0.98, "high": 1.02, "different": False}}
+    rows[0]["devices"]["local"]["ratios"] = {"onnx-int8": {"ratio": 3.0, "low": 2.9, "high": 3.1, "different": True}}
+    return rows
+
+
+def test_of_equally_fast_files_of_one_size_the_nearest_to_fp32_is_shipped() -> None:
+    pick = decide(equally_fast(), DEVICES).headline
+    assert pick.artifact == "onnx-int8"
+    assert pick.reason.startswith(
+        "ONNX int8 is the smallest of the fastest, to within 0.2\u202f%, and of those the nearest to fp32: OpenVINO "
+        "int8 is not measurably slower or faster; ONNX int8 is 3.0\u202f× as fast as ONNX fp32"
+    )
+    assert decide(equally_fast(first=False), DEVICES).headline.reason == (
+        "OpenVINO int8 is not measurably faster than ONNX int8, the smallest of these (5.06\u202fMB), to within "
+        "0.2\u202f%, and of those the nearest to fp32."
+    )
+
+
+@pytest.mark.parametrize("larger", [{"size_bytes": 5_200_000}, {"sqnr_db": 25.9}, {"sqnr_db": None}])
+def test_a_larger_or_no_nearer_file_is_not(larger: dict[str, Any]) -> None:
+    pick = decide(equally_fast(**larger), DEVICES).headline
+    assert pick.artifact == "openvino-int8" and "to within" not in pick.reason
+
+
 def test_speeds_are_compared_side_by_side_where_that_was_measured() -> None:
     rows = [row("onnx-fp32", 9.0), row("onnx-int8", 1.0)]
     rows[0]["devices"]["local"]["ratios"] = {"onnx-int8": {"ratio": 1.5, "low": 1.4, "high": 1.6, "different": True}}

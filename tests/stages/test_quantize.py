@@ -147,6 +147,17 @@ def test_when_nothing_helps_the_run_fails(run, monkeypatch):
     assert checked.details["failed"] == ["onnx-int8: agreement 0.5 is below 0.98"]
 
 
+def test_a_file_judged_by_the_images_that_calibrated_it_promises_little(run, monkeypatch, capsys):
+    monkeypatch.setattr(stage, "quality", lambda measures, gates, output: [])
+    of_all = recipe().model_copy(update={"export": config.Export(calibration_images=30)})
+    said = quantize(run, of_all, DATA)[0].details
+    line = "The selection images calibrated the file, too, since there are few, so this promises little."
+    assert said["calibrated_too"] and said["recommendation"].endswith(f"selection images. {line}")
+    assert line in capsys.readouterr().err
+    apart = quantize(run, recipe(), DATA, force=True)[0].details
+    assert "calibrated_too" not in apart and "promises little" not in apart["recommendation"]
+
+
 class Watched(ArrayImages):
     """Counts how often its images are looked at."""
 
@@ -298,7 +309,10 @@ def test_calibration_and_selection_images_are_apart_and_as_hard_as_the_validatio
     np.testing.assert_array_equal(selection.judge.fp32, Halving().predict(selection.judge.images))
     assert "75.0 %" in selection.how
     plain = select(data, config.Recipe(name="test"), Halving())
-    assert len(plain.judge.images) == 768 and "a sample" in plain.how
+    assert len(plain.judge.images) == 768 and "a sample" in plain.how and plain.apart
+    few = dataclasses.replace(data, pretrain=data.pretrain.subset(range(363)))
+    found = select(few, config.Recipe(name="test"), Halving())
+    assert not found.apart and "calibration images among them" in found.how
 
 
 def test_images_without_a_label_are_selected_where_there_are_enough():
