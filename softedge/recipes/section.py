@@ -7,6 +7,8 @@ from typing import Annotated, Any, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+LEAST_PIXELS, MOST_PIXELS = 32, 4096  # a network of stride 32 has one position left of the least
+
 
 def _smaller_first(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] > pair[1]:
@@ -23,7 +25,6 @@ def _none_or_enough(pixels: int) -> int:
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Fractions = Annotated[tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...], Field(min_length=1)]
 Positive = Annotated[int, Field(gt=0)]
-LEAST_PIXELS, MOST_PIXELS = 32, 4096  # a network of stride 32 has one position left of the least
 PositiveNumbers = Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(min_length=1)]
 Pixels = Annotated[int, AfterValidator(_none_or_enough)]  # 0: those of something else
 _NotNegative = Annotated[float, Field(ge=0.0)]

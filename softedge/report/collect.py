@@ -8,7 +8,7 @@ from pathlib import PureWindowsPath
 from typing import Any
 
 from softedge.errors import UserError, quoted
-from softedge.export import measured
+from softedge.export import listed, measured
 from softedge.files import read_json, read_text
 from softedge.records import Result
 from softedge.report import (
@@ -57,7 +57,11 @@ def collect(run: Run, known: Values | None = None, layout: bool = True) -> Value
         "pretrain": _pretrain(run, done["pretrain"]),
         "probe": _probe(done["probe"]),
         "files": files.rows(
-            run, done, files.asked_for(recipe), present.replaced(read, done), present.set_aside(run, there)
+            run,
+            done,
+            [*files.asked_for(recipe), *listed.names(run)],
+            present.replaced(read, done),
+            present.set_aside(run, there),
         ),
         "devices": devices.collected(present.of_names(read["bench"], there)),
         "check": _check(done["check"]),

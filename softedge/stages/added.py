@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from softedge import previous
 from softedge.config import Recipe
 from softedge.errors import UserError
-from softedge.export import contract
+from softedge.export import contract, listed
 from softedge.export.base import Format, open_format
 from softedge.progress import say
 from softedge.records import SEARCHED, Result
@@ -51,6 +51,7 @@ def set_aside_others(run: Run, network: Mapping[str, str], made: Collection[str]
         before = _network_of(result)
         if before and before != network:
             kept = previous.retire(run.root, f"export/{folder}")
+            listed.remove(run, folder)
             what = f"set aside in {previous.FOLDER}/" if kept else "removed, a mere record that no file was made"
             earlier = "an earlier " if before.keys() == network.keys() else ""
             anew = f"made anew from {'this one' if earlier else ', '.join(network)}" if folder in made else what

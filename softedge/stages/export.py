@@ -19,7 +19,7 @@ from softedge.backbones import Backbone, Classifier
 from softedge.data import late
 from softedge.data.images import Data, EncodedImages, Images
 from softedge.errors import Refused, UserError, first_line, need_lists
-from softedge.export import calibration, contract, given
+from softedge.export import calibration, contract, given, listed
 from softedge.export.base import Format, combinations, open_format
 from softedge.export.deployed import Deployed
 from softedge.export.metadata import contradictions
@@ -168,6 +168,8 @@ def export_formats(
             inputs=read,
             force=force or renewed or (before is not None and "model" in before.skipped),
         )
+        if "model" not in made[format_.name, precision].skipped:
+            listed.add(run, f"{format_.name}-{precision}")
     results = [made[format_.name, precision] for format_, precision in asked]
     if kept:
         raise UserError(f"{'; '.join(kept)}; what was finished before stays")

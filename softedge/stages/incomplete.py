@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from softedge import previous
 from softedge.config import Recipe
 from softedge.errors import UserError, quoted
+from softedge.export import contract, listed
 from softedge.records import SEARCHED
 from softedge.run import Run
 from softedge.stages.classifier import SOURCES
@@ -25,9 +26,15 @@ def files(run: Run, recipe: Recipe) -> dict[str, str]:
         name = path.parent.name
         if not (path.parent / previous.RESULT).is_file():
             lines[name] = f"was not made: its export was interrupted; run: {_command(run, name)}"
-    for name in file_names(asked(recipe)):
-        if not run.folder(f"export/{name}").is_dir() and _was_there(run, name):
-            lines[name] = f"is missing; bring it back, or make it again: {_command(run, name)}"
+    own, made = file_names(asked(recipe)), listed.names(run)
+    recorded = [path.parent.name for path in sorted(run.folder("export").glob(f"*/{previous.RESULT}"))]
+    for name in dict.fromkeys([*own, *made, *recorded]):
+        if name in lines or _is_there(run, name):
+            continue
+        if name in (*made, *recorded) or _was_there(run, name):
+            lines[name] = f"is missing; bring it back, or make it again: {_command(run, name, name not in own)}"
+            if name in made and name not in own:
+                lines[name] += f"; to do without it, take it out of {listed.path(run)}"
     return lines
 
 
@@ -38,8 +45,24 @@ def stages(run: Run) -> Iterator[str]:
             yield line
 
 
-def _command(run: Run, name: str) -> str:
-    return f"softedge {'quantize' if name.endswith(SEARCHED) else 'export'} {quoted(run.root)}"
+def _command(run: Run, name: str, added: bool = False) -> str:
+    """What makes a file.  added: the recipe does not ask for it."""
+    if name.endswith(SEARCHED):
+        return f"softedge quantize {quoted(run.root)}"
+    target, _, precision = name.partition("-")
+    return f"softedge export {quoted(run.root)}{f' --targets {target} --precisions {precision}' if added else ''}"
+
+
+def _is_there(run: Run, name: str) -> bool:
+    """Also where a record says that none could be made, or is damaged: who reads it says so."""
+    folder = run.folder(f"export/{name}")
+    if (folder / contract.FILE).is_file():
+        return True
+    try:
+        result = run.result(f"export/{name}")
+    except UserError:
+        return True
+    return result is not None and "model" in result.skipped
 
 
 def _was_there(run: Run, name: str) -> bool:

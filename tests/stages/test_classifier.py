@@ -11,6 +11,7 @@ from toy_run import SPEC, coloured_squares, toy  # noqa: F401
 from softedge import backbones, config
 from softedge.errors import UserError
 from softedge.eval.bootstrap import paired
+from softedge.export import listed
 from softedge.stages import baselines, classifier, export, finetune, incomplete, pretrain, probe, teachers
 from softedge.stages.deploy import chain
 from softedge.stages.opening import replaced
@@ -156,9 +157,16 @@ def test_a_change_of_the_classifier_leaves_no_file_of_the_other_one(toy, capsys)
     export.stage(run, one, data)
     assert run.result("export/onnx-fp32").started == made.started
     assert incomplete.files(run, both) == {}, "nobody misses a file of the classifier before"
+    assert listed.names(run) == ["onnx-fp32"]
     export.stage(run, both, data)
     shutil.rmtree(run.folder("export/onnx-fp16"))
-    assert "is missing" in incomplete.files(run, both)["onnx-fp16"], "it was made of this one, too"
+    missing = "is missing; bring it back, or make it again: softedge export"
+    added = incomplete.files(run, one)["onnx-fp16"]
+    assert added.startswith(f"{missing} {run} --targets onnx --precisions fp16; to do without it, ")
+    assert incomplete.files(run, both) == {"onnx-fp16": f"{missing} {run}"}, "it was made of this one, too"
+    (run.folder("export") / "files.json").unlink()  # as in a run of an earlier version
+    assert incomplete.files(run, one) == {}
+    assert incomplete.files(run, both) == {"onnx-fp16": f"{missing} {run}"}, "a version of it is kept"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -11,8 +12,8 @@ import pytest
 
 import softedge
 from softedge import config, previous
-from softedge.errors import GateFailed, exit_code_and_line
-from softedge.export import measured
+from softedge.errors import GateFailed, UserError, exit_code_and_line
+from softedge.export import listed, measured
 from softedge.export.refused import by_reason
 from softedge.report import report
 from softedge.run import Run, write_json
@@ -61,6 +62,10 @@ def write(run: Run, stage: str, metrics: dict, details: dict, skipped: dict | No
     values = {"stage": stage, "name": run.name, "started": "2026-01-01T00:00:00+00:00", "seconds": 1.0, "recipe": {}}
     values |= {"inputs": {}, "environment": {}, "metrics": metrics, "details": details, "skipped": skipped or {}}
     write_json(run.folder(stage) / "result.json", values)
+    if stage.startswith("export/"):
+        (run.folder(stage) / "contract.json").unlink(missing_ok=True)
+        if not skipped:
+            write_json(run.folder(stage) / "contract.json", {"sha256": details.get("sha256")})
 
 
 def timed(run: Run, name: str, sha256: str, p90: float) -> None:
@@ -311,6 +316,7 @@ def test_an_export_that_was_interrupted_and_one_that_is_gone_fail_whatever_may_b
     """check asks with ``allow_missing``: not for what nobody has made yet, but for what was begun or there before."""
     shutil.rmtree(run.folder("export/onnx-fp32"))
     (run.folder("export/onnx-int8") / "result.json").rename(run.folder("export/onnx-int8") / "begun.json")
+    (run.folder("export/onnx-int8") / "contract.json").unlink()
     again = f"run: softedge export {run.root}"
     gone = f"onnx-fp32 is missing; bring it back, or make it again: softedge export {run.root}"
     for allow_missing in (False, True):
@@ -325,6 +331,45 @@ def test_an_export_that_was_interrupted_and_one_that_is_gone_fail_whatever_may_b
     for stage in ("check", "bench"):
         shutil.rmtree(run.folder(stage))
     with pytest.raises(GateFailed, match=f"^onnx-int8 [^;]*; {again}$"):  # fp32 may never have been asked for
+        gate.gate(run, allow_missing=True)
+
+
+@pytest.mark.parametrize("left", [None, "result.json", "golden"])
+def test_a_file_that_an_export_added_is_missed_like_those_of_the_recipe(run, capsys, left):
+    """Whatever is left of its folder, and though no other stage has seen it."""
+    folder = run.folder("export/openvino-w8a8")
+    write(run, "export/openvino-w8a8", {"size_bytes": 10}, {"sha256": "c"})
+    listed.add(run, "openvino-w8a8")
+    gate.gate(run, allow_missing=True)
+    (folder / "golden").write_text("")
+    for path in folder.iterdir():
+        if path.name != left:
+            path.unlink()
+    if left is None:
+        folder.rmdir()
+    again = f"softedge export {run.root} --targets openvino --precisions w8a8"
+    without = f"to do without it, take it out of {run.root}/export/files.json"
+    line = f"openvino-w8a8 is missing; bring it back, or make it again: {again}; {without}"
+    for allow_missing in (False, True):
+        with pytest.raises(GateFailed) as failed:
+            gate.gate(run, allow_missing=allow_missing)
+        assert str(failed.value) == line
+    if left is None:
+        with contextlib.suppress(UserError):  # the contracts are written by hand
+            softedge.report(run.root)
+        assert f"caution: {line}" in capsys.readouterr().err
+        rows = json.loads((run.root / "report.json").read_text())["runs"][0]["files"]
+        assert {row["artifact"]: row["gate"] for row in rows}["openvino-w8a8"] == "not run"
+    listed.remove(run, "openvino-w8a8")
+    if left != "result.json":
+        gate.gate(run, allow_missing=True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_file_of_the_recipe_is_missed_where_its_contract_alone_is_gone(run, precision):
+    (run.folder(f"export/onnx-{precision}") / "contract.json").unlink()
+    gone = f"^onnx-{precision} is missing; bring it back, or make it again: softedge export {run.root}$"
+    with pytest.raises(GateFailed, match=gone):
         gate.gate(run, allow_missing=True)
 
 
