@@ -54,7 +54,7 @@ def track(items: Iterable[T], what: str, total: int | None = None, before: int =
         from rich.console import Console
         from rich.progress import track as rich_track
 
-        console = Console(stderr=True)
+        console = Console(file=sys.stderr)  # this stream, also where a block of ``quiet`` puts another in its place
         yield from rich_track(items, what, total=total, completed=before, console=console, transient=True)
         return
     last = time.monotonic()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from pictures import class_folders
 from softedge import progress
 from softedge.cli import main
 from softedge.commands import tables
+from softedge.export.quiet import quiet
 from softedge.progress import on_one_line, say
 
 
@@ -61,3 +64,17 @@ def test_what_goes_on_counts_what_was_done_before(capsys: pytest.CaptureFixture[
     monkeypatch.setattr(progress, "_PLAIN_EVERY_SECONDS", -1.0)
     assert list(progress.track("ab", "steps", 5, before=3)) == ["a", "b"]
     assert capsys.readouterr().err.splitlines() == ["steps: 4/5", "steps: 5/5"]
+
+
+def test_the_bar_stays_on_its_terminal_while_other_libraries_are_kept_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for name in ("TERM", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    for _ in progress.track(range(2), "calibrating"):
+        with quiet() as said:
+            time.sleep(0.3)  # the bar is drawn ten times a second
+        assert said.getvalue() == ""

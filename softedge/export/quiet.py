@@ -10,17 +10,20 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Run the block without its prints, warnings and log lines; exceptions pass through untouched."""
-    disabled = logging.root.manager.disable
+def quiet() -> Iterator[io.StringIO]:
+    """Run the block without its prints, warnings and log lines; exceptions pass through untouched.
+
+    Yields what would have gone to stderr, for libraries whose exceptions say less than what they print.
+    """
+    disabled, said = logging.root.manager.disable, io.StringIO()
     logging.disable(logging.CRITICAL)
     try:
         with (
             warnings.catch_warnings(),
-            contextlib.redirect_stderr(io.StringIO()),
+            contextlib.redirect_stderr(said),
             contextlib.redirect_stdout(io.StringIO()),
         ):
             warnings.simplefilter("ignore")
-            yield
+            yield said
     finally:
         logging.disable(disabled)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from tiny_network import SPEC
 from torch import nn
 
+from softedge import progress
 from softedge.errors import UserError
 from softedge.export.contract import artifact_of
 from softedge.export.deployed import Deployed
@@ -118,10 +121,12 @@ def test_options_are_lowered_with_their_layers_in_float_and_their_own_weights(de
         asked.append((network, len(calibration), in_float))
         return b"program"
 
-    candidates = ExecuTorchCandidates(deployed, pictures[:20], lower, lambda path: lambda some: path.read_bytes())
+    candidates = ExecuTorchCandidates(
+        deployed, pictures[:20], lower, lambda path: lambda some: np.array([path.read_bytes()])
+    )
     options = list(candidates.calibrations())
     assert [option.tier for option in options] == [0, 1, 2] and asked == []
-    assert candidates.predict(options[2], pictures) == b"program"
+    assert candidates.predict(options[2], pictures).tolist() == [b"program"] * len(pictures)
     assert candidates.write(options[2], tmp_path).read_bytes() == b"program"
     other = candidates.reweighted(options[1], "rounded", {})
     candidates.predict(other, pictures)
@@ -136,3 +141,78 @@ def test_what_is_lowered_casts_the_image_first_and_answers_as_the_network(deploy
     nodes = torch.export.export(program, (torch.from_numpy(pictures[:1]),)).graph.nodes
     made = [value for node in nodes if isinstance(value := node.meta.get("val"), torch.Tensor)]
     assert next(value for value in made if value.dtype == torch.float32 and value.dim() == 4).shape[-1] == 3
+
+
+class Talking:
+    """ExecuTorch's Python module: its C++ prints to Python's ``sys.stderr``, and raises a code."""
+
+    lines: tuple[str, ...] = ("[cpuinfo_utils.cpp:71] Reading file /sys/devices/soc0/image_version",)
+    error: Exception | None = None
+
+    def forward(self, inputs):
+        for line in self.lines:
+            print(line, file=sys.stderr)
+        if self.error is not None:
+            raise self.error
+        return [inputs[0].float().mean((1, 2))]
+
+
+@pytest.fixture
+def talking(monkeypatch):
+    program, module = Talking(), types.ModuleType("portable_lib")
+    module._load_for_executorch = lambda path: program
+    for name in ("executorch", "executorch.extension", "executorch.extension.pybindings"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "executorch.extension.pybindings.portable_lib", module)
+    monkeypatch.setattr(executorch, "needs", lambda *packages, **extra: None)
+    return program
+
+
+def test_what_the_runtime_prints_at_the_first_image_is_not_shown(talking, pictures, tmp_path, capfd):
+    answers = executorch.load_model(tmp_path / "model.pte")(pictures)
+    np.testing.assert_allclose(answers, pictures.mean((1, 2)), rtol=1e-6)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_error_of_an_image_that_does_not_run_says_what_the_runtime_printed_about_it(talking, pictures, tmp_path):
+    talking.lines = (*talking.lines, "[method.cpp:1243] Error resizing tensor at input 0")
+    talking.error = RuntimeError("Failed to execute method forward, error: 0x10")
+    with pytest.raises(RuntimeError) as failed:
+        executorch.load_model(tmp_path / "model.pte")(pictures)
+    assert str(failed.value) == (
+        "ExecuTorch: Failed to execute method forward, error: 0x10: [method.cpp:1243] Error resizing tensor at input 0"
+    )
+
+
+def test_int8_shows_how_far_along_its_images_are(deployed, pictures, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_PLAIN_EVERY_SECONDS", -1.0)
+    candidates = ExecuTorchCandidates(deployed, pictures, lambda *asked: b"", lambda path: deployed.predict)
+    candidates.predict(next(candidates.calibrations()), pictures[:2])
+    assert capsys.readouterr().err.splitlines() == ["running int8: 1/2", "running int8: 2/2"]
+
+
+def test_the_progress_of_an_export_is_shown_and_what_other_libraries_print_is_not(
+    deployed, pictures, tmp_path, monkeypatch, capsys
+):
+    class Observed(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            print("an observer's warning", file=sys.stderr)
+            return image
+
+    pt2e = types.ModuleType("quantize_pt2e")
+    pt2e.prepare_pt2e, pt2e.convert_pt2e = lambda model, how: Observed(), lambda model: model
+    for name in ("torchao", "torchao.quantization", "torchao.quantization.pt2e"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "torchao.quantization.pt2e.quantize_pt2e", pt2e)
+    monkeypatch.setattr(executorch, "quantizer", lambda in_float: None)
+
+    def lower(network, calibration, in_float):
+        executorch._quantize(nn.Identity(), (torch.from_numpy(pictures[:1]),), calibration, in_float)
+        return b""
+
+    monkeypatch.setattr(progress, "_PLAIN_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(executorch, "_lower", lower)
+    monkeypatch.setattr(executorch, "load_model", lambda path: deployed.predict)
+    ExecuTorch().convert(deployed, "int8", pictures[:4], tmp_path)
+    said = capsys.readouterr().err
+    assert "calibrating: 4/4" in said and "running int8: 4/4" in said and "observer" not in said

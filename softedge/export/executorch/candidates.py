@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from softedge.export.base import Float32, Predictor, Uint8
 from softedge.export.calibration import spread
 from softedge.export.candidates import Candidates, Option
 from softedge.export.deployed import Deployed
 from softedge.export.rounding import LARGEST
 from softedge.files import temporary_folder
+from softedge.progress import track
 from softedge.run import write_bytes
 
 _COMPARED = 128  # calibration images that decide between the options: a program takes one at a time
@@ -55,7 +58,8 @@ class ExecuTorchCandidates(Candidates):
 
     def predict(self, option: Option, images: Uint8) -> Float32:
         with temporary_folder("executorch") as folder:
-            return self.load(self.write(option, folder))(images)
+            run = self.load(self.write(option, folder))
+            return np.concatenate([run(image[None]) for image in track(images, "running int8")])
 
     def write(self, option: Option, out: Path) -> Path:
         path = out / "model.pte"

@@ -19,6 +19,7 @@ from softedge.export.executorch.board_runtime import LIBRARIES
 from softedge.export.executorch.quantizer import quantizer
 from softedge.export.nearest import write_nearest
 from softedge.export.quiet import quiet
+from softedge.progress import track
 from softedge.records import Artifact, Precision
 from softedge.run import write_bytes
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from softedge.export.candidates import Candidates
     from softedge.export.deployed import Deployed
+
+_CHATTER = ("[cpuinfo_utils.cpp", "[threadpool.cpp")  # begins lines that are printed without any error
 
 
 class ExecuTorch(Format):
@@ -56,12 +59,11 @@ class ExecuTorch(Format):
         bits = self.bits(precision)
         if bits.is_int8 and not len(calibration):
             raise UserError("int8 needs calibration images, found none; give some, or leave int8 out of --precisions")
-        with quiet():
-            if (candidates := self.candidates(deployed, precision, calibration)) is not None:
-                path = write_nearest(candidates, deployed, calibration, out)
-            else:
-                path = out / f"model{self.suffix}"
-                write_bytes(path, _lower(deployed))
+        if (candidates := self.candidates(deployed, precision, calibration)) is not None:
+            path = write_nearest(candidates, deployed, calibration, out)
+        else:
+            path = out / f"model{self.suffix}"
+            write_bytes(path, _lower(deployed))
         return artifact_of(path, self.name, precision, deployed.spec, deployed.labels, deployed.output)
 
     def candidates(
@@ -84,14 +86,16 @@ def _lower(deployed: Deployed, calibration: Uint8 | None = None, in_float: int =
     in_float: how many of the first layers stay in float.
     """
     import torch
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
+
+    with quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
 
     folded = _cast_first(deployed.folded())
     example = (torch.zeros((1, deployed.spec.size, deployed.spec.size, 3), dtype=torch.uint8),)
-    with torch.no_grad():
-        if calibration is not None:
-            folded = _quantize(folded, example, calibration, in_float)
+    if calibration is not None:
+        folded = _quantize(folded, example, calibration, in_float)
+    with quiet(), torch.no_grad():
         program = torch.export.export(folded, example, strict=True)
         edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         return bytes(edge.to_executorch().buffer)
@@ -118,32 +122,48 @@ def _cast_first(network: Deployed) -> nn.Module:
 def _quantize(model: nn.Module, example: tuple[torch.Tensor], calibration: Uint8, in_float: int) -> Any:
     """pt2e with XNNPACK's symmetric per-channel weights and asymmetric activations."""
     import torch
-    from torchao.quantization.pt2e.quantize_pt2e import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
-        convert_pt2e,
-        prepare_pt2e,
-    )
 
-    prepared = prepare_pt2e(torch.export.export(model, example, strict=True).module(), quantizer(in_float))
-    for image in calibration:
-        prepared(torch.from_numpy(image[None]))
-    return convert_pt2e(prepared)
+    with quiet(), torch.no_grad():
+        from torchao.quantization.pt2e.quantize_pt2e import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
+            convert_pt2e,
+            prepare_pt2e,
+        )
+
+        prepared = prepare_pt2e(torch.export.export(model, example, strict=True).module(), quantizer(in_float))
+    for image in track(calibration, "calibrating"):
+        with quiet(), torch.no_grad():
+            prepared(torch.from_numpy(image[None]))
+    with quiet(), torch.no_grad():
+        return convert_pt2e(prepared)
 
 
 def load_model(path: Path) -> Predictor:
     """Run a program with ExecuTorch's own runtime."""
     if (why := needs("running an ExecuTorch file", "executorch", extra="executorch")) is not None:
         raise UserError(why)
-    with quiet():
+    with quiet() as said:
         import torch
         from executorch.extension.pybindings.portable_lib import _load_for_executorch
 
         try:
             program = _load_for_executorch(str(path))
         except Exception as error:  # the runtime raises RuntimeError with an error code
-            raise UserError(f"{path} cannot be loaded by ExecuTorch ({first_line(error)})") from error
+            raise UserError(f"{path} cannot be loaded by ExecuTorch ({_explained(error, said.getvalue())})") from error
 
     def predict(images: Uint8) -> Float32:
-        rows = [program.forward([torch.from_numpy(images[i : i + 1])])[0].numpy().copy() for i in range(len(images))]
+        with quiet() as said:  # the first image starts the threads, with lines about the processor
+            try:
+                rows = [
+                    program.forward([torch.from_numpy(images[i : i + 1])])[0].numpy().copy() for i in range(len(images))
+                ]
+            except Exception as error:
+                raise RuntimeError(f"ExecuTorch: {_explained(error, said.getvalue())}") from error
         return np.concatenate(rows).astype(np.float32)
 
     return predict
+
+
+def _explained(error: Exception, said: str) -> str:
+    """An exception of the runtime, a mere code, with the lines that it printed about it."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith(_CHATTER)]
+    return ": ".join([first_line(error), *(["; ".join(lines)] if lines else [])])
