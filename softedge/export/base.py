@@ -301,13 +301,21 @@ def combinations(
     batch: str = "dynamic",
     safe: bool = False,
     float_prefix: str = "",
+    named: bool = True,
 ) -> list[tuple[Format, str]]:
     """Every format with every precision; UserError for a format that is unknown, or a precision that none of them has.
 
     A precision that some of them have is left to the others to refuse: the reason stands in their row of the table.
+    named: False for precisions by default; each format gets those that it has, UserError where it has none of them.
     """
     asked = tuple(precisions)
     formats = [open_format(name, batch, safe, float_prefix) for name in names]
+    if not named:
+        for entry in formats:
+            if asked and not set(asked) & set(entry.precisions):
+                own = ", ".join(entry.precisions)
+                raise UserError(f"{entry.title} has none of {', '.join(asked)}; choose with --precisions: {own}")
+        return [(entry, precision) for entry in formats for precision in asked if precision in entry.precisions]
     known = list(dict.fromkeys(name for entry in formats for name in entry.precisions))
     for precision in asked:
         if formats and precision not in known:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from softedge import registry
 from softedge.bench import answers
+from softedge.config import Export
 from softedge.errors import UserError
 from softedge.records import SEARCHED, Result
 from softedge.report import present, words
@@ -339,6 +341,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def asked_for(recipe: dict[str, Any]) -> list[str]:
-    """The artifacts that the recipe asks for, target by target."""
+    """The artifacts that the recipe asks for, target by target; by default in the precisions that each has."""
     section = recipe.get("export", {})
-    return [f"{t}-{p}" for t in section.get("targets", []) for p in section.get("precisions", [])]
+    targets, precisions = section.get("targets", []), section.get("precisions", [])
+    named = tuple(precisions) != Export().precisions
+    has = {} if named else {format_.name: format_.precisions for format_ in registry.formats()}
+    return [f"{t}-{p}" for t in targets for p in precisions if p in has.get(t, precisions)]

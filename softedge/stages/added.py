@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Mapping
 
-from softedge import previous
+from softedge import previous, registry
 from softedge.config import Recipe
 from softedge.errors import UserError
 from softedge.export import contract, listed
@@ -56,6 +57,16 @@ def set_aside_others(run: Run, network: Mapping[str, str], made: Collection[str]
             earlier = "an earlier " if before.keys() == network.keys() else ""
             anew = f"made anew from {'this one' if earlier else ', '.join(network)}" if folder in made else what
             say(f"export/{folder} was made from {earlier}{', '.join(before)}; {anew}")
+
+
+def forget_impossible(run: Run, asked: Collection[str]) -> None:
+    """Remove the records that a format has no such precision, of which nobody asks for a file any more."""
+    has = {format_.name: format_.precisions for format_ in registry.formats()}
+    for name, result in run.results("export").items():
+        target, _, precision = name.partition("-")
+        known = precision.removesuffix(SEARCHED) in has.get(target, {precision})
+        if "model" in result.skipped and name not in asked and not known and not _had_file(run, name):
+            shutil.rmtree(run.folder(f"export/{name}"))
 
 
 def _network_of(result: Result) -> dict[str, str]:

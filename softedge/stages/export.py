@@ -84,6 +84,7 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False, agai
     if again:
         pairs += added.formats(recipe, added.outdated(run, network, file_names(pairs)))
     added.set_aside_others(run, network, file_names(pairs))
+    added.forget_impossible(run, file_names(pairs))
     settings = recipe.export.model_dump(mode="json", exclude={"targets", "precisions"})
     settings["source"] = checkpoint.parent.name if output != "features" else "probe"  # "best" is one of them
     settings.pop("strict")  # more files, and no others
@@ -102,9 +103,13 @@ def stage(run: Run, recipe: config.Recipe, data: Data, force: bool = False, agai
 
 
 def asked(recipe: config.Recipe) -> list[tuple[Format, str]]:
-    """Every format with every precision that the recipe asks for; UserError for those that do not exist."""
+    """Every format with every precision that the recipe asks for; UserError for those that do not exist.
+
+    By default, each format with those of fp32, fp16 and int8 that it has.
+    """
     wanted = recipe.export
-    pairs = combinations(wanted.targets, wanted.precisions, wanted.batch, wanted.safe, wanted.float_prefix)
+    options, named = (wanted.batch, wanted.safe, wanted.float_prefix), wanted.precisions != config.Export().precisions
+    pairs = combinations(wanted.targets, wanted.precisions, *options, named=named)
     if wanted.strict:
         formats = {format_.name: format_ for format_, _ in pairs}.values()
         able = [(format_, format_.strict) for format_ in formats if format_.strict]

@@ -15,10 +15,14 @@ from softedge import config, registry
 from softedge.errors import CannotRunHere, UserError
 from softedge.export import contract
 from softedge.export.base import open_format
+from softedge.export.executorch.format import ExecuTorch
 from softedge.export.onnx.format import Onnx
 from softedge.export.onnx.quantizer import Scheme
 from softedge.export.openvino.format import OpenVino
-from softedge.run import Run
+from softedge.records import Outcome, Precision
+from softedge.report.files import asked_for
+from softedge.run import Run, perform
+from softedge.stages import added
 from softedge.stages import export as stage
 
 
@@ -197,6 +201,42 @@ def test_strict_files_stand_beside_the_others_in_the_formats_that_have_them():
         stage.asked(alone)
     with pytest.raises(UserError, match="OpenVINO has no precision 'int8-strict'"):
         open_format("openvino").bits("int8-strict")
+
+
+def _asked(**section):
+    return [f"{format_.name}-{precision}" for format_, precision in stage.asked(config.build({"export": section}, ()))]
+
+
+def test_precisions_that_nobody_named_are_those_that_each_format_has(monkeypatch):
+    targets = ["onnx", "executorch", "litert"]
+    files = ["onnx-fp32", "onnx-fp16", "onnx-int8", "executorch-fp32", "executorch-int8"]
+    files += ["litert-fp32", "litert-fp16", "litert-int8"]
+    assert _asked(targets=targets) == files
+    assert asked_for(config.build({"export": {"targets": targets}}, ()).model_dump(mode="json")) == files, "the report"
+    assert _asked(targets=["executorch"]) == ["executorch-fp32", "executorch-int8"]
+    monkeypatch.setattr(ExecuTorch, "precisions", {"w8a8": Precision(8, 8)})
+    with pytest.raises(UserError) as failed:
+        _asked(targets=targets)
+    assert str(failed.value) == "ExecuTorch has none of fp32, fp16, int8; choose with --precisions: w8a8"
+
+
+def test_a_named_precision_that_a_format_does_not_have_is_one_line():
+    assert _asked(targets=["onnx", "executorch"], precisions=["fp16"]) == ["onnx-fp16", "executorch-fp16"]
+    recipe = config.build({"export": {"targets": ["onnx", "executorch"], "precisions": ["fp16"]}}, ())
+    assert asked_for(recipe.model_dump(mode="json")) == ["onnx-fp16", "executorch-fp16"]
+    with pytest.raises(UserError, match=r"export\.precisions: no 'fp16' in ExecuTorch"):
+        _asked(targets=["executorch"], precisions=["fp16"])
+
+
+def test_the_record_of_a_precision_that_a_format_does_not_have_goes_when_nobody_asks_for_it(tmp_path):
+    run = Run(tmp_path)
+    for name in ("executorch-fp16", "executorch-fp32", "elsewhere-fp16"):
+        refused = Outcome(skipped={"model": "no file"})
+        perform(run, f"export/{name}", lambda folder, refused=refused: refused, recipe={}, inputs={})
+    added.forget_impossible(run, ["executorch-fp16"])
+    assert set(run.results("export")) == {"executorch-fp16", "executorch-fp32", "elsewhere-fp16"}
+    added.forget_impossible(run, ["executorch-fp32"])
+    assert set(run.results("export")) == {"executorch-fp32", "elsewhere-fp16"}, "those could be made"
 
 
 class Taking(Toy):
