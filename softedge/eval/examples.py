@@ -1,4 +1,5 @@
-"""A few test images for the report: those that int8 gets wrong and fp32 right, then some ordinary ones."""
+"""A few test images for the report: those that int8 gets wrong and fp32 right (without labels: where the two differ),
+then some ordinary ones."""
 
 from __future__ import annotations
 
