@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,7 @@ def test_a_report_of_a_damaged_run_is_written_and_ends_in_the_line_that_names_th
     perform(run, "probe", work, recipe={}, inputs={})
     (tmp_path / "recipe.toml").write_text(config.to_toml(config.build({})))
     assert report(run.root).is_file()
+    assert "not to be relied on" not in (tmp_path / "MODEL_CARD.md").read_text()
     for name, content in {
         "bench/onnx-fp32@local/result.json": "{",
         "bench/onnx-fp32@local/samples.json": "",
@@ -112,6 +114,9 @@ def test_a_report_of_a_damaged_run_is_written_and_ends_in_the_line_that_names_th
         (tmp_path / "report.html").unlink()
         with pytest.raises(UserError, match=f"report.html is written, and not to be relied on: .*{name}"):
             report(run.root)
-        assert (tmp_path / "report.html").is_file()
+        for written in ("report.html", "MODEL_CARD.md"):
+            text = (tmp_path / written).read_text()
+            assert re.search(f"This report is not to be relied on: .*{name}", text), written
+            assert str(tmp_path) not in text
         path.unlink() if before is None else path.write_bytes(before)
     assert report(run.root).is_file()

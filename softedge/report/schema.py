@@ -21,7 +21,13 @@ class Entry(BaseModel):
 class Pick(Entry):
     device: str
     status: Literal[
-        "ship", "ship, not timed", "not better than cheap", "nothing passed", "not checked", "nothing exported"
+        "ship",
+        "ship, not timed",
+        "not better than cheap",
+        "nothing passed",
+        "not checked",
+        "nothing exported",
+        "not to be relied on",
     ]
     artifact: str
     answer: str
@@ -236,6 +242,7 @@ class RunEntry(Entry):
     name: str
     folder: str = ""
     verdict: Verdict
+    damaged: list[str] = []
     recipe: Free
     stages: list[StageEntry]
     data: Free

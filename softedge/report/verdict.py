@@ -31,12 +31,10 @@ _SMALLER = 0.98  # of the size of the file to ship: one that is hardly smaller i
 
 @dataclass(frozen=True)
 class Pick:
-    """The answer for one device. ``device`` is empty when nothing was timed."""
+    """The answer for one device. ``device`` is empty when nothing was timed; status: one of ``schema.Pick``."""
 
     device: str
-    status: (
-        str  # "ship", "ship, not timed", "not better than cheap", "nothing passed", "not checked", "nothing exported"
-    )
+    status: str
     artifact: str
     answer: str
     reason: str

@@ -9,7 +9,7 @@ from typing import Any
 
 from softedge.errors import UserError
 from softedge.progress import without_controls
-from softedge.report import cautions, image_map, labelling, near_copies, phrases, usefulness, verdict
+from softedge.report import cautions, image_map, labelling, near_copies, phrases, unreliable, usefulness, verdict
 from softedge.report.card import card
 from softedge.report.changes import changes, images_tested
 from softedge.report.collect import collect
@@ -22,11 +22,12 @@ SCHEMA = 1
 Values = dict[str, Any]
 
 
-def report(runs: Sequence[Run], force: bool = True) -> Path:
+def report(runs: Sequence[Run], force: bool = True, damaged: Sequence[Sequence[str]] = ()) -> Path:
     """Write report.html, report.json and MODEL_CARD.md into the first run's folder; returns the path of the page.
 
     runs: the first one gives the verdict; the others stand beside it. Stages may be missing, unfinished or damaged: the
     page then says "not run" and why.  force: write even when there is a report already (False: leave it).
+    damaged: of each run, what is no longer as its stage left it; of such a run nothing is recommended.
     """
     if not runs:
         raise UserError("softedge report needs at least one run folder, for example: softedge report runs/demo")
@@ -36,7 +37,7 @@ def report(runs: Sequence[Run], force: bool = True) -> Path:
     page = runs[0].root / "report.html"
     if page.exists() and not force:
         return page
-    values = gather(runs)
+    values = gather(runs, damaged)
     pictures: dict[tuple[int, str], str] = {}
     for number, (run, collected) in enumerate(zip(runs, values["runs"])):
         pictures |= {(number, key): uri for key, uri in _pictures(run, collected).items()}
@@ -46,19 +47,21 @@ def report(runs: Sequence[Run], force: bool = True) -> Path:
     return page
 
 
-def gather(runs: Sequence[Run]) -> Values:
-    """The values of report.json."""
+def gather(runs: Sequence[Run], damaged: Sequence[Sequence[str]] = ()) -> Values:
+    """The values of report.json; damaged: as ``report``."""
     from softedge import __version__
 
     known = _earlier(runs[0])
     collected = []
-    for run in runs:
+    for run, lines in zip(runs, damaged or [()] * len(runs)):
         one = collect(run, known.get(run.name))
         called = {name: device["called"] for name, device in one["devices"].items()}
         kinds = {name: device["kind"] for name, device in one["devices"].items()}
         decided = usefulness.judged(verdict.decide(one["files"], called, kinds=kinds), one)
         first = [pick.device for pick in decided.picks if pick.device]
         one["devices"] = {name: one["devices"][name] for name in dict.fromkeys([*first, *one["devices"]])}
+        decided = unreliable.withheld(decided, run, lines)
+        one |= {"damaged": unreliable.named(run, lines)} if lines else {}
         warnings = cautions.cautions_of(one, decided.headline.artifact)
         one = {"name": one["name"], "verdict": {**decided.to_dict(), "cautions": warnings}, **one}
         for stage in one["stages"]:

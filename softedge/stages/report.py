@@ -18,10 +18,12 @@ def report(*runs: str | PathLike[str]) -> Path:
     UserError, after they are written, when something of the runs is damaged: the report is not whole then.
     """
     from softedge.report import report as write
+    from softedge.report.unreliable import because
 
     recipes = [reopen(run) for run in runs]
     opened = [run for run, _ in recipes]
-    page = write(opened)
+    damaged = [damage.problems(run) for run in opened]
+    page = write(opened, damaged=damaged)
     if len(opened) > 1:
         several = ", ".join(run.name for run in opened)
         say(
@@ -32,9 +34,8 @@ def report(*runs: str | PathLike[str]) -> Path:
         if not run.in_use():  # else somebody is at it
             for line in (*incomplete.stages(run), *(f"{n} {why}" for n, why in incomplete.files(run, recipe).items())):
                 say(f"caution: {line}")
-    if damaged := [line for run in opened for line in damage.problems(run)]:
-        more = f" (and {len(damaged) - 2} more)" if len(damaged) > 2 else ""
-        raise UserError(f"{page} is written, and not to be relied on: {'; '.join(damaged[:2])}{more}")
+    if lines := [line for of_run in damaged for line in of_run]:
+        raise UserError(f"{page} is written, and {because(lines)}")
     return page
 
 
