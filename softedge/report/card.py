@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from softedge.report import computed, facts, gains, phrases, trained, usefulness, words
+from softedge.report import computed, facts, gains, phrases, trained, unlabelled, usefulness, words
 
 Values = dict[str, Any]
 
@@ -36,6 +36,9 @@ def card(run: Values) -> str:
         known=gains.known(run),
         cheap=_plain(usefulness.cheap_lead(run)) if run["baselines"] else "",
         labels_alone=_plain(gains.labels_alone(run)) if run.get("scratch") else "",
+        judged=unlabelled.judged(run),
+        unlabelled=unlabelled.lead(run),
+        timed=any(timing.get("p50_ms") for row in run["files"] for timing in row["devices"].values()),
         probes=phrases.probe_rows(run) if run["probe"] else [],
         missing=facts.grouped(run["not_run"], run["devices"]),
         outputs=_outputs(run),
@@ -66,10 +69,9 @@ def front_matter(run: Values) -> str:
     tags = [*(learned if words.pretrained(run) else []), backbone]
     tags += sorted({row["target"] for row in run["files"] if row.get("size_bytes")})
     lines += [f"- {json.dumps(tag)}" for tag in tags if tag]
-    lines += ["metrics:", "- accuracy"]
     results = [row for row in run["files"] if row.get("top1") is not None]
     if results:
-        lines += ["model-index:", f"- name: {json.dumps(run['name'])}", "  results:"]
+        lines += ["metrics:", "- accuracy", "model-index:", f"- name: {json.dumps(run['name'])}", "  results:"]
     for row in results:
         dataset = phrases._source_name(str(run["data"].get("source") or "test"))
         lines += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import synthetic_run
@@ -52,3 +53,27 @@ def test_of_photos_without_labels_the_report_does_not_say_which_answer_is_right(
     assert "Images where int8 answers differently" in {e["text"] for e in found.all("h3")}
     assert "int8 gets wrong" not in text
     assert "Images that int8 gets wrong and fp32 right" in (full.root / "report.html").read_text()  # with labels
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_the_card_of_photos_without_labels_claims_no_accuracy_and_no_latency_that_nobody_measured(
+    tmp_path: Path, timed: bool
+) -> None:
+    run = synthetic_run.make(tmp_path / "run", without=("pretrain", "probe", *(() if timed else ("bench",))))
+    unlabel(run)
+    report([run])
+    card = (run.root / "MODEL_CARD.md").read_text()
+    assert "metrics:" not in card and "Accuracy was measured" not in card and "top-1 | drop" not in card
+    assert (
+        "- The 120 images of the check have no labels: no accuracy was measured, the files were compared with PyTorch "
+        "fp32.\n"
+    ) in card
+    assert ("Latency was measured" in card) == timed
+    rows = [line.count("|") for line in card.splitlines() if line.startswith("|")]
+    assert len(set(rows)) == 1, "every row of the table has the same columns"
+
+
+def test_the_card_of_labelled_images_says_what_its_accuracy_is_of(full: Run) -> None:
+    card = (full.root / "MODEL_CARD.md").read_text()
+    assert "metrics:\n- accuracy\nmodel-index:" in card and "- Accuracy was measured on the test images" in card
+    assert "| file | size | top-1 | drop, points | agreement |" in card and "have no labels" not in card
