@@ -75,7 +75,7 @@ def timings(results: Sequence[Result]) -> str:
 
 
 def stages(results: Sequence[Result], titles: Mapping[str, str] | None = None) -> str:
-    """Several stages of a kind as one table, then what was left out.
+    """Several stages of a kind as one table, then what was left out: once, where it is the same of every row.
 
     titles: of the metrics to show; None: all, by their names.
     """
@@ -88,12 +88,24 @@ def stages(results: Sequence[Result], titles: Mapping[str, str] | None = None) -
         for result in results
         if result.metrics
     ]
-    skipped = dict.fromkeys(
-        f"not run: {result.stage.split('/', 1)[-1]}: {_without_words(reason)}"
-        for result in results
-        for reason in result.skipped.values()
-    )
-    return "\n".join([table(rows), *map(on_one_line, skipped)]).strip("\n")
+    return "\n".join([table(rows), *map(on_one_line, _skipped(results, shown))]).strip("\n")
+
+
+def _skipped(results: Sequence[Result], titles: Mapping[str, str]) -> dict[str, None]:
+    """What of the rows was left out and why: of a row that is in the table by name, of one that is not as a whole."""
+    rows = [result for result in results if result.metrics]
+    lines: dict[str, None] = {}
+    for result in results:
+        for cell, reason in result.skipped.items():
+            name, title = result.stage.split("/", 1)[-1], titles.get(cell, cell.replace("_", " "))
+            if not result.metrics or cell == name:
+                what = name
+            elif len(rows) > 1 and all(row.skipped.get(cell) == reason for row in rows):
+                what = title
+            else:
+                what = f"{title} of {name}"
+            lines[f"not run: {what}: {_without_words(reason)}"] = None
+    return lines
 
 
 def _cell(name: str, metrics: Mapping[str, Any]) -> str:
@@ -243,6 +255,7 @@ def deployment(run: Run) -> str:
     opened, recipe = reopen(run.root)
     checked = judged(opened, recipe.check)
     benched = measured.timed(run.results("bench"), measured.files(run))
+    bare = checked is not None and checked.details.get("images", {}).get("labelled") is False
     rows = []
     for row in checked.details.get("rows", []) if checked else []:
         timed = [r for name, r in benched.items() if name.startswith(row["artifact"] + "@") and "p90_ms" in r.metrics]
@@ -250,7 +263,7 @@ def deployment(run: Run) -> str:
             {
                 "file": row["artifact"],
                 "size": number("size_bytes", row["size_bytes"]),
-                "top-1": number("top1", row.get("top1")),
+                "top-1": "no labels" if bare and row.get("top1") is None else number("top1", row.get("top1")),
                 "same answers": number("agreement", row.get("agreement")),
                 "p90": _timed(timed[0]) if timed else "not run",
                 "gate": {True: "passed", False: "FAILED", None: "not judged"}[row.get("passed")],

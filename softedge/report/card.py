@@ -40,7 +40,7 @@ def card(run: Values) -> str:
         unlabelled=unlabelled.lead(run),
         timed=any(timing.get("p50_ms") for row in run["files"] for timing in row["devices"].values()),
         probes=phrases.probe_rows(run) if run["probe"] else [],
-        missing=facts.grouped(run["not_run"], run["devices"]),
+        missing=facts.grouped([e for e in run["not_run"] if e["why"] != unlabelled.NO_LABELS], run["devices"]),
         outputs=_outputs(run),
         name=words.artifact_name,
         note=computed.note,

@@ -24,6 +24,7 @@ from softedge.report import (
     present,
     set_aside,
     stages,
+    unlabelled,
 )
 from softedge.report.stages import StageRecord
 from softedge.report.words import is_number
@@ -238,10 +239,12 @@ def _not_run(done: dict[str, StageRecord], values: Values) -> list[Values]:
             entries.append({"what": name, "status": stage.status, "why": stage.reason})
         elif stage.reason and stage.status == "done":
             entries.append({"what": f"part of {name}", "status": "unfinished", "why": stage.reason})
+    if bare := unlabelled.unlabelled(values):
+        entries.append({"what": "accuracy", "status": "not run", "why": unlabelled.NO_LABELS})
     mentioned = {entry["why"] for entry in entries}
     for row in values["files"]:
         for what, why in row["not_run"].items():
-            if why not in mentioned:
+            if why not in mentioned and not (bare and why.removeprefix("not run: ") == unlabelled.NO_LABELS):
                 status = "failed" if why.startswith("failed: ") else "not run"
                 entries.append({"what": what, "artifact": row["artifact"], "status": status, "why": why})
     for name in ("data", "pretrain", "probe", "check", "labels"):

@@ -24,6 +24,7 @@ from softedge.report import (
     prose,
     search_charts,
     timings,
+    unlabelled,
     usefulness,
     words,
 )
@@ -113,6 +114,7 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         worth_it=gains.worth_it,
         cheap_lead=usefulness.cheap_lead,
         layers=facts.layers,
+        unlabelled=unlabelled.unlabelled,
         **{
             name: getattr(phrases, name)
             for name in (

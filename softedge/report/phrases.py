@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from softedge.records import REFERENCE
-from softedge.report import computed, trained, words
+from softedge.report import computed, trained, unlabelled, words
 from softedge.report.few import FEW_IMAGES, known_to
 
 Values = dict[str, Any]
@@ -135,22 +135,25 @@ def files_lead(run: Values) -> Markup:
     )
     timed = {row["artifact"] for row in run["files"] for t in row["devices"].values() if t.get("p90_ms")}
     text += f", {len(timed)} timed." if run["devices"] else ", none timed."
-    gates = run["check"].get("gates", {})
+    gates, bare = run["check"].get("gates", {}), unlabelled.lead(run)
     if gates.get("min_agreement") is not None and gates.get("max_drop") is not None:
-        text += (
-            f" The gate asks for at least {words.percent(gates['min_agreement'], 0)} of fp32's answers and allows a "
-            f"drop of at most {words.points(gates['max_drop']).lstrip('+')} points"
+        text += f" The gate asks for at least {words.percent(gates['min_agreement'], 0)} of fp32's answers" + (
+            "" if bare else f" and allows a drop of at most {words.points(gates['max_drop']).lstrip('+')} points"
         )
         few = any(0 < (row.get("n") or FEW_IMAGES) < FEW_IMAGES for row in run["files"])
         text += f"; of fewer than {FEW_IMAGES} images, one answer may change, from 20 dB on." if few else "."
+    text += f" {bare}" if bare else ""
     return Markup(escape(text))
 
 
 def files_caption(run: Values) -> Markup:
     row = next((r for r in run["files"] if r.get("top1") is not None and r.get("n")), None)
-    text = Markup(
-        "Size of the whole model. Points lost: top-1 lost against PyTorch fp32 on the same images. "
-        "Agreement: share of images with the same top-1 class."
+    text = Markup("Size of the whole model. {}Agreement: share of images with the same top-1 class{}.").format(
+        *(
+            ("", " as in PyTorch fp32")
+            if unlabelled.unlabelled(run)
+            else ("Points lost: top-1 lost against PyTorch fp32 on the same images. ", "")
+        )
     )
     if row is not None:
         half = known_to(row["top1"], row["n"])

@@ -8,6 +8,8 @@ from softedge.report import words
 
 Values = dict[str, Any]
 
+NO_LABELS = "no labelled test images"  # as ``bench`` says it
+
 
 def judged(run: Values) -> bool:
     """Whether any file has an accuracy, from the check or from a device."""
@@ -23,10 +25,6 @@ def lead(run: Values) -> str:
     """What was measured instead of an accuracy; "" where there are labels."""
     if not unlabelled(run):
         return ""
-    n = run["check"]["images"].get("n")
-    images = (
-        f"The {words.plural(n, 'image')} of the check {'has no label' if n == 1 else 'have no labels'}" if n else ""
-    )
-    return (
-        f"{images or 'The images have no labels'}: no accuracy was measured, the files were compared with PyTorch fp32."
-    )
+    n = run["check"]["images"].get("n") or 0
+    images = f"The {words.plural(n, 'image')} of the check {'has no label' if n == 1 else 'have no labels'}"
+    return f"{images}: no accuracy was measured, the files were compared with PyTorch fp32."

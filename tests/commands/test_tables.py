@@ -97,3 +97,21 @@ def test_a_command_in_a_caution_names_the_run_where_it_is(tmp_path):
     run["folder"] = "runs/my run"  # relative: as the command was given
     (root / "report.json").write_text(json.dumps({"runs": [run]}))
     assert again in tables.verdict(root)[1]
+
+
+def test_the_table_of_timings_says_once_that_there_are_no_labels():
+    bare = "not run: no labelled test images"
+    rows = [
+        Result(f"bench/{name}@local", "r", {"p90_ms": 1.0}, {}, {}, {}, "", 1.0, {}, {"top1": bare, **more})
+        for name, more in (("onnx-fp32", {}), ("onnx-int8", {"end_to_end": "not run: no samples"}))
+    ]
+    absent = Result(
+        "bench/coreml-fp32@local", "r", {}, {}, {}, {}, "", 1.0, {}, {"latency": "no Mac", "top1": "no Mac"}
+    )
+    lines = [line for line in tables.timings([*rows, absent]).splitlines() if line.startswith("not run")]
+    assert lines == [
+        "not run: top-1: no labelled test images",
+        "not run: end to end of onnx-int8@local: no samples",
+        "not run: coreml-fp32@local: no Mac",
+    ]
+    assert tables.timings(rows[:1]).splitlines()[-1] == "not run: top-1 of onnx-fp32@local: no labelled test images"

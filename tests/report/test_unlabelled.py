@@ -77,3 +77,17 @@ def test_the_card_of_labelled_images_says_what_its_accuracy_is_of(full: Run) -> 
     card = (full.root / "MODEL_CARD.md").read_text()
     assert "metrics:\n- accuracy\nmodel-index:" in card and "- Accuracy was measured on the test images" in card
     assert "| file | size | top-1 | drop, points | agreement |" in card and "have no labels" not in card
+
+
+def test_the_page_says_once_that_there_are_no_labels_and_has_no_column_for_an_accuracy(
+    unlabelled: Run, full: Run
+) -> None:
+    text = (unlabelled.root / "report.html").read_text()
+    found = Page(text)
+    assert not any(e["text"].startswith("top-1") for e in found.all("th"))
+    assert any(e["text"].startswith("top-1") for e in Page((full.root / "report.html").read_text()).all("th"))
+    assert "have no labels: no accuracy was measured" in text and "drop of at most" not in text
+    stored = json.loads((unlabelled.root / "report.json").read_text())["runs"][0]
+    entries = [entry for entry in stored["not_run"] if "label" in entry["why"]]
+    assert entries == [{"what": "accuracy", "status": "not run", "why": "no labelled test images"}]
+    assert (unlabelled.root / "MODEL_CARD.md").read_text().count("no label") == 1, "in its limits"
