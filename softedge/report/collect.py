@@ -27,7 +27,7 @@ from softedge.report import (
     unlabelled,
 )
 from softedge.report.stages import StageRecord
-from softedge.report.words import is_number
+from softedge.report.words import given, is_number
 from softedge.run import Run
 
 STAGES = (
@@ -235,6 +235,8 @@ def _not_run(done: dict[str, StageRecord], values: Values) -> list[Values]:
     """Everything that was not measured, with its reason: stages first, then single cells."""
     entries = []
     for name, stage in done.items():
+        if name in ("pretrain", "probe") and stage.status == "not run" and given(values):
+            continue  # of a network that was trained elsewhere nobody misses them
         if stage.status != "done" and name not in OPTIONAL:
             entries.append({"what": name, "status": stage.status, "why": stage.reason})
         elif stage.reason and stage.status == "done":

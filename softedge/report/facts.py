@@ -34,9 +34,11 @@ def data_facts(run: Values) -> list[tuple[str, Any]]:
         ("n_contradictions", "images with contradictory labels, excluded"),
     ):
         if words.is_number(data.get(key)):
+            name = "calibration images" if key == "n_pretrain" and words.given(run) else name
             facts.append((name, SHOW["count"](data[key])))
     if data.get("test_split"):
-        facts.append(("test split", _SPLIT.get(data["test_split"], data["test_split"])))
+        split = _SPLIT.get(data["test_split"], data["test_split"])
+        facts.append(("test split", split.removesuffix(", before pretraining") if words.given(run) else split))
     for why, number in (data.get("ignored") or {}).items():
         facts.append(("ignored", Markup("{}: ").format(why) + SHOW["count"](number)))
     facts += [("note", notice) for notice in data.get("notices") or []]
@@ -50,6 +52,11 @@ def data_facts(run: Values) -> list[tuple[str, Any]]:
             if spec.get(key):
                 facts.append((f"{key} per channel", ", ".join(f"{value:.4f}" for value in spec[key])))
     return facts
+
+
+def any_labelled(run: Values) -> bool:
+    """Whether a table of the images per class has anything to show."""
+    return any(count for counts in (run["data"].get("per_class") or {}).values() for count in counts.values())
 
 
 def environment_facts(run: Values) -> list[tuple[str, Any]]:

@@ -109,11 +109,13 @@ def render(report: Values, pictures: dict[tuple[int, str], str]) -> str:
         pretrained=words.pretrained,
         labels_alone=gains.labels_alone,
         known=gains.known,
+        given=words.given,
         classifier_called=words.classifier_called,
         learning_lead=gains.learning_lead,
         worth_it=gains.worth_it,
         cheap_lead=usefulness.cheap_lead,
         layers=facts.layers,
+        any_labelled=facts.any_labelled,
         unlabelled=unlabelled.unlabelled,
         **{
             name: getattr(phrases, name)

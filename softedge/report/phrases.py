@@ -249,7 +249,11 @@ def int8_lead(run: Values) -> str:
     if calibrated:
         parts.append(
             f"activation ranges were calibrated on {words.count(calibrated['images'])} "
-            f"{calibrated['source'] or 'images'}"
+            + (
+                f"calibration images of {_source_name(str(run['data'].get('source') or 'the folder'))}"
+                if words.given(run) and calibrated["source"] == "pretraining images"
+                else f"{calibrated['source'] or 'images'}"
+            )
         )
     gained = any((row.get("drop") or 0) < 0 for row in eight)
     return "; ".join(parts) + "." + (" An int8 accuracy above fp32 is chance, not a gain." if gained else "")

@@ -37,6 +37,11 @@ def format_title(name: str) -> str:
         return name
 
 
+def given(run: dict[str, Any]) -> bool:
+    """Whether the network was trained elsewhere: the run was given its weights and trains nothing."""
+    return bool(run["recipe"].get("export", {}).get("source") == "given")
+
+
 def is_int8(precision: str) -> bool:
     """Whether a file of this precision is stored in 8 bits; a name that says nothing is not."""
     try:

@@ -305,6 +305,23 @@ def test_weights_that_were_only_exported_have_no_section_on_what_training_was_wo
     assert ('href="#learning"' in text) == ('id="learning"' in text) == probed
 
 
+def test_of_a_network_that_was_given_no_stage_of_training_is_missed(tmp_path: Path) -> None:
+    run = synthetic_run.make(tmp_path / "run", without=("pretrain", "probe"))
+    path = run.folder("data") / "result.json"
+    stored = json.loads(path.read_text())
+    stored["details"] |= {"source": "/photos", "test_split": "held out", "per_class": {"test": {"0": 0, "1": 0}}}
+    path.write_text(json.dumps(stored))
+    before = report([run]).read_text()
+    assert "softedge pretrain" in before and "before pretraining" in before and "pretraining images" in before
+    recipe = run.root / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("[export]", '[export]\nsource = "given"'))
+    text = report([run]).read_text()
+    assert "softedge pretrain" not in text and "softedge probe" not in text and "before pretraining" not in text
+    assert "pretraining images" not in (run.root / "MODEL_CARD.md").read_text()
+    assert not {"pretrain", "probe"} & {e["text"] for e in Page(text).all("b")}
+    assert "calibrated on 300 calibration images of photos" in text and "Images per class" not in text
+
+
 def test_a_device_that_is_only_emulated_shows_answers_and_no_latency(tmp_path: Path) -> None:
     run = synthetic_run.make(tmp_path / "run", extras=True)
     text = report([run]).read_text()
