@@ -1,4 +1,4 @@
-"""``export/files.json``: the files that exports have made, so that one which is gone is missed.
+"""``exported.json``: the files that exports have made, so that one which is gone is missed.
 
 The recipe does not name those that ``softedge export RUN --targets ...`` adds.
 """
@@ -15,7 +15,7 @@ from softedge.run import Run, read_json, write_json
 
 
 def path(run: Run) -> Path:
-    return run.folder("export") / "files.json"
+    return run.root / "exported.json"
 
 
 def names(run: Run) -> list[str]:

@@ -164,7 +164,7 @@ def test_a_change_of_the_classifier_leaves_no_file_of_the_other_one(toy, capsys)
     added = incomplete.files(run, one)["onnx-fp16"]
     assert added.startswith(f"{missing} {run} --targets onnx --precisions fp16; to do without it, ")
     assert incomplete.files(run, both) == {"onnx-fp16": f"{missing} {run}"}, "it was made of this one, too"
-    (run.folder("export") / "files.json").unlink()  # as in a run of an earlier version
+    (run.root / "exported.json").unlink()  # as in a run of an earlier version
     assert incomplete.files(run, one) == {}
     assert incomplete.files(run, both) == {"onnx-fp16": f"{missing} {run}"}, "a version of it is kept"
 

@@ -348,7 +348,7 @@ def test_a_file_that_an_export_added_is_missed_like_those_of_the_recipe(run, cap
     if left is None:
         folder.rmdir()
     again = f"softedge export {run.root} --targets openvino --precisions w8a8"
-    without = f"to do without it, take it out of {run.root}/export/files.json"
+    without = f"to do without it, take it out of {run.root}/exported.json"
     line = f"openvino-w8a8 is missing; bring it back, or make it again: {again}; {without}"
     for allow_missing in (False, True):
         with pytest.raises(GateFailed) as failed:
