@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from int8_mobile import xnnpack_program
 from torch import Tensor, nn
 
 from softedge.export.quiet import quiet
@@ -29,32 +30,12 @@ POINTWISE = [(32, 112), (96, 56), (240, 28), (480, 14), (1152, 7)]
 
 
 def program(network: nn.Module, image: Tensor, int8: bool) -> Any:
-    """The method ``forward`` of the network's program, every operator that XNNPACK has handed to it."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from executorch.exir import to_edge_transform_and_lower
+    """The network's program, loaded, every operator that XNNPACK has handed to it."""
     from executorch.extension.pybindings.portable_lib import _load_for_executorch
-    from torchao.quantization.pt2e.quantize_pt2e import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
-        convert_pt2e,
-        prepare_pt2e,
-    )
 
-    with torch.no_grad():
-        if int8:
-            settings = get_symmetric_quantization_config(is_per_channel=True)
-            prepared = prepare_pt2e(
-                torch.export.export(network, (image,)).module(), XNNPACKQuantizer().set_global(settings)
-            )
-            prepared(image)
-            network = convert_pt2e(prepared)
-        exported = torch.export.export(network, (image,))
-        lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layer.pte"
-        path.write_bytes(lowered.buffer)
+        path.write_bytes(xnnpack_program(network, image, image if int8 else None))
         return _load_for_executorch(str(path))
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from int8_quality import given, load
+from torch import Tensor, nn
 
 from softedge import backbones
 from softedge.eval.measures import compare
@@ -68,7 +69,14 @@ def edge_quantizer(deployed: Deployed, calibration: np.ndarray, path: Path) -> N
 
 
 def xnnpack_quantizer(deployed: Deployed, calibration: np.ndarray, path: Path) -> None:
-    """torchao's pt2e with ExecuTorch's XNNPACKQuantizer, symmetric and per channel, as its documentation has it."""
+    size = deployed.spec.size
+    example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
+    path.write_bytes(xnnpack_program(deployed.folded(), example, torch.from_numpy(calibration)))
+
+
+def xnnpack_program(network: nn.Module, example: Tensor, calibration: Tensor | None) -> bytes:
+    """Of ``network`` in float; in int8, where inputs (N, ...) calibrate it: torchao's pt2e with ExecuTorch's
+    XNNPACKQuantizer, symmetric and per channel, as its documentation has it."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
@@ -80,16 +88,17 @@ def xnnpack_quantizer(deployed: Deployed, calibration: np.ndarray, path: Path) -
         prepare_pt2e,
     )
 
-    example = (torch.zeros((1, deployed.spec.size, deployed.spec.size, 3), dtype=torch.uint8),)
     with torch.no_grad():
-        traced = torch.export.export(deployed.folded(), example, strict=True).module()
-        settings = get_symmetric_quantization_config(is_per_channel=True)
-        prepared = prepare_pt2e(traced, XNNPACKQuantizer().set_global(settings))
-        for image in calibration:
-            prepared(torch.from_numpy(image[None]))
-        program = torch.export.export(convert_pt2e(prepared), example, strict=True)
+        if calibration is not None:
+            traced = torch.export.export(network, (example,), strict=True).module()
+            settings = get_symmetric_quantization_config(is_per_channel=True)
+            prepared = prepare_pt2e(traced, XNNPACKQuantizer().set_global(settings))
+            for one in calibration:
+                prepared(one[None])
+            network = convert_pt2e(prepared)
+        program = torch.export.export(network, (example,), strict=True)
         edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
-        path.write_bytes(edge.to_executorch().buffer)
+        return bytes(edge.to_executorch().buffer)
 
 
 TOOLS: dict[str, Callable[[Deployed, np.ndarray, Path], None]] = {

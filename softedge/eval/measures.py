@@ -54,8 +54,7 @@ def comparable(outputs: Float32, output: str) -> NDArray[np.floating]:
 def saturated(outputs: Float32, output: str) -> float:
     """The share of images whose noise cannot be seen: all of their probabilities but one, or all of their scores, are
     cut off at 1e-6 in ``comparable``."""
-    seen = _seen(outputs, output)
-    return float((seen.sum(axis=1) <= (output == "probabilities")).mean()) if output != "features" else 0.0
+    return float((_seen(outputs, output).sum(axis=1) <= (output == "probabilities")).mean())
 
 
 def cut_off(outputs: Float32, output: str) -> float:

@@ -22,9 +22,9 @@ def named(run: Run, damaged: Sequence[str]) -> list[str]:
 
 
 def withheld(verdict: Verdict, run: Run, damaged: Sequence[str]) -> Verdict:
-    """The verdict; where something is damaged, that instead."""
+    """The verdict; where something is damaged, that instead, in lines of ``named``."""
     if not damaged:
         return verdict
-    answer = f"This report is {because(named(run, damaged))}."
+    answer = f"This report is {because(damaged)}."
     reason = f"No file is recommended before that is repaired; then run: softedge report {quoted(stages.place(run))}"
     return Verdict((Pick(verdict.headline.device, "not to be relied on", "", answer, reason),), verdict.cautions)

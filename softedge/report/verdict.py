@@ -185,7 +185,7 @@ def _price(best: Row, others: Sequence[Row], equals: Sequence[Row], device: str,
         text += f"{words.times(_times_as_long(reference, best, device))} as fast as {_name(reference)}"
         text += _by(reference, best, device)
     limit = _SMALLER * (best.get("size_bytes") or 0)
-    smaller = [row for row in others if (row.get("size_bytes") or math.inf) < limit]
+    smaller = [row for row in others if _bytes(row) < limit]
     if smaller:
         small = min(smaller, key=lambda row: row["size_bytes"])
         slower = _times_as_long(small, best, device)

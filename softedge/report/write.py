@@ -60,8 +60,9 @@ def gather(runs: Sequence[Run], damaged: Sequence[Sequence[str]] = ()) -> Values
         decided = usefulness.judged(verdict.decide(one["files"], called, kinds=kinds), one)
         first = [pick.device for pick in decided.picks if pick.device]
         one["devices"] = {name: one["devices"][name] for name in dict.fromkeys([*first, *one["devices"]])}
-        decided = unreliable.withheld(decided, run, lines)
-        one |= {"damaged": unreliable.named(run, lines)} if lines else {}
+        damage = unreliable.named(run, lines)
+        decided = unreliable.withheld(decided, run, damage)
+        one |= {"damaged": damage} if damage else {}
         warnings = cautions.cautions_of(one, decided.headline.artifact)
         one = {"name": one["name"], "verdict": {**decided.to_dict(), "cautions": warnings}, **one}
         for stage in one["stages"]:
